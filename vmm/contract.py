@@ -1,0 +1,157 @@
+"""What a VM is to the layers above. Fulfilled by `vmm.qemu` and `vmm.simulated`; tests/contract runs over both."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class ExitReport:
+    """How a VM's process ended. Status and signal are None when it was not our child and the kernel told nothing."""
+
+    status: int | None = None
+    signal: int | None = None
+    stderr_tail: str = ""
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            how = f"killed by signal {self.signal}"
+        elif self.status is not None:
+            how = f"exit status {self.status}"
+        else:
+            how = "exit status unknown"
+        return f"{how}; QEMU said: {self.stderr_tail}" if self.stderr_tail else how
+
+
+@attrs.frozen(kw_only=True)
+class Preparation:
+    """One combined request that makes a VM unique and right before hand-out. None or zero leaves a thing alone."""
+
+    entropy: bytes = b""
+    """Bytes credited to the guest's RNG with RNDADDENTROPY, followed by RNDRESEEDCRNG. 512 as in Kata."""
+    wall_clock_ns: int | None = None
+    """CLOCK_REALTIME to set, in ns since 1970."""
+    hostname: str | None = None
+    online_cpus_and_memory: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class PreparationReport:
+    """What the guest did, seen from inside, after the fact."""
+
+    reseeded: bool
+    wall_clock_ns: int
+    """The guest's clock right after the request."""
+    hostname: str
+    cpus_online: int
+    memory_mib: int
+    """MemTotal of the guest, which is less than what the machine has."""
+
+
+@attrs.frozen(kw_only=True)
+class GuestInfo:
+    """What the agent says of its guest on readiness."""
+
+    agent_version: int
+    kernel_release: str
+
+
+@attrs.frozen(kw_only=True)
+class CommandSpec:
+    """A command to run in the guest."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Added to the guest's default environment."""
+    working_directory: str | None = None
+    time_limit_s: float | None = None
+    """The agent kills the command's process group with SIGKILL after this."""
+
+
+class OutputStream(enum.Enum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@attrs.frozen(kw_only=True)
+class Output:
+    stream: OutputStream
+    data: bytes
+
+
+@attrs.frozen(kw_only=True)
+class CommandExit:
+    """How a command ended: exactly one of `status` and `signal` is set."""
+
+    status: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    """The time limit ended it (signal is SIGKILL then)."""
+
+
+class Command(Protocol):
+    """A running command. Output is back-pressured: what is not received keeps the guest process waiting."""
+
+    async def send_stdin(self, data: bytes) -> None:
+        """Waits while the guest process does not read. Ignored, as by a closed pipe, once its stdin is closed."""
+
+    async def close_stdin(self) -> None: ...
+
+    async def send_signal(self, number: int) -> None:
+        """Signals the command's process group. No-op once it has ended."""
+
+    def events(self) -> AsyncIterator[Output | CommandExit]:
+        """Output in order per stream; the last event is the CommandExit, after all output. Raises AgentError."""
+
+    async def aclose(self) -> None:
+        """Ends the command's interest in its process: kills the process group if it still runs. Never raises for a
+        VM that is gone; under cancellation the kill is still sent."""
+
+
+class Agent(Protocol):
+    """The guest agent. Safe for concurrent use. Every method raises AgentError when the guest does not do it."""
+
+    async def ping(self) -> GuestInfo: ...
+
+    async def prepare(self, preparation: Preparation) -> PreparationReport: ...
+
+    async def start_command(self, spec: CommandSpec) -> Command:
+        """Raises AgentRequestError (code "EXEC") if the command cannot be started. The caller must `aclose` it."""
+
+    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Creates or replaces a file, atomically for readers in the guest."""
+
+    async def get_file(self, path: str) -> bytes: ...
+
+
+class Vm(Protocol):
+    """One VM process and its guest. Whoever got it must call `stop` in the end, whatever happens."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def pid(self) -> int:
+        """The process, or 0 where there is none (simulated)."""
+
+    @property
+    def agent(self) -> Agent: ...
+
+    async def pause(self) -> None:
+        """Stops the vCPUs (QMP `stop`). Idempotent."""
+
+    async def resume(self) -> None:
+        """Runs the vCPUs (QMP `cont`). Idempotent."""
+
+    async def wait_exited(self) -> ExitReport:
+        """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
+
+    async def stop(self) -> ExitReport:
+        """Ends the VM: QMP `quit`, bounded wait, SIGKILL, verify dead, then remove what it had on disk, never before.
+
+        Idempotent. Runs to the end under cancellation (shielded, bounded by the escalation's own time limits).
+        """

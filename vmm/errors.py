@@ -1,0 +1,108 @@
+"""Errors of one VM.
+
+    VmmError
+    |- SpecError (ValueError)      a field of a spec is out of range
+    |- MissingFileError            a file or program the VM needs is not there
+    |- BootError                   the VM did not come up
+    |- VmExitedError               QEMU is gone while something was asked of it
+    |- QmpError                    QMP failed
+    |  |- QmpCommandError          QEMU answered a command with an error
+    |  `- QmpConnectionError       the QMP connection is closed or broke
+    `- AgentError                  the guest agent failed
+       |- AgentUnreachableError    no answer in time, or its channel is closed
+       |- AgentProtocolError       it said something that is not in the protocol
+       `- AgentRequestError        it refused a request, with a code and a message
+
+Errors carry the offending state as attributes and, as notes, the evidence a person needs: QEMU's argv, the tail of
+its stderr, the tail of the guest's console.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class VmmError(Exception):
+    """Base of everything that `vmm` raises on purpose."""
+
+
+class SpecError(VmmError, ValueError):
+    """A field of a spec is out of range."""
+
+    def __init__(self, *, field: str, value: object, reason: str) -> None:
+        super().__init__(f"{field} = {value!r}: {reason}")
+        self.field = field
+        self.value = value
+        self.reason = reason
+
+
+class MissingFileError(VmmError):
+    """A file or program that the VM needs is not there, or cannot be read."""
+
+    def __init__(self, *, field: str, path: Path | str, remedy: str) -> None:
+        super().__init__(f"{field}: {path} does not exist or cannot be read; {remedy}")
+        self.field = field
+        self.path = path
+        self.remedy = remedy
+
+
+class BootError(VmmError):
+    """The VM did not become ready: `stage` says how far it came."""
+
+    def __init__(self, *, stage: str, reason: str) -> None:
+        super().__init__(f"VM did not come up (stage: {stage}): {reason}")
+        self.stage = stage
+        self.reason = reason
+
+
+class VmExitedError(VmmError):
+    """QEMU is gone while something was asked of it. `reason` is its exit report in words."""
+
+    def __init__(self, *, vm_id: str, reason: str) -> None:
+        super().__init__(f"{vm_id}: QEMU is gone: {reason}")
+        self.vm_id = vm_id
+        self.reason = reason
+
+
+class QmpError(VmmError):
+    """Base of the QMP errors."""
+
+
+class QmpCommandError(QmpError):
+    """QEMU answered a command with an error. `error_class` and `description` are QEMU's own words."""
+
+    def __init__(self, *, command: str, error_class: str, description: str) -> None:
+        super().__init__(f"QMP {command}: {error_class}: {description}")
+        self.command = command
+        self.error_class = error_class
+        self.description = description
+
+
+class QmpConnectionError(QmpError):
+    """The QMP connection is closed, broke, or its peer does not speak QMP."""
+
+
+class AgentError(VmmError):
+    """Base of the guest agent errors."""
+
+
+class AgentUnreachableError(AgentError):
+    """The agent did not answer in time, or its channel is closed."""
+
+
+class AgentProtocolError(AgentError):
+    """The agent said something that is not in the protocol; its channel is not used any further."""
+
+
+class AgentRequestError(AgentError):
+    """The agent refused a request.
+
+    `code` is a symbolic errno name ("ENOENT", "EACCES", ...) or one of the agent's own: "EXEC" (command could not be
+    started), "UNSUPPORTED", "BAD_REQUEST".
+    """
+
+    def __init__(self, *, request: str, code: str, message: str) -> None:
+        super().__init__(f"guest agent refused {request}: {code}: {message}")
+        self.request = request
+        self.code = code
+        self.message = message

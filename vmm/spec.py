@@ -1,0 +1,72 @@
+"""What a VM is made of: the records that describe it before it exists."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import attrs
+
+from vmm.errors import SpecError
+
+MEMORY_BLOCK_MIB = 128
+"""Linux on x86-64 onlines hot-added memory in blocks of 128 MiB."""
+
+MIN_MEMORY_MIB = 64
+"""Below this the default guest cannot unpack its initramfs."""
+
+MAX_MEMORY_MIB = 1024 * 1024
+"""1 TiB: more is a typing error on the hosts this runs on."""
+
+MAX_VCPUS = 240
+"""Kata's limit for amd64 (govmm `MaxVCPUs`), below q35's 288."""
+
+
+class Accelerator(enum.Enum):
+    """What executes guest code. `auto` is a setting, not an accelerator: see `vmm.qemu.accelerator`."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@attrs.frozen(kw_only=True)
+class MachineSpec:
+    """The shape of one VM. Two VMs of equal spec are interchangeable until they are handed out.
+
+    Paths are not opened here; a missing file is reported when a VM is launched, with the field's name.
+    """
+
+    qemu: Path
+    kernel: Path
+    initrd: Path
+    accelerator: Accelerator
+    vcpus: int = 1
+    memory_mib: int = 256
+    max_vcpus: int = 1
+    """Upper bound for CPU hot-add; at least `vcpus`."""
+    max_memory_mib: int = 256
+    """Upper bound for memory hot-add; at least `memory_mib`."""
+    machine_type: str = "q35"
+    cpu_model: str = "max"
+    kernel_parameters: str = ""
+    """Appended to the parameters the driver needs itself."""
+
+    def __attrs_post_init__(self) -> None:
+        if not 1 <= self.vcpus <= MAX_VCPUS:
+            raise SpecError(field="vcpus", value=self.vcpus, reason=f"must be between 1 and {MAX_VCPUS}")
+        if not self.vcpus <= self.max_vcpus <= MAX_VCPUS:
+            raise SpecError(
+                field="max_vcpus", value=self.max_vcpus, reason=f"must be between vcpus ({self.vcpus}) and {MAX_VCPUS}"
+            )
+        if not MIN_MEMORY_MIB <= self.memory_mib <= MAX_MEMORY_MIB:
+            raise SpecError(
+                field="memory_mib",
+                value=self.memory_mib,
+                reason=f"must be between {MIN_MEMORY_MIB} and {MAX_MEMORY_MIB} MiB",
+            )
+        if not self.memory_mib <= self.max_memory_mib <= MAX_MEMORY_MIB:
+            raise SpecError(
+                field="max_memory_mib",
+                value=self.max_memory_mib,
+                reason=f"must be between memory_mib ({self.memory_mib}) and {MAX_MEMORY_MIB} MiB",
+            )
