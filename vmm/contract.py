@@ -9,6 +9,17 @@ from typing import Protocol
 import attrs
 
 
+class BootStage(enum.Enum):
+    """How far a VM has come; the stages follow each other."""
+
+    SPAWN = "spawn"
+    """Directory, sockets, process."""
+    QMP = "qmp"
+    """QEMU has answered."""
+    GUEST = "guest"
+    """The guest agent has answered: the VM is ready."""
+
+
 @attrs.frozen(kw_only=True)
 class ExitReport:
     """How a VM's process ended. Status and signal are None when it was not our child and the kernel told nothing."""

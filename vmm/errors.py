@@ -4,6 +4,8 @@
     |- SpecError (ValueError)      a field of a spec is out of range
     |- MissingFileError            a file or program the VM needs is not there
     |- BootError                   the VM did not come up
+    |- StopError                   QEMU is still there after SIGKILL
+    |- AcceleratorError            the accelerator that was asked for does not work on this host
     |- VmExitedError               QEMU is gone while something was asked of it
     |- QmpError                    QMP failed
     |  |- QmpCommandError          QEMU answered a command with an error
@@ -20,6 +22,8 @@ its stderr, the tail of the guest's console.
 from __future__ import annotations
 
 from pathlib import Path
+
+from vmm.contract import BootStage, ExitReport
 
 
 class VmmError(Exception):
@@ -47,12 +51,36 @@ class MissingFileError(VmmError):
 
 
 class BootError(VmmError):
-    """The VM did not become ready: `stage` says how far it came."""
+    """The VM did not become ready: `stage` says how far it came, `exit_report` how QEMU ended if it did by itself."""
 
-    def __init__(self, *, stage: str, reason: str) -> None:
-        super().__init__(f"VM did not come up (stage: {stage}): {reason}")
+    def __init__(self, *, stage: BootStage, reason: str, exit_report: ExitReport | None = None) -> None:
+        super().__init__(f"VM did not come up (stage: {stage.value}): {reason}")
         self.stage = stage
         self.reason = reason
+        self.exit_report = exit_report
+
+
+class StopError(VmmError):
+    """A VM's process is still there after SIGKILL. What it has on disk is left alone."""
+
+    def __init__(self, *, pid: int, limit_s: float, state: str) -> None:
+        super().__init__(
+            f"process {pid} is still there {limit_s:g} s after SIGKILL ({state}); it hangs in the kernel, "
+            "mostly for a disk or network file system that does not answer: look at `dmesg`, then stop the VM again"
+        )
+        self.pid = pid
+        self.limit_s = limit_s
+        self.state = state
+
+
+class AcceleratorError(VmmError):
+    """The accelerator that was asked for does not work on this host. `reason` says why, in a sentence."""
+
+    def __init__(self, *, accelerator: str, reason: str, remedy: str) -> None:
+        super().__init__(f"accelerator {accelerator} cannot be used: {reason}; {remedy}")
+        self.accelerator = accelerator
+        self.reason = reason
+        self.remedy = remedy
 
 
 class VmExitedError(VmmError):

@@ -1,0 +1,29 @@
+"""Errors as text: one line for status and logs, and the evidence that goes along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line: groups are flattened, the type is named when there is no text."""
+    return "; ".join(" ".join(str(leaf).split()) or type(leaf).__name__ for leaf in _leaves(error))
+
+
+def evidence(error: BaseException) -> str:
+    """The notes of an error, of the errors in a group, and of what caused them, in that order."""
+    notes: list[str] = []
+    for leaf in _leaves(error):
+        link: BaseException | None = leaf
+        while link is not None:
+            notes.extend(note for note in getattr(link, "__notes__", ()) if note not in notes)
+            link = link.__cause__
+    return "\n".join(notes)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error

@@ -1,0 +1,55 @@
+"""The life of a VM as a transition table.
+
+    PRODUCING -> READY -> HANDING_OUT -> LEASED -> STOPPING -> GONE
+
+Every state may also go straight to STOPPING: that is how eviction, failure and release end. What the end was for is
+said by the reason that goes with it, not by more states.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+
+class VmState(enum.Enum):
+    PRODUCING = "producing"
+    """A producer is making it; nobody can have it yet."""
+    READY = "ready"
+    """Paused, agent-checked, waiting to be handed out."""
+    HANDING_OUT = "handing_out"
+    """Being made the caller's: resumed and prepared. Dirty from here on: it never goes back to READY."""
+    LEASED = "leased"
+    """The caller's, until the lease ends."""
+    STOPPING = "stopping"
+    """Nobody's; its process is being ended and its files removed."""
+    GONE = "gone"
+    """Process dead, files removed."""
+
+
+TRANSITIONS: Final[Mapping[VmState, frozenset[VmState]]] = {
+    VmState.PRODUCING: frozenset({VmState.READY, VmState.STOPPING}),
+    VmState.READY: frozenset({VmState.HANDING_OUT, VmState.STOPPING}),
+    VmState.HANDING_OUT: frozenset({VmState.LEASED, VmState.STOPPING}),
+    VmState.LEASED: frozenset({VmState.STOPPING}),
+    VmState.STOPPING: frozenset({VmState.GONE}),
+    VmState.GONE: frozenset(),
+}
+
+
+class IllegalTransitionError(Exception):
+    """A VM was asked to go where its life does not lead. Always a bug in vmpool."""
+
+    def __init__(self, *, vm_id: str, state: VmState, target: VmState) -> None:
+        allowed = ", ".join(sorted(s.value for s in TRANSITIONS[state])) or "nothing"
+        super().__init__(f"{vm_id} is {state.value} and cannot become {target.value} (only: {allowed})")
+        self.vm_id = vm_id
+        self.state = state
+        self.target = target
+
+
+def check_transition(*, vm_id: str, state: VmState, target: VmState) -> None:
+    """Raises IllegalTransitionError unless `target` may follow `state`."""
+    if target not in TRANSITIONS[state]:
+        raise IllegalTransitionError(vm_id=vm_id, state=state, target=target)

@@ -1,0 +1,60 @@
+"""The producer protocol: what makes base VMs.
+
+A producer is an actor (`run`, supervised, permanent) that keeps what production needs, and a service (`produce`) that
+VM actors call in their own task. That way a cancelled VM actor cancels its own production and nobody else's.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import trio
+
+from vmm.contract import Vm
+from vmm.spec import MachineSpec
+
+
+class ProducerKind(enum.Enum):
+    DIRECT = "direct"
+    """Boots each VM."""
+
+
+@attrs.frozen(kw_only=True)
+class ProducerStatistics:
+    kind: ProducerKind
+    ready: bool
+    """Able to produce; false while preparing or after a crash."""
+    accelerator: str | None
+    """None until decided."""
+    detail: str
+    """Why this accelerator, or what is being waited for, in a sentence."""
+    produced: int
+    failed: int
+
+
+class Launch(Protocol):
+    """Starts a VM and returns it running, its agent having answered. Leaves nothing on error or cancellation."""
+
+    async def __call__(self, spec: MachineSpec, *, vm_id: str, directory: Path, nursery: trio.Nursery) -> Vm: ...
+
+
+class Producer(Protocol):
+    """Makes base VMs: paused, agent-checked, on nobody's account but the caller's."""
+
+    @property
+    def kind(self) -> ProducerKind: ...
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """The actor's body. Raises when it cannot work; its supervisor starts it again."""
+
+    async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> Vm:
+        """Makes one VM. Waits while the producer is not ready. The caller stops the VM.
+
+        The VM's background tasks run in `nursery` and never raise into it. Raises VmmError. Under cancellation and
+        on error nothing of the VM is left.
+        """
+
+    def statistics(self) -> ProducerStatistics: ...

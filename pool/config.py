@@ -1,0 +1,204 @@
+"""Settings: TOML to attrs. Unknown keys and wrong types are refused with the key's path."""
+
+from __future__ import annotations
+
+import enum
+import importlib.resources
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import cattrs
+from attrs.validators import and_, ge, gt, le, matches_re, max_len
+
+from actors.backoff import Backoff
+from pool.ledger.records import PoolPolicy
+from vmm.errors import SpecError
+from vmm.qemu.accelerator import AcceleratorSetting
+from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, MachineSpec
+
+MAX_POOL_SIZE: Final = 10_000
+"""Beyond it a typing error is likelier than a host of that size."""
+
+_PROFILE_NAME: Final = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` has one sentence per fault, each with the key's path."""
+
+    def __init__(self, *, source: str, problems: tuple[str, ...]) -> None:
+        super().__init__(f"{source}: " + "; ".join(problems))
+        self.source = source
+        self.problems = problems
+
+
+def _between(low: int, high: int) -> Any:
+    return and_(ge(low), le(high))
+
+
+@attrs.frozen(kw_only=True)
+class ServiceSettings:
+    runtime_directory: Path | None = None
+    """Sockets and logs of the VMs, one directory each. None: where the service's socket is."""
+    image_directory: Path | None = None
+    """None: see `pool.paths`."""
+    allowed_uids: tuple[int, ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(ge(0)))
+    """Who may connect, beside root and the service's own user."""
+
+
+@attrs.frozen(kw_only=True)
+class ProfileSettings:
+    """One `[profiles.NAME]` table."""
+
+    size: int = attrs.field(default=2, validator=_between(0, MAX_POOL_SIZE))
+    vcpus: int = attrs.field(default=1, validator=_between(1, MAX_VCPUS))
+    memory_mib: int = attrs.field(default=256, validator=_between(MIN_MEMORY_MIB, MAX_MEMORY_MIB))
+    max_vcpus: int | None = attrs.field(default=None)
+    max_memory_mib: int | None = attrs.field(default=None)
+    accelerator: AcceleratorSetting = AcceleratorSetting.AUTO
+    qemu: str = attrs.field(default="qemu-system-x86_64", validator=max_len(4096))
+    """Name in PATH, or path."""
+    kernel: Path | None = None
+    initrd: Path | None = None
+    kernel_parameters: str = attrs.field(default="", validator=max_len(1024))
+    cpu_model: str = attrs.field(default="max", validator=matches_re(r"[A-Za-z0-9_.,+=-]+"))
+    boot_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(3600)))
+    production_limit: int = attrs.field(default=2, validator=_between(1, 1000))
+    backoff_initial_s: float = attrs.field(default=0.25, validator=and_(gt(0), le(3600)))
+    backoff_maximum_s: float = attrs.field(default=30.0, validator=and_(gt(0), le(3600)))
+
+    def policy(self) -> PoolPolicy:
+        return PoolPolicy(
+            size=self.size,
+            production_limit=self.production_limit,
+            backoff=Backoff(initial_s=self.backoff_initial_s, maximum_s=self.backoff_maximum_s),
+        )
+
+    def machine(self, *, qemu: Path, kernel: Path, initrd: Path, accelerator: Accelerator) -> MachineSpec:
+        """The machine this profile describes. Raises SpecError naming the field."""
+        return MachineSpec(
+            qemu=qemu,
+            kernel=kernel,
+            initrd=initrd,
+            accelerator=accelerator,
+            vcpus=self.vcpus,
+            memory_mib=self.memory_mib,
+            max_vcpus=self.vcpus if self.max_vcpus is None else self.max_vcpus,
+            max_memory_mib=self.memory_mib if self.max_memory_mib is None else self.max_memory_mib,
+            kernel_parameters=self.kernel_parameters,
+            cpu_model=self.cpu_model,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    service: ServiceSettings = attrs.field(factory=ServiceSettings)
+    profiles: dict[str, ProfileSettings]
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Reads a configuration file, or the embedded default for None. Raises ConfigError."""
+    if path is None:
+        return parse_settings(
+            importlib.resources.files("pool").joinpath("default.toml").read_text(encoding="utf-8"),
+            source="embedded default configuration",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(source=str(path), problems=(f"cannot be read: {error}",)) from error
+    return parse_settings(text, source=str(path))
+
+
+def parse_settings(text: str, *, source: str) -> Settings:
+    """TOML text to settings. Raises ConfigError."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(source=source, problems=(f"not TOML: {error}",)) from error
+    try:
+        settings = _converter.structure(table, Settings)
+    except cattrs.BaseValidationError as error:
+        faults = cattrs.transform_error(error, format_exception=_say)
+        raise ConfigError(source=source, problems=tuple(_with_path(fault) for fault in faults)) from error
+    if not settings.profiles:
+        raise ConfigError(source=source, problems=("profiles: at least one [profiles.NAME] table is needed",))
+    problems = [problem for name, profile in settings.profiles.items() for problem in _cross_checks(name, profile)]
+    if problems:
+        raise ConfigError(source=source, problems=tuple(problems))
+    return settings
+
+
+def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
+    """What one field alone cannot tell."""
+    problems = []
+    if not re.fullmatch(_PROFILE_NAME, name):
+        problems.append(f"profiles.{name}: a profile's name has 1 to 32 of a-z, 0-9 and -")
+    if (profile.kernel is None) != (profile.initrd is None):
+        problems.append(f"profiles.{name}: kernel and initrd go together; give both, or none for the built image")
+    nowhere = Path("/")
+    try:
+        profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)
+    except SpecError as error:
+        problems.append(f"profiles.{name}.{error}")
+    return problems
+
+
+def _strict(expected: type[Any], *also: type[Any]) -> Any:
+    """A cattrs hook that converts nothing: TOML has types, and "2" is not 2."""
+
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) not in (expected, *also):
+            raise TypeError(f"must be {_TYPE_NAMES[expected]}, not {value!r}")
+        return expected(value)
+
+    return structure
+
+
+_TYPE_NAMES: Final = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
+
+
+def _say(error: BaseException, kind: type[Any] | None) -> str:
+    match error:
+        case cattrs.ForbiddenExtraKeysError():
+            return f"unknown key: {', '.join(sorted(error.extra_fields))}"
+        case KeyError():
+            return "required key is missing"
+        case TypeError() if str(error).startswith("must be"):
+            return str(error)
+        case AttributeError():
+            return "must be a table"  # cattrs asked a non-table for its items
+        case TypeError() if kind is not None and attrs.has(kind):
+            return "must be a table"
+        case TypeError():
+            return "must be a list"  # and a non-list for its members
+        case ValueError() if isinstance(kind, enum.EnumMeta):
+            return f"must be one of {', '.join(repr(member.value) for member in kind)}"
+        case ValueError():
+            return str(error.args[0])  # attrs adds the attribute and the validator; the first is the sentence
+        case _:
+            return f"wrong value: {error}"
+
+
+def _with_path(fault: str) -> str:
+    """`'size' must be ... @ $.profiles['small']` as `profiles.small.size: must be ...`."""
+    what, _, where = fault.rpartition(" @ $")
+    path = re.sub(r"\['([^']*)'\]", r".\1", where).lstrip(".")
+    named = re.match(r"'(\w+)' (.*)", what, re.DOTALL)
+    if named:
+        path, what = f"{path}.{named[1]}".lstrip("."), named[2]
+    return f"{path}: {what}" if path else what
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (int, str, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_structure_hook(float, _strict(float, int))
+    converter.register_structure_hook(Path, lambda value, _: Path(_strict(str)(value, str)))
+    return converter
+
+
+_converter: Final = _make_converter()

@@ -1,0 +1,237 @@
+"""The one task that owns the ledger and performs its effects."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Final, assert_never
+
+import attrs
+import structlog
+import trio
+
+from actors.producer import Producer
+from actors.vm import HandOut, VmActor
+from pool.ledger.book import Ledger
+from pool.ledger.effects import ConfirmRelease, Effect, Grant, HandOutVm, Refusal, Refuse, StartVm, StopVm
+from pool.ledger.events import (
+    AcquireRequested,
+    DrainRequested,
+    Event,
+    GrantUndelivered,
+    ReleaseRequested,
+    RequestAbandoned,
+    Tick,
+)
+from pool.ledger.profile import ProfileView
+from pool.ledger.records import Lease, OnEmpty, Owner, PoolPolicy
+from vmm.contract import Vm
+
+_log = structlog.get_logger("vmpool.coordinator")
+
+MAX_OPEN_REQUESTS: Final = 1000
+"""Requests that wait for an answer at a time; what comes on top is refused at once."""
+
+
+class RefusedError(Exception):
+    """The pool said no; `refusal` says why and what to do."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class TooManyRequestsError(Exception):
+    """More requests are open than the service keeps."""
+
+
+def new_id(prefix: str) -> str:
+    """An id that does not repeat; lease ids cannot be guessed, VM ids stay short for socket paths."""
+    return f"{prefix}-{secrets.token_hex(16 if prefix == 'lease' else 4)}"
+
+
+@attrs.define(eq=False)
+class _Reply:
+    """A one-shot answer. Set by the coordinator, awaited by one request; no await lies between test and set."""
+
+    event: trio.Event = attrs.field(factory=trio.Event)
+    value: Lease | Refusal | None = None
+
+    def deliver(self, value: Lease | Refusal | None) -> None:
+        self.value = value
+        self.event.set()
+
+
+@attrs.frozen(kw_only=True)
+class CoordinatorStatistics:
+    open_requests: int
+    inbox_peak: int
+    actors: int
+
+
+@attrs.define(eq=False, kw_only=True)
+class Coordinator:
+    """Receives events one by one, asks the ledger, and does what it says. Never waits for a VM.
+
+    Its death means that the pool's state is lost: `run` lets errors escape, and the service ends with them.
+    """
+
+    policies: Mapping[str, PoolPolicy]
+    producers: Mapping[str, Producer]
+    """By profile name."""
+    make_id: Callable[[str], str] = new_id
+    rng: random.Random = attrs.field(factory=random.Random)
+    make_actor: Callable[..., VmActor] = VmActor
+    _ledger: Ledger = attrs.field(init=False)
+    _send: trio.MemorySendChannel[Event] = attrs.field(init=False, repr=False)
+    _inbox: trio.MemoryReceiveChannel[Event] = attrs.field(init=False, repr=False)
+    _actors: dict[str, VmActor] = attrs.field(factory=dict, init=False)
+    _replies: dict[int, _Reply] = attrs.field(factory=dict, init=False)
+    _request_ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
+    _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ledger = Ledger(policies=self.policies, new_id=self.make_id, rng=self.rng)
+        # Unbounded, because facts must never be dropped and actors must never wait here; what bounds it is the number
+        # of VMs, each of which says at most four things, and MAX_OPEN_REQUESTS.
+        self._send, self._inbox = trio.open_memory_channel[Event](math.inf)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled. Cancelling it ends every VM that is left, with the bounded escalation of `Vm.stop`."""
+        async with trio.open_nursery() as vms:
+            self._apply(Tick(), vms)
+            task_status.started()
+            while True:
+                event: Event = Tick()
+                with trio.move_on_at(self._ledger.next_wakeup(now=trio.current_time())):
+                    event = await self._inbox.receive()
+                self._apply(event, vms)
+
+    def _apply(self, event: Event, vms: trio.Nursery) -> None:
+        for effect in self._ledger.apply(event, now=trio.current_time()):
+            self._perform(effect, vms)
+        if self._ledger.draining and self._ledger.empty:
+            self._drained.set()
+
+    def _perform(self, effect: Effect, vms: trio.Nursery) -> None:
+        match effect:
+            case StartVm(vm_id=vm_id, profile=profile):
+                actor = self.make_actor(vm_id=vm_id, producer=self.producers[profile], report=self._send.send_nowait)
+                self._actors[vm_id] = actor
+                vms.start_soon(self._run_actor, actor, name=vm_id)
+            case HandOutVm(vm_id=vm_id):
+                self._actors[vm_id].hand_out(HandOut(hostname=vm_id))
+            case StopVm(vm_id=vm_id, reason=reason):
+                self._actors[vm_id].stop(reason)
+            case Grant(request_id=request_id, lease=lease):
+                self._answer(request_id, lease)
+            case Refuse(request_id=request_id, refusal=refusal):
+                self._answer(request_id, refusal)
+            case ConfirmRelease(request_id=request_id):
+                self._answer(request_id, None)
+            case _:
+                assert_never(effect)
+
+    async def _run_actor(self, actor: VmActor) -> None:
+        try:
+            await actor.run()
+        finally:
+            del self._actors[actor.vm_id]
+
+    def _answer(self, request_id: int, value: Lease | Refusal | None) -> None:
+        reply = self._replies.get(request_id)
+        if reply is not None:
+            reply.deliver(value)
+        elif isinstance(value, Lease):
+            # Its caller went away while the grant was on its way: nobody knows of this lease.
+            self.give_back(value)
+
+    # -- what the edge calls -------------------------------------------------------------------------------------
+
+    async def acquire(
+        self, *, profile: str, owner: Owner, key: str = "", on_empty: OnEmpty = OnEmpty.WAIT, deadline: float = math.inf
+    ) -> Lease:
+        """Waits for a VM. `deadline` is on trio's clock.
+
+        Raises RefusedError, or TooManyRequestsError. If cancelled, the claim is dropped, and a lease that was granted
+        in that same moment is given back.
+        """
+        request_id = self._open_request()
+        reply = self._replies[request_id]
+        try:
+            self._send.send_nowait(
+                AcquireRequested(
+                    request_id=request_id, profile=profile, owner=owner, key=key, on_empty=on_empty, deadline=deadline
+                )
+            )
+            await reply.event.wait()
+        except BaseException:
+            del self._replies[request_id]
+            if isinstance(reply.value, Lease):
+                self.give_back(reply.value)
+            else:
+                self._send.send_nowait(RequestAbandoned(request_id=request_id))
+            raise
+        del self._replies[request_id]
+        assert reply.value is not None
+        if isinstance(reply.value, Refusal):
+            raise RefusedError(reply.value)
+        return reply.value
+
+    async def release(self, lease_id: str, *, owner: Owner) -> None:
+        """Ends a lease. Its VM is stopped in the background. Raises RefusedError, or TooManyRequestsError.
+
+        If cancelled, the lease ends all the same.
+        """
+        request_id = self._open_request()
+        reply = self._replies[request_id]
+        try:
+            self._send.send_nowait(ReleaseRequested(request_id=request_id, lease_id=lease_id, owner=owner))
+            await reply.event.wait()
+        finally:
+            del self._replies[request_id]
+        if isinstance(reply.value, Refusal):
+            raise RefusedError(reply.value)
+
+    def give_back(self, lease: Lease) -> None:
+        """Says that a lease could not be put into its caller's hand; does not wait.
+
+        It ends, unless another request with the same idempotency key has it.
+        """
+        self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id))
+
+    def vm_of(self, lease_id: str, *, owner: Owner) -> Vm:
+        """The VM of a living lease, to talk to its agent. Raises RefusedError; VmExitedError while it is dying."""
+        found = self._ledger.find_lease(lease_id, owner=owner)
+        if isinstance(found, Refusal):
+            raise RefusedError(found)
+        return self._actors[found.vm_id].vm
+
+    async def drain(self) -> None:
+        """Refuses who waits, ends every lease and every VM; returns when nothing is left of them."""
+        self._send.send_nowait(DrainRequested())
+        await self._drained.wait()
+
+    def views(self) -> tuple[ProfileView, ...]:
+        """The profiles as they are now."""
+        return self._ledger.views(now=trio.current_time())
+
+    def leases(self) -> tuple[Lease, ...]:
+        return self._ledger.leases()
+
+    def statistics(self) -> CoordinatorStatistics:
+        return CoordinatorStatistics(
+            open_requests=len(self._replies),
+            inbox_peak=self._inbox.statistics().peak_buffer_used,
+            actors=len(self._actors),
+        )
+
+    def _open_request(self) -> int:
+        if len(self._replies) >= MAX_OPEN_REQUESTS:
+            raise TooManyRequestsError(f"{MAX_OPEN_REQUESTS} requests are open already; try again later")
+        request_id = next(self._request_ids)
+        self._replies[request_id] = _Reply()
+        return request_id

@@ -1,0 +1,133 @@
+"""The service's place on the host: its private directory, its lock, its socket.
+
+A lock file, not the socket, tells a running service from the remains of a dead one: the kernel drops the lock with
+its process, while a socket file outlives it and a connection attempt cannot tell "dead" from "busy".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+MAX_SOCKET_PATH_BYTES: Final = 107
+"""sun_path has 108 bytes on Linux, the last of which is NUL (unix(7))."""
+
+BACKLOG: Final = 128
+
+
+class EndpointError(Exception):
+    """The socket cannot be had; the message says why and what to do."""
+
+
+class ServiceRunningError(EndpointError):
+    """A live service holds the lock."""
+
+    def __init__(self, *, lock: Path, pid: str) -> None:
+        super().__init__(
+            f"a vmpool service is already running (pid {pid or 'unknown'}, lock {lock}); "
+            "stop it, or choose another socket with --socket"
+        )
+        self.lock = lock
+        self.pid = pid
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    path: Path
+    listener: socket.socket
+    """Bound and listening."""
+
+
+@contextlib.contextmanager
+def open_endpoint(path: Path) -> Iterator[Endpoint]:
+    """Takes the lock and listens on `path` (mode 0600) in its directory (mode 0700, made if missing).
+
+    At the end removes the socket, the lock, and the directory if it made it and nothing else is in it. Raises
+    EndpointError. Blocks only as long as file operations do.
+    """
+    size = len(os.fsencode(path))
+    if size > MAX_SOCKET_PATH_BYTES:
+        raise EndpointError(
+            f"socket path {path} has {size} bytes, the kernel takes {MAX_SOCKET_PATH_BYTES}; "
+            "choose a shorter one with --socket"
+        )
+    with contextlib.ExitStack() as cleanup:
+        try:
+            _enter_directory(path.parent, cleanup)
+            _take_lock(path.with_suffix(".lock"), cleanup)
+            listener = _listen(path, cleanup)
+        except OSError as error:
+            raise EndpointError(
+                f"cannot set up {path}: {error.strerror}: {error.filename or path.parent}; "
+                "choose a writable place with --socket"
+            ) from error
+        yield Endpoint(path=path, listener=listener)
+
+
+def _enter_directory(directory: Path, cleanup: contextlib.ExitStack) -> None:
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        status = directory.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise EndpointError(f"{directory} is not a directory; choose another place with --socket") from None
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise EndpointError(
+                f"{directory} is open to others (mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}); "
+                "the socket needs a directory of your own with mode 0700"
+            ) from None
+    else:
+        cleanup.callback(_remove_if_empty, directory)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise
+
+
+def _take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            os.close(lock)
+            raise ServiceRunningError(lock=path, pid=pid) from None
+        if _is_still(lock, path):
+            break
+        os.close(lock)  # its last holder removed it between our open and our lock
+    cleanup.callback(os.close, lock)
+    cleanup.callback(path.unlink, missing_ok=True)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _listen(path: Path, cleanup: contextlib.ExitStack) -> socket.socket:
+    path.unlink(missing_ok=True)  # we hold the lock, so nobody listens on it
+    listener = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+    listener.bind(os.fspath(path))
+    cleanup.callback(path.unlink, missing_ok=True)
+    path.chmod(0o600)  # nobody could connect before: the directory is 0700
+    listener.listen(BACKLOG)
+    return listener

@@ -1,0 +1,52 @@
+"""What the ledger is told: the actors' facts, and the callers' requests."""
+
+from __future__ import annotations
+
+import attrs
+
+from actors.messages import VmFact
+from pool.ledger.records import OnEmpty, Owner
+
+
+@attrs.frozen(kw_only=True)
+class AcquireRequested:
+    request_id: int
+    profile: str
+    owner: Owner
+    key: str
+    on_empty: OnEmpty
+    deadline: float
+
+
+@attrs.frozen(kw_only=True)
+class RequestAbandoned:
+    """The caller of an AcquireRequested went away before its answer was delivered."""
+
+    request_id: int
+
+
+@attrs.frozen(kw_only=True)
+class ReleaseRequested:
+    request_id: int
+    lease_id: str
+    owner: Owner
+
+
+@attrs.frozen(kw_only=True)
+class GrantUndelivered:
+    """A Grant could not be put into its caller's hand. The lease ends, unless another request got it too."""
+
+    lease_id: str
+
+
+@attrs.frozen(kw_only=True)
+class DrainRequested:
+    """No more grants: waiting claims are refused, every VM is stopped, nothing is produced."""
+
+
+@attrs.frozen(kw_only=True)
+class Tick:
+    """Time has passed; what is due is done on every event, this one carries nothing else."""
+
+
+Event = AcquireRequested | RequestAbandoned | ReleaseRequested | GrantUndelivered | DrainRequested | Tick | VmFact

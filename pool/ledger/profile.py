@@ -1,0 +1,147 @@
+"""One profile's page in the ledger: its queues, its counts, and how many VMs it wants."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+import attrs
+
+from pool.ledger.records import Claim, OnEmpty, PoolPolicy
+
+
+@attrs.define(kw_only=True)
+class Counters:
+    """Since the service started."""
+
+    hits: int = 0
+    """Claims that found a ready VM."""
+    misses: int = 0
+    """Claims that had to wait or were refused because nothing was ready."""
+    granted: int = 0
+    refused: int = 0
+    produced: int = 0
+    production_failures: int = 0
+    lost_idle: int = 0
+    lost_leased: int = 0
+    hand_out_failures: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class ProfileView:
+    """A profile as `status` shows it. Times are seconds from now."""
+
+    name: str
+    size: int
+    ready: int
+    producing: int
+    handing_out: int
+    leased: int
+    stopping: int
+    waiting: int
+    failures_in_a_row: int
+    retry_in_s: float
+    """0 when the pool does not back off."""
+    last_error: str
+    last_evidence: str
+    last_production_s: float
+    """Duration of the last successful production; 0 before the first."""
+    counters: Counters
+
+
+@attrs.define(eq=False, kw_only=True)
+class ProfilePage:
+    """Mutable state of one profile. Every question it answers costs the same with 10 VMs and with 10,000."""
+
+    name: str
+    policy: PoolPolicy
+    ready: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    """Oldest first; handed out in this order."""
+    producing_for_pool: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    producing_for_claim: OrderedDict[str, int] = attrs.field(factory=OrderedDict)
+    """VM id to the waiting BOOT claim that it was started for."""
+    waiting: OrderedDict[int, Claim] = attrs.field(factory=OrderedDict)
+    """First come first served."""
+    unserved_boot_claims: OrderedDict[int, None] = attrs.field(factory=OrderedDict)
+    """Waiting BOOT claims that no production was started for yet."""
+    boot_claims: int = 0
+    """All waiting BOOT claims."""
+    handing_out: int = 0
+    leased: int = 0
+    stopping: int = 0
+    failures_in_a_row: int = 0
+    retry_at: float = 0.0
+    last_error: str = ""
+    last_evidence: str = ""
+    last_production_s: float = 0.0
+    counters: Counters = attrs.field(factory=Counters)
+
+    def wanted(self) -> int:
+        """VMs that should be ready or in production."""
+        return self.policy.size + self.boot_claims
+
+    def present(self) -> int:
+        """VMs that are."""
+        return len(self.ready) + len(self.producing_for_pool) + len(self.producing_for_claim)
+
+    def shortage(self) -> int:
+        return self.wanted() - self.present()
+
+    def enqueue(self, claim: Claim, *, first: bool = False) -> None:
+        self.waiting[claim.claim_id] = claim
+        if first:
+            self.waiting.move_to_end(claim.claim_id, last=False)
+        if claim.on_empty is OnEmpty.BOOT:
+            self.boot_claims += 1
+            self.unserved_boot_claims[claim.claim_id] = None
+
+    def dequeue(self, claim: Claim) -> None:
+        """Takes a claim out of the queue; a production started for it becomes the pool's."""
+        del self.waiting[claim.claim_id]
+        if claim.on_empty is OnEmpty.BOOT:
+            self.boot_claims -= 1
+            self.unserved_boot_claims.pop(claim.claim_id, None)
+            # Few at a time, and only for claims that had to wait: a scan is cheaper than a second index.
+            for vm_id, claim_id in self.producing_for_claim.items():
+                if claim_id == claim.claim_id:
+                    del self.producing_for_claim[vm_id]
+                    self.producing_for_pool[vm_id] = None
+                    break
+
+    def production_ended(self, vm_id: str) -> int | None:
+        """Takes a VM out of production; returns the BOOT claim that it was started for, if that still waits."""
+        self.producing_for_pool.pop(vm_id, None)
+        return self.producing_for_claim.pop(vm_id, None)
+
+    def record_failure(self, *, error: str, evidence: str, now: float, randomness: float) -> None:
+        self.failures_in_a_row += 1
+        self.retry_at = now + self.policy.backoff.delay(self.failures_in_a_row, randomness=randomness)
+        self.last_error = error
+        self.last_evidence = evidence
+
+    def record_success(self, *, production_s: float) -> None:
+        self.last_production_s = production_s
+        self.failures_in_a_row = 0
+        self.retry_at = 0.0
+
+    def next_wakeup(self, *, now: float) -> float:
+        """When production may be tried again, if there is any to try; infinity if not."""
+        return self.retry_at if self.retry_at > now and self.shortage() > 0 else math.inf
+
+    def view(self, *, now: float) -> ProfileView:
+        return ProfileView(
+            name=self.name,
+            size=self.policy.size,
+            ready=len(self.ready),
+            producing=len(self.producing_for_pool) + len(self.producing_for_claim),
+            handing_out=self.handing_out,
+            leased=self.leased,
+            stopping=self.stopping,
+            waiting=len(self.waiting),
+            failures_in_a_row=self.failures_in_a_row,
+            retry_in_s=max(0.0, self.retry_at - now) if self.retry_at else 0.0,
+            last_error=self.last_error,
+            last_evidence=self.last_evidence,
+            last_production_s=self.last_production_s,
+            counters=attrs.evolve(self.counters),
+        )

@@ -1,0 +1,118 @@
+"""What the ledger keeps: policies, VMs, claims and leases."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from actors.backoff import Backoff
+from actors.life import VmState, check_transition
+from actors.messages import HandOutTimings
+from vmm.contract import PreparationReport
+
+
+class OnEmpty(enum.Enum):
+    """What the caller wants when nothing is ready."""
+
+    WAIT = "wait"
+    """Until the deadline, in the order of arrival."""
+    FAIL = "fail"
+    """At once."""
+    BOOT = "boot"
+    """Produce one more than the pool's size, now, even while the pool backs off; fail if that production fails."""
+
+
+@attrs.frozen(kw_only=True)
+class PoolPolicy:
+    """What the ledger needs to know of a profile."""
+
+    size: int = attrs.field(validator=attrs.validators.ge(0))
+    """VMs that are ready or being produced for the pool; handed-out ones are not counted."""
+    production_limit: int = attrs.field(default=2, validator=attrs.validators.ge(1))
+    """How many VMs may be in production for the pool at a time. Production for BOOT claims comes on top."""
+    backoff: Backoff = attrs.field(factory=Backoff)
+
+
+@attrs.frozen(kw_only=True)
+class Owner:
+    """Whose a lease is: the peer's uid as the kernel told it. Root may act for anyone."""
+
+    uid: int
+
+    def may_touch(self, other: Owner) -> bool:
+        return self.uid in (0, other.uid)
+
+
+@attrs.define(eq=False, kw_only=True)
+class VmEntry:
+    vm_id: str
+    profile: str
+    state: VmState
+    since: float
+    claim_id: int | None = None
+    """PRODUCING: the BOOT claim it was started for. HANDING_OUT: the claim it goes to."""
+    lease_id: str | None = None
+    pid: int = 0
+    failures_before: int = 0
+    """Failures in a row of its pool when it became ready; an early death counts on from there."""
+
+    def to(self, target: VmState, *, now: float) -> None:
+        check_transition(vm_id=self.vm_id, state=self.state, target=target)
+        self.state = target
+        self.since = now
+
+
+@attrs.define(eq=False, kw_only=True)
+class Claim:
+    """One acquisition on its way: possibly several requests, when a caller retries with the same idempotency key."""
+
+    claim_id: int
+    profile: str
+    owner: Owner
+    key: str
+    """Idempotency key; empty for none."""
+    on_empty: OnEmpty
+    arrived_at: float
+    requests: dict[int, float] = attrs.field(factory=dict)
+    """Request id to its deadline. The claim is dropped when the last one has gone."""
+    vm_id: str | None = None
+    """Set while a VM is being handed out to it; None while it waits."""
+    granted_at: float = 0.0
+    attempts: int = 0
+    """Hand-outs that failed so far."""
+
+
+@attrs.frozen(kw_only=True)
+class Lease:
+    lease_id: str
+    vm_id: str
+    pid: int
+    profile: str
+    owner: Owner
+    key: str
+    granted_at: float
+    queued_s: float
+    """From the claim's arrival until a VM was chosen for it."""
+    was_ready: bool
+    """A VM was ready when the claim arrived: the pool's hit."""
+    report: PreparationReport
+    timings: HandOutTimings
+
+
+class EndReason(enum.Enum):
+    RELEASED = "released"
+    VM_LOST = "vm_lost"
+    ABANDONED = "abandoned"
+    """The caller went away before it had the lease in hand."""
+    SHUTDOWN = "shutdown"
+
+
+@attrs.frozen(kw_only=True)
+class EndedLease:
+    """What is remembered of a lease for a while, so that its owner learns what became of it."""
+
+    lease_id: str
+    owner: Owner
+    reason: EndReason
+    detail: str

@@ -1,0 +1,123 @@
+"""The endpoint: one live service per socket, remains of a dead one swept aside, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool.endpoint import MAX_SOCKET_PATH_BYTES, EndpointError, ServiceRunningError, open_endpoint
+
+
+@pytest.fixture
+def path(vm_home: Path, leak_check: None) -> Path:
+    return vm_home / "run" / "vmpool.sock"
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_socket_is_private_and_takes_connections(path: Path) -> None:
+    with open_endpoint(path), socket.socket(socket.AF_UNIX) as client:
+        assert mode_of(path.parent) == 0o700
+        assert mode_of(path) == 0o600
+        client.connect(os.fspath(path))
+
+
+def test_nothing_is_left(path: Path) -> None:
+    with open_endpoint(path):
+        pass
+    assert not path.parent.exists()
+
+
+def test_a_directory_that_was_there_stays(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with open_endpoint(path):
+        pass
+    assert list(path.parent.iterdir()) == []
+    path.parent.rmdir()
+
+
+def test_a_second_service_is_refused_and_does_no_harm(path: Path) -> None:
+    with open_endpoint(path), socket.socket(socket.AF_UNIX) as client:
+        with pytest.raises(ServiceRunningError, match=f"already running .pid {os.getpid()}"), open_endpoint(path):
+            pass
+        client.connect(os.fspath(path))
+
+
+@contextlib.contextmanager
+def killed_service(path: Path) -> Iterator[None]:
+    """The files of a service that ended with SIGKILL."""
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from pool.endpoint import open_endpoint\n"
+        "with open_endpoint(pathlib.Path(sys.argv[1])):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, os.fspath(path)], check=False)
+    assert done.returncode == -9
+    assert path.is_socket()
+    yield
+
+
+def test_the_socket_of_a_killed_service_is_replaced(path: Path) -> None:
+    with killed_service(path), open_endpoint(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(os.fspath(path))
+    assert list(path.parent.iterdir()) == []
+    path.parent.rmdir()
+
+
+def test_a_path_the_kernel_cannot_take_is_refused_with_the_limit(vm_home: Path) -> None:
+    name = "x" * (MAX_SOCKET_PATH_BYTES - len(os.fsencode(vm_home)))
+    with pytest.raises(EndpointError, match="108 bytes, the kernel takes 107"), open_endpoint(vm_home / name):
+        pass
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_a_directory_open_to_others_is_refused(path: Path, mode: int) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(mode)
+    with pytest.raises(EndpointError, match=rf"open to others \(mode {mode:o}"), open_endpoint(path):
+        pass
+    path.parent.rmdir()
+
+
+def test_an_unwritable_place_is_named(path: Path) -> None:
+    """/proc takes no directories, not even from root."""
+    with pytest.raises(EndpointError, match="--socket"), open_endpoint(Path("/proc/vmpool/vmpool.sock")):
+        pass
+
+
+def test_a_file_where_the_directory_should_be_is_named(path: Path) -> None:
+    path.parent.write_text("")
+    with pytest.raises(EndpointError, match="is not a directory"), open_endpoint(path):
+        pass
+    path.parent.unlink()
+
+
+def test_a_lock_removed_between_open_and_flock_is_taken_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last holder unlinks its lock file: a lock on the unlinked file would exclude nobody."""
+    real = fcntl.flock
+    removed: list[Path] = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not removed:
+            lock = path.with_suffix(".lock")
+            lock.unlink()
+            removed.append(lock)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with open_endpoint(path):
+        assert removed
+        with pytest.raises(ServiceRunningError), open_endpoint(path):
+            pass

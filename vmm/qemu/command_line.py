@@ -1,0 +1,132 @@
+"""QEMU's command line, as a pure function of what is wanted."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from pathlib import Path
+
+import attrs
+
+from vmm.spec import Accelerator, MachineSpec
+
+AGENT_PORT_NAME = "vmpool.agent.0"
+"""The virtio-serial port on which the guest agent answers; /dev/virtio-ports/ of the guest shows it."""
+
+MEMORY_SLOTS = 10
+"""How often memory can be hot-added, as in Kata."""
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+KERNEL_PARAMETERS = (
+    # To the console only what matters: each line costs time on an emulated UART.
+    "console=ttyS0 quiet "
+    # A guest that dies takes QEMU with it (-no-reboot), at once and by the way that always works: a triple fault.
+    "panic=1 reboot=t "
+    # Kata's list of probes and waits that a virtual machine does not need.
+    "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 noreplace-smp cryptomgr.notests pci=lastbus=0 selinux=0 "
+    "i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 net.ifnames=0"
+)
+
+_UUID_NAMESPACE = uuid.UUID("7b1ec2a5-5f0b-4d55-9a3c-0f6c9ed5a1b6")
+
+
+@attrs.frozen
+class AnonymousMemory:
+    """Guest memory that belongs to the process alone."""
+
+
+@attrs.frozen(kw_only=True)
+class FileMemory:
+    """Guest memory mapped from a file: `shared` writes to it (a template), private copies on write (a clone)."""
+
+    path: Path
+    shared: bool
+
+
+MemoryBacking = AnonymousMemory | FileMemory
+
+
+class Start(enum.Enum):
+    """What QEMU does first."""
+
+    BOOT = "boot"
+    INCOMING = "incoming"
+    """Waits, without a guest, for `migrate-incoming`; vCPUs stay stopped after it."""
+
+
+_KVM_TIMERS = {Accelerator.KVM: ("-global", "kvm-pit.lost_tick_policy=discard")}
+_START_OPTIONS: dict[Start, tuple[str, ...]] = {
+    Start.BOOT: (),
+    Start.INCOMING: ("-S", "-incoming", "defer"),
+}
+
+
+@attrs.frozen(kw_only=True)
+class Channels:
+    """The listening sockets that QEMU inherits, by descriptor, and the file of its serial console."""
+
+    qmp_fd: int
+    agent_fd: int
+    console_log: Path
+
+
+def build_argv(
+    spec: MachineSpec,
+    *,
+    vm_id: str,
+    channels: Channels,
+    memory: MemoryBacking | None = None,
+    start: Start = Start.BOOT,
+) -> list[str]:
+    """The argv that starts `spec` under the name `vm_id`; memory is anonymous unless told otherwise."""
+    return [
+        str(spec.qemu),
+        *("-name", _options(guest=vm_id, debug_threads="on")),
+        *("-uuid", str(uuid.uuid5(_UUID_NAMESPACE, vm_id))),
+        *("-machine", _options(type=spec.machine_type, memory_backend="memory")),
+        *("-accel", spec.accelerator.value),
+        *("-cpu", spec.cpu_model),
+        *("-smp", _options(cpus=spec.vcpus, maxcpus=spec.max_vcpus, sockets=spec.max_vcpus, cores=1, threads=1)),
+        *("-m", _memory_size(spec)),
+        *("-object", _memory_object(spec, memory or AnonymousMemory())),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-sandbox", SANDBOX),
+        *("-rtc", "base=utc"),
+        *_KVM_TIMERS.get(spec.accelerator, ()),
+        *("-chardev", _options("socket", id="qmp", fd=channels.qmp_fd, server="on", wait="off")),
+        *("-mon", _options(chardev="qmp", mode="control")),
+        *("-chardev", _options("file", id="console", path=channels.console_log, append="on")),
+        *("-serial", "chardev:console"),
+        *("-chardev", _options("socket", id="agent", fd=channels.agent_fd, server="on", wait="off")),
+        *("-device", _options("virtio-serial-pci", id="serial")),
+        *("-device", _options("virtserialport", bus="serial.0", chardev="agent", name=AGENT_PORT_NAME)),
+        *("-object", _options("rng-random", id="rng", filename="/dev/urandom")),
+        *("-device", _options("virtio-rng-pci", rng="rng")),
+        *("-kernel", str(spec.kernel)),
+        *("-initrd", str(spec.initrd)),
+        *("-append", f"{KERNEL_PARAMETERS} nr_cpus={spec.max_vcpus} {spec.kernel_parameters}".strip()),
+        *_START_OPTIONS[start],
+    ]
+
+
+def _memory_size(spec: MachineSpec) -> str:
+    if spec.max_memory_mib == spec.memory_mib:
+        return _options(size=f"{spec.memory_mib}M")
+    return _options(size=f"{spec.memory_mib}M", slots=MEMORY_SLOTS, maxmem=f"{spec.max_memory_mib}M")
+
+
+def _memory_object(spec: MachineSpec, memory: MemoryBacking) -> str:
+    size = f"{spec.memory_mib}M"
+    match memory:
+        case AnonymousMemory():
+            return _options("memory-backend-ram", id="memory", size=size)
+        case FileMemory(path=path, shared=shared):
+            share = "on" if shared else "off"
+            return _options("memory-backend-file", id="memory", size=size, mem_path=path, share=share)
+
+
+def _options(kind: str | None = None, /, **values: object) -> str:
+    """QEMU's `kind,key=value,...`; in values a comma is doubled, in keys an underscore stands for a dash."""
+    parts = [f"{key.replace('_', '-')}={str(value).replace(',', ',,')}" for key, value in values.items()]
+    return ",".join(parts if kind is None else [kind, *parts])

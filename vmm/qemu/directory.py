@@ -1,0 +1,95 @@
+"""The directory of one VM: its sockets and its logs, for nobody but the service's user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import attrs
+
+from vmm.errors import MissingFileError, SpecError
+
+MAX_SOCKET_PATH_BYTES = 107
+"""Linux: `sun_path` has 108 bytes, of which the last is the terminating zero."""
+
+TAIL_BYTES = 4096
+
+
+@attrs.frozen
+class VmDirectory:
+    """The paths of one VM. Making the record touches nothing."""
+
+    root: Path
+
+    @property
+    def qmp_socket(self) -> Path:
+        return self.root / "qmp.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        return self.root / "agent.sock"
+
+    @property
+    def console_log(self) -> Path:
+        """What the guest wrote to its serial console."""
+        return self.root / "console.log"
+
+    @property
+    def qemu_log(self) -> Path:
+        """What QEMU wrote to stdout and stderr."""
+        return self.root / "qemu.log"
+
+    def create(self) -> None:
+        """Makes the directory, mode 0700. Its parent must be there.
+
+        Raises SpecError if the path is in use or too long for sockets, MissingFileError if there is no parent.
+        """
+        for path in (self.qmp_socket, self.agent_socket):
+            if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+                raise SpecError(
+                    field="directory",
+                    value=str(self.root),
+                    reason=f"the Unix socket {path} would be over Linux's {MAX_SOCKET_PATH_BYTES} bytes; "
+                    "choose a shorter directory",
+                )
+        try:
+            self.root.mkdir(mode=0o700)
+        except FileExistsError:
+            raise SpecError(
+                field="directory", value=str(self.root), reason="exists already; give each VM a directory of its own"
+            ) from None
+        except FileNotFoundError:
+            raise MissingFileError(
+                field="directory", path=self.root.parent, remedy="create it, owned by the service's user"
+            ) from None
+
+    def remove(self) -> None:
+        """Removes the directory and all that is in it. Idempotent."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.root)
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening Unix socket, mode 0600 from its first moment. The caller closes it; the file stays."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.fchmod(listener.fileno(), 0o600)  # before bind: the file takes its mode from the socket, less the umask
+        listener.bind(os.fspath(path))
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def read_tail(path: Path, *, limit: int = TAIL_BYTES) -> str:
+    """The end of a log, at most `limit` bytes, as evidence; empty if there is no such file."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - limit))
+            return log.read(limit).decode("utf-8", "backslashreplace").strip()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,175 @@
+"""A QEMU process with its directory and its channels, whatever its guest does."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from vmm.contract import BootStage, ExitReport
+from vmm.errors import BootError, QmpConnectionError, QmpError, VmExitedError, VmmError
+from vmm.qemu.command_line import Channels, MemoryBacking, Start, build_argv
+from vmm.qemu.directory import VmDirectory, listen, read_tail
+from vmm.qemu.process import ProcessIdentity, QemuProcess
+from vmm.qemu.qmp import QmpClient
+from vmm.spec import MachineSpec
+
+QUIT_LIMIT_S = 3.0
+"""From QMP `quit` to the end of the process; SIGKILL comes after it."""
+
+EXIT_NOTICE_S = 1.0
+"""QEMU's sockets close a moment before its process is dead."""
+
+
+class Channel(Protocol):
+    async def aclose(self) -> None: ...
+
+
+class Instance:
+    """One QEMU. Its owner must end it with `stop`, `kill` or `detach`, whatever happens."""
+
+    def __init__(self, *, vm_id: str, directory: VmDirectory, process: QemuProcess, argv: Sequence[str]) -> None:
+        self.vm_id = vm_id
+        self.directory = directory
+        self.process = process
+        self.argv = tuple(argv)
+        self._qmp: QmpClient | None = None
+        self._channels: list[Channel] = []
+        self._ending = trio.Lock()
+
+    @classmethod
+    def start(
+        cls,
+        spec: MachineSpec,
+        *,
+        vm_id: str,
+        directory: Path,
+        memory: MemoryBacking | None = None,
+        start: Start = Start.BOOT,
+    ) -> Instance:
+        """Makes the directory and the listening sockets and starts QEMU; not a checkpoint.
+
+        QEMU inherits the sockets listening: whoever connects needs no retries, and sees QEMU die at once.
+        Raises SpecError and MissingFileError for the directory, BootError if the program cannot be executed; nothing is
+        left then.
+        """
+        home = VmDirectory(directory)
+        home.create()
+        try:
+            with listen(home.qmp_socket) as qmp, listen(home.agent_socket) as agent:
+                channels = Channels(qmp_fd=qmp.fileno(), agent_fd=agent.fileno(), console_log=home.console_log)
+                argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, start=start)
+                process = QemuProcess.spawn(argv, log=home.qemu_log, pass_fds=(qmp.fileno(), agent.fileno()))
+        except OSError as error:
+            home.remove()
+            raise BootError(stage=BootStage.SPAWN, reason=f"QEMU cannot be started: {error}") from error
+        except BaseException:
+            home.remove()
+            raise
+        return cls(vm_id=vm_id, directory=home, process=process, argv=argv)
+
+    @classmethod
+    def adopt(cls, *, vm_id: str, directory: Path, identity: ProcessIdentity) -> Instance:
+        """Takes over a running QEMU that another run of the service started and detached, or lost.
+
+        Raises VmExitedError if that process is gone; the directory is left alone then.
+        """
+        home = VmDirectory(directory)
+        try:
+            process = QemuProcess.adopt(identity, log=home.qemu_log)
+            argv = Path(f"/proc/{identity.pid}/cmdline").read_text().split("\0")[:-1]
+        except (ProcessLookupError, FileNotFoundError) as error:
+            raise VmExitedError(vm_id=vm_id, reason=f"it is not running any more: {error}") from error
+        return cls(vm_id=vm_id, directory=home, process=process, argv=argv)
+
+    async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:
+        """Opens the one QMP connection; the instance closes it. Raises QmpConnectionError."""
+        try:
+            stream = await trio.open_unix_socket(self.directory.qmp_socket)
+        except OSError as error:
+            raise QmpConnectionError(f"{self.directory.qmp_socket}: {error}; QEMU is dead or serves another") from error
+        self._qmp = await QmpClient.connect(stream, nursery=nursery)
+        self._channels.append(self._qmp)
+        return self._qmp
+
+    def close_at_end(self, channel: Channel) -> None:
+        """Hands a connection over to the instance, which closes it when it ends."""
+        self._channels.append(channel)
+
+    async def execute(self, command: str, /, *, fds: Sequence[int] = (), **arguments: Any) -> Any:
+        """`QmpClient.execute`, but VmExitedError if QEMU is gone."""
+        assert self._qmp is not None, "connect_qmp() comes first"
+        try:
+            return await self._qmp.execute(command, fds=fds, **arguments)
+        except QmpConnectionError as error:
+            if report := await self.exit_soon():
+                raise VmExitedError(vm_id=self.vm_id, reason=str(report)) from error
+            raise
+
+    async def exit_soon(self) -> ExitReport | None:
+        """How QEMU ended, if it has or is just about to. For use after a channel broke."""
+        with trio.move_on_after(EXIT_NOTICE_S):
+            return await self.process.wait_exited()
+        return None
+
+    async def boot_error(self, stage: BootStage, error: VmmError | OSError) -> BootError:
+        """What became of the launch, with the evidence as notes."""
+        report = await self.exit_soon()
+        reason = str(error) if report is None else f"QEMU is gone: {report}"
+        boot_error = BootError(stage=stage, reason=reason, exit_report=report)
+        self.add_evidence(boot_error)
+        return boot_error
+
+    def add_evidence(self, error: BaseException) -> None:
+        """Adds what a person needs to find out what happened. Reads the directory, so do it before the end."""
+        error.add_note(f"QEMU's command line: {shlex.join(self.argv)}")
+        for name, path in (("QEMU's output", self.directory.qemu_log), ("guest console", self.directory.console_log)):
+            error.add_note(f"end of {name}:\n{read_tail(path) or '(empty)'}")
+
+    async def stop(self) -> ExitReport:
+        """QMP `quit`, bounded wait, SIGKILL, verify dead, close, remove the directory. Idempotent, shielded.
+
+        Raises StopError if the process does not die; the directory stays then, and `stop` can be tried again.
+        """
+        with trio.CancelScope(shield=True):
+            async with self._ending:
+                if self.process.exit_report is None:
+                    await self._quit()
+                report = await self._finish()
+        return report
+
+    async def kill(self) -> ExitReport:
+        """`stop` without the politeness."""
+        with trio.CancelScope(shield=True):
+            async with self._ending:
+                report = await self._finish()
+        return report
+
+    async def detach(self) -> None:
+        """Closes the channels and lets QEMU and its directory be, for a later `adopt`. Shielded."""
+        with trio.CancelScope(shield=True):
+            async with self._ending:
+                await self._close_channels()
+                self.process.close()
+
+    async def _quit(self) -> None:
+        with trio.move_on_after(QUIT_LIMIT_S):
+            try:
+                if self._qmp is not None:
+                    await self._qmp.execute("quit")
+                    await self.process.wait_exited()
+            except QmpError:
+                return  # dead or deaf: SIGKILL is next
+
+    async def _finish(self) -> ExitReport:
+        report = await self.process.kill()
+        await self._close_channels()
+        await trio.to_thread.run_sync(self.directory.remove)
+        return report
+
+    async def _close_channels(self) -> None:
+        while self._channels:
+            await self._channels.pop().aclose()

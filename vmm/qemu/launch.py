@@ -1,0 +1,83 @@
+"""Bringing a VM up: from a spec, or from a QEMU that runs already."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from vmm.contract import BootStage
+from vmm.errors import AgentError, MissingFileError, QmpError
+from vmm.qemu.instance import Instance
+from vmm.qemu.process import ProcessIdentity
+from vmm.qemu.version import QEMU_REMEDY
+from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
+from vmm.spec import MachineSpec
+
+IMAGE_REMEDY = "build the guest image, or set `{field}` to the path of a file that is there"
+
+
+async def launch(spec: MachineSpec, *, vm_id: str, directory: Path, nursery: trio.Nursery) -> QemuVm:
+    """Boots a VM and returns it running, its guest agent having answered.
+
+    `directory` is made for this VM alone and removed with it. The connections' background tasks live in `nursery`. The
+    caller sets the time limit with a cancel scope around the call, and must `stop` the VM that it gets.
+
+    Raises MissingFileError or SpecError before anything is started, BootError as soon as it is clear that the VM will
+    not come up: at once if QEMU dies. On any error and on cancellation all is stopped and removed.
+    """
+    check_files(spec)
+    began = trio.current_time()
+    instance = Instance.start(spec, vm_id=vm_id, directory=directory)
+    spawned = trio.current_time()
+    try:
+        async with _stage(instance, BootStage.QMP):
+            await instance.connect_qmp(nursery=nursery)
+        answered = trio.current_time()
+        async with _stage(instance, BootStage.GUEST):
+            agent = await connect_agent(instance, nursery=nursery)
+    except BaseException:
+        await instance.kill()
+        raise
+    timings = StageTimings(spawn_s=spawned - began, qmp_s=answered - spawned, guest_s=trio.current_time() - answered)
+    return QemuVm(instance, agent, timings=timings)
+
+
+async def attach(identity: ProcessIdentity, *, vm_id: str, directory: Path, nursery: trio.Nursery) -> QemuVm:
+    """Takes over a VM that runs already, paused or not, as after a restart of the service.
+
+    A paused guest does not answer: resume it by other means first, or give a time limit. Raises VmExitedError if the
+    process is gone, QmpError or AgentError if it does not answer. On error and on cancellation the VM is left as it is.
+    """
+    instance = Instance.adopt(vm_id=vm_id, directory=directory, identity=identity)
+    began = trio.current_time()
+    try:
+        await instance.connect_qmp(nursery=nursery)
+        answered = trio.current_time()
+        agent = await connect_agent(instance, nursery=nursery)
+    except BaseException:
+        await instance.detach()
+        raise
+    return QemuVm(instance, agent, timings=StageTimings(qmp_s=answered - began, guest_s=trio.current_time() - answered))
+
+
+def check_files(spec: MachineSpec) -> None:
+    """Raises MissingFileError for the first file of the spec that is not there or not for us to use."""
+    if shutil.which(spec.qemu) is None:
+        raise MissingFileError(field="qemu", path=spec.qemu, remedy=QEMU_REMEDY)
+    for field, path in (("kernel", spec.kernel), ("initrd", spec.initrd)):
+        if not (path.is_file() and os.access(path, os.R_OK)):
+            raise MissingFileError(field=field, path=path, remedy=IMAGE_REMEDY.format(field=field))
+
+
+@asynccontextmanager
+async def _stage(instance: Instance, stage: BootStage) -> AsyncIterator[None]:
+    """Turns the channels' errors into a BootError. When QEMU dies, its channels break: that is how we hear of it."""
+    try:
+        yield
+    except (QmpError, AgentError) as error:
+        raise await instance.boot_error(stage, error) from error

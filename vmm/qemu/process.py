@@ -1,0 +1,155 @@
+"""One QEMU process: started by us or by an earlier run of the service, watched by pidfd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from vmm.contract import ExitReport
+from vmm.errors import StopError
+from vmm.qemu.directory import read_tail
+
+KILL_LIMIT_S = 10.0
+"""A process that outlives SIGKILL by this is stuck in the kernel."""
+
+
+@attrs.frozen(kw_only=True)
+class ProcessIdentity:
+    """What names a process beyond the reuse of its pid, as long as the host runs."""
+
+    pid: int
+    start_time: int
+    """Clock ticks from the host's boot to the start of the process: field 22 of /proc/pid/stat."""
+
+
+class QemuProcess:
+    """A QEMU process and its log. Whoever made it waits for its end, or kills it, and thereby gives back its pidfd.
+
+    There is no need to tell a child from an adopted process: the kernel tells the exit status of children only.
+    """
+
+    def __init__(self, identity: ProcessIdentity, *, pidfd: int, log: Path) -> None:
+        self.identity = identity
+        self._pidfd = pidfd
+        self._log = log
+        self._waiting = trio.Lock()
+        self._exit: ExitReport | None = None
+
+    @classmethod
+    def spawn(cls, argv: Sequence[str], *, log: Path, pass_fds: Sequence[int] = ()) -> QemuProcess:
+        """Starts QEMU in a session of its own, so that the terminal's Ctrl-C does not reach it.
+
+        `log` must not exist and gets stdout and stderr; `pass_fds` keep their numbers in QEMU and stay the caller's.
+        Raises OSError. Returns once the program is executing, in about 2 ms; not a checkpoint, so that no
+        cancellation comes between the start and the owner's knowledge of it.
+        """
+        log_fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            child = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, pass_fds=pass_fds, start_new_session=True
+            )
+        finally:
+            os.close(log_fd)
+        try:
+            start_time = _start_time(child.pid)
+            assert start_time is not None, "a child stays in /proc until it is reaped"
+            pidfd = os.pidfd_open(child.pid)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        child.returncode = 0  # it is reaped through its pidfd: Popen's destructor must neither do it nor complain
+        return cls(ProcessIdentity(pid=child.pid, start_time=start_time), pidfd=pidfd, log=log)
+
+    @classmethod
+    def adopt(cls, identity: ProcessIdentity, *, log: Path) -> QemuProcess:
+        """Watches a process that is running already. Raises ProcessLookupError if it is gone or its pid is reused."""
+        pidfd = os.pidfd_open(identity.pid)
+        # In this order: a process that has the pid now, with the right start time, had it before too.
+        if _start_time(identity.pid) != identity.start_time:
+            os.close(pidfd)
+            raise ProcessLookupError(f"pid {identity.pid} belongs to another, younger process")
+        return cls(identity, pidfd=pidfd, log=log)
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
+
+    @property
+    def exit_report(self) -> ExitReport | None:
+        """How it ended; None as long as nobody has waited for that."""
+        return self._exit
+
+    async def wait_exited(self) -> ExitReport:
+        """Waits for the end, reaps, and closes the pidfd. Any number of tasks may wait, cancelled or not."""
+        async with self._waiting:
+            if self._exit is None:
+                await trio.lowlevel.wait_readable(self._pidfd)
+                self._exit = self._reap()
+            return self._exit
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signals the process; nothing happens if it is dead."""
+        if self._exit is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def kill(self, *, limit_s: float = KILL_LIMIT_S) -> ExitReport:
+        """SIGKILL, then verifies that the process is dead. Shielded from cancellation.
+
+        Raises StopError if it is still there after `limit_s`.
+        """
+        report: ExitReport | None = None
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + limit_s):
+            self.send_signal(signal.SIGKILL)
+            report = await self.wait_exited()
+        if report is not None:
+            return report
+        raise StopError(pid=self.pid, limit_s=limit_s, state=_describe_state(self.pid))
+
+    def close(self) -> None:
+        """Lets go of a process that goes on without us. Nobody may be waiting for it."""
+        if self._exit is None:
+            self._exit = ExitReport()
+            os.close(self._pidfd)
+
+    def _reap(self) -> ExitReport:
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        except ChildProcessError:
+            result = None
+        os.close(self._pidfd)
+        said = read_tail(self._log)
+        if result is None:
+            return ExitReport(stderr_tail=said)
+        if result.si_code == os.CLD_EXITED:
+            return ExitReport(status=result.si_status, stderr_tail=said)
+        return ExitReport(signal=result.si_status, stderr_tail=said)
+
+
+def _start_time(pid: int) -> int | None:
+    """None if there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])  # the name before ")" may hold anything; field 3 comes next
+
+
+def _describe_state(pid: int) -> str:
+    """What /proc says of a process that does not die."""
+    facts = []
+    for name in ("status", "wchan"):
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{pid}/{name}").read_text()
+            if name == "status":
+                text = next((line for line in text.splitlines() if line.startswith("State:")), "")
+            facts.append(f"{name}: {' '.join(text.split())}")
+    return "; ".join(facts) or "not in /proc"

@@ -1,0 +1,249 @@
+"""QMP over a trio stream."""
+
+from __future__ import annotations
+
+import array
+import socket
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import trio
+
+from vmm.errors import QmpCommandError, QmpConnectionError, QmpError
+from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success
+from vmm.qemu.qmp.protocol import QmpProtocol
+
+READ_BYTES = 64 * 1024
+SEND_LIMIT_S = 10.0
+"""A QEMU that takes longer to read one command is hung; its connection is given up."""
+TRANSCRIPT_LINES = 20
+TRANSCRIPT_LINE_CHARACTERS = 300
+MAX_WAITING_EVENTS = 1024
+
+ErrorT = TypeVar("ErrorT", bound=QmpError)
+
+
+class EventSubscription:
+    """Events of the chosen names, from the moment of subscription on; use it as a context manager.
+
+    Subscribe, act, then wait: no event is lost in between.
+    """
+
+    def __init__(self, client: QmpClient, names: frozenset[str]) -> None:
+        self.names = names
+        self._client = client
+        self._send, self._receive = trio.open_memory_channel[Event](MAX_WAITING_EVENTS)
+        self._end = "the subscription is closed"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.unsubscribe(self)
+        self._send.close()
+        self._receive.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await self.next()
+
+    async def next(self) -> Event:
+        """The next event. Events received before the connection broke are still delivered, then QmpConnectionError."""
+        try:
+            return await self._receive.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise self._client.with_transcript(QmpConnectionError(f"no more QMP events: {self._end}")) from None
+
+    def deliver(self, event: Event) -> None:
+        """For the client: queues an event if it was subscribed to."""
+        if event.name in self.names:
+            try:
+                self._send.send_nowait(event)
+            except trio.WouldBlock:
+                self.end(f"{MAX_WAITING_EVENTS} events are waiting; read them faster or subscribe to fewer names")
+
+    def end(self, reason: str) -> None:
+        """For the client: nothing more will come."""
+        self._end = reason
+        self._send.close()
+
+
+class _PendingCommand:
+    """One command's way from its sender to its reply."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer: Success | Failure | None = None
+
+    def settle(self, answer: Success | Failure | None) -> None:
+        self.answer = answer
+        self.answered.set()
+
+
+class QmpClient:
+    """A QMP connection. Safe for concurrent use; QEMU answers in order, so a slow command delays the later ones."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._protocol = QmpProtocol()
+        self._sending = trio.Lock()
+        self._pending: dict[int, _PendingCommand] = {}
+        self._subscriptions: list[EventSubscription] = []
+        self._transcript: deque[str] = deque(maxlen=TRANSCRIPT_LINES)
+        self._greeted = trio.Event()
+        self._greeting: Greeting | None = None
+        self._failure: str | None = None
+
+    @classmethod
+    async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> QmpClient:
+        """Waits for QEMU's greeting and leaves capability negotiation behind.
+
+        Takes over the stream: closes it on error and cancellation, and in `aclose`. The reader lives in `nursery`, ends
+        with the connection and never raises into it. Raises QmpConnectionError. No time limit of its own.
+        """
+        client = cls(stream)
+        nursery.start_soon(client._read, name="qmp reader")
+        try:
+            await client._greeted.wait()
+            client._check_open()
+            await client.execute("qmp_capabilities")
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return client
+
+    @property
+    def greeting(self) -> Greeting:
+        """What QEMU said of itself."""
+        assert self._greeting is not None, "only connect() makes clients"
+        return self._greeting
+
+    @property
+    def transcript(self) -> tuple[str, ...]:
+        """The last lines of the conversation, shortened; evidence for errors."""
+        return tuple(self._transcript)
+
+    async def execute(self, command: str, /, *, fds: Sequence[int] = (), **arguments: Any) -> Any:
+        """Runs a command and returns its value. Arguments with a dash go in as `**{"qom-path": ...}`.
+
+        `fds` travel with the command (SCM_RIGHTS), as `getfd` and `add-fd` want it; they stay the caller's, who may
+        close them afterwards. Needs a socket stream.
+
+        Raises QmpCommandError if QEMU refuses, QmpConnectionError if the connection breaks or is closed before the
+        reply. Cancelled before it is sent, the command is not sent; cancelled later, it takes place unseen. The
+        connection stays usable either way.
+        """
+        if fds and not isinstance(self._stream, trio.SocketStream):
+            raise TypeError(f"file descriptors need a socket stream, this is a {type(self._stream).__name__}")
+        async with self._sending:
+            self._check_open()
+            command_id, line = self._protocol.command(command, arguments)
+            pending = self._pending[command_id] = _PendingCommand()
+            self._transcript.append(_shortened("> ", line))
+            await self._send(line, fds)
+        try:
+            await pending.answered.wait()
+        finally:
+            self._pending.pop(command_id, None)
+        match pending.answer:
+            case Success(value=value):
+                return value
+            case Failure(error_class=error_class, description=description):
+                raise self.with_transcript(
+                    QmpCommandError(command=command, error_class=error_class, description=description)
+                )
+        raise self.with_transcript(QmpConnectionError(f"QMP {command}: no reply: {self._failure}"))
+
+    def subscribe(self, *names: str) -> EventSubscription:
+        """Collects the events of these names from now on: `with client.subscribe("STOP") as events: ...`."""
+        self._check_open()
+        subscription = EventSubscription(self, frozenset(names))
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: EventSubscription) -> None:
+        """For the subscription: it has ended."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    async def aclose(self) -> None:
+        """Closes the connection; what is pending fails with QmpConnectionError. Idempotent."""
+        self._fail("it was closed by this side")
+        await self._stream.aclose()
+
+    def with_transcript(self, error: ErrorT) -> ErrorT:
+        """The error, with the last exchanges as its note."""
+        error.add_note("last QMP exchanges:\n" + "\n".join(f"  {line}" for line in self._transcript))
+        return error
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self.with_transcript(QmpConnectionError(f"the QMP connection is gone: {self._failure}"))
+
+    async def _send(self, line: bytes, fds: Sequence[int]) -> None:
+        # A line goes out whole or not at all: half a line would spoil every later command.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_LIMIT_S) as limit:
+            try:
+                await self._send_with_fds(line, fds) if fds else await self._stream.send_all(line)
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._fail(f"sending failed: {error!r}")
+        if limit.cancelled_caught:
+            self._fail(f"QEMU did not read a command for {SEND_LIMIT_S:g} s")
+
+    async def _send_with_fds(self, line: bytes, fds: Sequence[int]) -> None:
+        assert isinstance(self._stream, trio.SocketStream), "execute() has looked"
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())
+        sent = await self._stream.socket.sendmsg([line], [rights])
+        if sent < len(line):
+            await self._stream.send_all(line[sent:])
+
+    async def _read(self) -> None:
+        reason = "its reader was cancelled"
+        try:
+            while data := await self._stream.receive_some(READ_BYTES):
+                for message in self._protocol.receive(data):
+                    self._dispatch(message)
+            reason = "QEMU closed it"
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            reason = f"receiving failed: {error!r}"
+        except QmpConnectionError as error:
+            reason = str(error)
+        finally:
+            self._fail(reason)
+
+    def _dispatch(self, message: Message) -> None:
+        self._transcript.append(_shortened("< ", message))
+        match message:
+            case Greeting():
+                self._greeting = message
+                self._greeted.set()
+            case Event():
+                for subscription in self._subscriptions:
+                    subscription.deliver(message)
+            case Success(id=command_id) | Failure(id=command_id):
+                assert command_id is not None, "the protocol lets no other pass"
+                if pending := self._pending.get(command_id):
+                    pending.settle(message)
+
+    def _fail(self, reason: str) -> None:
+        if self._failure is not None:
+            return
+        self._failure = reason
+        self._greeted.set()
+        for pending in self._pending.values():
+            pending.settle(None)
+        for subscription in self._subscriptions:
+            subscription.end(reason)
+
+
+def _shortened(prefix: str, what: bytes | Message) -> str:
+    text = what.decode().strip() if isinstance(what, bytes) else str(what)
+    if len(text) > TRANSCRIPT_LINE_CHARACTERS:
+        text = f"{text[:TRANSCRIPT_LINE_CHARACTERS]}... ({len(text)} characters)"
+    return prefix + text

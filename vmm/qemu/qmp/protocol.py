@@ -1,0 +1,99 @@
+"""One side of a QMP connection without I/O: bytes in, messages out; commands in, bytes out."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+from vmm.errors import QmpConnectionError
+from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success, encode_command, parse_line
+
+MAX_LINE_BYTES = 10 * 1024 * 1024
+"""The longest line that is read, as in `qemu.qmp`. `query-qmp-schema` answers with about 200 KiB."""
+
+
+class Phase(enum.Enum):
+    GREETING = "greeting"
+    COMMANDS = "commands"
+    BROKEN = "broken"
+
+
+class QmpProtocol:
+    """The client's side of one connection: frames lines, numbers commands and checks each reply against them.
+
+    The first error breaks the protocol for good: every later call raises QmpConnectionError.
+    """
+
+    def __init__(self, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._buffer = bytearray()
+        self._searched = 0
+        self._phase = Phase.GREETING
+        self._last_id = 0
+        self._outstanding: set[int] = set()
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def outstanding(self) -> frozenset[int]:
+        """The commands that have no reply yet."""
+        return frozenset(self._outstanding)
+
+    def command(self, name: str, arguments: Mapping[str, Any]) -> tuple[int, bytes]:
+        """Numbers a command; returns its id and the line to send, which must then be sent in this order."""
+        if self._phase is not Phase.COMMANDS:
+            raise QmpConnectionError(f"QMP {name}: the connection is in phase {self._phase.value!r}; connect again")
+        command_id = self._last_id + 1
+        line = encode_command(name, arguments, command_id=command_id)
+        self._last_id = command_id
+        self._outstanding.add(command_id)
+        return command_id, line
+
+    def receive(self, data: bytes | bytearray) -> list[Message]:
+        """Takes what came in; returns the messages that it completes, none or many.
+
+        Raises QmpConnectionError on a line over the limit, on what is not QMP, and on a reply that nothing asked for.
+        """
+        if self._phase is Phase.BROKEN:
+            raise QmpConnectionError("this QMP connection is broken; connect again")
+        try:
+            self._buffer += data
+            return [self._accept(parse_line(line)) for line in self._complete_lines()]
+        except QmpConnectionError:
+            self._phase = Phase.BROKEN
+            self._buffer.clear()
+            raise
+
+    def _complete_lines(self) -> list[bytes]:
+        lines = []
+        start = 0
+        while (end := self._buffer.find(b"\n", max(start, self._searched))) >= 0:
+            self._check_length(end - start)
+            if line := bytes(self._buffer[start:end]).strip():
+                lines.append(line)
+            start = end + 1
+        del self._buffer[:start]
+        self._check_length(len(self._buffer))
+        self._searched = len(self._buffer)
+        return lines
+
+    def _check_length(self, length: int) -> None:
+        if length > self._max_line_bytes:
+            raise QmpConnectionError(f"QMP line of over {self._max_line_bytes} bytes; the peer does not speak QMP")
+
+    def _accept(self, message: Message) -> Message:
+        match message, self._phase:
+            case Greeting(), Phase.GREETING:
+                self._phase = Phase.COMMANDS
+            case Event(), Phase.COMMANDS:
+                pass
+            case Success(id=int(command_id)) | Failure(id=int(command_id)), Phase.COMMANDS:
+                if command_id not in self._outstanding:
+                    raise QmpConnectionError(f"QMP reply to command {command_id}, which was not asked or is answered")
+                self._outstanding.remove(command_id)
+            case _:
+                raise QmpConnectionError(f"QMP peer out of turn in phase {self._phase.value!r}: {message}")
+        return message

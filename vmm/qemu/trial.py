@@ -1,0 +1,39 @@
+"""The trial boot behind `accelerator = "auto"`: a real guest under KVM, with a deadline."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import attrs
+import trio
+
+from vmm.errors import BootError
+from vmm.qemu.launch import launch
+from vmm.spec import Accelerator, MachineSpec
+
+TRIAL_LIMIT_S = 20.0
+"""Working KVM needs about a second, broken KVM for ever."""
+
+
+async def boot_under_kvm(spec: MachineSpec, *, directory: Path, limit_s: float = TRIAL_LIMIT_S) -> str | None:
+    """Boots `spec` under KVM in a new directory below `directory`, waits for its agent, and stops it again.
+
+    Returns None if the agent answered, else why not, in words. Nothing is left in any case. Raises MissingFileError and
+    SpecError, which say nothing about KVM.
+    """
+    vm_id = f"kvm-trial-{uuid.uuid4().hex[:8]}"
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(limit_s):
+            try:
+                vm = await launch(
+                    attrs.evolve(spec, accelerator=Accelerator.KVM),
+                    vm_id=vm_id,
+                    directory=directory / vm_id,
+                    nursery=nursery,
+                )
+            except BootError as error:
+                return str(error)
+            await vm.stop()
+            return None
+    return f"no answer from the guest agent within {limit_s:g} s"

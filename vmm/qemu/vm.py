@@ -1,0 +1,93 @@
+"""A ready VM: a QEMU instance whose guest agent has answered. Fulfils `vmm.contract.Vm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import trio
+
+from vmm.contract import ExitReport
+from vmm.errors import AgentUnreachableError
+from vmm.guest.client import AgentClient
+from vmm.qemu.instance import Instance
+from vmm.qemu.process import ProcessIdentity
+
+
+@attrs.frozen(kw_only=True)
+class StageTimings:
+    """How long each stage of bringing a VM up took, in seconds."""
+
+    spawn_s: float = 0.0
+    qmp_s: float
+    guest_s: float
+
+    @property
+    def total_s(self) -> float:
+        return self.spawn_s + self.qmp_s + self.guest_s
+
+
+class QemuVm:
+    """One VM in QEMU. Whoever got it must call `stop` in the end, or `detach`.
+
+    Its background tasks live in the nursery given to `launch` or `attach`. Every operation on a VM whose QEMU is gone
+    raises VmExitedError, those of the agent AgentUnreachableError.
+    """
+
+    def __init__(self, instance: Instance, agent: AgentClient, *, timings: StageTimings) -> None:
+        self.instance = instance
+        self.timings = timings
+        self._agent = agent
+
+    @property
+    def id(self) -> str:
+        return self.instance.vm_id
+
+    @property
+    def pid(self) -> int:
+        return self.instance.process.pid
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        """What `attach` needs to find the process again."""
+        return self.instance.process.identity
+
+    @property
+    def directory(self) -> Path:
+        return self.instance.directory.root
+
+    @property
+    def agent(self) -> AgentClient:
+        return self._agent
+
+    async def pause(self) -> None:
+        """Stops the vCPUs. Idempotent. Raises VmExitedError, QmpError."""
+        await self.instance.execute("stop")
+
+    async def resume(self) -> None:
+        """Runs the vCPUs. Idempotent. Raises VmExitedError, QmpError."""
+        await self.instance.execute("cont")
+
+    async def wait_exited(self) -> ExitReport:
+        """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
+        return await self.instance.process.wait_exited()
+
+    async def stop(self) -> ExitReport:
+        """Ends the VM and removes its directory; see `Instance.stop`. Idempotent. Raises StopError."""
+        return await self.instance.stop()
+
+    async def detach(self) -> None:
+        """Lets the VM run on without this object, for a later `attach` by this or another process."""
+        await self.instance.detach()
+
+
+async def connect_agent(instance: Instance, *, nursery: trio.Nursery) -> AgentClient:
+    """Waits until the guest agent answers. The instance closes the channel in the end. Raises AgentError."""
+    try:
+        stream = await trio.open_unix_socket(instance.directory.agent_socket)
+    except OSError as error:
+        path = instance.directory.agent_socket
+        raise AgentUnreachableError(f"{path}: {error}; QEMU is dead or serves another") from error
+    agent = await AgentClient.connect(stream, nursery=nursery)
+    instance.close_at_end(agent)
+    return agent
