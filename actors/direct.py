@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -12,7 +14,7 @@ from trio_util import AsyncValue
 
 from actors.errors import evidence
 from actors.producer import Launch, ProducerKind, ProducerStatistics
-from vmm.contract import Vm
+from vmm.contract import RESEED_BYTES, BootStage, Preparation, Vm
 from vmm.errors import BootError
 from vmm.spec import MachineSpec
 
@@ -62,19 +64,25 @@ class DirectBootProducer:
                     vm = await self.launch(
                         machine.spec, vm_id=vm_id, directory=self.vms_directory / vm_id, nursery=nursery
                     )
+                    # Rehearses the hand-out: the first of its kind pages in and, under TCG, translates code. Measured
+                    # there: 20 ms for the first, 3 to 5 for those that follow.
+                    await vm.agent.prepare(Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns()))
                     await vm.pause()
                 except BaseException as error:
                     # A cancel scope swallows Cancelled, and with it the console tail that launch noted on it.
                     notes = evidence(error)
                     raise
         except BaseException as error:
-            self._failed += 1
+            if isinstance(error, Exception):  # a production that was cancelled has not failed
+                self._failed += 1
             if vm is not None:
                 await vm.stop()
             if not isinstance(error, trio.TooSlowError):
                 raise
-            timeout = BootError(stage="boot", reason=f"not ready within {self.boot_timeout_s:g} s")
-            timeout.add_note(notes)
+            # The guest is what takes the time: QEMU itself answers, or is dead, within a fraction of a second.
+            timeout = BootError(stage=BootStage.GUEST, reason=f"not ready within {self.boot_timeout_s:g} s")
+            if notes:
+                timeout.add_note(notes)
             raise timeout from error
         self._produced += 1
         return vm

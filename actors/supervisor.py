@@ -33,7 +33,8 @@ class ChildMain(Protocol):
 class RestartPolicy:
     """More than `max_restarts` crashes within `window_s` seconds end the supervisor.
 
-    `math.inf` never gives up. A child that ran for `window_s` without a crash starts over at the first delay.
+    `math.inf` never gives up. A child that ran for `window_s` without a crash starts over at the first delay; the time
+    that it took to become able to work does not count.
     """
 
     max_restarts: float = 5
@@ -59,7 +60,7 @@ class RestartIntensityExceededError(Exception):
 
 @attrs.frozen(kw_only=True)
 class ChildStatistics:
-    """`running` is None while the child is starting or waiting for its restart."""
+    """`running` is false while the child is starting or waiting for its restart, and when it has ended."""
 
     name: str
     running: bool
@@ -92,10 +93,11 @@ class Supervised:
         in_a_row = 0  # since the last quiet window: what the back-off is about
         announced = False
         while True:
-            started_at = trio.current_time()
+            running_since = math.inf
             try:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.main)
+                    running_since = trio.current_time()
                     self._set_running(True)
                     if not announced:
                         announced = True
@@ -103,7 +105,7 @@ class Supervised:
             except Exception as crash:
                 # An ExceptionGroup that also holds Cancelled is a BaseExceptionGroup and passes: we are being ended.
                 now = trio.current_time()
-                in_a_row = 1 if now - started_at >= self.policy.window_s else in_a_row + 1
+                in_a_row = 1 if now - running_since >= self.policy.window_s else in_a_row + 1
                 while crashes and now - crashes[0] > self.policy.window_s:
                     crashes.popleft()
                 crashes.append(now)

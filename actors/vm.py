@@ -15,13 +15,10 @@ from actors.errors import describe, evidence
 from actors.life import VmState, check_transition
 from actors.messages import HandOutTimings, VmFact, VmGone, VmHandedOut, VmLost, VmReady
 from actors.producer import Producer
-from vmm.contract import Preparation, PreparationReport, Vm
-from vmm.errors import AgentUnreachableError, VmExitedError, VmmError
+from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
+from vmm.errors import AgentUnreachableError, StopError, VmExitedError, VmmError
 
 _log = structlog.get_logger("vmpool.vm")
-
-RESEED_BYTES = 512
-"""What Kata writes to the agent's ReseedRandomDev."""
 
 HAND_OUT_TIMEOUT_S = 15.0
 """Resume and prepare take milliseconds; a guest that needs this long is broken."""
@@ -48,6 +45,8 @@ class VmActor:
     entropy: Callable[[int], bytes] = os.urandom
     _state: VmState = VmState.PRODUCING
     _vm: Vm | None = None
+    _unverified: BaseExceptionGroup[StopError] | None = attrs.field(default=None, repr=False)
+    """Production failed and could not take back what it had started."""
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
     _orders: trio.MemorySendChannel[HandOut] = attrs.field(init=False, repr=False)
     _inbox: trio.MemoryReceiveChannel[HandOut] = attrs.field(init=False, repr=False)
@@ -68,7 +67,10 @@ class VmActor:
         return self._vm
 
     def hand_out(self, order: HandOut) -> None:
-        """Orders the hand-out; the answer is a VmHandedOut or VmLost fact."""
+        """Orders the hand-out; the answer is a VmHandedOut or VmLost fact.
+
+        Nothing happens when the VM is ending: its facts are on their way.
+        """
         self._orders.send_nowait(order)
 
     def stop(self, reason: str) -> None:
@@ -90,8 +92,6 @@ class VmActor:
             _log.exception("VM actor failed", vm_id=self.vm_id)
             self.report(VmLost(vm_id=self.vm_id, reason=f"internal error: {describe(error)}"))
         finally:
-            self._orders.close()
-            self._inbox.close()
             self._to(VmState.GONE)
             self.report(gone)
 
@@ -111,12 +111,13 @@ class VmActor:
 
             await trio.sleep_forever()
         except* VmmError as errors:
+            self._unverified = errors.subgroup(StopError)
             self._lost(errors)
 
     async def _hand_out(self, vm: Vm, order: HandOut) -> tuple[PreparationReport, HandOutTimings]:
         """Resumes and prepares in parallel: the request waits in the channel when the first vCPU runs."""
         began = trio.current_time()
-        resumed_at = math.nan
+        resumed_at = answered_at = math.nan
 
         async def resume() -> None:
             nonlocal resumed_at
@@ -132,10 +133,12 @@ class VmActor:
                             entropy=self.entropy(RESEED_BYTES), wall_clock_ns=self.clock_ns(), hostname=order.hostname
                         )
                     )
+                    answered_at = trio.current_time()
         except trio.TooSlowError as error:
             raise AgentUnreachableError(f"hand-out not done within {HAND_OUT_TIMEOUT_S:g} s") from error
-        ended = trio.current_time()
-        return report, HandOutTimings(resume_s=resumed_at - began, prepare_s=ended - began, total_s=ended - began)
+        return report, HandOutTimings(
+            resume_s=resumed_at - began, prepare_s=answered_at - began, total_s=trio.current_time() - began
+        )
 
     async def _watch(self, vm: Vm) -> None:
         """Notices the death of the process at once, whatever the story is waiting for."""
@@ -158,10 +161,10 @@ class VmActor:
             self._to(VmState.STOPPING)
         vm, self._vm = self._vm, None
         if vm is None:
-            return VmGone(vm_id=self.vm_id)
+            return VmGone(vm_id=self.vm_id, error=describe(self._unverified) if self._unverified else None)
         try:
             await vm.stop()
-        except VmmError as error:
+        except Exception as error:  # noqa: BLE001 - StopError or a bug; either way nobody has seen the end
             _log.exception("VM could not be ended", vm_id=self.vm_id)
             return VmGone(vm_id=self.vm_id, error=describe(error))
         return VmGone(vm_id=self.vm_id)

@@ -44,8 +44,6 @@ class ServiceSettings:
     """Sockets and logs of the VMs, one directory each. None: where the service's socket is."""
     image_directory: Path | None = None
     """None: see `pool.paths`."""
-    allowed_uids: tuple[int, ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(ge(0)))
-    """Who may connect, beside root and the service's own user."""
 
 
 @attrs.frozen(kw_only=True)

@@ -13,6 +13,7 @@ import attrs
 import structlog
 import trio
 
+from actors.messages import VmGone
 from actors.producer import Producer
 from actors.vm import HandOut, VmActor
 from pool.ledger.book import Ledger
@@ -36,6 +37,9 @@ MAX_OPEN_REQUESTS: Final = 1000
 """Requests that wait for an answer at a time; what comes on top is refused at once."""
 
 
+_ROOT: Final = Owner(uid=0)
+
+
 class RefusedError(Exception):
     """The pool said no; `refusal` says why and what to do."""
 
@@ -50,7 +54,7 @@ class TooManyRequestsError(Exception):
 
 def new_id(prefix: str) -> str:
     """An id that does not repeat; lease ids cannot be guessed, VM ids stay short for socket paths."""
-    return f"{prefix}-{secrets.token_hex(16 if prefix == 'lease' else 4)}"
+    return f"{prefix}-{secrets.token_hex(16 if prefix == 'lease' else 6)}"
 
 
 @attrs.define(eq=False)
@@ -92,6 +96,8 @@ class Coordinator:
     _replies: dict[int, _Reply] = attrs.field(factory=dict, init=False)
     _request_ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _lease_ends: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
+    """Leases whose end somebody waits for."""
 
     def __attrs_post_init__(self) -> None:
         self._ledger = Ledger(policies=self.policies, new_id=self.make_id, rng=self.rng)
@@ -113,15 +119,21 @@ class Coordinator:
     def _apply(self, event: Event, vms: trio.Nursery) -> None:
         for effect in self._ledger.apply(event, now=trio.current_time()):
             self._perform(effect, vms)
+        if isinstance(event, VmGone):
+            # Not when the actor's task ends: until the ledger has read its last fact it may still order something.
+            del self._actors[event.vm_id]
         if self._ledger.draining and self._ledger.empty:
             self._drained.set()
+        for lease_id in tuple(self._lease_ends):
+            if isinstance(self._ledger.find_lease(lease_id, owner=_ROOT), Refusal):
+                self._lease_ends.pop(lease_id).set()
 
     def _perform(self, effect: Effect, vms: trio.Nursery) -> None:
         match effect:
             case StartVm(vm_id=vm_id, profile=profile):
                 actor = self.make_actor(vm_id=vm_id, producer=self.producers[profile], report=self._send.send_nowait)
                 self._actors[vm_id] = actor
-                vms.start_soon(self._run_actor, actor, name=vm_id)
+                vms.start_soon(actor.run, name=vm_id)
             case HandOutVm(vm_id=vm_id):
                 self._actors[vm_id].hand_out(HandOut(hostname=vm_id))
             case StopVm(vm_id=vm_id, reason=reason):
@@ -134,12 +146,6 @@ class Coordinator:
                 self._answer(request_id, None)
             case _:
                 assert_never(effect)
-
-    async def _run_actor(self, actor: VmActor) -> None:
-        try:
-            await actor.run()
-        finally:
-            del self._actors[actor.vm_id]
 
     def _answer(self, request_id: int, value: Lease | Refusal | None) -> None:
         reply = self._replies.get(request_id)
@@ -209,6 +215,18 @@ class Coordinator:
         if isinstance(found, Refusal):
             raise RefusedError(found)
         return self._actors[found.vm_id].vm
+
+    async def wait_lease_ended(self, lease_id: str, *, owner: Owner) -> Refusal:
+        """Returns once the lease has ended, at once if it has: what became of it, as a refusal to use it."""
+        found = self._ledger.find_lease(lease_id, owner=owner)
+        while not isinstance(found, Refusal):
+            await self._lease_ends.setdefault(lease_id, trio.Event()).wait()
+            found = self._ledger.find_lease(lease_id, owner=owner)
+        return found
+
+    @property
+    def draining(self) -> bool:
+        return self._ledger.draining
 
     async def drain(self) -> None:
         """Refuses who waits, ends every lease and every VM; returns when nothing is left of them."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.leaks import nothing_left
+from vmm.guest.image import GuestImage, build_image
 
 
 @pytest.fixture
@@ -25,3 +29,10 @@ def leak_check(vm_home: Path) -> Iterator[None]:
     """The test leaves no child process, no descriptor, and nothing in `vm_home`."""
     with nothing_left(vm_home):
         yield
+
+
+@pytest.fixture(scope="session")
+def guest_image() -> GuestImage:
+    """The default guest, brought up to date on first use. VMPOOL_IMAGE_DIR says where, `build/image` otherwise."""
+    directory = Path(os.environ.get("VMPOOL_IMAGE_DIR", Path(__file__).parents[1] / "build/image"))
+    return trio.run(functools.partial(build_image, directory, progress=lambda _: None))

@@ -38,12 +38,16 @@ class ExitReport:
         return f"{how}; QEMU said: {self.stderr_tail}" if self.stderr_tail else how
 
 
+RESEED_BYTES = 512
+"""What Kata writes to its agent's ReseedRandomDev."""
+
+
 @attrs.frozen(kw_only=True)
 class Preparation:
     """One combined request that makes a VM unique and right before hand-out. None or zero leaves a thing alone."""
 
     entropy: bytes = b""
-    """Bytes credited to the guest's RNG with RNDADDENTROPY, followed by RNDRESEEDCRNG. 512 as in Kata."""
+    """Bytes credited to the guest's RNG with RNDADDENTROPY, followed by RNDRESEEDCRNG; see RESEED_BYTES."""
     wall_clock_ns: int | None = None
     """CLOCK_REALTIME to set, in ns since 1970."""
     hostname: str | None = None

@@ -6,6 +6,8 @@
     |- BootError                   the VM did not come up
     |- StopError                   QEMU is still there after SIGKILL
     |- AcceleratorError            the accelerator that was asked for does not work on this host
+    |- SnapshotError               device state could not be saved or loaded
+    |- TemplateError               a template is not there, not whole, or of something else
     |- VmExitedError               QEMU is gone while something was asked of it
     |- QmpError                    QMP failed
     |  |- QmpCommandError          QEMU answered a command with an error
@@ -81,6 +83,24 @@ class AcceleratorError(VmmError):
         self.accelerator = accelerator
         self.reason = reason
         self.remedy = remedy
+
+
+class SnapshotError(VmmError):
+    """QEMU could not save or load a device state. `what` was attempted, `reason` is QEMU's or the time limit's."""
+
+    def __init__(self, *, what: str, reason: str) -> None:
+        super().__init__(f"{what} failed: {reason}")
+        self.what = what
+        self.reason = reason
+
+
+class TemplateError(VmmError):
+    """There is no template in `directory` that can be cloned; `reason` says why not."""
+
+    def __init__(self, *, directory: Path, reason: str) -> None:
+        super().__init__(f"template {directory}: {reason}")
+        self.directory = directory
+        self.reason = reason
 
 
 class VmExitedError(VmmError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 
@@ -63,7 +64,7 @@ class ProfilePage:
     waiting: OrderedDict[int, Claim] = attrs.field(factory=OrderedDict)
     """First come first served."""
     unserved_boot_claims: OrderedDict[int, None] = attrs.field(factory=OrderedDict)
-    """Waiting BOOT claims that no production was started for yet."""
+    """Waiting BOOT claims without a production of their own; empty once an event is settled, but for a drain."""
     boot_claims: int = 0
     """All waiting BOOT claims."""
     handing_out: int = 0
@@ -87,16 +88,21 @@ class ProfilePage:
     def shortage(self) -> int:
         return self.wanted() - self.present()
 
-    def enqueue(self, claim: Claim, *, first: bool = False) -> None:
+    def enqueue(self, claim: Claim) -> None:
+        """Puts a claim where its arrival belongs: at the end, or near the head if it comes back from a hand-out."""
+        earlier = (
+            list(itertools.takewhile(lambda other: other < claim.claim_id, self.waiting)) if claim.attempts else ()
+        )
         self.waiting[claim.claim_id] = claim
-        if first:
-            self.waiting.move_to_end(claim.claim_id, last=False)
+        if claim.attempts:
+            for claim_id in (claim.claim_id, *reversed(earlier)):
+                self.waiting.move_to_end(claim_id, last=False)
         if claim.on_empty is OnEmpty.BOOT:
             self.boot_claims += 1
             self.unserved_boot_claims[claim.claim_id] = None
 
     def dequeue(self, claim: Claim) -> None:
-        """Takes a claim out of the queue; a production started for it becomes the pool's."""
+        """Takes a claim out of the queue; a production started for it goes to the next BOOT claim, else to the pool."""
         del self.waiting[claim.claim_id]
         if claim.on_empty is OnEmpty.BOOT:
             self.boot_claims -= 1
@@ -105,24 +111,45 @@ class ProfilePage:
             for vm_id, claim_id in self.producing_for_claim.items():
                 if claim_id == claim.claim_id:
                     del self.producing_for_claim[vm_id]
-                    self.producing_for_pool[vm_id] = None
+                    heir = next(iter(self.unserved_boot_claims), None)
+                    self.production_started(vm_id, claim_id=heir)
                     break
+
+    def production_started(self, vm_id: str, *, claim_id: int | None) -> None:
+        if claim_id is None:
+            self.producing_for_pool[vm_id] = None
+        else:
+            del self.unserved_boot_claims[claim_id]
+            self.producing_for_claim[vm_id] = claim_id
 
     def production_ended(self, vm_id: str) -> int | None:
         """Takes a VM out of production; returns the BOOT claim that it was started for, if that still waits."""
         self.producing_for_pool.pop(vm_id, None)
         return self.producing_for_claim.pop(vm_id, None)
 
-    def record_failure(self, *, error: str, evidence: str, now: float, randomness: float) -> None:
-        self.failures_in_a_row += 1
-        self.retry_at = now + self.policy.backoff.delay(self.failures_in_a_row, randomness=randomness)
-        self.last_error = error
-        self.last_evidence = evidence
-
-    def record_success(self, *, production_s: float) -> None:
+    def production_succeeded(self, vm_id: str, *, production_s: float) -> None:
+        """A VM is ready. It goes to the head of the queue, so the BOOT claim that paid for it may need another."""
+        claim_id = self.production_ended(vm_id)
+        if claim_id is not None:
+            self.unserved_boot_claims[claim_id] = None
+        self.ready[vm_id] = None
         self.last_production_s = production_s
         self.failures_in_a_row = 0
         self.retry_at = 0.0
+
+    def pass_on_production(self, claim_id: int) -> None:
+        """The pool's oldest production becomes that of a waiting BOOT claim."""
+        vm_id, _ = self.producing_for_pool.popitem(last=False)
+        self.production_started(vm_id, claim_id=claim_id)
+
+    def cheapest(self) -> str:
+        """The VM that is missed least: the youngest in production for the pool, else the one that is ready longest."""
+        return next(reversed(self.producing_for_pool)) if self.producing_for_pool else next(iter(self.ready))
+
+    def back_off(self, *, now: float, randomness: float) -> None:
+        """One more failure: nothing is produced for the pool for a while."""
+        self.failures_in_a_row += 1
+        self.retry_at = now + self.policy.backoff.delay(self.failures_in_a_row, randomness=randomness)
 
     def next_wakeup(self, *, now: float) -> float:
         """When production may be tried again, if there is any to try; infinity if not."""

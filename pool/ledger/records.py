@@ -51,9 +51,10 @@ class VmEntry:
     state: VmState
     since: float
     claim_id: int | None = None
-    """PRODUCING: the BOOT claim it was started for. HANDING_OUT: the claim it goes to."""
+    """HANDING_OUT: the claim it goes to."""
     lease_id: str | None = None
     pid: int = 0
+    ready_at: float = 0.0
     failures_before: int = 0
     """Failures in a row of its pool when it became ready; an early death counts on from there."""
 
@@ -74,11 +75,14 @@ class Claim:
     """Idempotency key; empty for none."""
     on_empty: OnEmpty
     arrived_at: float
+    found_ready: bool
+    """A VM was ready when it arrived: the pool's hit."""
     requests: dict[int, float] = attrs.field(factory=dict)
     """Request id to its deadline. The claim is dropped when the last one has gone."""
     vm_id: str | None = None
     """Set while a VM is being handed out to it; None while it waits."""
-    granted_at: float = 0.0
+    chosen_at: float = 0.0
+    """When that VM was chosen."""
     attempts: int = 0
     """Hand-outs that failed so far."""
 

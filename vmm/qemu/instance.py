@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import trio
 
 from vmm.contract import BootStage, ExitReport
-from vmm.errors import BootError, QmpConnectionError, QmpError, VmExitedError, VmmError
+from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
 from vmm.qemu.command_line import Channels, MemoryBacking, Start, build_argv
 from vmm.qemu.directory import VmDirectory, listen, read_tail
+from vmm.qemu.logs import LogLimiter
 from vmm.qemu.process import ProcessIdentity, QemuProcess
 from vmm.qemu.qmp import QmpClient
+from vmm.qemu.qmp.client import EventSubscription
 from vmm.spec import MachineSpec
 
 QUIT_LIMIT_S = 3.0
@@ -86,13 +88,19 @@ class Instance:
         return cls(vm_id=vm_id, directory=home, process=process, argv=argv)
 
     async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:
-        """Opens the one QMP connection; the instance closes it. Raises QmpConnectionError."""
+        """Opens the one QMP connection; the instance closes it. Raises QmpConnectionError.
+
+        From here on the console's and QEMU's logs are kept short, too.
+        """
         try:
             stream = await trio.open_unix_socket(self.directory.qmp_socket)
         except OSError as error:
             raise QmpConnectionError(f"{self.directory.qmp_socket}: {error}; QEMU is dead or serves another") from error
         self._qmp = await QmpClient.connect(stream, nursery=nursery)
         self._channels.append(self._qmp)
+        limiter = LogLimiter([self.directory.console_log, self.directory.qemu_log])
+        self._channels.append(limiter)
+        nursery.start_soon(limiter.run, name="log limiter")
         return self._qmp
 
     def close_at_end(self, channel: Channel) -> None:
@@ -108,6 +116,11 @@ class Instance:
             if report := await self.exit_soon():
                 raise VmExitedError(vm_id=self.vm_id, reason=str(report)) from error
             raise
+
+    def subscribe(self, *names: str) -> EventSubscription:
+        """`QmpClient.subscribe`."""
+        assert self._qmp is not None, "connect_qmp() comes first"
+        return self._qmp.subscribe(*names)
 
     async def exit_soon(self) -> ExitReport | None:
         """How QEMU ended, if it has or is just about to. For use after a channel broke."""
@@ -157,12 +170,8 @@ class Instance:
 
     async def _quit(self) -> None:
         with trio.move_on_after(QUIT_LIMIT_S):
-            try:
-                if self._qmp is not None:
-                    await self._qmp.execute("quit")
-                    await self.process.wait_exited()
-            except QmpError:
-                return  # dead or deaf: SIGKILL is next
+            if self._qmp is not None and await self._qmp.quit():
+                await self.process.wait_exited()
 
     async def _finish(self) -> ExitReport:
         report = await self.process.kill()

@@ -18,7 +18,7 @@ from vmm.qemu.version import QEMU_REMEDY
 from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
 from vmm.spec import MachineSpec
 
-IMAGE_REMEDY = "build the guest image, or set `{field}` to the path of a file that is there"
+IMAGE_REMEDY = "build the guest image with `vmpool image build`, or set `{field}` to the path of a file that is there"
 
 
 async def launch(spec: MachineSpec, *, vm_id: str, directory: Path, nursery: trio.Nursery) -> QemuVm:
@@ -40,7 +40,9 @@ async def launch(spec: MachineSpec, *, vm_id: str, directory: Path, nursery: tri
         answered = trio.current_time()
         async with _stage(instance, BootStage.GUEST):
             agent = await connect_agent(instance, nursery=nursery)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, trio.Cancelled):
+            instance.add_evidence(error)  # for whoever turns the caller's time limit into an error
         await instance.kill()
         raise
     timings = StageTimings(spawn_s=spawned - began, qmp_s=answered - spawned, guest_s=trio.current_time() - answered)

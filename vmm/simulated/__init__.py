@@ -1,0 +1,36 @@
+"""VMs without QEMU: the same contract, the same contract tests, faults on demand."""
+
+from vmm.simulated.faults import (
+    AgentGoesMute,
+    BootFails,
+    BootHangs,
+    Exits,
+    Fault,
+    FaultPlan,
+    Moment,
+    PrepareFails,
+    PrepareIsSlow,
+    StopIsSlow,
+    no_faults,
+    random_faults,
+    scripted,
+)
+from vmm.simulated.host import SimulatedHost, SimulatedVm
+
+__all__ = [
+    "AgentGoesMute",
+    "BootFails",
+    "BootHangs",
+    "Exits",
+    "Fault",
+    "FaultPlan",
+    "Moment",
+    "PrepareFails",
+    "PrepareIsSlow",
+    "SimulatedHost",
+    "SimulatedVm",
+    "StopIsSlow",
+    "no_faults",
+    "random_faults",
+    "scripted",
+]

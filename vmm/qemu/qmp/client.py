@@ -160,6 +160,20 @@ class QmpClient:
                 )
         raise self.with_transcript(QmpConnectionError(f"QMP {command}: no reply: {self._failure}"))
 
+    async def quit(self) -> bool:
+        """Asks QEMU to end. Waits for no reply, which may be lost in that end; works without the reader, too.
+
+        Returns whether QEMU was asked: False if the connection is broken. A process that exits is the real answer.
+        """
+        async with self._sending:
+            try:
+                _, line = self._protocol.command("quit", {})
+                self._transcript.append(_shortened("> ", line))
+                await self._stream.send_all(line)
+            except (QmpConnectionError, trio.BrokenResourceError, trio.ClosedResourceError):
+                return False
+        return True
+
     def subscribe(self, *names: str) -> EventSubscription:
         """Collects the events of these names from now on: `with client.subscribe("STOP") as events: ...`."""
         self._check_open()

@@ -1,0 +1,142 @@
+"""`vmpool demo`: the whole of it once, in a private directory, with the times."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import click
+import trio
+from rich.console import Console
+from rich.table import Table
+
+from actors.errors import describe
+from pool.cli.options import EXIT_INTERRUPTED, failure
+from pool.client import AcquiredVm, Client, ClientError, ProfileStatus, open_client
+from vmm.contract import CommandExit, Output
+
+_BOOT_LIMIT_S: Final = 180.0
+_POLL_S: Final = 0.2
+_COMMAND: Final = ("python3", "-c", "import platform; print(6*7, platform.release())")
+
+
+class DemoError(Exception):
+    """The service did not do what the demo shows."""
+
+
+@attrs.frozen(kw_only=True)
+class _Outcome:
+    profile: ProfileStatus
+    vm: AcquiredVm
+    output: str
+
+
+@click.command()
+def demo() -> None:
+    """Start a service with its default configuration in a private directory, take a VM as soon as one is ready, run a
+    command in it, show the times, release it, stop the service. Leaves nothing behind."""
+    home = Path(tempfile.mkdtemp(prefix="vmpool-demo-"))
+    try:
+        outcome = trio.run(_show, home)
+    except* (DemoError, ClientError, trio.TooSlowError) as errors:
+        message, code = describe(errors), 1
+    except* KeyboardInterrupt:
+        message, code = "interrupted", EXIT_INTERRUPTED
+    else:
+        _print(outcome)
+        return
+    finally:
+        shutil.rmtree(home)
+    raise failure(message, code=code)
+
+
+async def _show(home: Path) -> _Outcome:
+    console = Console(stderr=True)
+    socket_path = home / "run" / "vmpool.sock"
+    async with _service(home, socket_path), open_client(socket_path) as client:
+        with console.status("booting the first VMs"), trio.fail_after(_BOOT_LIMIT_S):
+            profile = await _wait_until_full(client)
+        async with client.lease() as vm, client.exec(vm.lease_id, _COMMAND) as command:
+            output = b""
+            async for event in command.events():
+                match event:
+                    case Output(data=data):
+                        output += data
+                    case CommandExit(status=0):
+                        break
+                    case CommandExit():
+                        raise DemoError(f"the command ended with {event}: {output.decode(errors='replace')}")
+    if (home / "run").exists():
+        raise DemoError(f"the service left something behind: {sorted(path.name for path in (home / 'run').iterdir())}")
+    return _Outcome(profile=profile, vm=vm, output=output.decode().strip())
+
+
+async def _wait_until_full(client: Client) -> ProfileStatus:
+    while True:
+        (profile,) = (await client.status()).profiles
+        if profile.ready == profile.size:
+            return profile
+        if profile.failures_in_a_row >= 3:
+            raise DemoError(f"VMs do not come up: {profile.last_error}\n{profile.last_evidence}")
+        await trio.sleep(_POLL_S)
+
+
+@asynccontextmanager
+async def _service(home: Path, socket_path: Path) -> AsyncIterator[None]:
+    """A service of our own, from its readiness notice to its end."""
+    log = home / "service.log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, log.open("wb") as log_file:
+        notices.bind(os.fspath(home / "notify"))
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "pool.cli.main", "serve", "--socket", os.fspath(socket_path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log_file,
+            start_new_session=True,  # Ctrl-C is for the demo, which then stops its service in good order
+            env=os.environ | {"NOTIFY_SOCKET": os.fspath(home / "notify")},
+        )
+        try:
+            await _until_ready(trio.socket.from_stdlib_socket(notices), process, log)
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                process.send_signal(signal.SIGTERM)
+                await process.wait()
+    if process.returncode != 0:
+        raise DemoError(f"the service ended with exit code {process.returncode}:\n{log.read_text()}")
+
+
+async def _until_ready(notices: trio.socket.SocketType, process: trio.Process, log: Path) -> None:
+    async def fail_at_its_end() -> None:
+        await process.wait()
+        raise DemoError(f"the service did not start:\n{await trio.Path(log).read_text()}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail_at_its_end)
+        while b"READY=1" not in await notices.recv(4096):
+            pass
+        nursery.cancel_scope.cancel(reason="the service is ready")
+
+
+def _print(outcome: _Outcome) -> None:
+    boot_s, hand_out_s = outcome.profile.last_production_s, outcome.vm.timings.total_s
+    table = Table(box=None, show_header=False, pad_edge=False)
+    answer, _, kernel = outcome.output.partition(" ")
+    table.add_row("command in the VM", " ".join(_COMMAND))
+    table.add_row("its answer", answer)
+    table.add_row("cold boot", f"{boot_s * 1000:.0f} ms")
+    table.add_row("hand-out (Acquire)", f"{hand_out_s * 1000:.1f} ms")
+    table.add_row("ratio", f"{boot_s / hand_out_s:.0f}")
+    table.add_row("guest kernel", kernel)
+    table.add_row("accelerator", f"{outcome.profile.producer.accelerator}: {outcome.profile.producer.detail}")
+    Console().print(table)

@@ -1,0 +1,59 @@
+"""`vmpool doctor`."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+import click
+import trio
+from rich.console import Console
+from rich.table import Table
+
+from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
+from pool.config import ConfigError, load_settings
+from pool.diagnosis import Finding, Verdict, examine
+from pool.paths import cache_directory, default_image_directory
+
+_STYLES: Final = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "bold red"}
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
+@socket_option
+def doctor(*, config: Path | None, as_json: bool, socket_path: Path) -> None:
+    """Check accelerator, QEMU, guest image, memory and limits. Exit code 1 if the service cannot work."""
+    try:
+        settings = load_settings(config)
+    except ConfigError as error:
+        raise failure(str(error), code=EXIT_USAGE) from error
+    findings = trio.run(
+        partial(
+            examine,
+            settings,
+            socket_path=socket_path,
+            image_directory=settings.service.image_directory or default_image_directory(),
+            cache_directory=cache_directory(),
+        )
+    )
+    if as_json:
+        click.echo(json_module.dumps([attrs.asdict(f) | {"verdict": f.verdict.value} for f in findings], indent=2))
+    else:
+        _print(findings)
+    if any(finding.verdict is Verdict.FAILURE for finding in findings):
+        sys.exit(1)
+
+
+def _print(findings: list[Finding]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        style = _STYLES[finding.verdict]
+        table.add_row(f"[{style}]{finding.verdict.value}[/]", finding.subject, finding.detail)
+        if finding.fix:
+            table.add_row("", "", f"[{style}]fix:[/] {finding.fix}")
+    Console().print(table)

@@ -1,0 +1,165 @@
+"""`vmpool run` and `vmpool exec`: a command in a VM, with its stdin, output, signals and exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import trio
+
+from pool.cli.connection import call
+from pool.cli.options import EXIT_OWN_FAILURE, acquire_options, socket_option
+from pool.client import Client, RemoteCommand
+from pool.ledger.records import OnEmpty
+from vmm.contract import CommandExit, Output, OutputStream
+
+_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+_CHUNK: Final = 64 * 1024
+
+_command_line = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+def _exec_options(command: Any) -> Any:
+    for option in (
+        click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD..."),
+        click.option("--env", "-e", "environment", multiple=True, metavar="NAME=VALUE", help="For the command."),
+        click.option("--workdir", "-w", default=None, help="Working directory in the guest."),
+        click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.001), help="Seconds; then SIGKILL."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(context_settings=_command_line)
+@acquire_options
+@_exec_options
+@socket_option
+def run(
+    *,
+    profile: str,
+    on_empty: OnEmpty,
+    wait_s: float,
+    argv: tuple[str, ...],
+    environment: tuple[str, ...],
+    workdir: str | None,
+    time_limit_s: float | None,
+    socket_path: Path,
+) -> None:
+    """Acquire a VM, run a command in it, release it.
+
+    Passes stdin, stdout, stderr and the exit code; Ctrl-C reaches the command. 125 says that vmpool itself failed.
+    """
+
+    async def session(client: Client) -> CommandExit:
+        async with (
+            client.lease(profile=profile, on_empty=on_empty, timeout_s=wait_s) as vm,
+            client.exec(
+                vm.lease_id,
+                argv,
+                environment=_parse_environment(environment),
+                working_directory=workdir,
+                time_limit_s=time_limit_s,
+            ) as command,
+        ):
+            return await _attend(command)
+
+    sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE)))
+
+
+@click.command("exec", context_settings=_command_line)
+@click.argument("lease_id")
+@_exec_options
+@socket_option
+def exec_(
+    *,
+    lease_id: str,
+    argv: tuple[str, ...],
+    environment: tuple[str, ...],
+    workdir: str | None,
+    time_limit_s: float | None,
+    socket_path: Path,
+) -> None:
+    """Run a command in a VM that you hold. Otherwise as `vmpool run`."""
+
+    async def session(client: Client) -> CommandExit:
+        async with client.exec(
+            lease_id,
+            argv,
+            environment=_parse_environment(environment),
+            working_directory=workdir,
+            time_limit_s=time_limit_s,
+        ) as command:
+            return await _attend(command)
+
+    sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE)))
+
+
+def _parse_environment(pairs: Sequence[str]) -> dict[str, str]:
+    environment = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--env")
+        environment[name] = value
+    return environment
+
+
+async def _attend(command: RemoteCommand) -> CommandExit:
+    """Connects a command with our own stdin, stdout, stderr and signals until it ends."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_forward_signals, command)
+        nursery.start_soon(_forward_stdin, command)
+        ended = await _write_output(command)
+        nursery.cancel_scope.cancel(reason="the command has ended")
+    return ended
+
+
+async def _write_output(command: RemoteCommand) -> CommandExit:
+    async for event in command.events():
+        match event:
+            case Output(stream=stream, data=data):
+                target = sys.stdout if stream is OutputStream.STDOUT else sys.stderr
+                try:
+                    await trio.to_thread.run_sync(_write, target.fileno(), data)
+                except BrokenPipeError:
+                    await command.send_signal(signal.SIGPIPE)
+            case CommandExit():
+                return event
+    raise AssertionError("a command's events end with its exit")
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+async def _forward_stdin(command: RemoteCommand) -> None:
+    """Reads in a thread: our stdin may be a file, a pipe or a terminal that others share, so it stays blocking."""
+    while data := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), _CHUNK, abandon_on_cancel=True):
+        await command.send_stdin(data)
+    await command.close_stdin()
+
+
+async def _forward_signals(
+    command: RemoteCommand, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(*_FORWARDED) as received:
+        task_status.started()
+        async for number in received:
+            await command.send_signal(number)
+
+
+def _exit_code(ended: CommandExit) -> int:
+    """As a shell says it: 128 + n for a signal; 124 for the time limit, as timeout(1) does."""
+    if ended.timed_out:
+        return 124
+    if ended.signal is not None:
+        return 128 + ended.signal
+    assert ended.status is not None
+    return ended.status

@@ -1,0 +1,82 @@
+"""`vmpool image`: the guest image."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import trio
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pool.cli.options import EXIT_INTERRUPTED, EXIT_USAGE, failure
+from pool.paths import default_image_directory
+from vmm.errors import VmmError
+from vmm.guest.image import GuestImage, ImageProgress, build_image, load_image
+
+_STAGES: Final = {
+    "resolve": "asking apt for versions",
+    "download": "downloading Debian packages",
+    "extract": "unpacking",
+    "compile": "compiling Python modules",
+    "assemble": "assembling the initramfs",
+    "done": "done",
+}
+
+
+def _directory_option(command: Any) -> Any:
+    return click.option(
+        "--directory",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=default_image_directory,
+        help="Where the image is; default $VMPOOL_IMAGE_DIR, else the cache directory.",
+    )(command)
+
+
+@click.group()
+def image() -> None:
+    """The guest image: Debian's cloud kernel, and an initramfs with busybox, Python and the agent."""
+
+
+@image.command()
+@_directory_option
+def build(directory: Path) -> None:
+    """Builds the image from Debian packages; does nothing if the one there is up to date."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+    ) as display:
+        task = display.add_task("guest image", total=1.0)
+
+        def show(progress: ImageProgress) -> None:
+            display.update(task, description=_STAGES[progress.stage], completed=progress.fraction)
+            if not console.is_terminal and progress.fraction == 0.0:
+                click.echo(f"guest image: {_STAGES[progress.stage]}", err=True)
+
+        try:
+            built = trio.run(partial(build_image, directory, progress=show))
+        except VmmError as error:
+            display.stop()
+            raise failure(str(error), code=EXIT_USAGE) from error
+        except KeyboardInterrupt:
+            display.stop()
+            raise failure("interrupted; nothing half-built is left", code=EXIT_INTERRUPTED) from None
+    _show(built)
+
+
+@image.command()
+@_directory_option
+def show(directory: Path) -> None:
+    """Shows what image is there."""
+    try:
+        _show(load_image(directory))
+    except VmmError as error:
+        raise failure(str(error), code=EXIT_USAGE) from error
+
+
+def _show(built: GuestImage) -> None:
+    for path in (built.kernel, built.initrd):
+        click.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+    click.echo(f"kernel {built.kernel_release}, inputs {built.inputs_sha256[:12]}")

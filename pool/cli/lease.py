@@ -1,0 +1,42 @@
+"""`vmpool acquire` and `vmpool release`."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+
+import attrs
+import click
+
+from pool.cli.connection import call
+from pool.cli.options import acquire_options, socket_option
+from pool.client import AcquiredVm, Client
+from pool.ledger.records import OnEmpty
+
+
+@click.command()
+@acquire_options
+@click.option("--key", default="", help="Idempotency key: the same key gives the same lease while that lives.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
+@socket_option
+def acquire(*, profile: str, on_empty: OnEmpty, wait_s: float, key: str, as_json: bool, socket_path: Path) -> None:
+    """Take a VM; prints its lease id. `vmpool release` ends the lease."""
+
+    async def take(client: Client) -> AcquiredVm:
+        return await client.acquire(profile=profile, on_empty=on_empty, idempotency_key=key, timeout_s=wait_s)
+
+    vm = call(socket_path, take)
+    click.echo(json_module.dumps(attrs.asdict(vm), indent=2) if as_json else vm.lease_id)
+
+
+@click.command()
+@click.argument("lease_ids", nargs=-1, required=True, metavar="LEASE_ID...")
+@socket_option
+def release(*, lease_ids: tuple[str, ...], socket_path: Path) -> None:
+    """End leases; their VMs are destroyed."""
+
+    async def end(client: Client) -> None:
+        for lease_id in lease_ids:
+            await client.release(lease_id)
+
+    call(socket_path, end)

@@ -1,0 +1,72 @@
+"""Options and exits that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pool.ledger.records import OnEmpty
+from pool.paths import default_socket
+
+EXIT_USAGE = 2
+"""Configuration and environment: nothing was attempted."""
+
+EXIT_OWN_FAILURE = 125
+"""`run` and `exec` pass the guest command's exit code on; this one says that vmpool itself failed, as docker run's."""
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as a shell says it."""
+
+
+def _socket_or_default(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:  # noqa: ARG001 - click's
+    return default_socket() if value is None else value
+
+
+def socket_option(command: Any) -> Any:
+    return click.option(
+        "--socket",
+        "socket_path",
+        type=click.Path(path_type=Path),
+        callback=_socket_or_default,
+        help="The service's socket.",
+    )(command)
+
+
+def failure(message: str, *, code: int) -> SystemExit:
+    """Says it on stderr; raise what it returns to end the command."""
+    click.echo(f"vmpool: {message}", err=True)
+    return SystemExit(code)
+
+
+def acquire_options(command: Any) -> Any:
+    for option in (
+        click.option("--profile", default="default", show_default=True, help="Which VM."),
+        click.option(
+            "--on-empty",
+            type=click.Choice([policy.value for policy in OnEmpty]),
+            default=OnEmpty.WAIT.value,
+            show_default=True,
+            callback=lambda _ctx, _param, value: OnEmpty(value),
+            help="When no VM is ready: wait for one, fail at once, or boot one more now.",
+        ),
+        click.option(
+            "--wait",
+            "wait_s",
+            type=click.FloatRange(min=0.001),
+            default=60.0,
+            show_default=True,
+            help="Seconds at most.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def config_option(command: Any) -> Any:
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration in TOML; default: the embedded one, a pool of 2.",
+    )(command)

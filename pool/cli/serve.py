@@ -1,0 +1,61 @@
+"""`vmpool serve`."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from pathlib import Path
+
+import click
+import structlog
+import trio
+
+from actors.errors import describe
+from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
+from pool.config import ConfigError, Settings, load_settings
+from pool.endpoint import EndpointError
+from pool.logs import configure_logs
+from pool.service import run_service
+from vmm.errors import VmmError
+
+
+@click.command()
+@config_option
+@socket_option
+@click.option("--verbose", is_flag=True, help="Log more.")
+@click.option("--log-json/--log-text", "log_json", default=None, help="Default: text on a terminal, else JSON.")
+def serve(*, config: Path | None, socket_path: Path, verbose: bool, log_json: bool | None) -> None:
+    """Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C, then ends every VM and leaves nothing.
+
+    A second signal skips the waiting for callers. Exit code 2: the configuration or this host does not allow it.
+    """
+    configure_logs(json=log_json, verbose=verbose)
+    try:
+        settings = load_settings(config)
+        trio.run(partial(_serve_until_signalled, settings, socket_path))
+    except* (ConfigError, EndpointError, VmmError) as errors:
+        message = describe(errors)
+    else:
+        return
+    raise failure(message, code=EXIT_USAGE)
+
+
+async def _serve_until_signalled(settings: Settings, socket_path: Path) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals, stop, nursery.cancel_scope)
+        await run_service(settings, socket_path=socket_path, stop=stop)
+        nursery.cancel_scope.cancel(reason="the service has ended")
+
+
+async def _watch_signals(
+    stop: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    log = structlog.get_logger("vmpool")
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        async for number in received:
+            log.info("signal received", signal=signal.Signals(number).name, again=stop.is_set())
+            if stop.is_set():
+                everything.cancel(reason="second signal")
+            stop.set()

@@ -1,0 +1,43 @@
+"""The SDK: vmpool from a trio program.
+
+    async with open_client("/run/vmpool/pool.sock") as client:
+        async with client.lease() as vm, client.exec(vm.lease_id, ["uname", "-a"]) as command:
+            async for event in command.events():
+                print(event)
+
+Errors are `ClientError`s. A client is one trio object: use it from any number of tasks of the run that opened it.
+"""
+
+from pool.client.connection import open_client
+from pool.client.errors import CallError, ClientError, ServiceUnavailableError
+from pool.client.records import (
+    AcquiredVm,
+    AcquireTimings,
+    CompletedCommand,
+    Guest,
+    LeaseStatus,
+    PoolCounters,
+    ProducerStatus,
+    ProfileStatus,
+    ServiceStatus,
+)
+from pool.client.remote import RemoteCommand
+from pool.client.sdk import Client
+
+__all__ = [
+    "AcquireTimings",
+    "AcquiredVm",
+    "CallError",
+    "Client",
+    "ClientError",
+    "CompletedCommand",
+    "Guest",
+    "LeaseStatus",
+    "PoolCounters",
+    "ProducerStatus",
+    "ProfileStatus",
+    "RemoteCommand",
+    "ServiceStatus",
+    "ServiceUnavailableError",
+    "open_client",
+]

@@ -1,0 +1,186 @@
+"""How the SDK reaches the service: an asyncio loop of its own, and channels on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+import attrs
+import h2.exceptions
+import trio
+import trio_asyncio
+from grpclib.client import Channel
+from grpclib.const import Cardinality
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.metadata import Deadline
+
+from pool.client.errors import CallError, ServiceUnavailableError
+from pool.client.exchange import ClientStream
+
+if TYPE_CHECKING:
+    from pool.client.sdk import Client
+
+_log = logging.getLogger("vmpool.client")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONNECT_LIMIT_S: Final = 5.0
+"""A live service accepts at once; one whose queue is full for this long is none."""
+
+CALLS_PER_CHANNEL: Final = 90
+"""The service takes 100 calls on a connection; what comes on top would wait in silence."""
+
+LATE_ANSWER_S: Final = 2.0
+"""How long after a deadline the service's own account of it is waited for."""
+
+_HOW_TO_START: Final = "start the service with `vmpool serve`, or name its socket"
+
+
+@attrs.frozen(kw_only=True)
+class Method:
+    path: str
+    cardinality: Cardinality
+    request: type[Any]
+    reply: type[Any]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Connection:
+    """Channels to one socket. A second one is opened when the first one has all the calls it can take."""
+
+    socket_path: Path
+    loop: Any
+    _channels: dict[Channel, int] = attrs.field(factory=dict, init=False)
+    """Channel to its number of open calls."""
+
+    async def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs an asyncio function, from any task, and raises ClientErrors for what it raises."""
+        token = trio_asyncio.current_loop.set(self.loop)
+        try:
+            result: T = await trio_asyncio.aio_as_trio(function, loop=self.loop)(*args, **kwargs)
+        except GRPCError as error:
+            raise CallError(status=error.status.name, message=error.message or "") from error
+        except (StreamTerminatedError, h2.exceptions.ProtocolError, ConnectionError) as error:
+            raise self._broken(error) from error
+        finally:
+            trio_asyncio.current_loop.reset(token)
+        return result
+
+    async def connect(self) -> None:
+        """Raises ServiceUnavailableError; takes at most CONNECT_LIMIT_S."""
+        await self._connect(self._channel())
+
+    @contextlib.asynccontextmanager
+    async def open(self, method: Method, *, timeout_s: float) -> AsyncIterator[ClientStream]:
+        """One call. It is reset at the end unless it has ended by itself.
+
+        `timeout_s` is the service's to keep. The call is given up LATE_ANSWER_S later: CallError DEADLINE_EXCEEDED.
+        """
+        channel = self._channel()
+        self._channels[channel] += 1
+        scope = trio.CancelScope(deadline=trio.current_time() + timeout_s + LATE_ANSWER_S)
+        try:
+            with scope:
+                await self._connect(channel)
+                stream = channel.request(method.path, method.cardinality, method.request, method.reply)
+                await self.call(stream.__aenter__)
+                if timeout_s != math.inf:
+                    # Set after entering: grpclib would end the call itself, before the service can say why.
+                    stream._deadline = Deadline.from_timeout(timeout_s)  # noqa: SLF001
+                try:
+                    yield stream
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self.call(_close, stream)
+        finally:
+            self._channels[channel] -= 1
+        if scope.cancelled_caught:
+            raise CallError(
+                status="DEADLINE_EXCEEDED", message=f"no answer from {self.socket_path} within {timeout_s:g} s"
+            )
+
+    def close(self) -> None:
+        for channel in self._channels:
+            channel.close()
+
+    def _channel(self) -> Channel:
+        for channel, calls in self._channels.items():
+            if calls < CALLS_PER_CHANNEL:
+                return channel
+        token = trio_asyncio.current_loop.set(self.loop)
+        try:
+            channel = Channel(path=os.fspath(self.socket_path))
+        finally:
+            trio_asyncio.current_loop.reset(token)
+        self._channels[channel] = 0
+        return channel
+
+    async def _connect(self, channel: Channel) -> None:
+        with trio.move_on_after(CONNECT_LIMIT_S):
+            try:
+                await self.call(channel.__connect__)
+            except OSError as error:
+                raise self._unreachable(error) from error
+            return
+        raise ServiceUnavailableError(
+            socket_path=self.socket_path,
+            reason=f"the service did not accept a connection within {CONNECT_LIMIT_S:g} s",
+            remedy="see its log, and restart it if it hangs",
+        )
+
+    def _unreachable(self, error: OSError) -> ServiceUnavailableError:
+        match error:
+            case FileNotFoundError():
+                reason, remedy = "there is no such socket", _HOW_TO_START
+            case ConnectionRefusedError():
+                reason, remedy = "nobody listens on this socket", _HOW_TO_START
+            case PermissionError():
+                reason, remedy = "you may not use this socket", "run as the service's user, or as root"
+            case _:
+                reason, remedy = error.strerror or str(error), "name the service's socket"
+        return ServiceUnavailableError(socket_path=self.socket_path, reason=reason, remedy=remedy)
+
+    def _broken(self, error: Exception) -> ServiceUnavailableError:
+        if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+            return self._unreachable(error)
+        return ServiceUnavailableError(
+            socket_path=self.socket_path,
+            reason=f"the connection broke ({str(error) or type(error).__name__})",
+            remedy="the service ended or was stopped: see its log; start it with `vmpool serve`",
+        )
+
+
+async def _close(stream: ClientStream) -> None:
+    # An error as argument: grpclib then neither waits for the end of the call nor complains that there was none.
+    with contextlib.suppress(asyncio.CancelledError):
+        await stream.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+
+
+@contextlib.asynccontextmanager
+async def open_client(socket_path: Path | str) -> AsyncIterator[Client]:
+    """Connects to the service on `socket_path`; at the end, the connection is closed and calls still open are ended.
+
+    Leases outlive the connection. Raises ServiceUnavailableError, at once if nobody listens.
+    """
+    from pool.client.sdk import Client  # noqa: PLC0415 - it is built on this module
+
+    async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(_note_loop_error)
+        connection = Connection(socket_path=Path(socket_path), loop=loop)
+        try:
+            await connection.connect()
+            yield Client(connection)
+        finally:
+            connection.close()
+
+
+def _note_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Instead of trio-asyncio's handler, which would raise into whatever the caller has around the client."""
+    _log.warning("error in the event loop: %s", context.get("message"), exc_info=context.get("exception"))

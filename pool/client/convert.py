@@ -1,0 +1,133 @@
+"""Generated messages to the SDK's records and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pool.client.errors import CallError
+from pool.client.records import (
+    AcquiredVm,
+    AcquireTimings,
+    Guest,
+    LeaseStatus,
+    PoolCounters,
+    ProducerStatus,
+    ProfileStatus,
+    ServiceStatus,
+)
+from pool.ledger.records import OnEmpty
+from pool.rpc.generated.vmpool import v1 as wire
+from vmm.contract import CommandExit, Output, OutputStream
+
+ON_EMPTY: Final[Mapping[OnEmpty, wire.OnEmpty]] = {
+    OnEmpty.WAIT: wire.OnEmpty.WAIT,
+    OnEmpty.FAIL: wire.OnEmpty.FAIL,
+    OnEmpty.BOOT: wire.OnEmpty.BOOT,
+}
+
+
+def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
+    """Raises CallError if the service left a part out, as all readers of replies here."""
+    if reply.lease is None or reply.lease.guest is None or reply.timings is None:
+        raise _incomplete("AcquireReply")
+    lease, guest, timings = reply.lease, reply.lease.guest, reply.timings
+    return AcquiredVm(
+        lease_id=lease.lease_id,
+        vm_id=lease.vm_id,
+        profile=lease.profile,
+        pid=lease.pid,
+        guest=Guest(
+            hostname=guest.hostname,
+            cpus_online=guest.cpus_online,
+            memory_mib=guest.memory_mib,
+            reseeded=guest.reseeded,
+            wall_clock_ns=guest.wall_clock_ns,
+        ),
+        timings=AcquireTimings(
+            queued_s=timings.queued_us / 1e6,
+            resume_s=timings.resume_us / 1e6,
+            prepare_s=timings.prepare_us / 1e6,
+            total_s=timings.total_us / 1e6,
+            was_ready=timings.was_ready,
+        ),
+    )
+
+
+def command_event(reply: wire.ExecReply) -> Output | CommandExit | None:
+    """None for a message that a newer service may send and that means nothing here."""
+    match reply:
+        case wire.ExecReply(stdout=bytes(data)):
+            return Output(stream=OutputStream.STDOUT, data=data)
+        case wire.ExecReply(stderr=bytes(data)):
+            return Output(stream=OutputStream.STDERR, data=data)
+        case wire.ExecReply(exit=wire.ExecExit() as ended):
+            return CommandExit(status=ended.status, signal=ended.signal, timed_out=ended.timed_out)
+        case _:
+            return None
+
+
+def service_status(reply: wire.StatusReply) -> ServiceStatus:
+    return ServiceStatus(
+        version=reply.version,
+        pid=reply.pid,
+        uptime_s=reply.uptime_ms / 1e3,
+        draining=reply.draining,
+        profiles=tuple(_profile_status(profile) for profile in reply.profiles),
+        leases=tuple(
+            LeaseStatus(
+                lease_id=lease.lease_id,
+                vm_id=lease.vm_id,
+                profile=lease.profile,
+                owner_uid=lease.owner_uid,
+                age_s=lease.age_ms / 1e3,
+            )
+            for lease in reply.leases
+        ),
+    )
+
+
+def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
+    producer, counters = profile.producer, profile.counters
+    if producer is None or counters is None:
+        raise _incomplete("ProfileStatus")
+    return ProfileStatus(
+        name=profile.name,
+        size=profile.size,
+        ready=profile.ready,
+        producing=profile.producing,
+        handing_out=profile.handing_out,
+        leased=profile.leased,
+        stopping=profile.stopping,
+        waiting=profile.waiting,
+        vcpus=profile.vcpus,
+        memory_mib=profile.memory_mib,
+        producer=ProducerStatus(
+            kind=producer.kind,
+            ready=producer.ready,
+            accelerator=producer.accelerator,
+            detail=producer.detail,
+            produced=producer.produced,
+            failed=producer.failed,
+        ),
+        failures_in_a_row=profile.failures_in_a_row,
+        retry_in_s=profile.retry_in_ms / 1e3,
+        last_error=profile.last_error,
+        last_evidence=profile.last_evidence,
+        last_production_s=profile.last_production_ms / 1e3,
+        counters=PoolCounters(
+            hits=counters.hits,
+            misses=counters.misses,
+            granted=counters.granted,
+            refused=counters.refused,
+            produced=counters.produced,
+            production_failures=counters.production_failures,
+            lost_idle=counters.lost_idle,
+            lost_leased=counters.lost_leased,
+            hand_out_failures=counters.hand_out_failures,
+        ),
+    )
+
+
+def _incomplete(what: str) -> CallError:
+    return CallError(status="INTERNAL", message=f"the service sent an incomplete {what}; are both of one version?")

@@ -1,0 +1,138 @@
+"""The calls of the service."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+import trio
+from grpclib.const import Cardinality
+
+from pool.client.connection import Connection, Method
+from pool.client.convert import ON_EMPTY, acquired_vm, service_status
+from pool.client.errors import CallError, ClientError
+from pool.client.exchange import ask, receive, send
+from pool.client.records import AcquiredVm, ServiceStatus
+from pool.client.remote import RemoteCommand
+from pool.ledger.records import OnEmpty
+from pool.rpc.generated.vmpool import v1 as wire
+
+DEFAULT_ACQUIRE_TIMEOUT_S: Final = 60.0
+
+ANSWER_LIMIT_S: Final = 10.0
+"""For calls that the service answers without waiting for anything."""
+
+RELEASE_LIMIT_S: Final = 5.0
+"""For the release at the end of a block, which cancellation does not stop."""
+
+_ACQUIRE: Final = Method(
+    path="/vmpool.v1.Pool/Acquire",
+    cardinality=Cardinality.UNARY_UNARY,
+    request=wire.AcquireRequest,
+    reply=wire.AcquireReply,
+)
+_RELEASE: Final = Method(
+    path="/vmpool.v1.Pool/Release",
+    cardinality=Cardinality.UNARY_UNARY,
+    request=wire.ReleaseRequest,
+    reply=wire.ReleaseReply,
+)
+_EXEC: Final = Method(
+    path="/vmpool.v1.Pool/Exec", cardinality=Cardinality.STREAM_STREAM, request=wire.ExecRequest, reply=wire.ExecReply
+)
+_STATUS: Final = Method(
+    path="/vmpool.v1.Pool/Status",
+    cardinality=Cardinality.UNARY_UNARY,
+    request=wire.StatusRequest,
+    reply=wire.StatusReply,
+)
+
+
+class Client:
+    """A connection to a service; `open_client` makes it. Every method raises ClientError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def acquire(
+        self,
+        *,
+        profile: str = "default",
+        on_empty: OnEmpty = OnEmpty.WAIT,
+        idempotency_key: str = "",
+        timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
+    ) -> AcquiredVm:
+        """Leases a VM that is running, unique and has the right time. You must `release` it; see also `lease`.
+
+        Cancelled, it takes no VM. With `math.inf` the service's own limit holds. CallError statuses: NOT_FOUND,
+        INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS.
+        """
+        request = wire.AcquireRequest(profile=profile, idempotency_key=idempotency_key, on_empty=ON_EMPTY[on_empty])
+        return acquired_vm(await self._ask(_ACQUIRE, request, timeout_s=timeout_s))
+
+    async def release(self, lease_id: str) -> None:
+        """Ends a lease; its VM is destroyed. CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION."""
+        await self._ask(_RELEASE, wire.ReleaseRequest(lease_id=lease_id), timeout_s=ANSWER_LIMIT_S)
+
+    @contextlib.asynccontextmanager
+    async def lease(
+        self,
+        *,
+        profile: str = "default",
+        on_empty: OnEmpty = OnEmpty.WAIT,
+        timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
+    ) -> AsyncIterator[AcquiredVm]:
+        """`acquire`, and `release` at the end of the block, also when it is cancelled, within RELEASE_LIMIT_S.
+
+        A lease that has ended by then, because its VM died or the service stopped, is no error.
+        """
+        vm = await self.acquire(profile=profile, on_empty=on_empty, timeout_s=timeout_s)
+        try:
+            yield vm
+        finally:
+            with trio.move_on_after(RELEASE_LIMIT_S, shield=True):
+                # The block's own error is the one to see; and a service that is gone has released everything.
+                with contextlib.suppress(ClientError):
+                    await self.release(vm.lease_id)
+
+    @contextlib.asynccontextmanager
+    async def exec(
+        self,
+        lease_id: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        working_directory: str | None = None,
+        time_limit_s: float | None = None,
+    ) -> AsyncIterator[RemoteCommand]:
+        """Runs a command in a leased VM. At the end of the block it is killed if it still runs.
+
+        The guest kills it after `time_limit_s`. CallError statuses: those of `release`, INVALID_ARGUMENT if it cannot
+        be started, ABORTED if the lease ends meanwhile.
+        """
+        start = wire.ExecStart(
+            lease_id=lease_id,
+            argv=list(argv),
+            environment=dict(environment or {}),
+            working_directory=working_directory or "",
+            time_limit_ms=math.ceil((time_limit_s or 0.0) * 1000),
+        )
+        async with self._connection.open(_EXEC, timeout_s=math.inf) as stream:
+            await self._connection.call(send, stream, wire.ExecRequest(start=start))
+            first = await self._connection.call(receive, stream)
+            if first is None or first.started is None:
+                raise CallError(status="INTERNAL", message="the service did not start the command; see its log")
+            yield RemoteCommand(self._connection, stream)
+
+    async def status(self) -> ServiceStatus:
+        """The service, its pools, and your leases as they are now."""
+        return service_status(await self._ask(_STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S))
+
+    async def _ask(self, method: Method, request: Any, *, timeout_s: float) -> Any:
+        async with self._connection.open(method, timeout_s=timeout_s) as stream:
+            reply = await self._connection.call(ask, stream, request)
+        if reply is None:
+            raise CallError(status="INTERNAL", message=f"{method.path} ended without a reply; see the service's log")
+        return reply

@@ -1,0 +1,84 @@
+"""What the ledger says no with: each sentence names the field, and ends in what the caller can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pool.ledger.effects import Refusal, RefusalCode
+from pool.ledger.profile import ProfilePage
+from pool.ledger.records import Claim, EndedLease, Lease
+
+
+def unknown_profile(name: str, *, known: Iterable[str]) -> Refusal:
+    return Refusal(
+        code=RefusalCode.UNKNOWN_PROFILE,
+        message=f"profile: there is no profile {name!r}; configured: {', '.join(sorted(known)) or 'none'}",
+    )
+
+
+def draining() -> Refusal:
+    return Refusal(code=RefusalCode.DRAINING, message="the service is shutting down; try again later")
+
+
+def nothing_ready(page: ProfilePage) -> Refusal:
+    return Refusal(
+        code=RefusalCode.NOTHING_READY,
+        message=f"profile {page.name}: no VM is ready ({_state_of(page)}); "
+        "ask with on_empty WAIT or BOOT, or raise the pool's size",
+    )
+
+
+def too_late(page: ProfilePage) -> Refusal:
+    return Refusal(
+        code=RefusalCode.DEADLINE,
+        message=f"profile {page.name}: no VM in time ({_state_of(page)}); allow more time or raise the pool's size",
+    )
+
+
+def production_failed(page: ProfilePage, *, reason: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.PRODUCTION_FAILED,
+        message=f"profile {page.name}: the VM booted for this request failed: {reason}",
+    )
+
+
+def hand_out_failed(page: ProfilePage, claim: Claim, *, reason: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.HAND_OUT_FAILED,
+        message=f"profile {page.name}: {claim.attempts} hand-outs failed, the last one with: {reason}",
+    )
+
+
+def key_reused(known: Claim | Lease) -> Refusal:
+    return Refusal(
+        code=RefusalCode.KEY_REUSED,
+        message=f"idempotency_key: {known.key!r} is in use for profile {known.profile!r}; use a new key",
+    )
+
+
+def unknown_lease(lease_id: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.UNKNOWN_LEASE,
+        message=f"lease_id: there is no lease {lease_id!r}; use the lease_id that Acquire returned",
+    )
+
+
+def foreign_lease(lease_id: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.FOREIGN_LEASE,
+        message=f"lease_id: lease {lease_id} belongs to another user; only its owner and root may use it",
+    )
+
+
+def lease_ended(ended: EndedLease) -> Refusal:
+    return Refusal(
+        code=RefusalCode.LEASE_ENDED,
+        message=f"lease_id: lease {ended.lease_id} has already ended ({ended.reason.value}: {ended.detail}); "
+        "acquire another VM",
+    )
+
+
+def _state_of(page: ProfilePage) -> str:
+    producing = len(page.producing_for_pool) + len(page.producing_for_claim)
+    words = f"{producing} in production, {len(page.waiting)} waiting"
+    return f"{words}, last error: {page.last_error}" if page.failures_in_a_row else words

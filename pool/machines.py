@@ -1,0 +1,60 @@
+"""From a profile's settings to a machine that can be launched: which QEMU, which image, which accelerator."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import attrs
+
+from actors.direct import ResolvedMachine
+from pool.config import ProfileSettings
+from vmm.errors import MissingFileError
+from vmm.guest.image import load_image
+from vmm.qemu.accelerator import TrialIdentity, decide
+from vmm.qemu.launch import check_files
+from vmm.qemu.trial import boot_under_kvm
+from vmm.qemu.version import QEMU_REMEDY, detect_version
+from vmm.spec import Accelerator, MachineSpec
+
+
+@attrs.frozen(kw_only=True)
+class MachineResolver:
+    """Resolves one profile. Called again whenever its producer starts anew, so that it sees what was mended since."""
+
+    profile: ProfileSettings
+    image_directory: Path
+    trial_directory: Path
+    """Where the trial VM of accelerator `auto` lives for a few seconds."""
+    cache_directory: Path
+
+    def check(self) -> MachineSpec:
+        """What can be told without starting anything; the accelerator in the spec is a guess.
+
+        Raises MissingFileError, ImageError or SpecError, each naming the field and the remedy.
+        """
+        qemu = shutil.which(self.profile.qemu)
+        if qemu is None:
+            raise MissingFileError(field="qemu", path=self.profile.qemu, remedy=QEMU_REMEDY)
+        kernel, initrd = self.profile.kernel, self.profile.initrd
+        if kernel is None or initrd is None:
+            image = load_image(self.image_directory)
+            kernel, initrd = image.kernel, image.initrd
+        spec = self.profile.machine(qemu=Path(qemu), kernel=kernel, initrd=initrd, accelerator=Accelerator.TCG)
+        check_files(spec)
+        return spec
+
+    async def resolve(self) -> ResolvedMachine:
+        """Decides the accelerator; under `auto` that may boot a guest. Raises VmmError, OSError."""
+        spec = self.check()
+        version = await detect_version(spec.qemu)
+        decision = await decide(
+            self.profile.accelerator,
+            identity=TrialIdentity(qemu_version=version, kernel=spec.kernel),
+            trial_boot=partial(boot_under_kvm, spec, directory=self.trial_directory),
+            cache_directory=self.cache_directory,
+        )
+        return ResolvedMachine(
+            spec=attrs.evolve(spec, accelerator=decision.accelerator), reason=f"QEMU {version}; {decision.reason}"
+        )

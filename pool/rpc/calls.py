@@ -1,0 +1,116 @@
+"""The calls that run: how a body of trio code answers one, and how all of them are ended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import attrs
+import trio
+from grpclib.events import RecvRequest
+from grpclib.exceptions import GRPCError
+from grpclib.server import Stream
+from trio_asyncio import aio_as_trio, trio_as_aio
+
+from pool.rpc.connection import RECEIPT_LIMIT_S, guarded
+from pool.rpc.errors import DeadlineError, StoppingError, to_status
+
+ServerStream = Stream[Any, Any]
+Body = Callable[[ServerStream], Awaitable[None]]
+"""Trio code that answers one call: receives with `receive`, answers with `send`, and raises errors of the house."""
+
+ANSWERED_WHILE_STOPPING: Final = frozenset(
+    {"/vmpool.v1.Pool/Status", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
+)
+"""What one wants to know of a service that shuts down."""
+
+
+@attrs.define(eq=False)
+class Calls:
+    """Every running call. `stop` ends them, and refuses new ones."""
+
+    _running: dict[trio.CancelScope, Body] = attrs.field(factory=dict)
+    _stopping: bool = False
+    _idle: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def handler(self, body: Body) -> Callable[[ServerStream], Awaitable[None]]:
+        """The asyncio function that grpclib calls, for a body of trio code.
+
+        A client that goes away cancels the body. An error leaves it as a value and becomes an exception only here:
+        a nursery would wrap it, and grpclib knows no groups.
+        """
+
+        async def handle(stream: ServerStream) -> None:
+            status = await trio_as_aio(self._run)(body, stream)
+            if status is not None:
+                raise status
+
+        return handle
+
+    async def _run(self, body: Body, stream: ServerStream) -> GRPCError | None:
+        scope = trio.CancelScope(deadline=guarded(stream).deadline)
+        self._running[scope] = body
+        try:
+            with scope:
+                await body(stream)
+        except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a status
+            return to_status(error)
+        finally:
+            del self._running[scope]
+            if not self._running:
+                self._idle.set()
+        if scope.cancelled_caught:
+            return to_status(StoppingError() if self._stopping else DeadlineError())
+        return None
+
+    async def refuse_while_stopping(self, event: RecvRequest) -> None:
+        """A listener for RecvRequest."""
+        if self._stopping and event.method_name not in ANSWERED_WHILE_STOPPING:
+            raise to_status(StoppingError())
+
+    def stop(self) -> None:
+        """Refuses new calls. Those that run go on."""
+        self._stopping = True
+
+    def end(self, *bodies: Body) -> None:
+        """Ends the running calls of `bodies`, or all, with UNAVAILABLE. Does not wait."""
+        for scope, body in tuple(self._running.items()):
+            if not bodies or body in bodies:
+                scope.cancel(reason="the service is shutting down")
+
+    async def wait_idle(self) -> None:
+        """Returns when no call runs."""
+        while self._running:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+
+async def receive(stream: ServerStream) -> Any | None:
+    """The next request, None after the last. Raises GRPCError for bytes that are none."""
+    return await aio_as_trio(stream.recv_message)()
+
+
+async def send(stream: ServerStream, message: Any) -> None:
+    """Sends a reply; returns when it lies in the connection's buffer. Waits while the client does not read."""
+    await aio_as_trio(stream.send_message)(message)
+
+
+async def deliver(stream: ServerStream, message: Any) -> None:
+    """Sends a reply and waits until the client has read it. Cancelled if the client goes away first.
+
+    The receipt is an HTTP/2 PING in the same packet. It is waited for before the call's status is sent, so a client
+    whose call has ended well is never taken for one that went away.
+    """
+    await aio_as_trio(stream.send_initial_metadata)()
+    receipt = guarded(stream).request_receipt()
+    await send(stream, message)
+    with trio.move_on_after(RECEIPT_LIMIT_S):
+        await receipt.wait()

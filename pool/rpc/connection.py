@@ -1,0 +1,288 @@
+"""One client's connection, made safe against that client.
+
+grpclib trusts its peers: a frame that it does not know ends the loop it runs on, a message may be of any size, and a
+reply counts as sent when it lies in a buffer. The classes here take grpclib's place one by one to change that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+import trio
+from grpclib.config import Configuration
+from grpclib.metadata import decode_timeout
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
+from grpclib.server import Handler, Server, request_handler
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, PingAckReceived, RequestReceived
+from h2.events import Event as H2Event
+from h2.exceptions import ProtocolError
+
+from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec, MessageBuffer
+
+_log = structlog.get_logger("vmpool.rpc")
+
+RECEIPT_LIMIT_S: Final = 1.0
+"""How long a reply's receipt is waited for. Every HTTP/2 stack answers a PING by itself, within a round trip."""
+
+HEALTH: Final = "/grpc.health.v1.Health/"
+"""Its Watch never ends by itself."""
+
+Headers = list[tuple[str, str]]
+
+
+class GuardedStream(Stream):
+    """One call on the wire: bounded buffer, arrival, deadline, receipts."""
+
+    arrived_at: float = 0.0
+    """On trio's clock, as is `deadline`."""
+    deadline: float = math.inf
+    answered: bool = False
+    """The client has got, or will get, a status."""
+
+    def __init__(self, protocol: GuardedProtocol, *, stream_id: int, max_message_bytes: int) -> None:
+        super().__init__(protocol.connection, protocol.http2, protocol.transport)
+        self._protocol = protocol
+        self._max_message_bytes = max_message_bytes
+        self.init_stream(stream_id, protocol.connection)
+
+    def init_stream(self, stream_id: int, connection: Connection) -> None:
+        super().init_stream(stream_id, connection)
+
+        def acknowledge(size: int) -> None:
+            if not connection.is_closing():
+                connection.ack(stream_id, size)
+
+        self.buffer = MessageBuffer(acknowledge=acknowledge, limit=self._max_message_bytes)  # type: ignore[assignment]
+
+    async def send_headers(self, headers: Headers, end_stream: bool = False) -> None:
+        await super().send_headers(headers, end_stream=end_stream)
+        self.answered = self.answered or end_stream
+
+    def request_receipt(self) -> trio.Event:
+        """Sends a PING along with what is sent next; the event is set when the client has read it.
+
+        Waiting for the event is up to the caller, with RECEIPT_LIMIT_S: a connection that ends never sets it, but
+        cancels the call.
+        """
+        return self._protocol.ping()
+
+
+class GuardedProcessor(EventsProcessor):
+    """Dispatches HTTP/2 events; ignores those it does not know, as RFC 9113 section 5.5 demands."""
+
+    def __init__(self, protocol: GuardedProtocol, *, max_message_bytes: int) -> None:
+        super().__init__(protocol.handler, protocol.connection)
+        self._protocol = protocol
+        self._max_message_bytes = max_message_bytes
+
+    def process(self, event: H2Event) -> None:
+        # Without `processors` the connection is closed, and events that came along with the end are void.
+        if type(event) in getattr(self, "processors", {}):
+            super().process(event)
+
+    def process_request_received(self, event: RequestReceived) -> None:
+        stream = GuardedStream(self._protocol, stream_id=event.stream_id, max_message_bytes=self._max_message_bytes)
+        self.handler.accept(stream, event.headers, self.register(stream))  # type: ignore[arg-type]
+
+    def process_data_received(self, event: DataReceived) -> None:
+        # grpclib takes an empty frame for the end of the stream.
+        if event.flow_controlled_length:
+            super().process_data_received(event)
+
+    def process_ping_ack_received(self, event: PingAckReceived) -> None:
+        super().process_ping_ack_received(event)
+        self._protocol.pong(event.ping_data)
+
+
+class GuardedProtocol(H2Protocol):
+    """One connection. Whatever its client sends ends this connection at worst."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: GuardedServer, handler: GuardedHandler) -> None:
+        super().__init__(handler, server.configuration, server.http2_configuration)
+        self._server = server
+        self._pings: dict[bytes, trio.Event] = {}
+        self._ping_ids = itertools.count(1)
+
+    @property
+    def http2(self) -> Any:
+        return self.connection._connection  # noqa: SLF001 - grpclib keeps it private, and subclasses need it
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        super().connection_made(transport)
+        self.processor = GuardedProcessor(self, max_message_bytes=self._server.max_message_bytes)
+        self._server.connections.add(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._server.connections.discard(self)
+        super().connection_lost(exc)
+        self._server.on_connection_lost()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            events = self.connection.feed(data)
+            self._flush()
+            for event in events:
+                self.processor.process(event)
+            self._flush()
+        except Exception as error:  # noqa: BLE001 - the client chose the bytes, so any error is the client's
+            self._server.violations += 1
+            _log.warning("connection closed: its client broke the protocol", error=str(error) or type(error).__name__)
+            self.hang_up("Protocol error")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # A client that does not read its answers, to PINGs for instance, gets to ask for no more of them.
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.transport.resume_reading()
+
+    def ping(self) -> trio.Event:
+        number = next(self._ping_ids).to_bytes(8, "big")
+        self._pings[number] = event = trio.Event()
+        self.http2.ping(number)
+        return event
+
+    def pong(self, number: bytes) -> None:
+        event = self._pings.pop(number, None)
+        if event is not None:
+            event.set()
+
+    def hang_up(self, reason: str) -> None:
+        """Says GOAWAY, sends what is still to be sent, and closes."""
+        if not self.transport.is_closing():
+            with contextlib.suppress(ProtocolError):
+                self.http2.close_connection(ErrorCodes.NO_ERROR)
+            self._flush()
+        self.processor.close(reason)
+
+    def _flush(self) -> None:
+        pending = self.http2.data_to_send()
+        if pending and not self.transport.is_closing():
+            self.transport.write(pending)
+
+
+class GuardedHandler(Handler):
+    """Starts the tasks of one connection's calls, and sees to it that each call gets an end."""
+
+    def __init__(self, server: GuardedServer) -> None:
+        super().__init__(server.mapping, Codec(), None, server.__dispatch__)
+        self._server = server
+
+    def accept(self, stream: Stream, headers: Headers, release_stream: Callable[[], Any]) -> None:
+        assert isinstance(stream, GuardedStream)
+        stream.arrived_at = trio.current_time()
+        self.__gc_step__()
+        self._tasks[stream] = task = self.loop.create_task(
+            self._serve(stream, _take_deadline(stream, headers), release_stream), name=dict(headers).get(":path", "")
+        )
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    async def _serve(self, stream: GuardedStream, headers: Headers, release_stream: Callable[[], Any]) -> None:
+        try:
+            await request_handler(
+                self.mapping, stream, headers, self.codec, self.status_details_codec, self.dispatch, release_stream
+            )
+        finally:
+            # Headers that grpclib trips over; the client would wait for its deadline.
+            if not stream.answered and stream.closable:
+                stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)
+
+
+def _take_deadline(stream: GuardedStream, headers: Headers) -> Headers:
+    """Takes the timeout out of a request's headers: trio holds the deadline, grpclib fails on one that has passed."""
+    kept: Headers = []
+    for name, value in headers:
+        if name != "grpc-timeout":
+            kept.append((name, value))
+            continue
+        try:
+            timeout_s = decode_timeout(value)
+        except (ValueError, OverflowError):
+            kept.append((name, "invalid"))  # grpclib has the answer to this one
+        else:
+            stream.deadline = min(stream.deadline, stream.arrived_at + timeout_s)
+    return kept
+
+
+class GuardedServer(Server):
+    """grpclib's server with the guarded classes, and with what is needed to end it in good order."""
+
+    def __init__(self, handlers: list[Any], *, max_message_bytes: int) -> None:
+        super().__init__(
+            handlers,
+            codec=Codec(),
+            config=Configuration(
+                http2_connection_window_size=CONNECTION_WINDOW_BYTES, http2_stream_window_size=STREAM_WINDOW_BYTES
+            ),
+        )
+        self._h2_config.validate_inbound_headers = True
+        self.max_message_bytes = max_message_bytes
+        self.connections: set[GuardedProtocol] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.violations = 0
+        """Connections that were closed because their client broke the protocol."""
+        self._fewer_connections = asyncio.Event()
+
+    @property
+    def mapping(self) -> dict[str, Any]:
+        return self._mapping
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._config
+
+    @property
+    def http2_configuration(self) -> Any:
+        return self._h2_config
+
+    def _protocol_factory(self) -> GuardedProtocol:
+        self.__gc_step__()
+        handler = GuardedHandler(self)
+        self._handlers.add(handler)
+        return GuardedProtocol(self, handler)
+
+    def on_connection_lost(self) -> None:
+        self._fewer_connections.set()
+
+    async def farewell(self, *, limit_s: float) -> None:
+        """Ends everything: statuses on their way are sent, then connections are closed, then what is left is cut off.
+
+        Takes no longer than twice `limit_s`.
+        """
+        assert self._server is not None
+        self._server.close()  # the listening socket only; grpclib's own close would cancel calls without a status
+        ending = {task for task in self.tasks if not task.get_name().startswith(HEALTH)}
+        if ending:
+            await asyncio.wait(ending, timeout=limit_s)
+        for protocol in tuple(self.connections):
+            protocol.hang_up("the service is shutting down")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self.connections:
+                    self._fewer_connections.clear()
+                    await self._fewer_connections.wait()
+        for protocol in tuple(self.connections):
+            protocol.transport.abort()
+        self.close()
+        await self.wait_closed()
+
+
+def guarded(stream: Any) -> GuardedStream:
+    """The call on the wire below a `grpclib.server.Stream`."""
+    found = stream._stream  # noqa: SLF001 - no public way leads there
+    assert isinstance(found, GuardedStream)
+    return found

@@ -1,0 +1,237 @@
+"""Generated messages to the house's records and back; every field of a request is judged here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import attrs
+
+from actors.producer import ProducerStatistics
+from pool.ledger.profile import Counters, ProfileView
+from pool.ledger.records import Lease, OnEmpty
+from pool.rpc.errors import InvalidRequestError, shorten
+from pool.rpc.generated.vmpool import v1 as wire
+from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
+
+DEFAULT_PROFILE: Final = "default"
+MAX_NAME_BYTES: Final = 128
+"""Of a profile, an idempotency key, a lease id."""
+MAX_TIME_LIMIT_MS: Final = 30 * 24 * 3600 * 1000
+"""30 days; more is a unit mixed up."""
+MAX_SIGNAL: Final = 64
+PAYLOAD_BYTES: Final = 256 * 1024
+"""At most this much output in one message, far below what clients take."""
+
+_ON_EMPTY: Final[Mapping[int, OnEmpty]] = {
+    wire.OnEmpty.UNSPECIFIED.value: OnEmpty.WAIT,
+    wire.OnEmpty.WAIT.value: OnEmpty.WAIT,
+    wire.OnEmpty.FAIL.value: OnEmpty.FAIL,
+    wire.OnEmpty.BOOT.value: OnEmpty.BOOT,
+}
+
+
+@attrs.frozen(kw_only=True)
+class ProfileShape:
+    """What Status says of a profile's machines."""
+
+    vcpus: int
+    memory_mib: int
+
+
+@attrs.frozen(kw_only=True)
+class AcquireArguments:
+    profile: str
+    key: str
+    on_empty: OnEmpty
+
+
+def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
+    """Raises InvalidRequestError, as all readers of requests here."""
+    _check_size("profile", request.profile)
+    _check_size("idempotency_key", request.idempotency_key)
+    on_empty = _ON_EMPTY.get(int(request.on_empty))
+    if on_empty is None:
+        raise InvalidRequestError(
+            field="on_empty",
+            reason=f"{int(request.on_empty)} is unknown to this service; use WAIT (1), FAIL (2) or BOOT (3)",
+        )
+    return AcquireArguments(profile=request.profile or DEFAULT_PROFILE, key=request.idempotency_key, on_empty=on_empty)
+
+
+def lease_id_of(request: wire.ReleaseRequest | wire.ExecStart, *, field: str = "lease_id") -> str:
+    if not request.lease_id:
+        raise InvalidRequestError(field=field, reason="is empty; use the lease_id that Acquire returned")
+    _check_size(field, request.lease_id)
+    return request.lease_id
+
+
+def command_spec(start: wire.ExecStart) -> CommandSpec:
+    if not start.argv:
+        raise InvalidRequestError(field="start.argv", reason="is empty; name a program and its arguments")
+    if not start.argv[0]:
+        raise InvalidRequestError(field="start.argv[0]", reason="is empty; name a program")
+    for index, word in enumerate(start.argv):
+        _check_no_nul(f"start.argv[{index}]", word)
+    for name, value in start.environment.items():
+        if not name or "=" in name:
+            raise InvalidRequestError(
+                field="start.environment",
+                reason=f"{name[:MAX_NAME_BYTES]!r} is no name; it must not be empty or have a '='",
+            )
+        _check_no_nul("start.environment", name)
+        _check_no_nul(f"start.environment[{name[:MAX_NAME_BYTES]!r}]", value)
+    _check_no_nul("start.working_directory", start.working_directory)
+    if start.time_limit_ms > MAX_TIME_LIMIT_MS:
+        raise InvalidRequestError(
+            field="start.time_limit_ms",
+            reason=f"{start.time_limit_ms} is more than 30 days ({MAX_TIME_LIMIT_MS}); use 0 for no limit",
+        )
+    return CommandSpec(
+        argv=tuple(start.argv),
+        environment=dict(start.environment),
+        working_directory=start.working_directory or None,
+        time_limit_s=start.time_limit_ms / 1000 if start.time_limit_ms else None,
+    )
+
+
+def signal_number(number: int) -> int:
+    if not 1 <= number <= MAX_SIGNAL:
+        raise InvalidRequestError(field="signal", reason=f"{number} is no signal; use 1 to {MAX_SIGNAL}")
+    return number
+
+
+def _check_size(field: str, text: str) -> None:
+    size = len(text.encode())
+    if size > MAX_NAME_BYTES:
+        raise InvalidRequestError(field=field, reason=f"has {size} bytes; at most {MAX_NAME_BYTES} are allowed")
+
+
+def _check_no_nul(field: str, text: str) -> None:
+    if "\0" in text:
+        raise InvalidRequestError(field=field, reason="has a NUL character, which no program can be given; remove it")
+
+
+# -- replies -----------------------------------------------------------------------------------------------------------
+
+
+def acquire_reply(lease: Lease, *, total_s: float) -> wire.AcquireReply:
+    report = lease.report
+    return wire.AcquireReply(
+        lease=wire.Lease(
+            lease_id=lease.lease_id,
+            vm_id=lease.vm_id,
+            profile=lease.profile,
+            pid=lease.pid,
+            guest=wire.Guest(
+                hostname=report.hostname,
+                cpus_online=report.cpus_online,
+                memory_mib=report.memory_mib,
+                reseeded=report.reseeded,
+                wall_clock_ns=report.wall_clock_ns,
+            ),
+        ),
+        timings=wire.AcquireTimings(
+            queued_us=_us(lease.queued_s),
+            resume_us=_us(lease.timings.resume_s),
+            prepare_us=_us(lease.timings.prepare_s),
+            total_us=_us(total_s),
+            was_ready=lease.was_ready,
+        ),
+    )
+
+
+def exec_replies(event: Output | CommandExit) -> Iterable[wire.ExecReply]:
+    match event:
+        case Output(stream=OutputStream.STDOUT, data=data):
+            return (wire.ExecReply(stdout=piece) for piece in _pieces(data))
+        case Output(data=data):
+            return (wire.ExecReply(stderr=piece) for piece in _pieces(data))
+        case CommandExit(status=status, signal=signal, timed_out=timed_out):
+            return (wire.ExecReply(exit=wire.ExecExit(status=status, signal=signal, timed_out=timed_out)),)
+
+
+def profile_status(
+    view: ProfileView, *, shape: ProfileShape, producer: ProducerStatistics, with_evidence: bool
+) -> wire.ProfileStatus:
+    return wire.ProfileStatus(
+        name=view.name,
+        size=view.size,
+        ready=view.ready,
+        producing=view.producing,
+        handing_out=view.handing_out,
+        leased=view.leased,
+        stopping=view.stopping,
+        waiting=view.waiting,
+        vcpus=shape.vcpus,
+        memory_mib=shape.memory_mib,
+        producer=wire.ProducerStatus(
+            kind=producer.kind.value,
+            ready=producer.ready,
+            accelerator=producer.accelerator or "",
+            detail=producer.detail,
+            produced=producer.produced,
+            failed=producer.failed,
+        ),
+        failures_in_a_row=view.failures_in_a_row,
+        retry_in_ms=_ms(view.retry_in_s),
+        last_error=shorten(view.last_error),
+        last_evidence=view.last_evidence if with_evidence else "",
+        last_production_ms=_ms(view.last_production_s),
+        counters=_counters(view.counters),
+    )
+
+
+def _counters(counters: Counters) -> wire.PoolCounters:
+    return wire.PoolCounters(
+        hits=counters.hits,
+        misses=counters.misses,
+        granted=counters.granted,
+        refused=counters.refused,
+        produced=counters.produced,
+        production_failures=counters.production_failures,
+        lost_idle=counters.lost_idle,
+        lost_leased=counters.lost_leased,
+        hand_out_failures=counters.hand_out_failures,
+    )
+
+
+def lease_status(lease: Lease, *, now: float) -> wire.LeaseStatus:
+    return wire.LeaseStatus(
+        lease_id=lease.lease_id,
+        vm_id=lease.vm_id,
+        profile=lease.profile,
+        owner_uid=lease.owner.uid,
+        age_ms=_ms(now - lease.granted_at),
+    )
+
+
+def status_reply(
+    *,
+    version: str,
+    uptime_s: float,
+    draining: bool,
+    profiles: Iterable[wire.ProfileStatus],
+    leases: Iterable[wire.LeaseStatus],
+) -> wire.StatusReply:
+    return wire.StatusReply(
+        version=version,
+        pid=os.getpid(),
+        uptime_ms=_ms(uptime_s),
+        draining=draining,
+        profiles=list(profiles),
+        leases=list(leases),
+    )
+
+
+def _pieces(data: bytes) -> Iterable[bytes]:
+    return (data[start : start + PAYLOAD_BYTES] for start in range(0, len(data), PAYLOAD_BYTES))
+
+
+def _us(seconds: float) -> int:
+    return round(max(seconds, 0.0) * 1e6)
+
+
+def _ms(seconds: float) -> int:
+    return round(max(seconds, 0.0) * 1e3)

@@ -1,0 +1,112 @@
+"""The one table from errors of the house to gRPC statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from pool.coordinator import RefusedError, TooManyRequestsError
+from pool.ledger.effects import Refusal, RefusalCode
+from vmm import errors as vmm
+
+_log = structlog.get_logger("vmpool.rpc")
+
+MAX_TEXT_BYTES: Final = 1300
+"""Of a status message. It travels as a header, percent-encoded, and clients take 8 KiB of headers."""
+
+
+class InvalidRequestError(Exception):
+    """A field of a request is not acceptable."""
+
+    def __init__(self, *, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class StoppingError(Exception):
+    """The service is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is shutting down; try again later")
+
+
+class DeadlineError(Exception):
+    """The call's deadline has passed."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline of the call has passed; allow more time")
+
+
+class LeaseLostError(Exception):
+    """The lease ended while it was being used."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+
+
+REFUSALS: Final[Mapping[RefusalCode, Status]] = {
+    RefusalCode.UNKNOWN_PROFILE: Status.NOT_FOUND,
+    RefusalCode.NOTHING_READY: Status.RESOURCE_EXHAUSTED,
+    RefusalCode.DEADLINE: Status.DEADLINE_EXCEEDED,
+    RefusalCode.PRODUCTION_FAILED: Status.UNAVAILABLE,
+    RefusalCode.HAND_OUT_FAILED: Status.UNAVAILABLE,
+    RefusalCode.DRAINING: Status.UNAVAILABLE,
+    RefusalCode.KEY_REUSED: Status.ALREADY_EXISTS,
+    RefusalCode.UNKNOWN_LEASE: Status.NOT_FOUND,
+    RefusalCode.FOREIGN_LEASE: Status.PERMISSION_DENIED,
+    RefusalCode.LEASE_ENDED: Status.FAILED_PRECONDITION,
+}
+
+ERRORS: Final[Mapping[type[Exception], Status]] = {
+    InvalidRequestError: Status.INVALID_ARGUMENT,
+    StoppingError: Status.UNAVAILABLE,
+    DeadlineError: Status.DEADLINE_EXCEEDED,
+    LeaseLostError: Status.ABORTED,
+    TooManyRequestsError: Status.RESOURCE_EXHAUSTED,
+    vmm.SpecError: Status.INVALID_ARGUMENT,
+    vmm.MissingFileError: Status.FAILED_PRECONDITION,
+    vmm.AcceleratorError: Status.FAILED_PRECONDITION,
+    vmm.BootError: Status.UNAVAILABLE,
+    vmm.VmExitedError: Status.ABORTED,
+    vmm.AgentUnreachableError: Status.UNAVAILABLE,
+    vmm.AgentRequestError: Status.INVALID_ARGUMENT,
+    vmm.VmmError: Status.INTERNAL,
+}
+"""By the most derived class that is listed."""
+
+
+def to_status(error: BaseException) -> GRPCError:
+    """The status for an error that ended a call.
+
+    A group, which is what a nursery makes of errors, counts as the first error in it that is one of the house.
+    """
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if isinstance(leaf, GRPCError):
+            return GRPCError(leaf.status, shorten(leaf.message or ""))
+        if isinstance(leaf, RefusedError):
+            return GRPCError(REFUSALS[leaf.refusal.code], shorten(leaf.refusal.message))
+        for kind in type(leaf).__mro__:
+            if kind in ERRORS:
+                return GRPCError(ERRORS[kind], shorten(str(leaf)))
+    _log.error("a call failed for a bug in vmpool", exc_info=error)
+    return GRPCError(Status.INTERNAL, f"internal error ({type(leaves[0]).__name__}); the service's log has the details")
+
+
+def shorten(text: str) -> str:
+    """At most MAX_TEXT_BYTES of `text`."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= MAX_TEXT_BYTES:
+        return encoded.decode()
+    return encoded[: MAX_TEXT_BYTES - 3].decode(errors="ignore") + "..."
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for member in error.exceptions for leaf in _leaves(member)]
+    return [error]

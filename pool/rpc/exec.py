@@ -1,0 +1,102 @@
+"""One Exec call: a command in a leased VM, its input and output back-pressured in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import attrs
+import trio
+
+from pool.coordinator import Coordinator
+from pool.ledger.records import Owner
+from pool.rpc.calls import ServerStream, receive, send
+from pool.rpc.convert import command_spec, exec_replies, lease_id_of, signal_number
+from pool.rpc.errors import InvalidRequestError, LeaseLostError
+from pool.rpc.generated.vmpool import v1 as wire
+from vmm.contract import Command, CommandSpec, Vm
+from vmm.errors import AgentRequestError, AgentUnreachableError, VmExitedError
+
+FATE_LIMIT_S: Final = 2.0
+"""How long the lease of a VM that went silent is given to end. A dead VM's takes two task switches."""
+
+
+@attrs.frozen(kw_only=True)
+class ExecCall:
+    """`run` answers the call to its end; cancelled, it kills the command."""
+
+    stream: ServerStream
+    coordinator: Coordinator
+    owner: Owner
+
+    async def run(self) -> None:
+        """Raises InvalidRequestError, RefusedError, VmmError, and LeaseLostError if the lease ends meanwhile."""
+        lease_id, spec = _read_start(await receive(self.stream))
+        vm = self.coordinator.vm_of(lease_id, owner=self.owner)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_lease, lease_id)
+                command = await _start(vm, spec)
+                try:
+                    await send(self.stream, wire.ExecReply(started=wire.ExecStarted()))
+                    nursery.start_soon(self._feed, command)
+                    await self._tell(command)
+                finally:
+                    await command.aclose()
+                nursery.cancel_scope.cancel(reason="the command has ended")
+        except* (AgentUnreachableError, VmExitedError) as silence:
+            # Mostly the VM has died, and its lease is about to: that is what the caller wants to know.
+            with trio.move_on_after(FATE_LIMIT_S):
+                raise LeaseLostError(await self.coordinator.wait_lease_ended(lease_id, owner=self.owner)) from silence
+            raise
+
+    async def _watch_lease(self, lease_id: str) -> None:
+        raise LeaseLostError(await self.coordinator.wait_lease_ended(lease_id, owner=self.owner))
+
+    async def _feed(self, command: Command) -> None:
+        """Passes requests on. The end of the requests closes stdin, as `close_stdin` does."""
+        closed = False
+        while (request := await receive(self.stream)) is not None:
+            match request:
+                case wire.ExecRequest(start=wire.ExecStart()):
+                    raise InvalidRequestError(field="start", reason="was sent before; one call runs one command")
+                case wire.ExecRequest(stdin=bytes(data)):
+                    if closed:
+                        raise InvalidRequestError(field="stdin", reason="follows close_stdin; send it before")
+                    await command.send_stdin(data)
+                case wire.ExecRequest(close_stdin=wire.CloseStdin()):
+                    closed = True
+                    await command.close_stdin()
+                case wire.ExecRequest(signal=int(number)):
+                    await command.send_signal(signal_number(number))
+                case _:
+                    raise InvalidRequestError(
+                        field="kind", reason="is not set; send stdin, close_stdin or signal after the start"
+                    )
+        await command.close_stdin()
+
+    async def _tell(self, command: Command) -> None:
+        """Passes output on, and the exit. Sending waits for the client, and the guest process waits for that."""
+        events = command.events()
+        try:
+            async for event in events:
+                for reply in exec_replies(event):
+                    await send(self.stream, reply)
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
+
+
+def _read_start(request: wire.ExecRequest | None) -> tuple[str, CommandSpec]:
+    if request is None or request.start is None:
+        raise InvalidRequestError(field="start", reason="must be the first message of the call")
+    return lease_id_of(request.start, field="start.lease_id"), command_spec(request.start)
+
+
+async def _start(vm: Vm, spec: CommandSpec) -> Command:
+    try:
+        return await vm.agent.start_command(spec)
+    except AgentRequestError as error:
+        if error.code != "EXEC":
+            raise
+        raise InvalidRequestError(field="start.argv", reason=f"cannot be started: {error.message}") from error

@@ -1,0 +1,113 @@
+"""Messages on the wire: what is buffered of them, how large they may be, how they are decoded.
+
+grpclib reads a message's length and then buffers that many bytes, whatever the number; here the length is judged first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+from grpclib.const import Status
+from grpclib.encoding.proto import ProtoCodec
+from grpclib.exceptions import GRPCError
+
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""Largest request message, as in other gRPC servers."""
+
+CONNECTION_WINDOW_BYTES: Final = 1024 * 1024
+"""What one connection may send beyond what was read from it."""
+
+STREAM_WINDOW_BYTES: Final = 256 * 1024
+"""What one call may send beyond what was read from it."""
+
+_HEADER: Final = struct.Struct(">BI")
+
+
+class MessageBuffer:
+    """What has arrived of one call and was not read yet; takes the place of `grpclib.protocol.Buffer`.
+
+    grpclib reads 5 bytes of header, then the body that it announces; `read` refuses a header that must not be followed
+    by reading its body. Bytes are kept in one piece, so that a client that sends them one by one gains nothing, and
+    empty frames cost nothing.
+    """
+
+    def __init__(self, *, acknowledge: Callable[[int], None], limit: int) -> None:
+        self._acknowledge = acknowledge
+        self._limit = limit
+        self._data = bytearray()
+        self._unacknowledged = 0
+        self._ended = False
+        self._in_body = False
+        self._changed = asyncio.Event()
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        """Takes the payload of a DATA frame; `ack_size` is what it counts for in flow control."""
+        self._data += data
+        self._unacknowledged += ack_size
+        self._changed.set()
+
+    def eof(self) -> None:
+        """The client ended its side."""
+        self._ended = True
+        self._changed.set()
+
+    async def read(self, size: int) -> bytes:
+        """Exactly `size` bytes, or none at the end between messages.
+
+        Raises GRPCError for a header that announces what is not taken, and for an end within a message.
+        """
+        while len(self._data) < size and not self._ended:
+            # Somebody waits for more than there is, so the client may send more.
+            self._allow(self._unacknowledged)
+            self._changed.clear()
+            await self._changed.wait()
+        if len(self._data) < size:
+            if not self._data and not self._in_body:
+                return b""
+            raise GRPCError(
+                Status.INVALID_ARGUMENT, "the request ended in the middle of a message; send it again, complete"
+            )
+        taken = bytes(self._data[:size])
+        del self._data[:size]
+        self._allow(self._unacknowledged - len(self._data))
+        self._in_body = not self._in_body
+        if self._in_body:
+            self._check_header(taken)
+        return taken
+
+    def _check_header(self, header: bytes) -> None:
+        compressed, size = _HEADER.unpack(header)
+        if compressed:
+            raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not supported; send them uncompressed")
+        if size > self._limit:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED,
+                f"message of {size} bytes; at most {self._limit} are taken: send it in smaller pieces",
+            )
+
+    def _allow(self, size: int) -> None:
+        if size > 0:
+            self._unacknowledged -= size
+            self._acknowledge(size)
+
+    def unacked_size(self) -> int:
+        """What is still to be acknowledged when the call is over; called once, by grpclib."""
+        size, self._unacknowledged = self._unacknowledged, 0
+        self._data.clear()
+        return size
+
+
+class Codec(ProtoCodec):
+    """Protocol buffers; bytes that are none are the caller's fault and are called so."""
+
+    def decode(self, data: bytes, message_type: type[Any]) -> Any:
+        try:
+            return super().decode(data, message_type)
+        except Exception as error:
+            # Every parser has its own errors for this, down to IndexError and UnicodeDecodeError.
+            raise GRPCError(
+                Status.INVALID_ARGUMENT, f"{len(data)} bytes are no {message_type.__name__}: {error}"
+            ) from error

@@ -1,0 +1,133 @@
+"""The server: from a listening socket to calls, and back to silence."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, Final
+
+import attrs
+import structlog
+import trio
+from grpclib.events import RecvRequest, listen
+from grpclib.health.check import ServiceStatus
+from grpclib.health.service import Health
+from trio_asyncio import aio_as_trio, open_loop
+
+from pool.coordinator import Coordinator
+from pool.rpc.calls import Calls
+from pool.rpc.connection import GuardedServer
+from pool.rpc.framing import MAX_MESSAGE_BYTES
+from pool.rpc.peer import admit, default_uids
+from pool.rpc.service import PoolService, ServiceInfo
+
+_log = structlog.get_logger("vmpool.rpc")
+
+FAREWELL_LIMIT_S: Final = 2.0
+"""Bounds each of the two last steps: calls that were ended send their statuses, connections take what is left."""
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings:
+    allowed_uids: frozenset[int] = attrs.field(factory=default_uids)
+    """Who may call. Root, and the user the service runs as, unless told otherwise."""
+    acquire_timeout_s: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    """How long an Acquire without a deadline waits."""
+    max_message_bytes: int = attrs.field(default=MAX_MESSAGE_BYTES, validator=attrs.validators.gt(0))
+
+
+@attrs.frozen(kw_only=True)
+class ServerStatistics:
+    connections: int
+    calls: int
+    """Running now."""
+    violations: int
+    """Connections closed because their client broke the protocol, since the start."""
+    loop_errors: int
+    """Errors that nothing but the event loop caught, since the start. Each is a bug somewhere."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class RpcServer:
+    """A running server; `serve` makes it."""
+
+    _server: GuardedServer
+    _service: PoolService
+    _calls: Calls
+    _health: ServiceStatus
+    _loop_errors: int = attrs.field(default=0, init=False)
+    _stop_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _grace_s: float = attrs.field(default=0.0, init=False)
+
+    def stop(self, *, grace_s: float = 0.0) -> None:
+        """Begins the end; `serve` returns when it is done. Does not wait. Only the first call counts.
+
+        Health says NOT_SERVING, new calls get UNAVAILABLE, and so do Acquires that wait. Other calls have `grace_s`
+        seconds to end by themselves before they get UNAVAILABLE too; then all connections are closed.
+        """
+        if not self._stop_requested.is_set():
+            self._grace_s = grace_s
+            self._stop_requested.set()
+
+    def statistics(self) -> ServerStatistics:
+        return ServerStatistics(
+            connections=len(self._server.connections),
+            calls=self._calls.running,
+            violations=self._server.violations,
+            loop_errors=self._loop_errors,
+        )
+
+    def note_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
+        """The loop's exception handler. trio-asyncio's own would end the service."""
+        self._loop_errors += 1
+        _log.error("error in the event loop", what=context.get("message"), exc_info=context.get("exception"))
+
+    async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[RpcServer]) -> None:
+        await aio_as_trio(self._server.start)(sock=sock)
+        self._health.set(True)
+        task_status.started(self)
+        try:
+            await self._stop_requested.wait()
+        finally:
+            # Clients are told, also when we are cancelled; every step is bounded.
+            with trio.CancelScope(shield=True):
+                await self._end()
+
+    async def _end(self) -> None:
+        self._health.set(False)
+        self._calls.stop()
+        self._calls.end(self._service.acquire_call)
+        with trio.move_on_after(self._grace_s):
+            await self._calls.wait_idle()
+        self._calls.end()
+        with trio.move_on_after(FAREWELL_LIMIT_S):
+            await self._calls.wait_idle()
+        await aio_as_trio(self._server.farewell)(limit_s=FAREWELL_LIMIT_S)
+
+
+async def serve(
+    *,
+    coordinator: Coordinator,
+    sock: socket.socket,
+    info: ServiceInfo,
+    settings: ServerSettings | None = None,
+    task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves vmpool.v1.Pool and grpc.health.v1.Health on `sock`, a listening Unix stream socket, which it closes.
+
+    `task_status.started` gets the RpcServer, once calls are taken; its `stop` ends it in good order. Cancelled, it ends
+    in the same way without grace, within 3 * FAREWELL_LIMIT_S.
+    """
+    settings = settings or ServerSettings()
+    async with open_loop() as loop:
+        calls = Calls()
+        health = ServiceStatus()
+        service = PoolService(
+            coordinator=coordinator, info=info, calls=calls, acquire_timeout_s=settings.acquire_timeout_s
+        )
+        server = GuardedServer([service, Health({service: [health]})], max_message_bytes=settings.max_message_bytes)
+        listen(server, RecvRequest, admit(settings.allowed_uids))
+        listen(server, RecvRequest, calls.refuse_while_stopping)
+        rpc = RpcServer(server=server, service=service, calls=calls, health=health)
+        loop.set_exception_handler(rpc.note_loop_error)
+        await rpc.run(sock, task_status=task_status)

@@ -1,0 +1,133 @@
+"""The four methods of vmpool.v1.Pool."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+import trio
+from grpclib.const import Cardinality, Handler
+
+from pool.coordinator import Coordinator
+from pool.ledger.records import Owner
+from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
+from pool.rpc.connection import guarded
+from pool.rpc.convert import (
+    ProfileShape,
+    acquire_arguments,
+    acquire_reply,
+    lease_id_of,
+    lease_status,
+    profile_status,
+    status_reply,
+)
+from pool.rpc.errors import InvalidRequestError
+from pool.rpc.exec import ExecCall
+from pool.rpc.generated.vmpool import v1 as wire
+from pool.rpc.peer import current_caller
+
+MAX_DEADLINE_MARGIN_S: Final = 0.1
+"""Taken off a caller's deadline, at most a tenth of it, so that the refusal still reaches the caller in time."""
+
+
+@attrs.frozen(kw_only=True)
+class ServiceInfo:
+    """What the service knows of itself. `shapes` is by profile; `started_at` is on trio's clock."""
+
+    version: str
+    shapes: Mapping[str, ProfileShape]
+    service_uid: int
+    started_at: float = attrs.field(factory=trio.current_time)
+
+
+@attrs.define(eq=False, kw_only=True)
+class PoolService(wire.PoolBase):
+    """The methods as trio code. They raise errors of the house; `calls` makes statuses of them."""
+
+    coordinator: Coordinator
+    info: ServiceInfo
+    calls: Calls
+    acquire_timeout_s: float
+    """For callers that set no deadline."""
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """In place of the generated one: its handlers see only messages, these see the call."""
+        return {
+            "/vmpool.v1.Pool/Acquire": self._method(self.acquire_call, wire.AcquireRequest, wire.AcquireReply),
+            "/vmpool.v1.Pool/Release": self._method(self.release_call, wire.ReleaseRequest, wire.ReleaseReply),
+            "/vmpool.v1.Pool/Exec": self._method(
+                self.exec_call, wire.ExecRequest, wire.ExecReply, Cardinality.STREAM_STREAM
+            ),
+            "/vmpool.v1.Pool/Status": self._method(self.status_call, wire.StatusRequest, wire.StatusReply),
+        }
+
+    def _method(
+        self, body: Any, request: type[Any], reply: type[Any], cardinality: Cardinality = Cardinality.UNARY_UNARY
+    ) -> Handler:
+        return Handler(self.calls.handler(body), cardinality, request, reply)
+
+    async def acquire_call(self, stream: ServerStream) -> None:
+        """A caller that goes away before it has read the reply takes no VM with it."""
+        call = guarded(stream)
+        arguments = acquire_arguments(_required(await receive(stream)))
+        lease = await self.coordinator.acquire(
+            profile=arguments.profile,
+            owner=_owner(),
+            key=arguments.key,
+            on_empty=arguments.on_empty,
+            deadline=self._acquire_deadline(call.arrived_at, call.deadline),
+        )
+        try:
+            await deliver(stream, acquire_reply(lease, total_s=trio.current_time() - call.arrived_at))
+        except BaseException:
+            self.coordinator.give_back(lease)
+            raise
+
+    def _acquire_deadline(self, arrived_at: float, deadline: float) -> float:
+        if deadline == math.inf:
+            return arrived_at + self.acquire_timeout_s
+        return deadline - min(MAX_DEADLINE_MARGIN_S, (deadline - arrived_at) / 10)
+
+    async def release_call(self, stream: ServerStream) -> None:
+        lease_id = lease_id_of(_required(await receive(stream)))
+        await self.coordinator.release(lease_id, owner=_owner())
+        await send(stream, wire.ReleaseReply())
+
+    async def exec_call(self, stream: ServerStream) -> None:
+        await ExecCall(stream=stream, coordinator=self.coordinator, owner=_owner()).run()
+
+    async def status_call(self, stream: ServerStream) -> None:
+        _required(await receive(stream))
+        owner = _owner()
+        now = trio.current_time()
+        producers = self.coordinator.producers
+        reply = status_reply(
+            version=self.info.version,
+            uptime_s=now - self.info.started_at,
+            draining=self.calls.stopping or self.coordinator.draining,
+            profiles=(
+                profile_status(
+                    view,
+                    shape=self.info.shapes[view.name],
+                    producer=producers[view.name].statistics(),
+                    with_evidence=owner.uid in (0, self.info.service_uid),
+                )
+                for view in self.coordinator.views()
+            ),
+            leases=(
+                lease_status(lease, now=now) for lease in self.coordinator.leases() if owner.may_touch(lease.owner)
+            ),
+        )
+        await send(stream, reply)
+
+
+def _owner() -> Owner:
+    return Owner(uid=current_caller.get().uid)
+
+
+def _required(request: Any | None) -> Any:
+    if request is None:
+        raise InvalidRequestError(field="request", reason="is missing; send one message")
+    return request

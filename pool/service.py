@@ -1,0 +1,153 @@
+"""The service: all layers put together, from the lock to the last VM.
+
+Lifetimes nest: the endpoint holds the socket, in it live the coordinator with its VMs and the producers, and in those
+the RPC server, which stops first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from actors.backoff import Backoff
+from actors.direct import DirectBootProducer
+from actors.producer import Launch, Producer
+from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
+from pool.config import Settings
+from pool.coordinator import Coordinator
+from pool.endpoint import MAX_SOCKET_PATH_BYTES, Endpoint, EndpointError, open_endpoint
+from pool.machines import MachineResolver
+from pool.notify import notify
+from pool.paths import cache_directory, default_image_directory
+from pool.rpc.convert import ProfileShape
+from pool.rpc.server import RpcServer, serve
+from pool.rpc.service import ServiceInfo
+from vmm.qemu.launch import launch as launch_qemu
+
+_log = structlog.get_logger("vmpool")
+
+_RPC_RESTARTS: Final = RestartPolicy(max_restarts=3, window_s=30.0, backoff=Backoff(initial_s=0.1, maximum_s=2.0))
+"""An RPC server that dies four times in half a minute will not get better; the service ends and says so."""
+
+
+async def run_service(
+    settings: Settings,
+    *,
+    socket_path: Path,
+    stop: trio.Event,
+    launch: Launch = launch_qemu,
+    task_status: trio.TaskStatus[Coordinator] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until `stop` is set, then ends in good order: no process, socket or directory of its own is left.
+
+    Raises EndpointError, MissingFileError, ImageError or SpecError before anything is started. Cancelled, it ends every
+    VM too, but without statuses for those who wait.
+    """
+    resolvers = _resolvers(settings, runtime=settings.service.runtime_directory or socket_path.parent)
+    specs = {name: resolver.check() for name, resolver in resolvers.items()}
+    with open_endpoint(socket_path) as endpoint:
+        runtime = settings.service.runtime_directory or endpoint.path.parent
+        with _vms_directory(runtime) as vms:
+            producers: dict[str, Producer] = {
+                name: DirectBootProducer(
+                    resolve=resolver.resolve,
+                    launch=launch,
+                    vms_directory=vms,
+                    boot_timeout_s=settings.profiles[name].boot_timeout_s,
+                )
+                for name, resolver in resolvers.items()
+            }
+            coordinator = Coordinator(
+                policies={name: profile.policy() for name, profile in settings.profiles.items()}, producers=producers
+            )
+            info = ServiceInfo(
+                version=version("vmpool"),
+                shapes={
+                    name: ProfileShape(vcpus=spec.vcpus, memory_mib=spec.memory_mib) for name, spec in specs.items()
+                },
+                service_uid=os.geteuid(),
+            )
+            layers = _Layers(coordinator=coordinator, producers=producers, endpoint=endpoint, info=info)
+            await layers.run(stop, task_status=task_status)
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Layers:
+    coordinator: Coordinator
+    producers: Mapping[str, Producer]
+    endpoint: Endpoint
+    info: ServiceInfo
+    _server: RpcServer | None = None
+
+    async def run(self, stop: trio.Event, *, task_status: trio.TaskStatus[Coordinator]) -> None:
+        async with trio.open_nursery() as outer:
+            await outer.start(self.coordinator.run)
+            for name, producer in self.producers.items():
+                supervised = Supervised(name=f"producer of {name}", main=producer.run, policy=NEVER_GIVE_UP)
+                outer.start_soon(supervised.run)
+            async with trio.open_nursery() as inner:
+                await inner.start(Supervised(name="rpc", main=self._run_rpc, policy=_RPC_RESTARTS).run)
+                _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
+                notify("READY=1")
+                task_status.started(self.coordinator)
+                await stop.wait()
+                _log.info("stopping")
+                notify("STOPPING=1")
+                if self._server is not None:
+                    self._server.stop()
+            await self.coordinator.drain()
+            _log.info("stopped")
+            outer.cancel_scope.cancel(reason="the service has ended")
+
+    async def _run_rpc(self, *, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            # The server closes its socket; the endpoint's must outlive it for a restart.
+            self._server = await nursery.start(
+                partial(serve, coordinator=self.coordinator, sock=self.endpoint.listener.dup(), info=self.info)
+            )
+            task_status.started()
+
+
+def _resolvers(settings: Settings, *, runtime: Path) -> dict[str, MachineResolver]:
+    return {
+        name: MachineResolver(
+            profile=profile,
+            image_directory=settings.service.image_directory or default_image_directory(),
+            trial_directory=runtime,
+            cache_directory=cache_directory(),
+        )
+        for name, profile in settings.profiles.items()
+    }
+
+
+@contextlib.contextmanager
+def _vms_directory(runtime: Path) -> Iterator[Path]:
+    """Where each VM has its directory. Removed at the end, when it is empty."""
+    directory = runtime / "vms"
+    longest = directory / "vm-00000000" / "agent.sock"
+    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
+        raise EndpointError(
+            f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
+            "choose a shorter one with --socket or service.runtime_directory"
+        )
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EndpointError(
+            f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
+            "service.runtime_directory"
+        ) from error
+    try:
+        yield directory
+    finally:
+        with contextlib.suppress(OSError):  # another run's VMs are in it
+            directory.rmdir()

@@ -1,0 +1,64 @@
+"""What the tests of the agent share: the agent's process, and how to see a command to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import trio
+
+from vmm.contract import Command, CommandExit, Output, OutputStream
+
+
+@attrs.frozen(kw_only=True)
+class LocalAgent:
+    """The agent's process and the host's end of its channel."""
+
+    process: trio.Process
+    stream: trio.SocketStream
+
+    def resident_kib(self, which: str = "VmHWM") -> int:
+        return resident_kib(self.process.pid, which)
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What a command did, all of it."""
+
+    stdout: bytes
+    stderr: bytes
+    exit: CommandExit
+
+
+def resident_kib(pid: int | str, which: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{which}:"))
+
+
+async def collect(command: Command) -> Outcome:
+    """Receives everything to the end, and closes the command."""
+    output = {stream: bytearray() for stream in OutputStream}
+    end: CommandExit | None = None
+    try:
+        async for event in command.events():
+            assert end is None, "the exit is the last event"
+            if isinstance(event, Output):
+                output[event.stream] += event.data
+            else:
+                end = event
+    finally:
+        await command.aclose()
+    assert end is not None
+    return Outcome(stdout=bytes(output[OutputStream.STDOUT]), stderr=bytes(output[OutputStream.STDERR]), exit=end)
+
+
+async def until(command: Command, wanted: Callable[[bytes], bool]) -> bytes:
+    """Receives stdout until it is as wanted."""
+    seen = b""
+    async for event in command.events():
+        assert isinstance(event, Output), f"the command ended with {event} before it said more than {seen!r}"
+        seen += event.data
+        if wanted(seen):
+            return seen
+    raise AssertionError("the command was closed")

@@ -1,0 +1,54 @@
+"""The subjects of the contract, and the leak check for every test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.contract.subjects import BOOT_LIMIT_S, QemuSubject, SimulatedSubject, Subject, qemu_spec
+from vmm.contract import Vm
+from vmm.guest.image import GuestImage
+from vmm.spec import Accelerator, MachineSpec
+
+
+@pytest.fixture(scope="session")
+def qemu_subject(guest_image: GuestImage) -> Iterator[QemuSubject]:
+    subject = QemuSubject(qemu_spec(guest_image.kernel, guest_image.initrd))
+    yield subject
+    subject.close()
+
+
+@pytest.fixture(scope="session", params=["simulated", pytest.param("qemu", marks=pytest.mark.qemu)])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    if request.param == "simulated":
+        nowhere = Path("/nowhere")
+        return SimulatedSubject(MachineSpec(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG))
+    qemu: QemuSubject = request.getfixturevalue("qemu_subject")
+    return qemu
+
+
+@pytest.fixture(autouse=True)
+def _checked_for_leaks(subject: Subject, leak_check: None) -> None:
+    pass
+
+
+@pytest.fixture
+async def vm(subject: Subject, nursery: trio.Nursery) -> AsyncIterator[Vm]:
+    """A running VM that the test leaves as it was."""
+    with trio.fail_after(BOOT_LIMIT_S):
+        vm = await subject.borrow(nursery)
+    yield vm
+    await subject.give_back(vm)
+
+
+@pytest.fixture
+async def fresh_vm(subject: Subject, nursery: trio.Nursery) -> AsyncIterator[Vm]:
+    """A VM that the test may do anything to."""
+    with trio.fail_after(BOOT_LIMIT_S):
+        vm = await subject.launch("fresh", nursery)
+    yield vm
+    await vm.stop()
+    assert not subject.exists("fresh")

@@ -1,0 +1,114 @@
+"""The implementations of the VM contract, and how tests look at them from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+import trio
+
+from vmm.contract import ExitReport, Vm
+from vmm.qemu.launch import attach, launch
+from vmm.qemu.process import ProcessIdentity
+from vmm.qemu.vm import QemuVm
+from vmm.simulated import SimulatedHost, SimulatedVm
+from vmm.spec import Accelerator, MachineSpec
+
+BOOT_LIMIT_S = 120.0
+"""Far more than a boot under emulation takes on a busy machine; a test that reaches it has failed."""
+
+
+class Subject(Protocol):
+    async def launch(self, vm_id: str, nursery: trio.Nursery) -> Vm:
+        """A new VM, which the caller stops."""
+
+    async def borrow(self, nursery: trio.Nursery) -> Vm:
+        """A VM for a test that leaves it as it was."""
+
+    async def give_back(self, vm: Vm) -> None:
+        """The end of a loan."""
+
+    def exists(self, vm_id: str) -> bool:
+        """Whether there is anything of this VM: a process, a directory."""
+
+    def kill(self, vm: Vm) -> None:
+        """The process dies of SIGKILL, of which the service knows nothing."""
+
+
+class SimulatedSubject:
+    def __init__(self, spec: MachineSpec) -> None:
+        self._spec = spec
+        self._host = SimulatedHost(boot_s=0.05)
+
+    async def launch(self, vm_id: str, nursery: trio.Nursery) -> SimulatedVm:
+        return await self._host.launch(self._spec, vm_id=vm_id, directory=Path("/nowhere"), nursery=nursery)
+
+    async def borrow(self, nursery: trio.Nursery) -> SimulatedVm:
+        return await self.launch("borrowed", nursery)
+
+    async def give_back(self, vm: Vm) -> None:
+        await vm.stop()
+
+    def exists(self, vm_id: str) -> bool:
+        return vm_id in self._host.alive
+
+    def kill(self, vm: Vm) -> None:
+        assert isinstance(vm, SimulatedVm)
+        vm.crash(ExitReport(signal=signal.SIGKILL))
+
+
+class QemuSubject:
+    """Boots one VM for all tests that leave it as it was; each attaches to it as a restarted service would."""
+
+    def __init__(self, spec: MachineSpec) -> None:
+        self._spec = spec
+        self._home = Path(tempfile.mkdtemp(prefix="vmpool-"))
+        self._shared: ProcessIdentity = trio.run(self._boot_shared)
+
+    async def launch(self, vm_id: str, nursery: trio.Nursery) -> QemuVm:
+        return await launch(self._spec, vm_id=vm_id, directory=self._home / vm_id, nursery=nursery)
+
+    async def borrow(self, nursery: trio.Nursery) -> QemuVm:
+        return await attach(self._shared, vm_id="shared", directory=self._home / "shared", nursery=nursery)
+
+    async def give_back(self, vm: Vm) -> None:
+        assert isinstance(vm, QemuVm)
+        with trio.CancelScope(shield=True):
+            await vm.detach()
+
+    def exists(self, vm_id: str) -> bool:
+        commands = (process.cmdline() for process in psutil.Process().children())
+        named = any(argument.startswith(f"guest={vm_id},") for command in commands for argument in command)
+        return named or (self._home / vm_id).exists()
+
+    def kill(self, vm: Vm) -> None:
+        os.kill(vm.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        trio.run(self._stop_shared)
+        shutil.rmtree(self._home)
+
+    async def _boot_shared(self) -> ProcessIdentity:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(BOOT_LIMIT_S):
+                vm = await self.launch("shared", nursery)
+            await vm.detach()
+        return vm.identity
+
+    async def _stop_shared(self) -> None:
+        async with trio.open_nursery() as nursery:
+            await (await self.borrow(nursery)).stop()
+
+
+def qemu_spec(kernel: Path, initrd: Path) -> MachineSpec:
+    """A small machine under emulation, with room to grow."""
+    qemu = shutil.which("qemu-system-x86_64")
+    assert qemu is not None, "install QEMU: apt-get install qemu-system-x86"
+    return MachineSpec(
+        qemu=Path(qemu), kernel=kernel, initrd=initrd, accelerator=Accelerator.TCG, max_vcpus=2, max_memory_mib=512
+    )

@@ -1,0 +1,169 @@
+"""Launches that succeed, and the ways in which they do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import attrs
+import psutil
+import pytest
+import trio
+import trio.testing
+
+from vmm.contract import BootStage
+from vmm.errors import BootError, MissingFileError, SpecError, VmExitedError
+from vmm.qemu import instance as instance_module
+from vmm.qemu.command_line import FileMemory, Start
+from vmm.qemu.instance import Instance
+from vmm.qemu.launch import attach, launch
+from vmm.qemu.process import ProcessIdentity
+from vmm.spec import MachineSpec
+
+BOOT_LIMIT_S = 120.0
+
+
+@pytest.mark.parametrize("field", ["qemu", "kernel", "initrd"])
+async def test_a_missing_file_is_named_before_anything_is_started(
+    spec: MachineSpec, vm_home: Path, nursery: trio.Nursery, field: str
+) -> None:
+    absent = attrs.evolve(spec, **{field: Path("/no/such/file")})
+    with pytest.raises(MissingFileError, match=f"{field}: /no/such/file") as caught:
+        await launch(absent, vm_id="x", directory=vm_home / "x", nursery=nursery)
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+async def test_a_directory_too_long_for_sockets(spec: MachineSpec, vm_home: Path, nursery: trio.Nursery) -> None:
+    directory = vm_home / ("d" * 100)
+    with pytest.raises(SpecError, match="107 bytes; choose a shorter directory"):
+        await launch(spec, vm_id="x", directory=directory, nursery=nursery)
+
+
+async def test_a_directory_in_use_is_left_alone(spec: MachineSpec, tmp_path: Path, nursery: trio.Nursery) -> None:
+    (tmp_path / "kept").write_text("precious")
+    with pytest.raises(SpecError, match="exists already"):
+        await launch(spec, vm_id="x", directory=tmp_path, nursery=nursery)
+    assert (tmp_path / "kept").exists()
+
+
+async def test_a_directory_without_parent(spec: MachineSpec, vm_home: Path, nursery: trio.Nursery) -> None:
+    with pytest.raises(MissingFileError, match="create it"):
+        await launch(spec, vm_id="x", directory=vm_home / "absent" / "x", nursery=nursery)
+
+
+async def test_a_program_that_is_no_program(
+    spec: MachineSpec, vm_home: Path, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    broken = tmp_path / "qemu"
+    broken.write_bytes(b"\x7fELF not really")
+    broken.chmod(0o755)
+    with pytest.raises(BootError, match="cannot be started") as caught:
+        await launch(attrs.evolve(spec, qemu=broken), vm_id="x", directory=vm_home / "x", nursery=nursery)
+    assert caught.value.stage is BootStage.SPAWN
+
+
+async def test_a_qemu_that_refuses_its_options_is_reported_at_once(
+    spec: MachineSpec, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    with pytest.raises(BootError, match="unsupported machine type") as caught:
+        await launch(attrs.evolve(spec, machine_type="nonsense"), vm_id="x", directory=vm_home / "x", nursery=nursery)
+    assert caught.value.stage is BootStage.QMP
+    assert caught.value.exit_report is not None
+    assert caught.value.exit_report.status == 1
+    notes = "\n".join(caught.value.__notes__)
+    assert "-machine type=nonsense" in notes
+
+
+async def test_a_guest_that_panics_takes_qemu_with_it_and_its_last_words_are_kept(
+    spec: MachineSpec, vm_home: Path, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    garbage = tmp_path / "initrd"
+    garbage.write_bytes(b"no initramfs")
+    with trio.fail_after(BOOT_LIMIT_S), pytest.raises(BootError) as caught:
+        await launch(attrs.evolve(spec, initrd=garbage), vm_id="x", directory=vm_home / "x", nursery=nursery)
+    assert caught.value.stage is BootStage.GUEST
+    assert caught.value.exit_report is not None
+    assert "Kernel panic" in "\n".join(caught.value.__notes__)
+
+
+async def test_a_qemu_that_is_killed_while_its_guest_boots(
+    spec: MachineSpec, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    async def kill_it() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        [qemu] = psutil.Process().children()
+        qemu.kill()
+
+    nursery.start_soon(kill_it)
+    with pytest.raises(BootError, match="killed by signal 9"):
+        await launch(spec, vm_id="x", directory=vm_home / "x", nursery=nursery)
+
+
+async def test_what_others_may_see_of_a_vm(instance: Instance) -> None:
+    root = instance.directory.root
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (root, *root.iterdir())}
+    assert modes.pop(root.name) == "0o700"
+    assert modes.keys() == {"qmp.sock", "agent.sock", "console.log", "qemu.log"}
+    assert {modes["qmp.sock"], modes["agent.sock"], modes["qemu.log"]} == {"0o600"}
+    assert instance.directory.qemu_log.read_text() == ""
+
+
+async def test_a_qemu_that_does_not_react_is_killed(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance_module, "QUIT_LIMIT_S", 0.1)
+    instance.process.send_signal(signal.SIGSTOP)
+    assert (await instance.stop()).signal == signal.SIGKILL
+    assert not instance.directory.root.exists()
+
+
+async def test_a_vm_is_let_go_and_taken_over(spec: MachineSpec, vm_home: Path) -> None:
+    where = {"vm_id": "x", "directory": vm_home / "x"}
+    with trio.fail_after(BOOT_LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            vm = await launch(spec, **where, nursery=nursery)  # type: ignore[arg-type]
+            assert vm.timings.total_s > 0
+            identity = vm.identity
+            await vm.pause()
+            await vm.detach()
+        async with trio.open_nursery() as nursery:
+            again = Instance.adopt(**where, identity=identity)  # type: ignore[arg-type]
+            await again.connect_qmp(nursery=nursery)
+            await again.execute("cont")
+            await again.detach()
+            vm = await attach(identity, **where, nursery=nursery)  # type: ignore[arg-type]
+            assert await vm.agent.ping()
+            await vm.stop()
+            with pytest.raises(VmExitedError, match="not running any more"):
+                await attach(identity, **where, nursery=nursery)  # type: ignore[arg-type]
+
+
+async def test_another_process_with_the_pid_of_a_vm_is_not_touched(vm_home: Path, nursery: trio.Nursery) -> None:
+    identity = ProcessIdentity(pid=os.getpid(), start_time=1)
+    with pytest.raises(VmExitedError, match="another, younger"):
+        await attach(identity, vm_id="x", directory=vm_home / "x", nursery=nursery)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_memory_in_a_file_with_a_comma_in_its_name(
+    spec: MachineSpec, vm_home: Path, tmp_path: Path, shared: bool
+) -> None:
+    memory = tmp_path / "memory,with=comma"
+    memory.write_bytes(b"")
+    os.truncate(memory, spec.memory_mib * 1024 * 1024)
+    instance = Instance.start(
+        spec,
+        vm_id="template",
+        directory=vm_home / "with,comma",
+        memory=FileMemory(path=memory, shared=shared),
+        start=Start.INCOMING,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            await instance.connect_qmp(nursery=nursery)
+            assert (await instance.execute("query-status"))["status"] == "inmigrate"
+            [device] = await instance.execute("query-memdev")
+            assert device["share"] is shared
+            assert (await instance.stop()).status == 0
+    finally:
+        await instance.kill()

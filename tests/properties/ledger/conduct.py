@@ -1,0 +1,201 @@
+"""What a ledger may order and answer, given what it was told: one named check for each rule, on every effect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+
+import attrs
+
+from pool.ledger import Ledger
+from pool.ledger.effects import ConfirmRelease, Effect, Grant, HandOutVm, Refusal, RefusalCode, Refuse, StartVm, StopVm
+from pool.ledger.records import Lease, Owner
+from tests.properties.ledger.invariants import ViolationError
+
+
+@attrs.define(kw_only=True)
+class SeenVm:
+    """A VM as the ledger can know it: what it ordered, and what it was told."""
+
+    profile: str
+    hand_out_ordered: bool = False
+    stop_ordered: bool = False
+    told_ready: bool = False
+    told_handed_out: bool = False
+    told_lost: bool = False
+
+
+@attrs.define(kw_only=True)
+class SeenRequest:
+    """A request as the ledger can know it."""
+
+    request_id: int
+    profile: str
+    owner: Owner
+    key: str = ""
+    deadline: float = math.inf
+    releases: str | None = None
+    """The lease that it releases; None for an acquisition."""
+    told: bool = False
+    """The ledger has read it."""
+    told_abandoned: bool = False
+    answer: Lease | Refusal | None = None
+    answers: int = 0
+
+
+@attrs.define(kw_only=True)
+class Record:
+    """All that went in and out of a ledger so far."""
+
+    profiles: Collection[str]
+    now: float = 0.0
+    draining: bool = False
+    vms: dict[str, SeenVm] = attrs.field(factory=dict)
+    requests: dict[int, SeenRequest] = attrs.field(factory=dict)
+
+
+def check_effect(effect: Effect, record: Record, *, only: Collection[str] | None = None) -> None:
+    """Judges an effect by what happened before it. Raises ViolationError."""
+    for check in CONDUCT_CHECKS:
+        if only is None or check.__name__ in only:
+            try:
+                check(effect, record)
+            except AssertionError as error:
+                raise ViolationError(check=check.__name__, detail=f"{effect}: {error}") from error
+
+
+def check_step(effects: Sequence[Effect], ledger: Ledger, *, now: float, only: Collection[str] | None = None) -> None:
+    """Judges all effects of an event by what the ledger is after it. Raises ViolationError."""
+    for check in STEP_CHECKS:
+        if only is None or check.__name__ in only:
+            try:
+                check(effects, ledger, now)
+            except AssertionError as error:
+                raise ViolationError(check=check.__name__, detail=f"{effects}: {error}") from error
+
+
+def first_come_first_served(effects: Sequence[Effect], ledger: Ledger, _now: float) -> None:
+    """Whoever got a VM came before all who still wait. Claim ids ascend with arrival."""
+    vms = {vm.vm_id: vm for vm in ledger.vms()}
+    for effect in effects:
+        if isinstance(effect, HandOutVm):
+            vm = vms[effect.vm_id]
+            waiting = ledger._moves.fleet.pages[vm.profile].waiting
+            assert vm.claim_id is not None
+            assert all(vm.claim_id < other for other in waiting), f"{vm.claim_id} before {list(waiting)}"
+
+
+def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledger, now: float) -> None:
+    """Not while it backs off, not more than its limit at a time, and one at a time after a failure."""
+    for effect in effects:
+        if isinstance(effect, StartVm):
+            page = ledger._moves.fleet.pages[effect.profile]
+            if effect.vm_id in page.producing_for_pool:
+                limit = 1 if page.failures_in_a_row else page.policy.production_limit
+                assert len(page.producing_for_pool) <= limit
+                assert now >= page.retry_at
+
+
+def starts_are_new_vms_of_known_profiles(effect: Effect, record: Record) -> None:
+    if isinstance(effect, StartVm):
+        assert effect.vm_id not in record.vms, "a second time"
+        assert effect.profile in record.profiles
+        assert not record.draining, "while draining"
+
+
+def hand_outs_are_of_ready_vms(effect: Effect, record: Record) -> None:
+    """Once in a VM's life: it is dirty from then on."""
+    if isinstance(effect, HandOutVm):
+        vm = record.vms[effect.vm_id]
+        assert vm.told_ready, "not ready"
+        assert not vm.hand_out_ordered, "a second time"
+        assert not (vm.stop_ordered or vm.told_lost), "it is ending"
+
+
+def stops_are_ordered_once(effect: Effect, record: Record) -> None:
+    """And never for a VM that ended by itself."""
+    if isinstance(effect, StopVm):
+        vm = record.vms.get(effect.vm_id)
+        assert vm is not None, "not there"
+        assert not vm.stop_ordered, "a second time"
+        assert not vm.told_lost, "it ended by itself"
+
+
+def requests_are_answered_once(effect: Effect, record: Record) -> None:
+    if isinstance(effect, Grant | Refuse | ConfirmRelease):
+        assert record.requests[effect.request_id].answers == 0, "a second time"
+
+
+def requests_are_not_answered_after_they_were_abandoned(effect: Effect, record: Record) -> None:
+    """The crossing: an answer that was on its way before the ledger was told goes to nobody, and comes back."""
+    if isinstance(effect, Grant | Refuse):
+        assert not record.requests[effect.request_id].told_abandoned
+
+
+def answers_fit_their_requests(effect: Effect, record: Record) -> None:
+    if isinstance(effect, Grant):
+        request = record.requests[effect.request_id]
+        assert request.releases is None
+        assert effect.lease.profile == request.profile
+        assert effect.lease.owner == request.owner
+        assert effect.lease.key == request.key
+    elif isinstance(effect, ConfirmRelease):
+        assert record.requests[effect.request_id].releases is not None
+
+
+def grants_are_not_late(effect: Effect, record: Record) -> None:
+    if isinstance(effect, Grant):
+        assert record.now < record.requests[effect.request_id].deadline
+
+
+def deadline_refusals_are_not_early(effect: Effect, record: Record) -> None:
+    if isinstance(effect, Refuse) and effect.refusal.code is RefusalCode.DEADLINE:
+        assert record.now >= record.requests[effect.request_id].deadline
+
+
+def grants_are_of_handed_out_vms(effect: Effect, record: Record) -> None:
+    if isinstance(effect, Grant):
+        vm = record.vms[effect.lease.vm_id]
+        assert vm.hand_out_ordered
+        assert vm.told_handed_out
+        assert not (vm.stop_ordered or vm.told_lost)
+
+
+def no_vm_is_leased_twice(effect: Effect, record: Record) -> None:
+    """Two requests have one VM only with the same lease, which is for the same owner and idempotency key."""
+    if isinstance(effect, Grant):
+        for other in record.requests.values():
+            if isinstance(other.answer, Lease) and other.answer.vm_id == effect.lease.vm_id:
+                request = record.requests[effect.request_id]
+                assert other.answer.lease_id == effect.lease.lease_id
+                assert request.key
+                assert (other.owner, other.key) == (request.owner, request.key)
+
+
+def releases_are_by_owners_or_root(effect: Effect, record: Record) -> None:
+    if isinstance(effect, ConfirmRelease):
+        release = record.requests[effect.request_id]
+        granted = [r.answer for r in record.requests.values() if isinstance(r.answer, Lease)]
+        owners = {lease.owner.uid for lease in granted if lease.lease_id == release.releases}
+        assert owners <= {release.owner.uid} or release.owner.uid == 0
+        assert owners, "a lease that nobody was told of"
+
+
+CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
+    starts_are_new_vms_of_known_profiles,
+    hand_outs_are_of_ready_vms,
+    stops_are_ordered_once,
+    requests_are_answered_once,
+    requests_are_not_answered_after_they_were_abandoned,
+    answers_fit_their_requests,
+    grants_are_not_late,
+    deadline_refusals_are_not_early,
+    grants_are_of_handed_out_vms,
+    no_vm_is_leased_twice,
+    releases_are_by_owners_or_root,
+)
+
+STEP_CHECKS: tuple[Callable[[Sequence[Effect], Ledger, float], None], ...] = (
+    first_come_first_served,
+    the_pool_produces_within_its_limits,
+)

@@ -1,0 +1,153 @@
+"""What is true of a ledger after every event: one named check for each invariant, on its state alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+
+from actors.life import VmState
+from pool.ledger import Ledger
+from pool.ledger.profile import ProfilePage
+from pool.ledger.records import OnEmpty, VmEntry
+
+
+class ViolationError(AssertionError):
+    """An invariant does not hold; `check` names it."""
+
+    def __init__(self, *, check: str, detail: object) -> None:
+        super().__init__(f"{check}: {detail}")
+        self.check = check
+
+
+def check_state(ledger: Ledger, *, now: float, only: Collection[str] | None = None) -> None:
+    """Runs every check, or those named in `only`. Raises ViolationError."""
+    for check in STATE_CHECKS:
+        if only is None or check.__name__ in only:
+            try:
+                check(ledger, now)
+            except AssertionError as error:
+                raise ViolationError(check=check.__name__, detail=error) from error
+
+
+def each_vm_is_in_exactly_one_place(ledger: Ledger, _now: float) -> None:
+    """Ready and producing VMs stand in one of their profile's queues, once; all others in none."""
+    for page, entries in _pages(ledger):
+        queued = Counter((*page.ready, *page.producing_for_pool, *page.producing_for_claim))
+        expected = Counter(e.vm_id for e in entries if e.state in (VmState.READY, VmState.PRODUCING))
+        assert queued == expected, f"queued {queued}, expected {expected}"
+        assert set(page.ready) == {e.vm_id for e in entries if e.state is VmState.READY}
+
+
+def counts_match_the_vms(ledger: Ledger, now: float) -> None:
+    """What `status` shows of a profile is what its VMs are."""
+    views = {view.name: view for view in ledger.views(now=now)}
+    for page, entries in _pages(ledger):
+        view, states = views[page.name], Counter(entry.state for entry in entries)
+        shown = {
+            VmState.PRODUCING: view.producing,
+            VmState.READY: view.ready,
+            VmState.HANDING_OUT: view.handing_out,
+            VmState.LEASED: view.leased,
+            VmState.STOPPING: view.stopping,
+        }
+        assert shown == {state: states[state] for state in shown}, f"{shown} shown of {states}"
+
+
+def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
+    """Ready and producing VMs are at most the pool's size and one for each waiting BOOT claim."""
+    for page, entries in _pages(ledger):
+        present = sum(entry.state in (VmState.READY, VmState.PRODUCING) for entry in entries)
+        boot_claims = sum(claim.on_empty is OnEmpty.BOOT for claim in page.waiting.values())
+        assert present <= page.policy.size + boot_claims, f"{present} for {page.policy.size} and {boot_claims} claims"
+
+
+def no_vm_idles_while_a_claim_waits(ledger: Ledger, _now: float) -> None:
+    for page, _ in _pages(ledger):
+        assert not (page.ready and page.waiting)
+
+
+def each_waiting_boot_claim_has_a_production(ledger: Ledger, _now: float) -> None:
+    """Its own: when it fails, the claim is told."""
+    for page, _ in _pages(ledger):
+        boot_claims = sorted(c.claim_id for c in page.waiting.values() if c.on_empty is OnEmpty.BOOT)
+        assert sorted(page.producing_for_claim.values()) == boot_claims
+        assert page.boot_claims == len(boot_claims)
+
+
+def claims_are_queued_or_on_a_vm(ledger: Ledger, _now: float) -> None:
+    """A claim waits in its profile's queue, in order of arrival, or exactly one VM is being handed out to it."""
+    claims = ledger._moves.claims.all()
+    for page, _ in _pages(ledger):
+        waiting = [c.claim_id for c in claims if c.profile == page.name and c.vm_id is None]
+        assert list(page.waiting) == sorted(waiting)
+    on_their_way = {c.claim_id: c.vm_id for c in claims if c.vm_id is not None}
+    vms = [vm for vm in ledger.vms() if vm.state is VmState.HANDING_OUT]
+    assert sorted((vm.claim_id, vm.vm_id) for vm in vms) == sorted(on_their_way.items())
+
+
+def each_claim_has_someone_who_waits(ledger: Ledger, _now: float) -> None:
+    """Requests and idempotency keys lead to their claim, and to no claim that is gone."""
+    register = ledger._moves.claims
+    claims = register.all()
+    assert all(claim.requests for claim in claims)
+    assert register._of_request == {r: c.claim_id for c in claims for r in c.requests}
+    assert register._of_key == {(c.owner.uid, c.key): c.claim_id for c in claims if c.key}
+
+
+def leases_and_leased_vms_pair_up(ledger: Ledger, _now: float) -> None:
+    """No lease without a VM, no VM with two leases, no leased VM without a lease."""
+    leases = sorted((lease.vm_id, lease.lease_id) for lease in ledger.leases())
+    leased = sorted((vm.vm_id, vm.lease_id) for vm in ledger.vms() if vm.state is VmState.LEASED)
+    assert leases == leased
+
+
+def each_lease_has_a_holder(ledger: Ledger, _now: float) -> None:
+    register = ledger._moves.leases
+    assert set(register._holders) == {lease.lease_id for lease in ledger.leases()}
+    assert all(holders > 0 for holders in register._holders.values()), register._holders
+    assert register._of_key == {(one.owner.uid, one.key): one.lease_id for one in ledger.leases() if one.key}
+
+
+def a_key_leads_to_one_thing(ledger: Ledger, _now: float) -> None:
+    """An idempotency key is that of a claim or of a lease, or one caller would get two VMs for it."""
+    assert not set(ledger._moves.claims._of_key) & set(ledger._moves.leases._of_key)
+
+
+def wakeup_lies_ahead(ledger: Ledger, now: float) -> None:
+    """Or the coordinator would tick without end."""
+    assert ledger.next_wakeup(now=now) > now
+
+
+def nobody_waits_past_the_deadline(ledger: Ledger, now: float) -> None:
+    for claim in ledger._moves.claims.all():
+        assert all(deadline > now for deadline in claim.requests.values()), claim
+
+
+def a_draining_ledger_only_stops(ledger: Ledger, _now: float) -> None:
+    if ledger.draining:
+        assert not ledger._moves.claims.all()
+        assert not ledger.leases()
+        assert all(vm.state is VmState.STOPPING for vm in ledger.vms())
+
+
+def _pages(ledger: Ledger) -> Iterable[tuple[ProfilePage, list[VmEntry]]]:
+    entries = ledger.vms()
+    for name, page in ledger._moves.fleet.pages.items():
+        yield page, [entry for entry in entries if entry.profile == name]
+
+
+STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
+    each_vm_is_in_exactly_one_place,
+    counts_match_the_vms,
+    never_more_than_wanted,
+    no_vm_idles_while_a_claim_waits,
+    each_waiting_boot_claim_has_a_production,
+    claims_are_queued_or_on_a_vm,
+    each_claim_has_someone_who_waits,
+    leases_and_leased_vms_pair_up,
+    each_lease_has_a_holder,
+    a_key_leads_to_one_thing,
+    wakeup_lies_ahead,
+    nobody_waits_past_the_deadline,
+    a_draining_ledger_only_stops,
+)

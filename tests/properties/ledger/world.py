@@ -1,0 +1,263 @@
+"""The world around a ledger: an inbox, VMs that live as their actors would, and callers, all without trio.
+
+What is said to the ledger waits in the inbox, so that orders and facts cross as they do in the service: an actor
+reports a death while the order to hand out is on its way, a caller leaves while the grant is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+
+import attrs
+
+from actors.life import VmState
+from actors.messages import HandOutTimings, VmGone, VmHandedOut, VmLost, VmReady
+from pool.ledger import Effect, Event, Ledger
+from pool.ledger.effects import ConfirmRelease, Grant, HandOutVm, Refuse, StartVm, StopVm
+from pool.ledger.events import (
+    AcquireRequested,
+    DrainRequested,
+    GrantUndelivered,
+    ReleaseRequested,
+    RequestAbandoned,
+    Tick,
+)
+from pool.ledger.records import Lease, OnEmpty, Owner, PoolPolicy
+from tests.properties.ledger.conduct import Record, SeenRequest, SeenVm, check_effect, check_step
+from tests.properties.ledger.invariants import ViolationError, check_state
+from vmm.contract import PreparationReport
+
+REPORT = PreparationReport(reseeded=True, wall_clock_ns=1, hostname="guest", cpus_online=1, memory_mib=256)
+TIMINGS = HandOutTimings(resume_s=0.001, prepare_s=0.002, total_s=0.003)
+
+MANY = 10_000
+"""More events than any world here produces by itself; who needs more is spinning."""
+
+
+@attrs.define(eq=False)
+class World:
+    """Runs one ledger and checks it after every event; `only` restricts the checks to those named."""
+
+    policies: Mapping[str, PoolPolicy]
+    make_ledger: Callable[..., Ledger] = Ledger
+    only: Collection[str] | None = None
+    now: float = 0.0
+    ledger: Ledger = attrs.field(init=False)
+    record: Record = attrs.field(init=False)
+    inbox: deque[Event] = attrs.field(factory=deque, init=False)
+    living: dict[str, VmState] = attrs.field(factory=dict, init=False)
+    """VM id to what its actor knows: STOPPING is one that died or was told to stop."""
+    walked_away: set[int] = attrs.field(factory=set, init=False)
+    undelivered: set[int] = attrs.field(factory=set, init=False)
+    """Granted requests whose grant came back."""
+
+    def __attrs_post_init__(self) -> None:
+        serial = itertools.count(1)
+        self.record = Record(profiles=frozenset(self.policies))
+        self.ledger = self.make_ledger(
+            policies=self.policies, new_id=lambda prefix: f"{prefix}-{next(serial)}", rng=random.Random(1)
+        )
+        self._apply(Tick())
+
+    # -- callers -------------------------------------------------------------------------------------------------
+
+    def acquire(
+        self,
+        profile: str,
+        *,
+        uid: int = 1000,
+        key: str = "",
+        on_empty: OnEmpty = OnEmpty.WAIT,
+        patience_s: float = math.inf,
+    ) -> int:
+        """Returns the request's id."""
+        request = SeenRequest(
+            request_id=len(self.record.requests) + 1,
+            profile=profile,
+            owner=Owner(uid=uid),
+            key=key,
+            deadline=self.now + patience_s,
+        )
+        self.record.requests[request.request_id] = request
+        self.inbox.append(
+            AcquireRequested(
+                request_id=request.request_id,
+                profile=profile,
+                owner=request.owner,
+                key=key,
+                on_empty=on_empty,
+                deadline=request.deadline,
+            )
+        )
+        return request.request_id
+
+    def release(self, lease_id: str, *, uid: int) -> int:
+        request = SeenRequest(
+            request_id=len(self.record.requests) + 1, profile="", owner=Owner(uid=uid), releases=lease_id
+        )
+        self.record.requests[request.request_id] = request
+        self.inbox.append(
+            ReleaseRequested(request_id=request.request_id, lease_id=lease_id, owner=request.owner)
+        )
+        return request.request_id
+
+    def open_requests(self) -> list[int]:
+        """Acquisitions whose caller still waits."""
+        return [
+            r.request_id
+            for r in self.record.requests.values()
+            if r.releases is None and not r.answers and r.request_id not in self.walked_away
+        ]
+
+    def walk_away(self, request_id: int) -> None:
+        """The caller stops waiting; the ledger will hear of it."""
+        self.walked_away.add(request_id)
+        self.inbox.append(RequestAbandoned(request_id=request_id))
+
+    def grants(self) -> dict[int, Lease]:
+        """Requests whose caller has a lease in hand, living or ended."""
+        return {
+            r.request_id: r.answer
+            for r in self.record.requests.values()
+            if isinstance(r.answer, Lease) and r.request_id not in self.undelivered
+        }
+
+    def return_undelivered(self, request_id: int) -> None:
+        """A grant could not be put into its caller's hand."""
+        lease = self.grants()[request_id]
+        self.undelivered.add(request_id)
+        self.inbox.append(GrantUndelivered(lease_id=lease.lease_id))
+
+    def drain(self) -> None:
+        self.inbox.append(DrainRequested())
+
+    # -- VMs -----------------------------------------------------------------------------------------------------
+
+    def in_state(self, *states: VmState) -> list[str]:
+        return [vm_id for vm_id, state in self.living.items() if state in states]
+
+    def progress(self, vm_id: str) -> None:
+        """The VM does what it was ordered to, and says so: becomes ready, is handed out, is gone."""
+        match self.living[vm_id]:
+            case VmState.PRODUCING:
+                self.living[vm_id] = VmState.READY
+                self.inbox.append(VmReady(vm_id=vm_id, pid=1, production_s=0.1))
+            case VmState.HANDING_OUT:
+                self.living[vm_id] = VmState.LEASED
+                self.inbox.append(VmHandedOut(vm_id=vm_id, report=REPORT, timings=TIMINGS))
+            case VmState.STOPPING:
+                del self.living[vm_id]
+                self.inbox.append(VmGone(vm_id=vm_id))
+            case _:
+                raise AssertionError(f"{vm_id} has nothing to do")
+
+    def die(self, vm_id: str) -> None:
+        """Production fails, the process dies or the hand-out fails; its files are still there."""
+        self.living[vm_id] = VmState.STOPPING
+        self.inbox.append(VmLost(vm_id=vm_id, reason="fault"))
+
+    def vanish(self, vm_id: str, *, error: str | None = None) -> None:
+        """The VM ends without having said why: nobody but a bug does that, and it must not cost the pool."""
+        del self.living[vm_id]
+        self.inbox.append(VmGone(vm_id=vm_id, error=error))
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def process(self, events: int = MANY) -> None:
+        """The coordinator reads up to so many events."""
+        for _ in range(min(events, len(self.inbox))):
+            self._apply(self.inbox.popleft())
+
+    def stall(self, seconds: float) -> None:
+        """Time passes and nobody reads the inbox."""
+        self.now += seconds
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, and the coordinator does what is due when it is due."""
+        end = self.now + seconds
+        for _ in range(MANY):
+            self.process()
+            due = self.ledger.next_wakeup(now=self.now)
+            if due > end:
+                self.now = end
+                return
+            self.now = max(self.now, due)
+            self._apply(Tick())
+        raise ViolationError(check="ticks_come_to_an_end", detail=f"{MANY} ticks up to {end}")
+
+    def run_undisturbed(self) -> None:
+        """Every VM does what it is ordered to and nobody asks for anything, until nothing is left to do."""
+        for _ in range(MANY):
+            self.process()
+            busy = self.in_state(VmState.PRODUCING, VmState.HANDING_OUT, VmState.STOPPING)
+            for vm_id in busy:
+                self.progress(vm_id)
+            if not busy and not self.inbox:
+                due = self.ledger.next_wakeup(now=self.now)
+                if due == math.inf:
+                    return
+                self.now = max(self.now, due)
+                self._apply(Tick())
+        raise ViolationError(check="the_world_comes_to_rest", detail=f"not after {MANY} rounds")
+
+    # -- the ledger ----------------------------------------------------------------------------------------------
+
+    def _apply(self, event: Event) -> None:
+        self._note(event)
+        effects = self.ledger.apply(event, now=self.now)
+        for effect in effects:
+            check_effect(effect, self.record, only=self.only)
+            self._perform(effect)
+        check_step(effects, self.ledger, now=self.now, only=self.only)
+        check_state(self.ledger, now=self.now, only=self.only)
+
+    def _note(self, event: Event) -> None:
+        self.record.now = self.now
+        match event:
+            case VmReady(vm_id=vm_id):
+                self.record.vms[vm_id].told_ready = True
+            case VmHandedOut(vm_id=vm_id):
+                self.record.vms[vm_id].told_handed_out = True
+            case VmLost(vm_id=vm_id) | VmGone(vm_id=vm_id):
+                self.record.vms[vm_id].told_lost = True
+            case AcquireRequested(request_id=request_id) | ReleaseRequested(request_id=request_id):
+                self.record.requests[request_id].told = True
+            case RequestAbandoned(request_id=request_id):
+                request = self.record.requests[request_id]
+                # A deadline that has come is answered first, as it would have been if the coordinator were not late.
+                request.told_abandoned = self.now < request.deadline
+            case DrainRequested():
+                self.record.draining = True
+            case _:
+                pass
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case StartVm(vm_id=vm_id, profile=profile):
+                self.record.vms[vm_id] = SeenVm(profile=profile)
+                self.living[vm_id] = VmState.PRODUCING
+            case HandOutVm(vm_id=vm_id):
+                self.record.vms[vm_id].hand_out_ordered = True
+                if self.living.get(vm_id) is VmState.READY:
+                    self.living[vm_id] = VmState.HANDING_OUT
+            case StopVm(vm_id=vm_id):
+                self.record.vms[vm_id].stop_ordered = True
+                if vm_id in self.living:
+                    self.living[vm_id] = VmState.STOPPING
+            case Grant(request_id=request_id, lease=lease):
+                self._answer(request_id, lease)
+                if request_id in self.walked_away:
+                    self.return_undelivered(request_id)
+            case Refuse(request_id=request_id, refusal=refusal):
+                self._answer(request_id, refusal)
+            case ConfirmRelease(request_id=request_id):
+                self._answer(request_id, None)
+
+    def _answer(self, request_id: int, answer: object) -> None:
+        request = self.record.requests[request_id]
+        request.answers += 1
+        request.answer = answer

@@ -1,0 +1,82 @@
+"""QEMU's command line for any paths and sizes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmm.qemu.command_line import AnonymousMemory, Channels, FileMemory, MemoryBacking, Start, build_argv
+from vmm.spec import Accelerator, MachineSpec
+
+components = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1)
+paths = st.lists(components | st.sampled_from([",", "a,b", ",,", "=,", "a=b"]), min_size=1, max_size=4).map(
+    lambda parts: Path("/" + "/".join(parts))
+)
+
+
+def qemu_options(text: str) -> dict[str, str]:
+    """QEMU's reading of an option list (util/keyval.c): a doubled comma is a comma, a single one separates."""
+    options = {}
+    for number, part in enumerate(re.findall(r"(?:[^,]|,,)+", text)):
+        key, equals, value = part.replace(",,", ",").partition("=")
+        options[key if equals else f"implied-{number}"] = value if equals else key
+    return options
+
+
+def values_of(argv: list[str], option: str) -> list[dict[str, str]]:
+    return [qemu_options(value) for name, value in itertools.pairwise(argv) if name == option]
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> MachineSpec:
+    vcpus = draw(st.integers(1, 8))
+    memory = draw(st.integers(64, 4096))
+    return MachineSpec(
+        qemu=draw(paths),
+        kernel=draw(paths),
+        initrd=draw(paths),
+        accelerator=draw(st.sampled_from(Accelerator)),
+        vcpus=vcpus,
+        max_vcpus=draw(st.integers(vcpus, 16)),
+        memory_mib=memory,
+        max_memory_mib=draw(st.integers(memory, 8192)),
+        kernel_parameters=draw(st.sampled_from(["", "debug", "a=1 b=c,d"])),
+    )
+
+
+@given(
+    spec=specs(),
+    vm_id=components,
+    console=paths,
+    memory=st.just(AnonymousMemory()) | st.builds(FileMemory, path=paths, shared=st.booleans()),
+    start=st.sampled_from(Start),
+)
+def test_what_goes_in_is_what_qemu_reads(
+    spec: MachineSpec, vm_id: str, console: Path, memory: MemoryBacking, start: Start
+) -> None:
+    channels = Channels(qmp_fd=11, agent_fd=12, console_log=console)
+    argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, start=start)
+
+    assert argv[0] == str(spec.qemu)
+    assert values_of(argv, "-name")[0]["guest"] == vm_id
+    assert argv[argv.index("-kernel") + 1] == str(spec.kernel)
+    assert argv[argv.index("-initrd") + 1] == str(spec.initrd)
+    assert argv[argv.index("-append") + 1].endswith(spec.kernel_parameters)
+    chardevs = {options["id"]: options for options in values_of(argv, "-chardev")}
+    assert chardevs["console"]["path"] == str(console)
+    assert (chardevs["qmp"]["fd"], chardevs["agent"]["fd"]) == ("11", "12")
+
+    [backend] = [options for options in values_of(argv, "-object") if options["id"] == "memory"]
+    assert backend["size"] == f"{spec.memory_mib}M"
+    if isinstance(memory, FileMemory):
+        assert backend["mem-path"] == str(memory.path)
+        assert backend["share"] == ("on" if memory.shared else "off")
+    else:
+        assert backend["implied-0"] == "memory-backend-ram"
+    assert ("-incoming" in argv) == (start is Start.INCOMING)
+    assert ("maxmem" in values_of(argv, "-m")[0]) == (spec.max_memory_mib > spec.memory_mib)
+    assert values_of(argv, "-smp")[0]["maxcpus"] == str(spec.max_vcpus)

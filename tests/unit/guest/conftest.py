@@ -1,0 +1,43 @@
+"""An agent to talk to, without a VM: its own process on the host, at the other end of a socket pair."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.agents import LocalAgent
+from vmm.guest.client import AgentClient
+
+_PROGRAM = Path(__file__).parent / "agent_process.py"
+_ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+async def local_agent() -> AsyncIterator[LocalAgent]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, str(_PROGRAM), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin"},
+        )
+    ours.setblocking(False)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    yield LocalAgent(process=process, stream=stream)
+    await stream.aclose()
+    with trio.fail_after(30):
+        assert await process.wait() == 0, "the agent must survive everything but the end of its channel"
+
+
+@pytest.fixture
+async def client(local_agent: LocalAgent, nursery: trio.Nursery) -> AsyncIterator[AgentClient]:
+    client = await AgentClient.connect(local_agent.stream, nursery=nursery)
+    yield client
+    await client.aclose()

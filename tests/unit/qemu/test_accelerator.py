@@ -1,0 +1,147 @@
+"""Which accelerator is chosen, and what is said about it; every branch, on an invented host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from vmm.errors import AcceleratorError
+from vmm.qemu.accelerator import AcceleratorDecision, AcceleratorSetting, HostFacts, TrialIdentity, decide, linux_host
+from vmm.qemu.version import QemuVersion
+from vmm.spec import Accelerator
+
+
+def refusing(error: OSError) -> Callable[[], None]:
+    def open_kvm() -> None:
+        raise error
+
+    return open_kvm
+
+
+GOOD_HOST = HostFacts(open_kvm=lambda: None, cpu_flags=lambda: frozenset({"fpu", "vmx"}), boot_id=lambda: "boot-1")
+NO_DEVICE = attrs.evolve(GOOD_HOST, open_kvm=refusing(FileNotFoundError(2, "No such file or directory")))
+NOT_ALLOWED = attrs.evolve(GOOD_HOST, open_kvm=refusing(PermissionError(13, "Permission denied")))
+SOFTWARE_KVM = attrs.evolve(GOOD_HOST, cpu_flags=lambda: frozenset({"fpu"}))
+
+OBSTACLES = [
+    (NO_DEVICE, "/dev/kvm is not there"),
+    (NOT_ALLOWED, r"/dev/kvm cannot be opened \(Permission denied\)"),
+    (SOFTWARE_KVM, "/dev/kvm is there but the CPU shows neither vmx nor svm: software KVM"),
+]
+
+
+class Trial:
+    """A trial boot with a set result, counted."""
+
+    def __init__(self, result: str | None) -> None:
+        self.result = result
+        self.boots = 0
+
+    async def __call__(self) -> str | None:
+        self.boots += 1
+        return self.result
+
+
+class Chooser:
+    def __init__(self, directory: Path) -> None:
+        self.cache = directory / "cache"
+        kernel = directory / "vmlinuz"
+        kernel.write_bytes(b"kernel")
+        self.identity = TrialIdentity(qemu_version=QemuVersion(7, 2, 22), kernel=kernel)
+
+    async def __call__(self, setting: AcceleratorSetting, host: HostFacts, trial: Trial) -> AcceleratorDecision:
+        return await decide(setting, identity=self.identity, trial_boot=trial, cache_directory=self.cache, host=host)
+
+
+@pytest.fixture
+def choose(tmp_path: Path) -> Chooser:
+    return Chooser(tmp_path)
+
+
+async def test_tcg_is_taken_at_its_word(choose: Chooser) -> None:
+    decision = await choose(AcceleratorSetting.TCG, GOOD_HOST, Trial(None))
+    assert decision == AcceleratorDecision(accelerator=Accelerator.TCG, reason="the configuration says tcg.")
+
+
+@pytest.mark.parametrize(("host", "reason"), OBSTACLES)
+async def test_kvm_that_cannot_work_is_an_error(choose: Chooser, host: HostFacts, reason: str) -> None:
+    with pytest.raises(AcceleratorError, match=reason) as caught:
+        await choose(AcceleratorSetting.KVM, host, Trial(None))
+    assert "`auto` or `tcg`" in str(caught.value)
+
+
+async def test_kvm_is_taken_at_its_word_without_a_trial(choose: Chooser) -> None:
+    trial = Trial("would fail")
+    decision = await choose(AcceleratorSetting.KVM, GOOD_HOST, trial)
+    assert (decision.accelerator, trial.boots) == (Accelerator.KVM, 0)
+
+
+@pytest.mark.parametrize(("host", "reason"), OBSTACLES)
+async def test_auto_falls_back_without_a_trial_and_says_why(choose: Chooser, host: HostFacts, reason: str) -> None:
+    trial = Trial(None)
+    decision = await choose(AcceleratorSetting.AUTO, host, trial)
+    assert (decision.accelerator, trial.boots) == (Accelerator.TCG, 0)
+    with pytest.raises(ValueError, match=reason):
+        raise ValueError(decision.reason)
+
+
+async def test_auto_believes_a_guest_that_booted_and_remembers(choose: Chooser) -> None:
+    trial = Trial(None)
+    first = await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    second = await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    assert first == AcceleratorDecision(accelerator=Accelerator.KVM, reason="a guest booted under KVM.")
+    assert (second.accelerator, trial.boots) == (Accelerator.KVM, 1)
+    assert "remembered" in second.reason
+
+
+async def test_auto_remembers_failure_too(choose: Chooser) -> None:
+    trial = Trial("no answer from the guest agent within 20 s")
+    for _ in range(2):
+        decision = await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+        assert decision.accelerator is Accelerator.TCG
+        assert "no answer from the guest agent within 20 s" in decision.reason
+    assert trial.boots == 1
+
+
+async def test_another_host_boot_qemu_or_kernel_is_tried_anew(choose: Chooser) -> None:
+    trial = Trial(None)
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    await choose(AcceleratorSetting.AUTO, attrs.evolve(GOOD_HOST, boot_id=lambda: "boot-2"), trial)
+    choose.identity.kernel.write_bytes(b"new kernel")
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    choose.identity = attrs.evolve(choose.identity, qemu_version=QemuVersion(8, 0, 0))
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    assert trial.boots == 4
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"key": 1}', b"\xff\xfe"])
+async def test_a_damaged_cache_is_as_good_as_none(choose: Chooser, damage: bytes) -> None:
+    trial = Trial(None)
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    (choose.cache / "accelerator.json").write_bytes(damage)
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    assert trial.boots == 2
+    assert json.loads((choose.cache / "accelerator.json").read_bytes())["accelerator"] == "kvm"
+
+
+async def test_a_cancelled_trial_is_not_remembered(choose: Chooser) -> None:
+    class Endless(Trial):
+        async def __call__(self) -> str | None:
+            self.boots += 1
+            await trio.sleep_forever()
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await choose(AcceleratorSetting.AUTO, GOOD_HOST, Endless(None))
+    assert not (choose.cache / "accelerator.json").exists()
+
+
+def test_the_facts_of_this_host_can_be_asked() -> None:
+    host = linux_host()
+    assert "fpu" in host.cpu_flags()
+    assert len(host.boot_id()) == 36

@@ -1,0 +1,108 @@
+"""A real server on a real socket, over simulated VMs."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import attrs
+import trio
+import trio.testing
+
+from actors.direct import DirectBootProducer, ResolvedMachine
+from actors.vm import VmActor
+from pool.client import Client, open_client
+from pool.coordinator import Coordinator, new_id
+from pool.ledger.records import PoolPolicy
+from pool.rpc.convert import ProfileShape
+from pool.rpc.server import RpcServer, ServerSettings, serve
+from pool.rpc.service import ServiceInfo
+from vmm.simulated import FaultPlan, SimulatedHost, no_faults
+from vmm.spec import Accelerator, MachineSpec
+
+SPEC = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Served:
+    """The service under test, with its insides."""
+
+    path: Path
+    host: SimulatedHost
+    coordinator: Coordinator
+    server: RpcServer
+    nursery: trio.Nursery
+
+    def lost(self) -> bool:
+        """Nobody waits, nobody holds a lease."""
+        view = self.coordinator.views()[0]
+        return not (self.coordinator.leases() or view.waiting or view.handing_out or view.leased)
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        async with open_client(self.path) as client:
+            yield client
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for a state of the service; fails rather than hang."""
+        with trio.fail_after(20):
+            while not condition():
+                await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    directory: Path,
+    *,
+    size: int = 2,
+    boot_s: float = 0.0,
+    faults: FaultPlan = no_faults,
+    settings: ServerSettings | None = None,
+    make_actor: Callable[..., VmActor] = VmActor,
+) -> AsyncIterator[Served]:
+    """Serves one profile, "default"; everything is ended at the end, and must end well."""
+    host = SimulatedHost(boot_s=boot_s, faults=faults)
+
+    async def resolve() -> ResolvedMachine:
+        return ResolvedMachine(spec=SPEC, reason="simulated")
+
+    producer = DirectBootProducer(
+        resolve=resolve, launch=host.launch, vms_directory=directory / "vms", boot_timeout_s=30.0
+    )
+    coordinator = Coordinator(
+        policies={"default": PoolPolicy(size=size)},
+        producers={"default": producer},
+        make_id=new_id,
+        rng=random.Random(1),
+        make_actor=make_actor,
+    )
+    path = directory / "pool.sock"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener.bind(str(path))
+    listener.listen(128)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(producer.run)
+        await nursery.start(coordinator.run)
+        async with trio.open_nursery() as inner:
+            server = await inner.start(
+                lambda task_status: serve(
+                    coordinator=coordinator,
+                    sock=listener,
+                    info=ServiceInfo(
+                        version="1.2.3",
+                        shapes={"default": ProfileShape(vcpus=1, memory_mib=256)},
+                        service_uid=0,
+                    ),
+                    settings=settings,
+                    task_status=task_status,
+                )
+            )
+            yield Served(path=path, host=host, coordinator=coordinator, server=server, nursery=inner)
+            server.stop()
+        assert server.statistics().loop_errors == 0
+        await coordinator.drain()
+        assert host.alive == frozenset()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,274 @@
+"""Commands that the agent runs for the host."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import errno
+import fcntl
+import os
+import time
+
+from . import wire
+from .loop import WRITE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .channel import Channel
+    from .loop import Loop, Timer
+
+DEFAULT_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+}
+
+GRACE_NS = 200_000_000
+"""A daemon that a command leaves behind may hold its output open for ever. What the command itself wrote is always
+delivered; what others write to the same pipes is delivered until this long after the command's end."""
+
+_READ_SIZE = 32 * 1024 - wire.HEADER.size
+"""With its header this is one write to a virtio port."""
+
+_FIONREAD = 0x541B
+
+
+class SpawnError(Exception):
+    """A command cannot be started; the text says why."""
+
+
+def spawn(argv: list[str], environment: dict[str, str], directory: str | None, fds: tuple[int, int, int]) -> int:
+    """Starts a program in a session of its own, with three descriptors as its standard ones. Returns its pid."""
+    try:
+        # posix_spawn cannot change the directory; the agent has one thread, so it may lend its own.
+        os.chdir(directory if directory is not None else "/")
+    except OSError as error:
+        raise SpawnError(f"working directory {directory}: {error.strerror}") from error
+    try:
+        return _spawn_in_path(argv, environment, fds)
+    finally:
+        os.chdir("/")
+
+
+def _spawn_in_path(argv: list[str], environment: dict[str, str], fds: tuple[int, int, int]) -> int:
+    name = argv[0]
+    candidates = [name]
+    if "/" not in name:
+        path = environment.get("PATH", DEFAULT_ENVIRONMENT["PATH"])
+        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
+    reason: str | None = os.strerror(errno.ENOENT)
+    for candidate in candidates:
+        try:
+            return os.posix_spawn(
+                candidate,
+                argv,
+                environment,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)],
+                setsid=True,
+                setsigmask=[],
+                # Python ignores these; a program expects to die of them.
+                setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ],
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            reason = error.strerror
+    raise SpawnError(f"{name}: {reason}")
+
+
+class _Source:
+    """An output pipe of a command, and the credit the host gives it."""
+
+    __slots__ = ("credit", "fd", "owed")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd  # -1 once closed
+        self.credit = wire.WINDOW
+        self.owed = 0  # bytes that were in the pipe when the command ended
+
+
+class Command:
+    """One running command; a stream of the session."""
+
+    def __init__(
+        self, stream: int, request: dict[str, Any], loop: Loop, channel: Channel, on_end: Callable[[int], None]
+    ) -> None:
+        """Raises SpawnError, or ValueError for a request that is none."""
+        self._stream = stream
+        self._loop = loop
+        self._channel = channel
+        self._on_end = on_end
+        self._exit_code: int | None = None
+        self._exit_ns = 0
+        self._timed_out = False
+        self._timers: list[Timer] = []
+        self._stdin_buffer = bytearray()
+        self._stdin_eof = False
+        self._stdin_consumed = 0
+        argv = request.get("argv")
+        additions = request.get("environment", {})
+        limit_ns = request.get("time_limit_ns")
+        if not (isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv)):
+            raise ValueError("argv is a list of at least one string")
+        if not (isinstance(additions, dict) and (limit_ns is None or isinstance(limit_ns, int))):
+            raise ValueError("environment is a dict, time_limit_ns an int")
+        environment = DEFAULT_ENVIRONMENT | additions
+        read_in, self._stdin = os.pipe2(os.O_CLOEXEC)
+        out, write_out = os.pipe2(os.O_CLOEXEC)
+        err, write_err = os.pipe2(os.O_CLOEXEC)
+        self._sources = {wire.STDOUT: _Source(out), wire.STDERR: _Source(err)}
+        try:
+            self._pid = spawn(argv, environment, request.get("directory"), (read_in, write_out, write_err))
+        except BaseException:
+            self._close_all()
+            raise
+        finally:
+            for fd in (read_in, write_out, write_err):
+                os.close(fd)
+        for fd in (self._stdin, out, err):
+            os.set_blocking(fd, False)
+        loop.watch_child(self._pid, self._on_exit)
+        for number in self._sources:
+            self._watch(number)
+        if limit_ns is not None:
+            self._timers.append(loop.call_later(limit_ns, self._on_time_limit))
+        channel.send_value(wire.REPLY, stream, {"pid": self._pid})
+
+    # From the host
+
+    def receive(self, data: bytes) -> None:
+        """Bytes for stdin."""
+        if len(self._stdin_buffer) + len(data) > wire.WINDOW:
+            raise ValueError("more bytes for stdin than there was credit for")
+        self._stdin_buffer += data
+        self._write_stdin()
+
+    def receive_eof(self) -> None:
+        self._stdin_eof = True
+        self._write_stdin()
+
+    def add_credit(self, number: int, count: int) -> None:
+        source = self._sources.get(number)
+        if source is None:
+            raise ValueError(f"channel {number} takes no credit")
+        source.credit += count
+        self._watch(number)
+
+    def signal(self, number: int) -> None:
+        """To the process group, while the command has not ended. A pid that was reaped may be somebody else's."""
+        if self._exit_code is None:
+            try:
+                os.killpg(self._pid, number)
+            except ProcessLookupError:
+                return  # It is a zombie that is about to be reaped.
+
+    def cancel(self) -> None:
+        """Kills it and forgets it: nothing is sent for this stream any more."""
+        self.signal(_signal.SIGKILL)
+        self._loop.unwatch_child(self._pid)
+        self._close_all()
+        self._on_end(self._stream)
+
+    # Standard input
+
+    def _write_stdin(self) -> None:
+        if self._stdin >= 0 and self._stdin_buffer:
+            try:
+                with memoryview(self._stdin_buffer) as view:
+                    written = os.write(self._stdin, view)
+                del self._stdin_buffer[:written]
+                self._stdin_consumed += written
+            except BlockingIOError:
+                pass
+            except BrokenPipeError:
+                self._close_stdin()
+        if self._stdin < 0:
+            # Nobody reads: what comes is consumed, so that the host never waits for credit that cannot come.
+            self._stdin_consumed += len(self._stdin_buffer)
+            self._stdin_buffer.clear()
+        elif self._stdin_buffer:
+            if not self._loop.watching(self._stdin):
+                self._loop.watch(self._stdin, WRITE, lambda _events: self._write_stdin())
+        elif self._stdin_eof:
+            self._close_stdin()
+        else:
+            self._loop.unwatch(self._stdin)
+        if self._stdin_consumed >= wire.WINDOW // 4:
+            self._channel.send_credit(wire.STDIN, self._stream, self._stdin_consumed)
+            self._stdin_consumed = 0
+
+    def _close_stdin(self) -> None:
+        if self._stdin >= 0:
+            self._loop.unwatch(self._stdin)
+            os.close(self._stdin)
+            self._stdin = -1
+
+    # Standard output and error
+
+    def _watch(self, number: int) -> None:
+        source = self._sources[number]
+        if source.fd >= 0 and source.credit > 0:
+            self._loop.watch_source(source.fd, lambda _events: self._on_readable(number))
+
+    def _on_readable(self, number: int) -> None:
+        source = self._sources[number]
+        data = os.read(source.fd, min(_READ_SIZE, source.credit))
+        if not data:
+            self._close_source(source)
+            self._finish_if_over()
+            return
+        source.credit -= len(data)
+        source.owed -= len(data)
+        self._channel.send_data(number, self._stream, data)
+        if source.credit == 0:
+            self._loop.unwatch_source(source.fd)
+        if self._exit_code is not None:
+            self._finish_if_over()
+
+    def _close_source(self, source: _Source) -> None:
+        if source.fd >= 0:
+            self._loop.unwatch_source(source.fd)
+            os.close(source.fd)
+            source.fd = -1
+
+    # The end
+
+    def _on_time_limit(self) -> None:
+        if self._exit_code is None:
+            self._timed_out = True
+            self.signal(_signal.SIGKILL)
+
+    def _on_exit(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+        self._exit_ns = time.monotonic_ns()
+        for source in self._sources.values():
+            if source.fd >= 0:
+                owed = fcntl.ioctl(source.fd, _FIONREAD, b"\0\0\0\0")
+                source.owed = wire.COUNT.unpack(owed)[0]
+        self._timers.append(self._loop.call_later(GRACE_NS, self._finish_if_over))
+        self._finish_if_over()
+
+    def _finish_if_over(self) -> None:
+        if self._exit_code is None:
+            return
+        if time.monotonic_ns() - self._exit_ns >= GRACE_NS:
+            for source in self._sources.values():
+                if source.owed <= 0:
+                    self._close_source(source)
+        if any(source.fd >= 0 for source in self._sources.values()):
+            return
+        self._close_all()
+        how = {"status": self._exit_code} if self._exit_code >= 0 else {"signal": -self._exit_code}
+        timed_out = self._timed_out and self._exit_code == -_signal.SIGKILL
+        self._channel.send_value(wire.EXITED, self._stream, {**how, "timed_out": timed_out})
+        self._on_end(self._stream)
+
+    def _close_all(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._close_stdin()
+        for source in self._sources.values():
+            self._close_source(source)

@@ -1,0 +1,55 @@
+"""The agent as the guest's first process: `init` has mounted and loaded what is needed and then became this."""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import sys
+import time
+
+from .service import Service
+from .system import System
+
+PORT_NAME = "vmpool.agent.0"
+
+_PORTS = "/sys/class/virtio-ports"
+_PORT_WAIT_NS = 10_000_000_000
+
+
+def main() -> None:
+    """Never returns. If the agent fails the machine is powered off: a guest that answers nobody helps nobody."""
+    try:
+        _bring_up_loopback()
+        Service(_open_port(), System()).run()
+    except BaseException as error:  # noqa: BLE001  (there is nobody above)
+        sys.stderr.write(f"vmpool agent: {type(error).__name__}: {error}\n")
+        _print_where(error)
+    os.execv("/bin/busybox", ["poweroff", "-f"])  # noqa: S606
+
+
+def _open_port() -> int:
+    # The driver makes its ports a moment after it was loaded.
+    deadline = time.monotonic_ns() + _PORT_WAIT_NS
+    while time.monotonic_ns() < deadline:
+        for name in os.listdir(_PORTS) if os.path.isdir(_PORTS) else ():  # noqa: PTH112, PTH208
+            with open(f"{_PORTS}/{name}/name", "rb", buffering=0) as file:  # noqa: PTH123
+                if file.read().strip() == PORT_NAME.encode():
+                    return os.open(f"/dev/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        time.sleep(0.002)
+    raise OSError(f"no virtio-serial port is called {PORT_NAME}; give QEMU -device virtserialport,name={PORT_NAME}")
+
+
+def _bring_up_loopback() -> None:
+    # Programs expect 127.0.0.1. SIOCSIFFLAGS with IFF_UP and IFF_RUNNING; the kernel gives lo its address then.
+    loopback = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    fcntl.ioctl(loopback.fileno(), 0x8914, b"lo".ljust(16, b"\0") + (0x41).to_bytes(2, "little") + bytes(14))
+    loopback.close()
+
+
+def _print_where(error: BaseException) -> None:
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        sys.stderr.write(f"  {code.co_filename}:{trace.tb_lineno} in {code.co_name}\n")
+        trace = trace.tb_next

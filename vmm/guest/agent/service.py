@@ -1,0 +1,162 @@
+"""What the agent does with what the host says."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from . import values, wire
+from .channel import Channel
+from .commands import Command, SpawnError
+from .files import Download, Upload
+from .loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .system import System
+
+_MAX_STREAMS = 256
+
+
+class Service:
+    """One agent on one port. A session lasts from a hello to the next; what it started ends with it."""
+
+    def __init__(self, port: int, system: System) -> None:
+        self._system = system
+        self._loop = Loop()
+        self._channel = Channel(port, self._loop, self._on_frame, self._on_hangup)
+        self._streams: dict[int, Command | Upload | Download] = {}
+        self._in_session = False
+        self.hung_up = False
+        """The host closed its end, and did not speak since."""
+
+    def run(self, *, until_hangup: bool = False) -> None:
+        """Serves for ever, or until the host hangs up: a port can be opened again, a socket cannot."""
+        self._channel.start_session(wire.ANNOUNCE, wire.HELLO_BODY.pack(b"", wire.VERSION))
+        while True:
+            self._channel.run()
+            if self.hung_up and until_hangup:
+                self._end_session()
+                return
+            congested = self._channel.congested
+            self._loop.pause_sources(paused=congested)
+            sending = [] if congested else self._send_files()
+            self._loop.run_once(wait=not (self._channel.busy or sending))
+
+    def _send_files(self) -> list[int]:
+        # One piece of each per turn, so that a big file does not keep the output of commands waiting.
+        ready = [(stream, job) for stream, job in self._streams.items() if isinstance(job, Download) and job.ready]
+        for stream, job in ready:
+            try:
+                job.run()
+            except OSError as error:
+                self._fail(stream, error)
+        return [stream for stream, _ in ready]
+
+    def _on_hangup(self) -> None:
+        self.hung_up = True
+
+    def _on_frame(self, kind: int, stream: int, payload: bytes) -> None:
+        self.hung_up = False
+        if kind == wire.SYNCED:
+            self._end_session()
+        elif kind == wire.BROKEN:
+            self._channel.send_error(0, "BAD_FRAME", payload.decode())
+        elif kind == wire.HELLO:
+            self._hello(payload)
+        elif self._in_session:
+            try:
+                self._on_stream_frame(kind, stream, payload)
+            except Exception as error:  # noqa: BLE001  (no request, however odd, ends the agent)
+                self._fail(stream, error)
+
+    def _hello(self, payload: bytes) -> None:
+        if len(payload) < wire.HELLO_BODY.size:
+            self._channel.send_error(0, "BAD_REQUEST", "hello is too short")
+            return
+        nonce, _version = wire.HELLO_BODY.unpack_from(payload)
+        self._end_session()
+        self._in_session = True
+        self._channel.start_session(wire.HELLO_REPLY, wire.HELLO_BODY.pack(nonce, wire.VERSION))
+
+    def _end_session(self) -> None:
+        self._in_session = False
+        for job in list(self._streams.values()):
+            job.cancel()
+
+    def _on_stream_frame(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == wire.REQUEST:
+            self._request(stream, payload)
+            return
+        job = self._streams.get(stream)
+        if job is None:
+            # It ended while this was on its way.
+            return
+        channel = kind & 0x03
+        if kind == wire.CANCEL:
+            job.cancel()
+        elif kind == wire.SIGNAL:
+            job.signal(values.unpack(payload))
+        elif kind - channel == wire.DATA:
+            job.receive(payload)
+        elif kind - channel == wire.EOF:
+            job.receive_eof()
+        elif kind - channel == wire.CREDIT and len(payload) == wire.COUNT.size:
+            job.add_credit(channel, wire.COUNT.unpack(payload)[0])
+        else:
+            raise ValueError(f"unknown frame of kind {kind:#x}")
+
+    def _request(self, stream: int, payload: bytes) -> None:
+        request = values.unpack(payload)
+        if not isinstance(request, dict) or stream in self._streams:
+            raise ValueError("a request is a dict on a stream of its own")
+        if len(self._streams) >= _MAX_STREAMS:
+            raise OSError(errno.EBUSY, f"there are {_MAX_STREAMS} streams already; end some first")
+        op = request.get("op")
+        if op == "ping":
+            self._channel.send_value(wire.REPLY, stream, {"version": wire.VERSION, "kernel": os.uname().release})
+        elif op == "prepare":
+            self._channel.send_value(wire.REPLY, stream, self._prepare(request))
+        elif op == "exec":
+            self._streams[stream] = Command(stream, request, self._loop, self._channel, self._forget)
+        elif op == "put":
+            self._streams[stream] = Upload(stream, request, self._channel, self._forget)
+        elif op == "get":
+            self._streams[stream] = Download(stream, request, self._channel, self._forget)
+        else:
+            self._channel.send_error(stream, "UNSUPPORTED", f"this agent (version {wire.VERSION}) has no {op!r}")
+
+    def _prepare(self, request: dict[str, Any]) -> dict[str, Any]:
+        entropy, hostname, clock = request.get("entropy"), request.get("hostname"), request.get("wall_clock_ns")
+        typed = (("entropy", entropy, bytes), ("hostname", hostname, str), ("wall_clock_ns", clock, int))
+        for name, value, kind in typed:
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"{name} is no {kind.__name__}")
+        if entropy:
+            self._system.reseed(entropy)
+        # Onlining takes long, so the clock is set after it.
+        if request.get("online"):
+            self._system.online_cpus_and_memory()
+        if hostname is not None:
+            self._system.set_hostname(hostname)
+        if clock is not None:
+            self._system.set_clock(clock)
+        return {"reseeded": bool(entropy), **self._system.report()}
+
+    def _forget(self, stream: int) -> None:
+        self._streams.pop(stream, None)
+
+    def _fail(self, stream: int, error: Exception) -> None:
+        job = self._streams.get(stream)
+        if job is not None:
+            job.cancel()
+        if isinstance(error, OSError):
+            code = errno.errorcode.get(error.errno, "EIO") if error.errno else "EIO"
+            message = error.strerror or str(error)
+        elif isinstance(error, SpawnError):
+            code, message = "EXEC", str(error)
+        else:
+            code, message = "BAD_REQUEST", str(error)
+        self._channel.send_error(stream, code, message)

@@ -1,0 +1,107 @@
+"""The host's side of the guest agent."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import trio
+
+from vmm.contract import CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.errors import AgentProtocolError
+from vmm.guest.command import RemoteCommand
+from vmm.guest.connection import Connection
+from vmm.guest.requests import Request
+
+_Value = TypeVar("_Value")
+
+
+class AgentClient:
+    """Fulfils `vmm.contract.Agent` on a byte stream: the socket of QEMU's chardev, or a socket pair in tests.
+
+    Any number of tasks may use it at once; output that is not received holds up its own command only. A cancelled
+    request leaves the channel usable: what it started in the guest is undone, its late answer is discarded.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Use `connect`."""
+        self._connection = connection
+
+    @classmethod
+    async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> AgentClient:
+        """Starts a session: returns once the agent has answered. Ends what an earlier session left in the guest.
+
+        For a booting guest that takes as long as the boot; the caller sets the deadline. The stream belongs to the
+        client from now on, and is closed if this fails. `nursery` runs one background task, which never raises into it.
+
+        Raises AgentUnreachableError if the stream ends, AgentProtocolError if the agent speaks another version.
+        """
+        connection = Connection(stream)
+        try:
+            await connection.open(nursery)
+        except BaseException:
+            await connection.aclose()
+            raise
+        return cls(connection)
+
+    async def ping(self) -> GuestInfo:
+        fields = await self._request("ping", {})
+        return GuestInfo(agent_version=_field(fields, "version", int), kernel_release=_field(fields, "kernel", str))
+
+    async def prepare(self, preparation: Preparation) -> PreparationReport:
+        """See the contract. Its bytes are queued before the first await and written without a round trip, so it may be
+        called while the vCPUs are stopped: the guest does it first thing when it runs.
+        """
+        fields = await self._request(
+            "prepare",
+            {
+                "entropy": preparation.entropy,
+                "wall_clock_ns": preparation.wall_clock_ns,
+                "hostname": preparation.hostname,
+                "online": preparation.online_cpus_and_memory,
+            },
+        )
+        return PreparationReport(
+            reseeded=_field(fields, "reseeded", bool),
+            wall_clock_ns=_field(fields, "wall_clock_ns", int),
+            hostname=_field(fields, "hostname", str),
+            cpus_online=_field(fields, "cpus_online", int),
+            memory_mib=_field(fields, "memory_mib", int),
+        )
+
+    async def start_command(self, spec: CommandSpec) -> RemoteCommand:
+        """See the contract. Cancelled while it waits, it kills the command if that was started."""
+        command = RemoteCommand(self._connection, spec)
+        try:
+            await command.started()
+        except BaseException:
+            await command.aclose()
+            raise
+        return command
+
+    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        with Request(self._connection, "put", {"path": path, "mode": mode}) as request:
+            await request.send(data)
+            await request.reply()
+
+    async def get_file(self, path: str, *, limit: int | None = None) -> bytes:
+        """See the contract. With more than `limit` bytes it fails with code "EFBIG" and keeps no more than that of the
+        host's memory: a guest decides what its file has.
+        """
+        with Request(self._connection, "get", {"path": path}) as request:
+            return await request.receive(limit=limit)
+
+    async def aclose(self) -> None:
+        """Ends the session: pending and later requests fail with AgentUnreachableError. Idempotent; takes under a
+        second, also under cancellation. Commands that still run are killed when the next session starts."""
+        await self._connection.aclose()
+
+    async def _request(self, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+        with Request(self._connection, name, fields) as request:
+            return await request.reply()
+
+
+def _field(fields: dict[str, Any], name: str, kind: type[_Value]) -> _Value:
+    value = fields.get(name)
+    if not isinstance(value, kind):
+        raise AgentProtocolError(f"the guest agent's reply has no {name} that is a {kind.__name__}")
+    return value

@@ -1,0 +1,191 @@
+"""A command in the guest, seen from the host."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import trio
+
+from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
+from vmm.errors import AgentProtocolError, AgentRequestError
+from vmm.guest.agent import values, wire
+from vmm.guest.connection import Connection
+from vmm.guest.requests import refusal
+
+_OUTPUTS = {wire.DATA + wire.STDOUT: OutputStream.STDOUT, wire.DATA + wire.STDERR: OutputStream.STDERR}
+_CHANNELS = {OutputStream.STDOUT: wire.STDOUT, OutputStream.STDERR: wire.STDERR}
+
+
+class RemoteCommand:
+    """Fulfils `vmm.contract.Command`. Holds at most one window of each output that was not received yet."""
+
+    def __init__(self, connection: Connection, spec: CommandSpec) -> None:
+        """Queues the request. Raises AgentError. `started` waits for the answer; `aclose` ends it, whatever happens."""
+        self._connection = connection
+        self._changed = trio.lowlevel.ParkingLot()
+        self._pid: int | None = None
+        self._outputs: deque[Output] = deque()
+        self._unread = {wire.STDOUT: 0, wire.STDERR: 0}
+        self._owed_credit = {wire.STDOUT: 0, wire.STDERR: 0}
+        self._stdin_credit = wire.WINDOW
+        self._stdin_closed = False
+        self._exit: CommandExit | None = None
+        self._error: AgentRequestError | None = None
+        self._over = False
+        self._closed = False
+        self._stream = connection.open_stream(self)
+        try:
+            connection.send_value(wire.REQUEST, self._stream, _request(spec))
+        except (ValueError, TypeError, OverflowError) as error:
+            connection.close_stream(self._stream, cancel=False)
+            raise AgentRequestError(request="exec", code="BAD_REQUEST", message=str(error)) from error
+
+    async def started(self) -> None:
+        """Waits until it runs. Raises AgentError, AgentRequestError with code "EXEC" if it cannot be started."""
+        while self._pid is None and self._error is None:
+            self._check()
+            await self._changed.park()
+        if self._error is not None:
+            raise self._error
+
+    async def send_stdin(self, data: bytes) -> None:
+        """See the contract. Raises AgentError. When cancelled, a part of the data may have been sent."""
+        await trio.lowlevel.checkpoint()
+        view = memoryview(data)
+        while view and not self._stdin_closed:
+            self._check()
+            if self._stdin_credit == 0:
+                await self._changed.park()
+                continue
+            piece = bytes(view[: min(self._stdin_credit, wire.MAX_PAYLOAD)])
+            view = view[len(piece) :]
+            self._stdin_credit -= len(piece)
+            self._connection.send_data(self._stream, piece)
+
+    async def close_stdin(self) -> None:
+        """Ends the command's stdin once all that was sent is written. Idempotent. Raises AgentError."""
+        await trio.lowlevel.checkpoint()
+        if not self._stdin_closed:
+            self._check()
+            self._stdin_closed = True
+            self._connection.send(wire.EOF + wire.STDIN, self._stream)
+
+    async def send_signal(self, number: int) -> None:
+        """See the contract. Raises ValueError if it is no signal's number, AgentError."""
+        await trio.lowlevel.checkpoint()
+        if not 1 <= number <= 64:
+            raise ValueError(f"signal = {number}: must be between 1 and 64")
+        if not self._over:
+            self._check()
+            self._connection.send_value(wire.SIGNAL, self._stream, number)
+
+    def events(self) -> AsyncIterator[Output | CommandExit]:
+        """See the contract. One consumer; ends after the CommandExit, or when the command is closed."""
+        return _Events(self)
+
+    async def aclose(self) -> None:
+        """Kills the process group if it still runs, and discards its output. Idempotent; never raises AgentError.
+
+        The kill is queued before anything is awaited, so it is sent under cancellation too; it is not waited for.
+        """
+        if not self._closed:
+            self._closed = True
+            self._stdin_closed = True
+            self._connection.close_stream(self._stream, cancel=not self._over)
+            self._outputs.clear()
+            self._changed.unpark_all()
+        await trio.lowlevel.checkpoint()
+
+    async def next_event(self) -> Output | CommandExit | None:
+        """The next event, None when there are no more. Raises AgentError."""
+        await trio.lowlevel.checkpoint()
+        while not self._closed:
+            if self._outputs:
+                output = self._outputs.popleft()
+                self._give_credit(_CHANNELS[output.stream], len(output.data))
+                return output
+            if self._over:
+                if self._error is not None:
+                    raise self._error
+                report, self._exit = self._exit, None
+                return report
+            self._check()
+            await self._changed.park()
+        return None
+
+    # From the reader task
+
+    def on_frame(self, kind: int, payload: bytes) -> None:
+        if kind in _OUTPUTS:
+            channel = kind - wire.DATA
+            self._unread[channel] += len(payload)
+            if self._unread[channel] > wire.WINDOW:
+                raise AgentProtocolError("the guest agent sent more output than there was room for")
+            self._outputs.append(Output(stream=_OUTPUTS[kind], data=payload))
+        elif kind == wire.CREDIT + wire.STDIN:
+            self._stdin_credit += wire.COUNT.unpack(payload)[0]
+        elif kind == wire.REPLY:
+            self._pid = int(values.unpack(payload)["pid"])
+        elif kind == wire.EXITED:
+            self._end(exit_report=_exit_report(payload))
+        elif kind == wire.ERROR:
+            self._end(error=refusal("exec", payload))
+        else:
+            raise AgentProtocolError(f"a frame of kind {kind:#x} has no place in a command")
+        self._changed.unpark_all()
+
+    def on_failure(self) -> None:
+        self._changed.unpark_all()
+
+    def _end(self, *, exit_report: CommandExit | None = None, error: AgentRequestError | None = None) -> None:
+        self._over = True
+        self._stdin_closed = True
+        self._exit = exit_report
+        self._error = error
+        self._connection.close_stream(self._stream, cancel=False)
+
+    def _give_credit(self, channel: int, count: int) -> None:
+        self._unread[channel] -= count
+        self._owed_credit[channel] += count
+        # Credit in large pieces: the guest has three quarters of the window left meanwhile.
+        if self._owed_credit[channel] >= wire.WINDOW // 4 and not self._over:
+            self._connection.send_credit(channel, self._stream, self._owed_credit[channel])
+            self._owed_credit[channel] = 0
+
+    def _check(self) -> None:
+        # After its end a command no longer depends on the connection.
+        if not self._over:
+            self._connection.check()
+
+
+class _Events(AsyncIterator[Output | CommandExit]):
+    # Not an async generator: a caller may leave the loop early without having to close it.
+
+    def __init__(self, command: RemoteCommand) -> None:
+        self._command = command
+
+    async def __anext__(self) -> Output | CommandExit:
+        event = await self._command.next_event()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+
+def _request(spec: CommandSpec) -> dict[str, Any]:
+    return {
+        "op": "exec",
+        "argv": list(spec.argv),
+        "environment": dict(spec.environment),
+        "directory": spec.working_directory,
+        "time_limit_ns": None if spec.time_limit_s is None else round(spec.time_limit_s * 1e9),
+    }
+
+
+def _exit_report(payload: bytes) -> CommandExit:
+    fields = values.unpack(payload)
+    status, signal = fields.get("status"), fields.get("signal")
+    if not (isinstance(status, int) ^ isinstance(signal, int)):
+        raise AgentProtocolError("the guest agent reported an exit with neither or both of status and signal")
+    return CommandExit(status=status, signal=signal, timed_out=fields.get("timed_out") is True)

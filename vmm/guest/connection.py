@@ -1,0 +1,200 @@
+"""The byte channel to the agent, shared by every request: one task reads it, one writes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import trio
+
+from vmm.errors import AgentError, AgentProtocolError, AgentUnreachableError
+from vmm.guest.agent import values, wire
+
+_READ_SIZE = 64 * 1024
+
+_MAX_MESSAGE = 256 * 1024
+"""Of the guest's replies. A guest is not trusted with the host's memory."""
+
+_FLUSH_S = 0.5
+"""How long closing waits for what is already queued, such as the kill of a command, to be written."""
+
+
+class Receiver(Protocol):
+    """What waits for the frames of one stream."""
+
+    def on_frame(self, kind: int, payload: bytes) -> None:
+        """Called in the reader task, must not wait. A ValueError fails the connection: the guest broke the protocol."""
+
+    def on_failure(self) -> None:
+        """The connection failed: nothing comes any more, whoever waits shall look at `Connection.check`."""
+
+
+class Connection:
+    """Frames in and out. What is queued to be written is bounded by the windows of the streams, and by the requests."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._decoder = wire.Decoder(max_message=_MAX_MESSAGE)
+        self._nonce = os.urandom(wire.NONCE_SIZE)
+        self._outgoing = bytearray()
+        self._has_outgoing = trio.Event()
+        self._written = trio.Event()
+        self._said_hello = trio.Event()
+        self._receivers: dict[int, Receiver] = {}
+        self._last_stream = 0
+        self._failure: AgentError | None = None
+        self._scope = trio.CancelScope()
+
+    # Life
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        """Starts the tasks and returns when the agent has answered hello. Raises AgentError.
+
+        The caller sets the deadline. Nothing is sent twice on a schedule: QEMU keeps what is written before the guest
+        opens its port, and an agent that opens it announces itself, which is answered with another hello.
+        """
+        self._say_hello()
+        nursery.start_soon(self._run, name="agent channel")
+        await self._said_hello.wait()
+        self.check()
+
+    async def aclose(self) -> None:
+        """Writes what is queued, as far as that goes within a moment, and closes the stream. Idempotent."""
+        with trio.CancelScope(shield=True), trio.move_on_after(_FLUSH_S):
+            await self._written.wait()
+        self.fail(AgentUnreachableError("the connection to the guest agent was closed on this side"))
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self._stream)
+        await trio.lowlevel.checkpoint()
+
+    def check(self) -> None:
+        """Raises the error that ended the connection, if one did."""
+        if self._failure is not None:
+            raise type(self._failure)(*self._failure.args) from self._failure.__cause__
+
+    def fail(self, error: AgentError) -> None:
+        """Ends the connection: all that waits, and all that comes later, gets this error. The first one counts."""
+        if self._failure is None:
+            self._failure = error
+            self._scope.cancel(reason=str(error))
+            self._said_hello.set()
+            self._written.set()
+            for receiver in list(self._receivers.values()):
+                receiver.on_failure()
+            self._receivers.clear()
+
+    # Streams
+
+    def open_stream(self, receiver: Receiver) -> int:
+        """A new stream whose frames go to the receiver until `close_stream`. Raises AgentError."""
+        self.check()
+        self._last_stream += 1
+        self._receivers[self._last_stream] = receiver
+        return self._last_stream
+
+    def close_stream(self, stream: int, *, cancel: bool) -> None:
+        """Forgets a stream; what still comes for it is discarded. `cancel` tells the agent to forget it too."""
+        if self._receivers.pop(stream, None) is not None and cancel:
+            self.send(wire.CANCEL, stream)
+
+    def send(self, kind: int, stream: int, payload: bytes = b"") -> None:
+        """Queues a message; it is written as soon as the writer task runs. Does nothing after a failure."""
+        self._queue(wire.encode(kind, stream, payload))
+
+    def send_value(self, kind: int, stream: int, value: dict[str, Any] | int) -> None:
+        """Raises ValueError or TypeError for what cannot be sent, having queued nothing."""
+        self._queue(wire.encode(kind, stream, values.pack(value)))
+
+    def send_data(self, stream: int, data: bytes) -> None:
+        self._queue(wire.encode_data(wire.STDIN, stream, data))
+
+    def send_credit(self, channel: int, stream: int, count: int) -> None:
+        self.send(wire.CREDIT + channel, stream, wire.COUNT.pack(count))
+
+    # Tasks
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guard, self._read, name="agent reader")
+                    nursery.start_soon(self._guard, self._write, name="agent writer")
+        finally:
+            self.fail(AgentUnreachableError("the task that serves the guest agent's channel was cancelled"))
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        # Whatever ends a task ends the connection, and is told to those who wait; the owner's nursery never sees it.
+        try:
+            await work()
+        except AgentError as error:
+            self.fail(error)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fail(_with_cause(AgentUnreachableError("the guest agent's channel broke"), error))
+        except Exception as error:  # noqa: BLE001
+            self.fail(_with_cause(AgentProtocolError(f"the guest agent said what makes no sense: {error}"), error))
+
+    async def _read(self) -> None:
+        while True:
+            data = await self._stream.receive_some(_READ_SIZE)
+            if not data:
+                raise AgentUnreachableError("the other end of the guest agent's channel was closed")
+            for kind, stream, payload in self._decoder.feed(bytes(data)):
+                self._on_frame(kind, stream, payload)
+
+    async def _write(self) -> None:
+        while True:
+            await self._has_outgoing.wait()
+            self._has_outgoing = trio.Event()
+            data, self._outgoing = self._outgoing, bytearray()
+            await self._stream.send_all(data)
+            if not self._outgoing:
+                self._written.set()
+
+    def _queue(self, data: bytes) -> None:
+        if self._failure is None:
+            self._outgoing += data
+            self._has_outgoing.set()
+            if self._written.is_set():
+                self._written = trio.Event()
+
+    def _say_hello(self) -> None:
+        self._queue(wire.MARKER + wire.encode(wire.HELLO, 0, wire.HELLO_BODY.pack(self._nonce, wire.VERSION)))
+
+    def _on_frame(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == wire.SYNCED:
+            return
+        if kind == wire.HELLO_REPLY:
+            self._on_hello_reply(payload)
+        elif kind == wire.ANNOUNCE and not self._said_hello.is_set():
+            self._say_hello()
+        elif not self._said_hello.is_set():
+            # Said to the host before us.
+            return
+        elif kind == wire.ANNOUNCE:
+            raise AgentUnreachableError("the guest agent started anew: its guest was reset")
+        elif kind == wire.BROKEN:
+            raise AgentProtocolError(f"the guest agent sent garbage: {payload.decode(errors='replace')}")
+        elif kind == wire.ERROR and stream == 0:
+            raise AgentProtocolError("the guest agent received garbage: bytes were lost on its channel")
+        elif stream in self._receivers:
+            self._receivers[stream].on_frame(kind, payload)
+        elif stream > self._last_stream:
+            raise AgentProtocolError(f"the guest agent answered request {stream}, which was never made")
+
+    def _on_hello_reply(self, payload: bytes) -> None:
+        nonce, version = wire.HELLO_BODY.unpack(payload)
+        if nonce != self._nonce:
+            if self._said_hello.is_set():
+                raise AgentProtocolError("the guest agent answered a hello that is not ours: who else has its channel?")
+            return
+        if version != wire.VERSION:
+            raise AgentProtocolError(
+                f"the guest agent speaks version {version} of its protocol, this host {wire.VERSION}; rebuild the image"
+            )
+        self._said_hello.set()
+
+
+def _with_cause(error: AgentError, cause: BaseException) -> AgentError:
+    error.__cause__ = cause
+    return error

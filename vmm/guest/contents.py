@@ -1,0 +1,133 @@
+"""What goes into the initramfs, out of a directory with extracted packages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vmm.guest import cpio, elf
+from vmm.guest.image_errors import ImageError
+
+MODULES = (
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_pci_modern_dev.ko",
+    "drivers/virtio/virtio_pci_legacy_dev.ko",
+    "drivers/virtio/virtio_pci.ko",
+    "drivers/char/virtio_console.ko",
+    "drivers/char/hw_random/virtio-rng.ko",
+)
+"""Kernel modules, in the order they are loaded."""
+
+_LEFT_OUT = (
+    # Tests, tools, demonstrations, and what needs a display or a library that is not here.
+    "antigravity|ctypes/test|curses|dbm|distutils|ensurepip|idlelib|lib2to3|pydoc|pydoc_data|sqlite3|ssl|test|this"
+    "|tkinter|turtle|turtledemo|unittest/test|venv|webbrowser|wsgiref|xmlrpc|__phello__|__hello__|sitecustomize"
+    # Protocols: the guest has no network.
+    "|ftplib|imaplib|mailbox|mailcap|nntplib|poplib|smtpd|smtplib|telnetlib|cgi|cgitb"
+    # Other systems, formats of the past.
+    "|_aix_support|_bootsubprocess|_distutils_system_mod|_osx_support|aifc|chunk|imghdr|msilib|nturl2path|ossaudiodev"
+    "|sndhdr|sunau|uu|wave|xdrlib|_pydecimal|_pyio"
+    # Encodings with large tables.
+    "|encodings/(cp|mac_|iso|big5|euc|gb|hz|johab|koi8|kz1048|ptcp|shift|tis|hp_|palmos|bz2|uu|quopri|rot_13|undefined"
+    "|oem|mbcs|charmap).*"
+)
+_EXCLUDED = re.compile(f"({_LEFT_OUT})(\\.py|/.*)?")
+
+_EXTENSIONS = (
+    *("_asyncio", "_bz2", "_contextvars", "_ctypes", "_decimal", "_json", "_lsprof", "_lzma", "_multiprocessing"),
+    *("_posixshmem", "_queue", "_typing", "_zoneinfo", "mmap", "resource", "termios"),
+)
+"""Extension modules that are files of their own; others, such as `_socket` and `_sha256`, are in the interpreter."""
+
+_LIBRARY_DIRECTORIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
+
+_ETC = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/hostname": "vmpool\n",
+}
+
+
+def standard_library(root: Path, python: str) -> list[Path]:
+    """The modules to keep, relative to the library's directory, sorted."""
+    library = root / "usr/lib" / python
+    paths = (path.relative_to(library) for path in library.rglob("*.py"))
+    return sorted(path for path in paths if not _EXCLUDED.fullmatch(str(path)))
+
+
+def entries(
+    *, root: Path, python: str, kernel_release: str, bytecode: Path, applets: Iterable[str], init: str
+) -> Iterator[cpio.Entry]:
+    """Everything in the initramfs. Raises ImageError when something is not in the packages.
+
+    `root` is where the packages are extracted, `python` is "python3.X", `bytecode` a directory that mirrors
+    `usr/lib/python3.X`.
+    """
+    for path in ("dev", "proc", "root", "run", "sys", "tmp", "var/tmp", "usr/local/bin"):
+        yield cpio.directory(path, mode=0o1777 if path.endswith("tmp") else 0o755)
+    for path, target in (("bin", "usr/bin"), ("sbin", "usr/bin"), ("usr/sbin", "bin"), ("lib", "usr/lib")):
+        yield cpio.link(path, target)
+    yield cpio.character_device("dev/console", 5, 1)
+    yield cpio.character_device("dev/null", 1, 3, mode=0o666)
+    yield cpio.file("init", init.encode(), mode=0o755)
+    for path, text in _ETC.items():
+        yield cpio.file(path, text.encode())
+    yield cpio.file("usr/bin/busybox", _read(root, "bin/busybox", "usr/bin/busybox"), mode=0o755)
+    for applet in applets:
+        yield cpio.link(f"usr/bin/{applet}", "busybox")
+    yield from _python(root, python, bytecode)
+    for module in MODULES:
+        where = f"lib/modules/{kernel_release}/kernel/{module}"
+        yield cpio.file(f"usr/lib/modules/{Path(module).name}", _read(root, where, f"usr/{where}"))
+
+
+def _python(root: Path, python: str, bytecode: Path) -> Iterator[cpio.Entry]:
+    interpreter = _read(root, f"usr/bin/{python}")
+    yield cpio.file(f"usr/bin/{python}", interpreter, mode=0o755)
+    yield cpio.link("usr/bin/python3", python)
+    yield cpio.link("usr/bin/python", python)
+    for path in sorted(bytecode.rglob("*.pyc")):
+        yield cpio.file(f"usr/lib/{python}/{path.relative_to(bytecode)}", path.read_bytes())
+    binaries = [interpreter]
+    dynload = f"usr/lib/{python}/lib-dynload"
+    for name in _EXTENSIONS:
+        for path in sorted((root / dynload).glob(f"{name}.*.so")):
+            binaries.append(path.read_bytes())
+            yield cpio.file(f"{dynload}/{path.name}", binaries[-1])
+    yield cpio.directory(dynload)
+    loader = "ld-linux-x86-64.so.2"
+    yield cpio.file(f"usr/lib64/{loader}", _library(root, loader), mode=0o755)
+    yield cpio.link("lib64", "usr/lib64")
+    for name, data in sorted(_libraries(root, binaries).items()):
+        if name != loader:
+            yield cpio.file(f"usr/lib/x86_64-linux-gnu/{name}", data)
+
+
+def _libraries(root: Path, binaries: Iterable[bytes]) -> dict[str, bytes]:
+    """Every library that the binaries need, and those that these need."""
+    found: dict[str, bytes] = {}
+    waiting = [name for binary in binaries for name in elf.needed(binary)]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _library(root, name)
+            waiting += elf.needed(found[name])
+    return found
+
+
+def _library(root: Path, name: str) -> bytes:
+    return _read(root, *(f"{directory}/{name}" for directory in _LIBRARY_DIRECTORIES))
+
+
+def _read(root: Path, *paths: str) -> bytes:
+    for path in paths:
+        if (root / path).is_file():
+            return (root / path).read_bytes()
+    raise ImageError(
+        stage="assemble",
+        reason=f"no package has {paths[0]}",
+        remedy="this Debian release is laid out otherwise than vmpool knows; report it with the output of `apt policy`",
+    )

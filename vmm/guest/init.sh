@@ -1,0 +1,17 @@
+#!/bin/busybox sh
+# The guest's first process: makes a system that the agent can live in, and becomes the agent.
+export PATH=/bin
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mkdir /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+# Should the agent die without a word, the machine resets at once, which ends a QEMU that has -no-reboot.
+echo -1 > /proc/sys/kernel/panic
+for module in @MODULES@; do
+    insmod /lib/modules/$module
+done
+exec /bin/python3 -I -S -B -c 'from vmpool_agent.main import main; main()'

@@ -1,0 +1,118 @@
+"""Requests of one answer, and files: the streams of the agent channel that are not commands."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import trio
+
+from vmm.errors import AgentProtocolError, AgentRequestError
+from vmm.guest.agent import values, wire
+from vmm.guest.connection import Connection
+
+
+def refusal(request: str, payload: bytes) -> AgentRequestError:
+    """The agent's ERROR as an exception. Raises AgentProtocolError if it is none."""
+    fields = values.unpack(payload)
+    if not isinstance(fields, dict):
+        raise AgentProtocolError("the guest agent sent an error that is no dict")
+    return AgentRequestError(request=request, code=str(fields.get("code")), message=str(fields.get("message")))
+
+
+class Request:
+    """One request on a stream of its own. Use as a context manager: leaving it early cancels it in the guest."""
+
+    def __init__(self, connection: Connection, name: str, fields: dict[str, Any]) -> None:
+        """Queues it to be written. Raises AgentError, with code "BAD_REQUEST" for what cannot be sent."""
+        self._connection = connection
+        self._name = name
+        self._reply: dict[str, Any] | None = None
+        self._error: AgentRequestError | None = None
+        self._over = False
+        self._changed = trio.lowlevel.ParkingLot()
+        self._credit = wire.WINDOW
+        self._received = bytearray()
+        self._limit: int | None = None
+        self.stream = connection.open_stream(self)
+        try:
+            connection.send_value(wire.REQUEST, self.stream, {"op": name, **fields})
+        except (ValueError, TypeError) as error:
+            connection.close_stream(self.stream, cancel=False)
+            raise AgentRequestError(request=name, code="BAD_REQUEST", message=str(error)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close_stream(self.stream, cancel=not self._over)
+
+    async def reply(self) -> dict[str, Any]:
+        """Waits for the answer. Raises AgentError."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._reply is None and self._error is None:
+            self._connection.check()
+            await self._changed.park()
+        if self._error is not None:
+            raise self._error
+        assert self._reply is not None
+        return self._reply
+
+    async def send(self, data: bytes) -> None:
+        """Sends a file's content as fast as the guest takes it; returns early if the guest refuses it."""
+        view = memoryview(data)
+        while view and self._error is None:
+            self._connection.check()
+            if self._credit == 0:
+                await self._changed.park()
+                continue
+            piece = bytes(view[: min(self._credit, wire.MAX_PAYLOAD)])
+            view = view[len(piece) :]
+            self._credit -= len(piece)
+            self._connection.send_data(self.stream, piece)
+        self._connection.send(wire.EOF + wire.STDIN, self.stream)
+
+    async def receive(self, *, limit: int | None) -> bytes:
+        """Waits for a file's content. Raises AgentError, with code "EFBIG" if it is more than `limit` bytes."""
+        self._limit = limit
+        while not self._over:
+            self._connection.check()
+            await self._changed.park()
+        if self._error is not None:
+            raise self._error
+        return bytes(self._received)
+
+    def on_frame(self, kind: int, payload: bytes) -> None:
+        if kind == wire.REPLY:
+            fields = values.unpack(payload)
+            if not isinstance(fields, dict):
+                raise AgentProtocolError("the guest agent sent a reply that is no dict")
+            self._reply = fields
+            self._over = self._name != "get"
+        elif kind == wire.ERROR:
+            self._error = refusal(self._name, payload)
+            self._over = True
+        elif kind == wire.CREDIT + wire.STDIN:
+            self._credit += wire.COUNT.unpack(payload)[0]
+        elif kind == wire.DATA + wire.STDOUT and self._name == "get":
+            self._receive(payload)
+        elif kind == wire.EOF + wire.STDOUT and self._name == "get":
+            self._over = True
+        else:
+            raise AgentProtocolError(f"a frame of kind {kind:#x} is no answer to {self._name}")
+        self._changed.unpark_all()
+
+    def on_failure(self) -> None:
+        self._changed.unpark_all()
+
+    def _receive(self, payload: bytes) -> None:
+        if self._over:
+            return
+        self._received += payload
+        if self._limit is not None and len(self._received) > self._limit:
+            message = f"the file has more than {self._limit} bytes; ask for a smaller one or raise the limit"
+            self._error = AgentRequestError(request=self._name, code="EFBIG", message=message)
+            self._received.clear()
+            self._connection.close_stream(self.stream, cancel=True)
+            self._over = True
+        else:
+            self._connection.send_credit(wire.STDOUT, self.stream, len(payload))

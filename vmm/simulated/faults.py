@@ -1,0 +1,94 @@
+"""What can go wrong with a simulated VM, and plans of what goes wrong with which."""
+
+from __future__ import annotations
+
+import enum
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+import attrs
+
+from vmm.contract import BootStage
+
+
+class Moment(enum.Enum):
+    """Points in a VM's life at which a fault can strike; it strikes the first time the VM gets there."""
+
+    READY = "ready"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    PREPARED = "prepared"
+
+
+@attrs.frozen(kw_only=True)
+class BootFails:
+    """Launch raises BootError."""
+
+    stage: BootStage = BootStage.GUEST
+    reason: str = "QEMU is gone: exit status 1"
+    after_s: float = 0.0
+
+
+@attrs.frozen
+class BootHangs:
+    """Launch does not return."""
+
+
+@attrs.frozen(kw_only=True)
+class Exits:
+    """The process dies of a signal, `after_s` after a moment."""
+
+    when: Moment
+    after_s: float = 0.0
+    signal: int = signal.SIGSEGV
+
+
+@attrs.frozen(kw_only=True)
+class AgentGoesMute:
+    """From a moment on the agent answers nothing. The process lives."""
+
+    when: Moment
+
+
+@attrs.frozen(kw_only=True)
+class PrepareFails:
+    """The agent refuses to prepare its guest."""
+
+    code: str = "EPERM"
+    message: str = "Operation not permitted"
+
+
+@attrs.frozen(kw_only=True)
+class PrepareIsSlow:
+    delay_s: float
+
+
+@attrs.frozen(kw_only=True)
+class StopIsSlow:
+    delay_s: float
+
+
+Fault = BootFails | BootHangs | Exits | AgentGoesMute | PrepareFails | PrepareIsSlow | StopIsSlow
+
+FaultPlan = Callable[[int], Sequence[Fault]]
+"""The faults of the n-th VM that a host launches, counted from 0."""
+
+
+def no_faults(_number: int) -> Sequence[Fault]:
+    """The plan in which all goes well."""
+    return ()
+
+
+def scripted(faults: Mapping[int, Sequence[Fault]]) -> FaultPlan:
+    """A plan that names the VMs that have faults."""
+    return lambda number: faults.get(number, ())
+
+
+def random_faults(random: Random, probabilities: Mapping[Fault, float]) -> FaultPlan:
+    """A plan that draws each fault for itself; the same seed gives the same plan for VMs launched in order."""
+
+    def draw(_number: int) -> Sequence[Fault]:
+        return tuple(fault for fault, probability in probabilities.items() if random.random() < probability)
+
+    return draw

@@ -1,0 +1,125 @@
+"""The simulated process and its guest: whether it runs, and what is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+import trio
+from trio_util import AsyncValue
+
+from vmm.contract import ExitReport
+from vmm.errors import AgentUnreachableError, VmExitedError
+from vmm.simulated.faults import AgentGoesMute, Exits, Fault, Moment
+from vmm.spec import MachineSpec
+
+NS = 1_000_000_000
+EPOCH_NS = 1_700_000_000 * NS
+"""What the guests' clocks show at the start of trio's clock."""
+
+
+class Power(enum.Enum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    DEAD = "dead"
+
+
+@attrs.frozen(kw_only=True)
+class MachineState:
+    power: Power = Power.RUNNING
+    mute: bool = False
+
+
+class Machine:
+    """State shared by a simulated VM, its agent and its commands. Background tasks live in `nursery`; none raises."""
+
+    def __init__(self, spec: MachineSpec, *, vm_id: str, faults: Sequence[Fault], nursery: trio.Nursery) -> None:
+        self.spec = spec
+        self.vm_id = vm_id
+        self.faults = faults
+        self.state: AsyncValue[MachineState] = AsyncValue(MachineState())
+        self.exit_report: ExitReport | None = None
+        self.hostname = "vmpool"
+        self.entropy: list[bytes] = []
+        """What the guest was reseeded with, in order."""
+        self.clock_offset_ns = EPOCH_NS
+        self.files: dict[str, bytes] = {}
+        self._nursery = nursery
+        self._scopes: set[trio.CancelScope] = set()
+        self._reached: set[Moment] = set()
+
+    @property
+    def wall_clock_ns(self) -> int:
+        return self.clock_offset_ns + int(trio.current_time() * NS)
+
+    def set_wall_clock(self, now_ns: int) -> None:
+        self.clock_offset_ns = now_ns - int(trio.current_time() * NS)
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs a task that ends, at the latest, with the machine."""
+
+        async def until_exit() -> None:
+            with contextlib.suppress(AgentUnreachableError), trio.CancelScope() as scope:
+                self._scopes.add(scope)
+                try:
+                    await task()
+                finally:
+                    self._scopes.discard(scope)
+
+        self._nursery.start_soon(until_exit)
+
+    def power(self, power: Power) -> None:
+        """Pauses or resumes. Raises VmExitedError."""
+        self.check_alive()
+        self.state.value = attrs.evolve(self.state.value, power=power)
+        self.reach(Moment.PAUSED if power is Power.PAUSED else Moment.RESUMED)
+
+    def mute(self) -> None:
+        """The agent answers nothing from now on."""
+        self.state.value = attrs.evolve(self.state.value, mute=True)
+
+    def exit(self, report: ExitReport) -> None:
+        """The process dies. Only the first time counts."""
+        if self.exit_report is None:
+            self.exit_report = report
+            self.state.value = attrs.evolve(self.state.value, power=Power.DEAD)
+            for scope in self._scopes:
+                scope.cancel(reason="the simulated VM is dead")
+
+    def check_alive(self) -> None:
+        """Raises VmExitedError if the process is dead."""
+        if self.exit_report is not None:
+            raise VmExitedError(vm_id=self.vm_id, reason=str(self.exit_report))
+
+    async def guest_runs(self) -> None:
+        """Waits until the guest executes and its agent answers. Raises AgentUnreachableError if the machine dies."""
+        await trio.lowlevel.checkpoint()
+        state = await self.state.wait_value(
+            lambda state: state.power is Power.DEAD or (state.power is Power.RUNNING and not state.mute)
+        )
+        if state.power is Power.DEAD:
+            raise self.unreachable()
+
+    def unreachable(self) -> AgentUnreachableError:
+        return AgentUnreachableError(f"{self.vm_id}: the agent's channel is closed: {self.exit_report}")
+
+    def reach(self, moment: Moment) -> None:
+        """Lets the faults of this moment happen."""
+        if moment in self._reached:
+            return
+        self._reached.add(moment)
+        for fault in self.faults:
+            match fault:
+                case Exits(when=when, after_s=after_s, signal=number) if when is moment:
+                    self._exit_later(after_s, ExitReport(signal=number, stderr_tail="simulated fault"))
+                case AgentGoesMute(when=when) if when is moment:
+                    self.mute()
+
+    def _exit_later(self, after_s: float, report: ExitReport) -> None:
+        async def die() -> None:
+            await trio.sleep(after_s)
+            self.exit(report)
+
+        self.start_soon(die)

@@ -1,0 +1,111 @@
+"""The programs of a simulated guest: enough to behave like a few of busybox's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import trio
+
+from vmm.contract import CommandSpec, OutputStream
+
+
+class GuestProcess:
+    """What a program sees of the world."""
+
+    def __init__(
+        self,
+        spec: CommandSpec,
+        *,
+        files: Mapping[str, bytes],
+        stdin: trio.MemoryReceiveChannel[bytes],
+        write: Callable[[OutputStream, bytes], Awaitable[None]],
+    ) -> None:
+        self.arguments = tuple(spec.argv[1:])
+        self.environment = {"PATH": "/usr/bin:/bin", "HOME": "/root", **spec.environment}
+        self.working_directory = spec.working_directory or "/"
+        self.files = files
+        self._stdin = stdin
+        self._write = write
+
+    async def read_stdin(self) -> bytes:
+        """Some bytes, or none at the end."""
+        try:
+            return await self._stdin.receive()
+        except trio.EndOfChannel:
+            return b""
+
+    async def print(self, text: str) -> None:
+        await self.write(text.encode() + b"\n")
+
+    async def complain(self, text: str) -> None:
+        await self._write(OutputStream.STDERR, text.encode() + b"\n")
+
+    async def write(self, data: bytes) -> None:
+        """Waits while nobody takes the output."""
+        await self._write(OutputStream.STDOUT, data)
+
+
+Program = Callable[[GuestProcess], Awaitable[int]]
+"""Runs to its end and returns its exit status. Killed by cancellation."""
+
+
+async def _echo(process: GuestProcess) -> int:
+    await process.print(" ".join(process.arguments))
+    return 0
+
+
+async def _cat(process: GuestProcess) -> int:
+    status = 0
+    for path in process.arguments:
+        if (data := process.files.get(path)) is not None:
+            await process.write(data)
+        else:
+            await process.complain(f"cat: can't open '{path}': No such file or directory")
+            status = 1
+    if not process.arguments:
+        while data := await process.read_stdin():
+            await process.write(data)
+    return status
+
+
+async def _sleep(process: GuestProcess) -> int:
+    await trio.sleep(float(process.arguments[0]))
+    return 0
+
+
+async def _yes(process: GuestProcess) -> int:
+    while True:
+        await process.write(b"y\n" * 8192)
+
+
+async def _env(process: GuestProcess) -> int:
+    for name, value in process.environment.items():
+        await process.print(f"{name}={value}")
+    return 0
+
+
+async def _pwd(process: GuestProcess) -> int:
+    await process.print(process.working_directory)
+    return 0
+
+
+async def _true(_process: GuestProcess) -> int:
+    await trio.lowlevel.checkpoint()
+    return 0
+
+
+async def _false(_process: GuestProcess) -> int:
+    await trio.lowlevel.checkpoint()
+    return 1
+
+
+PROGRAMS: Mapping[str, Program] = {
+    "cat": _cat,
+    "echo": _echo,
+    "env": _env,
+    "false": _false,
+    "pwd": _pwd,
+    "sleep": _sleep,
+    "true": _true,
+    "yes": _yes,
+}

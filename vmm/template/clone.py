@@ -1,0 +1,132 @@
+"""Building a template and cloning VMs from it, on real QEMU."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vmm.contract import RESEED_BYTES, BootStage, Preparation
+from vmm.errors import AgentError, QmpError, SnapshotError
+from vmm.guest.client import AgentClient
+from vmm.qemu.command_line import FileMemory, Start
+from vmm.qemu.instance import Instance
+from vmm.qemu.launch import check_files
+from vmm.qemu.snapshot import load, save
+from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
+from vmm.spec import MachineSpec
+from vmm.template.settle import wait_until_idle
+from vmm.template.store import Template, TemplateStore
+
+REHEARSALS: Final = 3
+"""Hand-outs rehearsed in the template. Their pages are then shared by all clones; after the third nothing new is
+touched (measured: guest-side allocations stop)."""
+
+
+async def build_template(
+    spec: MachineSpec, *, store: TemplateStore, fingerprint: str, vm_id: str, directory: Path
+) -> Template:
+    """Boots a VM with its memory in the store's file, saves it, stops it, publishes the template.
+
+    The caller sets the time limit with a cancel scope. Raises MissingFileError, TemplateError (no room), BootError,
+    SnapshotError, OSError. On error and cancellation no process is left, and no template.
+    """
+    check_files(spec)
+    memory, state = await trio.to_thread.run_sync(lambda: store.begin(memory_mib=spec.memory_mib))
+    published: Template | None = None
+    try:
+        async with _running_template(spec, memory=memory, vm_id=vm_id, directory=directory) as instance:
+            await save(instance, state=state)
+        published = await trio.to_thread.run_sync(lambda: store.publish(fingerprint=fingerprint))
+    finally:
+        if published is None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(store.clear)
+    return published
+
+
+@asynccontextmanager
+async def _running_template(spec: MachineSpec, *, memory: Path, vm_id: str, directory: Path) -> AsyncIterator[Instance]:
+    """A template VM, booted, settled and paused; stopped at the end."""
+    instance = Instance.start(spec, vm_id=vm_id, directory=directory, memory=FileMemory(path=memory, shared=True))
+    try:
+        async with trio.open_nursery() as nursery:
+            async with _evidence(instance):
+                await instance.connect_qmp(nursery=nursery)
+                agent = await connect_agent(instance, nursery=nursery)
+                for _ in range(REHEARSALS):
+                    await _rehearse(agent)
+                await wait_until_idle(instance.process.pid)
+                await instance.execute("stop")
+                # What the agent holds of this session must not come alive in a clone: its host end goes first.
+                await agent.aclose()
+                yield instance
+            nursery.cancel_scope.cancel(reason="the template is saved")
+    finally:
+        await instance.kill()
+
+
+async def start_shell(
+    spec: MachineSpec, *, template: Template, vm_id: str, directory: Path, nursery: trio.Nursery
+) -> Instance:
+    """Starts a QEMU that has mapped the template's memory privately and waits for a state to load.
+
+    The caller must end it. Raises BootError. On error and cancellation nothing is left.
+    """
+    template.check()
+    instance = Instance.start(
+        spec,
+        vm_id=vm_id,
+        directory=directory,
+        memory=FileMemory(path=template.memory, shared=False),
+        start=Start.INCOMING,
+    )
+    try:
+        async with _evidence(instance):
+            await instance.connect_qmp(nursery=nursery)
+    except BaseException:
+        await instance.kill()
+        raise
+    return instance
+
+
+async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nursery) -> QemuVm:
+    """Makes a VM of a shell: loads the state, runs it, and has its agent answer and rehearse a hand-out.
+
+    Returns it running. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError,
+    SnapshotError.
+    """
+    began = trio.current_time()
+    try:
+        async with _evidence(instance):
+            template.check()
+            await load(instance, state=template.state)
+            loaded = trio.current_time()
+            await instance.execute("cont")
+            agent = await connect_agent(instance, nursery=nursery)
+            await _rehearse(agent)
+    except BaseException:
+        await instance.kill()
+        raise
+    return QemuVm(instance, agent, timings=StageTimings(qmp_s=loaded - began, guest_s=trio.current_time() - loaded))
+
+
+async def _rehearse(agent: AgentClient) -> None:
+    await agent.prepare(Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns()))
+
+
+@asynccontextmanager
+async def _evidence(instance: Instance) -> AsyncIterator[None]:
+    """Turns the channels' errors into a BootError, and gives what passes the evidence."""
+    try:
+        yield
+    except (QmpError, AgentError) as error:
+        raise await instance.boot_error(BootStage.GUEST, error) from error
+    except (SnapshotError, trio.Cancelled) as error:
+        instance.add_evidence(error)
+        raise

@@ -1,0 +1,44 @@
+"""When a guest has come to rest: its vCPUs have nothing to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import trio
+
+SAMPLE_S: Final = 0.05
+QUIET_SAMPLES: Final = 3
+QUIET_SHARE: Final = 0.10
+"""A guest at rest uses a few percent of a sample, for its timer tick."""
+
+SETTLE_LIMIT_S: Final = 10.0
+"""A guest that never rests has something of its own to do; it is saved as it is."""
+
+
+async def wait_until_idle(pid: int) -> bool:
+    """Returns once QEMU used little CPU time in a few samples in a row: True, or False after SETTLE_LIMIT_S.
+
+    The evidence is the process's CPU time, of which under TCG and KVM alike a busy vCPU takes all that there is. A
+    process that ends counts as at rest; its end is noticed by who uses it.
+    """
+    quiet = 0
+    with trio.move_on_after(SETTLE_LIMIT_S):
+        used = _cpu_seconds(pid)
+        while quiet < QUIET_SAMPLES:
+            await trio.sleep(SAMPLE_S)
+            before, used = used, _cpu_seconds(pid)
+            quiet = quiet + 1 if used - before <= SAMPLE_S * QUIET_SHARE else 0
+        return True
+    return False
+
+
+def _cpu_seconds(pid: int) -> float:
+    """utime + stime of a process, all its threads (proc_pid_stat(5)); 0 when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return 0.0
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

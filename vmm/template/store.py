@@ -1,0 +1,161 @@
+"""A template on disk: three files, of which the manifest is written last.
+
+A directory without a valid manifest holds no template, whatever else is in it. The manifest names sizes and hashes of
+the other two, so a truncated or corrupted template is not one either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+import attrs
+import cattrs
+
+from vmm.errors import TemplateError
+
+_HEADROOM_MIB: Final = 16
+"""Beside the memory file: 0.4 MB of device state, the manifest, and what the file system takes for itself."""
+
+
+@attrs.frozen(kw_only=True)
+class StoredFile:
+    """What a file was when it was published."""
+
+    size: int
+    blake2b: str
+
+
+@attrs.frozen(kw_only=True)
+class _Manifest:
+    fingerprint: str
+    memory: StoredFile
+    state: StoredFile
+
+
+@attrs.frozen(kw_only=True)
+class Template:
+    """A template that was whole when it was published or opened. Its files are read-only from then on."""
+
+    directory: Path
+    fingerprint: str
+    _identities: tuple[tuple[int, ...], ...] = attrs.field(repr=False)
+
+    @property
+    def memory(self) -> Path:
+        return self.directory / "memory"
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    def check(self) -> None:
+        """Raises TemplateError if a file is not the one that was published or opened: gone, replaced or written to.
+
+        Looks at inodes, not at contents; cheap enough to be called before each clone.
+        """
+        try:
+            now = tuple(_identity(path) for path in (self.memory, self.state))
+        except OSError as error:
+            raise TemplateError(directory=self.directory, reason=f"{error.strerror}: {error.filename}") from error
+        if now != self._identities:
+            raise TemplateError(directory=self.directory, reason="its files have changed since it was made")
+
+
+class TemplateStore:
+    """The place of one template. One process at a time may use it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def _manifest(self) -> Path:
+        return self.directory / "manifest.json"
+
+    def begin(self, *, memory_mib: int) -> tuple[Path, Path]:
+        """Clears the place and makes an empty memory file of that size. Returns the paths of memory and state.
+
+        Raises TemplateError if there is not enough room, OSError.
+        """
+        self.clear()
+        self.directory.mkdir(mode=0o700, parents=True)
+        free_mib = shutil.disk_usage(self.directory).free // 2**20
+        if free_mib < memory_mib + _HEADROOM_MIB:
+            raise TemplateError(
+                directory=self.directory,
+                reason=f"{memory_mib + _HEADROOM_MIB} MiB are needed and {free_mib} MiB are free; "
+                "free some, or set template_directory to a file system with more room",
+            )
+        memory, state = self.directory / "memory", self.directory / "state"
+        descriptor = os.open(memory, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, memory_mib * 2**20)
+        finally:
+            os.close(descriptor)
+        return memory, state
+
+    def publish(self, *, fingerprint: str) -> Template:
+        """Makes what lies in the place a template, by writing its manifest. Hashes both files. Raises OSError."""
+        memory, state = self.directory / "memory", self.directory / "state"
+        for path in (memory, state):
+            path.chmod(0o400)
+        manifest = _Manifest(fingerprint=fingerprint, memory=_describe(memory), state=_describe(state))
+        new = self._manifest.with_suffix(".new")
+        with new.open("w", encoding="utf-8") as file:
+            json.dump(attrs.asdict(manifest), file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._manifest)
+        return self._template(fingerprint)
+
+    def open(self, *, fingerprint: str) -> Template:
+        """The template with that fingerprint. Reads both files whole. Raises TemplateError if there is none."""
+        try:
+            manifest = _converter.structure(json.loads(self._manifest.read_bytes()), _Manifest)
+        except FileNotFoundError as error:
+            raise TemplateError(directory=self.directory, reason="there is none") from error
+        except (OSError, ValueError, cattrs.BaseValidationError) as error:
+            raise TemplateError(directory=self.directory, reason=f"its manifest cannot be used: {error}") from error
+        if manifest.fingerprint != fingerprint:
+            raise TemplateError(
+                directory=self.directory,
+                reason=f"it is of another machine ({manifest.fingerprint[:12]}, not {fingerprint[:12]})",
+            )
+        for name, wanted in (("memory", manifest.memory), ("state", manifest.state)):
+            try:
+                found = _describe(self.directory / name)
+            except OSError as error:
+                raise TemplateError(directory=self.directory, reason=f"{error.strerror}: {error.filename}") from error
+            if found != wanted:
+                raise TemplateError(directory=self.directory, reason=f"its {name} file is not what was saved")
+        return self._template(fingerprint)
+
+    def clear(self) -> None:
+        """Removes the place with all that is in it; the manifest first, so that no half-removed template is one."""
+        self._manifest.unlink(missing_ok=True)
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+
+    def _template(self, fingerprint: str) -> Template:
+        paths = (self.directory / "memory", self.directory / "state")
+        return Template(
+            directory=self.directory, fingerprint=fingerprint, identities=tuple(_identity(path) for path in paths)
+        )
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _describe(path: Path) -> StoredFile:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "blake2b").hexdigest()
+        return StoredFile(size=os.fstat(file.fileno()).st_size, blake2b=digest)
+
+
+_converter: Final = cattrs.Converter(forbid_extra_keys=True)
