@@ -112,7 +112,7 @@ class Coordinator:
             task_status.started()
             while True:
                 event: Event = Tick()
-                with trio.move_on_at(self._ledger.next_wakeup(now=trio.current_time())):
+                with trio.move_on_at(self._ledger.next_wakeup()):
                     event = await self._inbox.receive()
                 self._apply(event, vms)
 

@@ -23,7 +23,6 @@ from rich.table import Table
 from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, failure
 from pool.client import AcquiredVm, Client, ClientError, ProfileStatus, open_client
-from vmm.contract import CommandExit, Output
 
 _BOOT_LIMIT_S: Final = 180.0
 _POLL_S: Final = 0.2
@@ -67,18 +66,12 @@ async def _show(home: Path) -> _Outcome:
         with console.status("booting the first VMs"), trio.fail_after(_BOOT_LIMIT_S):
             profile = await _wait_until_full(client)
         async with client.lease() as vm, client.exec(vm.lease_id, _COMMAND) as command:
-            output = b""
-            async for event in command.events():
-                match event:
-                    case Output(data=data):
-                        output += data
-                    case CommandExit(status=0):
-                        break
-                    case CommandExit():
-                        raise DemoError(f"the command ended with {event}: {output.decode(errors='replace')}")
+            completed = await command.collect()
+        if completed.exit.status != 0:
+            raise DemoError(f"the command ended with {completed.exit}: {completed.stderr.decode(errors='replace')}")
     if (home / "run").exists():
         raise DemoError(f"the service left something behind: {sorted(path.name for path in (home / 'run').iterdir())}")
-    return _Outcome(profile=profile, vm=vm, output=output.decode().strip())
+    return _Outcome(profile=profile, vm=vm, output=completed.stdout.decode().strip())
 
 
 async def _wait_until_full(client: Client) -> ProfileStatus:

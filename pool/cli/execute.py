@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,10 +23,38 @@ _CHUNK: Final = 64 * 1024
 _command_line = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
+def _parse_environment(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    environment = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
+        environment[name] = value
+    return environment
+
+
+def _without_dashes(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """click leaves the `--` in place when an argument stands before it."""
+    argv = value[1:] if value[:1] == ("--",) else value
+    if not argv:
+        raise click.MissingParameter(ctx=ctx, param=param)
+    return argv
+
+
 def _exec_options(command: Any) -> Any:
     for option in (
-        click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD..."),
-        click.option("--env", "-e", "environment", multiple=True, metavar="NAME=VALUE", help="For the command."),
+        click.argument(
+            "argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...", callback=_without_dashes
+        ),
+        click.option(
+            "--env",
+            "-e",
+            "environment",
+            multiple=True,
+            metavar="NAME=VALUE",
+            callback=_parse_environment,
+            help="For the command.",
+        ),
         click.option("--workdir", "-w", default=None, help="Working directory in the guest."),
         click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.001), help="Seconds; then SIGKILL."),
     ):
@@ -45,7 +72,7 @@ def run(
     on_empty: OnEmpty,
     wait_s: float,
     argv: tuple[str, ...],
-    environment: tuple[str, ...],
+    environment: dict[str, str],
     workdir: str | None,
     time_limit_s: float | None,
     socket_path: Path,
@@ -61,7 +88,7 @@ def run(
             client.exec(
                 vm.lease_id,
                 argv,
-                environment=_parse_environment(environment),
+                environment=environment,
                 working_directory=workdir,
                 time_limit_s=time_limit_s,
             ) as command,
@@ -79,7 +106,7 @@ def exec_(
     *,
     lease_id: str,
     argv: tuple[str, ...],
-    environment: tuple[str, ...],
+    environment: dict[str, str],
     workdir: str | None,
     time_limit_s: float | None,
     socket_path: Path,
@@ -90,23 +117,13 @@ def exec_(
         async with client.exec(
             lease_id,
             argv,
-            environment=_parse_environment(environment),
+            environment=environment,
             working_directory=workdir,
             time_limit_s=time_limit_s,
         ) as command:
             return await _attend(command)
 
     sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE)))
-
-
-def _parse_environment(pairs: Sequence[str]) -> dict[str, str]:
-    environment = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not name or not equals:
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--env")
-        environment[name] = value
-    return environment
 
 
 async def _attend(command: RemoteCommand) -> CommandExit:
@@ -120,6 +137,7 @@ async def _attend(command: RemoteCommand) -> CommandExit:
 
 
 async def _write_output(command: RemoteCommand) -> CommandExit:
+    ended: CommandExit | None = None
     async for event in command.events():
         match event:
             case Output(stream=stream, data=data):
@@ -129,8 +147,9 @@ async def _write_output(command: RemoteCommand) -> CommandExit:
                 except BrokenPipeError:
                     await command.send_signal(signal.SIGPIPE)
             case CommandExit():
-                return event
-    raise AssertionError("a command's events end with its exit")
+                ended = event
+    assert ended is not None, "a command's events end with its exit"
+    return ended
 
 
 def _write(descriptor: int, data: bytes) -> None:

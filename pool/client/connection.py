@@ -171,14 +171,19 @@ async def open_client(socket_path: Path | str) -> AsyncIterator[Client]:
     """
     from pool.client.sdk import Client  # noqa: PLC0415 - it is built on this module
 
+    failure = None
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(_note_loop_error)
         connection = Connection(socket_path=Path(socket_path), loop=loop)
         try:
             await connection.connect()
             yield Client(connection)
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the loop's nursery, which would wrap it
+            failure = error
         finally:
             connection.close()
+    if failure is not None:
+        raise failure
 
 
 def _note_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -61,11 +61,11 @@ class Ledger:
         """No VM is left, whatever its state."""
         return not self._moves.fleet
 
-    def next_wakeup(self, *, now: float) -> float:
-        """When a Tick is due, on the clock of `now`; infinity when nothing is waited for."""
+    def next_wakeup(self) -> float:
+        """When a Tick is due, on the clock of `now`; infinity when nothing is waited for. It may have come already."""
         if self._draining:
             return math.inf
-        retries = (page.next_wakeup(now=now) for page in self._moves.fleet.pages.values())
+        retries = (page.next_wakeup() for page in self._moves.fleet.pages.values())
         return min(self._moves.claims.next_deadline(), *retries, math.inf)
 
     def views(self, *, now: float) -> tuple[ProfileView, ...]:
@@ -275,7 +275,7 @@ class Ledger:
                 self._start(page, claim_id=claim_id, now=now)
             else:
                 page.pass_on_production(claim_id)
-        if now >= page.retry_at:
+        if page.may_produce(now=now):
             # After a failure one VM at a time is tried, until one succeeds.
             limit = page.policy.production_limit if not page.failures_in_a_row else 1
             while page.shortage() > 0 and len(page.producing_for_pool) < limit:

@@ -72,6 +72,7 @@ class ProfilePage:
     stopping: int = 0
     failures_in_a_row: int = 0
     retry_at: float = 0.0
+    """End of the back-off; 0 when there is none."""
     last_error: str = ""
     last_evidence: str = ""
     last_production_s: float = 0.0
@@ -133,6 +134,7 @@ class ProfilePage:
         if claim_id is not None:
             self.unserved_boot_claims[claim_id] = None
         self.ready[vm_id] = None
+        self.counters.produced += 1
         self.last_production_s = production_s
         self.failures_in_a_row = 0
         self.retry_at = 0.0
@@ -151,9 +153,19 @@ class ProfilePage:
         self.failures_in_a_row += 1
         self.retry_at = now + self.policy.backoff.delay(self.failures_in_a_row, randomness=randomness)
 
-    def next_wakeup(self, *, now: float) -> float:
-        """When production may be tried again, if there is any to try; infinity if not."""
-        return self.retry_at if self.retry_at > now and self.shortage() > 0 else math.inf
+    def may_produce(self, *, now: float) -> bool:
+        """Whether VMs may be started for the pool; ends a back-off that is over."""
+        if now < self.retry_at:
+            return False
+        self.retry_at = 0.0
+        return True
+
+    def next_wakeup(self) -> float:
+        """When production may be tried again, if there is any to try; infinity if not.
+
+        It stays when that time has come, until `may_produce` was asked: no wake-up is lost if nobody looked in time.
+        """
+        return self.retry_at if self.retry_at and self.shortage() > 0 else math.inf
 
     def view(self, *, now: float) -> ProfileView:
         return ProfileView(

@@ -22,7 +22,7 @@ from grpclib.server import Handler, Server, request_handler
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, PingAckReceived, RequestReceived
 from h2.events import Event as H2Event
-from h2.exceptions import ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError
 
 from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec, MessageBuffer
 
@@ -30,6 +30,9 @@ _log = structlog.get_logger("vmpool.rpc")
 
 RECEIPT_LIMIT_S: Final = 1.0
 """How long a reply's receipt is waited for. Every HTTP/2 stack answers a PING by itself, within a round trip."""
+
+MAX_FRAME_BYTES: Final = 9 + 16 * 1024
+"""Header and payload; HTTP/2's smallest limit, which the server does not raise."""
 
 HEALTH: Final = "/grpc.health.v1.Health/"
 """Its Watch never ends by itself."""
@@ -130,7 +133,7 @@ class GuardedProtocol(H2Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            events = self.connection.feed(data)
+            events = self._feed(data)
             self._flush()
             for event in events:
                 self.processor.process(event)
@@ -139,6 +142,13 @@ class GuardedProtocol(H2Protocol):
             self._server.violations += 1
             _log.warning("connection closed: its client broke the protocol", error=str(error) or type(error).__name__)
             self.hang_up("Protocol error")
+
+    def _feed(self, data: bytes) -> list[H2Event]:
+        events = self.connection.feed(data)
+        # h2 judges a frame's length only once it has all of it, up to 16 MiB.
+        if len(self.http2.incoming_buffer._data) > MAX_FRAME_BYTES:  # noqa: SLF001
+            raise FrameTooLargeError(f"a frame of more than {MAX_FRAME_BYTES} bytes")
+        return events
 
     def pause_writing(self) -> None:
         super().pause_writing()

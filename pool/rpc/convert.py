@@ -96,6 +96,15 @@ def command_spec(start: wire.ExecStart) -> CommandSpec:
     )
 
 
+def exec_kind(request: wire.ExecRequest) -> str:
+    """Which one of its kinds a request is."""
+    kinds = [kind for kind in ("start", "stdin", "close_stdin", "signal") if getattr(request, kind) is not None]
+    if len(kinds) != 1:
+        found = " and ".join(kinds) or "nothing"
+        raise InvalidRequestError(field="kind", reason=f"is {found}; set one of start, stdin, close_stdin and signal")
+    return kinds[0]
+
+
 def signal_number(number: int) -> int:
     if not 1 <= number <= MAX_SIGNAL:
         raise InvalidRequestError(field="signal", reason=f"{number} is no signal; use 1 to {MAX_SIGNAL}")

@@ -11,7 +11,7 @@ import trio
 from pool.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.rpc.calls import ServerStream, receive, send
-from pool.rpc.convert import command_spec, exec_replies, lease_id_of, signal_number
+from pool.rpc.convert import command_spec, exec_kind, exec_replies, lease_id_of, signal_number
 from pool.rpc.errors import InvalidRequestError, LeaseLostError
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.contract import Command, CommandSpec, Vm
@@ -57,22 +57,18 @@ class ExecCall:
         """Passes requests on. The end of the requests closes stdin, as `close_stdin` does."""
         closed = False
         while (request := await receive(self.stream)) is not None:
-            match request:
-                case wire.ExecRequest(start=wire.ExecStart()):
-                    raise InvalidRequestError(field="start", reason="was sent before; one call runs one command")
-                case wire.ExecRequest(stdin=bytes(data)):
+            match exec_kind(request):
+                case "stdin":
                     if closed:
                         raise InvalidRequestError(field="stdin", reason="follows close_stdin; send it before")
-                    await command.send_stdin(data)
-                case wire.ExecRequest(close_stdin=wire.CloseStdin()):
+                    await command.send_stdin(request.stdin)
+                case "close_stdin":
                     closed = True
                     await command.close_stdin()
-                case wire.ExecRequest(signal=int(number)):
-                    await command.send_signal(signal_number(number))
+                case "signal":
+                    await command.send_signal(signal_number(request.signal))
                 case _:
-                    raise InvalidRequestError(
-                        field="kind", reason="is not set; send stdin, close_stdin or signal after the start"
-                    )
+                    raise InvalidRequestError(field="start", reason="was sent before; one call runs one command")
         await command.close_stdin()
 
     async def _tell(self, command: Command) -> None:
@@ -88,7 +84,7 @@ class ExecCall:
 
 
 def _read_start(request: wire.ExecRequest | None) -> tuple[str, CommandSpec]:
-    if request is None or request.start is None:
+    if request is None or exec_kind(request) != "start" or request.start is None:
         raise InvalidRequestError(field="start", reason="must be the first message of the call")
     return lease_id_of(request.start, field="start.lease_id"), command_spec(request.start)
 

@@ -10,9 +10,12 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+import betterproto2
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
+
+from pool.rpc.wellformed import check_wellformed
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """Largest request message, as in other gRPC servers."""
@@ -105,6 +108,8 @@ class Codec(ProtoCodec):
 
     def decode(self, data: bytes, message_type: type[Any]) -> Any:
         try:
+            if issubclass(message_type, betterproto2.Message):
+                check_wellformed(memoryview(data), message_type)
             return super().decode(data, message_type)
         except Exception as error:
             # Every parser has its own errors for this, down to IndexError and UnicodeDecodeError.

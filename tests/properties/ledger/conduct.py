@@ -109,7 +109,8 @@ def hand_outs_are_of_ready_vms(effect: Effect, record: Record) -> None:
         vm = record.vms[effect.vm_id]
         assert vm.told_ready, "not ready"
         assert not vm.hand_out_ordered, "a second time"
-        assert not (vm.stop_ordered or vm.told_lost), "it is ending"
+        assert not vm.stop_ordered, "it was told to stop"
+        assert not vm.told_lost, "it ended by itself"
 
 
 def stops_are_ordered_once(effect: Effect, record: Record) -> None:
@@ -158,7 +159,8 @@ def grants_are_of_handed_out_vms(effect: Effect, record: Record) -> None:
         vm = record.vms[effect.lease.vm_id]
         assert vm.hand_out_ordered
         assert vm.told_handed_out
-        assert not (vm.stop_ordered or vm.told_lost)
+        assert not vm.stop_ordered
+        assert not vm.told_lost
 
 
 def no_vm_is_leased_twice(effect: Effect, record: Record) -> None:

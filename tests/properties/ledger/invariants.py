@@ -53,6 +53,16 @@ def counts_match_the_vms(ledger: Ledger, now: float) -> None:
         assert shown == {state: states[state] for state in shown}, f"{shown} shown of {states}"
 
 
+def counters_cover_the_vms(ledger: Ledger, now: float) -> None:
+    """What was produced is still there, or was granted, lost, or stopped."""
+    for view in ledger.views(now=now):
+        counters = view.counters
+        there = view.ready + view.handing_out + view.leased
+        lost = counters.lost_idle + counters.lost_leased + counters.hand_out_failures
+        assert counters.produced >= there + lost, f"{counters}, {there} there"
+        assert counters.produced >= counters.granted >= view.leased + counters.lost_leased, counters
+
+
 def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
     """Ready and producing VMs are at most the pool's size and one for each waiting BOOT claim."""
     for page, entries in _pages(ledger):
@@ -114,8 +124,8 @@ def a_key_leads_to_one_thing(ledger: Ledger, _now: float) -> None:
 
 
 def wakeup_lies_ahead(ledger: Ledger, now: float) -> None:
-    """Or the coordinator would tick without end."""
-    assert ledger.next_wakeup(now=now) > now
+    """An event takes care of all that is due, or the coordinator would tick without end."""
+    assert ledger.next_wakeup() > now
 
 
 def nobody_waits_past_the_deadline(ledger: Ledger, now: float) -> None:
@@ -139,6 +149,7 @@ def _pages(ledger: Ledger) -> Iterable[tuple[ProfilePage, list[VmEntry]]]:
 STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
     each_vm_is_in_exactly_one_place,
     counts_match_the_vms,
+    counters_cover_the_vms,
     never_more_than_wanted,
     no_vm_idles_while_a_claim_waits,
     each_waiting_boot_claim_has_a_production,

@@ -6,4 +6,4 @@ from tests.examples import examples
 from tests.properties.ledger.machine import LedgerMachine
 
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = examples(200, stateful_step_count=50)
+TestLedger.settings = examples(200, stateful_step_count=60)

@@ -54,6 +54,8 @@ class World:
     walked_away: set[int] = attrs.field(factory=set, init=False)
     undelivered: set[int] = attrs.field(factory=set, init=False)
     """Granted requests whose grant came back."""
+    broken: bool = attrs.field(default=False, init=False)
+    """A check or the ledger has failed; what comes after means nothing."""
 
     def __attrs_post_init__(self) -> None:
         serial = itertools.count(1)
@@ -100,9 +102,7 @@ class World:
             request_id=len(self.record.requests) + 1, profile="", owner=Owner(uid=uid), releases=lease_id
         )
         self.record.requests[request.request_id] = request
-        self.inbox.append(
-            ReleaseRequested(request_id=request.request_id, lease_id=lease_id, owner=request.owner)
-        )
+        self.inbox.append(ReleaseRequested(request_id=request.request_id, lease_id=lease_id, owner=request.owner))
         return request.request_id
 
     def open_requests(self) -> list[int]:
@@ -181,12 +181,13 @@ class World:
         end = self.now + seconds
         for _ in range(MANY):
             self.process()
-            due = self.ledger.next_wakeup(now=self.now)
+            due = self.ledger.next_wakeup()
             if due > end:
                 self.now = end
                 return
             self.now = max(self.now, due)
             self._apply(Tick())
+        self.broken = True
         raise ViolationError(check="ticks_come_to_an_end", detail=f"{MANY} ticks up to {end}")
 
     def run_undisturbed(self) -> None:
@@ -197,21 +198,30 @@ class World:
             for vm_id in busy:
                 self.progress(vm_id)
             if not busy and not self.inbox:
-                due = self.ledger.next_wakeup(now=self.now)
+                due = self.ledger.next_wakeup()
                 if due == math.inf:
                     return
                 self.now = max(self.now, due)
                 self._apply(Tick())
+        self.broken = True
         raise ViolationError(check="the_world_comes_to_rest", detail=f"not after {MANY} rounds")
 
     # -- the ledger ----------------------------------------------------------------------------------------------
 
     def _apply(self, event: Event) -> None:
+        self.broken = True
+        self._apply_checked(event)
+        self.broken = False
+
+    def _apply_checked(self, event: Event) -> None:
         self._note(event)
         effects = self.ledger.apply(event, now=self.now)
         for effect in effects:
             check_effect(effect, self.record, only=self.only)
             self._perform(effect)
+        if isinstance(event, VmLost | VmGone):
+            # Only now: with the same event a deadline may have come that ends the same VM, and it is served first.
+            self.record.vms[event.vm_id].told_lost = True
         check_step(effects, self.ledger, now=self.now, only=self.only)
         check_state(self.ledger, now=self.now, only=self.only)
 
@@ -222,8 +232,6 @@ class World:
                 self.record.vms[vm_id].told_ready = True
             case VmHandedOut(vm_id=vm_id):
                 self.record.vms[vm_id].told_handed_out = True
-            case VmLost(vm_id=vm_id) | VmGone(vm_id=vm_id):
-                self.record.vms[vm_id].told_lost = True
             case AcquireRequested(request_id=request_id) | ReleaseRequested(request_id=request_id):
                 self.record.requests[request_id].told = True
             case RequestAbandoned(request_id=request_id):

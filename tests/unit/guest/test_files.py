@@ -36,13 +36,13 @@ async def test_a_file_may_contain_the_marker(client: AgentClient, tmp_path: Path
 
 async def test_the_mode_is_set(client: AgentClient, tmp_path: Path) -> None:
     await client.put_file(str(tmp_path / "program"), b"#!/bin/sh\n", mode=0o751)
-    assert os.stat(tmp_path / "program").st_mode & 0o7777 == 0o751
+    assert (await trio.Path(tmp_path / "program").stat()).st_mode & 0o7777 == 0o751
 
 
 async def test_a_file_name_need_not_be_text(client: AgentClient, tmp_path: Path) -> None:
     path = os.fsdecode(bytes(tmp_path) + b"/\xff" + wire.MARKER)
     await client.put_file(path, b"data")
-    assert Path(path).read_bytes() == b"data"
+    assert await trio.Path(path).read_bytes() == b"data"
     assert await client.get_file(path) == b"data"
 
 

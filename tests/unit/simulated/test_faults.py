@@ -57,7 +57,7 @@ async def test_a_boot_takes_its_time(clock: trio.testing.MockClock, nursery: tri
 
 async def test_a_boot_that_fails_leaves_nothing(clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
     host = SimulatedHost(faults=scripted({0: [BootFails(stage=BootStage.QMP, reason="no", after_s=2)]}))
-    with pytest.raises(BootError, match="stage: qmp.*no"):
+    with pytest.raises(BootError, match=r"stage: qmp.*no"):
         await launch(host, nursery)
     assert clock.current_time() == pytest.approx(2)
     assert host.alive == frozenset()

@@ -1,0 +1,70 @@
+"""Whether bytes are a message of a type. betterproto2 does not ask.
+
+Its decoder takes a text that ends early for a shorter text, a number for a text, and passes over a broken tail; what
+comes out has fields of the wrong type, and is not what the caller sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import betterproto2
+
+_LENGTH_DELIMITED: Final = betterproto2.WIRE_LEN_DELIM
+_FIXED_SIZES: Final = {betterproto2.WIRE_FIXED_32: 4, betterproto2.WIRE_FIXED_64: 8}
+_MAX_VARINT_BYTES: Final = 10
+
+_WIRE_TYPES: Final = {
+    **dict.fromkeys(betterproto2.WIRE_VARINT_TYPES, betterproto2.WIRE_VARINT),
+    **dict.fromkeys(betterproto2.WIRE_FIXED_32_TYPES, betterproto2.WIRE_FIXED_32),
+    **dict.fromkeys(betterproto2.WIRE_FIXED_64_TYPES, betterproto2.WIRE_FIXED_64),
+    **dict.fromkeys(betterproto2.WIRE_LEN_DELIM_TYPES, _LENGTH_DELIMITED),
+}
+
+
+def check_wellformed(data: memoryview, kind: type[betterproto2.Message]) -> None:
+    """Raises ValueError unless `data` is a `kind`, down into its parts. Unknown fields may be anything that ends."""
+    description: Any = kind._betterproto  # type: ignore[arg-type]  # noqa: SLF001 - nowhere public
+    for number, wire_type, value in _fields(data):
+        name = description.field_name_by_number.get(number)
+        if name is None:
+            continue
+        proto_type = description.meta_by_field_name[name].proto_type
+        packed = wire_type == _LENGTH_DELIMITED and proto_type in betterproto2.PACKED_TYPES
+        if wire_type != _WIRE_TYPES[proto_type] and not packed:
+            raise ValueError(f"field {name} is no {proto_type}")
+        if proto_type in (betterproto2.TYPE_MESSAGE, betterproto2.TYPE_MAP):
+            check_wellformed(value, description.cls_by_field[name])
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Number, wire type and content of each field; the content is of interest where it has a length of its own."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, wire_type = tag >> 3, tag & 7
+        if not number:
+            raise ValueError("field number 0")
+        if wire_type == betterproto2.WIRE_VARINT:
+            _, end = _varint(data, position)
+        elif wire_type == _LENGTH_DELIMITED:
+            size, position = _varint(data, position)
+            end = position + size
+        elif wire_type in _FIXED_SIZES:
+            end = position + _FIXED_SIZES[wire_type]
+        else:
+            raise ValueError(f"field {number} has wire type {wire_type}")
+        if end > len(data):
+            raise ValueError(f"field {number} ends beyond the end")
+        yield number, wire_type, data[position:end]
+        position = end
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for count, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << (7 * count)
+        if not byte & 0x80:
+            return value, position + count + 1
+    raise ValueError(f"the number at byte {position} has no end")

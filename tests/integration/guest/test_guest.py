@@ -1,0 +1,121 @@
+"""What only a real guest can show."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.agents import collect
+from tests.integration.guest.conftest import BOOT_LIMIT_S, qemu_argv
+from vmm.contract import CommandExit, CommandSpec, Preparation
+from vmm.guest.client import AgentClient
+from vmm.guest.image import GuestImage
+
+pytestmark = pytest.mark.qemu
+
+MIB = 1024 * 1024
+
+
+async def run(guest: AgentClient, script: str) -> str:
+    outcome = await collect(await guest.start_command(CommandSpec(argv=["sh", "-c", script])))
+    assert outcome.exit == CommandExit(status=0), outcome
+    return outcome.stdout.decode()
+
+
+async def test_the_guest_runs_the_kernel_of_the_image(guest: AgentClient, guest_image: GuestImage) -> None:
+    assert (await guest.ping()).kernel_release == guest_image.kernel_release
+
+
+async def test_prepare_reseeds_sets_the_clock_and_the_name(guest: AgentClient) -> None:
+    new_year_2031 = 1_924_992_000 * 10**9
+    report = await guest.prepare(Preparation(entropy=bytes(512), wall_clock_ns=new_year_2031, hostname="vm-17"))
+    assert report.reseeded
+    assert 0 <= report.wall_clock_ns - new_year_2031 < 10 * 10**9
+    assert report.hostname == "vm-17"
+    assert (report.cpus_online, 200 < report.memory_mib < 256) == (2, True)
+    assert await run(guest, "date +%Y; hostname") == "2031\nvm-17\n"
+    await guest.prepare(Preparation(wall_clock_ns=time.time_ns()))
+
+
+async def test_prepare_brings_up_cpus_that_are_offline(guest: AgentClient) -> None:
+    await run(guest, "echo 0 > /sys/devices/system/cpu/cpu1/online")
+    assert (await guest.prepare(Preparation())).cpus_online == 1
+    assert (await guest.prepare(Preparation(online_cpus_and_memory=True))).cpus_online == 2
+
+
+async def test_python_is_usable(guest: AgentClient) -> None:
+    modules = (
+        "argparse array ast asyncio base64 bisect bz2 calendar collections concurrent.futures contextlib copy csv ctypes"
+        " dataclasses datetime decimal difflib email enum fcntl fractions functools getpass glob gzip hashlib heapq hmac"
+        " html http.client importlib.metadata inspect io ipaddress itertools json logging lzma math mmap multiprocessing"
+        " operator os pathlib pickle platform pprint queue random re resource sched secrets select shlex shutil signal"
+        " socket statistics string struct subprocess sysconfig tarfile tempfile textwrap threading time timeit tomllib"
+        " traceback types typing unicodedata unittest urllib.request uuid warnings weakref xml.etree.ElementTree zipfile"
+        " zlib zoneinfo"
+    ).split()
+    program = f"import {', '.join(modules)}; print(6 * 7, 'é', hashlib.sha256(b'').hexdigest()[:8], os.urandom(2) != 0)"
+    outcome = await collect(await guest.start_command(CommandSpec(argv=["python3", "-c", program])))
+    assert (outcome.stdout.decode(), outcome.stderr) == ("42 é e3b0c442 True\n", b"")
+
+
+async def test_the_guest_is_a_usual_system(guest: AgentClient) -> None:
+    said = await run(
+        guest, "whoami; cat /etc/hostname; stat -c %a /tmp; ls /dev/shm | wc -l; awk 'BEGIN { print 1+1 }'"
+    )
+    assert said.split() == ["root", "vmpool", "1777", "0", "2"]
+    await run(guest, "ping -c 1 -q 127.0.0.1")
+
+
+async def test_orphans_are_reaped(guest: AgentClient) -> None:
+    pid = int(await run(guest, "sh -c 'sleep 0 >/dev/null 2>&1 & echo $!'"))
+    await run(guest, f"while [ -e /proc/{pid} ]; do sleep 0.01; done")
+
+
+async def test_megabytes_pass_in_both_directions(guest: AgentClient) -> None:
+    data = bytes(range(256)) * (8 * MIB // 256)
+    await guest.put_file("/tmp/large", data)
+    assert await guest.get_file("/tmp/large") == data
+    outcome = await collect(await guest.start_command(CommandSpec(argv=["cat", "/tmp/large"])))
+    assert outcome.stdout == data
+    await run(guest, "rm /tmp/large")
+
+
+async def test_a_new_connection_ends_what_the_last_one_left(guest_socket: Path, nursery: trio.Nursery) -> None:
+    with trio.fail_after(BOOT_LIMIT_S):
+        first = await AgentClient.connect(await trio.open_unix_socket(guest_socket), nursery=nursery)
+        await first.start_command(CommandSpec(argv=["sh", "-c", "yes left-behind"]))
+        await first.aclose()
+        second = await AgentClient.connect(await trio.open_unix_socket(guest_socket), nursery=nursery)
+        await run(second, "while pgrep -f '^yes left-behind'; do sleep 0.01; done")
+        await second.aclose()
+
+
+async def test_an_agent_whose_host_is_away_does_not_spin(guest_socket: Path, nursery: trio.Nursery) -> None:
+    async def measure() -> tuple[float, float]:
+        client = await AgentClient.connect(await trio.open_unix_socket(guest_socket), nursery=nursery)
+        stat = (await client.get_file("/proc/1/stat")).split()
+        uptime = float((await client.get_file("/proc/uptime")).split()[0])
+        await client.aclose()
+        return (int(stat[13]) + int(stat[14])) / 100, uptime
+
+    with trio.fail_after(BOOT_LIMIT_S):
+        used_before, before = await measure()
+        # Not waiting for anything: this is the time in which the agent should do nothing.
+        await trio.sleep(1)
+        used_after, after = await measure()
+    assert used_after - used_before < (after - before) / 2
+
+
+async def test_a_guest_whose_agent_cannot_work_powers_off(guest_image: GuestImage, vm_home: Path) -> None:
+    console = vm_home / "console"
+    with socket.socket(socket.AF_UNIX) as listener, trio.fail_after(BOOT_LIMIT_S):
+        listener.bind(str(vm_home / "agent"))
+        listener.listen()
+        argv = qemu_argv(guest_image, console, agent=listener.fileno(), port="another.name")
+        done = await trio.run_process(argv, check=False, pass_fds=[listener.fileno()])
+    assert done.returncode == 0
+    assert "no virtio-serial port is called vmpool.agent.0" in await trio.Path(console).read_text()

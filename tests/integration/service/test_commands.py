@@ -1,0 +1,111 @@
+"""The command line against a real service and real VMs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.running import RunningService, vmpool_argv
+
+
+def test_run_computes_inside_a_vm(service: RunningService) -> None:
+    done = service.command("run", "--", "python3", "-c", "print(6*7)")
+    assert (done.stdout, done.stderr, done.returncode) == (b"42\n", b"", 0)
+
+
+def test_run_passes_stdin_and_separates_the_outputs(service: RunningService) -> None:
+    data = os.urandom(100_000)
+    done = service.command("run", "--", "sh", "-c", "cat; echo problem >&2", stdin=data)
+    assert (done.stdout, done.stderr, done.returncode) == (data, b"problem\n", 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 7", 7), ("kill -9 $$", 128 + 9)],
+    ids=["status", "signal"],
+)
+def test_run_passes_the_exit_code(service: RunningService, script: str, code: int) -> None:
+    assert service.command("run", "--", "sh", "-c", script).returncode == code
+
+
+def test_a_time_limit_ends_the_command(service: RunningService) -> None:
+    assert service.command("run", "--time-limit", "0.2", "--", "sleep", "1000").returncode == 124
+
+
+def test_ctrl_c_reaches_the_guests_command(service: RunningService) -> None:
+    """The command says when it is ready for the signal, and what it did with it."""
+    script = "trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.05; done"
+    with subprocess.Popen(
+        vmpool_argv("run", "--", "sh", "-c", script),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"VMPOOL_SOCKET": str(service.socket_path)},
+    ) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"ready\n"
+        client.send_signal(signal.SIGINT)
+        assert client.stdout.read() == b"interrupted\n"
+    assert client.returncode == 3
+
+
+def test_environment_and_working_directory(service: RunningService) -> None:
+    done = service.command("run", "-e", "GREETING=hello", "-w", "/tmp", "--", "sh", "-c", 'echo "$GREETING $(pwd)"')
+    assert done.stdout == b"hello /tmp\n"
+
+
+def test_a_leased_vm_keeps_its_state_until_it_is_released(service: RunningService) -> None:
+    lease = service.command("acquire").stdout.decode().strip()
+
+    assert service.command("exec", lease, "--", "sh", "-c", "echo kept > /tmp/file").returncode == 0
+    assert service.command("exec", lease, "--", "cat", "/tmp/file").stdout == b"kept\n"
+    assert service.command("release", lease).returncode == 0
+
+    gone = service.command("exec", lease, "--", "true")
+    assert gone.returncode == 125
+    assert b"has already ended (released" in gone.stderr
+
+
+def test_acquire_tells_what_the_guest_is(service: RunningService) -> None:
+    vm = json.loads(service.command("acquire", "--json").stdout)
+    service.command("release", vm["lease_id"])
+
+    assert vm["guest"]["hostname"] == vm["vm_id"]
+    assert vm["guest"]["reseeded"] is True
+    assert vm["timings"]["total_s"] >= vm["timings"]["resume_s"]
+
+
+def test_status_shows_pool_and_leases(service: RunningService) -> None:
+    lease = service.command("acquire").stdout.decode().strip()
+    try:
+        status = json.loads(service.command("status", "--json").stdout)
+        text = service.command("status").stdout.decode()
+    finally:
+        service.command("release", lease)
+
+    (profile,) = status["profiles"]
+    assert profile["name"] == "default"
+    assert profile["producer"]["accelerator"] == "tcg"
+    assert [held["lease_id"] for held in status["leases"]] == [lease]
+    assert lease in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--profile", "huge", "--", "true"], 125, "profile: there is no profile 'huge'; configured: default"),
+        (["release", "lease-none"], 1, "lease_id: there is no lease 'lease-none'"),
+        (["run", "--", "no-such-command"], 125, "argv: cannot be started"),
+        (["run", "-e", "NOVALUE", "--", "true"], 2, "'NOVALUE' is not NAME=VALUE"),
+        (["run"], 2, "Missing argument"),
+        (["exec", "lease-none", "--"], 2, "Missing argument"),
+        (["acquire", "--wait", "0"], 2, "--wait"),
+    ],
+)
+def test_bad_input_is_named(service: RunningService, arguments: list[str], code: int, message: str) -> None:
+    done = service.command(*arguments)
+    assert message in done.stderr.decode()
+    assert done.returncode == code

@@ -1,0 +1,122 @@
+"""What keeps a service from starting, each with its own message, exit code 2 and nothing left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.running import RunningService, vmpool_argv
+from vmm.guest.image import GuestImage
+
+
+def serve(
+    *options: str, config: str = "[profiles.default]", home: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    (home / "vmpool.toml").write_text(config)
+    return subprocess.run(
+        vmpool_argv("serve", "--config", str(home / "vmpool.toml"), *options),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"VMPOOL_SOCKET": str(home / "run" / "s.sock")} | (environment or {}),
+    )
+
+
+@pytest.fixture
+def home(vm_home: Path) -> Path:
+    return vm_home
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], message: str, *, home: Path) -> None:
+    assert message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert not (home / "run").exists()
+
+
+def test_a_missing_kernel_file(home: Path, guest_image: GuestImage) -> None:
+    config = f'[profiles.default]\nkernel = "/nowhere/vmlinuz"\ninitrd = "{guest_image.initrd}"'
+    assert_refused(serve(config=config, home=home), "kernel: /nowhere/vmlinuz does not exist", home=home)
+
+
+def test_an_image_that_was_not_built(home: Path) -> None:
+    done = serve(home=home, environment={"VMPOOL_IMAGE_DIR": str(home / "no-image")})
+    assert_refused(done, "vmpool image build", home=home)
+
+
+def test_qemu_not_installed(home: Path, guest_image: GuestImage) -> None:
+    done = serve(
+        home=home,
+        config='[profiles.default]\nqemu = "qemu-system-none"',
+        environment={"VMPOOL_IMAGE_DIR": str(guest_image.kernel.parent)},
+    )
+    assert_refused(done, "apt-get install qemu-system-x86", home=home)
+
+
+def test_an_unwritable_runtime_directory(home: Path, guest_image: GuestImage) -> None:
+    """Root may write anywhere but in /proc."""
+    done = serve(
+        "--socket",
+        "/proc/vmpool/s.sock",
+        home=home,
+        environment={"VMPOOL_IMAGE_DIR": str(guest_image.kernel.parent)},
+    )
+    assert_refused(done, "choose a writable place with --socket", home=home)
+
+
+def test_a_socket_path_that_the_kernel_does_not_take(home: Path, guest_image: GuestImage) -> None:
+    done = serve(
+        "--socket",
+        str(home / ("x" * 100)),
+        home=home,
+        environment={"VMPOOL_IMAGE_DIR": str(guest_image.kernel.parent)},
+    )
+    assert_refused(done, "the kernel takes 107", home=home)
+
+
+def test_a_runtime_directory_too_long_for_the_vms_sockets(home: Path, guest_image: GuestImage) -> None:
+    directory = home / "run" / ("x" * 70)
+    done = serve(
+        "--socket",
+        str(directory / "s.sock"),
+        home=home,
+        environment={"VMPOOL_IMAGE_DIR": str(guest_image.kernel.parent)},
+    )
+    assert "too long: the VMs' sockets" in done.stderr
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[profiles.default]\nvcpus = 0", "profiles.default.vcpus: must be >= 1: 0"),
+        ("[profiles.default]\nmemory_mib = 99999999", "profiles.default.memory_mib: must be <= 1048576: 99999999"),
+        ("[profiles.default]\nmemroy_mib = 256", "profiles.default: unknown key: memroy_mib"),
+        ("not toml", "not TOML"),
+    ],
+)
+def test_a_configuration_that_is_wrong(home: Path, config: str, message: str) -> None:
+    assert_refused(serve(home=home, config=config), message, home=home)
+
+
+def test_a_service_that_runs_already(service: RunningService, home: Path, guest_image: GuestImage) -> None:
+    done = serve(
+        "--socket",
+        str(service.socket_path),
+        home=home,
+        environment={"VMPOOL_IMAGE_DIR": str(guest_image.kernel.parent)},
+    )
+    assert_refused(done, f"already running (pid {service.process.pid}", home=home)
+    assert service.command("status").returncode == 0
+
+
+def test_no_service_at_all(home: Path) -> None:
+    done = subprocess.run(
+        vmpool_argv("status", "--socket", str(home / "s.sock")), check=False, capture_output=True, text=True, timeout=60
+    )
+    assert "start the service with `vmpool serve`" in done.stderr
+    assert done.returncode == 1

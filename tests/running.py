@@ -1,0 +1,105 @@
+"""A real service in a process of its own, and what it has left on the host: seen from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import psutil
+
+READY_LIMIT_S = 60
+STOP_LIMIT_S = 60
+
+
+@attrs.frozen(kw_only=True)
+class RunningService:
+    """`vmpool serve` with a runtime directory of its own."""
+
+    process: subprocess.Popen[bytes]
+    socket_path: Path
+    log: Path
+
+    @property
+    def runtime(self) -> Path:
+        return self.socket_path.parent
+
+    def qemus(self) -> dict[str, psutil.Process]:
+        """This service's QEMU processes, by VM id; zombies are none."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                argv = process.cmdline()
+            except psutil.NoSuchProcess:
+                continue
+            if argv and "qemu-system" in argv[0] and any(f"{self.runtime}/" in argument for argument in argv):
+                found[argv[argv.index("-name") + 1].removeprefix("guest=").partition(",")[0]] = process
+        return found
+
+    def descriptors(self) -> int:
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    def stop(self) -> int:
+        """SIGTERM, and wait. Returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_LIMIT_S)
+
+    def command(
+        self, *arguments: str, stdin: bytes | None = None, limit_s: float = 120
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs `vmpool ARGUMENTS` against this service."""
+        return subprocess.run(
+            vmpool_argv(*arguments),
+            input=b"" if stdin is None else stdin,
+            capture_output=True,
+            check=False,
+            timeout=limit_s,
+            env=os.environ | {"VMPOOL_SOCKET": str(self.socket_path)},
+        )
+
+
+def vmpool_argv(*arguments: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "pool.cli.main", *arguments]
+
+
+@contextmanager
+def running_service(config: str, *, image_directory: Path) -> Iterator[RunningService]:
+    """A service, ready for calls. At the end it is stopped, and nothing of it may be left."""
+    with tempfile.TemporaryDirectory(prefix="vmpool-") as home_name:
+        home = Path(home_name)
+        (home / "vmpool.toml").write_text(config)
+        notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with notices, (home / "log").open("wb") as log:
+            notices.bind(str(home / "notify"))
+            notices.settimeout(READY_LIMIT_S)
+            service = RunningService(
+                process=subprocess.Popen(
+                    vmpool_argv(
+                        "serve", "--config", str(home / "vmpool.toml"), "--socket", str(home / "run" / "s.sock")
+                    ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=os.environ | {"NOTIFY_SOCKET": str(home / "notify"), "VMPOOL_IMAGE_DIR": str(image_directory)},
+                ),
+                socket_path=home / "run" / "s.sock",
+                log=home / "log",
+            )
+            try:
+                assert notices.recv(4096) == b"READY=1", service.log.read_text()
+                yield service
+            finally:
+                code = service.stop() if service.process.poll() is None else service.process.returncode
+                left = service.qemus()
+                for process in left.values():
+                    process.kill()
+        assert code == 0, (home / "log").read_text()
+        assert left == {}, f"QEMU processes left: {left}"
+        assert not service.runtime.exists(), f"left in the runtime directory: {list(service.runtime.rglob('*'))}"

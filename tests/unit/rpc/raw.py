@@ -1,0 +1,117 @@
+"""A client that can do anything: HTTP/2 by hand on a trio socket."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import trio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
+
+ACQUIRE = "/vmpool.v1.Pool/Acquire"
+RELEASE = "/vmpool.v1.Pool/Release"
+EXEC = "/vmpool.v1.Pool/Exec"
+STATUS = "/vmpool.v1.Pool/Status"
+
+
+def framed(message: Any) -> bytes:
+    body = bytes(message)
+    return struct.pack(">BI", 0, len(body)) + body
+
+
+class RawClient:
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.http2 = H2Connection(
+            config=H2Configuration(
+                header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
+            )
+        )
+        self.headers: dict[int, dict[str, str]] = {}
+        self.data: dict[int, bytes] = {}
+        self.over: set[int] = set()
+        self.closed = False
+        """The server has hung up."""
+
+    async def begin(self) -> None:
+        self.http2.initiate_connection()
+        await self.flush()
+
+    async def flush(self) -> None:
+        await self.stream.send_all(self.http2.data_to_send())
+
+    async def start(self, path: str, *, headers: dict[str, str] | None = None) -> int:
+        """Sends a request's headers."""
+        call = self.http2.get_next_available_stream_id()
+        wanted = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": path,
+            ":authority": "localhost",
+            "te": "trailers",
+            "content-type": "application/grpc",
+            **(headers or {}),
+        }
+        self.http2.send_headers(call, [(name, value) for name, value in wanted.items() if value])
+        await self.flush()
+        return call
+
+    async def send(self, call: int, data: bytes = b"", *, end: bool = False) -> None:
+        self.http2.send_data(call, data, end_stream=end)
+        await self.flush()
+
+    async def request(self, path: str, message: Any, *, headers: dict[str, str] | None = None) -> int:
+        call = await self.start(path, headers=headers)
+        await self.send(call, framed(message), end=True)
+        return call
+
+    async def receive(self) -> bool:
+        """Takes what comes next from the socket; False at the end."""
+        try:
+            data = await self.stream.receive_some()
+        except trio.BrokenResourceError:
+            data = b""
+        if not data:
+            self.closed = True
+            return False
+        for event in self.http2.receive_data(data):
+            match event:
+                case ResponseReceived() | TrailersReceived():
+                    got = self.headers.setdefault(event.stream_id, {})
+                    got.update((str(name), str(value)) for name, value in event.headers)
+                case DataReceived():
+                    self.data[event.stream_id] = self.data.get(event.stream_id, b"") + event.data
+                    self.http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                case StreamEnded() | StreamReset():
+                    self.over.add(event.stream_id)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await self.flush()
+        return True
+
+    async def status(self, call: int) -> tuple[str, str]:
+        """The status and message of a call, once it has ended; ("", "") if it was reset or the connection closed."""
+        with trio.fail_after(20):
+            while call not in self.over and await self.receive():
+                pass
+        got = self.headers.get(call, {})
+        return got.get("grpc-status", ""), unquote(got.get("grpc-message", ""))
+
+    async def hung_up(self) -> None:
+        """Waits until the server has closed the connection."""
+        with trio.fail_after(20):
+            while await self.receive():
+                pass
+
+
+@contextlib.asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[RawClient]:
+    async with await trio.open_unix_socket(str(path)) as stream:
+        client = RawClient(stream)
+        await client.begin()
+        yield client

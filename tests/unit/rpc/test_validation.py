@@ -1,0 +1,135 @@
+"""Every field of a request is judged, and the message names it."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from pool.ledger.records import OnEmpty
+from pool.rpc.convert import acquire_arguments, command_spec, lease_id_of, signal_number
+from pool.rpc.errors import InvalidRequestError
+from pool.rpc.generated.vmpool import v1 as wire
+from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, connected, framed
+from tests.unit.rpc.served import Served
+
+INVALID = "3"
+
+
+def test_empty_fields_mean_the_defaults() -> None:
+    arguments = acquire_arguments(wire.AcquireRequest())
+    assert (arguments.profile, arguments.key, arguments.on_empty) == ("default", "", OnEmpty.WAIT)
+    spec = command_spec(wire.ExecStart(argv=["true"]))
+    assert (spec.working_directory, spec.time_limit_s) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("number", "policy"), [(0, OnEmpty.WAIT), (1, OnEmpty.WAIT), (2, OnEmpty.FAIL), (3, OnEmpty.BOOT)]
+)
+def test_on_empty(number: int, policy: OnEmpty) -> None:
+    assert acquire_arguments(wire.AcquireRequest(on_empty=wire.OnEmpty(number))).on_empty is policy
+
+
+def test_a_key_may_have_128_bytes() -> None:
+    assert acquire_arguments(wire.AcquireRequest(idempotency_key="k" * 128)).key == "k" * 128
+
+
+_BAD_ACQUIRES: list[tuple[wire.AcquireRequest, str]] = [
+    (wire.AcquireRequest(profile="p" * 129), "profile: has 129 bytes"),
+    (wire.AcquireRequest(idempotency_key="\N{SNOWMAN}" * 43), "idempotency_key: has 129 bytes"),
+    (wire.AcquireRequest.parse(b"\x18\x63"), "on_empty: 99 is unknown"),
+]
+
+
+@pytest.mark.parametrize(("request_", "text"), _BAD_ACQUIRES)
+def test_acquire_names_the_bad_field(request_: wire.AcquireRequest, text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=text):
+        acquire_arguments(request_)
+
+
+_BAD_STARTS: list[tuple[dict[str, Any], str]] = [
+    ({"argv": []}, "start.argv: is empty"),
+    ({"argv": ["", "x"]}, r"start.argv\[0\]: is empty"),
+    ({"argv": ["echo", "a\0b"]}, r"start.argv\[1\]: has a NUL"),
+    ({"argv": ["env"], "environment": {"A=B": "1"}}, "start.environment: 'A=B' is no name"),
+    ({"argv": ["env"], "environment": {"": "1"}}, "start.environment: '' is no name"),
+    ({"argv": ["env"], "environment": {"A\0": "1"}}, "start.environment: has a NUL"),
+    ({"argv": ["env"], "environment": {"A": "1\0"}}, r"start.environment\['A'\]: has a NUL"),
+    ({"argv": ["pwd"], "working_directory": "/a\0b"}, "start.working_directory: has a NUL"),
+    ({"argv": ["true"], "time_limit_ms": 2**63}, "start.time_limit_ms: 9223372036854775808 is more than 30 days"),
+]
+
+
+@pytest.mark.parametrize(("fields", "text"), _BAD_STARTS)
+def test_start_names_the_bad_field(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=text):
+        command_spec(wire.ExecStart(lease_id="lease-1", **fields))
+
+
+@pytest.mark.parametrize("number", [-1, 0, 65, 2**31 - 1])
+def test_a_signal_is_1_to_64(number: int) -> None:
+    with pytest.raises(InvalidRequestError, match=f"signal: {number} is no signal"):
+        signal_number(number)
+
+
+def test_a_lease_id_is_needed() -> None:
+    with pytest.raises(InvalidRequestError, match="lease_id: is empty"):
+        lease_id_of(wire.ReleaseRequest())
+
+
+# -- over the wire -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [ACQUIRE, RELEASE, STATUS])
+async def test_a_request_without_a_message(served: Served, path: str) -> None:
+    async with connected(served.path) as raw:
+        call = await raw.start(path)
+        await raw.send(call, end=True)
+        assert await raw.status(call) == (INVALID, "request: is missing; send one message")
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"\x0a\x02\xff\xfe", b"\x0a\x7fshort", b"\x0b" * 9])
+async def test_bytes_that_are_no_message(served: Served, body: bytes) -> None:
+    async with connected(served.path) as raw:
+        call = await raw.start(ACQUIRE)
+        await raw.send(call, struct.pack(">BI", 0, len(body)) + body, end=True)
+        status, message = await raw.status(call)
+    assert status == INVALID
+    assert "no AcquireRequest" in message
+    await served.until(served.lost)
+
+
+_START = wire.ExecRequest(start=wire.ExecStart(argv=["sleep", "1000"]))
+
+_BAD_EXECS: list[tuple[list[wire.ExecRequest], str]] = [
+    ([], "start: must be the first message"),
+    ([wire.ExecRequest(stdin=b"x")], "start: must be the first message"),
+    ([wire.ExecRequest()], "kind: is nothing"),
+    ([_START, _START], "start: was sent before"),
+    ([_START, wire.ExecRequest()], "kind: is nothing"),
+    ([_START, wire.ExecRequest(stdin=b"x", signal=9)], "kind: is stdin and signal"),
+    ([_START, wire.ExecRequest(signal=0)], "signal: 0 is no signal"),
+    ([_START, wire.ExecRequest(signal=65)], "signal: 65 is no signal"),
+    (
+        [_START, wire.ExecRequest(close_stdin=wire.CloseStdin()), wire.ExecRequest(stdin=b"x")],
+        "stdin: follows close_stdin",
+    ),
+    ([wire.ExecRequest(start=wire.ExecStart(lease_id="", argv=["true"]))], "start.lease_id: is empty"),
+    ([wire.ExecRequest(start=wire.ExecStart(argv=["no-such-program"]))], "start.argv: cannot be started"),
+]
+
+
+@pytest.mark.parametrize(("requests", "text"), _BAD_EXECS)
+async def test_exec_names_what_is_wrong_and_kills_the_command(
+    served: Served, requests: list[wire.ExecRequest], text: str
+) -> None:
+    async with served.client() as client, client.lease() as vm, connected(served.path) as raw:
+        call = await raw.start(EXEC)
+        for request in requests:
+            if request.start is not None and "lease_id" not in text:
+                request.start.lease_id = vm.lease_id
+            await raw.send(call, framed(request))
+        await raw.send(call, end=not requests)
+        status, message = await raw.status(call)
+    assert (status, message[: len(text)]) == (INVALID, text)
