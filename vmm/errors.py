@@ -8,6 +8,7 @@
     |- AcceleratorError            the accelerator that was asked for does not work on this host
     |- SnapshotError               device state could not be saved or loaded
     |- TemplateError               a template is not there, not whole, or of something else
+    |- HotplugError                the machine cannot be given more CPUs or memory
     |- VmExitedError               QEMU is gone while something was asked of it
     |- QmpError                    QMP failed
     |  |- QmpCommandError          QEMU answered a command with an error
@@ -100,6 +101,15 @@ class TemplateError(VmmError):
     def __init__(self, *, directory: Path, reason: str) -> None:
         super().__init__(f"template {directory}: {reason}")
         self.directory = directory
+        self.reason = reason
+
+
+class HotplugError(VmmError):
+    """The machine cannot be given `what`; `reason` is its limit or QEMU's words."""
+
+    def __init__(self, *, what: str, reason: str) -> None:
+        super().__init__(f"cannot add {what}: {reason}")
+        self.what = what
         self.reason = reason
 
 

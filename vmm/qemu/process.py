@@ -58,7 +58,7 @@ class QemuProcess:
         finally:
             os.close(log_fd)
         try:
-            start_time = _start_time(child.pid)
+            start_time = start_time_of(child.pid)
             assert start_time is not None, "a child stays in /proc until it is reaped"
             pidfd = os.pidfd_open(child.pid)
         except BaseException:
@@ -73,7 +73,7 @@ class QemuProcess:
         """Watches a process that is running already. Raises ProcessLookupError if it is gone or its pid is reused."""
         pidfd = os.pidfd_open(identity.pid)
         # In this order: a process that has the pid now, with the right start time, had it before too.
-        if _start_time(identity.pid) != identity.start_time:
+        if start_time_of(identity.pid) != identity.start_time:
             os.close(pidfd)
             raise ProcessLookupError(f"pid {identity.pid} belongs to another, younger process")
         return cls(identity, pidfd=pidfd, log=log)
@@ -134,8 +134,8 @@ class QemuProcess:
         return ExitReport(signal=result.si_status, stderr_tail=said)
 
 
-def _start_time(pid: int) -> int | None:
-    """None if there is no such process."""
+def start_time_of(pid: int) -> int | None:
+    """The start time of a process, as in ProcessIdentity; None if there is none of that pid."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
