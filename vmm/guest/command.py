@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,8 +13,21 @@ from vmm.guest.agent import values, wire
 from vmm.guest.connection import Connection
 from vmm.guest.requests import refusal
 
-_OUTPUTS = {wire.DATA + wire.STDOUT: OutputStream.STDOUT, wire.DATA + wire.STDERR: OutputStream.STDERR}
-_CHANNELS = {OutputStream.STDOUT: wire.STDOUT, OutputStream.STDERR: wire.STDERR}
+
+class _Buffer:
+    """Output of one stream that was not received yet. Bytes, not pieces: a guest may send them one by one."""
+
+    def __init__(self, channel: int, stream: OutputStream) -> None:
+        self.channel = channel
+        self.stream = stream
+        self.unread = bytearray()
+        self.owed_credit = 0
+
+    def take(self) -> Output:
+        piece = bytes(self.unread[: wire.MAX_PAYLOAD])
+        del self.unread[: len(piece)]
+        self.owed_credit += len(piece)
+        return Output(stream=self.stream, data=piece)
 
 
 class RemoteCommand:
@@ -26,9 +38,8 @@ class RemoteCommand:
         self._connection = connection
         self._changed = trio.lowlevel.ParkingLot()
         self._pid: int | None = None
-        self._outputs: deque[Output] = deque()
-        self._unread = {wire.STDOUT: 0, wire.STDERR: 0}
-        self._owed_credit = {wire.STDOUT: 0, wire.STDERR: 0}
+        # The one that was read last is at the end.
+        self._buffers = [_Buffer(wire.STDOUT, OutputStream.STDOUT), _Buffer(wire.STDERR, OutputStream.STDERR)]
         self._stdin_credit = wire.WINDOW
         self._stdin_closed = False
         self._exit: CommandExit | None = None
@@ -94,7 +105,8 @@ class RemoteCommand:
             self._closed = True
             self._stdin_closed = True
             self._connection.close_stream(self._stream, cancel=not self._over)
-            self._outputs.clear()
+            for buffer in self._buffers:
+                buffer.unread.clear()
             self._changed.unpark_all()
         await trio.lowlevel.checkpoint()
 
@@ -102,9 +114,11 @@ class RemoteCommand:
         """The next event, None when there are no more. Raises AgentError."""
         await trio.lowlevel.checkpoint()
         while not self._closed:
-            if self._outputs:
-                output = self._outputs.popleft()
-                self._give_credit(_CHANNELS[output.stream], len(output.data))
+            buffer = next((buffer for buffer in self._buffers if buffer.unread), None)
+            if buffer is not None:
+                self._buffers.sort(key=lambda other: other is buffer)
+                output = buffer.take()
+                self._give_credit(buffer)
                 return output
             if self._over:
                 if self._error is not None:
@@ -118,12 +132,11 @@ class RemoteCommand:
     # From the reader task
 
     def on_frame(self, kind: int, payload: bytes) -> None:
-        if kind in _OUTPUTS:
-            channel = kind - wire.DATA
-            self._unread[channel] += len(payload)
-            if self._unread[channel] > wire.WINDOW:
+        buffer = next((buffer for buffer in self._buffers if kind == wire.DATA + buffer.channel), None)
+        if buffer is not None:
+            buffer.unread += payload
+            if len(buffer.unread) > wire.WINDOW:
                 raise AgentProtocolError("the guest agent sent more output than there was room for")
-            self._outputs.append(Output(stream=_OUTPUTS[kind], data=payload))
         elif kind == wire.CREDIT + wire.STDIN:
             self._stdin_credit += wire.COUNT.unpack(payload)[0]
         elif kind == wire.REPLY:
@@ -146,13 +159,11 @@ class RemoteCommand:
         self._error = error
         self._connection.close_stream(self._stream, cancel=False)
 
-    def _give_credit(self, channel: int, count: int) -> None:
-        self._unread[channel] -= count
-        self._owed_credit[channel] += count
+    def _give_credit(self, buffer: _Buffer) -> None:
         # Credit in large pieces: the guest has three quarters of the window left meanwhile.
-        if self._owed_credit[channel] >= wire.WINDOW // 4 and not self._over:
-            self._connection.send_credit(channel, self._stream, self._owed_credit[channel])
-            self._owed_credit[channel] = 0
+        if buffer.owed_credit >= wire.WINDOW // 4 and not self._over:
+            self._connection.send_credit(buffer.channel, self._stream, buffer.owed_credit)
+            buffer.owed_credit = 0
 
     def _check(self) -> None:
         # After its end a command no longer depends on the connection.

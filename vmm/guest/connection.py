@@ -167,7 +167,8 @@ class Connection:
         if kind == wire.HELLO_REPLY:
             self._on_hello_reply(payload)
         elif kind == wire.ANNOUNCE and not self._said_hello.is_set():
-            self._say_hello()
+            if self._written.is_set():
+                self._say_hello()
         elif not self._said_hello.is_set():
             # Said to the host before us.
             return

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vmm.guest import cpio, elf
+from vmm.guest import cpio, elf, init
 from vmm.guest.image_errors import ImageError
 
 MODULES = (
@@ -59,7 +59,7 @@ def standard_library(root: Path, python: str) -> list[Path]:
 
 
 def entries(
-    *, root: Path, python: str, kernel_release: str, bytecode: Path, applets: Iterable[str], init: str
+    *, root: Path, python: str, kernel_release: str, bytecode: Path, applets: Iterable[str]
 ) -> Iterator[cpio.Entry]:
     """Everything in the initramfs. Raises ImageError when something is not in the packages.
 
@@ -72,7 +72,7 @@ def entries(
         yield cpio.link(path, target)
     yield cpio.character_device("dev/console", 5, 1)
     yield cpio.character_device("dev/null", 1, 3, mode=0o666)
-    yield cpio.file("init", init.encode(), mode=0o755)
+    yield cpio.file("init", init.script(Path(module).name for module in MODULES).encode(), mode=0o755)
     for path, text in _ETC.items():
         yield cpio.file(path, text.encode())
     yield cpio.file("usr/bin/busybox", _read(root, "bin/busybox", "usr/bin/busybox"), mode=0o755)

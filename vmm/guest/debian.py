@@ -26,9 +26,9 @@ class Package:
         return f"{self.name}_{self.version.replace(':', '%3a')}_{architecture}.deb"
 
 
-async def depends(package: str) -> list[str]:
-    """Names of the packages it depends on, in its order, virtual ones left out. Raises ImageError if it is unknown."""
-    text = await _run("resolve", "apt-cache", "depends", "--", package)
+async def depends(*packages: str) -> list[str]:
+    """Names of the packages these depend on, virtual ones left out. Raises ImageError if one is unknown."""
+    text = await _run("resolve", "apt-cache", "depends", "--", *packages)
     return re.findall(r"^ *\|?(?:Pre)?Depends: ([a-z0-9][a-z0-9+.-]*)$", text, re.MULTILINE)
 
 

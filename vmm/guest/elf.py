@@ -18,7 +18,7 @@ def needed(data: bytes) -> list[str]:
         raise ValueError("not a 64 bit little-endian ELF file")
     try:
         return _needed(data)
-    except (struct.error, StopIteration) as error:
+    except (struct.error, StopIteration, OverflowError) as error:
         raise ValueError("the ELF file is cut short") from error
 
 

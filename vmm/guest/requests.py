@@ -31,6 +31,7 @@ class Request:
         self._over = False
         self._changed = trio.lowlevel.ParkingLot()
         self._credit = wire.WINDOW
+        self._owed_credit = 0
         self._received = bytearray()
         self._limit: int | None = None
         self.stream = connection.open_stream(self)
@@ -114,5 +115,8 @@ class Request:
             self._received.clear()
             self._connection.close_stream(self.stream, cancel=True)
             self._over = True
-        else:
-            self._connection.send_credit(wire.STDOUT, self.stream, len(payload))
+            return
+        self._owed_credit += len(payload)
+        if self._owed_credit >= wire.WINDOW // 4:
+            self._connection.send_credit(wire.STDOUT, self.stream, self._owed_credit)
+            self._owed_credit = 0

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from vmm.contract import RESEED_BYTES, BootStage, Preparation
-from vmm.errors import AgentError, QmpError, SnapshotError
+from vmm.errors import AgentError, QmpError, SnapshotError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.qemu.command_line import FileMemory, Start
 from vmm.qemu.instance import Instance
@@ -125,7 +125,7 @@ async def _evidence(instance: Instance) -> AsyncIterator[None]:
     """Turns the channels' errors into a BootError, and gives what passes the evidence."""
     try:
         yield
-    except (QmpError, AgentError) as error:
+    except (QmpError, AgentError, VmExitedError) as error:
         raise await instance.boot_error(BootStage.GUEST, error) from error
     except (SnapshotError, trio.Cancelled) as error:
         instance.add_evidence(error)

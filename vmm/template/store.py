@@ -115,7 +115,8 @@ class TemplateStore:
     def open(self, *, fingerprint: str) -> Template:
         """The template with that fingerprint. Reads both files whole. Raises TemplateError if there is none."""
         try:
-            manifest = _converter.structure(json.loads(self._manifest.read_bytes()), _Manifest)
+            table = json.loads(self._manifest.read_bytes())
+            manifest = _converter.structure(table if isinstance(table, dict) else {}, _Manifest)
         except FileNotFoundError as error:
             raise TemplateError(directory=self.directory, reason="there is none") from error
         except (OSError, ValueError, cattrs.BaseValidationError) as error:

@@ -19,6 +19,15 @@ pytestmark = pytest.mark.qemu
 
 MIB = 1024 * 1024
 
+COMMON_MODULES = """
+    argparse array ast asyncio base64 bisect bz2 calendar collections concurrent.futures configparser contextlib copy
+    csv ctypes dataclasses datetime decimal difflib email enum fcntl fractions functools getpass glob gzip hashlib heapq
+    hmac html http.client importlib.metadata inspect io ipaddress itertools json logging lzma math mmap multiprocessing
+    operator os pathlib pickle platform pprint queue random re resource sched secrets select shlex shutil signal socket
+    statistics string struct subprocess sysconfig tarfile tempfile textwrap threading time timeit tomllib traceback
+    types typing unicodedata unittest urllib.request uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo
+""".split()  # noqa: SIM905  (a list would take a screen)
+
 
 async def run(guest: AgentClient, script: str) -> str:
     outcome = await collect(await guest.start_command(CommandSpec(argv=["sh", "-c", script])))
@@ -48,18 +57,9 @@ async def test_prepare_brings_up_cpus_that_are_offline(guest: AgentClient) -> No
 
 
 async def test_python_is_usable(guest: AgentClient) -> None:
-    modules = (
-        "argparse array ast asyncio base64 bisect bz2 calendar collections concurrent.futures contextlib copy csv ctypes"
-        " dataclasses datetime decimal difflib email enum fcntl fractions functools getpass glob gzip hashlib heapq hmac"
-        " html http.client importlib.metadata inspect io ipaddress itertools json logging lzma math mmap multiprocessing"
-        " operator os pathlib pickle platform pprint queue random re resource sched secrets select shlex shutil signal"
-        " socket statistics string struct subprocess sysconfig tarfile tempfile textwrap threading time timeit tomllib"
-        " traceback types typing unicodedata unittest urllib.request uuid warnings weakref xml.etree.ElementTree zipfile"
-        " zlib zoneinfo"
-    ).split()
-    program = f"import {', '.join(modules)}; print(6 * 7, 'é', hashlib.sha256(b'').hexdigest()[:8], os.urandom(2) != 0)"
+    program = f"import {', '.join(COMMON_MODULES)}; print(6 * 7, 'é', hashlib.sha256(b'').hexdigest()[:8])"
     outcome = await collect(await guest.start_command(CommandSpec(argv=["python3", "-c", program])))
-    assert (outcome.stdout.decode(), outcome.stderr) == ("42 é e3b0c442 True\n", b"")
+    assert (outcome.stdout.decode(), outcome.stderr) == ("42 é e3b0c442\n", b"")
 
 
 async def test_the_guest_is_a_usual_system(guest: AgentClient) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import trio
 
 from vmm.guest.image import GuestImage, ImageProgress, build_image, load_image
 from vmm.guest.image_errors import ImageError
@@ -27,7 +28,8 @@ async def test_the_same_inputs_make_the_same_bytes(guest_image: GuestImage, dire
     again = await build_image(directory, progress=lambda _: None)
     assert (again.initrd_sha256, again.kernel_sha256) == (guest_image.initrd_sha256, guest_image.kernel_sha256)
     assert again.initrd.read_bytes() == guest_image.initrd.read_bytes()
-    assert sorted(path.name for path in directory.iterdir()) == ["initrd", "manifest.json", "packages", "vmlinuz"]
+    names = sorted([path.name for path in await trio.Path(directory).iterdir()])
+    assert names == ["initrd", "manifest.json", "packages", "vmlinuz"]
 
 
 async def test_a_second_build_does_nothing(directory: Path) -> None:

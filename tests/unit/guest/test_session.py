@@ -7,7 +7,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from tests.agents import LocalAgent, collect, until
-from vmm.contract import CommandSpec, Preparation
+from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
 from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
@@ -267,6 +267,27 @@ async def test_a_guest_that_ignores_credit_is_left(nursery: trio.Nursery) -> Non
     await trio.testing.wait_all_tasks_blocked()
     with pytest.raises(AgentProtocolError, match="room"):
         await client.ping()
+    await command.aclose()
+    await client.aclose()
+
+
+async def test_output_in_countless_pieces_takes_no_more_room(nursery: trio.Nursery) -> None:
+    ours, theirs = memory_stream_pair()
+
+    async def dribble() -> None:
+        await theirs.send_all(hello_reply(await read_hello(theirs)))
+        await theirs.receive_some()
+        await theirs.send_all(wire.encode(wire.REPLY, 1, values.pack({"pid": 1})))
+        empty, single = (wire.encode_data(wire.STDOUT, 1, data) for data in (b"", b"x"))
+        await theirs.send_all((empty * 100 + single) * 1000)
+        await theirs.send_all(wire.encode(wire.EXITED, 1, values.pack({"status": 0})))
+
+    nursery.start_soon(dribble)
+    client = await AgentClient.connect(ours, nursery=nursery)
+    command = await client.start_command(CommandSpec(argv=["dribble"]))
+    await trio.testing.wait_all_tasks_blocked()
+    events = [event async for event in command.events()]
+    assert events == [Output(stream=OutputStream.STDOUT, data=b"x" * 1000), CommandExit(status=0)]
     await command.aclose()
     await client.aclose()
 

@@ -1,0 +1,127 @@
+"""A template on disk: whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from vmm.errors import TemplateError
+from vmm.template.store import Template, TemplateStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TemplateStore:
+    return TemplateStore(tmp_path / "templates" / "small")
+
+
+def publish(store: TemplateStore, *, fingerprint: str = "f1") -> Template:
+    memory, state = store.begin(memory_mib=1)
+    memory.write_bytes(b"m" * 2**20)
+    state.write_bytes(b"state")
+    return store.publish(fingerprint=fingerprint)
+
+
+def test_a_published_template_is_found_again(store: TemplateStore) -> None:
+    published = publish(store)
+    opened = store.open(fingerprint="f1")
+
+    assert opened == published
+    assert opened.memory.stat().st_mode & 0o777 == 0o400
+    assert store.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_there_is_none_in_an_empty_place(store: TemplateStore) -> None:
+    with pytest.raises(TemplateError, match="there is none"):
+        store.open(fingerprint="f1")
+
+
+def test_that_of_another_machine_is_not_ours(store: TemplateStore) -> None:
+    publish(store, fingerprint="old")
+    with pytest.raises(TemplateError, match="of another machine"):
+        store.open(fingerprint="new")
+
+
+def test_a_half_built_one_is_none(store: TemplateStore) -> None:
+    """As after SIGKILL between any two steps of a build: the manifest is the last."""
+    memory, state = store.begin(memory_mib=1)
+    memory.write_bytes(b"m")
+    with pytest.raises(TemplateError, match="there is none"):
+        store.open(fingerprint="f1")
+    state.write_bytes(b"s")
+    (store.directory / "manifest.new").write_text("{")
+    with pytest.raises(TemplateError, match="there is none"):
+        store.open(fingerprint="f1")
+
+
+@pytest.mark.parametrize("name", ["memory", "state"])
+@pytest.mark.parametrize("fault", ["truncated", "corrupted", "missing"])
+def test_a_damaged_one_is_none(store: TemplateStore, name: str, fault: str) -> None:
+    publish(store)
+    path = store.directory / name
+    path.chmod(0o600)
+    match fault:
+        case "truncated":
+            os.truncate(path, path.stat().st_size - 1)
+        case "corrupted":
+            with path.open("r+b") as file:
+                file.seek(2)
+                file.write(b"X")
+        case "missing":
+            path.unlink()
+
+    with pytest.raises(TemplateError, match=name):
+        store.open(fingerprint="f1")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"fingerprint": 3}', '{"fingerprint": "f1", "memory": {}, "state": {}}']
+)
+def test_a_manifest_that_says_nothing_is_none(store: TemplateStore, text: str) -> None:
+    publish(store)
+    (store.directory / "manifest.json").write_text(text)
+    with pytest.raises(TemplateError):
+        store.open(fingerprint="f1")
+
+
+def test_an_unknown_key_in_the_manifest_is_of_another_version(store: TemplateStore) -> None:
+    publish(store)
+    manifest = store.directory / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"compressed": True}))
+    with pytest.raises(TemplateError, match="cannot be used"):
+        store.open(fingerprint="f1")
+
+
+def test_what_happens_to_it_later_is_noticed_before_a_clone(store: TemplateStore) -> None:
+    template = publish(store)
+    template.check()
+
+    os.truncate(template.memory, 3)
+    with pytest.raises(TemplateError, match="have changed"):
+        template.check()
+    template.memory.unlink()
+    with pytest.raises(TemplateError, match="No such file"):
+        template.check()
+
+
+def test_a_new_build_replaces_the_old_one(store: TemplateStore) -> None:
+    old = publish(store, fingerprint="old")
+    publish(store, fingerprint="new")
+
+    assert store.open(fingerprint="new").fingerprint == "new"
+    with pytest.raises(TemplateError):
+        old.check()
+
+
+def test_no_room_is_told_beforehand(store: TemplateStore) -> None:
+    with pytest.raises(TemplateError, match=r"MiB are needed and .* are free; .* template_directory"):
+        store.begin(memory_mib=2**40)
+    assert not list(store.directory.iterdir())
+
+
+def test_clearing_an_empty_place_does_nothing(store: TemplateStore) -> None:
+    store.clear()
+    store.clear()
+    assert not store.directory.exists()
