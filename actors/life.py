@@ -2,6 +2,8 @@
 
     PRODUCING -> READY -> HANDING_OUT -> LEASED -> STOPPING -> GONE
 
+A VM that is prepared in advance goes PRODUCING -> SHELL -> PRODUCING -> READY.
+
 Every state may also go straight to STOPPING: that is how eviction, failure and release end. What the end was for is
 said by the reason that goes with it, not by more states.
 """
@@ -16,6 +18,8 @@ from typing import Final
 class VmState(enum.Enum):
     PRODUCING = "producing"
     """A producer is making it; nobody can have it yet."""
+    SHELL = "shell"
+    """A process without a guest, which waits to be made a VM when one is missing."""
     READY = "ready"
     """Paused, agent-checked, waiting to be handed out."""
     HANDING_OUT = "handing_out"
@@ -29,7 +33,8 @@ class VmState(enum.Enum):
 
 
 TRANSITIONS: Final[Mapping[VmState, frozenset[VmState]]] = {
-    VmState.PRODUCING: frozenset({VmState.READY, VmState.STOPPING}),
+    VmState.PRODUCING: frozenset({VmState.READY, VmState.SHELL, VmState.STOPPING}),
+    VmState.SHELL: frozenset({VmState.PRODUCING, VmState.STOPPING}),
     VmState.READY: frozenset({VmState.HANDING_OUT, VmState.STOPPING}),
     VmState.HANDING_OUT: frozenset({VmState.LEASED, VmState.STOPPING}),
     VmState.LEASED: frozenset({VmState.STOPPING}),

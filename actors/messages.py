@@ -1,12 +1,16 @@
 """What a VM actor says to the pool: facts, in the order in which they became true.
 
-A VM's facts are `VmReady`, then `VmHandedOut`, then `VmLost` if it ended by itself, and always `VmGone` last.
+A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut`, then `VmLost` if it ended by
+itself, and always `VmGone` last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
+from actors.kinds import ProducerKind
 from vmm.contract import PreparationReport
 
 
@@ -14,11 +18,51 @@ from vmm.contract import PreparationReport
 class HandOutTimings:
     """Where the time of a hand-out went, in seconds."""
 
+    grow_s: float = 0.0
+    """Hot-adding CPUs and memory, before the guest runs."""
     resume_s: float
     """From the first command until QEMU said that the vCPUs run."""
     prepare_s: float
     """From writing the combined request until the guest's answer; overlaps `resume_s`."""
     total_s: float
+
+
+@attrs.frozen(kw_only=True)
+class GuestFile:
+    """A file for the guest, written before the lease is given."""
+
+    path: str
+    data: bytes = attrs.field(repr=False)
+    mode: int = 0o644
+
+
+@attrs.frozen(kw_only=True)
+class Wishes:
+    """What a caller wants of its VM beyond what the base has; what is not wished for stays as the base has it.
+
+    It is bound at hand-out, so that no secret is ever part of a template.
+    """
+
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    hostname: str = ""
+    """Empty for the VM's id."""
+    environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """For every command that runs in it later."""
+    files: tuple[GuestFile, ...] = ()
+
+    @property
+    def grows(self) -> bool:
+        return self.vcpus is not None or self.memory_mib is not None
+
+
+@attrs.frozen(kw_only=True)
+class ShellReady:
+    """A process that waits for its guest."""
+
+    vm_id: str
+    pid: int
+    generation: str
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +72,9 @@ class VmReady:
     vm_id: str
     pid: int
     production_s: float
+    generation: str = ""
+    """See `actors.producer.BaseVm`."""
+    made_by: ProducerKind = ProducerKind.DIRECT
 
 
 @attrs.frozen(kw_only=True)
@@ -59,4 +106,4 @@ class VmGone:
     error: str | None = None
 
 
-VmFact = VmReady | VmHandedOut | VmLost | VmGone
+VmFact = ShellReady | VmReady | VmHandedOut | VmLost | VmGone

@@ -6,20 +6,15 @@ VM actors call in their own task. That way a cancelled VM actor cancels its own 
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import Protocol
 
 import attrs
 import trio
 
-from vmm.contract import Vm
+from actors.kinds import ProducerKind
+from vmm.contract import Shell, Vm
 from vmm.spec import MachineSpec
-
-
-class ProducerKind(enum.Enum):
-    DIRECT = "direct"
-    """Boots each VM."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,12 +28,25 @@ class ProducerStatistics:
     """Why this accelerator, or what is being waited for, in a sentence."""
     produced: int
     failed: int
+    fallbacks: int = 0
+    """Of those produced, how many had to be booted directly because there was no template."""
 
 
 class Launch(Protocol):
     """Starts a VM and returns it running, its agent having answered. Leaves nothing on error or cancellation."""
 
     async def __call__(self, spec: MachineSpec, *, vm_id: str, directory: Path, nursery: trio.Nursery) -> Vm: ...
+
+
+@attrs.frozen(kw_only=True)
+class BaseVm:
+    """What a producer makes: a VM, paused, its agent having answered."""
+
+    vm: Vm
+    generation: str
+    """Fingerprint of what it was made from. A producer that makes another generation makes this one stale."""
+    made_by: ProducerKind
+    """DIRECT also when a template producer fell back to booting."""
 
 
 class Producer(Protocol):
@@ -50,7 +58,7 @@ class Producer(Protocol):
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """The actor's body. Raises when it cannot work; its supervisor starts it again."""
 
-    async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> Vm:
+    async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
         """Makes one VM. Waits while the producer is not ready. The caller stops the VM.
 
         The VM's background tasks run in `nursery` and never raise into it. Raises VmmError. Under cancellation and
@@ -58,3 +66,13 @@ class Producer(Protocol):
         """
 
     def statistics(self) -> ProducerStatistics: ...
+
+
+class ShellProducer(Producer, Protocol):
+    """A producer that can do the first half of a production ahead of time."""
+
+    async def start_shell(self, *, vm_id: str, nursery: trio.Nursery) -> Shell:
+        """Starts a process that waits for its guest. Otherwise as `produce`; the caller ends the shell."""
+
+    async def fill_shell(self, shell: Shell, *, nursery: trio.Nursery) -> BaseVm:
+        """Makes a VM of a shell, and with it takes over the shell: on error and cancellation nothing of it is left."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
-import time
 from collections.abc import Callable
 
 import attrs
@@ -12,23 +9,14 @@ import structlog
 import trio
 
 from actors.errors import describe, evidence
+from actors.handout import HandOutProcedure
 from actors.life import VmState, check_transition
-from actors.messages import HandOutTimings, VmFact, VmGone, VmHandedOut, VmLost, VmReady
-from actors.producer import Producer
-from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
-from vmm.errors import AgentUnreachableError, StopError, VmExitedError, VmmError
+from actors.messages import ShellReady, VmFact, VmGone, VmHandedOut, VmLost, VmReady, Wishes
+from actors.producer import Producer, ShellProducer
+from vmm.contract import Shell, Vm
+from vmm.errors import StopError, VmExitedError, VmmError
 
 _log = structlog.get_logger("vmpool.vm")
-
-HAND_OUT_TIMEOUT_S = 15.0
-"""Resume and prepare take milliseconds; a guest that needs this long is broken."""
-
-
-@attrs.frozen(kw_only=True)
-class HandOut:
-    """The order to make the VM the caller's."""
-
-    hostname: str
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -41,19 +29,22 @@ class VmActor:
     vm_id: str
     producer: Producer
     report: Callable[[VmFact], None]
-    clock_ns: Callable[[], int] = time.time_ns
-    entropy: Callable[[int], bytes] = os.urandom
+    procedure: HandOutProcedure = attrs.field(factory=HandOutProcedure)
+    shells: ShellProducer | None = None
+    """Begin as a shell of this producer, and wait for `fill`."""
     _state: VmState = VmState.PRODUCING
+    _shell: Shell | None = None
     _vm: Vm | None = None
     _unverified: BaseExceptionGroup[StopError] | None = attrs.field(default=None, repr=False)
     """Production failed and could not take back what it had started."""
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
-    _orders: trio.MemorySendChannel[HandOut] = attrs.field(init=False, repr=False)
-    _inbox: trio.MemoryReceiveChannel[HandOut] = attrs.field(init=False, repr=False)
+    _fill: trio.Event = attrs.field(factory=trio.Event, repr=False)
+    _orders: trio.MemorySendChannel[Wishes] = attrs.field(init=False, repr=False)
+    _inbox: trio.MemoryReceiveChannel[Wishes] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         # At most one hand-out in a VM's life, so at most one order is ever sent; the bound is there to notice a bug.
-        self._orders, self._inbox = trio.open_memory_channel[HandOut](1)
+        self._orders, self._inbox = trio.open_memory_channel[Wishes](1)
 
     @property
     def state(self) -> VmState:
@@ -66,12 +57,16 @@ class VmActor:
             raise VmExitedError(vm_id=self.vm_id, reason="it is not running")
         return self._vm
 
-    def hand_out(self, order: HandOut) -> None:
+    def fill(self) -> None:
+        """Orders the shell to become a VM; the answer is a VmReady or VmLost fact."""
+        self._fill.set()
+
+    def hand_out(self, wishes: Wishes) -> None:
         """Orders the hand-out; the answer is a VmHandedOut or VmLost fact.
 
         Nothing happens when the VM is ending: its facts are on their way.
         """
-        self._orders.send_nowait(order)
+        self._orders.send_nowait(wishes)
 
     def stop(self, reason: str) -> None:
         """Orders the end, whatever the VM is doing; the answer is the VmGone fact."""
@@ -97,15 +92,11 @@ class VmActor:
 
     async def _live(self, nursery: trio.Nursery) -> None:
         try:
-            ordered_at = trio.current_time()
-            self._vm = vm = await self.producer.produce(vm_id=self.vm_id, nursery=nursery)
-            self._to(VmState.READY)
-            nursery.start_soon(self._watch, vm)
-            self.report(VmReady(vm_id=self.vm_id, pid=vm.pid, production_s=trio.current_time() - ordered_at))
+            vm = await self._produce(nursery)
 
-            order = await self._inbox.receive()
+            wishes = await self._inbox.receive()
             self._to(VmState.HANDING_OUT)
-            report, timings = await self._hand_out(vm, order)
+            report, timings = await self.procedure.run(vm, wishes)
             self._to(VmState.LEASED)
             self.report(VmHandedOut(vm_id=self.vm_id, report=report, timings=timings))
 
@@ -114,36 +105,39 @@ class VmActor:
             self._unverified = errors.subgroup(StopError)
             self._lost(errors)
 
-    async def _hand_out(self, vm: Vm, order: HandOut) -> tuple[PreparationReport, HandOutTimings]:
-        """Resumes and prepares in parallel: the request waits in the channel when the first vCPU runs."""
-        began = trio.current_time()
-        resumed_at = answered_at = math.nan
-
-        async def resume() -> None:
-            nonlocal resumed_at
-            await vm.resume()
-            resumed_at = trio.current_time()
-
-        try:
-            with trio.fail_after(HAND_OUT_TIMEOUT_S):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(resume)
-                    report = await vm.agent.prepare(
-                        Preparation(
-                            entropy=self.entropy(RESEED_BYTES), wall_clock_ns=self.clock_ns(), hostname=order.hostname
-                        )
-                    )
-                    answered_at = trio.current_time()
-        except trio.TooSlowError as error:
-            raise AgentUnreachableError(f"hand-out not done within {HAND_OUT_TIMEOUT_S:g} s") from error
-        return report, HandOutTimings(
-            resume_s=resumed_at - began, prepare_s=answered_at - began, total_s=trio.current_time() - began
+    async def _produce(self, nursery: trio.Nursery) -> Vm:
+        """From nothing, or by way of a shell, to a base VM."""
+        ordered_at = trio.current_time()
+        if self.shells is None:
+            base = await self.producer.produce(vm_id=self.vm_id, nursery=nursery)
+        else:
+            self._shell = shell = await self.shells.start_shell(vm_id=self.vm_id, nursery=nursery)
+            self._to(VmState.SHELL)
+            nursery.start_soon(self._watch, shell)
+            self.report(ShellReady(vm_id=self.vm_id, pid=shell.pid, generation=shell.generation))
+            await self._fill.wait()
+            ordered_at = trio.current_time()
+            self._to(VmState.PRODUCING)
+            base = await self.shells.fill_shell(shell, nursery=nursery)
+        self._vm = base.vm
+        self._to(VmState.READY)
+        nursery.start_soon(self._watch, base.vm)
+        self.report(
+            VmReady(
+                vm_id=self.vm_id,
+                pid=base.vm.pid,
+                production_s=trio.current_time() - ordered_at,
+                generation=base.generation,
+                made_by=base.made_by,
+            )
         )
+        return base.vm
 
-    async def _watch(self, vm: Vm) -> None:
+    async def _watch(self, vm: Vm | Shell) -> None:
         """Notices the death of the process at once, whatever the story is waiting for."""
         exit_report = await vm.wait_exited()
-        if self._state not in (VmState.STOPPING, VmState.GONE):
+        # A production notices by itself, and knows why: it ends what it cannot finish.
+        if self._state not in (VmState.PRODUCING, VmState.STOPPING, VmState.GONE):
             self._lost(VmExitedError(vm_id=self.vm_id, reason=str(exit_report)))
             self._life.cancel(reason="QEMU exited")
 
@@ -159,7 +153,7 @@ class VmActor:
     async def _end(self) -> VmGone:
         if self._state is not VmState.STOPPING:
             self._to(VmState.STOPPING)
-        vm, self._vm = self._vm, None
+        vm, self._vm, self._shell = self._vm or self._shell, None, None
         if vm is None:
             return VmGone(vm_id=self.vm_id, error=describe(self._unverified) if self._unverified else None)
         try:

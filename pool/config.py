@@ -14,6 +14,7 @@ import cattrs
 from attrs.validators import and_, ge, gt, le, matches_re, max_len
 
 from actors.backoff import Backoff
+from actors.kinds import ProducerKind
 from pool.ledger.records import PoolPolicy
 from vmm.errors import SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
@@ -62,15 +63,32 @@ class ProfileSettings:
     initrd: Path | None = None
     kernel_parameters: str = attrs.field(default="", validator=max_len(1024))
     cpu_model: str = attrs.field(default="max", validator=matches_re(r"[A-Za-z0-9_.,+=-]+"))
+    producer: ProducerKind = ProducerKind.DIRECT
+    min_ready: int = attrs.field(default=1, validator=_between(0, MAX_POOL_SIZE))
+    """VMs of an older generation are replaced a few at a time; never so many that fewer than this are ready."""
+    shells: int = attrs.field(default=0, validator=_between(0, 1000))
+    """With producer "template": QEMUs that are started and wait, to take their start out of a miss."""
+    template_directory: Path | None = None
+    """None: see `pool.paths.template_directory`."""
+    template_fallback: bool = True
+    """Boot directly while no template can be had."""
+    template_fetch_only: bool = False
+    """Use the template that is there, never build one."""
+    strict_uniqueness: bool = False
+    """Read 32 random bytes and the identity from each guest at hand-out; refuse a VM that repeats what was seen."""
     boot_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(3600)))
     production_limit: int = attrs.field(default=2, validator=_between(1, 1000))
     backoff_initial_s: float = attrs.field(default=0.25, validator=and_(gt(0), le(3600)))
     backoff_maximum_s: float = attrs.field(default=30.0, validator=and_(gt(0), le(3600)))
 
-    def policy(self) -> PoolPolicy:
+    def policy(self, machine: MachineSpec) -> PoolPolicy:
         return PoolPolicy(
+            max_vcpus=machine.max_vcpus,
+            max_memory_mib=machine.max_memory_mib,
             size=self.size,
             production_limit=self.production_limit,
+            shells=self.shells,
+            min_ready=self.min_ready,
             backoff=Backoff(initial_s=self.backoff_initial_s, maximum_s=self.backoff_maximum_s),
         )
 
@@ -136,6 +154,8 @@ def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
         problems.append(f"profiles.{name}: a profile's name has 1 to 32 of a-z, 0-9 and -")
     if (profile.kernel is None) != (profile.initrd is None):
         problems.append(f"profiles.{name}: kernel and initrd go together; give both, or none for the built image")
+    if profile.shells and profile.producer is not ProducerKind.TEMPLATE:
+        problems.append(f'profiles.{name}.shells: only the template producer has shells; set producer = "template"')
     nowhere = Path("/")
     try:
         profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)

@@ -13,15 +13,17 @@ import attrs
 import structlog
 import trio
 
-from actors.messages import VmGone
-from actors.producer import Producer
-from actors.vm import HandOut, VmActor
+from actors.handout import HandOutProcedure
+from actors.messages import VmGone, Wishes
+from actors.producer import Producer, ShellProducer
+from actors.vm import VmActor
 from pool.ledger.book import Ledger
-from pool.ledger.effects import ConfirmRelease, Effect, Grant, HandOutVm, Refusal, Refuse, StartVm, StopVm
+from pool.ledger.effects import ConfirmRelease, Effect, FillShell, Grant, HandOutVm, Refusal, Refuse, StartVm, StopVm
 from pool.ledger.events import (
     AcquireRequested,
     DrainRequested,
     Event,
+    GenerationChanged,
     GrantUndelivered,
     ReleaseRequested,
     RequestAbandoned,
@@ -32,6 +34,8 @@ from pool.ledger.records import Lease, OnEmpty, Owner, PoolPolicy
 from vmm.contract import Vm
 
 _log = structlog.get_logger("vmpool.coordinator")
+
+_PLAIN: Final = HandOutProcedure()
 
 MAX_OPEN_REQUESTS: Final = 1000
 """Requests that wait for an answer at a time; what comes on top is refused at once."""
@@ -86,6 +90,10 @@ class Coordinator:
     policies: Mapping[str, PoolPolicy]
     producers: Mapping[str, Producer]
     """By profile name."""
+    shell_producers: Mapping[str, ShellProducer] = attrs.field(factory=dict)
+    """By profile name, for the profiles whose policy has shells."""
+    procedures: Mapping[str, HandOutProcedure] = attrs.field(factory=dict)
+    """By profile name, where the plain one is not meant."""
     make_id: Callable[[str], str] = new_id
     rng: random.Random = attrs.field(factory=random.Random)
     make_actor: Callable[..., VmActor] = VmActor
@@ -130,12 +138,20 @@ class Coordinator:
 
     def _perform(self, effect: Effect, vms: trio.Nursery) -> None:
         match effect:
-            case StartVm(vm_id=vm_id, profile=profile):
-                actor = self.make_actor(vm_id=vm_id, producer=self.producers[profile], report=self._send.send_nowait)
+            case StartVm(vm_id=vm_id, profile=profile, as_shell=as_shell):
+                actor = self.make_actor(
+                    vm_id=vm_id,
+                    producer=self.producers[profile],
+                    report=self._send.send_nowait,
+                    procedure=self.procedures.get(profile, _PLAIN),
+                    shells=self.shell_producers[profile] if as_shell else None,
+                )
                 self._actors[vm_id] = actor
                 vms.start_soon(actor.run, name=vm_id)
-            case HandOutVm(vm_id=vm_id):
-                self._actors[vm_id].hand_out(HandOut(hostname=vm_id))
+            case FillShell(vm_id=vm_id):
+                self._actors[vm_id].fill()
+            case HandOutVm(vm_id=vm_id, wishes=wishes):
+                self._actors[vm_id].hand_out(wishes)
             case StopVm(vm_id=vm_id, reason=reason):
                 self._actors[vm_id].stop(reason)
             case Grant(request_id=request_id, lease=lease):
@@ -158,7 +174,14 @@ class Coordinator:
     # -- what the edge calls -------------------------------------------------------------------------------------
 
     async def acquire(
-        self, *, profile: str, owner: Owner, key: str = "", on_empty: OnEmpty = OnEmpty.WAIT, deadline: float = math.inf
+        self,
+        *,
+        profile: str,
+        owner: Owner,
+        key: str = "",
+        on_empty: OnEmpty = OnEmpty.WAIT,
+        deadline: float = math.inf,
+        wishes: Wishes | None = None,
     ) -> Lease:
         """Waits for a VM. `deadline` is on trio's clock.
 
@@ -170,7 +193,13 @@ class Coordinator:
         try:
             self._send.send_nowait(
                 AcquireRequested(
-                    request_id=request_id, profile=profile, owner=owner, key=key, on_empty=on_empty, deadline=deadline
+                    request_id=request_id,
+                    profile=profile,
+                    owner=owner,
+                    key=key,
+                    on_empty=on_empty,
+                    deadline=deadline,
+                    wishes=wishes or Wishes(),
                 )
             )
             await reply.event.wait()
@@ -227,6 +256,10 @@ class Coordinator:
     @property
     def draining(self) -> bool:
         return self._ledger.draining
+
+    def generation_changed(self, profile: str, generation: str) -> None:
+        """A producer makes VMs of another generation from now on; does not wait."""
+        self._send.send_nowait(GenerationChanged(profile=profile, generation=generation))
 
     async def drain(self) -> None:
         """Refuses who waits, ends every lease and every VM; returns when nothing is left of them."""

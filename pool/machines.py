@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from actors.direct import ResolvedMachine
+from actors.machine import ResolvedMachine, identify_all
 from pool.config import ProfileSettings
 from vmm.errors import MissingFileError
 from vmm.guest.image import load_image
@@ -17,6 +17,7 @@ from vmm.qemu.launch import check_files
 from vmm.qemu.trial import boot_under_kvm
 from vmm.qemu.version import QEMU_REMEDY, detect_version
 from vmm.spec import Accelerator, MachineSpec
+from vmm.template.fingerprint import fingerprint
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +49,9 @@ class MachineResolver:
     async def resolve(self) -> ResolvedMachine:
         """Decides the accelerator; under `auto` that may boot a guest. Raises VmmError, OSError."""
         spec = self.check()
+        inputs = identify_all(
+            (spec.qemu, spec.kernel, spec.initrd)
+        )  # before they are read: a change must not be missed
         version = await detect_version(spec.qemu)
         decision = await decide(
             self.profile.accelerator,
@@ -55,6 +59,10 @@ class MachineResolver:
             trial_boot=partial(boot_under_kvm, spec, directory=self.trial_directory),
             cache_directory=self.cache_directory,
         )
+        spec = attrs.evolve(spec, accelerator=decision.accelerator)
         return ResolvedMachine(
-            spec=attrs.evolve(spec, accelerator=decision.accelerator), reason=f"QEMU {version}; {decision.reason}"
+            spec=spec,
+            reason=f"QEMU {version}; {decision.reason}",
+            fingerprint=await fingerprint(spec, qemu_version=version),
+            inputs=inputs,
         )

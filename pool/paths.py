@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,3 +37,34 @@ def default_image_directory(*, environment: Mapping[str, str] = os.environ, uid:
     """`VMPOOL_IMAGE_DIR`, else in the cache directory."""
     named = environment.get("VMPOOL_IMAGE_DIR")
     return Path(named) if named else cache_directory(environment=environment, uid=uid) / "image"
+
+
+def template_directory(profile: str, *, runtime: Path, mountinfo: str | None = None) -> Path:
+    """Where a profile's template lives: below the runtime directory if that is on tmpfs, else in /dev/shm.
+
+    A template's memory belongs in memory: on a disk each page that the template VM touches would be written back. The
+    place is the same after a restart, so that a template is found again.
+    """
+    if file_system_of(runtime, mountinfo=mountinfo) == "tmpfs":
+        return runtime / "templates" / profile
+    place = hashlib.sha256(os.fsencode(runtime.absolute())).hexdigest()[:12]
+    # The name can be guessed; the store refuses a directory that is not ours alone.
+    return Path("/dev/shm") / f"vmpool-{os.geteuid()}-{place}" / profile  # noqa: S108
+
+
+def file_system_of(path: Path, *, mountinfo: str | None = None) -> str:
+    """The type of the file system that `path` is, or would be, on (proc_pid_mountinfo(5))."""
+    text = (
+        Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        if mountinfo is None
+        else mountinfo
+    )
+    wanted = path.absolute()
+    best, found = -1, ""
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        mount_point = Path(left.split(" ")[4].replace("\\040", " "))
+        # Later lines shadow earlier ones of the same mount point.
+        if wanted.is_relative_to(mount_point) and len(mount_point.parts) >= best:
+            best, found = len(mount_point.parts), right.split(" ")[0]
+    return found

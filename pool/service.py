@@ -19,19 +19,23 @@ import structlog
 import trio
 
 from actors.backoff import Backoff
-from actors.direct import DirectBootProducer
+from actors.handout import HandOutProcedure
 from actors.producer import Launch, Producer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
+from actors.template import TemplateProducer
+from actors.uniqueness import Witness
 from pool.config import Settings
 from pool.coordinator import Coordinator
 from pool.endpoint import MAX_SOCKET_PATH_BYTES, Endpoint, EndpointError, open_endpoint
 from pool.machines import MachineResolver
 from pool.notify import notify
 from pool.paths import cache_directory, default_image_directory
+from pool.producers import make_producer
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, serve
 from pool.rpc.service import ServiceInfo
 from vmm.qemu.launch import launch as launch_qemu
+from vmm.qemu.orphans import end_orphan, find_orphans
 
 _log = structlog.get_logger("vmpool")
 
@@ -57,17 +61,34 @@ async def run_service(
     with open_endpoint(socket_path) as endpoint:
         runtime = settings.service.runtime_directory or endpoint.path.parent
         with _vms_directory(runtime) as vms:
-            producers: dict[str, Producer] = {
-                name: DirectBootProducer(
-                    resolve=resolver.resolve,
+            await _end_orphans(vms)
+
+            def announce(profile: str, generation: str) -> None:
+                coordinator.generation_changed(profile, generation)
+
+            producers = {
+                name: make_producer(
+                    name,
+                    settings.profiles[name],
+                    resolver,
                     launch=launch,
+                    runtime=runtime,
                     vms_directory=vms,
-                    boot_timeout_s=settings.profiles[name].boot_timeout_s,
+                    on_generation=partial(announce, name),
                 )
                 for name, resolver in resolvers.items()
             }
+            witness = Witness()
             coordinator = Coordinator(
-                policies={name: profile.policy() for name, profile in settings.profiles.items()}, producers=producers
+                policies={name: settings.profiles[name].policy(spec) for name, spec in specs.items()},
+                producers=producers,
+                shell_producers={
+                    name: producer for name, producer in producers.items() if isinstance(producer, TemplateProducer)
+                },
+                procedures={
+                    name: HandOutProcedure(witness=witness if profile.strict_uniqueness else None)
+                    for name, profile in settings.profiles.items()
+                },
             )
             info = ServiceInfo(
                 version=version("vmpool"),
@@ -127,6 +148,13 @@ def _resolvers(settings: Settings, *, runtime: Path) -> dict[str, MachineResolve
         )
         for name, profile in settings.profiles.items()
     }
+
+
+async def _end_orphans(vms: Path) -> None:
+    """Ends what a service that was killed left behind: QEMUs, and directories of VMs. We hold the lock."""
+    for orphan in await trio.to_thread.run_sync(find_orphans, vms):
+        _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=[process.pid for process in orphan.processes])
+        await end_orphan(orphan)
 
 
 @contextlib.contextmanager

@@ -48,10 +48,25 @@ class Preparation:
 
     entropy: bytes = b""
     """Bytes credited to the guest's RNG with RNDADDENTROPY, followed by RNDRESEEDCRNG; see RESEED_BYTES."""
+    random_bytes: int = 0
+    """So many bytes, up to 256, are drawn from the guest's RNG before anything else can and after the reseed, if any;
+    the report has them."""
     wall_clock_ns: int | None = None
     """CLOCK_REALTIME to set, in ns since 1970."""
     hostname: str | None = None
-    online_cpus_and_memory: bool = False
+    machine_id: str | None = None
+    """For /etc/machine-id, as systemd has it: 32 hexadecimal digits in lower case."""
+    vm_uuid: str | None = None
+    """What /sys/class/dmi/id/product_uuid shall show, in its usual form and in lower case. A clone's firmware has its
+    template's, and its raw tables keep it."""
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Added to the default environment of commands that are started later in this VM, by whomever."""
+    vcpus: int | None = None
+    """At least so many must be online when the request is answered; see `Vm.grow`. What is plugged in is brought up,
+    what the kernel has not noticed yet is waited for. Nothing more for 5 s is an AgentRequestError "ETIMEDOUT"."""
+    memory_mib: int | None = None
+    """As `vcpus`. It is the machine's memory that counts, in whole blocks of (mostly) 128 MiB: a machine that started
+    with an odd size counts as if it had the rest of its last block."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +80,14 @@ class PreparationReport:
     cpus_online: int
     memory_mib: int
     """MemTotal of the guest, which is less than what the machine has."""
+    memory_online_mib: int | None = None
+    """In whole blocks; what the kernel keeps for itself included. None if no memory was asked for."""
+    random: bytes = b""
+    """What was drawn from the RNG. Empty if nothing was asked for."""
+    machine_id: str = ""
+    """Empty if none was given."""
+    vm_uuid: str = ""
+    """Empty if none was given, or if the guest's kernel shows no UUID."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +104,7 @@ class CommandSpec:
 
     argv: Sequence[str]
     environment: Mapping[str, str] = attrs.field(factory=dict)
-    """Added to the guest's default environment."""
+    """Added to the guest's default environment, see `Preparation.environment`."""
     working_directory: str | None = None
     time_limit_s: float | None = None
     """The agent kills the command's process group with SIGKILL after this."""
@@ -143,11 +166,45 @@ class Agent(Protocol):
     async def get_file(self, path: str) -> bytes: ...
 
 
+class VmTemplate(Protocol):
+    """What clones are made of. Each maker of clones knows its own kind and takes no other."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def check(self) -> None:
+        """Raises TemplateError if it is not what it was when it was made or opened. Blocks for a few stat calls."""
+
+
+class Shell(Protocol):
+    """A process that is started, holds no guest yet, and waits for one. Whoever got it must end it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def generation(self) -> str:
+        """Fingerprint of the template whose guest it can take."""
+
+    async def wait_exited(self) -> ExitReport:
+        """Returns once the process is dead, at once if it is already."""
+
+    async def stop(self) -> ExitReport:
+        """Ends it and removes what it had on disk. Idempotent, shielded."""
+
+
 class Vm(Protocol):
     """One VM process and its guest. Whoever got it must call `stop` in the end, whatever happens."""
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def uuid(self) -> str:
+        """Its own, made from its id. A booted machine's firmware says it; a clone has to be told, by `prepare`."""
 
     @property
     def pid(self) -> int:
@@ -161,6 +218,14 @@ class Vm(Protocol):
 
     async def resume(self) -> None:
         """Runs the vCPUs (QMP `cont`). Idempotent."""
+
+    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
+        """Hot-adds what is missing to `vcpus` and `memory_mib` in all; more than that is left as it is.
+
+        Counts what was added before, whoever did. Memory is rounded up to blocks of 128 MiB. The guest has to bring it
+        all online: see `Preparation.vcpus`. Raises HotplugError, with nothing added if it is more than the machine's
+        maximum; if QEMU refuses a part, what was added by then stays. VmExitedError.
+        """
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""

@@ -9,6 +9,7 @@
     |- SnapshotError               device state could not be saved or loaded
     |- TemplateError               a template is not there, not whole, or of something else
     |- HotplugError                the machine cannot be given more CPUs or memory
+    |- NotUniqueError              a VM shows what another one showed before
     |- VmExitedError               QEMU is gone while something was asked of it
     |- QmpError                    QMP failed
     |  |- QmpCommandError          QEMU answered a command with an error
@@ -96,10 +97,10 @@ class SnapshotError(VmmError):
 
 
 class TemplateError(VmmError):
-    """There is no template in `directory` that can be cloned; `reason` says why not."""
+    """There is no template that can be cloned; `reason` says why not, `directory` where it should be, if known."""
 
-    def __init__(self, *, directory: Path, reason: str) -> None:
-        super().__init__(f"template {directory}: {reason}")
+    def __init__(self, *, reason: str, directory: Path | None = None) -> None:
+        super().__init__(f"template: {reason}" if directory is None else f"template {directory}: {reason}")
         self.directory = directory
         self.reason = reason
 
@@ -111,6 +112,16 @@ class HotplugError(VmmError):
         super().__init__(f"cannot add {what}: {reason}")
         self.what = what
         self.reason = reason
+
+
+class NotUniqueError(VmmError):
+    """A VM shows `what` of the VM `other`: they are copies of each other. It must not be handed out."""
+
+    def __init__(self, *, vm_id: str, what: str, other: str) -> None:
+        super().__init__(f"{vm_id} is not unique: its {what} are those of {other}; is its guest reseeded?")
+        self.vm_id = vm_id
+        self.what = what
+        self.other = other
 
 
 class VmExitedError(VmmError):
@@ -155,7 +166,7 @@ class AgentProtocolError(AgentError):
 class AgentRequestError(AgentError):
     """The agent refused a request.
 
-    `code` is a symbolic errno name ("ENOENT", "EACCES", ...) or one of the agent's own: "EXEC" (command could not be
+    `code` is a symbolic errno name ("ENOENT", "ETIMEDOUT", ...) or one of the agent's own: "EXEC" (command could not be
     started), "UNSUPPORTED", "BAD_REQUEST".
     """
 

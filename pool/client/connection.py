@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -19,6 +20,7 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import Deadline
+from grpclib.protocol import H2Protocol
 
 from pool.client.errors import CallError, ServiceUnavailableError
 from pool.client.exchange import ClientStream
@@ -33,6 +35,9 @@ T = TypeVar("T")
 
 CONNECT_LIMIT_S: Final = 5.0
 """A live service accepts at once; one whose queue is full for this long is none."""
+
+BUSY_PAUSE_S: Final = 0.01
+"""Between attempts while the service's queue is full; the kernel does not tell when it has room."""
 
 CALLS_PER_CHANNEL: Final = 90
 """The service takes 100 calls on a connection; what comes on top would wait in silence."""
@@ -116,7 +121,7 @@ class Connection:
                 return channel
         token = trio_asyncio.current_loop.set(self.loop)
         try:
-            channel = Channel(path=os.fspath(self.socket_path))
+            channel = _UnixChannel(path=os.fspath(self.socket_path))
         finally:
             trio_asyncio.current_loop.reset(token)
         self._channels[channel] = 0
@@ -155,6 +160,33 @@ class Connection:
             reason=f"the connection broke ({str(error) or type(error).__name__})",
             remedy="the service ended or was stopped: see its log; start it with `vmpool serve`",
         )
+
+
+class _UnixChannel(Channel):
+    """A channel that knows when a Unix socket is busy: the kernel says EAGAIN, which asyncio takes for success."""
+
+    async def __connect__(self) -> H2Protocol:
+        protocol = await super().__connect__()
+        if not self._connected:
+            raise ConnectionResetError("closed at once")
+        return protocol
+
+    async def _create_connection(self) -> H2Protocol:
+        assert self._path is not None
+        while True:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                sock.connect(self._path)
+            except BlockingIOError:
+                sock.close()
+                await asyncio.sleep(BUSY_PAUSE_S)
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                break
+        _, protocol = await self._loop.create_unix_connection(self._protocol_factory, sock=sock)
+        return protocol
 
 
 async def _close(stream: ClientStream) -> None:

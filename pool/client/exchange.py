@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 import h2.exceptions
 from grpclib.client import Stream
-from grpclib.exceptions import StreamTerminatedError
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from h2.errors import ErrorCodes
 
 ClientStream = Stream[Any, Any]
+
+REST_LIMIT_S: Final = 1.0
+"""For the rest of a reply whose head has come."""
 
 _ENDED = (StreamTerminatedError, h2.exceptions.ProtocolError)
 """What grpclib raises when the call has ended, even if a status came along."""
@@ -23,7 +29,40 @@ async def ask(stream: ClientStream, request: Any) -> Any:
     except _ENDED:
         stream._maybe_raise()  # noqa: SLF001 - grpclib knows the status, and tells it only at the end of its own block
         raise
+    if reply is None:
+        raise GRPCError(Status.INTERNAL, "the call ended without a reply; see the service's log")
     return reply
+
+
+async def ask_to_the_end(stream: ClientStream, request: Any) -> Any:
+    """As `ask`; but when it is cancelled and the reply has begun to come, it returns the reply nevertheless.
+
+    By then the service may have seen that the reply was read. What the reply gives is the caller's, to give back too.
+    """
+    exchange = asyncio.ensure_future(ask(stream, request))
+    try:
+        return await asyncio.shield(exchange)
+    except asyncio.CancelledError:
+        if not _has_begun(stream):
+            _reset(stream)
+            exchange.cancel()
+        await asyncio.wait([exchange], timeout=REST_LIMIT_S)
+        if not exchange.done():
+            exchange.cancel()
+            await asyncio.wait([exchange])
+        return exchange.result()
+
+
+def _has_begun(stream: ClientStream) -> bool:
+    call = getattr(stream, "_stream", None)
+    return call is not None and call.headers is not None
+
+
+def _reset(stream: ClientStream) -> None:
+    """Now, not at the end of the call: between the two, the reply's arrival could be acknowledged."""
+    call = getattr(stream, "_stream", None)
+    if call is not None and call.closable:
+        call.reset_nowait(ErrorCodes.CANCEL)
 
 
 async def send(stream: ClientStream, request: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pool.client.connection import Connection
 from pool.client.convert import command_event
@@ -11,6 +11,22 @@ from pool.client.exchange import ClientStream, receive, send
 from pool.client.records import CompletedCommand
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.contract import CommandExit, Output, OutputStream
+
+
+class _Events:
+    """An iterator that may be left in the middle, unlike an async generator."""
+
+    def __init__(self, next_event: Callable[[], Awaitable[Output | CommandExit | None]]) -> None:
+        self._next_event = next_event
+
+    def __aiter__(self) -> _Events:
+        return self
+
+    async def __anext__(self) -> Output | CommandExit:
+        event = await self._next_event()
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
 
 class RemoteCommand:
@@ -37,18 +53,22 @@ class RemoteCommand:
         """Signals the command's process group."""
         await self._send(wire.ExecRequest(signal=number))
 
-    async def events(self) -> AsyncIterator[Output | CommandExit]:
+    def events(self) -> AsyncIterator[Output | CommandExit]:
         """Output in order per stream, then the CommandExit. What is not taken keeps the guest process waiting.
 
         May be iterated once. Raises ClientError; CallError ABORTED if the lease ended.
         """
+        return _Events(self._next)
+
+    async def _next(self) -> Output | CommandExit | None:
         while (reply := await self._connection.call(receive, self._stream)) is not None:
             event = command_event(reply)
             if isinstance(event, CommandExit):
                 self._over = True
             if event is not None:
-                yield event
+                return event
         self._over = True
+        return None
 
     async def wait(self) -> CommandExit:
         """Receives and drops the output; returns how the command ended."""

@@ -13,7 +13,7 @@ from grpclib.const import Cardinality
 from pool.client.connection import Connection, Method
 from pool.client.convert import ON_EMPTY, acquired_vm, service_status
 from pool.client.errors import CallError, ClientError
-from pool.client.exchange import ask, receive, send
+from pool.client.exchange import ask, ask_to_the_end, receive, send
 from pool.client.records import AcquiredVm, ServiceStatus
 from pool.client.remote import RemoteCommand
 from pool.ledger.records import OnEmpty
@@ -70,7 +70,14 @@ class Client:
         INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS.
         """
         request = wire.AcquireRequest(profile=profile, idempotency_key=idempotency_key, on_empty=ON_EMPTY[on_empty])
-        return acquired_vm(await self._ask(_ACQUIRE, request, timeout_s=timeout_s))
+        async with self._connection.open(_ACQUIRE, timeout_s=timeout_s) as stream:
+            vm = acquired_vm(await self._connection.call(ask_to_the_end, stream, request))
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            await self._release_in_the_end(vm)
+            raise
+        return vm
 
     async def release(self, lease_id: str) -> None:
         """Ends a lease; its VM is destroyed. CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION."""
@@ -92,10 +99,12 @@ class Client:
         try:
             yield vm
         finally:
-            with trio.move_on_after(RELEASE_LIMIT_S, shield=True):
-                # The block's own error is the one to see; and a service that is gone has released everything.
-                with contextlib.suppress(ClientError):
-                    await self.release(vm.lease_id)
+            await self._release_in_the_end(vm)
+
+    async def _release_in_the_end(self, vm: AcquiredVm) -> None:
+        # The error on its way is the one to see; and a service that is gone has released everything.
+        with trio.move_on_after(RELEASE_LIMIT_S, shield=True), contextlib.suppress(ClientError):
+            await self.release(vm.lease_id)
 
     @contextlib.asynccontextmanager
     async def exec(
@@ -132,7 +141,4 @@ class Client:
 
     async def _ask(self, method: Method, request: Any, *, timeout_s: float) -> Any:
         async with self._connection.open(method, timeout_s=timeout_s) as stream:
-            reply = await self._connection.call(ask, stream, request)
-        if reply is None:
-            raise CallError(status="INTERNAL", message=f"{method.path} ended without a reply; see the service's log")
-        return reply
+            return await self._connection.call(ask, stream, request)

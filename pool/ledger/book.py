@@ -10,13 +10,14 @@ from typing import Final, assert_never
 import attrs
 
 from actors.life import VmState
-from actors.messages import VmGone, VmHandedOut, VmLost, VmReady
+from actors.messages import ShellReady, VmGone, VmHandedOut, VmLost, VmReady
 from pool.ledger import refusals
 from pool.ledger.effects import ConfirmRelease, Effect, Refusal
 from pool.ledger.events import (
     AcquireRequested,
     DrainRequested,
     Event,
+    GenerationChanged,
     GrantUndelivered,
     ReleaseRequested,
     RequestAbandoned,
@@ -96,8 +97,12 @@ class Ledger:
                 self._release_requested(event, now=now)
             case GrantUndelivered():
                 self._grant_undelivered(event, now=now)
+            case GenerationChanged():
+                self._generation_changed(event, now=now)
             case DrainRequested():
                 self._drain(now=now)
+            case ShellReady():
+                self._shell_ready(event, now=now)
             case VmReady():
                 self._vm_ready(event, now=now)
             case VmHandedOut():
@@ -128,6 +133,8 @@ class Ledger:
             moves.refuse(event.request_id, refusals.unknown_profile(event.profile, known=moves.fleet.pages))
         elif self._draining:
             moves.refuse(event.request_id, refusals.draining())
+        elif (too_much := _over_maximum(event, page)) is not None:
+            moves.refuse(event.request_id, too_much)
         elif event.deadline <= now:
             moves.refuse_late(event.request_id, page)
         elif not (event.key and self._join(event)):
@@ -183,7 +190,24 @@ class Ledger:
             if entry.state is not VmState.STOPPING:
                 self._moves.stop_vm(entry, reason="the service is shutting down", now=now)
 
+    def _generation_changed(self, event: GenerationChanged, *, now: float) -> None:
+        page = self._moves.fleet.pages[event.profile]
+        self._moves.fleet.change_generation(page, event.generation)
+        for vm_id in list(page.shells.idle):
+            self._stop_stale_shell(self._moves.fleet[vm_id], page, now=now)
+
+    def _stop_stale_shell(self, entry: VmEntry, page: ProfilePage, *, now: float) -> None:
+        """A shell of another template cannot be filled; it costs little, so all such go at once."""
+        if page.generation and entry.generation != page.generation:
+            self._moves.stop_vm(entry, reason="its template is no more", now=now)
+
     # -- actors' facts -------------------------------------------------------------------------------------------
+
+    def _shell_ready(self, fact: ShellReady, *, now: float) -> None:
+        entry = self._moves.fleet[fact.vm_id]
+        if entry.state is not VmState.STOPPING:
+            self._moves.fleet.became_shell(entry, fact, now=now)
+            self._stop_stale_shell(entry, self._moves.fleet.page_of(entry), now=now)
 
     def _vm_ready(self, fact: VmReady, *, now: float) -> None:
         entry = self._moves.fleet[fact.vm_id]
@@ -206,6 +230,7 @@ class Ledger:
             granted_at=now,
             queued_s=claim.chosen_at - claim.arrived_at,
             was_ready=claim.found_ready,
+            made_by=entry.made_by,
             report=fact.report,
             timings=fact.timings,
         )
@@ -217,11 +242,14 @@ class Ledger:
             return
         page = self._moves.fleet.page_of(entry)
         was = entry.state
+        was_shell = was is VmState.SHELL or fact.vm_id in page.shells.starting
         claim_id = self._moves.fleet.leave(entry, now=now)
         claim = None if claim_id is None else self._moves.claims[claim_id]
         page.last_error = fact.reason
         page.last_evidence = fact.evidence
-        if was is VmState.PRODUCING:
+        if was_shell:
+            self._shell_lost(entry, page, came_up=was is VmState.SHELL, now=now)
+        elif was is VmState.PRODUCING:
             page.counters.production_failures += 1
             self._back_off(page, now=now)
             if claim is not None:
@@ -241,6 +269,12 @@ class Ledger:
             else:
                 page.counters.hand_out_failures += 1
                 self._retry(claim, page, reason=fact.reason, now=now)
+
+    def _shell_lost(self, entry: VmEntry, page: ProfilePage, *, came_up: bool, now: float) -> None:
+        page.counters.lost_shells += 1
+        if not came_up or now - entry.ready_at < EARLY_DEATH_S:
+            page.shells.failures_in_a_row = max(page.shells.failures_in_a_row, entry.failures_before)
+            page.shells.back_off(page.policy.backoff, now=now, randomness=self.rng.random())
 
     def _back_off(self, page: ProfilePage, *, now: float) -> None:
         page.back_off(now=now, randomness=self.rng.random())
@@ -269,6 +303,11 @@ class Ledger:
             self._moves.hand_out_oldest(page, next(iter(page.waiting.values())), now=now)
         if self._draining:
             return
+        while (shell := page.shell_to_fill(now=now)) is not None:
+            self._moves.fill_shell(shell, now=now)
+        while page.may_roll():
+            page.counters.rolled += 1
+            self._moves.stop_vm(self._moves.fleet[next(iter(page.stale))], reason="of an older generation", now=now)
         while page.unserved_boot_claims:
             claim_id = next(iter(page.unserved_boot_claims))
             if page.shortage() > 0:
@@ -278,10 +317,23 @@ class Ledger:
         if page.may_produce(now=now):
             # After a failure one VM at a time is tried, until one succeeds.
             limit = page.policy.production_limit if not page.failures_in_a_row else 1
-            while page.shortage() > 0 and len(page.producing_for_pool) < limit:
+            # A VM on its way out is replaced when it has arrived, milliseconds later: a boot would compete with it.
+            while page.shortage() > page.handing_out and len(page.producing_for_pool) < limit:
                 self._start(page, claim_id=None, now=now)
+        while page.wants_shell(now=now):
+            self._moves.start_shell(self.new_id("vm"), page, now=now)
         while page.shortage() < 0:
             self._moves.stop_vm(self._moves.fleet[page.cheapest()], reason="the pool wants fewer VMs", now=now)
 
     def _start(self, page: ProfilePage, *, claim_id: int | None, now: float) -> None:
         self._moves.start_vm(self.new_id("vm"), page, claim_id=claim_id, now=now)
+
+
+def _over_maximum(event: AcquireRequested, page: ProfilePage) -> Refusal | None:
+    for field, wished, maximum in (
+        ("vcpus", event.wishes.vcpus, page.policy.max_vcpus),
+        ("memory_mib", event.wishes.memory_mib, page.policy.max_memory_mib),
+    ):
+        if wished is not None and maximum is not None and wished > maximum:
+            return refusals.over_maximum(field, wished=wished, maximum=maximum, profile=page.name)
+    return None

@@ -34,6 +34,7 @@ class ClaimRegister:
             key=event.key,
             on_empty=event.on_empty,
             arrived_at=now,
+            wishes=event.wishes,
             found_ready=found_ready,
         )
         self._claims[claim.claim_id] = claim

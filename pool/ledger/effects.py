@@ -6,6 +6,7 @@ import enum
 
 import attrs
 
+from actors.messages import Wishes
 from pool.ledger.records import Lease
 
 
@@ -16,6 +17,7 @@ class RefusalCode(enum.Enum):
     PRODUCTION_FAILED = "production_failed"
     HAND_OUT_FAILED = "hand_out_failed"
     DRAINING = "draining"
+    OVER_MAXIMUM = "over_maximum"
     KEY_REUSED = "key_reused"
     UNKNOWN_LEASE = "unknown_lease"
     FOREIGN_LEASE = "foreign_lease"
@@ -33,11 +35,20 @@ class Refusal:
 class StartVm:
     vm_id: str
     profile: str
+    as_shell: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class FillShell:
+    """The shell is to become a VM now."""
+
+    vm_id: str
 
 
 @attrs.frozen(kw_only=True)
 class HandOutVm:
     vm_id: str
+    wishes: Wishes = attrs.field(factory=Wishes)
 
 
 @attrs.frozen(kw_only=True)
@@ -63,4 +74,4 @@ class ConfirmRelease:
     request_id: int
 
 
-Effect = StartVm | HandOutVm | StopVm | Grant | Refuse | ConfirmRelease
+Effect = StartVm | FillShell | HandOutVm | StopVm | Grant | Refuse | ConfirmRelease

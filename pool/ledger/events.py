@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from actors.messages import VmFact
+from actors.messages import VmFact, Wishes
 from pool.ledger.records import OnEmpty, Owner
 
 
@@ -16,6 +16,7 @@ class AcquireRequested:
     key: str
     on_empty: OnEmpty
     deadline: float
+    wishes: Wishes = attrs.field(factory=Wishes)
 
 
 @attrs.frozen(kw_only=True)
@@ -45,8 +46,25 @@ class DrainRequested:
 
 
 @attrs.frozen(kw_only=True)
+class GenerationChanged:
+    """A profile's producer makes VMs of another generation from now on; those of other ones are stale."""
+
+    profile: str
+    generation: str
+
+
+@attrs.frozen(kw_only=True)
 class Tick:
     """Time has passed; what is due is done on every event, this one carries nothing else."""
 
 
-Event = AcquireRequested | RequestAbandoned | ReleaseRequested | GrantUndelivered | DrainRequested | Tick | VmFact
+Event = (
+    AcquireRequested
+    | RequestAbandoned
+    | ReleaseRequested
+    | GrantUndelivered
+    | GenerationChanged
+    | DrainRequested
+    | Tick
+    | VmFact
+)

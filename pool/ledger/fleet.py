@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import assert_never
 
 import attrs
 
 from actors.life import VmState
-from actors.messages import VmReady
+from actors.messages import ShellReady, VmReady
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, Lease, PoolPolicy, VmEntry
 
@@ -42,17 +43,48 @@ class Fleet:
         self._vms[vm_id] = VmEntry(vm_id=vm_id, profile=page.name, state=VmState.PRODUCING, since=now)
         page.production_started(vm_id, claim_id=claim_id)
 
+    def start_shell(self, vm_id: str, page: ProfilePage, *, now: float) -> None:
+        assert vm_id not in self._vms, f"{vm_id} exists already: new_id repeated itself"
+        self._vms[vm_id] = VmEntry(vm_id=vm_id, profile=page.name, state=VmState.PRODUCING, since=now)
+        page.shells.starting[vm_id] = None
+
+    def became_shell(self, entry: VmEntry, fact: ShellReady, *, now: float) -> None:
+        page = self.page_of(entry)
+        entry.to(VmState.SHELL, now=now)
+        entry.pid = fact.pid
+        entry.ready_at = now
+        entry.generation = fact.generation
+        entry.failures_before = page.shells.failures_in_a_row
+        page.shells.failures_in_a_row = 0
+        del page.shells.starting[entry.vm_id]
+        page.shells.idle[entry.vm_id] = None
+
+    def fill_shell(self, entry: VmEntry, *, now: float) -> None:
+        """The shell goes into production, for the first BOOT claim that has none, else for the pool."""
+        page = self.page_of(entry)
+        entry.to(VmState.PRODUCING, now=now)
+        del page.shells.idle[entry.vm_id]
+        page.shells.filling.add(entry.vm_id)
+        page.production_started(entry.vm_id, claim_id=next(iter(page.unserved_boot_claims), None))
+
     def became_ready(self, entry: VmEntry, fact: VmReady, *, now: float) -> None:
         page = self.page_of(entry)
         entry.to(VmState.READY, now=now)
         entry.pid = fact.pid
         entry.ready_at = now
         entry.failures_before = page.failures_in_a_row
-        page.production_succeeded(entry.vm_id, production_s=fact.production_s)
+        entry.generation = fact.generation
+        entry.made_by = fact.made_by
+        current = not page.generation or fact.generation == page.generation
+        page.production_succeeded(entry.vm_id, production_s=fact.production_s, current=current)
+
+    def change_generation(self, page: ProfilePage, generation: str) -> None:
+        page.generation = generation
+        page.stale = OrderedDict((vm_id, None) for vm_id in page.ready if self._vms[vm_id].generation != generation)
 
     def hand_out_oldest(self, page: ProfilePage, claim: Claim, *, now: float) -> VmEntry:
-        """The VM that is ready longest is on its way to a waiting claim."""
-        vm_id, _ = page.ready.popitem(last=False)
+        """The VM whose turn it is goes on its way to a waiting claim."""
+        vm_id = page.take_ready()
         page.dequeue(claim)
         entry = self._vms[vm_id]
         entry.to(VmState.HANDING_OUT, now=now)
@@ -80,8 +112,10 @@ class Fleet:
         match entry.state:
             case VmState.PRODUCING:
                 claim_id = page.production_ended(entry.vm_id)
+            case VmState.SHELL:
+                page.shells.forget(entry.vm_id)
             case VmState.READY:
-                del page.ready[entry.vm_id]
+                page.not_ready(entry.vm_id)
             case VmState.HANDING_OUT:
                 page.handing_out -= 1
             case VmState.LEASED:

@@ -8,7 +8,7 @@ import attrs
 
 from pool.ledger import refusals
 from pool.ledger.claims import ClaimRegister
-from pool.ledger.effects import Effect, Grant, HandOutVm, Refusal, Refuse, StartVm, StopVm
+from pool.ledger.effects import Effect, FillShell, Grant, HandOutVm, Refusal, Refuse, StartVm, StopVm
 from pool.ledger.fleet import Fleet
 from pool.ledger.leases import LeaseRegister
 from pool.ledger.profile import ProfilePage
@@ -39,9 +39,17 @@ class Moves:
         self.fleet.start(vm_id, page, claim_id=claim_id, now=now)
         self.effects.append(StartVm(vm_id=vm_id, profile=page.name))
 
+    def start_shell(self, vm_id: str, page: ProfilePage, *, now: float) -> None:
+        self.fleet.start_shell(vm_id, page, now=now)
+        self.effects.append(StartVm(vm_id=vm_id, profile=page.name, as_shell=True))
+
+    def fill_shell(self, vm_id: str, *, now: float) -> None:
+        self.fleet.fill_shell(self.fleet[vm_id], now=now)
+        self.effects.append(FillShell(vm_id=vm_id))
+
     def hand_out_oldest(self, page: ProfilePage, claim: Claim, *, now: float) -> None:
         entry = self.fleet.hand_out_oldest(page, claim, now=now)
-        self.effects.append(HandOutVm(vm_id=entry.vm_id))
+        self.effects.append(HandOutVm(vm_id=entry.vm_id, wishes=claim.wishes))
 
     def stop_vm(self, entry: VmEntry, *, reason: str, now: float) -> None:
         self.fleet.leave(entry, now=now)

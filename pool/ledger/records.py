@@ -7,8 +7,9 @@ import enum
 import attrs
 
 from actors.backoff import Backoff
+from actors.kinds import ProducerKind
 from actors.life import VmState, check_transition
-from actors.messages import HandOutTimings
+from actors.messages import HandOutTimings, Wishes
 from vmm.contract import PreparationReport
 
 
@@ -29,6 +30,13 @@ class PoolPolicy:
 
     size: int = attrs.field(validator=attrs.validators.ge(0))
     """VMs that are ready or being produced for the pool; handed-out ones are not counted."""
+    min_ready: int = attrs.field(default=1, validator=attrs.validators.ge(0))
+    """Replacing stale VMs never leaves fewer than this ready, or than `size` if that is less."""
+    shells: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    """Processes that are kept started, to be filled when a caller has to wait."""
+    max_vcpus: int | None = None
+    """What a caller may wish for; None: whatever the machine takes."""
+    max_memory_mib: int | None = None
     production_limit: int = attrs.field(default=2, validator=attrs.validators.ge(1))
     """How many VMs may be in production for the pool at a time. Production for BOOT claims comes on top."""
     backoff: Backoff = attrs.field(factory=Backoff)
@@ -50,6 +58,9 @@ class VmEntry:
     profile: str
     state: VmState
     since: float
+    generation: str = ""
+    """What it was made from."""
+    made_by: ProducerKind = ProducerKind.DIRECT
     claim_id: int | None = None
     """HANDING_OUT: the claim it goes to."""
     lease_id: str | None = None
@@ -75,6 +86,7 @@ class Claim:
     """Idempotency key; empty for none."""
     on_empty: OnEmpty
     arrived_at: float
+    wishes: Wishes = attrs.field(factory=Wishes)
     found_ready: bool
     """A VM was ready when it arrived: the pool's hit."""
     requests: dict[int, float] = attrs.field(factory=dict)
@@ -100,6 +112,7 @@ class Lease:
     """From the claim's arrival until a VM was chosen for it."""
     was_ready: bool
     """A VM was ready when the claim arrived: the pool's hit."""
+    made_by: ProducerKind = ProducerKind.DIRECT
     report: PreparationReport
     timings: HandOutTimings
 

@@ -20,6 +20,13 @@ def draining() -> Refusal:
     return Refusal(code=RefusalCode.DRAINING, message="the service is shutting down; try again later")
 
 
+def over_maximum(field: str, *, wished: int, maximum: int, profile: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.OVER_MAXIMUM,
+        message=f"{field} = {wished}: profile {profile} allows at most {maximum}; ask for less, or raise max_{field}",
+    )
+
+
 def nothing_ready(page: ProfilePage) -> Refusal:
     return Refusal(
         code=RefusalCode.NOTHING_READY,

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import socket
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,8 +21,8 @@ from grpclib.metadata import decode_timeout
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
 from grpclib.server import Handler, Server, request_handler
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, PingAckReceived, RequestReceived
 from h2.events import Event as H2Event
+from h2.events import PingAckReceived, RequestReceived
 from h2.exceptions import FrameTooLargeError, ProtocolError
 
 from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec, MessageBuffer
@@ -33,6 +34,8 @@ RECEIPT_LIMIT_S: Final = 1.0
 
 MAX_FRAME_BYTES: Final = 9 + 16 * 1024
 """Header and payload; HTTP/2's smallest limit, which the server does not raise."""
+
+GOODBYE: Final = "the service is shutting down"
 
 HEALTH: Final = "/grpc.health.v1.Health/"
 """Its Watch never ends by itself."""
@@ -94,11 +97,6 @@ class GuardedProcessor(EventsProcessor):
         stream = GuardedStream(self._protocol, stream_id=event.stream_id, max_message_bytes=self._max_message_bytes)
         self.handler.accept(stream, event.headers, self.register(stream))  # type: ignore[arg-type]
 
-    def process_data_received(self, event: DataReceived) -> None:
-        # grpclib takes an empty frame for the end of the stream.
-        if event.flow_controlled_length:
-            super().process_data_received(event)
-
     def process_ping_ack_received(self, event: PingAckReceived) -> None:
         super().process_ping_ack_received(event)
         self._protocol.pong(event.ping_data)
@@ -125,6 +123,8 @@ class GuardedProtocol(H2Protocol):
         super().connection_made(transport)
         self.processor = GuardedProcessor(self, max_message_bytes=self._server.max_message_bytes)
         self._server.connections.add(self)
+        if self._server.hanging_up:  # accepted just before the listening socket was closed
+            self.hang_up(GOODBYE)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.connections.discard(self)
@@ -196,15 +196,23 @@ class GuardedHandler(Handler):
         stream.arrived_at = trio.current_time()
         self.__gc_step__()
         self._tasks[stream] = task = self.loop.create_task(
-            self._serve(stream, _take_deadline(stream, headers), release_stream), name=dict(headers).get(":path", "")
+            self._serve(stream, _take_deadline(stream, headers)), name=dict(headers).get(":path", "")
         )
         self._server.tasks.add(task)
-        task.add_done_callback(self._server.tasks.discard)
 
-    async def _serve(self, stream: GuardedStream, headers: Headers, release_stream: Callable[[], Any]) -> None:
+        def end(task: asyncio.Task[None]) -> None:
+            # Not left to the task: one that is reset before its first step never takes it.
+            release_stream()
+            self._server.tasks.discard(task)
+
+        task.add_done_callback(end)
+
+    async def _serve(self, stream: GuardedStream, headers: Headers) -> None:
+        def nothing() -> None: ...
+
         try:
             await request_handler(
-                self.mapping, stream, headers, self.codec, self.status_details_codec, self.dispatch, release_stream
+                self.mapping, stream, headers, self.codec, self.status_details_codec, self.dispatch, nothing
             )
         finally:
             # Headers that grpclib trips over; the client would wait for its deadline.
@@ -245,6 +253,7 @@ class GuardedServer(Server):
         self.tasks: set[asyncio.Task[None]] = set()
         self.violations = 0
         """Connections that were closed because their client broke the protocol."""
+        self.hanging_up = False
         self._fewer_connections = asyncio.Event()
 
     @property
@@ -268,18 +277,21 @@ class GuardedServer(Server):
     def on_connection_lost(self) -> None:
         self._fewer_connections.set()
 
-    async def farewell(self, *, limit_s: float) -> None:
+    async def farewell(self, shut_down: socket.socket | None, *, limit_s: float) -> None:
         """Ends everything: statuses on their way are sent, then connections are closed, then what is left is cut off.
 
-        Takes no longer than twice `limit_s`.
+        `shut_down` takes no connections any more. Takes no longer than twice `limit_s`.
         """
         assert self._server is not None
+        if shut_down is not None:
+            shut_down.shutdown(socket.SHUT_RDWR)
         self._server.close()  # the listening socket only; grpclib's own close would cancel calls without a status
         ending = {task for task in self.tasks if not task.get_name().startswith(HEALTH)}
         if ending:
             await asyncio.wait(ending, timeout=limit_s)
+        self.hanging_up = True
         for protocol in tuple(self.connections):
-            protocol.hang_up("the service is shutting down")
+            protocol.hang_up(GOODBYE)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while self.connections:

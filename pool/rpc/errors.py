@@ -56,6 +56,7 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
     RefusalCode.PRODUCTION_FAILED: Status.UNAVAILABLE,
     RefusalCode.HAND_OUT_FAILED: Status.UNAVAILABLE,
     RefusalCode.DRAINING: Status.UNAVAILABLE,
+    RefusalCode.OVER_MAXIMUM: Status.INVALID_ARGUMENT,
     RefusalCode.KEY_REUSED: Status.ALREADY_EXISTS,
     RefusalCode.UNKNOWN_LEASE: Status.NOT_FOUND,
     RefusalCode.FOREIGN_LEASE: Status.PERMISSION_DENIED,

@@ -23,7 +23,7 @@ from pool.rpc.service import PoolService, ServiceInfo
 
 _log = structlog.get_logger("vmpool.rpc")
 
-FAREWELL_LIMIT_S: Final = 2.0
+FAREWELL_LIMIT_S: Final = 1.0
 """Bounds each of the two last steps: calls that were ended send their statuses, connections take what is left."""
 
 
@@ -91,9 +91,9 @@ class RpcServer:
         finally:
             # Clients are told, also when we are cancelled; every step is bounded.
             with trio.CancelScope(shield=True):
-                await self._end()
+                await self._end(sock)
 
-    async def _end(self) -> None:
+    async def _end(self, sock: socket.socket) -> None:
         self._health.set(False)
         self._calls.stop()
         self._calls.end(self._service.acquire_call)
@@ -102,7 +102,9 @@ class RpcServer:
         self._calls.end()
         with trio.move_on_after(FAREWELL_LIMIT_S):
             await self._calls.wait_idle()
-        await aio_as_trio(self._server.farewell)(limit_s=FAREWELL_LIMIT_S)
+        # Closing ours alone would leave clients waiting in the queue of a duplicate that somebody keeps for a restart.
+        shut_down = sock if self._stop_requested.is_set() else None
+        await aio_as_trio(self._server.farewell)(shut_down, limit_s=FAREWELL_LIMIT_S)
 
 
 async def serve(
@@ -114,6 +116,8 @@ async def serve(
     task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves vmpool.v1.Pool and grpc.health.v1.Health on `sock`, a listening Unix stream socket, which it closes.
+
+    After `RpcServer.stop` the socket takes no connections any more, through its duplicates neither.
 
     `task_status.started` gets the RpcServer, once calls are taken; its `stop` ends it in good order. Cancelled, it ends
     in the same way without grace, within 3 * FAREWELL_LIMIT_S.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -34,12 +35,15 @@ MAX_DEADLINE_MARGIN_S: Final = 0.1
 
 @attrs.frozen(kw_only=True)
 class ServiceInfo:
-    """What the service knows of itself. `shapes` is by profile; `started_at` is on trio's clock."""
+    """What the service knows of itself."""
 
     version: str
     shapes: Mapping[str, ProfileShape]
-    service_uid: int
+    """By profile; every profile of the coordinator must be there."""
+    service_uid: int = attrs.field(factory=os.geteuid)
+    """Who may see evidence, besides root."""
     started_at: float = attrs.field(factory=trio.current_time)
+    """On trio's clock."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -112,7 +116,7 @@ class PoolService(wire.PoolBase):
                     view,
                     shape=self.info.shapes[view.name],
                     producer=producers[view.name].statistics(),
-                    with_evidence=owner.uid in (0, self.info.service_uid),
+                    with_evidence=may_see_evidence(owner, service_uid=self.info.service_uid),
                 )
                 for view in self.coordinator.views()
             ),
@@ -121,6 +125,11 @@ class PoolService(wire.PoolBase):
             ),
         )
         await send(stream, reply)
+
+
+def may_see_evidence(owner: Owner, *, service_uid: int) -> bool:
+    """Evidence holds the host's paths and what guests wrote; other users have no business with that."""
+    return owner.uid in (0, service_uid)
 
 
 def _owner() -> Owner:

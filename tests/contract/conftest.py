@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.contract.subjects import BOOT_LIMIT_S, QemuSubject, SimulatedSubject, Subject, qemu_spec
+from tests.contract.subjects import (
+    BOOT_LIMIT_S,
+    MAX_MEMORY_MIB,
+    MAX_VCPUS,
+    QemuSubject,
+    SimulatedSubject,
+    Subject,
+    qemu_spec,
+)
 from vmm.contract import Vm
 from vmm.guest.image import GuestImage
 from vmm.spec import Accelerator, MachineSpec
@@ -25,7 +33,16 @@ def qemu_subject(guest_image: GuestImage) -> Iterator[QemuSubject]:
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "simulated":
         nowhere = Path("/nowhere")
-        return SimulatedSubject(MachineSpec(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG))
+        return SimulatedSubject(
+            MachineSpec(
+                qemu=nowhere,
+                kernel=nowhere,
+                initrd=nowhere,
+                accelerator=Accelerator.TCG,
+                max_vcpus=MAX_VCPUS,
+                max_memory_mib=MAX_MEMORY_MIB,
+            )
+        )
     qemu: QemuSubject = request.getfixturevalue("qemu_subject")
     return qemu
 

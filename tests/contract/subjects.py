@@ -22,6 +22,10 @@ from vmm.spec import Accelerator, MachineSpec
 BOOT_LIMIT_S = 120.0
 """Far more than a boot under emulation takes on a busy machine; a test that reaches it has failed."""
 
+MAX_VCPUS = 3
+MAX_MEMORY_MIB = 1024
+"""What the machines may be grown to; they start with 1 CPU and 256 MiB."""
+
 
 class Subject(Protocol):
     async def launch(self, vm_id: str, nursery: trio.Nursery) -> Vm:
@@ -110,5 +114,10 @@ def qemu_spec(kernel: Path, initrd: Path) -> MachineSpec:
     qemu = shutil.which("qemu-system-x86_64")
     assert qemu is not None, "install QEMU: apt-get install qemu-system-x86"
     return MachineSpec(
-        qemu=Path(qemu), kernel=kernel, initrd=initrd, accelerator=Accelerator.TCG, max_vcpus=2, max_memory_mib=512
+        qemu=Path(qemu),
+        kernel=kernel,
+        initrd=initrd,
+        accelerator=Accelerator.TCG,
+        max_vcpus=MAX_VCPUS,
+        max_memory_mib=MAX_MEMORY_MIB,
     )

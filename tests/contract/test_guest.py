@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import uuid
 
 import attrs
 import pytest
@@ -64,6 +65,33 @@ async def test_preparation_leaves_alone_what_it_does_not_name(vm: Vm) -> None:
     after = await vm.agent.prepare(Preparation())
     assert (after.hostname, after.reseeded) == ("kept", False)
     assert after.wall_clock_ns >= before.wall_clock_ns
+
+
+async def test_identity_is_seen_from_inside(vm: Vm) -> None:
+    machine_id, vm_uuid = uuid.uuid4().hex, str(uuid.uuid4())
+    report = await vm.agent.prepare(Preparation(machine_id=machine_id, vm_uuid=vm_uuid))
+    assert (report.machine_id, report.vm_uuid) == (machine_id, vm_uuid)
+    assert (await run(vm.agent, "cat", "/etc/machine-id")).stdout.decode() == f"{machine_id}\n"
+    assert (await run(vm.agent, "cat", "/sys/class/dmi/id/product_uuid")).stdout.decode() == f"{vm_uuid}\n"
+    again = await vm.agent.prepare(Preparation())
+    assert (again.machine_id, again.vm_uuid) == ("", "")
+
+
+async def test_a_booted_machine_has_its_uuid_from_the_start(fresh_vm: Vm) -> None:
+    assert (await run(fresh_vm.agent, "cat", "/sys/class/dmi/id/product_uuid")).stdout.decode() == f"{fresh_vm.uuid}\n"
+
+
+async def test_random_bytes_are_drawn_anew_each_time(vm: Vm) -> None:
+    wanted = [Preparation(entropy=bytes(512), random_bytes=32), Preparation(random_bytes=32), Preparation()]
+    drawn = [(await vm.agent.prepare(preparation)).random for preparation in wanted]
+    assert [len(random) for random in drawn] == [32, 32, 0]
+    assert drawn[0] != drawn[1]
+
+
+async def test_the_vms_environment_is_below_the_commands(vm: Vm) -> None:
+    await vm.agent.prepare(Preparation(environment={"SHAPE": "round", "TASTE": "sweet"}))
+    lines = (await run(vm.agent, "env", environment={"TASTE": "bitter"})).stdout.decode().splitlines()
+    assert {"SHAPE=round", "TASTE=bitter"} <= set(lines)
 
 
 async def test_output_and_exit_status_of_a_command(vm: Vm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 
 import pytest
 import trio
@@ -103,7 +104,7 @@ async def test_the_dead_are_reported_and_answer_nothing(subject: Subject, fresh_
     subject.kill(fresh_vm)
     report = await fresh_vm.wait_exited()
     assert report.signal == signal.SIGKILL
-    for operation in (fresh_vm.pause, fresh_vm.resume):
+    for operation in (fresh_vm.pause, fresh_vm.resume, partial(fresh_vm.grow, vcpus=2, memory_mib=256)):
         with pytest.raises(VmExitedError, match="signal 9"):
             await operation()
     with pytest.raises((AgentUnreachableError, VmExitedError)):

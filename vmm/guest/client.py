@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import attrs
 import trio
 
 from vmm.contract import CommandSpec, GuestInfo, Preparation, PreparationReport
@@ -13,6 +14,8 @@ from vmm.guest.connection import Connection
 from vmm.guest.requests import Request
 
 _Value = TypeVar("_Value")
+
+_NOTHING = attrs.asdict(Preparation(), recurse=False)
 
 
 class AgentClient:
@@ -51,21 +54,20 @@ class AgentClient:
         """See the contract. Its bytes are queued before the first await and written without a round trip, so it may be
         called while the vCPUs are stopped: the guest does it first thing when it runs.
         """
-        fields = await self._request(
-            "prepare",
-            {
-                "entropy": preparation.entropy,
-                "wall_clock_ns": preparation.wall_clock_ns,
-                "hostname": preparation.hostname,
-                "online": preparation.online_cpus_and_memory,
-            },
-        )
+        wanted = attrs.asdict(preparation, recurse=False) | {"environment": dict(preparation.environment)}
+        # What is not sent need not be read, by an interpreter under emulation.
+        given = {name: value for name, value in wanted.items() if value != _NOTHING[name]}
+        fields = await self._request("prepare", given)
         return PreparationReport(
             reseeded=_field(fields, "reseeded", bool),
             wall_clock_ns=_field(fields, "wall_clock_ns", int),
             hostname=_field(fields, "hostname", str),
             cpus_online=_field(fields, "cpus_online", int),
             memory_mib=_field(fields, "memory_mib", int),
+            memory_online_mib=None if preparation.memory_mib is None else _field(fields, "memory_online_mib", int),
+            random=_field(fields, "random", bytes) if preparation.random_bytes else b"",
+            machine_id="" if preparation.machine_id is None else _field(fields, "machine_id", str),
+            vm_uuid="" if preparation.vm_uuid is None else _field(fields, "vm_uuid", str),
         )
 
     async def start_command(self, spec: CommandSpec) -> RemoteCommand:

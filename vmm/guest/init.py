@@ -17,6 +17,12 @@ mount -t tmpfs shm /dev/shm
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 cat /etc/hostname > /proc/sys/kernel/hostname
+# The firmware of a clone gives the UUID of its template. The agent writes the right one to what lies over it here.
+uuid=/sys/class/dmi/id/product_uuid
+if [ -e $uuid ]; then
+    cat $uuid > /run/vm-uuid
+    mount -o bind /run/vm-uuid $uuid
+fi
 # Should the agent die without a word, the machine resets at once, which ends a QEMU that has -no-reboot.
 echo -1 > /proc/sys/kernel/panic
 for module in {modules}; do

@@ -25,7 +25,13 @@ KERNEL_PARAMETERS = (
     "panic=1 reboot=t "
     # Kata's list of probes and waits that a virtual machine does not need.
     "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 noreplace-smp cryptomgr.notests pci=lastbus=0 selinux=0 "
-    "i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 net.ifnames=0"
+    "i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 net.ifnames=0 "
+    # With room for memory beyond 4 GiB of addresses the kernel keeps 64 MiB for devices that cannot reach there. There
+    # are none: virtio reaches everywhere.
+    "swiotlb=noforce "
+    # The kernel itself brings hot-added memory online; the agent would do it block by block. Measured, 2 CPUs and
+    # 768 MiB under TCG: 0.3 s instead of 0.6.
+    "memhp_default_state=online"
 )
 
 _UUID_NAMESPACE = uuid.UUID("7b1ec2a5-5f0b-4d55-9a3c-0f6c9ed5a1b6")
@@ -71,6 +77,11 @@ class Channels:
     console_log: Path
 
 
+def machine_uuid(vm_id: str) -> str:
+    """What the firmware says of the machine with that id, unless it is a clone: then it is the template's."""
+    return str(uuid.uuid5(_UUID_NAMESPACE, vm_id))
+
+
 def build_argv(
     spec: MachineSpec,
     *,
@@ -83,7 +94,7 @@ def build_argv(
     return [
         str(spec.qemu),
         *("-name", _options(guest=vm_id, debug_threads="on")),
-        *("-uuid", str(uuid.uuid5(_UUID_NAMESPACE, vm_id))),
+        *("-uuid", machine_uuid(vm_id)),
         *("-machine", _options(type=spec.machine_type, memory_backend="memory")),
         *("-accel", spec.accelerator.value),
         *("-cpu", spec.cpu_model),

@@ -4,38 +4,46 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from vmm.capacity import Capacity
 from vmm.errors import HotplugError, QmpCommandError
 from vmm.qemu.instance import Instance
-from vmm.spec import MEMORY_BLOCK_MIB
 
 _MIB: Final = 2**20
 
 
-async def add_vcpus(instance: Instance, count: int) -> None:
-    """Adds `count` vCPUs, lowest core first; the machine has free slots up to its maximum.
+async def grow(instance: Instance, *, vcpus: int, memory_mib: int) -> None:
+    """Adds what is missing to that much in all, memory rounded up to blocks. More than that is left as it is.
 
-    Raises HotplugError if there are fewer slots or QEMU refuses one; what was added stays. VmExitedError.
+    Asks QEMU what there is, so it works on any VM: adopted, cloned, grown before. Two calls at once would add twice.
+    Raises HotplugError, with nothing added if it is beyond the machine's maximum; if QEMU refuses a part, what was
+    added by then stays, as it does under cancellation. VmExitedError.
     """
-    slots = [slot for slot in await instance.execute("query-hotpluggable-cpus") if "qom-path" not in slot]
-    if len(slots) < count:
-        raise HotplugError(what=f"{count} vCPUs", reason=f"the machine has {len(slots)} free CPU slots")
+    slots = await instance.execute("query-hotpluggable-cpus")
+    free_slots = [slot for slot in slots if "qom-path" not in slot]
+    memory = await instance.execute("qom-get", path="/machine", property="memory")
+    dimms = [device["data"] for device in await instance.execute("query-memory-devices")]
+    growth = Capacity(
+        vcpus=len(slots) - len(free_slots),
+        max_vcpus=len(slots),
+        memory_mib=(memory["size"] + sum(dimm["size"] for dimm in dimms)) // _MIB,
+        max_memory_mib=memory["max-size"] // _MIB,
+    ).growth(vcpus=vcpus, memory_mib=memory_mib)
     # QEMU lists the highest socket first; the guest numbers CPUs as they come, so both should agree.
-    for slot in list(reversed(slots))[:count]:
-        await _device_add(
-            instance, what=f"{count} vCPUs", driver=slot["type"], device_id=_cpu_id(slot["props"]), **slot["props"]
-        )
+    for slot in free_slots[::-1][: growth.vcpus]:
+        await _add_vcpu(instance, slot)
+    if growth.memory_mib:
+        await _add_memory(instance, growth.memory_mib, taken={dimm.get("id") for dimm in dimms})
 
 
-async def add_memory(instance: Instance, mib: int) -> None:
-    """Adds `mib` MiB as one DIMM; a multiple of 128, the block in which Linux onlines memory.
+async def _add_vcpu(instance: Instance, slot: dict[str, Any]) -> None:
+    properties = slot["props"]
+    device_id = "cpu-" + "-".join(str(properties[key]) for key in sorted(properties))
+    await _device_add(instance, what="a vCPU", driver=slot["type"], device_id=device_id, **properties)
 
-    Its ids count the DIMMs that are there, whoever added them, so they never collide. Raises HotplugError if it is no
-    multiple, over the machine's maximum, or there is no slot left; nothing is added then. VmExitedError.
-    """
+
+async def _add_memory(instance: Instance, mib: int, *, taken: set[str | None]) -> None:
+    """Adds one DIMM. Its ids are not among those taken, whoever added these."""
     what = f"{mib} MiB of memory"
-    if mib <= 0 or mib % MEMORY_BLOCK_MIB:
-        raise HotplugError(what=what, reason=f"memory is added in blocks of {MEMORY_BLOCK_MIB} MiB")
-    taken = {device["data"].get("id") for device in await instance.execute("query-memory-devices")}
     number = next(n for n in range(len(taken) + 1) if f"dimm{n}" not in taken)
     backend = f"hotmem{number}"
     arguments: dict[str, Any] = {"qom-type": "memory-backend-ram", "id": backend, "size": mib * _MIB}
@@ -55,7 +63,3 @@ async def _device_add(instance: Instance, *, what: str, driver: str, device_id: 
         await instance.execute("device_add", driver=driver, id=device_id, **properties)
     except QmpCommandError as error:
         raise HotplugError(what=what, reason=error.description) from error
-
-
-def _cpu_id(properties: dict[str, int]) -> str:
-    return "cpu-" + "-".join(str(properties[key]) for key in sorted(properties))

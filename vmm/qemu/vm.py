@@ -10,6 +10,8 @@ import trio
 from vmm.contract import ExitReport
 from vmm.errors import AgentUnreachableError
 from vmm.guest.client import AgentClient
+from vmm.qemu.command_line import machine_uuid
+from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
 from vmm.qemu.process import ProcessIdentity
 
@@ -38,10 +40,15 @@ class QemuVm:
         self.instance = instance
         self.timings = timings
         self._agent = agent
+        self._growing = trio.Lock()
 
     @property
     def id(self) -> str:
         return self.instance.vm_id
+
+    @property
+    def uuid(self) -> str:
+        return machine_uuid(self.id)
 
     @property
     def pid(self) -> int:
@@ -67,6 +74,11 @@ class QemuVm:
     async def resume(self) -> None:
         """Runs the vCPUs. Idempotent. Raises VmExitedError, QmpError."""
         await self.instance.execute("cont")
+
+    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
+        """See the contract, and `vmm.qemu.hotplug.grow`. Works while the vCPUs are stopped, too."""
+        async with self._growing:
+            await grow(self.instance, vcpus=vcpus, memory_mib=memory_mib)
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""

@@ -6,16 +6,17 @@ from pathlib import PurePosixPath
 
 import trio
 
+from vmm.capacity import Capacity
 from vmm.contract import CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentRequestError
 from vmm.simulated.command import SimulatedCommand
 from vmm.simulated.faults import Moment, PrepareFails, PrepareIsSlow
-from vmm.simulated.machine import Machine
+from vmm.simulated.machine import MACHINE_ID, VM_UUID, Machine
 from vmm.simulated.programs import PROGRAMS
 
-GUEST_INFO = GuestInfo(agent_version=1, kernel_release="simulated")
-KERNEL_MEMORY_MIB = 32
-"""What a guest's kernel keeps for itself, and MemTotal does not show."""
+GUEST_INFO = GuestInfo(agent_version=2, kernel_release="simulated")
+ONLINE_LIMIT_S = 5.0
+"""For how long the agent waits for what is not plugged in."""
 
 _DIRECTORIES = frozenset(PurePosixPath(path) for path in ("/", "/root", "/tmp", "/run", "/etc"))  # noqa: S108 - a guest's
 
@@ -42,18 +43,45 @@ class SimulatedAgent:
                     raise AgentRequestError(request="prepare", code=code, message=message)
         if preparation.entropy:
             machine.entropy.append(preparation.entropy)
+        random = machine.random(preparation.random_bytes)
         if preparation.wall_clock_ns is not None:
             machine.set_wall_clock(preparation.wall_clock_ns)
         if preparation.hostname is not None:
             machine.hostname = preparation.hostname
+        for path, text in ((MACHINE_ID, preparation.machine_id), (VM_UUID, preparation.vm_uuid)):
+            if text is not None:
+                machine.files[path] = f"{text}\n".encode()
+        machine.environment |= preparation.environment
+        await self._bring_online(vcpus=preparation.vcpus, memory_mib=preparation.memory_mib)
         machine.reach(Moment.PREPARED)
         return PreparationReport(
             reseeded=bool(preparation.entropy),
             wall_clock_ns=machine.wall_clock_ns,
             hostname=machine.hostname,
-            cpus_online=machine.spec.vcpus,
-            memory_mib=machine.spec.memory_mib - KERNEL_MEMORY_MIB,
+            cpus_online=machine.online.vcpus,
+            memory_mib=machine.mem_total_mib,
+            memory_online_mib=None if preparation.memory_mib is None else machine.online.memory_mib,
+            random=random,
+            machine_id=preparation.machine_id or "",
+            vm_uuid=preparation.vm_uuid or "",
         )
+
+    async def _bring_online(self, *, vcpus: int | None, memory_mib: int | None) -> None:
+        machine = self._machine
+
+        def enough(plugged: Capacity) -> bool:
+            return plugged.vcpus >= (vcpus or 0) and plugged.memory_mib >= (memory_mib or 0)
+
+        with trio.move_on_after(ONLINE_LIMIT_S) as limit:
+            await machine.plugged.wait_value(enough)
+        await machine.guest_runs()
+        machine.bring_online(cpus=vcpus is not None, memory=memory_mib is not None)
+        if limit.cancelled_caught:
+            raise AgentRequestError(
+                request="prepare",
+                code="ETIMEDOUT",
+                message=f"{machine.online.vcpus} CPUs and {machine.online.memory_mib} MiB are online",
+            )
 
     async def start_command(self, spec: CommandSpec) -> SimulatedCommand:
         await self._machine.guest_runs()

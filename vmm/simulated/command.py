@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator
 
+import attrs
 import trio
 
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
@@ -24,7 +25,12 @@ class SimulatedCommand:
         self._stdin, guest_stdin = trio.open_memory_channel[bytes](1)
         self._guest_stdin = guest_stdin
         self._guest_output, self._output = trio.open_memory_channel[Output](0)
-        self._process = GuestProcess(spec, files=machine.files, stdin=guest_stdin, write=self._write)
+        self._process = GuestProcess(
+            attrs.evolve(spec, environment=machine.environment | dict(spec.environment)),
+            files=machine.visible_files,
+            stdin=guest_stdin,
+            write=self._write,
+        )
         self._life = trio.CancelScope()
         self._killed_by: int | None = None
         self._exit: CommandExit | None = None

@@ -11,7 +11,7 @@ from vmm.contract import ExitReport
 from vmm.errors import BootError
 from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.faults import BootFails, BootHangs, Fault, FaultPlan, Moment, StopIsSlow, no_faults
-from vmm.simulated.machine import Machine, Power
+from vmm.simulated.machine import Machine, Power, simulated_uuid
 from vmm.spec import MachineSpec
 
 
@@ -29,6 +29,10 @@ class SimulatedVm:
         return self.machine.vm_id
 
     @property
+    def uuid(self) -> str:
+        return simulated_uuid(self.id)
+
+    @property
     def pid(self) -> int:
         return 0
 
@@ -43,6 +47,10 @@ class SimulatedVm:
     async def resume(self) -> None:
         await trio.lowlevel.checkpoint()
         self.machine.power(Power.RUNNING)
+
+    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.machine.grow(vcpus=vcpus, memory_mib=memory_mib)
 
     async def wait_exited(self) -> ExitReport:
         await trio.lowlevel.checkpoint()
@@ -101,8 +109,9 @@ class SimulatedHost:
         vm_id: str,
         directory: Path,  # noqa: ARG002 - as for a real VM; a simulated one has nothing on disk
         nursery: trio.Nursery,
+        boot_s: float | None = None,
     ) -> SimulatedVm:
-        """Boots for `boot_s` and returns the VM running and ready, unless the fault plan wants it otherwise.
+        """Boots for `boot_s`, or the host's, and returns the VM running and ready, unless the faults want it otherwise.
 
         Raises BootError. On error and cancellation nothing is left. The caller must `stop` the VM.
         """
@@ -112,7 +121,7 @@ class SimulatedHost:
         self._launched += 1
         self._alive.add(vm_id)
         try:
-            await self._boot(faults)
+            await self._boot(faults, boot_s=self._boot_s if boot_s is None else boot_s)
         except BaseException:
             self.forget(vm_id)
             raise
@@ -120,7 +129,7 @@ class SimulatedHost:
         machine.reach(Moment.READY)
         return SimulatedVm(machine, self)
 
-    async def _boot(self, faults: Sequence[Fault]) -> None:
+    async def _boot(self, faults: Sequence[Fault], *, boot_s: float) -> None:
         for fault in faults:
             match fault:
                 case BootHangs():
@@ -128,8 +137,12 @@ class SimulatedHost:
                 case BootFails(stage=stage, reason=reason, after_s=after_s):
                     await trio.sleep(after_s)
                     raise BootError(stage=stage, reason=reason)
-        await trio.sleep(self._boot_s)
+        await trio.sleep(boot_s)
+
+    def remember(self, vm_id: str) -> None:
+        """For a shell or a template: it is started."""
+        self._alive.add(vm_id)
 
     def forget(self, vm_id: str) -> None:
-        """For a VM: it is stopped."""
+        """For a VM, a shell or a template: it is stopped."""
         self._alive.discard(vm_id)

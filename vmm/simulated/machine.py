@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import hashlib
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import trio
 from trio_util import AsyncValue
 
+from vmm.capacity import Capacity
 from vmm.contract import ExitReport
 from vmm.errors import AgentUnreachableError, VmExitedError
 from vmm.simulated.faults import AgentGoesMute, Exits, Fault, Moment
@@ -18,6 +21,17 @@ from vmm.spec import MachineSpec
 NS = 1_000_000_000
 EPOCH_NS = 1_700_000_000 * NS
 """What the guests' clocks show at the start of trio's clock."""
+
+
+KERNEL_MEMORY_MIB = 32
+"""What a guest's kernel keeps for itself, and MemTotal does not show."""
+
+MACHINE_ID = "/etc/machine-id"
+VM_UUID = "/sys/class/dmi/id/product_uuid"
+
+
+def simulated_uuid(vm_id: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, vm_id))
 
 
 class Power(enum.Enum):
@@ -45,7 +59,13 @@ class Machine:
         self.entropy: list[bytes] = []
         """What the guest was reseeded with, in order."""
         self.clock_offset_ns = EPOCH_NS
-        self.files: dict[str, bytes] = {}
+        self.online = Capacity.of(spec)
+        """What the guest uses of what is plugged in."""
+        self.plugged: AsyncValue[Capacity] = AsyncValue(self.online)
+        self.environment: dict[str, str] = {}
+        """What commands have beside the default."""
+        self.files: dict[str, bytes] = {VM_UUID: f"{simulated_uuid(vm_id)}\n".encode()}
+        self._drawn = 0
         self._nursery = nursery
         self._scopes: set[trio.CancelScope] = set()
         self._reached: set[Moment] = set()
@@ -56,6 +76,36 @@ class Machine:
 
     def set_wall_clock(self, now_ns: int) -> None:
         self.clock_offset_ns = now_ns - int(trio.current_time() * NS)
+
+    @property
+    def mem_total_mib(self) -> int:
+        return self.online.memory_mib - KERNEL_MEMORY_MIB
+
+    @property
+    def visible_files(self) -> dict[str, bytes]:
+        """What a program of the guest can read right now, apart from what comes later."""
+        return self.files | {
+            "/proc/cpuinfo": b"".join(b"processor\t: %d\n" % number for number in range(self.online.vcpus)),
+            "/proc/meminfo": b"MemTotal: %d kB\n" % (self.mem_total_mib * 1024),
+        }
+
+    def random(self, count: int) -> bytes:
+        """What the guest's RNG gives next. Machines with the same entropy give the same, as clones of a template do."""
+        self._drawn += 1
+        return hashlib.shake_256(b"".join(self.entropy) + self._drawn.to_bytes(8, "big")).digest(count)
+
+    def grow(self, *, vcpus: int, memory_mib: int) -> None:
+        """See `vmm.contract.Vm.grow`."""
+        self.check_alive()
+        self.plugged.value = self.plugged.value.grown(self.plugged.value.growth(vcpus=vcpus, memory_mib=memory_mib))
+
+    def bring_online(self, *, cpus: bool, memory: bool) -> None:
+        plugged = self.plugged.value
+        self.online = attrs.evolve(
+            self.online,
+            vcpus=plugged.vcpus if cpus else self.online.vcpus,
+            memory_mib=plugged.memory_mib if memory else self.online.memory_mib,
+        )
 
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
         """Runs a task that ends, at the latest, with the machine."""

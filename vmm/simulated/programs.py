@@ -89,6 +89,11 @@ async def _pwd(process: GuestProcess) -> int:
     return 0
 
 
+async def _nproc(process: GuestProcess) -> int:
+    await process.print(str(process.files["/proc/cpuinfo"].count(b"processor")))
+    return 0
+
+
 async def _true(_process: GuestProcess) -> int:
     await trio.lowlevel.checkpoint()
     return 0
@@ -104,6 +109,7 @@ PROGRAMS: Mapping[str, Program] = {
     "echo": _echo,
     "env": _env,
     "false": _false,
+    "nproc": _nproc,
     "pwd": _pwd,
     "sleep": _sleep,
     "true": _true,

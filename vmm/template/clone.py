@@ -96,9 +96,10 @@ async def start_shell(
 
 
 async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nursery) -> QemuVm:
-    """Makes a VM of a shell: loads the state, runs it, and has its agent answer and rehearse a hand-out.
+    """Makes a VM of a shell: loads the state, runs it, and has its agent answer.
 
-    Returns it running. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError,
+    Returns it running, its RNG in the state of the template's: no two clones may be used before each was prepared with
+    entropy of its own. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError,
     SnapshotError.
     """
     began = trio.current_time()
@@ -109,7 +110,6 @@ async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nu
             loaded = trio.current_time()
             await instance.execute("cont")
             agent = await connect_agent(instance, nursery=nursery)
-            await _rehearse(agent)
     except BaseException:
         await instance.kill()
         raise

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -82,7 +83,10 @@ class TemplateStore:
         Raises TemplateError if there is not enough room, OSError.
         """
         self.clear()
-        self.directory.mkdir(mode=0o700, parents=True)
+        self.directory.parent.parent.mkdir(parents=True, exist_ok=True)
+        self.directory.parent.mkdir(mode=0o700, exist_ok=True)
+        self.directory.mkdir(mode=0o700)
+        self._check_private()
         free_mib = shutil.disk_usage(self.directory).free // 2**20
         if free_mib < memory_mib + _HEADROOM_MIB:
             raise TemplateError(
@@ -114,6 +118,8 @@ class TemplateStore:
 
     def open(self, *, fingerprint: str) -> Template:
         """The template with that fingerprint. Reads both files whole. Raises TemplateError if there is none."""
+        if self.directory.exists():
+            self._check_private()
         try:
             table = json.loads(self._manifest.read_bytes())
             manifest = _converter.structure(table if isinstance(table, dict) else {}, _Manifest)
@@ -140,6 +146,18 @@ class TemplateStore:
         self._manifest.unlink(missing_ok=True)
         if self.directory.exists():
             shutil.rmtree(self.directory)
+
+    def _check_private(self) -> None:
+        """Its name can be guessed, and its parent may be anybody's: what others could have put there is not used."""
+        for place in (self.directory, self.directory.parent):
+            status = place.lstat()
+            ours = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+            if not ours or (place == self.directory and status.st_mode & 0o077):
+                raise TemplateError(
+                    directory=self.directory,
+                    reason=f"{place} is open to others (mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}); "
+                    "remove it, or set template_directory to a place of your own",
+                )
 
     def _template(self, fingerprint: str) -> Template:
         paths = (self.directory / "memory", self.directory / "state")

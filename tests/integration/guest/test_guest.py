@@ -53,7 +53,19 @@ async def test_prepare_reseeds_sets_the_clock_and_the_name(guest: AgentClient) -
 async def test_prepare_brings_up_cpus_that_are_offline(guest: AgentClient) -> None:
     await run(guest, "echo 0 > /sys/devices/system/cpu/cpu1/online")
     assert (await guest.prepare(Preparation())).cpus_online == 1
-    assert (await guest.prepare(Preparation(online_cpus_and_memory=True))).cpus_online == 2
+    assert (await guest.prepare(Preparation(vcpus=2))).cpus_online == 2
+
+
+async def test_the_machine_id_replaces_the_one_that_is_there(guest: AgentClient) -> None:
+    for digit in "ab":
+        assert (await guest.prepare(Preparation(machine_id=digit * 32))).machine_id == digit * 32
+        assert await run(guest, "cat /etc/machine-id") == f"{digit * 32}\n"
+
+
+async def test_a_guest_that_shows_no_uuid_is_not_given_one(guest: AgentClient) -> None:
+    """QEMU was not told any here."""
+    assert await run(guest, "ls /sys/class/dmi/id | grep -c product_uuid || true") == "0\n"
+    assert (await guest.prepare(Preparation(vm_uuid="01234567-89ab-cdef-0123-456789abcdef"))).vm_uuid == ""
 
 
 async def test_python_is_usable(guest: AgentClient) -> None:

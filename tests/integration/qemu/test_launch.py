@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from vmm.contract import BootStage
-from vmm.errors import BootError, MissingFileError, SpecError, VmExitedError
+from vmm.contract import BootStage, ExitReport
+from vmm.errors import BootError, MissingFileError, SpecError, StopError, VmExitedError
 from vmm.qemu import instance as instance_module
 from vmm.qemu.command_line import FileMemory, Start
 from vmm.qemu.instance import Instance
@@ -114,6 +114,22 @@ async def test_a_qemu_that_does_not_react_is_killed(instance: Instance, monkeypa
     monkeypatch.setattr(instance_module, "QUIT_LIMIT_S", 0.1)
     instance.process.send_signal(signal.SIGSTOP)
     assert (await instance.stop()).signal == signal.SIGKILL
+    assert not instance.directory.root.exists()
+
+
+async def test_a_qemu_that_does_not_die_keeps_its_directory_and_is_stopped_later(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def kill_in_vain() -> ExitReport:
+        await trio.lowlevel.checkpoint()
+        raise StopError(pid=instance.process.pid, limit_s=10, state="status: State: D (disk sleep)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(instance.process, "kill", kill_in_vain)
+        with pytest.raises(StopError, match="disk sleep"):
+            await instance.stop()
+        assert instance.directory.root.exists()
+    await instance.stop()
     assert not instance.directory.root.exists()
 
 

@@ -8,7 +8,18 @@ from collections.abc import Callable, Collection, Sequence
 import attrs
 
 from pool.ledger import Ledger
-from pool.ledger.effects import ConfirmRelease, Effect, Grant, HandOutVm, Refusal, RefusalCode, Refuse, StartVm, StopVm
+from pool.ledger.effects import (
+    ConfirmRelease,
+    Effect,
+    FillShell,
+    Grant,
+    HandOutVm,
+    Refusal,
+    RefusalCode,
+    Refuse,
+    StartVm,
+    StopVm,
+)
 from pool.ledger.records import Lease, Owner
 from tests.properties.ledger.invariants import ViolationError
 
@@ -18,8 +29,10 @@ class SeenVm:
     """A VM as the ledger can know it: what it ordered, and what it was told."""
 
     profile: str
+    fill_ordered: bool = False
     hand_out_ordered: bool = False
     stop_ordered: bool = False
+    told_shell: bool = False
     told_ready: bool = False
     told_handed_out: bool = False
     told_lost: bool = False
@@ -96,11 +109,31 @@ def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledge
                 assert now >= page.retry_at
 
 
+def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _now: float) -> None:
+    """Stale VMs are stopped only while enough others are ready, and not while production fails."""
+    vms = {vm.vm_id: vm for vm in ledger.vms()}
+    for effect in effects:
+        if isinstance(effect, StopVm) and effect.reason == "of an older generation":
+            page = ledger._moves.fleet.pages[vms[effect.vm_id].profile]
+            assert len(page.ready) >= min(page.policy.min_ready, page.policy.size)
+            assert not page.failures_in_a_row
+
+
 def starts_are_new_vms_of_known_profiles(effect: Effect, record: Record) -> None:
     if isinstance(effect, StartVm):
         assert effect.vm_id not in record.vms, "a second time"
         assert effect.profile in record.profiles
         assert not record.draining, "while draining"
+
+
+def fills_are_of_shells(effect: Effect, record: Record) -> None:
+    """Once, and only what said that it is a shell and was not ended."""
+    if isinstance(effect, FillShell):
+        vm = record.vms[effect.vm_id]
+        assert vm.told_shell, "no shell"
+        assert not vm.fill_ordered, "a second time"
+        assert not vm.stop_ordered, "it was told to stop"
+        assert not vm.told_lost, "it ended by itself"
 
 
 def hand_outs_are_of_ready_vms(effect: Effect, record: Record) -> None:
@@ -185,6 +218,7 @@ def releases_are_by_owners_or_root(effect: Effect, record: Record) -> None:
 
 CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
     starts_are_new_vms_of_known_profiles,
+    fills_are_of_shells,
     hand_outs_are_of_ready_vms,
     stops_are_ordered_once,
     requests_are_answered_once,
@@ -200,4 +234,5 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
 STEP_CHECKS: tuple[Callable[[Sequence[Effect], Ledger, float], None], ...] = (
     first_come_first_served,
     the_pool_produces_within_its_limits,
+    rolling_leaves_the_minimum,
 )

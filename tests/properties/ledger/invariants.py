@@ -32,10 +32,13 @@ def check_state(ledger: Ledger, *, now: float, only: Collection[str] | None = No
 def each_vm_is_in_exactly_one_place(ledger: Ledger, _now: float) -> None:
     """Ready and producing VMs stand in one of their profile's queues, once; all others in none."""
     for page, entries in _pages(ledger):
-        queued = Counter((*page.ready, *page.producing_for_pool, *page.producing_for_claim))
-        expected = Counter(e.vm_id for e in entries if e.state in (VmState.READY, VmState.PRODUCING))
+        shells = (*page.shells.starting, *page.shells.idle)
+        queued = Counter((*page.ready, *page.producing_for_pool, *page.producing_for_claim, *shells))
+        expected = Counter(e.vm_id for e in entries if e.state in (VmState.READY, VmState.PRODUCING, VmState.SHELL))
         assert queued == expected, f"queued {queued}, expected {expected}"
         assert set(page.ready) == {e.vm_id for e in entries if e.state is VmState.READY}
+        assert set(page.shells.idle) == {e.vm_id for e in entries if e.state is VmState.SHELL}
+        assert page.shells.filling <= {*page.producing_for_pool, *page.producing_for_claim}
 
 
 def counts_match_the_vms(ledger: Ledger, now: float) -> None:
@@ -44,7 +47,8 @@ def counts_match_the_vms(ledger: Ledger, now: float) -> None:
     for page, entries in _pages(ledger):
         view, states = views[page.name], Counter(entry.state for entry in entries)
         shown = {
-            VmState.PRODUCING: view.producing,
+            VmState.PRODUCING: view.producing + len(page.shells.starting),
+            VmState.SHELL: view.shells,
             VmState.READY: view.ready,
             VmState.HANDING_OUT: view.handing_out,
             VmState.LEASED: view.leased,
@@ -64,11 +68,37 @@ def counters_cover_the_vms(ledger: Ledger, now: float) -> None:
 
 
 def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
-    """Ready and producing VMs are at most the pool's size and one for each waiting BOOT claim."""
+    """Ready and producing VMs are at most the pool's size, one for each waiting BOOT claim, one for each other waiting
+    claim that a shell is filled for, and one more while a stale VM could not be replaced otherwise."""
     for page, entries in _pages(ledger):
-        present = sum(entry.state in (VmState.READY, VmState.PRODUCING) for entry in entries)
+        present = sum(entry.state in (VmState.READY, VmState.PRODUCING) for entry in entries) - len(
+            page.shells.starting
+        )
         boot_claims = sum(claim.on_empty is OnEmpty.BOOT for claim in page.waiting.values())
-        assert present <= page.policy.size + boot_claims, f"{present} for {page.policy.size} and {boot_claims} claims"
+        filled = min(len(page.shells.filling), len(page.waiting) - boot_claims)
+        surge = bool(page.stale) and len(page.ready) <= page.policy.min_ready
+        allowed = page.policy.size + boot_claims + filled + surge
+        assert present <= allowed, f"{present}, {allowed} allowed: {boot_claims} BOOT claims, {filled} filled, {surge}"
+
+
+def no_more_shells_than_configured(ledger: Ledger, _now: float) -> None:
+    for page, _ in _pages(ledger):
+        assert len(page.shells) <= page.policy.shells
+
+
+def stale_is_what_is_of_another_generation(ledger: Ledger, _now: float) -> None:
+    """Ready VMs are known to be stale, and stale shells are none: they could not be filled."""
+    for page, entries in _pages(ledger):
+        other = {e.vm_id for e in entries if page.generation and e.generation != page.generation}
+        assert set(page.stale) == other & set(page.ready)
+        assert not other & set(page.shells.idle)
+
+
+def no_shell_idles_while_a_claim_waits(ledger: Ledger, now: float) -> None:
+    """Each waiting claim has one filled for it, if there is one; while the pool backs off, only for BOOT claims."""
+    for page, _ in _pages(ledger):
+        if now >= page.retry_at and not ledger.draining:
+            assert not page.shells.idle or len(page.waiting) <= len(page.shells.filling)
 
 
 def no_vm_idles_while_a_claim_waits(ledger: Ledger, _now: float) -> None:
@@ -151,6 +181,9 @@ STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
     counts_match_the_vms,
     counters_cover_the_vms,
     never_more_than_wanted,
+    no_more_shells_than_configured,
+    stale_is_what_is_of_another_generation,
+    no_shell_idles_while_a_claim_waits,
     no_vm_idles_while_a_claim_waits,
     each_waiting_boot_claim_has_a_production,
     claims_are_queued_or_on_a_vm,
@@ -162,3 +195,6 @@ STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
     nobody_waits_past_the_deadline,
     a_draining_ledger_only_stops,
 )
+
+BETWEEN_EVENTS = frozenset(c.__name__ for c in STATE_CHECKS) - {"wakeup_lies_ahead", "nobody_waits_past_the_deadline"}
+"""What holds at any time, not only right after an event: time passes without the ledger."""

@@ -22,6 +22,8 @@ BUSY = (VmState.PRODUCING, VmState.HANDING_OUT, VmState.STOPPING)
 policies = st.builds(
     PoolPolicy,
     size=st.integers(0, 4),
+    min_ready=st.integers(0, 3),
+    shells=st.sampled_from([0, 0, 1, 2]),
     production_limit=st.integers(1, 3),
     backoff=st.builds(
         Backoff,
@@ -37,7 +39,15 @@ reads = st.sampled_from([MANY, MANY, 1, 0])
 """How much of the inbox the coordinator reads after something happened."""
 
 FRAGILE = st.sampled_from(
-    [VmState.HANDING_OUT, VmState.HANDING_OUT, VmState.PRODUCING, VmState.READY, VmState.LEASED, VmState.STOPPING]
+    [
+        VmState.HANDING_OUT,
+        VmState.HANDING_OUT,
+        VmState.PRODUCING,
+        VmState.SHELL,
+        VmState.READY,
+        VmState.LEASED,
+        VmState.STOPPING,
+    ]
 )
 
 
@@ -65,7 +75,7 @@ class LedgerMachine(RuleBasedStateMachine):
         uid=UIDS,
         key=st.sampled_from(["", "", "", "k1", "k2"]),
         on_empty=st.sampled_from([OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.FAIL]),
-        patience_s=st.one_of(st.just(math.inf), durations),
+        patience_s=st.one_of(st.just(math.inf), st.sampled_from([0.0, 0.25, 0.25, 1.0, 1.0, 5.0])),
         read=reads,
     )
     def somebody_asks(
@@ -99,9 +109,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- VMs -----------------------------------------------------------------------------------------------------
 
-    @rule(data=st.data(), all_of_them=st.booleans(), read=reads)
-    def vms_do_what_they_should(self, data: st.DataObject, all_of_them: bool, read: int) -> None:
+    @rule(data=st.data(), all_of_them=st.booleans(), late_s=st.sampled_from([0.0, 0.0, 0.25, 1.0]), read=reads)
+    def vms_do_what_they_should(self, data: st.DataObject, all_of_them: bool, late_s: float, read: int) -> None:
         if busy := self.world.in_state(*BUSY):
+            self.world.stall(late_s)
             for vm_id in busy if all_of_them else [data.draw(st.sampled_from(busy))]:
                 self.world.progress(vm_id)
             self.world.process(read)
@@ -121,10 +132,20 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.world.vanish(vm_id, error="StopError" if how == "vanishes unverified" else None)
             self.world.process(read)
 
+    @rule(profile=st.integers(0, 2), read=reads)
+    def a_producer_makes_something_else(self, profile: int, read: int) -> None:
+        known = list(self.world.policies)
+        self.world.change_generation(known[profile % len(known)])
+        self.world.process(read)
+
     # -- time ----------------------------------------------------------------------------------------------------
 
-    @rule(seconds=durations, nobody_reads=st.booleans())
-    def time_passes(self, seconds: float, nobody_reads: bool) -> None:
+    @rule(seconds=st.one_of(st.none(), durations), nobody_reads=st.booleans())
+    def time_passes(self, seconds: float | None, nobody_reads: bool) -> None:
+        """So many seconds, or until something is due."""
+        if seconds is None:
+            due = self.world.ledger.next_wakeup()
+            seconds = 0.0 if due == math.inf else max(0.0, due - self.world.now)
         if nobody_reads:
             self.world.stall(seconds)
         else:
@@ -156,8 +177,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def _full(self) -> bool:
         draining = self.world.ledger.draining
         return all(
-            (view.ready, view.producing, view.handing_out, view.stopping, view.waiting)
-            == (0 if draining else view.size, 0, 0, 0, 0)
+            (view.ready, view.producing, view.handing_out, view.stopping, view.waiting, view.stale, view.shells)
+            == (0 if draining else view.size, 0, 0, 0, 0, 0, 0 if draining else self.world.policies[view.name].shells)
             for view in self.world.ledger.views(now=self.world.now)
         )
 

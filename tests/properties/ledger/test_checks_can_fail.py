@@ -15,7 +15,7 @@ from tests.properties.ledger.invariants import STATE_CHECKS, ViolationError
 from tests.properties.ledger.machine import LedgerMachine
 
 FEW = settings(
-    max_examples=300,
+    max_examples=2000,
     stateful_step_count=40,
     deadline=None,
     database=None,
@@ -34,10 +34,10 @@ def machine_with(ledger: Callable[..., Ledger], *, only: str) -> type[LedgerMach
     return BrokenLedgerMachine
 
 
-@pytest.mark.parametrize(
-    ("check", "ledger"),
-    [pytest.param(check, one, id=f"{check}-{one.__name__}") for check in BROKEN for one in BROKEN[check]],
-)
+FAULTS = [(check, ledger) for check, ledgers in BROKEN.items() for ledger in ledgers]
+
+
+@pytest.mark.parametrize(("check", "ledger"), FAULTS, ids=[f"{check}-{ledger.__name__}" for check, ledger in FAULTS])
 def test_the_check_notices_its_fault(check: str, ledger: type[Ledger]) -> None:
     with pytest.raises(ViolationError) as caught:
         run_state_machine_as_test(machine_with(ledger, only=check), settings=FEW)

@@ -1,9 +1,15 @@
-"""The agent as a process on the host, with a system that only remembers what it was told. Argument: a descriptor."""
+"""The agent as a process on the host, with a system that only remembers what it was told.
+
+Arguments: a descriptor; a file that says how many CPUs are plugged in and how many 128 MiB blocks, one of each if it is
+empty; for how many milliseconds the agent waits for more.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from vmm.guest.agent.service import Service
@@ -13,10 +19,13 @@ from vmm.guest.agent.system import System
 class RememberingSystem(System):
     """Touches neither the host's clock nor its name nor its random number generator."""
 
-    def __init__(self) -> None:
+    def __init__(self, plugged: Path) -> None:
+        self._plugged = plugged
         self.hostname = "unnamed"
+        self.id = ""
         self.wall_clock_ns = time.time_ns()
         self.cpus = 1
+        self.blocks = 1
 
     def reseed(self, entropy: bytes) -> None:
         if entropy == b"refuse":
@@ -28,17 +37,44 @@ class RememberingSystem(System):
     def set_hostname(self, hostname: str) -> None:
         self.hostname = hostname
 
-    def online_cpus_and_memory(self) -> None:
-        self.cpus = 2
+    def random(self, count: int) -> bytes:
+        return bytes(range(count))
+
+    def set_machine_id(self, machine_id: str) -> None:
+        self.id = machine_id
+
+    def machine_id(self) -> str:
+        return self.id
+
+    def set_vm_uuid(self, vm_uuid: str) -> None:
+        """This system shows none."""
+
+    def vm_uuid(self) -> str:
+        return ""
+
+    def cpus_online(self) -> int:
+        return self.cpus
+
+    def memory_online_mib(self) -> int:
+        return 128 * self.blocks
+
+    def bring_online(self, *, cpus: bool, memory: bool) -> Iterator[str]:
+        plugged_cpus, plugged_blocks = map(int, (self._plugged.read_text() or "1 1").split())
+        while cpus and self.cpus < plugged_cpus:
+            self.cpus += 1
+            yield ""
+        while memory and self.blocks < plugged_blocks:
+            self.blocks += 1
+            yield ""
+        if plugged_cpus == 0:
+            yield "cpu7: Device or resource busy"
 
     def report(self) -> dict[str, Any]:
-        return {
-            "hostname": self.hostname,
-            "cpus_online": self.cpus,
-            "memory_mib": 256,
-            "wall_clock_ns": self.wall_clock_ns,
-        }
+        return {"hostname": self.hostname, "memory_mib": 100, "wall_clock_ns": self.wall_clock_ns}
 
 
 if __name__ == "__main__":
-    Service(int(sys.argv[1]), RememberingSystem()).run(until_hangup=True)
+    _fd, _plugged, _limit_ms = sys.argv[1:]
+    Service(int(_fd), RememberingSystem(Path(_plugged)), preparation_limit_ns=int(_limit_ms) * 1_000_000).run(
+        until_hangup=True
+    )

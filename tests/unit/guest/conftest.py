@@ -19,11 +19,25 @@ _ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-async def local_agent() -> AsyncIterator[LocalAgent]:
+def plugged(tmp_path_factory: pytest.TempPathFactory) -> trio.Path:
+    """What is plugged into the agent's system: CPUs and blocks of memory. Empty, it is one of each."""
+    path = tmp_path_factory.mktemp("agent") / "plugged"
+    path.touch()
+    return trio.Path(path)
+
+
+@pytest.fixture
+def preparation_limit_ms() -> int:
+    """For how long the agent waits for what is not plugged in; a test that reaches it has failed."""
+    return 60_000
+
+
+@pytest.fixture
+async def local_agent(plugged: trio.Path, preparation_limit_ms: int) -> AsyncIterator[LocalAgent]:
     ours, theirs = socket.socketpair()
     with theirs:
         process = await trio.lowlevel.open_process(
-            [sys.executable, str(_PROGRAM), str(theirs.fileno())],
+            [sys.executable, str(_PROGRAM), str(theirs.fileno()), str(plugged), str(preparation_limit_ms)],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin"},

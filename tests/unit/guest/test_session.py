@@ -8,7 +8,7 @@ from trio.testing import memory_stream_pair
 
 from tests.agents import LocalAgent, collect, until
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
-from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError
+from vmm.errors import AgentProtocolError, AgentUnreachableError
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
 
@@ -30,26 +30,6 @@ async def test_the_agent_tells_of_its_guest(client: AgentClient) -> None:
     info = await client.ping()
     assert info.agent_version == wire.VERSION
     assert info.kernel_release.count(".") >= 1
-
-
-async def test_prepare_does_everything_in_one_request(client: AgentClient) -> None:
-    report = await client.prepare(
-        Preparation(entropy=bytes(512), wall_clock_ns=1234, hostname="vm-1", online_cpus_and_memory=True)
-    )
-    assert report.reseeded
-    assert (report.wall_clock_ns, report.hostname, report.cpus_online, report.memory_mib) == (1234, "vm-1", 2, 256)
-
-
-async def test_prepare_leaves_alone_what_is_not_asked_for(client: AgentClient) -> None:
-    report = await client.prepare(Preparation())
-    assert not report.reseeded
-    assert (report.hostname, report.cpus_online) == ("unnamed", 1)
-
-
-async def test_a_system_that_refuses_is_reported_with_its_errno(client: AgentClient) -> None:
-    with pytest.raises(AgentRequestError) as caught:
-        await client.prepare(Preparation(entropy=b"refuse"))
-    assert (caught.value.request, caught.value.code) == ("prepare", "EPERM")
 
 
 async def test_prepare_is_written_without_waiting_for_the_guest(nursery: trio.Nursery) -> None:
@@ -91,6 +71,23 @@ async def test_a_new_hello_ends_what_the_last_session_left(local_agent: LocalAge
     await second.aclose()
 
 
+async def test_a_new_session_forgets_preparations_and_keeps_the_environment(
+    local_agent: LocalAgent, nursery: trio.Nursery
+) -> None:
+    first = await AgentClient.connect(Unclosed(local_agent.stream), nursery=nursery)
+    await first.prepare(Preparation(environment={"COLOUR": "green"}))
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as asking:
+            asking.start_soon(first.prepare, Preparation(vcpus=2))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    await first.aclose()
+    second = await AgentClient.connect(local_agent.stream, nursery=nursery)
+    outcome = await collect(await second.start_command(CommandSpec(argv=["sh", "-c", "echo $COLOUR"])))
+    assert outcome.stdout == b"green\n"
+    await second.aclose()
+
+
 async def test_garbage_before_hello_does_not_matter(local_agent: LocalAgent, nursery: trio.Nursery) -> None:
     await local_agent.stream.send_all(bytes(range(256)) * 1000)
     client = await AgentClient.connect(local_agent.stream, nursery=nursery)
@@ -121,6 +118,9 @@ async def test_garbage_after_hello_is_noticed_and_survived(local_agent: LocalAge
         wire.encode(wire.REQUEST, 77, values.pack({"op": "exec", "argv": ["ls"], "environment": 5})),
         wire.encode(wire.REQUEST, 77, values.pack({"op": "exec", "argv": ["ls"], "directory": 5})),
         wire.encode(wire.REQUEST, 77, values.pack({"op": "prepare", "entropy": 7})),
+        wire.encode(wire.REQUEST, 77, values.pack({"op": "prepare", "vcpus": 2}))
+        + wire.encode(wire.DATA, 77, b"unasked"),
+        wire.encode(wire.REQUEST, 77, values.pack({"op": "prepare", "vcpus": 2})) + wire.encode(wire.EOF, 77),
         wire.encode(wire.SIGNAL, 77, b""),
         wire.encode(wire.CANCEL, 77),
         wire.encode(wire.CREDIT + wire.STDOUT, 77, b"\1"),

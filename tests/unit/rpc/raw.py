@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import trio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
+from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 
 ACQUIRE = "/vmpool.v1.Pool/Acquire"
 RELEASE = "/vmpool.v1.Pool/Release"
@@ -36,6 +36,7 @@ class RawClient:
         self.headers: dict[int, dict[str, str]] = {}
         self.data: dict[int, bytes] = {}
         self.over: set[int] = set()
+        self.told_to_go = False
         self.closed = False
         """The server has hung up."""
 
@@ -88,6 +89,8 @@ class RawClient:
                 case DataReceived():
                     self.data[event.stream_id] = self.data.get(event.stream_id, b"") + event.data
                     self.http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                case ConnectionTerminated():
+                    self.told_to_go = True
                 case StreamEnded() | StreamReset():
                     self.over.add(event.stream_id)
         with contextlib.suppress(trio.BrokenResourceError):

@@ -7,23 +7,37 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Final
 
 import attrs
 import trio
 import trio.testing
 
-from actors.direct import DirectBootProducer, ResolvedMachine
+from actors.direct import DirectBootProducer
+from actors.machine import ResolvedMachine
 from actors.vm import VmActor
 from pool.client import Client, open_client
 from pool.coordinator import Coordinator, new_id
-from pool.ledger.records import PoolPolicy
+from pool.ledger.profile import ProfileView
+from pool.ledger.records import Owner, PoolPolicy
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
-from vmm.simulated import FaultPlan, SimulatedHost, no_faults
+from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
+from vmm.simulated.machine import Machine
 from vmm.spec import Accelerator, MachineSpec
 
 SPEC = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
+
+
+EVIDENCE: Final = "argv: /usr/bin/qemu-system-x86_64"
+
+
+class CoordinatorWithEvidence(Coordinator):
+    """As if a production had failed and left evidence."""
+
+    def views(self) -> tuple[ProfileView, ...]:
+        return tuple(attrs.evolve(view, last_evidence=EVIDENCE) for view in super().views())
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -34,12 +48,18 @@ class Served:
     host: SimulatedHost
     coordinator: Coordinator
     server: RpcServer
+    listener: socket.socket
     nursery: trio.Nursery
 
     def lost(self) -> bool:
         """Nobody waits, nobody holds a lease."""
         view = self.coordinator.views()[0]
         return not (self.coordinator.leases() or view.waiting or view.handing_out or view.leased)
+
+    def machine(self, lease_id: str) -> Machine:
+        vm = self.coordinator.vm_of(lease_id, owner=Owner(uid=0))
+        assert isinstance(vm, SimulatedVm)
+        return vm.machine
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -62,17 +82,18 @@ async def serving(
     faults: FaultPlan = no_faults,
     settings: ServerSettings | None = None,
     make_actor: Callable[..., VmActor] = VmActor,
+    coordinator_type: type[Coordinator] = Coordinator,
 ) -> AsyncIterator[Served]:
     """Serves one profile, "default"; everything is ended at the end, and must end well."""
     host = SimulatedHost(boot_s=boot_s, faults=faults)
 
     async def resolve() -> ResolvedMachine:
-        return ResolvedMachine(spec=SPEC, reason="simulated")
+        return ResolvedMachine(spec=SPEC, reason="simulated", fingerprint="f1")
 
     producer = DirectBootProducer(
         resolve=resolve, launch=host.launch, vms_directory=directory / "vms", boot_timeout_s=30.0
     )
-    coordinator = Coordinator(
+    coordinator = coordinator_type(
         policies={"default": PoolPolicy(size=size)},
         producers={"default": producer},
         make_id=new_id,
@@ -94,13 +115,12 @@ async def serving(
                     info=ServiceInfo(
                         version="1.2.3",
                         shapes={"default": ProfileShape(vcpus=1, memory_mib=256)},
-                        service_uid=0,
                     ),
                     settings=settings,
                     task_status=task_status,
                 )
             )
-            yield Served(path=path, host=host, coordinator=coordinator, server=server, nursery=inner)
+            yield Served(path=path, host=host, coordinator=coordinator, server=server, listener=listener, nursery=inner)
             server.stop()
         assert server.statistics().loop_errors == 0
         await coordinator.drain()

@@ -13,8 +13,9 @@ from pool.client import CallError
 from pool.ledger.records import OnEmpty, Owner
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
+from pool.rpc.service import may_see_evidence
 from tests.unit.rpc.raw import ACQUIRE, connected
-from tests.unit.rpc.served import Served, serving
+from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 from vmm.simulated import BootFails, scripted
 
 
@@ -131,13 +132,25 @@ async def test_status_counts_and_lists_ones_own_leases(served: Served) -> None:
     assert attrs.asdict(status)["leases"][0]["owner_uid"] == os.geteuid()
 
 
-async def test_evidence_is_for_root_and_the_services_own_user(vm_home: Path) -> None:
-    plan = scripted(dict.fromkeys(range(9), (BootFails(reason="no kernel"),)))
+async def test_status_tells_why_production_fails(vm_home: Path) -> None:
+    plan = scripted(dict.fromkeys(range(99), (BootFails(reason="no kernel"),)))
     async with serving(vm_home, size=1, faults=plan) as service, service.client() as client:
         await service.until(lambda: service.coordinator.views()[0].last_error != "")
         (profile,) = (await client.status()).profiles
     assert "no kernel" in profile.last_error
-    assert not profile.producer.failed or profile.failures_in_a_row
+    assert profile.failures_in_a_row >= 1
+
+
+async def test_evidence_is_for_root_and_the_services_own_user(vm_home: Path) -> None:
+    async with serving(vm_home, coordinator_type=CoordinatorWithEvidence) as service, service.client() as client:
+        (profile,) = (await client.status()).profiles
+    assert profile.last_evidence == EVIDENCE
+
+
+def test_evidence_is_not_for_others() -> None:
+    assert not may_see_evidence(Owner(uid=1001), service_uid=1000)
+    assert may_see_evidence(Owner(uid=1000), service_uid=1000)
+    assert may_see_evidence(Owner(uid=0), service_uid=1000)
 
 
 async def test_the_leases_of_others_are_not_ones_own(served: Served) -> None:

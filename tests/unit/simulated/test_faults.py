@@ -33,8 +33,9 @@ NOWHERE = Path("/nowhere")
 SPEC = MachineSpec(qemu=NOWHERE, kernel=NOWHERE, initrd=NOWHERE, accelerator=Accelerator.TCG)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def clock(autojump_clock: trio.testing.MockClock) -> trio.testing.MockClock:
+    """Every test names it: pytest-trio uses a clock only if it is an argument of the test itself."""
     return autojump_clock
 
 
@@ -64,7 +65,7 @@ async def test_a_boot_that_fails_leaves_nothing(clock: trio.testing.MockClock, n
     await (await launch(host, nursery)).stop()
 
 
-async def test_a_boot_that_hangs_until_it_is_cancelled(nursery: trio.Nursery) -> None:
+async def test_a_boot_that_hangs_until_it_is_cancelled(clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
     host = SimulatedHost(faults=scripted({0: [BootHangs()]}))
     with trio.move_on_after(60) as limit:
         await launch(host, nursery)
@@ -93,14 +94,16 @@ async def test_an_exit_strikes_after_its_moment(
     await vm.stop()
 
 
-async def test_a_vm_that_was_stopped_does_not_exit_again(nursery: trio.Nursery) -> None:
+async def test_a_vm_that_was_stopped_does_not_exit_again(clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
     vm = await with_faults(nursery, Exits(when=Moment.READY, after_s=3))
     report = await vm.stop()
     await trio.sleep(10)
     assert await vm.wait_exited() == report == ExitReport(status=0)
 
 
-async def test_a_mute_agent_answers_nothing_and_its_vm_lives(nursery: trio.Nursery) -> None:
+async def test_a_mute_agent_answers_nothing_and_its_vm_lives(
+    clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     vm = await with_faults(nursery, AgentGoesMute(when=Moment.RESUMED))
     await vm.agent.ping()
     await vm.pause()
@@ -148,7 +151,7 @@ async def test_commands_sleep_on_the_virtual_clock(clock: trio.testing.MockClock
     await vm.stop()
 
 
-async def test_one_id_one_vm(nursery: trio.Nursery) -> None:
+async def test_one_id_one_vm(clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
     host = SimulatedHost()
     vm = await launch(host, nursery)
     with pytest.raises(ValueError, match="already"):

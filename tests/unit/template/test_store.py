@@ -125,3 +125,19 @@ def test_clearing_an_empty_place_does_nothing(store: TemplateStore) -> None:
     store.clear()
     store.clear()
     assert not store.directory.exists()
+
+
+def test_a_place_that_others_can_write_to_is_not_trusted(store: TemplateStore) -> None:
+    publish(store)
+    store.directory.parent.chmod(0o777)
+    with pytest.raises(TemplateError, match="open to others"):
+        store.open(fingerprint="f1")
+    with pytest.raises(TemplateError, match="open to others"):
+        store.begin(memory_mib=1)
+
+
+def test_a_place_that_others_can_read_is_not_trusted(store: TemplateStore) -> None:
+    publish(store)
+    store.directory.chmod(0o755)
+    with pytest.raises(TemplateError, match="open to others"):
+        store.open(fingerprint="f1")

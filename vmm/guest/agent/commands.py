@@ -94,9 +94,19 @@ class Command:
     """One running command; a stream of the session."""
 
     def __init__(
-        self, stream: int, request: dict[str, Any], loop: Loop, channel: Channel, on_end: Callable[[int], None]
+        self,
+        stream: int,
+        request: dict[str, Any],
+        loop: Loop,
+        channel: Channel,
+        on_end: Callable[[int], None],
+        *,
+        environment: dict[str, str],
     ) -> None:
-        """Raises SpawnError, or ValueError for a request that is none."""
+        """`environment` is what the command has beside what the request adds.
+
+        Raises SpawnError, or ValueError for a request that is none.
+        """
         self._stream = stream
         self._loop = loop
         self._channel = channel
@@ -115,7 +125,7 @@ class Command:
             raise ValueError("argv is a list of at least one string")
         if not (isinstance(additions, dict) and (limit_ns is None or isinstance(limit_ns, int))):
             raise ValueError("environment is a dict, time_limit_ns an int")
-        environment = DEFAULT_ENVIRONMENT | additions
+        environment = environment | additions
         read_in, self._stdin = os.pipe2(os.O_CLOEXEC)
         out, write_out = os.pipe2(os.O_CLOEXEC)
         err, write_err = os.pipe2(os.O_CLOEXEC)

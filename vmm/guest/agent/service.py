@@ -7,9 +7,10 @@ import os
 
 from . import values, wire
 from .channel import Channel
-from .commands import Command, SpawnError
+from .commands import DEFAULT_ENVIRONMENT, Command, SpawnError
 from .files import Download, Upload
 from .loop import Loop
+from .preparation import LIMIT_NS, Preparation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ _MAX_STREAMS = 256
 class Service:
     """One agent on one port. A session lasts from a hello to the next; what it started ends with it."""
 
-    def __init__(self, port: int, system: System) -> None:
+    def __init__(self, port: int, system: System, *, preparation_limit_ns: int = LIMIT_NS) -> None:
         self._system = system
+        self._preparation_limit_ns = preparation_limit_ns
         self._loop = Loop()
         self._channel = Channel(port, self._loop, self._on_frame, self._on_hangup)
-        self._streams: dict[int, Command | Upload | Download] = {}
+        self._streams: dict[int, Command | Upload | Download | Preparation] = {}
+        self._environment = dict(DEFAULT_ENVIRONMENT)
         self._in_session = False
         self.hung_up = False
         """The host closed its end, and did not speak since."""
@@ -118,9 +121,11 @@ class Service:
         if op == "ping":
             self._channel.send_value(wire.REPLY, stream, {"version": wire.VERSION, "kernel": os.uname().release})
         elif op == "prepare":
-            self._channel.send_value(wire.REPLY, stream, self._prepare(request))
+            self._prepare(stream, request)
         elif op == "exec":
-            self._streams[stream] = Command(stream, request, self._loop, self._channel, self._forget)
+            self._streams[stream] = Command(
+                stream, request, self._loop, self._channel, self._forget, environment=self._environment
+            )
         elif op == "put":
             self._streams[stream] = Upload(stream, request, self._channel, self._forget)
         elif op == "get":
@@ -128,22 +133,24 @@ class Service:
         else:
             self._channel.send_error(stream, "UNSUPPORTED", f"this agent (version {wire.VERSION}) has no {op!r}")
 
-    def _prepare(self, request: dict[str, Any]) -> dict[str, Any]:
-        entropy, hostname, clock = request.get("entropy"), request.get("hostname"), request.get("wall_clock_ns")
-        typed = (("entropy", entropy, bytes), ("hostname", hostname, str), ("wall_clock_ns", clock, int))
-        for name, value, kind in typed:
-            if value is not None and not isinstance(value, kind):
-                raise ValueError(f"{name} is no {kind.__name__}")
-        if entropy:
-            self._system.reseed(entropy)
-        # Onlining takes long, so the clock is set after it.
-        if request.get("online"):
-            self._system.online_cpus_and_memory()
-        if hostname is not None:
-            self._system.set_hostname(hostname)
-        if clock is not None:
-            self._system.set_clock(clock)
-        return {"reseeded": bool(entropy), **self._system.report()}
+    def _prepare(self, stream: int, request: dict[str, Any]) -> None:
+        job = self._streams[stream] = Preparation(
+            stream,
+            request,
+            self._system,
+            self._loop,
+            on_done=self._prepared,
+            on_failure=self._fail,
+            on_end=self._forget,
+            limit_ns=self._preparation_limit_ns,
+        )
+        job.start()
+        # Outlives the session: it is the VM's, not the host's that happens to be connected.
+        self._environment |= job.environment
+
+    def _prepared(self, stream: int, reply: dict[str, Any]) -> None:
+        self._channel.send_value(wire.REPLY, stream, reply)
+        self._forget(stream)
 
     def _forget(self, stream: int) -> None:
         self._streams.pop(stream, None)

@@ -9,6 +9,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _RNDADDENTROPY = 0x40085203
@@ -19,6 +20,10 @@ _CHUNK = 512
 
 _CPUS = "/sys/devices/system/cpu"
 _MEMORY = "/sys/devices/system/memory"
+_HOSTNAME = "/proc/sys/kernel/hostname"
+_MACHINE_ID = "/etc/machine-id"
+_VM_UUID = "/sys/class/dmi/id/product_uuid"
+"""`init` has put a file that can be written over what the firmware says."""
 
 
 class System:
@@ -41,33 +46,73 @@ class System:
     def set_clock(self, wall_clock_ns: int) -> None:
         time.clock_settime_ns(time.CLOCK_REALTIME, wall_clock_ns)
 
-    def set_hostname(self, hostname: str) -> None:
-        _write("/proc/sys/kernel/hostname", hostname)
+    def random(self, count: int) -> bytes:
+        """What a program gets that asks the kernel for random bytes. BlockingIOError if it has none to give yet."""
+        return os.getrandom(count, os.GRND_NONBLOCK)
 
-    def online_cpus_and_memory(self) -> None:
-        """Brings up what is plugged in and offline. What the kernel has not noticed yet is not waited for."""
-        for directory, prefix, switch, on in ((_CPUS, "cpu", "online", "1"), (_MEMORY, "memory", "state", "online")):
-            if not os.path.isdir(directory):  # noqa: PTH112
-                continue
-            for name in sorted(os.listdir(directory)):  # noqa: PTH208
-                path = f"{directory}/{name}/{switch}"
-                # cpu0 has no switch.
-                if name[len(prefix) :].isdigit() and name.startswith(prefix) and os.path.exists(path):  # noqa: PTH110
-                    _switch_on(path, on)
+    def set_hostname(self, hostname: str) -> None:
+        _write(_HOSTNAME, hostname)
+
+    def set_machine_id(self, machine_id: str) -> None:
+        _overwrite(_MACHINE_ID, f"{machine_id}\n", os.O_CREAT)
+
+    def machine_id(self) -> str:
+        return _read(_MACHINE_ID).strip()
+
+    def set_vm_uuid(self, vm_uuid: str) -> None:
+        """Does nothing in a guest whose kernel shows no UUID."""
+        try:
+            _overwrite(_VM_UUID, f"{vm_uuid}\n")
+        except FileNotFoundError:
+            return
+
+    def vm_uuid(self) -> str:
+        """Empty in a guest whose kernel shows none."""
+        try:
+            return _read(_VM_UUID).strip()
+        except FileNotFoundError:
+            return ""
+
+    def cpus_online(self) -> int:
+        return _count(_read(f"{_CPUS}/online"))
+
+    def memory_online_mib(self) -> int:
+        """What the machine has, in the kernel's blocks; MemTotal is less by what the kernel keeps for itself."""
+        online = sum(_read(f"{path}/state").startswith("online") for path in _numbered(_MEMORY, "memory"))
+        return online * int(_read(f"{_MEMORY}/block_size_bytes"), 16) // 2**20
+
+    def bring_online(self, *, cpus: bool, memory: bool) -> Iterator[str]:
+        """Brings up what is plugged in and offline, a CPU or block between two steps; each may take 0.1 s.
+
+        Yields the empty string for each that came up, and a sentence for each that did not. What the kernel has not
+        noticed yet is not there.
+        """
+        switches = [(f"{path}/online", "1") for path in (_numbered(_CPUS, "cpu") if cpus else ())]
+        switches += [(f"{path}/state", "online") for path in (_numbered(_MEMORY, "memory") if memory else ())]
+        for path, on in switches:
+            try:
+                if _read(path).strip() != on:
+                    _write(path, on)
+                    yield ""
+            except FileNotFoundError:
+                continue  # cpu0 has no switch, and what is just being plugged in has none yet.
+            except OSError as error:
+                yield f"{path}: {error.strerror}"
 
     def report(self) -> dict[str, Any]:
-        """What PreparationReport says, apart from `reseeded`."""
+        """What is always told."""
         return {
             "hostname": os.uname().nodename,
-            "cpus_online": _count(_read(f"{_CPUS}/online")),
             "memory_mib": _memory_kib() // 1024,
             "wall_clock_ns": time.time_ns(),
         }
 
 
-def _switch_on(path: str, on: str) -> None:
-    if _read(path).strip() not in (on, "1", "online"):
-        _write(path, on)
+def _numbered(directory: str, prefix: str) -> list[str]:
+    """Paths of the entries whose name is the prefix and a number, in the order of the numbers."""
+    names = os.listdir(directory)  # noqa: PTH208
+    numbers = [int(name[len(prefix) :]) for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit()]
+    return [f"{directory}/{prefix}{number}" for number in sorted(numbers)]
 
 
 def _memory_kib() -> int:
@@ -98,5 +143,15 @@ def _write(path: str, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _overwrite(path: str, text: str, flags: int = 0) -> None:
+    """Gives a file this content, in place: it may be a mount point. Whoever reads it never sees it empty."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o444)
+    try:
+        os.write(fd, text.encode())
+        os.ftruncate(fd, len(text))
     finally:
         os.close(fd)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-VERSION = 1
+VERSION = 2
 """Of the protocol. Both sides say theirs in hello; the host refuses a guest that differs."""
 
 MARKER = bytes.fromhex("f5c1e9a8d3b7fe95c09acfb2e6878df1")

@@ -1,0 +1,86 @@
+"""The hand-out: what makes a base VM the caller's. Kata's GetVM from "resume" on."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from actors.messages import HandOutTimings, Wishes
+from actors.uniqueness import Witness
+from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
+from vmm.errors import AgentUnreachableError
+
+HAND_OUT_TIMEOUT_S: Final = 15.0
+"""Resume and prepare take milliseconds, hot-adding CPUs and memory under TCG up to a second; a guest that needs this
+long is broken."""
+
+
+@attrs.frozen(kw_only=True)
+class HandOutProcedure:
+    """How VMs of one pool are handed out. The sources of time, entropy and identity are replaceable in tests."""
+
+    witness: Witness | None = None
+    """Strict mode: refuses a VM that repeats what was seen before."""
+    clock_ns: Callable[[], int] = time.time_ns
+    entropy: Callable[[int], bytes] = os.urandom
+    new_machine_id: Callable[[], str] = lambda: uuid.uuid4().hex
+
+    async def run(self, vm: Vm, wishes: Wishes) -> tuple[PreparationReport, HandOutTimings]:
+        """Hot-adds, resumes, reseeds, sets the clock, brings online, renames; then verifies, then writes the files.
+
+        Resume and prepare run side by side: the request lies in the agent's channel when the first vCPU runs. Raises
+        VmmError, also in groups: a hand-out that fails leaves a VM that is nobody's.
+        """
+        began = trio.current_time()
+        resumed_at = grown_at = answered_at = math.nan
+
+        async def resume() -> None:
+            nonlocal resumed_at
+            await vm.resume()
+            resumed_at = trio.current_time()
+
+        try:
+            with trio.fail_after(HAND_OUT_TIMEOUT_S):
+                if wishes.grows:
+                    await vm.grow(vcpus=wishes.vcpus or 0, memory_mib=wishes.memory_mib or 0)
+                grown_at = trio.current_time()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(resume)
+                    report = await vm.agent.prepare(self._preparation(vm, wishes))
+                    answered_at = trio.current_time()
+                if self.witness is not None:
+                    self.witness.check(vm_id=vm.id, report=report)
+                for file in wishes.files:
+                    await vm.agent.put_file(file.path, file.data, mode=file.mode)
+        except trio.TooSlowError as error:
+            raise AgentUnreachableError(f"hand-out not done within {HAND_OUT_TIMEOUT_S:g} s") from error
+        return report, HandOutTimings(
+            grow_s=grown_at - began,
+            resume_s=resumed_at - grown_at,
+            prepare_s=answered_at - grown_at,
+            total_s=trio.current_time() - began,
+        )
+
+    def _preparation(self, vm: Vm, wishes: Wishes) -> Preparation:
+        return Preparation(
+            entropy=self.entropy(RESEED_BYTES),
+            wall_clock_ns=self.clock_ns(),
+            hostname=wishes.hostname or vm.id,
+            machine_id=self.new_machine_id(),
+            vm_uuid=vm.uuid,
+            environment=_plain(wishes.environment),
+            vcpus=wishes.vcpus,
+            memory_mib=wishes.memory_mib,
+            random_bytes=0 if self.witness is None else self.witness.random_bytes,
+        )
+
+
+def _plain(environment: Mapping[str, str]) -> dict[str, str]:
+    return dict(environment)

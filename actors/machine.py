@@ -1,0 +1,50 @@
+"""What a producer makes VMs of: a machine whose accelerator is decided, and whose inputs are known."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from vmm.spec import MachineSpec
+
+WATCH_S: Final = 2.0
+"""How often producers look whether their inputs are still the same files."""
+
+FileIdentity = tuple[int, int, int, int]
+"""Device, inode, size, mtime in ns: what changes when a file is replaced or written to."""
+
+
+@attrs.frozen(kw_only=True)
+class ResolvedMachine:
+    """A spec whose accelerator is decided, with the sentence that says why."""
+
+    spec: MachineSpec
+    reason: str
+    fingerprint: str
+    """Equal for machines whose base VMs are interchangeable."""
+    inputs: tuple[tuple[Path, FileIdentity | None], ...] = ()
+    """The files that it was resolved from, as they were then."""
+
+    def is_current(self) -> bool:
+        """Whether the inputs are still the same files. Blocks for a few stat calls."""
+        return all(identify(path) == identity for path, identity in self.inputs)
+
+
+ResolveMachine = Callable[[], Awaitable[ResolvedMachine]]
+"""Decides the accelerator and completes the spec; may boot a VM to find out. Raises VmmError, OSError."""
+
+
+def identify(path: Path) -> FileIdentity | None:
+    """None for a file that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def identify_all(paths: Iterable[Path]) -> tuple[tuple[Path, FileIdentity | None], ...]:
+    return tuple((path, identify(path)) for path in paths)

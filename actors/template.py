@@ -1,0 +1,269 @@
+"""The template producer: clones VMs from a snapshot that it builds, keeps, and builds anew when it has to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import attrs
+import structlog
+import trio
+from trio_util import AsyncValue
+
+from actors.errors import describe
+from actors.kinds import ProducerKind
+from actors.machine import WATCH_S, ResolvedMachine, ResolveMachine
+from actors.parking import park
+from actors.producer import BaseVm, Launch, ProducerStatistics
+from vmm.contract import BootStage, Shell, Vm, VmTemplate
+from vmm.errors import BootError, SnapshotError, TemplateError, VmmError
+from vmm.spec import MachineSpec
+
+_T = TypeVar("_T")
+
+_log = structlog.get_logger("vmpool.template")
+
+SUSPECT_AFTER: Final = 2
+"""Clones that fail in a row before the template itself is held to be broken and is built anew."""
+
+
+class TemplateBackend(Protocol):
+    """Makes templates, shells and clones: on QEMU, or simulated."""
+
+    async def open(self, *, fingerprint: str) -> VmTemplate:
+        """The template that is there, verified. Raises TemplateError if there is none, or another machine's."""
+
+    async def build(self, spec: MachineSpec, *, fingerprint: str, vm_id: str, directory: Path) -> VmTemplate:
+        """Replaces whatever is there. Leaves no process; and no template on error and cancellation. Raises VmmError."""
+
+    async def discard(self) -> None:
+        """Removes the template, so that `open` does not find it again."""
+
+    async def start_shell(
+        self, spec: MachineSpec, *, template: VmTemplate, vm_id: str, directory: Path, nursery: trio.Nursery
+    ) -> Shell:
+        """Leaves nothing on error and cancellation. Raises VmmError."""
+
+    async def clone(self, shell: Shell, *, template: VmTemplate, nursery: trio.Nursery) -> Vm:
+        """A running VM whose agent has answered. Takes over the shell. Raises VmmError."""
+
+
+@attrs.frozen(kw_only=True)
+class _Pending:
+    """No template yet, and no reason to think that there will be none."""
+
+
+@attrs.frozen(kw_only=True)
+class _Offer:
+    """There is a template to clone from."""
+
+    machine: ResolvedMachine
+    template: VmTemplate
+
+
+@attrs.frozen(kw_only=True)
+class _Failed:
+    """The last attempt to have a template failed; the next one may be under way."""
+
+    machine: ResolvedMachine | None
+    """What to boot instead, if that is known."""
+    reason: str
+
+
+@attrs.define(eq=False, kw_only=True)
+class TemplateProducer:
+    """Clones VMs. While no template can be had it boots them directly, if it may, and goes on trying.
+
+    `run` fails when a template cannot be built or its clones do not work; its supervisor starts it again with back-off.
+    """
+
+    resolve: ResolveMachine
+    backend: TemplateBackend
+    launch: Launch
+    """For the fallback."""
+    vms_directory: Path
+    new_vm_id: Callable[[], str]
+    boot_timeout_s: float
+    fallback: bool = True
+    """Boot directly while there is no template. Without it production fails, visibly, until there is one."""
+    fetch_only: bool = False
+    """Use the template that is there; never build one."""
+    on_generation: Callable[[str], None] = lambda _: None
+    """Told the fingerprint of what is made from now on, each time that changes."""
+    kind: Final = ProducerKind.TEMPLATE
+    _offer: AsyncValue = attrs.field(factory=lambda: AsyncValue(_Pending()), repr=False)
+    _clone_failures: AsyncValue = attrs.field(factory=lambda: AsyncValue(0), repr=False)
+    """In a row."""
+    _last_clone_error: str = ""
+    _generation: str = ""
+    _produced: int = 0
+    _failed: int = 0
+    _fallbacks: int = 0
+
+    # -- the actor -----------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Has a template, watches it, and has another when it is not current any more. Raises VmmError, OSError."""
+        machine: ResolvedMachine | None = None
+        try:
+            while True:
+                machine = await self.resolve()
+                if isinstance(self._offer.value, _Offer):
+                    self._offer.value = _Pending()
+                template = await self._obtain(machine)
+                self._clone_failures.value = 0
+                self._offer.value = _Offer(machine=machine, template=template)
+                self._announce(machine.fingerprint)
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+                await self._until_unusable(machine, template)
+        except (VmmError, OSError) as error:
+            self._offer.value = _Failed(machine=machine, reason=describe(error))
+            raise
+
+    async def _obtain(self, machine: ResolvedMachine) -> VmTemplate:
+        try:
+            template = await self.backend.open(fingerprint=machine.fingerprint)
+        except TemplateError as error:
+            if self.fetch_only:
+                raise
+            _log.info("building a template", because=error.reason, fingerprint=machine.fingerprint[:12])
+        else:
+            _log.info("template found", fingerprint=machine.fingerprint[:12])
+            return template
+        vm_id = self.new_vm_id()
+        with trio.move_on_after(self.boot_timeout_s):
+            template = await self.backend.build(
+                machine.spec, fingerprint=machine.fingerprint, vm_id=vm_id, directory=self.vms_directory / vm_id
+            )
+            _log.info("template built", fingerprint=machine.fingerprint[:12])
+            return template
+        raise SnapshotError(what="building a template", reason=f"not done within {self.boot_timeout_s:g} s")
+
+    async def _until_unusable(self, machine: ResolvedMachine, template: VmTemplate) -> None:
+        """Returns when the machine's inputs or the template's files changed; raises when clones keep failing."""
+        while True:
+            with trio.move_on_after(WATCH_S):
+                await self._clone_failures.wait_value(lambda count: count >= SUSPECT_AFTER)
+                await self.backend.discard()
+                raise TemplateError(
+                    reason=f"{SUSPECT_AFTER} clones in a row failed, the last one with: {self._last_clone_error}"
+                )
+            if not machine.is_current():
+                _log.info("kernel, initramfs or QEMU changed", fingerprint=machine.fingerprint[:12])
+                return
+            try:
+                template.check()
+            except TemplateError as error:
+                _log.warning("template is damaged", error=error.reason)
+                await self.backend.discard()
+                return
+
+    def _announce(self, fingerprint: str) -> None:
+        if fingerprint != self._generation:
+            self._generation = fingerprint
+            self.on_generation(fingerprint)
+
+    # -- the service ---------------------------------------------------------------------------------------------
+
+    async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
+        """Clones a VM, or boots one while there is no template. See `Producer.produce`."""
+        offer = await self._current_offer()
+        if isinstance(offer, _Failed):
+            return await self._boot(offer, vm_id=vm_id, nursery=nursery)
+        template = offer.template
+
+        async def bring_up() -> Vm:
+            shell = await self._start_shell(offer.machine, template, vm_id=vm_id, nursery=nursery)
+            return await self.backend.clone(shell, template=template, nursery=nursery)
+
+        return await self._clone(template, bring_up)
+
+    async def start_shell(self, *, vm_id: str, nursery: trio.Nursery) -> Shell:
+        """See `ShellProducer.start_shell`. Fails while there is no template."""
+        offer = await self._current_offer()
+        if isinstance(offer, _Failed):
+            raise TemplateError(reason=f"no shell without one: {offer.reason}")
+        start = partial(self._start_shell, offer.machine, offer.template, vm_id=vm_id, nursery=nursery)
+        try:
+            with trio.fail_after(self.boot_timeout_s):
+                return await self._attempt(start)
+        except trio.TooSlowError as error:
+            raise BootError(stage=BootStage.QMP, reason=f"no shell within {self.boot_timeout_s:g} s") from error
+
+    async def fill_shell(self, shell: Shell, *, nursery: trio.Nursery) -> BaseVm:
+        """See `ShellProducer.fill_shell`. A shell of a template that is no more is ended."""
+        offer = await self._current_offer()
+        if isinstance(offer, _Failed) or offer.template.fingerprint != shell.generation:
+            await shell.stop()
+            raise TemplateError(reason="it is not the one of this shell any more")
+        bring_up = partial(self.backend.clone, shell, template=offer.template, nursery=nursery)
+        return await self._clone(offer.template, bring_up)
+
+    async def _current_offer(self) -> _Offer | _Failed:
+        offer: _Offer | _Failed = await self._offer.wait_value(lambda value: not isinstance(value, _Pending))
+        return offer
+
+    async def _start_shell(
+        self, machine: ResolvedMachine, template: VmTemplate, *, vm_id: str, nursery: trio.Nursery
+    ) -> Shell:
+        return await self.backend.start_shell(
+            machine.spec, template=template, vm_id=vm_id, directory=self.vms_directory / vm_id, nursery=nursery
+        )
+
+    async def _clone(self, template: VmTemplate, bring_up: Callable[[], Awaitable[Vm]]) -> BaseVm:
+        vm = await self._attempt(partial(park, bring_up, timeout_s=self.boot_timeout_s))
+        self._clone_failures.value = 0
+        self._produced += 1
+        return BaseVm(vm=vm, generation=template.fingerprint, made_by=ProducerKind.TEMPLATE)
+
+    async def _attempt(self, step: Callable[[], Awaitable[_T]]) -> _T:
+        """A step of a clone; its failures are counted against the template."""
+        try:
+            return await step()
+        except VmmError as error:
+            self._failed += 1
+            self._last_clone_error = describe(error)
+            self._clone_failures.value += 1
+            raise
+
+    async def _boot(self, failed: _Failed, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
+        machine = failed.machine
+        if not self.fallback or machine is None:
+            self._failed += 1
+            raise TemplateError(reason=failed.reason)
+        bring_up = partial(
+            self.launch, machine.spec, vm_id=vm_id, directory=self.vms_directory / vm_id, nursery=nursery
+        )
+        try:
+            vm = await park(bring_up, timeout_s=self.boot_timeout_s)
+        except VmmError:
+            self._failed += 1
+            raise
+        self._produced += 1
+        self._fallbacks += 1
+        return BaseVm(vm=vm, generation=machine.fingerprint, made_by=ProducerKind.DIRECT)
+
+    def statistics(self) -> ProducerStatistics:
+        offer: _Pending | _Offer | _Failed = self._offer.value
+        machine = None if isinstance(offer, _Pending) else offer.machine
+        return ProducerStatistics(
+            kind=self.kind,
+            ready=isinstance(offer, _Offer),
+            accelerator=machine.spec.accelerator.value if machine else None,
+            detail=self._detail(offer),
+            produced=self._produced,
+            failed=self._failed,
+            fallbacks=self._fallbacks,
+        )
+
+    def _detail(self, offer: _Pending | _Offer | _Failed) -> str:
+        match offer:
+            case _Pending():
+                return "getting a template"
+            case _Offer(machine=machine, template=template):
+                return f"template {template.fingerprint[:12]}; {machine.reason}"
+            case _Failed(reason=reason):
+                return f"{reason}; {'booting directly until it works' if self.fallback else 'trying again'}"

@@ -1,0 +1,48 @@
+"""Proof of uniqueness: no two hand-outs may show the same random bytes or the same identity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Final
+
+import attrs
+
+from vmm.contract import PreparationReport
+from vmm.errors import NotUniqueError
+
+RANDOM_BYTES: Final = 32
+"""Two of 2**256 values are equal by chance never."""
+
+REMEMBERED: Final = 100_000
+"""Sightings that are kept, some 200 bytes each. Clones repeat their siblings, not what was seen weeks ago."""
+
+
+@attrs.define(eq=False)
+class Witness:
+    """Remembers what was seen of VMs that were handed out. One for all pools: a repetition across pools counts too."""
+
+    random_bytes: int = RANDOM_BYTES
+    _seen: OrderedDict[bytes, str] = attrs.field(factory=OrderedDict)
+    """Digest of a sighting to the VM that it was seen of."""
+
+    def check(self, *, vm_id: str, report: PreparationReport) -> None:
+        """Takes note of a VM. Raises NotUniqueError if another showed the same, or if this one showed nothing."""
+        if len(report.random) != self.random_bytes:
+            raise NotUniqueError(vm_id=vm_id, what="random bytes", other="no VM: it did not return any")
+        sightings = {
+            "random bytes": report.random,
+            "hostname": report.hostname.encode(),
+            "machine-id": report.machine_id.encode(),
+            "VM UUID": report.vm_uuid.encode(),
+        }
+        for what, value in sightings.items():
+            if not value:
+                continue  # the guest has no such thing
+            # Hashed, so that nobody can read from our memory what a guest drew from its generator.
+            digest = hashlib.blake2b(value, digest_size=16, person=what.encode()[:16]).digest()
+            other = self._seen.setdefault(digest, vm_id)
+            if other != vm_id:
+                raise NotUniqueError(vm_id=vm_id, what=what, other=other)
+        while len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)

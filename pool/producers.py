@@ -1,0 +1,52 @@
+"""From a profile's settings to its producer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from actors.direct import DirectBootProducer
+from actors.kinds import ProducerKind
+from actors.producer import Launch, Producer
+from actors.template import TemplateProducer
+from pool.config import ProfileSettings
+from pool.coordinator import new_id
+from pool.machines import MachineResolver
+from pool.paths import template_directory
+from vmm.template.backend import QemuTemplates
+from vmm.template.store import TemplateStore
+
+
+def make_producer(
+    name: str,
+    profile: ProfileSettings,
+    resolver: MachineResolver,
+    *,
+    launch: Launch,
+    runtime: Path,
+    vms_directory: Path,
+    on_generation: Callable[[str], None],
+) -> Producer:
+    """The producer that the profile asks for. It does nothing until it is run."""
+    match profile.producer:
+        case ProducerKind.DIRECT:
+            return DirectBootProducer(
+                resolve=resolver.resolve,
+                launch=launch,
+                vms_directory=vms_directory,
+                boot_timeout_s=profile.boot_timeout_s,
+                on_generation=on_generation,
+            )
+        case ProducerKind.TEMPLATE:
+            place = profile.template_directory or template_directory(name, runtime=runtime)
+            return TemplateProducer(
+                resolve=resolver.resolve,
+                backend=QemuTemplates(store=TemplateStore(place)),
+                launch=launch,
+                vms_directory=vms_directory,
+                new_vm_id=lambda: new_id("vm"),
+                boot_timeout_s=profile.boot_timeout_s,
+                fallback=profile.template_fallback,
+                fetch_only=profile.template_fetch_only,
+                on_generation=on_generation,
+            )

@@ -1,0 +1,38 @@
+"""Growing real machines: what needs a second look at the same process, and what its memory is good for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from tests.agents import collect
+from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
+from vmm.contract import CommandExit, CommandSpec, Preparation
+from vmm.guest.image import GuestImage
+from vmm.qemu.launch import attach, launch
+
+FILL = "data = bytearray(700 << 20); data[::4096] = b'x' * len(data[::4096]); print(data.count(b'x'))"
+
+
+async def test_an_adopted_vm_grows_and_its_memory_holds_what_is_put_there(
+    guest_image: GuestImage, vm_home: Path, nursery: trio.Nursery, leak_check: None
+) -> None:
+    spec = qemu_spec(guest_image.kernel, guest_image.initrd)
+    with trio.fail_after(2 * BOOT_LIMIT_S):
+        first = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+        await first.grow(vcpus=2, memory_mib=512)
+        await first.detach()
+        vm = await attach(first.identity, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+        try:
+            await vm.grow(vcpus=3, memory_mib=1024)
+            report = await vm.agent.prepare(Preparation(vcpus=3, memory_mib=1024))
+            assert (report.cpus_online, report.memory_online_mib) == (3, 1024)
+            filled = await collect(await vm.agent.start_command(CommandSpec(argv=["python3", "-c", FILL])))
+            assert (filled.stdout, filled.exit) == (b"%d\n" % (700 * 256), CommandExit(status=0))
+            # Channels work as well when their buffers lie in the new memory, where there are no bounce buffers.
+            data = bytes(range(256)) * 2**15
+            await vm.agent.put_file("/dev/shm/data", data)
+            assert await vm.agent.get_file("/dev/shm/data") == data
+        finally:
+            await vm.stop()

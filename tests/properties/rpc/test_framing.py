@@ -1,0 +1,98 @@
+"""Properties of what stands between a client's bytes and a message."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+
+import betterproto2
+import pytest
+import trio
+import trio_asyncio
+from grpclib.exceptions import GRPCError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool.rpc.framing import Codec, MessageBuffer
+from pool.rpc.generated.vmpool import v1 as wire
+from pool.rpc.wellformed import check_wellformed
+
+REQUESTS = (wire.AcquireRequest, wire.ReleaseRequest, wire.ExecRequest, wire.ExecStart, wire.StatusRequest)
+
+
+@given(
+    messages=st.lists(st.binary(max_size=50), max_size=5),
+    cuts=st.lists(st.integers(0, 300), max_size=20),
+    padding=st.integers(0, 9),
+)
+def test_messages_do_not_depend_on_how_they_were_cut_and_all_is_acknowledged(
+    messages: list[bytes], cuts: list[int], padding: int
+) -> None:
+    data = b"".join(struct.pack(">BI", 0, len(message)) + message for message in messages)
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    pieces = [data[start:end] for start, end in itertools.pairwise(edges)]
+    acknowledged = 0
+
+    def acknowledge(size: int) -> None:
+        nonlocal acknowledged
+        acknowledged += size
+
+    async def scenario() -> list[bytes]:
+        buffer = MessageBuffer(acknowledge=acknowledge, limit=50)
+        for piece in pieces:
+            buffer.add(piece, len(piece) + padding)
+        buffer.eof()
+        got = []
+        while header := await buffer.read(5):
+            got.append(await buffer.read(struct.unpack(">I", header[1:])[0]))
+        acknowledge(buffer.unacked_size())
+        return got
+
+    async def main() -> list[bytes]:
+        async with trio_asyncio.open_loop():
+            result: list[bytes] = await trio_asyncio.aio_as_trio(scenario)()
+            return result
+
+    assert trio.run(main) == messages
+    assert acknowledged == len(data) + padding * len(pieces)
+
+
+@given(data=st.binary(max_size=40), kind=st.sampled_from(REQUESTS))
+def test_bytes_become_a_message_with_fields_of_the_right_types_or_an_error(
+    data: bytes, kind: type[betterproto2.Message]
+) -> None:
+    try:
+        message = Codec().decode(data, kind)
+    except GRPCError:
+        return
+    for name, value in vars(message).items():
+        if name in ("lease_id", "profile", "idempotency_key", "working_directory"):
+            assert isinstance(value, str)
+        if name == "argv":
+            assert all(isinstance(word, str) for word in value)
+        if name in ("signal", "time_limit_ms") and value is not None:
+            assert isinstance(value, int)
+
+
+exec_starts = st.builds(
+    wire.ExecStart,
+    lease_id=st.text(max_size=9),
+    argv=st.lists(st.text(max_size=9), max_size=4),
+    environment=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4),
+    working_directory=st.text(max_size=9),
+    time_limit_ms=st.integers(0, 2**64 - 1),
+)
+
+
+@given(start=exec_starts)
+def test_every_message_is_wellformed_and_comes_back(start: wire.ExecStart) -> None:
+    data = bytes(wire.ExecRequest(start=start))
+    assert Codec().decode(data, wire.ExecRequest) == wire.ExecRequest(start=start)
+
+
+@given(start=exec_starts, data=st.data())
+def test_no_message_that_lost_its_end_is_taken_for_a_whole_field(start: wire.ExecStart, data: st.DataObject) -> None:
+    whole = bytes(wire.ExecRequest(start=start))
+    cut = data.draw(st.integers(1, len(whole) - 1))
+    with pytest.raises(ValueError, match=r"ends beyond the end|has no end"):
+        check_wellformed(memoryview(whole[:cut]), wire.ExecRequest)

@@ -1,0 +1,32 @@
+"""Errors as text: one line that says what happened, and the evidence in order."""
+
+from __future__ import annotations
+
+from actors.errors import describe, evidence
+
+
+def with_note(error: Exception, note: str) -> Exception:
+    error.add_note(note)
+    return error
+
+
+def test_a_group_is_described_by_its_leaves_in_one_line() -> None:
+    group = ExceptionGroup("outer", [ValueError("a\n  b"), ExceptionGroup("inner", [KeyError(), OSError("c")])])
+    assert describe(group) == "a b; KeyError; c"
+
+
+def test_evidence_is_of_the_error_then_of_its_causes_each_once() -> None:
+    cause = with_note(ValueError("cause"), "console")
+    error = with_note(OSError("error"), "argv")
+    error.add_note("console")
+    error.__cause__ = cause
+    cause.__cause__ = with_note(KeyError("root"), "root cause")
+    assert evidence(error) == "argv\nconsole\nroot cause"
+
+
+def test_evidence_of_a_group_is_that_of_its_leaves() -> None:
+    assert evidence(ExceptionGroup("g", [with_note(ValueError(), "one"), with_note(OSError(), "two")])) == "one\ntwo"
+
+
+def test_an_error_without_notes_has_no_evidence() -> None:
+    assert evidence(ValueError("x")) == ""

@@ -1,0 +1,60 @@
+"""What the agent reads and switches in /sys, on a directory that looks like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vmm.guest.agent import system
+from vmm.guest.agent.system import System
+
+
+@pytest.fixture
+def sys_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four CPUs, of which 0 and 2 are online, and three blocks, of which the first is."""
+    files = {"cpu/online": "0,2", "memory/block_size_bytes": "8000000", "memory/auto_online_blocks": "offline"}
+    files |= {f"cpu/cpu{number}/online": str(int(number == 2)) for number in (1, 2, 3)}
+    files |= {f"memory/memory{number}/state": "offline" if number else "online" for number in (0, 9, 10)}
+    files |= {"cpu/cpufreq/online": "0", "memory/power/state": "offline"}
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    (tmp_path / "cpu/cpu0").mkdir()
+    monkeypatch.setattr(system, "_CPUS", str(tmp_path / "cpu"))
+    monkeypatch.setattr(system, "_MEMORY", str(tmp_path / "memory"))
+    return tmp_path
+
+
+def state(sys_devices: Path) -> dict[str, str]:
+    paths = [*sys_devices.glob("cpu/cpu*/online"), *sys_devices.glob("memory/*/state")]
+    return {path.parent.name: path.read_text().split()[0] for path in sorted(paths)}
+
+
+@pytest.mark.usefixtures("sys_devices")
+def test_what_is_online_is_counted() -> None:
+    assert (System().cpus_online(), System().memory_online_mib()) == (2, 128)
+
+
+def test_only_what_is_asked_for_and_offline_is_brought_up_one_by_one(sys_devices: Path) -> None:
+    before = state(sys_devices)
+    assert list(System().bring_online(cpus=False, memory=False)) == []
+    assert state(sys_devices) == before
+    steps = System().bring_online(cpus=True, memory=False)
+    assert next(steps) == ""
+    assert state(sys_devices) == before | {"cpu1": "1"}
+    assert list(steps) == [""]
+    assert state(sys_devices) == before | {"cpu1": "1", "cpu3": "1"}
+    assert list(System().bring_online(cpus=True, memory=True)) == ["", ""]
+    assert System().memory_online_mib() == 384
+    assert state(sys_devices)["cpufreq"] == "0"
+
+
+def test_what_cannot_be_brought_up_does_not_stop_the_rest(sys_devices: Path) -> None:
+    (sys_devices / "memory/memory9/state").unlink()
+    (sys_devices / "memory/memory9/state").mkdir()
+    assert list(System().bring_online(cpus=False, memory=True)) == [
+        f"{sys_devices}/memory/memory9/state: Is a directory",
+        "",
+    ]

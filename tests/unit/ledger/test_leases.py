@@ -1,0 +1,133 @@
+"""Leases: who may end them, what is remembered of them, and what a drain leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.life import VmState
+from pool.ledger.effects import RefusalCode
+from pool.ledger.leases import REMEMBERED_LEASES, LeaseRegister
+from pool.ledger.records import EndReason, Lease, OnEmpty, Owner
+from tests.properties.ledger.world import REPORT, TIMINGS, World
+from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
+
+
+def leased(*, uid: int = 1000, key: str = "") -> tuple[World, int, Lease]:
+    world = pool()
+    request = world.acquire("p", uid=uid, key=key)
+    world.run_undisturbed()
+    return world, request, granted(world, request)
+
+
+@pytest.mark.parametrize("uid", [1000, 0], ids=["owner", "root"])
+def test_owner_and_root_may_release(uid: int) -> None:
+    world, _, lease = leased()
+    release = world.release(lease.lease_id, uid=uid)
+    world.process()
+    assert answered(world, release)
+    assert world.record.requests[release].answer is None
+    assert (view(world).leased, view(world).stopping) == (0, 1)
+
+
+def test_a_stranger_may_not_even_learn_that_it_has_ended() -> None:
+    world, _, lease = leased()
+    while_it_lives = world.release(lease.lease_id, uid=1001)
+    world.release(lease.lease_id, uid=1000)
+    when_it_has_ended = world.release(lease.lease_id, uid=1001)
+    world.process()
+    assert refused(world, while_it_lives) is RefusalCode.FOREIGN_LEASE
+    assert refused(world, when_it_has_ended) is RefusalCode.FOREIGN_LEASE
+
+
+def test_releasing_twice_is_told_apart_from_releasing_what_never_was() -> None:
+    world, _, lease = leased()
+    world.release(lease.lease_id, uid=1000)
+    twice, never = world.release(lease.lease_id, uid=1000), world.release("lease-x", uid=1000)
+    world.process()
+    assert refused(world, twice) is RefusalCode.LEASE_ENDED
+    assert "released: by its owner" in refusal(world, twice).message
+    assert refused(world, never) is RefusalCode.UNKNOWN_LEASE
+
+
+def test_a_lease_whose_vm_died_says_so() -> None:
+    world, _, lease = leased()
+    world.die(*world.in_state(VmState.LEASED))
+    release = world.release(lease.lease_id, uid=1000)
+    world.process()
+    assert refused(world, release) is RefusalCode.LEASE_ENDED
+    assert "vm_lost: fault" in refusal(world, release).message
+    assert view(world).counters.lost_leased == 1
+
+
+def test_a_grant_that_could_not_be_delivered_ends_the_lease() -> None:
+    world, request, _ = leased()
+    world.return_undelivered(request)
+    world.process()
+    assert world.ledger.leases() == ()
+    assert view(world).stopping == 1
+
+
+def test_a_lease_lives_while_one_of_its_callers_has_it() -> None:
+    world, first, _ = leased(key="k")
+    second = world.acquire("p", key="k")
+    world.process()
+    world.return_undelivered(first)
+    world.process()
+    assert len(world.ledger.leases()) == 1
+    world.return_undelivered(second)
+    world.process()
+    assert world.ledger.leases() == ()
+
+
+def test_a_caller_who_left_while_the_grant_was_on_its_way_leaves_no_lease() -> None:
+    """The crossing: the ledger grants, then reads that nobody waits."""
+    world = pool()
+    request = world.acquire("p")
+    world.process()
+    world.progress(*world.in_state(VmState.HANDING_OUT))
+    world.walk_away(request)
+    world.run_undisturbed()
+    assert world.ledger.leases() == ()
+    assert view(world).ready == 1
+
+
+def test_a_drain_refuses_who_waits_ends_every_lease_and_stops_every_vm() -> None:
+    world, _, lease = leased()
+    on_its_way = world.acquire("p")
+    waiting = world.acquire("p", on_empty=OnEmpty.BOOT)
+    world.process()
+    world.drain()
+    late = world.acquire("p")
+    release = world.release(lease.lease_id, uid=1000)
+    world.process()
+    assert {refused(world, request) for request in (on_its_way, waiting, late)} == {RefusalCode.DRAINING}
+    assert "shutdown" in refusal(world, release).message
+    assert not world.ledger.empty
+    world.run_undisturbed()
+    assert world.ledger.empty
+
+
+def test_so_many_ended_leases_are_remembered_and_no_more() -> None:
+    register, owner = LeaseRegister(), Owner(uid=1000)
+    for number in range(REMEMBERED_LEASES + 1):
+        lease = Lease(
+            lease_id=f"lease-{number}",
+            vm_id="vm-1",
+            pid=1,
+            profile="p",
+            owner=owner,
+            key="",
+            granted_at=0.0,
+            queued_s=0.0,
+            was_ready=True,
+            report=REPORT,
+            timings=TIMINGS,
+        )
+        register.open(lease, holders=1)
+        register.end(lease, EndReason.RELEASED, detail="by its owner")
+    codes = [register.find(f"lease-{number}", owner=owner) for number in (0, 1, REMEMBERED_LEASES)]
+    assert [getattr(found, "code", None) for found in codes] == [
+        RefusalCode.UNKNOWN_LEASE,
+        RefusalCode.LEASE_ENDED,
+        RefusalCode.LEASE_ENDED,
+    ]

@@ -1,0 +1,153 @@
+"""The SDK where there is no service, or not the right one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from pool.client import CallError, ServiceUnavailableError, open_client
+from tests.unit.rpc.served import Served, serving
+
+
+async def unavailable(path: Path) -> ServiceUnavailableError:
+    with pytest.raises(ServiceUnavailableError) as error:
+        async with open_client(path):
+            pass
+    return error.value
+
+
+async def test_no_socket(vm_home: Path) -> None:
+    error = await unavailable(vm_home / "pool.sock")
+    assert str(error) == (
+        f"{vm_home}/pool.sock: there is no such socket; start the service with `vmpool serve`, or name its socket"
+    )
+
+
+async def test_the_socket_of_a_dead_service(vm_home: Path) -> None:
+    path = vm_home / "pool.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(os.fspath(path))
+    assert "nobody listens on this socket; start the service" in str(await unavailable(path))
+
+
+async def test_a_socket_path_that_is_too_long(vm_home: Path) -> None:
+    assert "too long" in str(await unavailable(vm_home / ("x" * 200)))
+
+
+async def test_a_file_that_is_no_socket(vm_home: Path) -> None:
+    (vm_home / "file").touch()
+    await unavailable(vm_home / "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may use every socket")
+async def test_a_socket_that_one_may_not_use(served: Served) -> None:
+    served.path.chmod(0)
+    assert "you may not use this socket" in str(await unavailable(served.path))
+
+
+async def test_a_service_that_accepts_nobody(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool.client.connection.CONNECT_LIMIT_S", 0.1)
+    path = vm_home / "pool.sock"
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(os.fspath(path))
+        busy.listen(0)
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect(os.fspath(path))
+            assert "did not accept a connection within 0.1 s" in str(await unavailable(path))
+
+
+async def test_a_service_that_says_nothing(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pool.client.sdk.ANSWER_LIMIT_S", 0.05)
+    monkeypatch.setattr("pool.client.connection.LATE_ANSWER_S", 0.05)
+    path = vm_home / "pool.sock"
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(os.fspath(path))
+        mute.listen()
+        async with open_client(path) as client:
+            with pytest.raises(CallError, match="no answer") as error:
+                await client.status()
+    assert error.value.status == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 100])
+async def test_a_service_that_is_another(vm_home: Path, answer: bytes) -> None:
+    path = vm_home / "pool.sock"
+
+    async def talk(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(answer)
+
+    with trio.socket.socket(socket.AF_UNIX) as sock:
+        await sock.bind(os.fspath(path))
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, talk, [trio.SocketListener(sock)])
+            with pytest.raises(ServiceUnavailableError, match="the connection broke"):
+                async with open_client(path) as client:
+                    await client.status()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_new_service_on_the_same_socket_is_found(vm_home: Path) -> None:
+    async with serving(vm_home) as served, open_client(served.path) as client:
+        await client.status()
+        served.server.stop()
+        await served.until(lambda: served.server.statistics().connections == 0)
+        served.path.unlink()
+        async with serving(vm_home):
+            assert (await client.status()).version == "1.2.3"
+
+
+async def test_more_waiting_calls_than_a_connection_takes(vm_home: Path) -> None:
+    async with serving(vm_home, size=1, boot_s=1000) as served, served.client() as client:
+        async with trio.open_nursery() as nursery:
+            for _ in range(250):
+                nursery.start_soon(client.acquire)
+            await served.until(lambda: served.coordinator.views()[0].waiting == 250)
+            nursery.cancel_scope.cancel()
+        await served.until(served.lost)
+
+
+async def test_a_client_serves_tasks_that_were_there_before_it(served: Served) -> None:
+    async with trio.open_nursery() as nursery:
+        send, receive = trio.open_memory_channel[object](0)
+        answers = []
+
+        async def early() -> None:
+            client = await receive.receive()
+            answers.append(await client.status())  # type: ignore[attr-defined]
+
+        nursery.start_soon(early)
+        await trio.testing.wait_all_tasks_blocked()
+        async with served.client() as client:
+            await send.send(client)
+            await served.until(lambda: bool(answers))
+
+
+async def test_two_clients_in_one_another(served: Served) -> None:
+    async with served.client() as outer, served.client() as inner:
+        assert (await outer.status()).pid == (await inner.status()).pid
+        async with inner.lease() as vm:
+            assert [lease.lease_id for lease in (await outer.status()).leases] == [vm.lease_id]
+
+
+def test_importing_the_sdk_brings_no_server_and_no_protobuf_runtime() -> None:
+    code = "import sys, pool.client; print(*(name for name in sys.modules))"
+    modules = set(
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    )
+    assert not modules & {
+        "google.protobuf",
+        "grpclib.health",
+        "pool.rpc.server",
+        "pool.coordinator",
+        "structlog",
+        "rich",
+    }

@@ -1,0 +1,80 @@
+"""Who may call is decided by the kernel's word on the peer."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from grpclib.protocol import Peer
+
+from pool.client import CallError
+from pool.rpc.peer import Caller, caller_of, default_uids
+from pool.rpc.server import ServerSettings
+from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
+
+
+class _Transport:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def get_extra_info(self, name: str) -> socket.socket:
+        assert name == "socket"
+        return self._connection
+
+
+def test_the_caller_is_who_connected() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert caller_of(Peer(_Transport(ours))) == Caller(uid=os.geteuid(), gid=os.getegid())  # type: ignore[arg-type]
+
+
+def test_root_and_the_services_user_may_call_by_default() -> None:
+    assert default_uids() == {0, os.geteuid()}
+
+
+async def test_others_are_refused_every_call(vm_home: Path) -> None:
+    settings = ServerSettings(allowed_uids=frozenset({os.geteuid() + 1}))
+    async with serving(vm_home, settings=settings) as served, served.client() as client:
+        for call in (client.status, client.acquire, lambda: client.release("x")):
+            with pytest.raises(CallError, match=f"uid {os.geteuid()} may not use this service") as refused:
+                await call()
+            assert refused.value.status == "PERMISSION_DENIED"
+        with pytest.raises(CallError, match="may not use"):
+            async with client.exec("x", ["true"]):
+                pass
+
+
+async def test_the_owner_of_a_lease_is_the_caller(served: Served) -> None:
+    async with served.client() as client:
+        await client.acquire()
+    (lease,) = served.coordinator.leases()
+    assert lease.owner.uid == os.geteuid()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can call as somebody else")
+async def test_another_uid_is_seen_as_itself(vm_home: Path) -> None:
+    settings = ServerSettings(allowed_uids=frozenset({0, 65534}))
+    vm_home.chmod(0o755)  # noqa: ASYNC240 - it takes no time
+    script = (
+        "import os, sys, trio; os.setuid(65534)\n"
+        "from pool.client import open_client\n"
+        "async def main():\n"
+        "    async with open_client(sys.argv[1]) as client:\n"
+        "        vm = await client.acquire(); status = await client.status()\n"
+        "        print(vm.lease_id, [lease.owner_uid for lease in status.leases], status.profiles[0].last_evidence)\n"
+        "trio.run(main)\n"
+    )
+    service = serving(vm_home, settings=settings, coordinator_type=CoordinatorWithEvidence)
+    async with service as served, served.client() as root:
+        served.path.chmod(0o666)
+        await root.acquire()
+        done = await trio.run_process([sys.executable, "-c", script, os.fspath(served.path)], capture_stdout=True)
+        lease_id, uids = done.stdout.decode().split()[:2]
+        assert uids == "[65534]"
+        assert EVIDENCE not in done.stdout.decode()
+        assert {lease.owner.uid for lease in served.coordinator.leases()} == {0, 65534}
+        await root.release(lease_id)

@@ -1,0 +1,63 @@
+"""What a machine has and may have at most: the arithmetic of growing it."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import attrs
+
+from vmm.errors import HotplugError
+from vmm.spec import MEMORY_BLOCK_MIB, MachineSpec
+
+
+@attrs.frozen(kw_only=True)
+class Growth:
+    """What is to be added."""
+
+    vcpus: int
+    memory_mib: int
+    """A multiple of MEMORY_BLOCK_MIB."""
+
+
+@attrs.frozen(kw_only=True)
+class Capacity:
+    """A machine's vCPUs and memory, plugged in, whether its guest uses them or not."""
+
+    vcpus: int
+    max_vcpus: int
+    memory_mib: int
+    max_memory_mib: int
+
+    @classmethod
+    def of(cls, spec: MachineSpec) -> Self:
+        """What a machine of that spec starts with."""
+        return cls(
+            vcpus=spec.vcpus,
+            max_vcpus=spec.max_vcpus,
+            memory_mib=spec.memory_mib,
+            max_memory_mib=spec.max_memory_mib,
+        )
+
+    def growth(self, *, vcpus: int, memory_mib: int) -> Growth:
+        """What is missing to that much in all, memory rounded up to blocks.
+
+        Raises HotplugError if it is beyond the maximum.
+        """
+        cpus = max(0, vcpus - self.vcpus)
+        if vcpus > self.max_vcpus:
+            raise HotplugError(
+                what=f"{cpus} vCPUs",
+                reason=f"{vcpus} are wanted in all, and the machine's maximum (max_vcpus) is {self.max_vcpus}",
+            )
+        blocks = -(-max(0, memory_mib - self.memory_mib) // MEMORY_BLOCK_MIB)
+        memory = blocks * MEMORY_BLOCK_MIB
+        if self.memory_mib + memory > max(self.memory_mib, self.max_memory_mib):
+            raise HotplugError(
+                what=f"{memory} MiB of memory",
+                reason=f"{memory_mib} MiB are wanted in all, it has {self.memory_mib} MiB, memory comes in blocks of "
+                f"{MEMORY_BLOCK_MIB} MiB, and the machine's maximum (max_memory_mib) is {self.max_memory_mib} MiB",
+            )
+        return Growth(vcpus=cpus, memory_mib=memory)
+
+    def grown(self, growth: Growth) -> Self:
+        return attrs.evolve(self, vcpus=self.vcpus + growth.vcpus, memory_mib=self.memory_mib + growth.memory_mib)

@@ -1,0 +1,193 @@
+"""The request that makes a guest unique and right before it is handed out."""
+
+from __future__ import annotations
+
+import errno
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .loop import Loop, Timer
+    from .system import System
+
+LIMIT_NS = 5_000_000_000
+"""For how long nothing more may come online, while less is than was asked for."""
+
+_INTERVAL_NS = 3_000_000
+"""The kernel takes tens of milliseconds to notice what was plugged in, and tells it to who listens on netlink. Looking
+is less."""
+
+_MAX_RANDOM = 256
+"""Up to so many bytes getrandom gives all that was asked for."""
+
+_HEXADECIMAL = frozenset("0123456789abcdef")
+
+_KINDS: dict[str, type] = {
+    "entropy": bytes,
+    "random_bytes": int,
+    "wall_clock_ns": int,
+    "hostname": str,
+    "machine_id": str,
+    "vm_uuid": str,
+    "environment": dict,
+    "vcpus": int,
+    "memory_mib": int,
+}
+
+
+class Preparation:
+    """A stream of the session until it is answered. What takes long goes on in steps, between other work."""
+
+    def __init__(
+        self,
+        stream: int,
+        request: dict[str, Any],
+        system: System,
+        loop: Loop,
+        *,
+        on_done: Callable[[int, dict[str, Any]], None],
+        on_failure: Callable[[int, Exception], None],
+        on_end: Callable[[int], None],
+        limit_ns: int = LIMIT_NS,
+    ) -> None:
+        """Raises ValueError for a request that is none; nothing was done then."""
+        _check(request)
+        self.environment: dict[str, str] = request.get("environment") or {}
+        self._stream = stream
+        self._request = request
+        self._system = system
+        self._loop = loop
+        self._on_done = on_done
+        self._on_failure = on_failure
+        self._on_end = on_end
+        self._limit_ns = limit_ns
+        self._cpus: int | None = request.get("vcpus")
+        self._memory_mib: int | None = request.get("memory_mib")
+        self._reply: dict[str, Any] = {}
+        self._deadline_ns = 0
+        self._problem = ""
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Does what takes no time, and answers at once if that is all. Raises OSError."""
+        get = self._request.get
+        system = self._system
+        # First of all: until then a clone draws the same numbers as its siblings.
+        if entropy := get("entropy"):
+            system.reseed(entropy)
+        self._reply["reseeded"] = bool(entropy)
+        if count := get("random_bytes"):
+            self._reply["random"] = system.random(count)
+        if (clock := get("wall_clock_ns")) is not None:
+            system.set_clock(clock)
+        if (hostname := get("hostname")) is not None:
+            system.set_hostname(hostname)
+        if (machine_id := get("machine_id")) is not None:
+            system.set_machine_id(machine_id)
+            self._reply["machine_id"] = system.machine_id()
+        if (vm_uuid := get("vm_uuid")) is not None:
+            system.set_vm_uuid(vm_uuid)
+            self._reply["vm_uuid"] = system.vm_uuid()
+        self._deadline_ns = time.monotonic_ns() + self._limit_ns
+        self._look()
+
+    def _look(self) -> None:
+        """Answers if all is online; otherwise brings up what is there, or waits for more."""
+        cpus, memory_mib = self._cpus, self._memory_mib
+        cpus_online = self._system.cpus_online()
+        if memory_mib is not None:
+            self._reply["memory_online_mib"] = self._system.memory_online_mib()
+        memory_online_mib: int = self._reply.get("memory_online_mib", 0)
+        if cpus_online >= (cpus or 0) and memory_online_mib >= (memory_mib or 0):
+            self._reply["cpus_online"] = cpus_online
+            self._on_done(self._stream, self._reply | self._system.report())
+        elif time.monotonic_ns() >= self._deadline_ns:
+            there = f"{cpus_online} CPUs" if memory_mib is None else f"{cpus_online} CPUs and {memory_online_mib} MiB"
+            wanted = " and ".join(
+                ([] if cpus is None else [f"{cpus} CPUs"]) + ([] if memory_mib is None else [f"{memory_mib} MiB"])
+            )
+            raise TimeoutError(
+                errno.ETIMEDOUT, f"{there} are online where {wanted} were asked for; nothing more came{self._problem}"
+            )
+        else:
+            self._bring_up(self._system.bring_online(cpus=cpus is not None, memory=memory_mib is not None))
+
+    def _bring_up(self, work: Iterator[str]) -> None:
+        problem = next(work, None)
+        if problem is None:
+            self._later(_INTERVAL_NS, self._look)
+            return
+        if problem:
+            self._problem = f" ({problem})"
+        else:
+            self._deadline_ns = time.monotonic_ns() + self._limit_ns
+        self._later(0, lambda: self._bring_up(work))
+
+    def _later(self, delay_ns: int, step: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001  (whatever it is, it is the answer)
+                self._on_failure(self._stream, error)
+
+        self._timer = self._loop.call_later(delay_ns, run)
+
+    # What a stream may be told
+
+    def receive(self, _data: bytes) -> None:
+        raise ValueError("a preparation takes no data")
+
+    def receive_eof(self) -> None:
+        raise ValueError("a preparation takes no data")
+
+    def add_credit(self, _number: int, _count: int) -> None:
+        raise ValueError("a preparation takes no credit")
+
+    def signal(self, _number: int) -> None:
+        pass
+
+    def cancel(self) -> None:
+        """Waits no longer. What was done stays done."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_end(self._stream)
+
+
+def _check(request: dict[str, Any]) -> None:
+    """Raises ValueError."""
+    for name, kind in _KINDS.items():
+        value = request.get(name)
+        if value is not None and type(value) is not kind:
+            raise ValueError(f"{name} is no {kind.__name__}")
+    get = request.get
+    if not 0 <= (get("random_bytes") or 0) <= _MAX_RANDOM:
+        raise ValueError(f"random_bytes is between 0 and {_MAX_RANDOM}")
+    for name in ("vcpus", "memory_mib"):
+        if (value := get(name)) is not None and value < 1:
+            raise ValueError(f"{name} is at least 1")
+    if (hostname := get("hostname")) is not None and not _is_hostname(hostname):
+        raise ValueError("hostname is 1 to 64 bytes of text, without space and slash")
+    if (machine_id := get("machine_id")) is not None and not _is_hexadecimal(machine_id, 32):
+        raise ValueError("machine_id is 32 hexadecimal digits, in lower case")
+    if (vm_uuid := get("vm_uuid")) is not None and not _is_uuid(vm_uuid):
+        raise ValueError("vm_uuid is 8-4-4-4-12 hexadecimal digits, in lower case")
+    for name, value in (get("environment") or {}).items():
+        if not (isinstance(value, str) and name and "=" not in name and "\0" not in name + value):
+            raise ValueError(f"environment: {name!r} is no variable")
+
+
+def _is_hostname(text: str) -> bool:
+    return 0 < len(text.encode("utf-8", "surrogateescape")) <= 64 and text.isprintable() and not set(text) & set(" /")
+
+
+def _is_hexadecimal(text: str, size: int) -> bool:
+    return len(text) == size and _HEXADECIMAL.issuperset(text)
+
+
+def _is_uuid(text: str) -> bool:
+    parts = text.split("-")
+    sizes = (8, 4, 4, 4, 12)
+    return len(parts) == len(sizes) and all(map(_is_hexadecimal, parts, sizes))
