@@ -15,7 +15,7 @@ from h2.exceptions import ProtocolError
 
 from pool.client import open_client
 from pool.rpc.generated.vmpool import v1 as wire
-from tests.unit.rpc.raw import ACQUIRE, EXEC, RawClient, connected, framed
+from tests.unit.rpc.raw import ACQUIRE, EXEC, STATUS, RawClient, connected, framed
 from vmm.contract import Output
 
 MIB = 1024 * 1024
@@ -112,7 +112,7 @@ async def calls_that_are_reset(raw: RawClient) -> None:
 async def connections_that_come_and_go(raw: RawClient) -> None:
     for _ in range(1000):
         async with connected(Path(raw.stream.socket.getpeername())) as one:
-            await one.request(EXEC, wire.ExecRequest(start=wire.ExecStart(lease_id="x", argv=["cat"])))
+            await one.status(await one.request(STATUS, wire.StatusRequest()))
 
 
 async def output_that_nobody_reads(raw: RawClient) -> None:

@@ -25,18 +25,6 @@ _MAX_RANDOM = 256
 
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
-_KINDS: dict[str, type] = {
-    "entropy": bytes,
-    "random_bytes": int,
-    "wall_clock_ns": int,
-    "hostname": str,
-    "machine_id": str,
-    "vm_uuid": str,
-    "environment": dict,
-    "vcpus": int,
-    "memory_mib": int,
-}
-
 
 class Preparation:
     """A stream of the session until it is answered. What takes long goes on in steps, between other work."""
@@ -55,7 +43,7 @@ class Preparation:
     ) -> None:
         """Raises ValueError for a request that is none; nothing was done then."""
         _check(request)
-        self.environment: dict[str, str] = request.get("environment") or {}
+        self.environment: dict[str, str] = request.get("environment", {})
         self._stream = stream
         self._request = request
         self._system = system
@@ -156,29 +144,6 @@ class Preparation:
         self._on_end(self._stream)
 
 
-def _check(request: dict[str, Any]) -> None:
-    """Raises ValueError."""
-    for name, kind in _KINDS.items():
-        value = request.get(name)
-        if value is not None and type(value) is not kind:
-            raise ValueError(f"{name} is no {kind.__name__}")
-    get = request.get
-    if not 0 <= (get("random_bytes") or 0) <= _MAX_RANDOM:
-        raise ValueError(f"random_bytes is between 0 and {_MAX_RANDOM}")
-    for name in ("vcpus", "memory_mib"):
-        if (value := get(name)) is not None and value < 1:
-            raise ValueError(f"{name} is at least 1")
-    if (hostname := get("hostname")) is not None and not _is_hostname(hostname):
-        raise ValueError("hostname is 1 to 64 bytes of text, without space and slash")
-    if (machine_id := get("machine_id")) is not None and not _is_hexadecimal(machine_id, 32):
-        raise ValueError("machine_id is 32 hexadecimal digits, in lower case")
-    if (vm_uuid := get("vm_uuid")) is not None and not _is_uuid(vm_uuid):
-        raise ValueError("vm_uuid is 8-4-4-4-12 hexadecimal digits, in lower case")
-    for name, value in (get("environment") or {}).items():
-        if not (isinstance(value, str) and name and "=" not in name and "\0" not in name + value):
-            raise ValueError(f"environment: {name!r} is no variable")
-
-
 def _is_hostname(text: str) -> bool:
     return 0 < len(text.encode("utf-8", "surrogateescape")) <= 64 and text.isprintable() and not set(text) & set(" /")
 
@@ -191,3 +156,35 @@ def _is_uuid(text: str) -> bool:
     parts = text.split("-")
     sizes = (8, 4, 4, 4, 12)
     return len(parts) == len(sizes) and all(map(_is_hexadecimal, parts, sizes))
+
+
+def _is_environment(variables: dict[str, Any]) -> bool:
+    return all(
+        isinstance(value, str) and name and "=" not in name and "\0" not in name + value
+        for name, value in variables.items()
+    )
+
+
+_FIELDS: dict[str, tuple[type, Callable[[Any], bool] | None, str]] = {
+    "entropy": (bytes, None, "bytes"),
+    "random_bytes": (int, lambda count: 0 < count <= _MAX_RANDOM, f"a number from 1 to {_MAX_RANDOM}"),
+    "wall_clock_ns": (int, None, "a number"),
+    "hostname": (str, _is_hostname, "1 to 64 bytes of text, without space and slash"),
+    "machine_id": (str, lambda text: _is_hexadecimal(text, 32), "32 hexadecimal digits in lower case"),
+    "vm_uuid": (str, _is_uuid, "8-4-4-4-12 hexadecimal digits in lower case"),
+    "environment": (dict, _is_environment, "names, without =, and their values"),
+    "vcpus": (int, lambda count: count > 0, "a number from 1"),
+    "memory_mib": (int, lambda size: size > 0, "a number from 1"),
+}
+
+
+def _check(request: dict[str, Any]) -> None:
+    """Raises ValueError."""
+    for name, value in request.items():
+        if name == "op":
+            continue
+        if name not in _FIELDS:
+            raise ValueError(f"{name} is nothing that this agent prepares")
+        kind, is_good, what = _FIELDS[name]
+        if type(value) is not kind or (is_good is not None and not is_good(value)):
+            raise ValueError(f"{name} must be {what}")
