@@ -93,7 +93,13 @@ async def run_service(
             info = ServiceInfo(
                 version=version("vmpool"),
                 shapes={
-                    name: ProfileShape(vcpus=spec.vcpus, memory_mib=spec.memory_mib) for name, spec in specs.items()
+                    name: ProfileShape(
+                        vcpus=spec.vcpus,
+                        memory_mib=spec.memory_mib,
+                        max_vcpus=spec.max_vcpus,
+                        max_memory_mib=spec.max_memory_mib,
+                    )
+                    for name, spec in specs.items()
                 },
                 service_uid=os.geteuid(),
             )

@@ -13,7 +13,7 @@ import trio
 
 from pool.cli.connection import call
 from pool.cli.options import EXIT_OWN_FAILURE, acquire_options, socket_option
-from pool.client import Client, RemoteCommand
+from pool.client import Client, RemoteCommand, Wishes
 from pool.ledger.records import OnEmpty
 from vmm.contract import CommandExit, Output, OutputStream
 
@@ -70,6 +70,9 @@ def run(
     *,
     profile: str,
     on_empty: OnEmpty,
+    vcpus: int | None,
+    memory_mib: int | None,
+    hostname: str,
     wait_s: float,
     argv: tuple[str, ...],
     environment: dict[str, str],
@@ -81,10 +84,11 @@ def run(
 
     Passes stdin, stdout, stderr and the exit code; Ctrl-C reaches the command. 125 says that vmpool itself failed.
     """
+    wishes = Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname)
 
     async def session(client: Client) -> CommandExit:
         async with (
-            client.lease(profile=profile, on_empty=on_empty, timeout_s=wait_s) as vm,
+            client.lease(profile=profile, on_empty=on_empty, wishes=wishes, timeout_s=wait_s) as vm,
             client.exec(
                 vm.lease_id,
                 argv,

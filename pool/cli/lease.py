@@ -10,7 +10,7 @@ import click
 
 from pool.cli.connection import call
 from pool.cli.options import acquire_options, socket_option
-from pool.client import AcquiredVm, Client
+from pool.client import AcquiredVm, Client, Wishes
 from pool.ledger.records import OnEmpty
 
 
@@ -19,11 +19,28 @@ from pool.ledger.records import OnEmpty
 @click.option("--key", default="", help="Idempotency key: the same key gives the same lease while that lives.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 @socket_option
-def acquire(*, profile: str, on_empty: OnEmpty, wait_s: float, key: str, as_json: bool, socket_path: Path) -> None:
+def acquire(
+    *,
+    profile: str,
+    on_empty: OnEmpty,
+    vcpus: int | None,
+    memory_mib: int | None,
+    hostname: str,
+    wait_s: float,
+    key: str,
+    as_json: bool,
+    socket_path: Path,
+) -> None:
     """Take a VM; prints its lease id. `vmpool release` ends the lease."""
 
     async def take(client: Client) -> AcquiredVm:
-        return await client.acquire(profile=profile, on_empty=on_empty, idempotency_key=key, timeout_s=wait_s)
+        return await client.acquire(
+            profile=profile,
+            on_empty=on_empty,
+            idempotency_key=key,
+            wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname),
+            timeout_s=wait_s,
+        )
 
     vm = call(socket_path, take)
     click.echo(json_module.dumps(attrs.asdict(vm), indent=2) if as_json else vm.lease_id)

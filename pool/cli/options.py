@@ -51,6 +51,9 @@ def acquire_options(command: Any) -> Any:
             callback=lambda _ctx, _param, value: OnEmpty(value),
             help="When no VM is ready: wait for one, fail at once, or boot one more now.",
         ),
+        click.option("--cpus", "vcpus", type=click.IntRange(min=1), help="vCPUs; default and minimum: the profile's."),
+        click.option("--memory", "memory_mib", type=click.IntRange(min=1), help="MiB; default and minimum likewise."),
+        click.option("--hostname", default="", help="Of the guest; default: the VM's id."),
         click.option(
             "--wait",
             "wait_s",

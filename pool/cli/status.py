@@ -63,6 +63,10 @@ def _row(profile: ProfileStatus) -> tuple[str, ...]:
 
 def _trouble(profile: ProfileStatus) -> list[str]:
     lines = []
+    if profile.shells:
+        lines.append(f"{profile.name}: {profile.shells} shells wait for a guest")
+    if profile.stale:
+        lines.append(f"{profile.name}: {profile.stale} stale VMs are being replaced")
     if not profile.producer.ready:
         lines.append(f"{profile.name}: producer not ready: {profile.producer.detail}")
     if profile.failures_in_a_row:

@@ -8,6 +8,7 @@
 Errors are `ClientError`s. A client is one trio object: use it from any number of tasks of the run that opened it.
 """
 
+from actors.messages import GuestFile, Wishes
 from pool.client.connection import open_client
 from pool.client.errors import CallError, ClientError, ServiceUnavailableError
 from pool.client.records import (
@@ -32,6 +33,7 @@ __all__ = [
     "ClientError",
     "CompletedCommand",
     "Guest",
+    "GuestFile",
     "LeaseStatus",
     "PoolCounters",
     "ProducerStatus",
@@ -39,5 +41,6 @@ __all__ = [
     "RemoteCommand",
     "ServiceStatus",
     "ServiceUnavailableError",
+    "Wishes",
     "open_client",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from actors.messages import Wishes
 from pool.client.errors import CallError
 from pool.client.records import (
     AcquiredVm,
@@ -27,6 +28,19 @@ ON_EMPTY: Final[Mapping[OnEmpty, wire.OnEmpty]] = {
 }
 
 
+def acquire_request(*, profile: str, key: str, on_empty: OnEmpty, wishes: Wishes) -> wire.AcquireRequest:
+    return wire.AcquireRequest(
+        profile=profile,
+        idempotency_key=key,
+        on_empty=ON_EMPTY[on_empty],
+        vcpus=wishes.vcpus or 0,
+        memory_mib=wishes.memory_mib or 0,
+        hostname=wishes.hostname,
+        environment=dict(wishes.environment),
+        files=[wire.GuestFile(path=file.path, data=file.data, mode=file.mode) for file in wishes.files],
+    )
+
+
 def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
     """Raises CallError if the service left a part out, as all readers of replies here."""
     if reply.lease is None or reply.lease.guest is None or reply.timings is None:
@@ -37,12 +51,16 @@ def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
         vm_id=lease.vm_id,
         profile=lease.profile,
         pid=lease.pid,
+        made_by=lease.made_by,
         guest=Guest(
             hostname=guest.hostname,
             cpus_online=guest.cpus_online,
             memory_mib=guest.memory_mib,
             reseeded=guest.reseeded,
             wall_clock_ns=guest.wall_clock_ns,
+            memory_online_mib=guest.memory_online_mib,
+            machine_id=guest.machine_id,
+            vm_uuid=guest.vm_uuid,
         ),
         timings=AcquireTimings(
             queued_s=timings.queued_us / 1e6,
@@ -50,6 +68,7 @@ def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
             prepare_s=timings.prepare_us / 1e6,
             total_s=timings.total_us / 1e6,
             was_ready=timings.was_ready,
+            grow_s=timings.grow_us / 1e6,
         ),
     )
 
@@ -100,8 +119,13 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
         leased=profile.leased,
         stopping=profile.stopping,
         waiting=profile.waiting,
+        shells=profile.shells,
+        stale=profile.stale,
+        generation=profile.generation,
         vcpus=profile.vcpus,
         memory_mib=profile.memory_mib,
+        max_vcpus=profile.max_vcpus,
+        max_memory_mib=profile.max_memory_mib,
         producer=ProducerStatus(
             kind=producer.kind,
             ready=producer.ready,
@@ -109,6 +133,7 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
             detail=producer.detail,
             produced=producer.produced,
             failed=producer.failed,
+            fallbacks=producer.fallbacks,
         ),
         failures_in_a_row=profile.failures_in_a_row,
         retry_in_s=profile.retry_in_ms / 1e3,
@@ -125,6 +150,8 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
             lost_idle=counters.lost_idle,
             lost_leased=counters.lost_leased,
             hand_out_failures=counters.hand_out_failures,
+            lost_shells=counters.lost_shells,
+            rolled=counters.rolled,
         ),
     )
 

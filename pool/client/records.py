@@ -16,6 +16,9 @@ class Guest:
     memory_mib: int
     reseeded: bool
     wall_clock_ns: int
+    memory_online_mib: int
+    machine_id: str
+    vm_uuid: str
 
 
 @attrs.frozen(kw_only=True)
@@ -27,6 +30,7 @@ class AcquireTimings:
     prepare_s: float
     total_s: float
     was_ready: bool
+    grow_s: float
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +41,8 @@ class AcquiredVm:
     vm_id: str
     profile: str
     pid: int
+    made_by: str
+    """ "template" or "direct"."""
     guest: Guest
     timings: AcquireTimings
 
@@ -57,6 +63,7 @@ class ProducerStatus:
     detail: str
     produced: int
     failed: int
+    fallbacks: int
 
 
 @attrs.frozen(kw_only=True)
@@ -72,6 +79,8 @@ class PoolCounters:
     lost_idle: int
     lost_leased: int
     hand_out_failures: int
+    lost_shells: int
+    rolled: int
 
 
 @attrs.frozen(kw_only=True)
@@ -84,8 +93,13 @@ class ProfileStatus:
     leased: int
     stopping: int
     waiting: int
+    shells: int
+    stale: int
+    generation: str
     vcpus: int
     memory_mib: int
+    max_vcpus: int
+    max_memory_mib: int
     producer: ProducerStatus
     failures_in_a_row: int
     retry_in_s: float

@@ -10,8 +10,9 @@ from typing import Any, Final
 import trio
 from grpclib.const import Cardinality
 
+from actors.messages import Wishes
 from pool.client.connection import Connection, Method
-from pool.client.convert import ON_EMPTY, acquired_vm, service_status
+from pool.client.convert import acquire_request, acquired_vm, service_status
 from pool.client.errors import CallError, ClientError
 from pool.client.exchange import ask, ask_to_the_end, receive, send
 from pool.client.records import AcquiredVm, ServiceStatus
@@ -62,6 +63,7 @@ class Client:
         profile: str = "default",
         on_empty: OnEmpty = OnEmpty.WAIT,
         idempotency_key: str = "",
+        wishes: Wishes | None = None,
         timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
     ) -> AcquiredVm:
         """Leases a VM that is running, unique and has the right time. You must `release` it; see also `lease`.
@@ -69,7 +71,7 @@ class Client:
         Cancelled, it takes no VM. With `math.inf` the service's own limit holds. CallError statuses: NOT_FOUND,
         INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS.
         """
-        request = wire.AcquireRequest(profile=profile, idempotency_key=idempotency_key, on_empty=ON_EMPTY[on_empty])
+        request = acquire_request(profile=profile, key=idempotency_key, on_empty=on_empty, wishes=wishes or Wishes())
         async with self._connection.open(_ACQUIRE, timeout_s=timeout_s) as stream:
             vm = acquired_vm(await self._connection.call(ask_to_the_end, stream, request))
         try:
@@ -89,13 +91,14 @@ class Client:
         *,
         profile: str = "default",
         on_empty: OnEmpty = OnEmpty.WAIT,
+        wishes: Wishes | None = None,
         timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
     ) -> AsyncIterator[AcquiredVm]:
         """`acquire`, and `release` at the end of the block, also when it is cancelled, within RELEASE_LIMIT_S.
 
         A lease that has ended by then, because its VM died or the service stopped, is no error.
         """
-        vm = await self.acquire(profile=profile, on_empty=on_empty, timeout_s=timeout_s)
+        vm = await self.acquire(profile=profile, on_empty=on_empty, wishes=wishes, timeout_s=timeout_s)
         try:
             yield vm
         finally:

@@ -8,11 +8,13 @@ from typing import Final
 
 import attrs
 
+from actors.messages import Wishes
 from actors.producer import ProducerStatistics
 from pool.ledger.profile import Counters, ProfileView
 from pool.ledger.records import Lease, OnEmpty
 from pool.rpc.errors import InvalidRequestError, shorten
 from pool.rpc.generated.vmpool import v1 as wire
+from pool.rpc.wishes import check_variable, wishes_of
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
 
 DEFAULT_PROFILE: Final = "default"
@@ -38,6 +40,8 @@ class ProfileShape:
 
     vcpus: int
     memory_mib: int
+    max_vcpus: int
+    max_memory_mib: int
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +49,7 @@ class AcquireArguments:
     profile: str
     key: str
     on_empty: OnEmpty
+    wishes: Wishes
 
 
 def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
@@ -57,7 +62,12 @@ def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
             field="on_empty",
             reason=f"{int(request.on_empty)} is unknown to this service; use WAIT (1), FAIL (2) or BOOT (3)",
         )
-    return AcquireArguments(profile=request.profile or DEFAULT_PROFILE, key=request.idempotency_key, on_empty=on_empty)
+    return AcquireArguments(
+        profile=request.profile or DEFAULT_PROFILE,
+        key=request.idempotency_key,
+        on_empty=on_empty,
+        wishes=wishes_of(request),
+    )
 
 
 def lease_id_of(request: wire.ReleaseRequest | wire.ExecStart, *, field: str = "lease_id") -> str:
@@ -75,13 +85,7 @@ def command_spec(start: wire.ExecStart) -> CommandSpec:
     for index, word in enumerate(start.argv):
         _check_no_nul(f"start.argv[{index}]", word)
     for name, value in start.environment.items():
-        if not name or "=" in name:
-            raise InvalidRequestError(
-                field="start.environment",
-                reason=f"{name[:MAX_NAME_BYTES]!r} is no name; it must not be empty or have a '='",
-            )
-        _check_no_nul("start.environment", name)
-        _check_no_nul(f"start.environment[{name[:MAX_NAME_BYTES]!r}]", value)
+        check_variable("start.environment", name, value)
     _check_no_nul("start.working_directory", start.working_directory)
     if start.time_limit_ms > MAX_TIME_LIMIT_MS:
         raise InvalidRequestError(
@@ -139,7 +143,11 @@ def acquire_reply(lease: Lease, *, total_s: float) -> wire.AcquireReply:
                 memory_mib=report.memory_mib,
                 reseeded=report.reseeded,
                 wall_clock_ns=report.wall_clock_ns,
+                memory_online_mib=report.memory_online_mib or 0,
+                machine_id=report.machine_id,
+                vm_uuid=report.vm_uuid,
             ),
+            made_by=lease.made_by.value,
         ),
         timings=wire.AcquireTimings(
             queued_us=_us(lease.queued_s),
@@ -147,6 +155,7 @@ def acquire_reply(lease: Lease, *, total_s: float) -> wire.AcquireReply:
             prepare_us=_us(lease.timings.prepare_s),
             total_us=_us(total_s),
             was_ready=lease.was_ready,
+            grow_us=_us(lease.timings.grow_s),
         ),
     )
 
@@ -182,6 +191,7 @@ def profile_status(
             detail=producer.detail,
             produced=producer.produced,
             failed=producer.failed,
+            fallbacks=producer.fallbacks,
         ),
         failures_in_a_row=view.failures_in_a_row,
         retry_in_ms=_ms(view.retry_in_s),
@@ -189,6 +199,11 @@ def profile_status(
         last_evidence=view.last_evidence if with_evidence else "",
         last_production_ms=_ms(view.last_production_s),
         counters=_counters(view.counters),
+        shells=view.shells,
+        stale=view.stale,
+        generation=view.generation,
+        max_vcpus=shape.max_vcpus,
+        max_memory_mib=shape.max_memory_mib,
     )
 
 
@@ -203,6 +218,8 @@ def _counters(counters: Counters) -> wire.PoolCounters:
         lost_idle=counters.lost_idle,
         lost_leased=counters.lost_leased,
         hand_out_failures=counters.hand_out_failures,
+        lost_shells=counters.lost_shells,
+        rolled=counters.rolled,
     )
 
 

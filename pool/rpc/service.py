@@ -81,6 +81,7 @@ class PoolService(wire.PoolBase):
             owner=_owner(),
             key=arguments.key,
             on_empty=arguments.on_empty,
+            wishes=arguments.wishes,
             deadline=self._acquire_deadline(call.arrived_at, call.deadline),
         )
         try:

@@ -93,7 +93,7 @@ async def test_a_qemu_that_is_killed_while_its_guest_boots(
 ) -> None:
     async def kill_it() -> None:
         await trio.testing.wait_all_tasks_blocked()
-        [qemu] = psutil.Process().children()
+        [qemu] = [child for child in psutil.Process().children() if str(vm_home) in " ".join(child.cmdline())]
         qemu.kill()
 
     nursery.start_soon(kill_it)

@@ -94,7 +94,7 @@ async def serving(
         resolve=resolve, launch=host.launch, vms_directory=directory / "vms", boot_timeout_s=30.0
     )
     coordinator = coordinator_type(
-        policies={"default": PoolPolicy(size=size)},
+        policies={"default": PoolPolicy(size=size, max_vcpus=4, max_memory_mib=1024)},
         producers={"default": producer},
         make_id=new_id,
         rng=random.Random(1),
@@ -114,7 +114,7 @@ async def serving(
                     sock=listener,
                     info=ServiceInfo(
                         version="1.2.3",
-                        shapes={"default": ProfileShape(vcpus=1, memory_mib=256)},
+                        shapes={"default": ProfileShape(vcpus=1, memory_mib=256, max_vcpus=4, max_memory_mib=1024)},
                     ),
                     settings=settings,
                     task_status=task_status,

@@ -54,7 +54,7 @@ _BAD_STARTS: list[tuple[dict[str, Any], str]] = [
     ({"argv": ["echo", "a\0b"]}, r"start.argv\[1\]: has a NUL"),
     ({"argv": ["env"], "environment": {"A=B": "1"}}, "start.environment: 'A=B' is no name"),
     ({"argv": ["env"], "environment": {"": "1"}}, "start.environment: '' is no name"),
-    ({"argv": ["env"], "environment": {"A\0": "1"}}, "start.environment: has a NUL"),
+    ({"argv": ["env"], "environment": {"A\0": "1"}}, r"start.environment: 'A.x00' is no name"),
     ({"argv": ["env"], "environment": {"A": "1\0"}}, r"start.environment\['A'\]: has a NUL"),
     ({"argv": ["pwd"], "working_directory": "/a\0b"}, "start.working_directory: has a NUL"),
     ({"argv": ["true"], "time_limit_ms": 2**63}, "start.time_limit_ms: 9223372036854775808 is more than 30 days"),

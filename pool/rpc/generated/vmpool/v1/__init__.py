@@ -14,6 +14,7 @@ __all__ = (
     "ExecStart",
     "ExecStarted",
     "Guest",
+    "GuestFile",
     "Lease",
     "LeaseStatus",
     "OnEmpty",
@@ -115,6 +116,31 @@ class AcquireRequest(betterproto2.Message):
 
     on_empty: "OnEmpty" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: OnEmpty(0))
 
+    vcpus: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    Hot-added at hand-out, at most the profile's maximum; 0 or less than the base has: the base as it is. Memory comes
+    in blocks of 128 MiB.
+    """
+
+    memory_mib: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+
+    hostname: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    Empty for the VM's id.
+    """
+
+    environment: "dict[str, str]" = betterproto2.field(
+        7, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    For every command that runs in the VM later; bound at hand-out, so never part of a template.
+    """
+
+    files: "list[GuestFile]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Written before the lease is given.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "AcquireRequest", AcquireRequest)
 
@@ -148,6 +174,11 @@ class AcquireTimings(betterproto2.Message):
     was_ready: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
     """
     A VM was ready on arrival.
+    """
+
+    grow_us: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    Of the hand-out: hot-adding CPUs and memory, before resume.
     """
 
 
@@ -294,8 +325,38 @@ class Guest(betterproto2.Message):
     The guest's clock when it answered, ns since 1970.
     """
 
+    memory_online_mib: "int" = betterproto2.field(6, betterproto2.TYPE_UINT32)
+    """
+    Memory blocks that are online.
+    """
+
+    machine_id: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+
+    vm_uuid: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    What the guest's firmware tables show, and QEMU's own; empty if the guest shows none.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "Guest", Guest)
+
+
+@dataclass(eq=False, repr=False)
+class GuestFile(betterproto2.Message):
+    path: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Absolute path in the guest; its directory must exist.
+    """
+
+    data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    mode: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    Permission bits; 0 for 0644.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "GuestFile", GuestFile)
 
 
 @dataclass(eq=False, repr=False)
@@ -314,6 +375,11 @@ class Lease(betterproto2.Message):
     guest: "Guest | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
     """
     What the guest said of itself after it was prepared.
+    """
+
+    made_by: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    How it was made: "template", or "direct", also when a template pool had to boot it.
     """
 
 
@@ -360,6 +426,13 @@ class PoolCounters(betterproto2.Message):
 
     hand_out_failures: "int" = betterproto2.field(9, betterproto2.TYPE_UINT64)
 
+    lost_shells: "int" = betterproto2.field(10, betterproto2.TYPE_UINT64)
+
+    rolled: "int" = betterproto2.field(11, betterproto2.TYPE_UINT64)
+    """
+    Stale VMs that were replaced.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "PoolCounters", PoolCounters)
 
@@ -368,7 +441,7 @@ default_message_pool.register_message("vmpool.v1", "PoolCounters", PoolCounters)
 class ProducerStatus(betterproto2.Message):
     kind: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    "direct".
+    "direct" or "template".
     """
 
     ready: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -383,6 +456,11 @@ class ProducerStatus(betterproto2.Message):
     produced: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
 
     failed: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+
+    fallbacks: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
+    """
+    Of those produced, how many were booted because there was no template.
+    """
 
 
 default_message_pool.register_message("vmpool.v1", "ProducerStatus", ProducerStatus)
@@ -432,6 +510,25 @@ class ProfileStatus(betterproto2.Message):
     """
 
     counters: "PoolCounters | None" = betterproto2.field(17, betterproto2.TYPE_MESSAGE, optional=True)
+
+    shells: "int" = betterproto2.field(18, betterproto2.TYPE_UINT32)
+    """
+    Processes that wait for a guest.
+    """
+
+    stale: "int" = betterproto2.field(19, betterproto2.TYPE_UINT32)
+    """
+    Ready VMs of an older generation, which are being replaced.
+    """
+
+    generation: "str" = betterproto2.field(20, betterproto2.TYPE_STRING)
+    """
+    Fingerprint of what is produced now.
+    """
+
+    max_vcpus: "int" = betterproto2.field(21, betterproto2.TYPE_UINT32)
+
+    max_memory_mib: "int" = betterproto2.field(22, betterproto2.TYPE_UINT32)
 
 
 default_message_pool.register_message("vmpool.v1", "ProfileStatus", ProfileStatus)
@@ -545,8 +642,8 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[ExecReply]":
         """
-        Runs a command in a leased VM. The first request is `start`; then stdin, signals. Replies are output as it comes,
-        and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
+        Runs a command in a leased VM. The first request is `start`; then stdin, signals, one kind to a message; ending the
+        requests closes stdin. Replies are output as it comes, and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
 
         Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. ABORTED: the lease ended meanwhile.
         """
@@ -615,8 +712,8 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
     async def exec(self, messages: "AsyncIterator[ExecRequest]") -> "AsyncIterator[ExecReply]":
         """
-        Runs a command in a leased VM. The first request is `start`; then stdin, signals. Replies are output as it comes,
-        and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
+        Runs a command in a leased VM. The first request is `start`; then stdin, signals, one kind to a message; ending the
+        requests closes stdin. Replies are output as it comes, and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
 
         Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. ABORTED: the lease ended meanwhile.
         """

@@ -1,0 +1,66 @@
+"""What a caller wishes of its VM, from the wire; every field is judged here."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from actors.messages import GuestFile, Wishes
+from pool.rpc.errors import InvalidRequestError
+from pool.rpc.generated.vmpool import v1 as wire
+from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS
+
+MAX_HOSTNAME: Final = 64
+"""Linux: __NEW_UTS_LEN."""
+MAX_FILES: Final = 256
+MAX_MODE: Final = 0o777
+DEFAULT_MODE: Final = 0o644
+
+_HOSTNAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+
+
+def wishes_of(request: wire.AcquireRequest) -> Wishes:
+    """Raises InvalidRequestError. The profile's own maximum is judged by the ledger."""
+    for field, value, maximum in (
+        ("vcpus", request.vcpus, MAX_VCPUS),
+        ("memory_mib", request.memory_mib, MAX_MEMORY_MIB),
+    ):
+        if value > maximum:
+            raise InvalidRequestError(field=field, reason=f"{value} is absurd; no VM has more than {maximum}")
+    if request.hostname and (len(request.hostname) > MAX_HOSTNAME or not _HOSTNAME.fullmatch(request.hostname)):
+        raise InvalidRequestError(
+            field="hostname",
+            reason=f"{request.hostname[:MAX_HOSTNAME]!r} is none; use at most {MAX_HOSTNAME} letters, digits, '-', '.'",
+        )
+    for name, text in request.environment.items():
+        check_variable("environment", name, text)
+    if len(request.files) > MAX_FILES:
+        raise InvalidRequestError(
+            field="files", reason=f"has {len(request.files)} entries, at most {MAX_FILES} are allowed; send an archive"
+        )
+    return Wishes(
+        vcpus=request.vcpus or None,
+        memory_mib=request.memory_mib or None,
+        hostname=request.hostname,
+        environment=dict(request.environment),
+        files=tuple(_file(number, file) for number, file in enumerate(request.files)),
+    )
+
+
+def check_variable(field: str, name: str, value: str) -> None:
+    """Raises InvalidRequestError unless it can be an environment variable."""
+    if not name or "=" in name or "\0" in name:
+        raise InvalidRequestError(field=field, reason=f"{name[:64]!r} is no name; it must not be empty or have a '='")
+    if "\0" in value:
+        raise InvalidRequestError(
+            field=f"{field}[{name[:64]!r}]", reason="has a NUL character, which no program can be given; remove it"
+        )
+
+
+def _file(number: int, file: wire.GuestFile) -> GuestFile:
+    field = f"files[{number}]"
+    if not file.path.startswith("/") or file.path.endswith("/") or "\0" in file.path:
+        raise InvalidRequestError(field=f"{field}.path", reason=f"{file.path[:256]!r} is no absolute path of a file")
+    if file.mode > MAX_MODE:
+        raise InvalidRequestError(field=f"{field}.mode", reason=f"{file.mode:o} is more than {MAX_MODE:o}")
+    return GuestFile(path=file.path, data=file.data, mode=file.mode or DEFAULT_MODE)
