@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
@@ -18,7 +19,19 @@ from actors.messages import VmGone, Wishes
 from actors.producer import Producer, ShellProducer
 from actors.vm import VmActor
 from pool.ledger.book import Ledger
-from pool.ledger.effects import ConfirmRelease, Effect, FillShell, Grant, HandOutVm, Refusal, Refuse, StartVm, StopVm
+from pool.ledger.effects import (
+    ConfirmRelease,
+    ConfirmRenewal,
+    Effect,
+    FillShell,
+    Grant,
+    HandOutVm,
+    LeaseEnded,
+    Refusal,
+    Refuse,
+    StartVm,
+    StopVm,
+)
 from pool.ledger.events import (
     AcquireRequested,
     DrainRequested,
@@ -26,6 +39,7 @@ from pool.ledger.events import (
     GenerationChanged,
     GrantUndelivered,
     ReleaseRequested,
+    RenewRequested,
     RequestAbandoned,
     Tick,
 )
@@ -41,7 +55,6 @@ MAX_OPEN_REQUESTS: Final = 1000
 """Requests that wait for an answer at a time; what comes on top is refused at once."""
 
 
-_ROOT: Final = Owner(uid=0)
 
 
 class RefusedError(Exception):
@@ -96,6 +109,7 @@ class Coordinator:
     """By profile name, where the plain one is not meant."""
     make_id: Callable[[str], str] = new_id
     rng: random.Random = attrs.field(factory=random.Random)
+    clock_ns: Callable[[], int] = time.time_ns
     make_actor: Callable[..., VmActor] = VmActor
     _ledger: Ledger = attrs.field(init=False)
     _send: trio.MemorySendChannel[Event] = attrs.field(init=False, repr=False)
@@ -108,7 +122,10 @@ class Coordinator:
     """Leases whose end somebody waits for."""
 
     def __attrs_post_init__(self) -> None:
-        self._ledger = Ledger(policies=self.policies, new_id=self.make_id, rng=self.rng)
+        # The wall clock outgrows the leases of earlier runs, at less than one per nanosecond.
+        self._ledger = Ledger(
+            policies=self.policies, new_id=self.make_id, rng=self.rng, first_fencing_token=self.clock_ns()
+        )
         # Unbounded, because facts must never be dropped and actors must never wait here; what bounds it is the number
         # of VMs, each of which says at most four things, and MAX_OPEN_REQUESTS.
         self._send, self._inbox = trio.open_memory_channel[Event](math.inf)
@@ -132,9 +149,6 @@ class Coordinator:
             del self._actors[event.vm_id]
         if self._ledger.draining and self._ledger.empty:
             self._drained.set()
-        for lease_id in tuple(self._lease_ends):
-            if isinstance(self._ledger.find_lease(lease_id, owner=_ROOT), Refusal):
-                self._lease_ends.pop(lease_id).set()
 
     def _perform(self, effect: Effect, vms: trio.Nursery) -> None:
         match effect:
@@ -155,21 +169,27 @@ class Coordinator:
             case StopVm(vm_id=vm_id, reason=reason):
                 self._actors[vm_id].stop(reason)
             case Grant(request_id=request_id, lease=lease):
-                self._answer(request_id, lease)
+                if not self._answer(request_id, lease):
+                    # Its caller went away while the grant was on its way: nobody knows of this lease.
+                    self.give_back(lease)
             case Refuse(request_id=request_id, refusal=refusal):
                 self._answer(request_id, refusal)
+            case ConfirmRenewal(request_id=request_id, lease=lease):
+                self._answer(request_id, lease)
             case ConfirmRelease(request_id=request_id):
                 self._answer(request_id, None)
+            case LeaseEnded(lease_id=lease_id):
+                if lease_id in self._lease_ends:
+                    self._lease_ends.pop(lease_id).set()
             case _:
                 assert_never(effect)
 
-    def _answer(self, request_id: int, value: Lease | Refusal | None) -> None:
+    def _answer(self, request_id: int, value: Lease | Refusal | None) -> bool:
+        """Whether there is still somebody to answer."""
         reply = self._replies.get(request_id)
         if reply is not None:
             reply.deliver(value)
-        elif isinstance(value, Lease):
-            # Its caller went away while the grant was on its way: nobody knows of this lease.
-            self.give_back(value)
+        return reply is not None
 
     # -- what the edge calls -------------------------------------------------------------------------------------
 
@@ -182,8 +202,9 @@ class Coordinator:
         on_empty: OnEmpty = OnEmpty.WAIT,
         deadline: float = math.inf,
         wishes: Wishes | None = None,
+        ttl_s: float = math.inf,
     ) -> Lease:
-        """Waits for a VM. `deadline` is on trio's clock.
+        """Waits for a VM. `deadline` is on trio's clock; the lease lives for `ttl_s`, and longer if it is renewed.
 
         Raises RefusedError, or TooManyRequestsError. If cancelled, the claim is dropped, and a lease that was granted
         in that same moment is given back.
@@ -200,6 +221,7 @@ class Coordinator:
                     on_empty=on_empty,
                     deadline=deadline,
                     wishes=wishes or Wishes(),
+                    ttl_s=ttl_s,
                 )
             )
             await reply.event.wait()
@@ -222,14 +244,28 @@ class Coordinator:
         If cancelled, the lease ends all the same.
         """
         request_id = self._open_request()
-        reply = self._replies[request_id]
+        await self._ask(ReleaseRequested(request_id=request_id, lease_id=lease_id, owner=owner))
+
+    async def renew(self, lease_id: str, *, owner: Owner, ttl_s: float) -> Lease:
+        """The lease lives for `ttl_s` from now on; returns it as it is then. Raises as `release`.
+
+        If cancelled, it is renewed all the same.
+        """
+        request_id = self._open_request()
+        renewed = await self._ask(RenewRequested(request_id=request_id, lease_id=lease_id, owner=owner, ttl_s=ttl_s))
+        assert renewed is not None
+        return renewed
+
+    async def _ask(self, event: ReleaseRequested | RenewRequested) -> Lease | None:
+        reply = self._replies[event.request_id]
         try:
-            self._send.send_nowait(ReleaseRequested(request_id=request_id, lease_id=lease_id, owner=owner))
+            self._send.send_nowait(event)
             await reply.event.wait()
         finally:
-            del self._replies[request_id]
+            del self._replies[event.request_id]
         if isinstance(reply.value, Refusal):
             raise RefusedError(reply.value)
+        return reply.value
 
     def give_back(self, lease: Lease) -> None:
         """Says that a lease could not be put into its caller's hand; does not wait.

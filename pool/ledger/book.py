@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, assert_never
 
 import attrs
@@ -12,7 +13,7 @@ import attrs
 from actors.life import VmState
 from actors.messages import ShellReady, VmGone, VmHandedOut, VmLost, VmReady
 from pool.ledger import refusals
-from pool.ledger.effects import ConfirmRelease, Effect, Refusal
+from pool.ledger.effects import ConfirmRelease, ConfirmRenewal, Effect, Refusal
 from pool.ledger.events import (
     AcquireRequested,
     DrainRequested,
@@ -20,6 +21,7 @@ from pool.ledger.events import (
     GenerationChanged,
     GrantUndelivered,
     ReleaseRequested,
+    RenewRequested,
     RequestAbandoned,
     Tick,
 )
@@ -45,10 +47,14 @@ class Ledger:
     policies: Mapping[str, PoolPolicy]
     new_id: Callable[[str], str]
     rng: random.Random = attrs.field(factory=random.Random)
+    first_fencing_token: int = 1
+    """Above all of earlier runs of the service."""
+    _fencing_tokens: Iterator[int] = attrs.field(init=False)
     _moves: Moves = attrs.field(init=False)
     _draining: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._fencing_tokens = itertools.count(self.first_fencing_token)
         self._moves = Moves(policies=self.policies)
 
     # -- questions -----------------------------------------------------------------------------------------------
@@ -67,7 +73,7 @@ class Ledger:
         if self._draining:
             return math.inf
         retries = (page.next_wakeup() for page in self._moves.fleet.pages.values())
-        return min(self._moves.claims.next_deadline(), *retries, math.inf)
+        return min(self._moves.claims.next_deadline(), self._moves.leases.next_expiry(), *retries, math.inf)
 
     def views(self, *, now: float) -> tuple[ProfileView, ...]:
         return tuple(page.view(now=now) for page in self._moves.fleet.pages.values())
@@ -95,6 +101,8 @@ class Ledger:
                 self._moves.leave_claim(event.request_id, now=now)
             case ReleaseRequested():
                 self._release_requested(event, now=now)
+            case RenewRequested():
+                self._renew_requested(event, now=now)
             case GrantUndelivered():
                 self._grant_undelivered(event, now=now)
             case GenerationChanged():
@@ -125,6 +133,9 @@ class Ledger:
         for request_id, claim in self._moves.claims.overdue(now=now):
             self._moves.refuse_late(request_id, self._moves.fleet.pages[claim.profile])
             self._moves.leave_claim(request_id, now=now)
+        for lease in self._moves.leases.expired(now=now):
+            detail = f"it was not renewed for {lease.expires_at - lease.granted_at:.0f} s after it was granted"
+            self._moves.take_back(lease, EndReason.EXPIRED, detail=detail, now=now)
 
     def _acquire_requested(self, event: AcquireRequested, *, now: float) -> None:
         moves = self._moves
@@ -173,6 +184,14 @@ class Ledger:
         else:
             self._moves.take_back(found, EndReason.RELEASED, detail="by its owner", now=now)
             self._moves.effects.append(ConfirmRelease(request_id=event.request_id))
+
+    def _renew_requested(self, event: RenewRequested, *, now: float) -> None:
+        found = self.find_lease(event.lease_id, owner=event.owner)
+        if isinstance(found, Refusal):
+            self._moves.refuse(event.request_id, found)
+        else:
+            renewed = self._moves.leases.renew(found, expires_at=now + event.ttl_s)
+            self._moves.effects.append(ConfirmRenewal(request_id=event.request_id, lease=renewed))
 
     def _grant_undelivered(self, event: GrantUndelivered, *, now: float) -> None:
         lease = self._moves.leases.undelivered(event.lease_id)
@@ -228,6 +247,8 @@ class Ledger:
             owner=claim.owner,
             key=claim.key,
             granted_at=now,
+            expires_at=now + claim.ttl_s,
+            fencing_token=next(self._fencing_tokens),
             queued_s=claim.chosen_at - claim.arrived_at,
             was_ready=claim.found_ready,
             made_by=entry.made_by,
@@ -257,7 +278,7 @@ class Ledger:
         elif was is VmState.LEASED:
             page.counters.lost_leased += 1
             assert entry.lease_id is not None
-            self._moves.leases.end(self._moves.leases[entry.lease_id], EndReason.VM_LOST, detail=fact.reason)
+            self._moves.end_lease(self._moves.leases[entry.lease_id], EndReason.VM_LOST, detail=fact.reason)
         else:
             early = now - entry.ready_at < EARLY_DEATH_S
             if early:  # it follows the failures from before it came up

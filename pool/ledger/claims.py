@@ -35,6 +35,7 @@ class ClaimRegister:
             on_empty=event.on_empty,
             arrived_at=now,
             wishes=event.wishes,
+            ttl_s=event.ttl_s,
             found_ready=found_ready,
         )
         self._claims[claim.claim_id] = claim

@@ -74,4 +74,18 @@ class ConfirmRelease:
     request_id: int
 
 
-Effect = StartVm | FillShell | HandOutVm | StopVm | Grant | Refuse | ConfirmRelease
+@attrs.frozen(kw_only=True)
+class LeaseEnded:
+    """For whoever waits for that; `Ledger.find_lease` says what became of it."""
+
+    lease_id: str
+
+
+@attrs.frozen(kw_only=True)
+class ConfirmRenewal:
+    request_id: int
+    lease: Lease
+    """As it is now."""
+
+
+Effect = StartVm | FillShell | HandOutVm | StopVm | Grant | Refuse | ConfirmRelease | ConfirmRenewal | LeaseEnded

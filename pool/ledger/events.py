@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from actors.messages import VmFact, Wishes
@@ -17,6 +19,8 @@ class AcquireRequested:
     on_empty: OnEmpty
     deadline: float
     wishes: Wishes = attrs.field(factory=Wishes)
+    ttl_s: float = math.inf
+    """How long the lease lives without being renewed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -31,6 +35,16 @@ class ReleaseRequested:
     request_id: int
     lease_id: str
     owner: Owner
+
+
+@attrs.frozen(kw_only=True)
+class RenewRequested:
+    """The lease is to live for `ttl_s` from now on, whether that is longer than before or shorter."""
+
+    request_id: int
+    lease_id: str
+    owner: Owner
+    ttl_s: float
 
 
 @attrs.frozen(kw_only=True)
@@ -62,6 +76,7 @@ Event = (
     AcquireRequested
     | RequestAbandoned
     | ReleaseRequested
+    | RenewRequested
     | GrantUndelivered
     | GenerationChanged
     | DrainRequested

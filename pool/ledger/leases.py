@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -24,13 +27,40 @@ class LeaseRegister:
     """Per lease: requests that it was granted to and that have not come back as undelivered."""
     _of_key: dict[tuple[int, str], str] = attrs.field(factory=dict, init=False)
     """(uid, idempotency key) to lease id."""
+    _expiries: list[tuple[float, str]] = attrs.field(factory=list, init=False)
+    """Heap of (expiry, lease id). What was renewed or has ended stays until it comes up."""
     _ended: OrderedDict[str, EndedLease] = attrs.field(factory=OrderedDict, init=False)
 
     def open(self, lease: Lease, *, holders: int) -> None:
-        self._live[lease.lease_id] = lease
+        self._keep(lease)
         self._holders[lease.lease_id] = holders
         if lease.key:
             self._of_key[lease.owner.uid, lease.key] = lease.lease_id
+
+    def renew(self, lease: Lease, *, expires_at: float) -> Lease:
+        renewed = attrs.evolve(lease, expires_at=expires_at)
+        self._keep(renewed)
+        return renewed
+
+    def next_expiry(self) -> float:
+        """When the next lease ends by itself; infinity if none does."""
+        while self._expiries and not self._is_current(*self._expiries[0]):
+            heapq.heappop(self._expiries)
+        return self._expiries[0][0] if self._expiries else math.inf
+
+    def expired(self, *, now: float) -> Iterator[Lease]:
+        """Leases whose time has come; whoever asks ends each before asking for the next."""
+        while self.next_expiry() <= now:
+            yield self._live[heapq.heappop(self._expiries)[1]]
+
+    def _keep(self, lease: Lease) -> None:
+        self._live[lease.lease_id] = lease
+        if lease.expires_at != math.inf:
+            heapq.heappush(self._expiries, (lease.expires_at, lease.lease_id))
+
+    def _is_current(self, expires_at: float, lease_id: str) -> bool:
+        lease = self._live.get(lease_id)
+        return lease is not None and lease.expires_at == expires_at
 
     def grant_again(self, lease: Lease) -> None:
         """One more request with the same idempotency key has it."""

@@ -8,7 +8,7 @@ import attrs
 
 from pool.ledger import refusals
 from pool.ledger.claims import ClaimRegister
-from pool.ledger.effects import Effect, FillShell, Grant, HandOutVm, Refusal, Refuse, StartVm, StopVm
+from pool.ledger.effects import Effect, FillShell, Grant, HandOutVm, LeaseEnded, Refusal, Refuse, StartVm, StopVm
 from pool.ledger.fleet import Fleet
 from pool.ledger.leases import LeaseRegister
 from pool.ledger.profile import ProfilePage
@@ -98,6 +98,10 @@ class Moves:
         self.leases.grant_again(lease)
         self.effects.append(Grant(request_id=request_id, lease=lease))
 
-    def take_back(self, lease: Lease, reason: EndReason, *, detail: str, now: float) -> None:
+    def end_lease(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self.leases.end(lease, reason, detail=detail)
+        self.effects.append(LeaseEnded(lease_id=lease.lease_id))
+
+    def take_back(self, lease: Lease, reason: EndReason, *, detail: str, now: float) -> None:
+        self.end_lease(lease, reason, detail=detail)
         self.stop_vm(self.fleet[lease.vm_id], reason=f"lease {lease.lease_id} {reason.value}", now=now)

@@ -96,11 +96,12 @@ class ProfilePage:
         """VMs that should be ready or in production.
 
         Beyond the pool's size: one for each waiting BOOT claim, one for each other waiting claim that a shell is being
-        filled for, and one to replace a stale VM without falling below the minimum.
+        filled for, and one to replace a stale VM without falling below the minimum, or without knowing that production
+        works at all.
         """
         filled = sum(vm_id in self.producing_for_pool for vm_id in self.shells.filling)
         for_claims = min(filled, len(self.waiting) - self.boot_claims)
-        surge = bool(self.stale) and len(self.ready) <= self.min_ready() and not self.failures_in_a_row
+        surge = bool(self.stale) and (len(self.ready) <= self.min_ready() or bool(self.failures_in_a_row))
         return self.policy.size + self.boot_claims + for_claims + surge
 
     def min_ready(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 
 import attrs
 
@@ -87,6 +88,7 @@ class Claim:
     on_empty: OnEmpty
     arrived_at: float
     wishes: Wishes = attrs.field(factory=Wishes)
+    ttl_s: float = math.inf
     found_ready: bool
     """A VM was ready when it arrived: the pool's hit."""
     requests: dict[int, float] = attrs.field(factory=dict)
@@ -108,6 +110,10 @@ class Lease:
     owner: Owner
     key: str
     granted_at: float
+    expires_at: float = math.inf
+    """When it ends by itself, unless it is renewed."""
+    fencing_token: int = 0
+    """Grows with every lease, so that whoever guards something else can turn away the holder of an older one."""
     queued_s: float
     """From the claim's arrival until a VM was chosen for it."""
     was_ready: bool
@@ -119,6 +125,7 @@ class Lease:
 
 class EndReason(enum.Enum):
     RELEASED = "released"
+    EXPIRED = "expired"
     VM_LOST = "vm_lost"
     ABANDONED = "abandoned"
     """The caller went away before it had the lease in hand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,12 +11,23 @@ import attrs
 from actors.life import VmState
 from actors.messages import VmHandedOut, VmReady
 from pool.ledger import Effect, Event, Ledger, refusals
-from pool.ledger.effects import ConfirmRelease, FillShell, Grant, HandOutVm, Refusal, Refuse, StartVm, StopVm
+from pool.ledger.effects import (
+    ConfirmRelease,
+    FillShell,
+    Grant,
+    HandOutVm,
+    LeaseEnded,
+    Refusal,
+    Refuse,
+    StartVm,
+    StopVm,
+)
 from pool.ledger.events import (
     AcquireRequested,
     GenerationChanged,
     GrantUndelivered,
     ReleaseRequested,
+    RenewRequested,
     RequestAbandoned,
     Tick,
 )
@@ -90,6 +102,29 @@ class RollsAllAtOnce(Ledger):
         for vm_id in list(page.stale):
             self._moves.stop_vm(self._moves.fleet[vm_id], reason="of an older generation", now=now)
         super()._settle(page, now=now)
+
+
+class NeverEndsALeaseByItself(Ledger):
+    def _vm_handed_out(self, fact: VmHandedOut, *, now: float) -> None:
+        super()._vm_handed_out(fact, now=now)
+        self._moves.leases._expiries.clear()
+
+
+class SaysTwiceThatALeaseEnded(Ledger):
+    def apply(self, event: Event, *, now: float) -> list[Effect]:
+        effects = super().apply(event, now=now)
+        return [*effects, *(effect for effect in effects if isinstance(effect, LeaseEnded))]
+
+
+class CountsFencingTokensDown(Ledger):
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self._fencing_tokens = itertools.count(0, -1)
+
+
+class LetsStrangersRenew(Ledger):
+    def _renew_requested(self, event: RenewRequested, *, now: float) -> None:
+        super()._renew_requested(attrs.evolve(event, owner=Owner(uid=0)), now=now)
 
 
 class LetsClaimsWait(Ledger):
@@ -305,7 +340,13 @@ BROKEN: Final[Mapping[str, tuple[type[Ledger], ...]]] = {
     "deadline_refusals_are_not_early": (ExpiresEarly,),
     "grants_are_of_handed_out_vms": (GrantsBeforeTheHandOutIsDone,),
     "no_vm_is_leased_twice": (GrantsOneVmAgain,),
-    "releases_are_by_owners_or_root": (LetsStrangersRelease,),
+    "no_lease_outlives_its_time": (NeverEndsALeaseByItself,),
+    "leases_end_once": (SaysTwiceThatALeaseEnded,),
+    "fencing_tokens_grow": (CountsFencingTokensDown,),
+    "only_owners_and_root_touch_a_lease": (
+        LetsStrangersRenew,
+        LetsStrangersRelease,
+    ),
     "first_come_first_served": (LastComeFirstServed,),
     "the_pool_produces_within_its_limits": (ProducesWithoutLimit,),
     "the_pool_fills_up_in_quiet_times": (ForgetsToRetry,),

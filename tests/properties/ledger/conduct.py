@@ -10,10 +10,12 @@ import attrs
 from pool.ledger import Ledger
 from pool.ledger.effects import (
     ConfirmRelease,
+    ConfirmRenewal,
     Effect,
     FillShell,
     Grant,
     HandOutVm,
+    LeaseEnded,
     Refusal,
     RefusalCode,
     Refuse,
@@ -48,12 +50,18 @@ class SeenRequest:
     key: str = ""
     deadline: float = math.inf
     releases: str | None = None
-    """The lease that it releases; None for an acquisition."""
+    """The lease that it releases."""
+    renews: str | None = None
+    """The lease that it renews."""
     told: bool = False
     """The ledger has read it."""
     told_abandoned: bool = False
     answer: Lease | Refusal | None = None
     answers: int = 0
+
+    @property
+    def acquires(self) -> bool:
+        return self.releases is None and self.renews is None
 
 
 @attrs.define(kw_only=True)
@@ -65,6 +73,7 @@ class Record:
     draining: bool = False
     vms: dict[str, SeenVm] = attrs.field(factory=dict)
     requests: dict[int, SeenRequest] = attrs.field(factory=dict)
+    ended_leases: list[str] = attrs.field(factory=list)
 
 
 def check_effect(effect: Effect, record: Record, *, only: Collection[str] | None = None) -> None:
@@ -156,7 +165,7 @@ def stops_are_ordered_once(effect: Effect, record: Record) -> None:
 
 
 def requests_are_answered_once(effect: Effect, record: Record) -> None:
-    if isinstance(effect, Grant | Refuse | ConfirmRelease):
+    if isinstance(effect, Grant | Refuse | ConfirmRelease | ConfirmRenewal):
         assert record.requests[effect.request_id].answers == 0, "a second time"
 
 
@@ -169,12 +178,15 @@ def requests_are_not_answered_after_they_were_abandoned(effect: Effect, record: 
 def answers_fit_their_requests(effect: Effect, record: Record) -> None:
     if isinstance(effect, Grant):
         request = record.requests[effect.request_id]
-        assert request.releases is None
+        assert request.acquires
         assert effect.lease.profile == request.profile
         assert effect.lease.owner == request.owner
         assert effect.lease.key == request.key
     elif isinstance(effect, ConfirmRelease):
         assert record.requests[effect.request_id].releases is not None
+    elif isinstance(effect, ConfirmRenewal):
+        assert record.requests[effect.request_id].renews == effect.lease.lease_id
+        assert effect.lease.expires_at > record.now
 
 
 def grants_are_not_late(effect: Effect, record: Record) -> None:
@@ -200,19 +212,36 @@ def no_vm_is_leased_twice(effect: Effect, record: Record) -> None:
     """Two requests have one VM only with the same lease, which is for the same owner and idempotency key."""
     if isinstance(effect, Grant):
         for other in record.requests.values():
-            if isinstance(other.answer, Lease) and other.answer.vm_id == effect.lease.vm_id:
+            if other.acquires and isinstance(other.answer, Lease) and other.answer.vm_id == effect.lease.vm_id:
                 request = record.requests[effect.request_id]
                 assert other.answer.lease_id == effect.lease.lease_id
                 assert request.key
                 assert (other.owner, other.key) == (request.owner, request.key)
 
 
-def releases_are_by_owners_or_root(effect: Effect, record: Record) -> None:
-    if isinstance(effect, ConfirmRelease):
-        release = record.requests[effect.request_id]
-        granted = [r.answer for r in record.requests.values() if isinstance(r.answer, Lease)]
-        owners = {lease.owner.uid for lease in granted if lease.lease_id == release.releases}
-        assert owners <= {release.owner.uid} or release.owner.uid == 0
+def leases_end_once(effect: Effect, record: Record) -> None:
+    """And are not granted or renewed after that."""
+    if isinstance(effect, LeaseEnded):
+        assert effect.lease_id not in record.ended_leases, "a second time"
+    if isinstance(effect, Grant | ConfirmRenewal):
+        assert effect.lease.lease_id not in record.ended_leases, "it has ended"
+
+
+def fencing_tokens_grow(effect: Effect, record: Record) -> None:
+    """With each new lease; one that is granted again, to a retry, keeps its own."""
+    if isinstance(effect, Grant):
+        earlier = {r.answer.lease_id: r.answer for r in record.requests.values() if isinstance(r.answer, Lease)}
+        if effect.lease.lease_id not in earlier:
+            assert all(lease.fencing_token < effect.lease.fencing_token for lease in earlier.values())
+
+
+def only_owners_and_root_touch_a_lease(effect: Effect, record: Record) -> None:
+    if isinstance(effect, ConfirmRelease | ConfirmRenewal):
+        request = record.requests[effect.request_id]
+        lease_id = request.releases or request.renews
+        granted = [r.answer for r in record.requests.values() if r.acquires and isinstance(r.answer, Lease)]
+        owners = {lease.owner.uid for lease in granted if lease.lease_id == lease_id}
+        assert owners <= {request.owner.uid} or request.owner.uid == 0
         assert owners, "a lease that nobody was told of"
 
 
@@ -228,7 +257,9 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
     deadline_refusals_are_not_early,
     grants_are_of_handed_out_vms,
     no_vm_is_leased_twice,
-    releases_are_by_owners_or_root,
+    only_owners_and_root_touch_a_lease,
+    leases_end_once,
+    fencing_tokens_grow,
 )
 
 STEP_CHECKS: tuple[Callable[[Sequence[Effect], Ledger, float], None], ...] = (

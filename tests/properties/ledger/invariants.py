@@ -76,7 +76,7 @@ def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
         )
         boot_claims = sum(claim.on_empty is OnEmpty.BOOT for claim in page.waiting.values())
         filled = min(len(page.shells.filling), len(page.waiting) - boot_claims)
-        surge = bool(page.stale) and len(page.ready) <= page.policy.min_ready
+        surge = bool(page.stale) and (len(page.ready) <= page.policy.min_ready or bool(page.failures_in_a_row))
         allowed = page.policy.size + boot_claims + filled + surge
         assert present <= allowed, f"{present}, {allowed} allowed: {boot_claims} BOOT claims, {filled} filled, {surge}"
 
@@ -141,6 +141,10 @@ def leases_and_leased_vms_pair_up(ledger: Ledger, _now: float) -> None:
     assert leases == leased
 
 
+def no_lease_outlives_its_time(ledger: Ledger, now: float) -> None:
+    assert all(lease.expires_at > now for lease in ledger.leases())
+
+
 def each_lease_has_a_holder(ledger: Ledger, _now: float) -> None:
     register = ledger._moves.leases
     assert set(register._holders) == {lease.lease_id for lease in ledger.leases()}
@@ -189,6 +193,7 @@ STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
     claims_are_queued_or_on_a_vm,
     each_claim_has_someone_who_waits,
     leases_and_leased_vms_pair_up,
+    no_lease_outlives_its_time,
     each_lease_has_a_holder,
     a_key_leads_to_one_thing,
     wakeup_lies_ahead,

@@ -35,6 +35,8 @@ policies = st.builds(
 durations = st.sampled_from([0.0, 0.001, 0.25, 0.5, 1.0, 2.0, 5.0, 11.0, 60.0])
 """Few values, so that deadlines, back-offs and steps of time often fall together."""
 
+TTLS = st.sampled_from([math.inf, math.inf, 0.25, 1.0, 5.0])
+
 reads = st.sampled_from([MANY, MANY, 1, 0])
 """How much of the inbox the coordinator reads after something happened."""
 
@@ -76,14 +78,15 @@ class LedgerMachine(RuleBasedStateMachine):
         key=st.sampled_from(["", "", "", "k1", "k2"]),
         on_empty=st.sampled_from([OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.FAIL]),
         patience_s=st.one_of(st.just(math.inf), st.sampled_from([0.0, 0.25, 0.25, 1.0, 1.0, 5.0])),
+        ttl_s=TTLS,
         read=reads,
     )
     def somebody_asks(
-        self, profile: int | None, uid: int, key: str, on_empty: OnEmpty, patience_s: float, read: int
+        self, profile: int | None, uid: int, key: str, on_empty: OnEmpty, patience_s: float, ttl_s: float, read: int
     ) -> None:
         known = list(self.world.policies)
         name = "no-such-profile" if profile is None else known[profile % len(known)]
-        self.world.acquire(name, uid=uid, key=key, on_empty=on_empty, patience_s=patience_s)
+        self.world.acquire(name, uid=uid, key=key, on_empty=on_empty, patience_s=patience_s, ttl_s=ttl_s)
         self.world.process(read)
 
     @rule(data=st.data(), read=reads)
@@ -106,6 +109,14 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 self.world.return_undelivered(request_id)
         self.world.process(read)
+
+    @rule(data=st.data(), uid=st.one_of(st.none(), UIDS), ttl_s=TTLS, read=reads)
+    def somebody_renews_a_lease(self, data: st.DataObject, uid: int | None, ttl_s: float, read: int) -> None:
+        """Its owner (None), root or a stranger; a lease that lives or has ended."""
+        if granted := self.world.grants():
+            lease = data.draw(st.sampled_from(list(granted.values())))
+            self.world.renew(lease.lease_id, uid=lease.owner.uid if uid is None else uid, ttl_s=ttl_s)
+            self.world.process(read)
 
     # -- VMs -----------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,24 @@ import attrs
 from actors.life import VmState
 from actors.messages import HandOutTimings, ShellReady, VmGone, VmHandedOut, VmLost, VmReady
 from pool.ledger import Effect, Event, Ledger
-from pool.ledger.effects import ConfirmRelease, FillShell, Grant, HandOutVm, Refuse, StartVm, StopVm
+from pool.ledger.effects import (
+    ConfirmRelease,
+    ConfirmRenewal,
+    FillShell,
+    Grant,
+    HandOutVm,
+    LeaseEnded,
+    Refuse,
+    StartVm,
+    StopVm,
+)
 from pool.ledger.events import (
     AcquireRequested,
     DrainRequested,
     GenerationChanged,
     GrantUndelivered,
     ReleaseRequested,
+    RenewRequested,
     RequestAbandoned,
     Tick,
 )
@@ -82,6 +93,7 @@ class World:
         key: str = "",
         on_empty: OnEmpty = OnEmpty.WAIT,
         patience_s: float = math.inf,
+        ttl_s: float = math.inf,
     ) -> int:
         """Returns the request's id."""
         request = SeenRequest(
@@ -100,6 +112,7 @@ class World:
                 key=key,
                 on_empty=on_empty,
                 deadline=request.deadline,
+                ttl_s=ttl_s,
             )
         )
         return request.request_id
@@ -112,12 +125,22 @@ class World:
         self.inbox.append(ReleaseRequested(request_id=request.request_id, lease_id=lease_id, owner=request.owner))
         return request.request_id
 
+    def renew(self, lease_id: str, *, uid: int, ttl_s: float) -> int:
+        request = SeenRequest(
+            request_id=len(self.record.requests) + 1, profile="", owner=Owner(uid=uid), renews=lease_id
+        )
+        self.record.requests[request.request_id] = request
+        self.inbox.append(
+            RenewRequested(request_id=request.request_id, lease_id=lease_id, owner=request.owner, ttl_s=ttl_s)
+        )
+        return request.request_id
+
     def open_requests(self) -> list[int]:
         """Acquisitions whose caller still waits."""
         return [
             r.request_id
             for r in self.record.requests.values()
-            if r.releases is None and not r.answers and r.request_id not in self.walked_away
+            if r.acquires and not r.answers and r.request_id not in self.walked_away
         ]
 
     def walk_away(self, request_id: int) -> None:
@@ -130,7 +153,7 @@ class World:
         return {
             r.request_id: r.answer
             for r in self.record.requests.values()
-            if isinstance(r.answer, Lease) and r.request_id not in self.undelivered
+            if r.acquires and isinstance(r.answer, Lease) and r.request_id not in self.undelivered
         }
 
     def return_undelivered(self, request_id: int) -> None:
@@ -252,7 +275,11 @@ class World:
                 self.record.vms[vm_id].told_shell = True
             case VmHandedOut(vm_id=vm_id):
                 self.record.vms[vm_id].told_handed_out = True
-            case AcquireRequested(request_id=request_id) | ReleaseRequested(request_id=request_id):
+            case (
+                AcquireRequested(request_id=request_id)
+                | ReleaseRequested(request_id=request_id)
+                | RenewRequested(request_id=request_id)
+            ):
                 self.record.requests[request_id].told = True
             case RequestAbandoned(request_id=request_id):
                 request = self.record.requests[request_id]
@@ -292,6 +319,10 @@ class World:
                 self._answer(request_id, refusal)
             case ConfirmRelease(request_id=request_id):
                 self._answer(request_id, None)
+            case ConfirmRenewal(request_id=request_id, lease=lease):
+                self._answer(request_id, lease)
+            case LeaseEnded(lease_id=lease_id):
+                self.record.ended_leases.append(lease_id)
 
     def _answer(self, request_id: int, answer: object) -> None:
         request = self.record.requests[request_id]
