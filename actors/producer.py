@@ -44,7 +44,9 @@ class BaseVm:
 
     vm: Vm
     generation: str
-    """Fingerprint of what it was made from. A producer that makes another generation makes this one stale."""
+    """What it was made from: a fingerprint, and another one when what it was made from turned out to be damaged.
+
+    A producer that makes another generation makes this one stale."""
     made_by: ProducerKind
     """DIRECT also when a template producer fell back to booting."""
 

@@ -42,7 +42,14 @@ class TemplateBackend(Protocol):
         """Removes the template, so that `open` does not find it again."""
 
     async def start_shell(
-        self, spec: MachineSpec, *, template: VmTemplate, vm_id: str, directory: Path, nursery: trio.Nursery
+        self,
+        spec: MachineSpec,
+        *,
+        template: VmTemplate,
+        generation: str,
+        vm_id: str,
+        directory: Path,
+        nursery: trio.Nursery,
     ) -> Shell:
         """Leaves nothing on error and cancellation. Raises VmmError."""
 
@@ -61,6 +68,7 @@ class _Offer:
 
     machine: ResolvedMachine
     template: VmTemplate
+    generation: str
 
 
 @attrs.frozen(kw_only=True)
@@ -98,6 +106,8 @@ class TemplateProducer:
     """In a row."""
     _last_clone_error: str = ""
     _generation: str = ""
+    _damages: int = 0
+    """How many templates were damaged. Clones have their template's memory mapped, and are of no more use than it."""
     _produced: int = 0
     _failed: int = 0
     _fallbacks: int = 0
@@ -114,8 +124,9 @@ class TemplateProducer:
                     self._offer.value = _Pending()
                 template = await self._obtain(machine)
                 self._clone_failures.value = 0
-                self._offer.value = _Offer(machine=machine, template=template)
-                self._announce(machine.fingerprint)
+                generation = self._generation_of(machine)
+                self._offer.value = _Offer(machine=machine, template=template, generation=generation)
+                self._announce(generation)
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 await self._until_unusable(machine, template)
@@ -145,12 +156,8 @@ class TemplateProducer:
     async def _until_unusable(self, machine: ResolvedMachine, template: VmTemplate) -> None:
         """Returns when the machine's inputs or the template's files changed; raises when clones keep failing."""
         while True:
-            with trio.move_on_after(WATCH_S):
+            with trio.move_on_after(WATCH_S) as watch:
                 await self._clone_failures.wait_value(lambda count: count >= SUSPECT_AFTER)
-                await self.backend.discard()
-                raise TemplateError(
-                    reason=f"{SUSPECT_AFTER} clones in a row failed, the last one with: {self._last_clone_error}"
-                )
             if not machine.is_current():
                 _log.info("kernel, initramfs or QEMU changed", fingerprint=machine.fingerprint[:12])
                 return
@@ -158,13 +165,24 @@ class TemplateProducer:
                 template.check()
             except TemplateError as error:
                 _log.warning("template is damaged", error=error.reason)
+                self._damages += 1
+                self._announce(self._generation_of(machine))
                 await self.backend.discard()
                 return
+            if not watch.cancelled_caught:
+                await self.backend.discard()
+                raise TemplateError(
+                    reason=f"{SUSPECT_AFTER} clones in a row failed, the last one with: {self._last_clone_error}"
+                )
 
-    def _announce(self, fingerprint: str) -> None:
-        if fingerprint != self._generation:
-            self._generation = fingerprint
-            self.on_generation(fingerprint)
+    def _generation_of(self, machine: ResolvedMachine) -> str:
+        """The machine's fingerprint, and another one after each template that was damaged."""
+        return f"{machine.fingerprint}.{self._damages}" if self._damages else machine.fingerprint
+
+    def _announce(self, generation: str) -> None:
+        if generation != self._generation:
+            self._generation = generation
+            self.on_generation(generation)
 
     # -- the service ---------------------------------------------------------------------------------------------
 
@@ -173,20 +191,19 @@ class TemplateProducer:
         offer = await self._current_offer()
         if isinstance(offer, _Failed):
             return await self._boot(offer, vm_id=vm_id, nursery=nursery)
-        template = offer.template
 
         async def bring_up() -> Vm:
-            shell = await self._start_shell(offer.machine, template, vm_id=vm_id, nursery=nursery)
-            return await self.backend.clone(shell, template=template, nursery=nursery)
+            shell = await self._start_shell(offer, vm_id=vm_id, nursery=nursery)
+            return await self.backend.clone(shell, template=offer.template, nursery=nursery)
 
-        return await self._clone(template, bring_up)
+        return await self._clone(offer, bring_up)
 
     async def start_shell(self, *, vm_id: str, nursery: trio.Nursery) -> Shell:
         """See `ShellProducer.start_shell`. Fails while there is no template."""
         offer = await self._current_offer()
         if isinstance(offer, _Failed):
             raise TemplateError(reason=f"no shell without one: {offer.reason}")
-        start = partial(self._start_shell, offer.machine, offer.template, vm_id=vm_id, nursery=nursery)
+        start = partial(self._start_shell, offer, vm_id=vm_id, nursery=nursery)
         try:
             with trio.fail_after(self.boot_timeout_s):
                 return await self._attempt(start)
@@ -196,28 +213,31 @@ class TemplateProducer:
     async def fill_shell(self, shell: Shell, *, nursery: trio.Nursery) -> BaseVm:
         """See `ShellProducer.fill_shell`. A shell of a template that is no more is ended."""
         offer = await self._current_offer()
-        if isinstance(offer, _Failed) or offer.template.fingerprint != shell.generation:
+        if isinstance(offer, _Failed) or offer.generation != shell.generation:
             await shell.stop()
             raise TemplateError(reason="it is not the one of this shell any more")
         bring_up = partial(self.backend.clone, shell, template=offer.template, nursery=nursery)
-        return await self._clone(offer.template, bring_up)
+        return await self._clone(offer, bring_up)
 
     async def _current_offer(self) -> _Offer | _Failed:
         offer: _Offer | _Failed = await self._offer.wait_value(lambda value: not isinstance(value, _Pending))
         return offer
 
-    async def _start_shell(
-        self, machine: ResolvedMachine, template: VmTemplate, *, vm_id: str, nursery: trio.Nursery
-    ) -> Shell:
+    async def _start_shell(self, offer: _Offer, *, vm_id: str, nursery: trio.Nursery) -> Shell:
         return await self.backend.start_shell(
-            machine.spec, template=template, vm_id=vm_id, directory=self.vms_directory / vm_id, nursery=nursery
+            offer.machine.spec,
+            template=offer.template,
+            generation=offer.generation,
+            vm_id=vm_id,
+            directory=self.vms_directory / vm_id,
+            nursery=nursery,
         )
 
-    async def _clone(self, template: VmTemplate, bring_up: Callable[[], Awaitable[Vm]]) -> BaseVm:
+    async def _clone(self, offer: _Offer, bring_up: Callable[[], Awaitable[Vm]]) -> BaseVm:
         vm = await self._attempt(partial(park, bring_up, timeout_s=self.boot_timeout_s))
         self._clone_failures.value = 0
         self._produced += 1
-        return BaseVm(vm=vm, generation=template.fingerprint, made_by=ProducerKind.TEMPLATE)
+        return BaseVm(vm=vm, generation=offer.generation, made_by=ProducerKind.TEMPLATE)
 
     async def _attempt(self, step: Callable[[], Awaitable[_T]]) -> _T:
         """A step of a clone; its failures are counted against the template."""
@@ -244,7 +264,7 @@ class TemplateProducer:
             raise
         self._produced += 1
         self._fallbacks += 1
-        return BaseVm(vm=vm, generation=machine.fingerprint, made_by=ProducerKind.DIRECT)
+        return BaseVm(vm=vm, generation=self._generation_of(machine), made_by=ProducerKind.DIRECT)
 
     def statistics(self) -> ProducerStatistics:
         offer: _Pending | _Offer | _Failed = self._offer.value

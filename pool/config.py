@@ -74,6 +74,8 @@ class ProfileSettings:
     """Boot directly while no template can be had."""
     template_fetch_only: bool = False
     """Use the template that is there, never build one."""
+    lease_ttl_s: float = attrs.field(default=3600.0, validator=and_(gt(0), le(30 * 24 * 3600)))
+    """How long a lease lives that is neither renewed nor held open by its caller's call."""
     strict_uniqueness: bool = False
     """Read 32 random bytes and the identity from each guest at hand-out; refuse a VM that repeats what was seen."""
     boot_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(3600)))

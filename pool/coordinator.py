@@ -55,8 +55,6 @@ MAX_OPEN_REQUESTS: Final = 1000
 """Requests that wait for an answer at a time; what comes on top is refused at once."""
 
 
-
-
 class RefusedError(Exception):
     """The pool said no; `refusal` says why and what to do."""
 
@@ -267,12 +265,12 @@ class Coordinator:
             raise RefusedError(reply.value)
         return reply.value
 
-    def give_back(self, lease: Lease) -> None:
-        """Says that a lease could not be put into its caller's hand; does not wait.
+    def give_back(self, lease: Lease, *, detail: str = "its caller went away before it had it") -> None:
+        """Says that a lease is in its caller's hand no more, or never was; does not wait.
 
-        It ends, unless another request with the same idempotency key has it.
+        It ends, unless another request with the same idempotency key has it. Nothing happens if it has ended.
         """
-        self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id))
+        self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id, detail=detail))
 
     def vm_of(self, lease_id: str, *, owner: Owner) -> Vm:
         """The VM of a living lease, to talk to its agent. Raises RefusedError; VmExitedError while it is dying."""

@@ -98,6 +98,7 @@ async def run_service(
                         memory_mib=spec.memory_mib,
                         max_vcpus=spec.max_vcpus,
                         max_memory_mib=spec.max_memory_mib,
+                        lease_ttl_s=settings.profiles[name].lease_ttl_s,
                     )
                     for name, spec in specs.items()
                 },
@@ -149,7 +150,7 @@ def _resolvers(settings: Settings, *, runtime: Path) -> dict[str, MachineResolve
         name: MachineResolver(
             profile=profile,
             image_directory=settings.service.image_directory or default_image_directory(),
-            trial_directory=runtime,
+            trial_directory=runtime / "vms",  # found there if this service is killed meanwhile
             cache_directory=cache_directory(),
         )
         for name, profile in settings.profiles.items()
@@ -167,7 +168,7 @@ async def _end_orphans(vms: Path) -> None:
 def _vms_directory(runtime: Path) -> Iterator[Path]:
     """Where each VM has its directory. Removed at the end, when it is empty."""
     directory = runtime / "vms"
-    longest = directory / "vm-00000000" / "agent.sock"
+    longest = directory / "vm-000000000000" / "agent.sock"
     if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         raise EndpointError(
             f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "

@@ -69,37 +69,78 @@ def vmpool_argv(*arguments: str) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "pool.cli.main", *arguments]
 
 
-@contextmanager
-def running_service(config: str, *, image_directory: Path) -> Iterator[RunningService]:
-    """A service, ready for calls. At the end it is stopped, and nothing of it may be left."""
-    with tempfile.TemporaryDirectory(prefix="vmpool-") as home_name:
-        home = Path(home_name)
-        (home / "vmpool.toml").write_text(config)
-        notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with notices, (home / "log").open("wb") as log:
-            notices.bind(str(home / "notify"))
-            notices.settimeout(READY_LIMIT_S)
+@attrs.frozen(kw_only=True)
+class ServiceHome:
+    """Where services run one after the other, with the same configuration, socket and runtime directory."""
+
+    path: Path
+    image_directory: Path
+    notices: socket.socket
+
+    @property
+    def log(self) -> Path:
+        """Of all of them, the latest at the end."""
+        return self.path / "log"
+
+    def start(self) -> RunningService:
+        """A service, ready for calls. Whoever started it ends it."""
+        socket_path = self.path / "run" / "s.sock"
+        config = self.path / "vmpool.toml"
+        with self.log.open("ab") as log:
             service = RunningService(
                 process=subprocess.Popen(
-                    vmpool_argv(
-                        "serve", "--config", str(home / "vmpool.toml"), "--socket", str(home / "run" / "s.sock")
-                    ),
+                    vmpool_argv("serve", "--config", str(config), "--socket", str(socket_path)),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"NOTIFY_SOCKET": str(home / "notify"), "VMPOOL_IMAGE_DIR": str(image_directory)},
+                    env=os.environ
+                    | {
+                        "NOTIFY_SOCKET": str(self.path / "notify"),
+                        "VMPOOL_IMAGE_DIR": str(self.image_directory),
+                    },
                 ),
-                socket_path=home / "run" / "s.sock",
-                log=home / "log",
+                socket_path=socket_path,
+                log=self.log,
             )
-            try:
-                assert notices.recv(4096) == b"READY=1", service.log.read_text()
-                yield service
-            finally:
-                code = service.stop() if service.process.poll() is None else service.process.returncode
-                left = service.qemus()
-                for process in left.values():
-                    process.kill()
-        assert code == 0, (home / "log").read_text()
+        try:
+            assert self.notices.recv(4096) == b"READY=1", self.log.read_text()
+        except BaseException:
+            service.process.kill()
+            service.process.wait()
+            raise
+        return service
+
+    def end(self, service: RunningService) -> None:
+        """Stops a service, if it still runs. Nothing of it may be left but the runtime directory, if it found one."""
+        code = service.stop() if service.process.poll() is None else service.process.returncode
+        left = service.qemus()
+        for process in left.values():
+            process.kill()
+        assert code == 0, self.log.read_text()
         assert left == {}, f"QEMU processes left: {left}"
-        assert not service.runtime.exists(), f"left in the runtime directory: {list(service.runtime.rglob('*'))}"
+        found = list(service.runtime.rglob("*"))
+        assert found == [], f"left in the runtime directory: {found}"
+        assert self.notices.recv(4096) == b"STOPPING=1"
+
+
+@contextmanager
+def service_home(config: str, *, image_directory: Path) -> Iterator[ServiceHome]:
+    with tempfile.TemporaryDirectory(prefix="vmpool-") as name:
+        home = Path(name)
+        (home / "vmpool.toml").write_text(config)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+            notices.bind(str(home / "notify"))
+            notices.settimeout(READY_LIMIT_S)
+            yield ServiceHome(path=home, image_directory=image_directory, notices=notices)
+
+
+@contextmanager
+def running_service(config: str, *, image_directory: Path) -> Iterator[RunningService]:
+    """A service, ready for calls. At the end it is stopped, and nothing of it may be left."""
+    with service_home(config, image_directory=image_directory) as home:
+        service = home.start()
+        try:
+            yield service
+        finally:
+            home.end(service)
+        assert not service.runtime.exists()

@@ -187,7 +187,7 @@ class Shell(Protocol):
 
     @property
     def generation(self) -> str:
-        """Fingerprint of the template whose guest it can take."""
+        """What it was started for: it can take the guest of a template of this generation."""
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already."""

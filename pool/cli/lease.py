@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
@@ -14,9 +15,14 @@ from pool.client import AcquiredVm, Client, Wishes
 from pool.ledger.records import OnEmpty
 
 
+def _ttl_option(**attributes: Any) -> Any:
+    return click.option("--ttl", "ttl_s", type=click.FloatRange(min=0.001), **attributes)
+
+
 @click.command()
 @acquire_options
 @click.option("--key", default="", help="Idempotency key: the same key gives the same lease while that lives.")
+@_ttl_option(help="Seconds until the lease ends by itself, unless renewed; default: the profile's.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 @socket_option
 def acquire(
@@ -28,10 +34,11 @@ def acquire(
     hostname: str,
     wait_s: float,
     key: str,
+    ttl_s: float | None,
     as_json: bool,
     socket_path: Path,
 ) -> None:
-    """Take a VM; prints its lease id. `vmpool release` ends the lease."""
+    """Take a VM; prints its lease id. `vmpool release` ends the lease, and so does its time, unless it is renewed."""
 
     async def take(client: Client) -> AcquiredVm:
         return await client.acquire(
@@ -39,11 +46,25 @@ def acquire(
             on_empty=on_empty,
             idempotency_key=key,
             wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname),
+            ttl_s=ttl_s,
             timeout_s=wait_s,
         )
 
     vm = call(socket_path, take)
     click.echo(json_module.dumps(attrs.asdict(vm), indent=2) if as_json else vm.lease_id)
+
+
+@click.command()
+@click.argument("lease_id")
+@_ttl_option(required=True, help="Seconds from now until the lease ends by itself.")
+@socket_option
+def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
+    """Let a lease live for a time from now on."""
+
+    async def prolong(client: Client) -> float:
+        return await client.renew(lease_id, ttl_s=ttl_s)
+
+    call(socket_path, prolong)
 
 
 @click.command()

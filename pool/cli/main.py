@@ -11,6 +11,7 @@ _COMMANDS: Final = {
     "serve": ("pool.cli.serve:serve", "Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C."),
     "run": ("pool.cli.execute:run", "Acquire a VM, run a command in it, release it."),
     "acquire": ("pool.cli.lease:acquire", "Take a VM; prints its lease."),
+    "renew": ("pool.cli.lease:renew", "Let a lease live longer."),
     "release": ("pool.cli.lease:release", "End a lease; its VM is destroyed."),
     "exec": ("pool.cli.execute:exec_", "Run a command in a VM that you hold."),
     "status": ("pool.cli.status:status", "Show the service and its pools."),

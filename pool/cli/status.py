@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import math
 from pathlib import Path
 
 import attrs
@@ -10,7 +11,7 @@ import click
 
 from pool.cli.connection import call
 from pool.cli.options import socket_option
-from pool.client import Client, ProfileStatus, ServiceStatus
+from pool.client import Client, LeaseStatus, ProfileStatus, ServiceStatus
 
 _COLUMNS = ("profile", "size", "ready", "producing", "leased", "waiting", "hits", "misses", "producer", "boot")
 
@@ -39,10 +40,14 @@ def _render(answer: ServiceStatus) -> str:
     if answer.leases:
         lines.append("")
         lines += [
-            f"lease {lease.lease_id}  {lease.vm_id}  uid {lease.owner_uid}  {lease.age_s:.0f} s"
+            f"lease {lease.lease_id}  {lease.vm_id}  uid {lease.owner_uid}  {lease.age_s:.0f} s old, {_rest(lease)}"
             for lease in answer.leases
         ]
     return "\n".join(lines)
+
+
+def _rest(lease: LeaseStatus) -> str:
+    return "held open" if lease.expires_in_s == math.inf else f"{lease.expires_in_s:.0f} s left"
 
 
 def _row(profile: ProfileStatus) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,7 +29,15 @@ ON_EMPTY: Final[Mapping[OnEmpty, wire.OnEmpty]] = {
 }
 
 
-def acquire_request(*, profile: str, key: str, on_empty: OnEmpty, wishes: Wishes) -> wire.AcquireRequest:
+def acquire_request(
+    *,
+    profile: str,
+    key: str,
+    on_empty: OnEmpty,
+    wishes: Wishes,
+    ttl_s: float | None,
+    wait_s: float = math.inf,
+) -> wire.AcquireRequest:
     return wire.AcquireRequest(
         profile=profile,
         idempotency_key=key,
@@ -37,6 +46,8 @@ def acquire_request(*, profile: str, key: str, on_empty: OnEmpty, wishes: Wishes
         memory_mib=wishes.memory_mib or 0,
         hostname=wishes.hostname,
         environment=dict(wishes.environment),
+        lease_ttl_ms=0 if ttl_s is None else math.ceil(ttl_s * 1000),
+        wait_ms=0 if wait_s == math.inf else math.ceil(wait_s * 1000),
         files=[wire.GuestFile(path=file.path, data=file.data, mode=file.mode) for file in wishes.files],
     )
 
@@ -52,6 +63,8 @@ def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
         profile=lease.profile,
         pid=lease.pid,
         made_by=lease.made_by,
+        expires_in_s=_seconds_or_never(lease.expires_in_ms),
+        fencing_token=lease.fencing_token,
         guest=Guest(
             hostname=guest.hostname,
             cpus_online=guest.cpus_online,
@@ -100,10 +113,15 @@ def service_status(reply: wire.StatusReply) -> ServiceStatus:
                 profile=lease.profile,
                 owner_uid=lease.owner_uid,
                 age_s=lease.age_ms / 1e3,
+                expires_in_s=_seconds_or_never(lease.expires_in_ms),
             )
             for lease in reply.leases
         ),
     )
+
+
+def _seconds_or_never(milliseconds: int) -> float:
+    return milliseconds / 1e3 if milliseconds else math.inf
 
 
 def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:

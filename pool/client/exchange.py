@@ -74,6 +74,15 @@ async def send(stream: ClientStream, request: Any) -> None:
         raise
 
 
+async def send_last(stream: ClientStream, request: Any) -> None:
+    """The only request, or the last."""
+    try:
+        await stream.send_message(request, end=True)
+    except _ENDED:
+        stream._maybe_raise()  # noqa: SLF001 - as above
+        raise
+
+
 async def receive(stream: ClientStream) -> Any | None:
     """One of several replies; None after the last if all went well. Raises GRPCError if not."""
     try:

@@ -43,6 +43,10 @@ class AcquiredVm:
     pid: int
     made_by: str
     """ "template" or "direct"."""
+    expires_in_s: float
+    """Until the lease ends by itself; infinite for never."""
+    fencing_token: int
+    """Grows with every lease; for whatever must turn away an earlier holder."""
     guest: Guest
     timings: AcquireTimings
 
@@ -119,6 +123,7 @@ class LeaseStatus:
     profile: str
     owner_uid: int
     age_s: float
+    expires_in_s: float
 
 
 @attrs.frozen(kw_only=True)

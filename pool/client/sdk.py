@@ -14,7 +14,7 @@ from actors.messages import Wishes
 from pool.client.connection import Connection, Method
 from pool.client.convert import acquire_request, acquired_vm, service_status
 from pool.client.errors import CallError, ClientError
-from pool.client.exchange import ask, ask_to_the_end, receive, send
+from pool.client.exchange import ask, ask_to_the_end, receive, send, send_last
 from pool.client.records import AcquiredVm, ServiceStatus
 from pool.client.remote import RemoteCommand
 from pool.ledger.records import OnEmpty
@@ -33,6 +33,18 @@ _ACQUIRE: Final = Method(
     cardinality=Cardinality.UNARY_UNARY,
     request=wire.AcquireRequest,
     reply=wire.AcquireReply,
+)
+_HOLD: Final = Method(
+    path="/vmpool.v1.Pool/Hold",
+    cardinality=Cardinality.UNARY_STREAM,
+    request=wire.AcquireRequest,
+    reply=wire.HoldReply,
+)
+_RENEW: Final = Method(
+    path="/vmpool.v1.Pool/Renew",
+    cardinality=Cardinality.UNARY_UNARY,
+    request=wire.RenewRequest,
+    reply=wire.RenewReply,
 )
 _RELEASE: Final = Method(
     path="/vmpool.v1.Pool/Release",
@@ -64,14 +76,19 @@ class Client:
         on_empty: OnEmpty = OnEmpty.WAIT,
         idempotency_key: str = "",
         wishes: Wishes | None = None,
+        ttl_s: float | None = None,
         timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
     ) -> AcquiredVm:
         """Leases a VM that is running, unique and has the right time. You must `release` it; see also `lease`.
 
+        The lease ends by itself after `ttl_s` (None: the profile's default) unless you `renew` it.
+
         Cancelled, it takes no VM. With `math.inf` the service's own limit holds. CallError statuses: NOT_FOUND,
         INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS.
         """
-        request = acquire_request(profile=profile, key=idempotency_key, on_empty=on_empty, wishes=wishes or Wishes())
+        request = acquire_request(
+            profile=profile, key=idempotency_key, on_empty=on_empty, wishes=wishes or Wishes(), ttl_s=ttl_s
+        )
         async with self._connection.open(_ACQUIRE, timeout_s=timeout_s) as stream:
             vm = acquired_vm(await self._connection.call(ask_to_the_end, stream, request))
         try:
@@ -80,6 +97,15 @@ class Client:
             await self._release_in_the_end(vm)
             raise
         return vm
+
+    async def renew(self, lease_id: str, *, ttl_s: float) -> float:
+        """The lease lives for `ttl_s` from now on; returns that, as the service has it. Errors as `release`."""
+        reply = await self._ask(
+            _RENEW, wire.RenewRequest(lease_id=lease_id, ttl_ms=math.ceil(ttl_s * 1000)), timeout_s=ANSWER_LIMIT_S
+        )
+        if reply.lease is None:
+            raise CallError(status="INTERNAL", message="the service did not say what it renewed; see its log")
+        return float(reply.lease.expires_in_ms / 1e3)
 
     async def release(self, lease_id: str) -> None:
         """Ends a lease; its VM is destroyed. CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION."""
@@ -94,15 +120,25 @@ class Client:
         wishes: Wishes | None = None,
         timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
     ) -> AsyncIterator[AcquiredVm]:
-        """`acquire`, and `release` at the end of the block, also when it is cancelled, within RELEASE_LIMIT_S.
+        """A VM for the length of a block. `timeout_s` bounds the wait for it.
 
-        A lease that has ended by then, because its VM died or the service stopped, is no error.
+        The lease is bound to a call that stays open: it ends with the block, also when that is cancelled, and if this
+        process dies in whatever manner. A lease that has ended by then, because its VM died or the service stopped, is
+        no error.
         """
-        vm = await self.acquire(profile=profile, on_empty=on_empty, wishes=wishes, timeout_s=timeout_s)
-        try:
-            yield vm
-        finally:
-            await self._release_in_the_end(vm)
+        request = acquire_request(
+            profile=profile, key="", on_empty=on_empty, wishes=wishes or Wishes(), ttl_s=None, wait_s=timeout_s
+        )
+        async with self._connection.open(_HOLD, timeout_s=math.inf) as stream:
+            await self._connection.call(send_last, stream, request)
+            first = await self._connection.call(receive, stream)
+            if first is None or first.acquired is None:
+                raise CallError(status="INTERNAL", message="the service gave no VM; see its log")
+            vm = acquired_vm(first.acquired)
+            try:
+                yield vm
+            finally:
+                await self._release_in_the_end(vm)
 
     async def _release_in_the_end(self, vm: AcquiredVm) -> None:
         # The error on its way is the one to see; and a service that is gone has released everything.

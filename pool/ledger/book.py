@@ -196,8 +196,7 @@ class Ledger:
     def _grant_undelivered(self, event: GrantUndelivered, *, now: float) -> None:
         lease = self._moves.leases.undelivered(event.lease_id)
         if lease is not None:
-            detail = "its caller went away before it had it"
-            self._moves.take_back(lease, EndReason.ABANDONED, detail=detail, now=now)
+            self._moves.take_back(lease, EndReason.ABANDONED, detail=event.detail, now=now)
 
     def _drain(self, *, now: float) -> None:
         self._draining = True

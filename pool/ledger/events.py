@@ -49,9 +49,10 @@ class RenewRequested:
 
 @attrs.frozen(kw_only=True)
 class GrantUndelivered:
-    """A Grant could not be put into its caller's hand. The lease ends, unless another request got it too."""
+    """A Grant is in its caller's hand no more, or never was. The lease ends, unless another request got it too."""
 
     lease_id: str
+    detail: str = "its caller went away before it had it"
 
 
 @attrs.frozen(kw_only=True)

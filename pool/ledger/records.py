@@ -128,7 +128,7 @@ class EndReason(enum.Enum):
     EXPIRED = "expired"
     VM_LOST = "vm_lost"
     ABANDONED = "abandoned"
-    """The caller went away before it had the lease in hand."""
+    """The caller went away before it had the lease in hand, or while it held it open."""
     SHUTDOWN = "shutdown"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -22,6 +23,7 @@ MAX_NAME_BYTES: Final = 128
 """Of a profile, an idempotency key, a lease id."""
 MAX_TIME_LIMIT_MS: Final = 30 * 24 * 3600 * 1000
 """30 days; more is a unit mixed up."""
+MAX_TTL_MS: Final = MAX_TIME_LIMIT_MS
 MAX_SIGNAL: Final = 64
 PAYLOAD_BYTES: Final = 256 * 1024
 """At most this much output in one message, far below what clients take."""
@@ -42,6 +44,7 @@ class ProfileShape:
     memory_mib: int
     max_vcpus: int
     max_memory_mib: int
+    lease_ttl_s: float = math.inf
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +53,10 @@ class AcquireArguments:
     key: str
     on_empty: OnEmpty
     wishes: Wishes
+    ttl_s: float | None
+    """None: the profile's default."""
+    wait_s: float
+    """Infinite: as long as the call's deadline."""
 
 
 def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
@@ -67,10 +74,23 @@ def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
         key=request.idempotency_key,
         on_empty=on_empty,
         wishes=wishes_of(request),
+        ttl_s=lease_ttl("lease_ttl_ms", request.lease_ttl_ms) if request.lease_ttl_ms else None,
+        wait_s=request.wait_ms / 1000 if request.wait_ms else math.inf,
     )
 
 
-def lease_id_of(request: wire.ReleaseRequest | wire.ExecStart, *, field: str = "lease_id") -> str:
+def lease_ttl(field: str, milliseconds: int) -> float:
+    """Seconds."""
+    if not milliseconds:
+        raise InvalidRequestError(field=field, reason="is 0; say for how long, or release the lease")
+    if milliseconds > MAX_TTL_MS:
+        raise InvalidRequestError(
+            field=field, reason=f"{milliseconds} is more than 30 days ({MAX_TTL_MS}); renew the lease from time to time"
+        )
+    return milliseconds / 1000
+
+
+def lease_id_of(request: wire.ReleaseRequest | wire.RenewRequest | wire.ExecStart, *, field: str = "lease_id") -> str:
     if not request.lease_id:
         raise InvalidRequestError(field=field, reason="is empty; use the lease_id that Acquire returned")
     _check_size(field, request.lease_id)
@@ -129,26 +149,9 @@ def _check_no_nul(field: str, text: str) -> None:
 # -- replies -----------------------------------------------------------------------------------------------------------
 
 
-def acquire_reply(lease: Lease, *, total_s: float) -> wire.AcquireReply:
-    report = lease.report
+def acquire_reply(lease: Lease, *, now: float, total_s: float) -> wire.AcquireReply:
     return wire.AcquireReply(
-        lease=wire.Lease(
-            lease_id=lease.lease_id,
-            vm_id=lease.vm_id,
-            profile=lease.profile,
-            pid=lease.pid,
-            guest=wire.Guest(
-                hostname=report.hostname,
-                cpus_online=report.cpus_online,
-                memory_mib=report.memory_mib,
-                reseeded=report.reseeded,
-                wall_clock_ns=report.wall_clock_ns,
-                memory_online_mib=report.memory_online_mib or 0,
-                machine_id=report.machine_id,
-                vm_uuid=report.vm_uuid,
-            ),
-            made_by=lease.made_by.value,
-        ),
+        lease=lease_message(lease, now=now),
         timings=wire.AcquireTimings(
             queued_us=_us(lease.queued_s),
             resume_us=_us(lease.timings.resume_s),
@@ -157,6 +160,29 @@ def acquire_reply(lease: Lease, *, total_s: float) -> wire.AcquireReply:
             was_ready=lease.was_ready,
             grow_us=_us(lease.timings.grow_s),
         ),
+    )
+
+
+def lease_message(lease: Lease, *, now: float) -> wire.Lease:
+    report = lease.report
+    return wire.Lease(
+        lease_id=lease.lease_id,
+        vm_id=lease.vm_id,
+        profile=lease.profile,
+        pid=lease.pid,
+        guest=wire.Guest(
+            hostname=report.hostname,
+            cpus_online=report.cpus_online,
+            memory_mib=report.memory_mib,
+            reseeded=report.reseeded,
+            wall_clock_ns=report.wall_clock_ns,
+            memory_online_mib=report.memory_online_mib or 0,
+            machine_id=report.machine_id,
+            vm_uuid=report.vm_uuid,
+        ),
+        made_by=lease.made_by.value,
+        expires_in_ms=_expires_in_ms(lease, now=now),
+        fencing_token=lease.fencing_token,
     )
 
 
@@ -230,6 +256,7 @@ def lease_status(lease: Lease, *, now: float) -> wire.LeaseStatus:
         profile=lease.profile,
         owner_uid=lease.owner.uid,
         age_ms=_ms(now - lease.granted_at),
+        expires_in_ms=_expires_in_ms(lease, now=now),
     )
 
 
@@ -249,6 +276,11 @@ def status_reply(
         profiles=list(profiles),
         leases=list(leases),
     )
+
+
+def _expires_in_ms(lease: Lease, *, now: float) -> int:
+    """0 for never; what lives has at least a millisecond."""
+    return 0 if lease.expires_at == math.inf else max(1, _ms(lease.expires_at - now))
 
 
 def _pieces(data: bytes) -> Iterable[bytes]:

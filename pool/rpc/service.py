@@ -12,15 +12,18 @@ import trio
 from grpclib.const import Cardinality, Handler
 
 from pool.coordinator import Coordinator
-from pool.ledger.records import Owner
+from pool.ledger.records import Lease, Owner
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
 from pool.rpc.connection import guarded
 from pool.rpc.convert import (
+    AcquireArguments,
     ProfileShape,
     acquire_arguments,
     acquire_reply,
     lease_id_of,
+    lease_message,
     lease_status,
+    lease_ttl,
     profile_status,
     status_reply,
 )
@@ -60,6 +63,10 @@ class PoolService(wire.PoolBase):
         """In place of the generated one: its handlers see only messages, these see the call."""
         return {
             "/vmpool.v1.Pool/Acquire": self._method(self.acquire_call, wire.AcquireRequest, wire.AcquireReply),
+            "/vmpool.v1.Pool/Hold": self._method(
+                self.hold_call, wire.AcquireRequest, wire.HoldReply, Cardinality.UNARY_STREAM
+            ),
+            "/vmpool.v1.Pool/Renew": self._method(self.renew_call, wire.RenewRequest, wire.RenewReply),
             "/vmpool.v1.Pool/Release": self._method(self.release_call, wire.ReleaseRequest, wire.ReleaseReply),
             "/vmpool.v1.Pool/Exec": self._method(
                 self.exec_call, wire.ExecRequest, wire.ExecReply, Cardinality.STREAM_STREAM
@@ -74,26 +81,58 @@ class PoolService(wire.PoolBase):
 
     async def acquire_call(self, stream: ServerStream) -> None:
         """A caller that goes away before it has read the reply takes no VM with it."""
-        call = guarded(stream)
         arguments = acquire_arguments(_required(await receive(stream)))
-        lease = await self.coordinator.acquire(
+        ttl_s = self._default_ttl_s(arguments.profile) if arguments.ttl_s is None else arguments.ttl_s
+        lease = await self._acquire(stream, arguments, ttl_s=ttl_s)
+        try:
+            await deliver(stream, self._reply_to(stream, lease))
+        except BaseException:
+            self.coordinator.give_back(lease)
+            raise
+
+    async def hold_call(self, stream: ServerStream) -> None:
+        """The lease ends with the call, however that ends."""
+        arguments = acquire_arguments(_required(await receive(stream)))
+        lease = await self._acquire(stream, arguments, ttl_s=math.inf if arguments.ttl_s is None else arguments.ttl_s)
+        try:
+            await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease)))
+            ended = await self.coordinator.wait_lease_ended(lease.lease_id, owner=lease.owner)
+            await send(stream, wire.HoldReply(ended=wire.LeaseEnd(reason=ended.message)))
+        finally:
+            self.coordinator.give_back(lease, detail="its caller ended the call that held it, or went away")
+
+    async def _acquire(self, stream: ServerStream, arguments: AcquireArguments, *, ttl_s: float) -> Lease:
+        call = guarded(stream)
+        return await self.coordinator.acquire(
             profile=arguments.profile,
             owner=_owner(),
             key=arguments.key,
             on_empty=arguments.on_empty,
             wishes=arguments.wishes,
-            deadline=self._acquire_deadline(call.arrived_at, call.deadline),
+            ttl_s=ttl_s,
+            deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
-        try:
-            await deliver(stream, acquire_reply(lease, total_s=trio.current_time() - call.arrived_at))
-        except BaseException:
-            self.coordinator.give_back(lease)
-            raise
 
-    def _acquire_deadline(self, arrived_at: float, deadline: float) -> float:
-        if deadline == math.inf:
+    def _reply_to(self, stream: ServerStream, lease: Lease) -> wire.AcquireReply:
+        now = trio.current_time()
+        return acquire_reply(lease, now=now, total_s=now - guarded(stream).arrived_at)
+
+    def _acquire_deadline(self, arrived_at: float, deadline: float, *, wait_s: float) -> float:
+        if wait_s == deadline == math.inf:
             return arrived_at + self.acquire_timeout_s
-        return deadline - min(MAX_DEADLINE_MARGIN_S, (deadline - arrived_at) / 10)
+        margin_s = 0.0 if deadline == math.inf else min(MAX_DEADLINE_MARGIN_S, (deadline - arrived_at) / 10)
+        return min(arrived_at + wait_s, deadline - margin_s)
+
+    def _default_ttl_s(self, profile: str) -> float:
+        shape = self.info.shapes.get(profile)
+        return math.inf if shape is None else shape.lease_ttl_s  # who asks for an unknown profile gets none
+
+    async def renew_call(self, stream: ServerStream) -> None:
+        request = _required(await receive(stream))
+        renewed = await self.coordinator.renew(
+            lease_id_of(request), owner=_owner(), ttl_s=lease_ttl("ttl_ms", request.ttl_ms)
+        )
+        await send(stream, wire.RenewReply(lease=lease_message(renewed, now=trio.current_time())))
 
     async def release_call(self, stream: ServerStream) -> None:
         lease_id = lease_id_of(_required(await receive(stream)))

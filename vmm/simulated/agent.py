@@ -87,12 +87,10 @@ class SimulatedAgent:
         await self._machine.guest_runs()
         name = PurePosixPath(spec.argv[0]).name
         if (program := PROGRAMS.get(name)) is None:
-            raise AgentRequestError(
-                request="start_command", code="EXEC", message=f"{spec.argv[0]}: No such file or directory"
-            )
+            raise AgentRequestError(request="exec", code="EXEC", message=f"{spec.argv[0]}: No such file or directory")
         if spec.working_directory is not None and PurePosixPath(spec.working_directory) not in _DIRECTORIES:
             raise AgentRequestError(
-                request="start_command",
+                request="exec",
                 code="EXEC",
                 message=f"working directory {spec.working_directory}: No such file or directory",
             )
@@ -103,7 +101,7 @@ class SimulatedAgent:
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - nobody asks for it
         await self._machine.guest_runs()
         if PurePosixPath(path).parent not in _DIRECTORIES:
-            raise AgentRequestError(request="put_file", code="ENOENT", message=f"{path}: No such file or directory")
+            raise AgentRequestError(request="put", code="ENOENT", message=f"{path}: No such file or directory")
         self._machine.files[path] = data
 
     async def get_file(self, path: str) -> bytes:
@@ -112,5 +110,5 @@ class SimulatedAgent:
             return self._machine.files[path]
         except KeyError:
             raise AgentRequestError(
-                request="get_file", code="ENOENT", message=f"{path}: No such file or directory"
+                request="get", code="ENOENT", message=f"{path}: No such file or directory"
             ) from None

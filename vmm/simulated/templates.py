@@ -111,6 +111,7 @@ class SimulatedTemplates:
         spec: MachineSpec,
         *,
         template: VmTemplate,
+        generation: str,
         vm_id: str,
         directory: Path,  # noqa: ARG002 - idem
         nursery: trio.Nursery,  # noqa: ARG002 - idem
@@ -122,7 +123,7 @@ class SimulatedTemplates:
         except BaseException:
             self.host.forget(vm_id)
             raise
-        shell = SimulatedShell(id=vm_id, generation=template.fingerprint, spec=spec, host=self.host)
+        shell = SimulatedShell(id=vm_id, generation=generation, spec=spec, host=self.host)
         self.shells[vm_id] = shell
         return shell
 

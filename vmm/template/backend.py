@@ -55,11 +55,18 @@ class QemuTemplates:
         await trio.to_thread.run_sync(self.store.clear)
 
     async def start_shell(
-        self, spec: MachineSpec, *, template: VmTemplate, vm_id: str, directory: Path, nursery: trio.Nursery
+        self,
+        spec: MachineSpec,
+        *,
+        template: VmTemplate,
+        generation: str,
+        vm_id: str,
+        directory: Path,
+        nursery: trio.Nursery,
     ) -> QemuShell:
         assert isinstance(template, Template)
         instance = await start_shell(spec, template=template, vm_id=vm_id, directory=directory, nursery=nursery)
-        return QemuShell(instance=instance, generation=template.fingerprint)
+        return QemuShell(instance=instance, generation=generation)
 
     async def clone(self, shell: Shell, *, template: VmTemplate, nursery: trio.Nursery) -> QemuVm:
         assert isinstance(shell, QemuShell)

@@ -224,6 +224,26 @@ async def test_a_damaged_template_is_noticed_and_built_anew() -> None:
         await trio.sleep(WATCH_S)
         assert (await it.produce()).made_by is ProducerKind.TEMPLATE
         assert it.templates.built == 2
+        first, second = it.generations
+        assert first == "f1" != second, "its clones have its memory mapped: they are as damaged"
+
+
+@in_virtual_time
+async def test_clones_that_fail_because_of_a_damaged_template_make_the_others_stale() -> None:
+    async with stage() as it:
+        await it.produce()
+        shell = await it.producer.start_shell(vm_id="vm-shell", nursery=it.nursery)
+        assert it.templates.template is not None
+        it.templates.template.damaged = True
+        for _ in range(SUSPECT_AFTER):
+            with pytest.raises(TemplateError):
+                await it.produce()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (await it.produce()).generation == it.generations[1] != "f1"
+        with pytest.raises(TemplateError, match="not the one of this shell"):
+            await it.producer.fill_shell(shell, nursery=it.nursery)
+        assert it.templates.built == 2
 
 
 @in_virtual_time
@@ -292,5 +312,5 @@ async def test_a_cancelled_production_leaves_nothing(after_s: float) -> None:
         with trio.move_on_after(after_s):
             await it.produce()
         assert it.host.alive <= {"vm-template"}, "the template is built for whoever comes next"
-        await trio.sleep(BUILD_S)
+        await trio.sleep(BUILD_S + 1)
         assert not it.host.alive

@@ -15,7 +15,9 @@ __all__ = (
     "ExecStarted",
     "Guest",
     "GuestFile",
+    "HoldReply",
     "Lease",
+    "LeaseEnd",
     "LeaseStatus",
     "OnEmpty",
     "PoolBase",
@@ -25,6 +27,8 @@ __all__ = (
     "ProfileStatus",
     "ReleaseReply",
     "ReleaseRequest",
+    "RenewReply",
+    "RenewRequest",
     "StatusReply",
     "StatusRequest",
 )
@@ -139,6 +143,16 @@ class AcquireRequest(betterproto2.Message):
     files: "list[GuestFile]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     Written before the lease is given.
+    """
+
+    lease_ttl_ms: "int" = betterproto2.field(9, betterproto2.TYPE_UINT64)
+    """
+    The lease ends by itself after this unless it is renewed; 0 for the profile's default, with Hold for none.
+    """
+
+    wait_ms: "int" = betterproto2.field(10, betterproto2.TYPE_UINT64)
+    """
+    How long to wait for a VM at most, within the call's deadline; 0 for as long as that.
     """
 
 
@@ -360,6 +374,26 @@ default_message_pool.register_message("vmpool.v1", "GuestFile", GuestFile)
 
 
 @dataclass(eq=False, repr=False)
+class HoldReply(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - kind:
+    """
+
+    acquired: "AcquireReply | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
+
+    ended: "LeaseEnd | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
+    """
+    The last message.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "HoldReply", HoldReply)
+
+
+@dataclass(eq=False, repr=False)
 class Lease(betterproto2.Message):
     lease_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -382,8 +416,29 @@ class Lease(betterproto2.Message):
     How it was made: "template", or "direct", also when a template pool had to boot it.
     """
 
+    expires_in_ms: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
+    """
+    Until the lease ends by itself; 0 for never.
+    """
+
+    fencing_token: "int" = betterproto2.field(8, betterproto2.TYPE_UINT64)
+    """
+    Grows with every lease, over restarts of the service too: give it to whatever must turn away an earlier holder.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "Lease", Lease)
+
+
+@dataclass(eq=False, repr=False)
+class LeaseEnd(betterproto2.Message):
+    reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    What became of the lease, as a sentence.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "LeaseEnd", LeaseEnd)
 
 
 @dataclass(eq=False, repr=False)
@@ -397,6 +452,11 @@ class LeaseStatus(betterproto2.Message):
     owner_uid: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
 
     age_ms: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+
+    expires_in_ms: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    Until it ends by itself; 0 for never.
+    """
 
 
 default_message_pool.register_message("vmpool.v1", "LeaseStatus", LeaseStatus)
@@ -551,6 +611,24 @@ default_message_pool.register_message("vmpool.v1", "ReleaseRequest", ReleaseRequ
 
 
 @dataclass(eq=False, repr=False)
+class RenewReply(betterproto2.Message):
+    lease: "Lease | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("vmpool.v1", "RenewReply", RenewReply)
+
+
+@dataclass(eq=False, repr=False)
+class RenewRequest(betterproto2.Message):
+    lease_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    ttl_ms: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+
+
+default_message_pool.register_message("vmpool.v1", "RenewRequest", RenewRequest)
+
+
+@dataclass(eq=False, repr=False)
 class StatusReply(betterproto2.Message):
     version: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -605,6 +683,54 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
             "/vmpool.v1.Pool/Acquire",
             message,
             AcquireReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def hold(
+        self,
+        message: "AcquireRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[HoldReply]":
+        """
+        Acquire, and the lease lives as long as this call: the first reply is what Acquire replies, and a second one comes
+        if the lease ends by itself. When the caller ends the call, or goes away in whatever manner, the lease ends.
+
+        The deadline of the call bounds the lease; use `wait_ms` to bound the wait. Statuses of Acquire.
+        """
+
+        async for response in self._unary_stream(
+            "/vmpool.v1.Pool/Hold",
+            message,
+            HoldReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+    async def renew(
+        self,
+        message: "RenewRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "RenewReply":
+        """
+        Lets a lease live for `ttl_ms` from now on, be that longer than before or shorter.
+
+        Statuses of Release, and INVALID_ARGUMENT.
+        """
+
+        return await self._unary_unary(
+            "/vmpool.v1.Pool/Renew",
+            message,
+            RenewReply,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -701,6 +827,26 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def hold(self, message: "AcquireRequest") -> "AsyncIterator[HoldReply]":
+        """
+        Acquire, and the lease lives as long as this call: the first reply is what Acquire replies, and a second one comes
+        if the lease ends by itself. When the caller ends the call, or goes away in whatever manner, the lease ends.
+
+        The deadline of the call bounds the lease; use `wait_ms` to bound the wait. Statuses of Acquire.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield HoldReply()
+
+    async def renew(self, message: "RenewRequest") -> "RenewReply":
+        """
+        Lets a lease live for `ttl_ms` from now on, be that longer than before or shorter.
+
+        Statuses of Release, and INVALID_ARGUMENT.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def release(self, message: "ReleaseRequest") -> "ReleaseReply":
         """
         Ends a lease and destroys its VM.
@@ -734,6 +880,21 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
         response = await self.acquire(request)
         await stream.send_message(response)
 
+    async def __rpc_hold(self, stream: "grpclib.server.Stream[AcquireRequest, HoldReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.hold,
+            stream,
+            request,
+        )
+
+    async def __rpc_renew(self, stream: "grpclib.server.Stream[RenewRequest, RenewReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.renew(request)
+        await stream.send_message(response)
+
     async def __rpc_release(self, stream: "grpclib.server.Stream[ReleaseRequest, ReleaseReply]") -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -761,6 +922,18 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 AcquireRequest,
                 AcquireReply,
+            ),
+            "/vmpool.v1.Pool/Hold": grpclib.const.Handler(
+                self.__rpc_hold,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                AcquireRequest,
+                HoldReply,
+            ),
+            "/vmpool.v1.Pool/Renew": grpclib.const.Handler(
+                self.__rpc_renew,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                RenewRequest,
+                RenewReply,
             ),
             "/vmpool.v1.Pool/Release": grpclib.const.Handler(
                 self.__rpc_release,
