@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import math
 from pathlib import Path
 
 import attrs
@@ -47,7 +46,7 @@ def _render(answer: ServiceStatus) -> str:
 
 
 def _rest(lease: LeaseStatus) -> str:
-    return "held open" if lease.expires_in_s == math.inf else f"{lease.expires_in_s:.0f} s left"
+    return "held open" if lease.expires_in_s is None else f"{lease.expires_in_s:.0f} s left"
 
 
 def _row(profile: ProfileStatus) -> tuple[str, ...]:

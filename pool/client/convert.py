@@ -120,8 +120,8 @@ def service_status(reply: wire.StatusReply) -> ServiceStatus:
     )
 
 
-def _seconds_or_never(milliseconds: int) -> float:
-    return milliseconds / 1e3 if milliseconds else math.inf
+def _seconds_or_never(milliseconds: int) -> float | None:
+    return milliseconds / 1e3 if milliseconds else None
 
 
 def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:

@@ -43,8 +43,8 @@ class AcquiredVm:
     pid: int
     made_by: str
     """ "template" or "direct"."""
-    expires_in_s: float
-    """Until the lease ends by itself; infinite for never."""
+    expires_in_s: float | None
+    """Until the lease ends by itself; None for never."""
     fencing_token: int
     """Grows with every lease; for whatever must turn away an earlier holder."""
     guest: Guest
@@ -123,7 +123,7 @@ class LeaseStatus:
     profile: str
     owner_uid: int
     age_s: float
-    expires_in_s: float
+    expires_in_s: float | None
 
 
 @attrs.frozen(kw_only=True)
