@@ -130,7 +130,7 @@ class TemplateProducer:
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 await self._until_unusable(machine, template)
-        except (VmmError, OSError) as error:
+        except Exception as error:
             self._offer.value = _Failed(machine=machine, reason=describe(error))
             raise
 

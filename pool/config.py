@@ -61,7 +61,7 @@ class ProfileSettings:
     """Name in PATH, or path."""
     kernel: Path | None = None
     initrd: Path | None = None
-    kernel_parameters: str = attrs.field(default="", validator=max_len(1024))
+    kernel_parameters: str = attrs.field(default="", validator=[max_len(1024), matches_re(r"[ -~]*")])
     cpu_model: str = attrs.field(default="max", validator=matches_re(r"[A-Za-z0-9_.,+=-]+"))
     producer: ProducerKind = ProducerKind.DIRECT
     min_ready: int = attrs.field(default=1, validator=_between(0, MAX_POOL_SIZE))
@@ -144,6 +144,7 @@ def parse_settings(text: str, *, source: str) -> Settings:
     if not settings.profiles:
         raise ConfigError(source=source, problems=("profiles: at least one [profiles.NAME] table is needed",))
     problems = [problem for name, profile in settings.profiles.items() for problem in _cross_checks(name, profile)]
+    problems += _shared_places(settings)
     if problems:
         raise ConfigError(source=source, problems=tuple(problems))
     return settings
@@ -163,6 +164,18 @@ def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
         profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)
     except SpecError as error:
         problems.append(f"profiles.{name}.{error}")
+    return problems
+
+
+def _shared_places(settings: Settings) -> list[str]:
+    """A template has its place for itself."""
+    problems = []
+    taken: dict[Path, str] = {}
+    for name, profile in settings.profiles.items():
+        if profile.template_directory is not None:
+            other = taken.setdefault(profile.template_directory.absolute(), name)
+            if other != name:
+                problems.append(f"profiles.{name}.template_directory: profile {other} has it already; choose another")
     return problems
 
 
@@ -212,12 +225,19 @@ def _with_path(fault: str) -> str:
     return f"{path}: {what}" if path else what
 
 
+def _path(value: Any, _: Any) -> Path:
+    text = _strict(str)(value, str)
+    if not text or "\0" in text:
+        raise TypeError("must be a path, not empty and without NUL")
+    return Path(text)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_structure_hook(float, _strict(float, int))
-    converter.register_structure_hook(Path, lambda value, _: Path(_strict(str)(value, str)))
+    converter.register_structure_hook(Path, _path)
     return converter
 
 

@@ -17,7 +17,7 @@ from pool.config import ProfileSettings, Settings
 from pool.endpoint import MAX_SOCKET_PATH_BYTES
 from pool.machines import MachineResolver
 from vmm.errors import VmmError
-from vmm.guest.image import load_image
+from vmm.guest.image import load_image, verify_image
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.version import detect_version
 from vmm.spec import Accelerator
@@ -84,6 +84,7 @@ async def _image(settings: Settings, directory: Path) -> Finding:
     if all(profile.kernel is not None for profile in settings.profiles.values()):
         return Finding(subject="", verdict=Verdict.OK, detail="every profile has a kernel and an initrd of its own")
     image = load_image(directory)
+    verify_image(image)
     return Finding(subject="", verdict=Verdict.OK, detail=f"kernel {image.kernel_release} in {directory}")
 
 

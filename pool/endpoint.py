@@ -63,7 +63,7 @@ def open_endpoint(path: Path) -> Iterator[Endpoint]:
     with contextlib.ExitStack() as cleanup:
         try:
             _enter_directory(path.parent, cleanup)
-            _take_lock(path.with_suffix(".lock"), cleanup)
+            take_lock(path.with_name(f"{path.name}.lock"), cleanup)
             listener = _listen(path, cleanup)
         except OSError as error:
             raise EndpointError(
@@ -98,7 +98,8 @@ def _remove_if_empty(directory: Path) -> None:
             raise
 
 
-def _take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
+def take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
+    """Holds the lock file at `path`, which names our pid, until `cleanup`. Raises ServiceRunningError, OSError."""
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -14,7 +15,8 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
 
     A library's INFO is not ours: grpclib logs every cancelled call. Ours is a state change that matters in production.
     """
-    as_json = not sys.stderr.isatty() if json is None else json
+    stderr = cast("TextIO", _Unbreakable(sys.stderr))
+    as_json = not stderr.isatty() if json is None else json
     level = logging.DEBUG if verbose else logging.INFO
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -29,13 +31,34 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=stderr),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer], foreign_pre_chain=shared
         )
     )
     logging.basicConfig(handlers=[handler], level=level if verbose else logging.WARNING, force=True)
+
+
+class _Unbreakable:
+    """A log that nobody takes any more (broken pipe, full disk, closed) is lost; the leases of a service are not."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()

@@ -11,7 +11,7 @@ import attrs
 from actors.machine import ResolvedMachine, identify_all
 from pool.config import ProfileSettings
 from vmm.errors import MissingFileError
-from vmm.guest.image import load_image
+from vmm.guest.image import load_image, verify_image
 from vmm.qemu.accelerator import TrialIdentity, decide
 from vmm.qemu.launch import check_files
 from vmm.qemu.trial import boot_under_kvm
@@ -41,6 +41,7 @@ class MachineResolver:
         kernel, initrd = self.profile.kernel, self.profile.initrd
         if kernel is None or initrd is None:
             image = load_image(self.image_directory)
+            verify_image(image)
             kernel, initrd = image.kernel, image.initrd
         spec = self.profile.machine(qemu=Path(qemu), kernel=kernel, initrd=initrd, accelerator=Accelerator.TCG)
         check_files(spec)

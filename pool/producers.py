@@ -38,7 +38,7 @@ def make_producer(
                 on_generation=on_generation,
             )
         case ProducerKind.TEMPLATE:
-            place = profile.template_directory or template_directory(name, runtime=runtime)
+            place = (profile.template_directory or template_directory(name, runtime=runtime)).absolute()
             return TemplateProducer(
                 resolve=resolver.resolve,
                 backend=QemuTemplates(store=TemplateStore(place)),

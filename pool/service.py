@@ -26,7 +26,7 @@ from actors.template import TemplateProducer
 from actors.uniqueness import Witness
 from pool.config import Settings
 from pool.coordinator import Coordinator
-from pool.endpoint import MAX_SOCKET_PATH_BYTES, Endpoint, EndpointError, open_endpoint
+from pool.endpoint import MAX_SOCKET_PATH_BYTES, Endpoint, EndpointError, open_endpoint, take_lock
 from pool.machines import MachineResolver
 from pool.notify import notify
 from pool.paths import cache_directory, default_image_directory
@@ -56,56 +56,57 @@ async def run_service(
     Raises EndpointError, MissingFileError, ImageError or SpecError before anything is started. Cancelled, it ends every
     VM too, but without statuses for those who wait.
     """
-    resolvers = _resolvers(settings, runtime=settings.service.runtime_directory or socket_path.parent)
+    # QEMU's command lines name places, and tell an orphan by them: they must not depend on where we were started.
+    socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
+    runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
+    resolvers = _resolvers(settings, runtime=runtime)
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
-    with open_endpoint(socket_path) as endpoint:
-        runtime = settings.service.runtime_directory or endpoint.path.parent
-        with _vms_directory(runtime) as vms:
-            await _end_orphans(vms)
+    with open_endpoint(socket_path) as endpoint, _vms_directory(runtime) as vms:
+        await _end_orphans(vms)
 
-            def announce(profile: str, generation: str) -> None:
-                coordinator.generation_changed(profile, generation)
+        def announce(profile: str, generation: str) -> None:
+            coordinator.generation_changed(profile, generation)
 
-            producers = {
-                name: make_producer(
-                    name,
-                    settings.profiles[name],
-                    resolver,
-                    launch=launch,
-                    runtime=runtime,
-                    vms_directory=vms,
-                    on_generation=partial(announce, name),
+        producers = {
+            name: make_producer(
+                name,
+                settings.profiles[name],
+                resolver,
+                launch=launch,
+                runtime=runtime,
+                vms_directory=vms,
+                on_generation=partial(announce, name),
+            )
+            for name, resolver in resolvers.items()
+        }
+        witness = Witness()
+        coordinator = Coordinator(
+            policies={name: settings.profiles[name].policy(spec) for name, spec in specs.items()},
+            producers=producers,
+            shell_producers={
+                name: producer for name, producer in producers.items() if isinstance(producer, TemplateProducer)
+            },
+            procedures={
+                name: HandOutProcedure(witness=witness if profile.strict_uniqueness else None)
+                for name, profile in settings.profiles.items()
+            },
+        )
+        info = ServiceInfo(
+            version=version("vmpool"),
+            shapes={
+                name: ProfileShape(
+                    vcpus=spec.vcpus,
+                    memory_mib=spec.memory_mib,
+                    max_vcpus=spec.max_vcpus,
+                    max_memory_mib=spec.max_memory_mib,
+                    lease_ttl_s=settings.profiles[name].lease_ttl_s,
                 )
-                for name, resolver in resolvers.items()
-            }
-            witness = Witness()
-            coordinator = Coordinator(
-                policies={name: settings.profiles[name].policy(spec) for name, spec in specs.items()},
-                producers=producers,
-                shell_producers={
-                    name: producer for name, producer in producers.items() if isinstance(producer, TemplateProducer)
-                },
-                procedures={
-                    name: HandOutProcedure(witness=witness if profile.strict_uniqueness else None)
-                    for name, profile in settings.profiles.items()
-                },
-            )
-            info = ServiceInfo(
-                version=version("vmpool"),
-                shapes={
-                    name: ProfileShape(
-                        vcpus=spec.vcpus,
-                        memory_mib=spec.memory_mib,
-                        max_vcpus=spec.max_vcpus,
-                        max_memory_mib=spec.max_memory_mib,
-                        lease_ttl_s=settings.profiles[name].lease_ttl_s,
-                    )
-                    for name, spec in specs.items()
-                },
-                service_uid=os.geteuid(),
-            )
-            layers = _Layers(coordinator=coordinator, producers=producers, endpoint=endpoint, info=info)
-            await layers.run(stop, task_status=task_status)
+                for name, spec in specs.items()
+            },
+            service_uid=os.geteuid(),
+        )
+        layers = _Layers(coordinator=coordinator, producers=producers, endpoint=endpoint, info=info)
+        await layers.run(stop, task_status=task_status)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -174,15 +175,18 @@ def _vms_directory(runtime: Path) -> Iterator[Path]:
             f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
             "choose a shorter one with --socket or service.runtime_directory"
         )
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise EndpointError(
-            f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
-            "service.runtime_directory"
-        ) from error
-    try:
-        yield directory
-    finally:
-        with contextlib.suppress(OSError):  # another run's VMs are in it
-            directory.rmdir()
+    with contextlib.ExitStack() as cleanup:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Two services may have different sockets and yet share this directory; one would end the other's VMs.
+            take_lock(runtime / "vms.lock", cleanup)
+        except OSError as error:
+            raise EndpointError(
+                f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
+                "service.runtime_directory"
+            ) from error
+        try:
+            yield directory
+        finally:
+            with contextlib.suppress(OSError):  # something of a VM is left, and was told of
+                directory.rmdir()

@@ -9,7 +9,7 @@ from typing import TypeVar
 import trio
 
 from actors.errors import describe
-from pool.cli.options import EXIT_INTERRUPTED, failure
+from pool.cli.options import EXIT_INTERRUPTED, OutputError, failure
 from pool.client import Client, ClientError, open_client
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def call(socket_path: Path, do: Callable[[Client], Awaitable[T]], *, failure_cod
 
     try:
         return trio.run(session)
-    except* ClientError as errors:
+    except* (ClientError, OutputError) as errors:
         message, code = describe(errors), failure_code
     except* KeyboardInterrupt:
         message, code = "interrupted", EXIT_INTERRUPTED

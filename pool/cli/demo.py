@@ -46,7 +46,7 @@ def demo() -> None:
     command in it, show the times, release it, stop the service. Leaves nothing behind."""
     home = Path(tempfile.mkdtemp(prefix="vmpool-demo-"))
     try:
-        outcome = trio.run(_show, home)
+        outcome = trio.run(_show_unless_told_to_stop, home)
     except* (DemoError, ClientError, trio.TooSlowError) as errors:
         message, code = describe(errors), 1
     except* KeyboardInterrupt:
@@ -57,6 +57,22 @@ def demo() -> None:
     finally:
         shutil.rmtree(home)
     raise failure(message, code=code)
+
+
+async def _show_unless_told_to_stop(home: Path) -> _Outcome:
+    """SIGTERM and SIGHUP end the service too, as Ctrl-C does."""
+    outcome: _Outcome | None = None
+
+    async def watch(received: AsyncIterator[int]) -> None:
+        number = await anext(received)
+        raise DemoError(f"ended by {signal.Signals(number).name}")
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, received)
+            outcome = await _show(home)
+            nursery.cancel_scope.cancel(reason="the demo is over")
+    return outcome
 
 
 async def _show(home: Path) -> _Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,13 +13,15 @@ import click
 import trio
 
 from pool.cli.connection import call
-from pool.cli.options import EXIT_OWN_FAILURE, acquire_options, socket_option
+from pool.cli.options import EXIT_OWN_FAILURE, SECONDS, OutputError, acquire_options, socket_option
 from pool.client import Client, RemoteCommand, Wishes
 from pool.ledger.records import OnEmpty
 from vmm.contract import CommandExit, Output, OutputStream
 
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 _CHUNK: Final = 64 * 1024
+_STDIN: Final = 0
+_TARGETS: Final = {OutputStream.STDOUT: 1, OutputStream.STDERR: 2}
 
 _command_line = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -29,8 +32,17 @@ def _parse_environment(_ctx: click.Context, _param: click.Parameter, pairs: tupl
         name, equals, value = pair.partition("=")
         if not name or not equals:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
-        environment[name] = value
+        environment[_as_text(name)] = _as_text(value)
     return environment
+
+
+def _as_text(word: str) -> str:
+    """The wire takes UTF-8 only; what the shell gave us may be any bytes."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        raise click.BadParameter(f"{word!r} is not UTF-8") from error
+    return word
 
 
 def _without_dashes(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,7 +50,7 @@ def _without_dashes(ctx: click.Context, param: click.Parameter, value: tuple[str
     argv = value[1:] if value[:1] == ("--",) else value
     if not argv:
         raise click.MissingParameter(ctx=ctx, param=param)
-    return argv
+    return tuple(_as_text(word) for word in argv)
 
 
 def _exec_options(command: Any) -> Any:
@@ -56,7 +68,7 @@ def _exec_options(command: Any) -> Any:
             help="For the command.",
         ),
         click.option("--workdir", "-w", default=None, help="Working directory in the guest."),
-        click.option("--time-limit", "time_limit_s", type=click.FloatRange(min=0.001), help="Seconds; then SIGKILL."),
+        click.option("--time-limit", "time_limit_s", type=SECONDS, help="Then SIGKILL."),
     ):
         command = option(command)
     return command
@@ -145,11 +157,13 @@ async def _write_output(command: RemoteCommand) -> CommandExit:
     async for event in command.events():
         match event:
             case Output(stream=stream, data=data):
-                target = sys.stdout if stream is OutputStream.STDOUT else sys.stderr
                 try:
-                    await trio.to_thread.run_sync(_write, target.fileno(), data)
+                    await trio.to_thread.run_sync(_write, _TARGETS[stream], data)
                 except BrokenPipeError:
                     await command.send_signal(signal.SIGPIPE)
+                except OSError as error:
+                    await command.send_signal(signal.SIGKILL)
+                    raise OutputError(f"{stream.value} cannot be written to: {error.strerror}") from error
             case CommandExit():
                 ended = event
     assert ended is not None, "a command's events end with its exit"
@@ -164,8 +178,12 @@ def _write(descriptor: int, data: bytes) -> None:
 
 async def _forward_stdin(command: RemoteCommand) -> None:
     """Reads in a thread: our stdin may be a file, a pipe or a terminal that others share, so it stays blocking."""
-    while data := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), _CHUNK, abandon_on_cancel=True):
-        await command.send_stdin(data)
+    try:
+        while data := await trio.to_thread.run_sync(os.read, _STDIN, _CHUNK, abandon_on_cancel=True):
+            await command.send_stdin(data)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # closed, or not open for reading: there is no stdin to pass
+            raise OutputError(f"stdin cannot be read: {error.strerror}") from error
     await command.close_stdin()
 
 

@@ -11,6 +11,7 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, EXIT_USAGE, failure
 from pool.paths import default_image_directory
 from vmm.errors import VmmError
@@ -46,7 +47,12 @@ def build(directory: Path) -> None:
     """Builds the image from Debian packages; does nothing if the one there is up to date."""
     console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ) as display:
         task = display.add_task("guest image", total=1.0)
 
@@ -57,13 +63,15 @@ def build(directory: Path) -> None:
 
         try:
             built = trio.run(partial(build_image, directory, progress=show))
-        except VmmError as error:
+        except* VmmError as errors:
+            message, code = describe(errors), EXIT_USAGE
+        except* KeyboardInterrupt:
+            message, code = "interrupted; nothing half-built is left", EXIT_INTERRUPTED
+        else:
             display.stop()
-            raise failure(str(error), code=EXIT_USAGE) from error
-        except KeyboardInterrupt:
-            display.stop()
-            raise failure("interrupted; nothing half-built is left", code=EXIT_INTERRUPTED) from None
-    _show(built)
+            _show(built)
+            return
+    raise failure(message, code=code)
 
 
 @image.command()

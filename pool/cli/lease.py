@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Final
 
 import attrs
 import click
 
 from pool.cli.connection import call
-from pool.cli.options import acquire_options, socket_option
+from pool.cli.options import SECONDS, acquire_options, socket_option
 from pool.client import AcquiredVm, Client, Wishes
 from pool.ledger.records import OnEmpty
-
-_SECONDS: Final = click.FloatRange(min=0.001)
 
 
 @click.command()
 @acquire_options
 @click.option("--key", default="", help="Idempotency key: the same key gives the same lease while that lives.")
 @click.option(
-    "--ttl", "ttl_s", type=_SECONDS, help="Until the lease ends by itself, unless renewed; default: the profile's."
+    "--ttl", "ttl_s", type=SECONDS, help="Until the lease ends by itself, unless renewed; default: the profile's."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 @socket_option
@@ -56,7 +53,7 @@ def acquire(
 
 @click.command()
 @click.argument("lease_id")
-@click.option("--ttl", "ttl_s", type=_SECONDS, required=True, help="From now until the lease ends by itself.")
+@click.option("--ttl", "ttl_s", type=SECONDS, required=True, help="From now until the lease ends by itself.")
 @socket_option
 def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
     """Let a lease live for a time from now on."""

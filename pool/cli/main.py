@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final
+import os
+import signal
+import sys
+from typing import Any, Final
 
 import click
 
@@ -24,6 +27,27 @@ _COMMANDS: Final = {
 class LazyGroup(click.Group):
     """Knows its commands by name and one line of help; imports one when it is called."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click's, but an interrupt is 130, as in a shell, and an output that cannot be written to is told."""
+        _reserve_standard_descriptors()
+        try:
+            code = super().main(*args, **(extra | {"standalone_mode": False}))
+            sys.stdout.flush()
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("vmpool: interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try once more at its end
+            sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            click.echo(f"vmpool: {error.strerror}: {error.filename or 'standard output'}", err=True)
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
 
@@ -38,6 +62,15 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - idem
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _reserve_standard_descriptors() -> None:
+    """Closed ones stay of no use, but are taken: else the next thing opened, a socket say, would pass for stdout."""
+    for descriptor, useless_mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, useless_mode)  # the lowest free number: this one
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

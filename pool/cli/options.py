@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -18,6 +19,25 @@ EXIT_OWN_FAILURE = 125
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell says it."""
+
+
+class OutputError(Exception):
+    """What a command says, or wants to know, has nowhere to go or to come from."""
+
+
+class _Seconds(click.FloatRange):
+    """A time that ends: click takes inf and nan for numbers in a range."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no time.", param, ctx)
+        return float(seconds)
+
+
+SECONDS: Final = _Seconds(min=0.001, max=30 * 24 * 3600)
 
 
 def _socket_or_default(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:  # noqa: ARG001 - click's
@@ -57,10 +77,10 @@ def acquire_options(command: Any) -> Any:
         click.option(
             "--wait",
             "wait_s",
-            type=click.FloatRange(min=0.001),
+            type=SECONDS,
             default=60.0,
             show_default=True,
-            help="Seconds at most.",
+            help="At most.",
         ),
     ):
         command = option(command)

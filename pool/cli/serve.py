@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -42,20 +43,18 @@ def serve(*, config: Path | None, socket_path: Path, verbose: bool, log_json: bo
 
 async def _serve_until_signalled(settings: Settings, socket_path: Path) -> None:
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, stop, nursery.cancel_scope)
-        await run_service(settings, socket_path=socket_path, stop=stop)
-        nursery.cancel_scope.cancel(reason="the service has ended")
-
-
-async def _watch_signals(
-    stop: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    log = structlog.get_logger("vmpool")
+    # Outermost, or the third signal would meet its default action while VMs are being ended.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-        task_status.started()
-        async for number in received:
-            log.info("signal received", signal=signal.Signals(number).name, again=stop.is_set())
-            if stop.is_set():
-                everything.cancel(reason="second signal")
-            stop.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_signals, received, stop, nursery.cancel_scope)
+            await run_service(settings, socket_path=socket_path, stop=stop)
+            nursery.cancel_scope.cancel(reason="the service has ended")
+
+
+async def _watch_signals(received: AsyncIterator[int], stop: trio.Event, everything: trio.CancelScope) -> None:
+    log = structlog.get_logger("vmpool")
+    async for number in received:
+        log.info("signal received", signal=signal.Signals(number).name, again=stop.is_set())
+        if stop.is_set():
+            everything.cancel(reason="second signal")
+        stop.set()

@@ -263,12 +263,18 @@ class Ledger:
         page = self._moves.fleet.page_of(entry)
         was = entry.state
         was_shell = was is VmState.SHELL or fact.vm_id in page.shells.starting
+        was_filling = fact.vm_id in page.shells.filling
         claim_id = self._moves.fleet.leave(entry, now=now)
         claim = None if claim_id is None else self._moves.claims[claim_id]
         page.last_error = fact.reason
         page.last_evidence = fact.evidence
         if was_shell:
             self._shell_lost(entry, page, came_up=was is VmState.SHELL, now=now)
+        elif was_filling:
+            # That of the shell, which may have been too old; whoever waits gets a production of his own.
+            self._shell_lost(entry, page, came_up=False, now=now)
+            if claim is not None:
+                page.unserved_boot_claims[claim.claim_id] = None
         elif was is VmState.PRODUCING:
             page.counters.production_failures += 1
             self._back_off(page, now=now)

@@ -35,6 +35,18 @@ Outcome = Any
 
 
 @attrs.frozen
+class Content:
+    """Bytes that are told in a few words, however many they are."""
+
+    start: bytes
+    size: int = 0
+
+    @property
+    def data(self) -> bytes:
+        return self.start + bytes(number % 251 for number in range(self.size))
+
+
+@attrs.frozen
 class HandOut:
     wishes: Wishes
 
@@ -44,13 +56,13 @@ class Run:
     argv: tuple[str, ...]
     environment: dict[str, str]
     working_directory: str | None
-    stdin: bytes
+    stdin: Content
 
 
 @attrs.frozen
 class Put:
     path: str
-    data: bytes
+    content: Content
 
 
 @attrs.frozen
@@ -85,16 +97,14 @@ names = st.from_regex(r"[A-Z][A-Z_]{0,6}X", fullmatch=True)
 values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x24F, exclude_categories=["Cc"]), max_size=12)
 environments = st.dictionaries(names, values, max_size=3)
 paths = st.sampled_from(["/tmp/a", "/tmp/b", "/root/c", "/absent/d"])
-contents = st.one_of(
-    st.binary(max_size=64), st.integers(0, 100_000).map(lambda size: bytes(range(256)) * (size // 256))
-)
+contents = st.builds(Content, st.binary(max_size=64), st.just(0) | st.integers(0, 100_000))
 wishes = st.builds(
     Wishes,
     vcpus=st.none() | st.integers(1, MAX_VCPUS + 1),
     memory_mib=st.none() | st.integers(1, MAX_MEMORY_MIB + 128),
     hostname=st.just("") | st.from_regex(r"[a-z][a-z0-9-]{0,10}[a-z0-9]", fullmatch=True),
     environment=environments,
-    files=st.lists(st.builds(GuestFile, path=paths, data=contents), max_size=2).map(tuple),
+    files=st.lists(st.builds(GuestFile, path=paths, data=st.binary(max_size=64)), max_size=2).map(tuple),
 )
 commands = st.one_of(
     st.lists(values.filter(lambda word: not word.startswith("-")), max_size=3).map(lambda words: ("echo", *words)),
@@ -159,14 +169,14 @@ class Story:
                 ran = await run(
                     self.vm.agent,
                     *argv,
-                    stdin=operation.stdin,
+                    stdin=operation.stdin.data,
                     environment=operation.environment,
                     working_directory=operation.working_directory,
                 )
                 stdout = sorted(ran.stdout.splitlines()) if argv == ("env",) else ran.stdout
                 return (ran.end, stdout, ran.stderr)
-            case Put(path, data):
-                return await self.vm.agent.put_file(path, data)
+            case Put(path, content):
+                return await self.vm.agent.put_file(path, content.data)
             case Get(path):
                 return await self.vm.agent.get_file(path)
             case Pause():

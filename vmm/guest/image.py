@@ -129,6 +129,19 @@ def load_image(directory: Path) -> GuestImage:
     return image
 
 
+def verify_image(image: GuestImage) -> None:
+    """Reads both files whole, some 35 MB. Raises ImageError if one is not what was built."""
+    for path, expected in ((image.kernel, image.kernel_sha256), (image.initrd, image.initrd_sha256)):
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise ImageError(
+                stage="load",
+                reason=f"{path} is not what was built",
+                remedy=f"build the image anew with `vmpool image build --directory {path.parent}`",
+            )
+
+
 async def _resolve() -> tuple[str, list[debian.Package]]:
     latest = await debian.depends("linux-image-cloud-amd64", "python3-minimal")
     kernel = next((name for name in latest if name.startswith("linux-image-")), None)
@@ -165,6 +178,10 @@ def _agent_source() -> dict[str, bytes]:
 def _load_if_current(directory: Path, inputs: str) -> GuestImage | None:
     try:
         image = load_image(directory)
+    except ImageError:
+        return None
+    try:
+        verify_image(image)
     except ImageError:
         return None
     return image if image.inputs_sha256 == inputs else None

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 import trio
 
 from vmm.contract import CommandSpec, OutputStream
+
+_ENVIRONMENT: Final = {
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "TERM": "dumb",
+}
+"""As the real agent's."""
 
 
 class GuestProcess:
@@ -21,7 +30,7 @@ class GuestProcess:
         write: Callable[[OutputStream, bytes], Awaitable[None]],
     ) -> None:
         self.arguments = tuple(spec.argv[1:])
-        self.environment = {"PATH": "/usr/bin:/bin", "HOME": "/root", **spec.environment}
+        self.environment = {**_ENVIRONMENT, **spec.environment}
         self.working_directory = spec.working_directory or "/"
         self.files = files
         self._stdin = stdin

@@ -54,21 +54,27 @@ async def build_template(
 async def _running_template(spec: MachineSpec, *, memory: Path, vm_id: str, directory: Path) -> AsyncIterator[Instance]:
     """A template VM, booted, settled and paused; stopped at the end."""
     instance = Instance.start(spec, vm_id=vm_id, directory=directory, memory=FileMemory(path=memory, shared=True))
+    failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            async with _evidence(instance):
-                await instance.connect_qmp(nursery=nursery)
-                agent = await connect_agent(instance, nursery=nursery)
-                for _ in range(REHEARSALS):
-                    await _rehearse(agent)
-                await wait_until_idle(instance.process.pid)
-                await instance.execute("stop")
-                # What the agent holds of this session must not come alive in a clone: its host end goes first.
-                await agent.aclose()
-                yield instance
-            nursery.cancel_scope.cancel(reason="the template is saved")
+            try:
+                async with _evidence(instance):
+                    await instance.connect_qmp(nursery=nursery)
+                    agent = await connect_agent(instance, nursery=nursery)
+                    for _ in range(REHEARSALS):
+                        await _rehearse(agent)
+                    await wait_until_idle(instance.process.pid)
+                    await instance.execute("stop")
+                    # What the agent holds of this session must not come alive in a clone: its host end goes first.
+                    await agent.aclose()
+                    yield instance
+            except Exception as error:  # noqa: BLE001 - raised again below, where the nursery does not wrap it
+                failure = error
+            nursery.cancel_scope.cancel(reason="the template is saved, or will not be")
     finally:
         await instance.kill()
+    if failure is not None:
+        raise failure
 
 
 async def start_shell(

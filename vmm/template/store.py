@@ -19,6 +19,8 @@ import cattrs
 
 from vmm.errors import TemplateError
 
+_FILES: Final = ("manifest.json", "manifest.new", "state", "memory")
+
 _HEADROOM_MIB: Final = 16
 """Beside the memory file: 0.4 MB of device state, the manifest, and what the file system takes for itself."""
 
@@ -82,6 +84,8 @@ class TemplateStore:
 
         Raises TemplateError if there is not enough room, OSError.
         """
+        if self.directory.exists():
+            self._check_private()
         self.clear()
         self.directory.parent.parent.mkdir(parents=True, exist_ok=True)
         self.directory.parent.mkdir(mode=0o700, exist_ok=True)
@@ -142,10 +146,27 @@ class TemplateStore:
         return self._template(fingerprint)
 
     def clear(self) -> None:
-        """Removes the place with all that is in it; the manifest first, so that no half-removed template is one."""
-        self._manifest.unlink(missing_ok=True)
-        if self.directory.exists():
-            shutil.rmtree(self.directory)
+        """Removes the template and its place; the manifest first, so that no half-removed template is one.
+
+        Raises TemplateError, and removes nothing, if there is anything in the place that is not a template's.
+        """
+        try:
+            found = {entry.name for entry in self.directory.iterdir()}
+        except FileNotFoundError:
+            return
+        except NotADirectoryError as error:
+            raise TemplateError(
+                directory=self.directory, reason="it is not a directory; set template_directory to another place"
+            ) from error
+        if strangers := sorted(found - set(_FILES)):
+            raise TemplateError(
+                directory=self.directory,
+                reason=f"there are other things in it ({', '.join(strangers[:3])}); "
+                "set template_directory to a place of its own",
+            )
+        for name in _FILES:
+            (self.directory / name).unlink(missing_ok=True)
+        self.directory.rmdir()
 
     def _check_private(self) -> None:
         """Its name can be guessed, and its parent may be anybody's: what others could have put there is not used."""

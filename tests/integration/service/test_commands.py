@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 
@@ -109,3 +110,50 @@ def test_bad_input_is_named(service: RunningService, arguments: list[str], code:
     done = service.command(*arguments)
     assert message in done.stderr.decode()
     assert done.returncode == code
+
+
+def run_shell(service: RunningService, script: str) -> subprocess.CompletedProcess[bytes]:
+    """A shell that redirects; `vmpool` is the command under test."""
+    command = shlex.join(vmpool_argv())
+    return subprocess.run(
+        ["sh", "-c", script.replace("vmpool", command)],
+        check=False,
+        capture_output=True,
+        timeout=120,
+        env=os.environ | {"VMPOOL_SOCKET": str(service.socket_path)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "stdout", "stderr"),
+    [
+        ("vmpool run -- cat <&-", 0, b"", b""),
+        ("vmpool run -- echo hello 2>&-", 0, b"hello\n", b""),
+        ("vmpool run -- echo hello >/dev/full", 125, b"", b"No space left"),
+        ("vmpool run -- echo hello >&-", 125, b"", b"Bad file descriptor"),
+        ("vmpool run -- yes | head -n 1", 0, b"y\n", b""),
+        ("vmpool status >/dev/full", 1, b"", b"No space left"),
+        (r"vmpool run -- echo $(printf '\377')", 2, b"", b"is not UTF-8"),
+        ("vmpool acquire --wait nan", 2, b"", b"is no time"),
+        ("vmpool run --time-limit inf -- true", 2, b"", b"--time-limit"),
+    ],
+)
+def test_odd_surroundings(service: RunningService, script: str, code: int, stdout: bytes, stderr: bytes) -> None:
+    done = run_shell(service, script)
+    assert b"Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (code, stdout), done.stderr
+    assert stderr in done.stderr
+
+
+def test_a_run_that_is_killed_takes_its_lease_along(service: RunningService) -> None:
+    with subprocess.Popen(
+        vmpool_argv("run", "--", "sh", "-c", "echo ready; sleep 1000"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"VMPOOL_SOCKET": str(service.socket_path)},
+    ) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"ready\n"
+        client.kill()
+    while json.loads(service.command("status", "--json").stdout)["leases"]:
+        pass

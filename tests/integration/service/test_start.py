@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -122,3 +123,35 @@ def test_no_service_at_all(home: Path) -> None:
     )
     assert "start the service with `vmpool serve`" in done.stderr
     assert done.returncode == 1
+
+
+def test_a_runtime_directory_that_another_service_uses(
+    service: RunningService, home: Path, guest_image: GuestImage
+) -> None:
+    """Another socket in the same directory: the second service must not take the first one's VMs for orphans."""
+    before = set(service.qemus())
+    done = serve(
+        "--socket",
+        str(service.runtime / "other.sock"),
+        home=home,
+        environment={"VMPOOL_IMAGE_DIR": str(guest_image.kernel.parent)},
+    )
+    assert_refused(done, f"already running (pid {service.process.pid}", home=home)
+    assert set(service.qemus()) == before
+
+
+def test_two_profiles_with_one_template_directory(home: Path) -> None:
+    config = "".join(
+        f'[profiles.{name}]\nproducer = "template"\ntemplate_directory = "/dev/shm/x"\n' for name in ("a", "b")
+    )
+    assert_refused(serve(home=home, config=config), "profile a has it already", home=home)
+
+
+def test_an_image_that_is_damaged(home: Path, guest_image: GuestImage) -> None:
+    image = home / "image"
+    shutil.copytree(guest_image.kernel.parent, image, ignore=shutil.ignore_patterns("packages"))
+    with (image / "initrd").open("r+b") as file:
+        file.write(b"not an initramfs")
+    done = serve(home=home, environment={"VMPOOL_IMAGE_DIR": str(image)})
+    shutil.rmtree(image)
+    assert_refused(done, "is not what was built", home=home)

@@ -111,7 +111,7 @@ def test_a_lock_removed_between_open_and_flock_is_taken_anew(path: Path, monkeyp
 
     def flock(descriptor: int, operation: int) -> None:
         if not removed:
-            lock = path.with_suffix(".lock")
+            lock = path.with_name("vmpool.sock.lock")
             lock.unlink()
             removed.append(lock)
         real(descriptor, operation)

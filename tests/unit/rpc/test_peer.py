@@ -60,8 +60,9 @@ async def test_another_uid_is_seen_as_itself(vm_home: Path) -> None:
     settings = ServerSettings(allowed_uids=frozenset({0, 65534}))
     vm_home.chmod(0o755)  # noqa: ASYNC240 - it takes no time
     script = (
-        "import os, sys, trio; os.setuid(65534)\n"
+        "import os, sys, trio\n"
         "from pool.client import open_client\n"
+        "os.setuid(65534)\n"  # only now: the checkout may be where this user cannot read
         "async def main():\n"
         "    async with open_client(sys.argv[1]) as client:\n"
         "        vm = await client.acquire(); status = await client.status()\n"

@@ -141,3 +141,21 @@ def test_a_place_that_others_can_read_is_not_trusted(store: TemplateStore) -> No
     store.directory.chmod(0o755)
     with pytest.raises(TemplateError, match="open to others"):
         store.open(fingerprint="f1")
+
+
+def test_what_is_not_a_templates_is_never_removed(store: TemplateStore) -> None:
+    """A template_directory that was somebody's: nothing in it may be lost, not even by a build."""
+    store.directory.mkdir(parents=True, mode=0o700)
+    (store.directory / "thesis.txt").write_text("years of work")
+    for attempt in (store.clear, lambda: store.begin(memory_mib=1)):
+        with pytest.raises(TemplateError, match=r"other things in it \(thesis.txt\).*template_directory"):
+            attempt()
+    assert (store.directory / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_place_that_is_no_directory_is_named(store: TemplateStore) -> None:
+    store.directory.parent.mkdir(parents=True, mode=0o700)
+    store.directory.write_text("a file")
+    with pytest.raises(TemplateError, match="not a directory"):
+        store.clear()
+    assert store.directory.read_text() == "a file"
