@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import attrs
 import pytest
@@ -19,10 +20,11 @@ from actors.supervisor import NEVER_GIVE_UP, Supervised
 from actors.template import SUSPECT_AFTER, TemplateProducer
 from tests.unit.actors.stage import NOWHERE, SPEC
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport, Vm
+from vmm.contract import BootStage, ExitReport, Vm
 from vmm.errors import BootError, TemplateError, VmmError
 from vmm.simulated import SimulatedHost
 from vmm.simulated.templates import SimulatedTemplate, SimulatedTemplates
+from vmm.spec import MachineSpec
 
 BOOT_S = 5.0
 BUILD_S = 6.0
@@ -69,13 +71,16 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    *, fallback: bool = True, fetch_only: bool = False, template: SimulatedTemplate | None = None, **faults: bool
+    *,
+    fallback: bool = True,
+    fetch_only: bool = False,
+    template: SimulatedTemplate | None = None,
+    backend: type[SimulatedTemplates] = SimulatedTemplates,
+    **faults: bool,
 ) -> AsyncIterator[Stage]:
     """A supervised producer over a simulated backend. At the end nothing may be alive on the host."""
     host = SimulatedHost(boot_s=BOOT_S)
-    templates = SimulatedTemplates(
-        host=host, build_s=BUILD_S, shell_s=SHELL_S, clone_s=CLONE_S, template=template, **faults
-    )
+    templates = backend(host=host, build_s=BUILD_S, shell_s=SHELL_S, clone_s=CLONE_S, template=template, **faults)
     machine, generations = Machine(), list[str]()
     producer = TemplateProducer(
         resolve=machine.resolve,
@@ -314,3 +319,16 @@ async def test_a_cancelled_production_leaves_nothing(after_s: float) -> None:
         assert it.host.alive <= {"vm-template"}, "the template is built for whoever comes next"
         await trio.sleep(BUILD_S + 1)
         assert not it.host.alive
+
+
+class FailsInAGroup(SimulatedTemplates):
+    async def build(self, spec: MachineSpec, *, fingerprint: str, vm_id: str, directory: Path) -> SimulatedTemplate:
+        raise ExceptionGroup("from a nursery", [BootError(stage=BootStage.GUEST, reason="killed"), KeyError("bug")])
+
+
+@in_virtual_time
+async def test_whatever_a_build_fails_with_it_boots_meanwhile() -> None:
+    """Also an error in a group, or a bug: nothing may leave production waiting for ever."""
+    async with stage(backend=FailsInAGroup) as it:
+        assert (await it.produce()).made_by is ProducerKind.DIRECT
+        assert "killed" in it.producer.statistics().detail

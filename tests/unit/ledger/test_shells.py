@@ -1,0 +1,64 @@
+"""Shells: filled for whoever waits, never at the pool's cost, and no worse than none when they fail."""
+
+from __future__ import annotations
+
+from actors.life import VmState
+from pool.ledger.records import OnEmpty, PoolPolicy
+from tests.properties.ledger.world import World
+from tests.unit.ledger.told import granted, view
+
+
+def empty_pool(*, shells: int = 1) -> World:
+    """Nothing is ready, and the shells wait."""
+    world = World({"p": PoolPolicy(size=0, shells=shells)})
+    world.run_undisturbed()
+    assert view(world).shells == shells
+    return world
+
+
+def test_a_claim_that_waits_gets_a_shell_filled() -> None:
+    world = empty_pool()
+    (shell,) = world.in_state(VmState.SHELL)
+    request = world.acquire("p", on_empty=OnEmpty.BOOT)
+    world.process()
+    assert world.living[shell] is VmState.PRODUCING
+
+    world.run_undisturbed()
+    assert granted(world, request).vm_id == shell
+    assert view(world).shells == 1, "its place was taken by another"
+
+
+def test_a_shell_that_cannot_be_filled_costs_its_claim_nothing_but_time() -> None:
+    """Its template may be gone: the claim is not refused for that, it gets a production of its own."""
+    world = empty_pool()
+    (shell,) = world.in_state(VmState.SHELL)
+    request = world.acquire("p", on_empty=OnEmpty.BOOT)
+    world.process()
+    world.die(shell)
+    world.process()
+
+    world.run_undisturbed()
+    assert granted(world, request).vm_id != shell
+    assert view(world).counters.lost_shells == 1
+    assert view(world).failures_in_a_row == 0, "the pool's own production did not fail"
+
+
+def test_the_refill_leaves_the_shells_alone() -> None:
+    world = World({"p": PoolPolicy(size=2, shells=1)})
+    world.run_undisturbed()
+    (shell,) = world.in_state(VmState.SHELL)
+    for _ in range(3):
+        world.acquire("p")
+        world.process()
+        world.run_undisturbed()
+    assert world.living[shell] is VmState.SHELL
+
+
+def test_shells_of_an_older_generation_go_at_once() -> None:
+    world = empty_pool(shells=2)
+    old = set(world.in_state(VmState.SHELL))
+    world.change_generation("p")
+    world.process()
+    assert {world.living[vm_id] for vm_id in old} == {VmState.STOPPING}
+    world.run_undisturbed()
+    assert view(world).shells == 2
