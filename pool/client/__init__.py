@@ -9,7 +9,6 @@ Errors are `ClientError`s. A client is one trio object: use it from any number o
 """
 
 from actors.messages import GuestFile, Wishes
-from pool.client.connection import open_client
 from pool.client.errors import CallError, ClientError, ServiceUnavailableError
 from pool.client.records import (
     AcquiredVm,
@@ -23,7 +22,7 @@ from pool.client.records import (
     ServiceStatus,
 )
 from pool.client.remote import RemoteCommand
-from pool.client.sdk import Client
+from pool.client.sdk import Client, open_client
 
 __all__ = [
     "AcquireTimings",

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import attrs
 import h2.exceptions
@@ -24,9 +24,6 @@ from grpclib.protocol import H2Protocol
 
 from pool.client.errors import CallError, ServiceUnavailableError
 from pool.client.exchange import ClientStream
-
-if TYPE_CHECKING:
-    from pool.client.sdk import Client
 
 _log = logging.getLogger("vmpool.client")
 
@@ -196,20 +193,15 @@ async def _close(stream: ClientStream) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_client(socket_path: Path | str) -> AsyncIterator[Client]:
-    """Connects to the service on `socket_path`; at the end, the connection is closed and calls still open are ended.
-
-    Leases outlive the connection. Raises ServiceUnavailableError, at once if nobody listens.
-    """
-    from pool.client.sdk import Client  # noqa: PLC0415 - it is built on this module
-
+async def open_connection(socket_path: Path | str) -> AsyncIterator[Connection]:
+    """A connection, closed at the end with all calls that are open on it. Raises ServiceUnavailableError."""
     failure = None
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(_note_loop_error)
         connection = Connection(socket_path=Path(socket_path), loop=loop)
         try:
             await connection.connect()
-            yield Client(connection)
+            yield connection
         except Exception as error:  # noqa: BLE001 - raised below, outside of the loop's nursery, which would wrap it
             failure = error
         finally:

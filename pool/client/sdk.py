@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import trio
 from grpclib.const import Cardinality
 
 from actors.messages import Wishes
-from pool.client.connection import Connection, Method
+from pool.client.connection import Connection, Method, open_connection
 from pool.client.convert import acquire_request, acquired_vm, service_status
 from pool.client.errors import CallError, ClientError
 from pool.client.exchange import ask, ask_to_the_end, receive, send, send_last
@@ -181,3 +182,14 @@ class Client:
     async def _ask(self, method: Method, request: Any, *, timeout_s: float) -> Any:
         async with self._connection.open(method, timeout_s=timeout_s) as stream:
             return await self._connection.call(ask, stream, request)
+
+
+@contextlib.asynccontextmanager
+async def open_client(socket_path: Path | str) -> AsyncIterator[Client]:
+    """Connects to the service on `socket_path`; at the end, the connection is closed and calls still open are ended.
+
+    Leases from `Client.acquire` outlive the connection, those from `Client.lease` do not. Raises
+    ServiceUnavailableError, at once if nobody listens.
+    """
+    async with open_connection(socket_path) as connection:
+        yield Client(connection)

@@ -38,18 +38,18 @@ async def test_a_held_lease_ends_with_its_connection(served: Served) -> None:
 async def test_a_held_lease_ends_with_its_process(served: Served, tmp_path: Path) -> None:
     """SIGKILL: no block of the client's is left in good order."""
     script = (
-        "import sys, trio\n"
+        "import os, sys, trio\n"
         "from pathlib import Path\n"
         "from pool.client import open_client\n"
         "async def main():\n"
         "    async with open_client(Path(sys.argv[1])) as client, client.lease():\n"
-        "        print('held', flush=True)\n"
+        "        os.write(1, b'held')\n"
         "        await trio.sleep_forever()\n"
         "trio.run(main)\n"
     )
     process = await trio.lowlevel.open_process([sys.executable, "-c", script, str(served.path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    assert await process.stdout.receive_some(100) == b"held\n"
+    assert await process.stdout.receive_some(100) == b"held"
     assert len(served.coordinator.leases()) == 1
     process.send_signal(signal.SIGKILL)
     await process.wait()
