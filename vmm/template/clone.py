@@ -63,10 +63,11 @@ async def _running_template(spec: MachineSpec, *, memory: Path, vm_id: str, dire
                     agent = await connect_agent(instance, nursery=nursery)
                     for _ in range(REHEARSALS):
                         await _rehearse(agent)
+                    # First the host hangs up, then the guest comes to rest: what is left to do would be done by each
+                    # clone again.
+                    await agent.aclose()
                     await wait_until_idle(instance.process.pid)
                     await instance.execute("stop")
-                    # What the agent holds of this session must not come alive in a clone: its host end goes first.
-                    await agent.aclose()
                     yield instance
             except Exception as error:  # noqa: BLE001 - raised again below, where the nursery does not wrap it
                 failure = error
