@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,12 @@ def state(sys_devices: Path) -> dict[str, str]:
 
 @pytest.mark.usefixtures("sys_devices")
 def test_what_is_online_is_counted() -> None:
-    assert (System().cpus_online(), System().memory_online_mib()) == (2, 128)
+    assert (System().cpus_online(), System().memory_online_mib()) == (len(os.sched_getaffinity(0)), 128)
+
+
+def test_the_memory_told_is_what_the_kernel_calls_total() -> None:
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+    assert System().report()["memory_mib"] == int(total.split()[1]) // 1024
 
 
 def test_only_what_is_asked_for_and_offline_is_brought_up_one_by_one(sys_devices: Path) -> None:

@@ -74,7 +74,9 @@ class System:
             return ""
 
     def cpus_online(self) -> int:
-        return _count(_read(f"{_CPUS}/online"))
+        """Those that may run us, which is all of them: nothing in this guest is bound to some. Asking for that is one
+        system call; opening the file in /sys that says it costs a clone milliseconds under TCG."""
+        return len(os.sched_getaffinity(0))
 
     def memory_online_mib(self) -> int:
         """What the machine has, in the kernel's blocks; MemTotal is less by what the kernel keeps for itself."""
@@ -103,7 +105,8 @@ class System:
         """What is always told."""
         return {
             "hostname": os.uname().nodename,
-            "memory_mib": _memory_kib() // 1024,
+            # One system call; the same number from /proc/meminfo costs a clone milliseconds under TCG.
+            "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
             "wall_clock_ns": time.time_ns(),
         }
 
@@ -113,22 +116,6 @@ def _numbered(directory: str, prefix: str) -> list[str]:
     names = os.listdir(directory)  # noqa: PTH208
     numbers = [int(name[len(prefix) :]) for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit()]
     return [f"{directory}/{prefix}{number}" for number in sorted(numbers)]
-
-
-def _memory_kib() -> int:
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1])
-    return 0
-
-
-def _count(ranges: str) -> int:
-    """How many numbers "0-2,5" names."""
-    count = 0
-    for part in ranges.strip().split(","):
-        first, _, last = part.partition("-")
-        count += int(last or first) - int(first) + 1
-    return count
 
 
 def _read(path: str) -> str:
