@@ -6,7 +6,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -78,12 +78,8 @@ class HandOutProcedure:
             hostname=wishes.hostname or vm.id,
             machine_id=self.new_machine_id(),
             vm_uuid=vm.uuid,
-            environment=_plain(wishes.environment),
+            environment=wishes.environment,
             vcpus=wishes.vcpus,
             memory_mib=wishes.memory_mib,
             random_bytes=0 if self.witness is None else self.witness.random_bytes,
         )
-
-
-def _plain(environment: Mapping[str, str]) -> dict[str, str]:
-    return dict(environment)
