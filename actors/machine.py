@@ -8,13 +8,11 @@ from typing import Final
 
 import attrs
 
+from vmm.identity import FileIdentity, identify
 from vmm.spec import MachineSpec
 
 WATCH_S: Final = 2.0
 """How often producers look whether their inputs are still the same files."""
-
-FileIdentity = tuple[int, int, int, int]
-"""Device, inode, size, mtime in ns: what changes when a file is replaced or written to."""
 
 
 @attrs.frozen(kw_only=True)
@@ -30,21 +28,20 @@ class ResolvedMachine:
 
     def is_current(self) -> bool:
         """Whether the inputs are still the same files. Blocks for a few stat calls."""
-        return all(identify(path) == identity for path, identity in self.inputs)
+        return all(identify_if_there(path) == identity for path, identity in self.inputs)
 
 
 ResolveMachine = Callable[[], Awaitable[ResolvedMachine]]
 """Decides the accelerator and completes the spec; may boot a VM to find out. Raises VmmError, OSError."""
 
 
-def identify(path: Path) -> FileIdentity | None:
-    """None for a file that is not there."""
+def identify_if_there(path: Path) -> FileIdentity | None:
+    """None for a file that is not there, or cannot be looked at."""
     try:
-        status = path.stat()
+        return identify(path)
     except OSError:
         return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def identify_all(paths: Iterable[Path]) -> tuple[tuple[Path, FileIdentity | None], ...]:
-    return tuple((path, identify(path)) for path in paths)
+    return tuple((path, identify_if_there(path)) for path in paths)

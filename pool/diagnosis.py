@@ -14,11 +14,11 @@ from typing import Final
 import attrs
 
 from pool.config import ProfileSettings, Settings
-from pool.endpoint import MAX_SOCKET_PATH_BYTES
 from pool.machines import MachineResolver
 from vmm.errors import VmmError
 from vmm.guest.image import load_image, verify_image
 from vmm.qemu.accelerator import AcceleratorSetting
+from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.version import detect_version
 from vmm.spec import Accelerator
 

@@ -18,8 +18,7 @@ from typing import Final
 
 import attrs
 
-MAX_SOCKET_PATH_BYTES: Final = 107
-"""sun_path has 108 bytes on Linux, the last of which is NUL (unix(7))."""
+from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 
 BACKLOG: Final = 128
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import attrs
+import trio
 
 from actors.machine import ResolvedMachine, identify_all
 from pool.config import ProfileSettings
@@ -49,10 +50,9 @@ class MachineResolver:
 
     async def resolve(self) -> ResolvedMachine:
         """Decides the accelerator; under `auto` that may boot a guest. Raises VmmError, OSError."""
-        spec = self.check()
-        inputs = identify_all(
-            (spec.qemu, spec.kernel, spec.initrd)
-        )  # before they are read: a change must not be missed
+        spec = await trio.to_thread.run_sync(self.check)  # it reads the image whole
+        # Before they are read for the fingerprint: a change must not be missed.
+        inputs = identify_all((spec.qemu, spec.kernel, spec.initrd))
         version = await detect_version(spec.qemu)
         decision = await decide(
             self.profile.accelerator,

@@ -26,7 +26,7 @@ from actors.template import TemplateProducer
 from actors.uniqueness import Witness
 from pool.config import Settings
 from pool.coordinator import Coordinator
-from pool.endpoint import MAX_SOCKET_PATH_BYTES, Endpoint, EndpointError, open_endpoint, take_lock
+from pool.endpoint import Endpoint, EndpointError, open_endpoint, take_lock
 from pool.machines import MachineResolver
 from pool.notify import notify
 from pool.paths import cache_directory, default_image_directory
@@ -34,6 +34,7 @@ from pool.producers import make_producer
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, serve
 from pool.rpc.service import ServiceInfo
+from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.launch import launch as launch_qemu
 from vmm.qemu.orphans import end_orphan, find_orphans
 

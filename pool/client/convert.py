@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
+import attrs
+
 from actors.messages import Wishes
 from pool.client.errors import CallError
 from pool.client.records import (
@@ -158,19 +160,7 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
         last_error=profile.last_error,
         last_evidence=profile.last_evidence,
         last_production_s=profile.last_production_ms / 1e3,
-        counters=PoolCounters(
-            hits=counters.hits,
-            misses=counters.misses,
-            granted=counters.granted,
-            refused=counters.refused,
-            produced=counters.produced,
-            production_failures=counters.production_failures,
-            lost_idle=counters.lost_idle,
-            lost_leased=counters.lost_leased,
-            hand_out_failures=counters.hand_out_failures,
-            lost_shells=counters.lost_shells,
-            rolled=counters.rolled,
-        ),
+        counters=PoolCounters(**{field.name: getattr(counters, field.name) for field in attrs.fields(PoolCounters)}),
     )
 
 

@@ -11,7 +11,7 @@ import attrs
 
 from actors.messages import Wishes
 from actors.producer import ProducerStatistics
-from pool.ledger.profile import Counters, ProfileView
+from pool.ledger.profile import ProfileView
 from pool.ledger.records import Lease, OnEmpty
 from pool.rpc.errors import InvalidRequestError, shorten
 from pool.rpc.generated.vmpool import v1 as wire
@@ -224,28 +224,12 @@ def profile_status(
         last_error=shorten(view.last_error),
         last_evidence=view.last_evidence if with_evidence else "",
         last_production_ms=_ms(view.last_production_s),
-        counters=_counters(view.counters),
+        counters=wire.PoolCounters(**attrs.asdict(view.counters)),
         shells=view.shells,
         stale=view.stale,
         generation=view.generation,
         max_vcpus=shape.max_vcpus,
         max_memory_mib=shape.max_memory_mib,
-    )
-
-
-def _counters(counters: Counters) -> wire.PoolCounters:
-    return wire.PoolCounters(
-        hits=counters.hits,
-        misses=counters.misses,
-        granted=counters.granted,
-        refused=counters.refused,
-        produced=counters.produced,
-        production_failures=counters.production_failures,
-        lost_idle=counters.lost_idle,
-        lost_leased=counters.lost_leased,
-        hand_out_failures=counters.hand_out_failures,
-        lost_shells=counters.lost_shells,
-        rolled=counters.rolled,
     )
 
 

@@ -18,6 +18,7 @@ import attrs
 import cattrs
 
 from vmm.errors import TemplateError
+from vmm.identity import FileIdentity, identify
 
 _FILES: Final = ("manifest.json", "manifest.new", "state", "memory")
 
@@ -46,7 +47,7 @@ class Template:
 
     directory: Path
     fingerprint: str
-    _identities: tuple[tuple[int, ...], ...] = attrs.field(repr=False)
+    _identities: tuple[FileIdentity, ...] = attrs.field(repr=False)
 
     @property
     def memory(self) -> Path:
@@ -62,7 +63,7 @@ class Template:
         Looks at inodes, not at contents; cheap enough to be called before each clone.
         """
         try:
-            now = tuple(_identity(path) for path in (self.memory, self.state))
+            now = tuple(identify(path) for path in (self.memory, self.state))
         except OSError as error:
             raise TemplateError(directory=self.directory, reason=f"{error.strerror}: {error.filename}") from error
         if now != self._identities:
@@ -183,13 +184,8 @@ class TemplateStore:
     def _template(self, fingerprint: str) -> Template:
         paths = (self.directory / "memory", self.directory / "state")
         return Template(
-            directory=self.directory, fingerprint=fingerprint, identities=tuple(_identity(path) for path in paths)
+            directory=self.directory, fingerprint=fingerprint, identities=tuple(identify(path) for path in paths)
         )
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _describe(path: Path) -> StoredFile:

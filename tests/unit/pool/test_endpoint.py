@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pool.endpoint import MAX_SOCKET_PATH_BYTES, EndpointError, ServiceRunningError, open_endpoint
+from pool.endpoint import EndpointError, ServiceRunningError, open_endpoint
+from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 
 
 @pytest.fixture
