@@ -49,7 +49,7 @@ def template_directory(profile: str, *, runtime: Path, mountinfo: str | None = N
         return runtime / "templates" / profile
     place = hashlib.sha256(os.fsencode(runtime.absolute())).hexdigest()[:12]
     # The name can be guessed; the store refuses a directory that is not ours alone.
-    return Path("/dev/shm") / f"vmpool-{os.geteuid()}-{place}" / profile  # noqa: S108
+    return Path("/dev/shm") / f"vmpool-{os.geteuid()}-{place}" / profile  # noqa: S108 - see above
 
 
 def file_system_of(path: Path, *, mountinfo: str | None = None) -> str:

@@ -95,7 +95,7 @@ class Connection:
                 await self.call(stream.__aenter__)
                 if timeout_s != math.inf:
                     # Set after entering: grpclib would end the call itself, before the service can say why.
-                    stream._deadline = Deadline.from_timeout(timeout_s)  # noqa: SLF001
+                    stream._deadline = Deadline.from_timeout(timeout_s)  # noqa: SLF001 - nowhere public
                 try:
                     yield stream
                 finally:

@@ -146,7 +146,7 @@ class GuardedProtocol(H2Protocol):
     def _feed(self, data: bytes) -> list[H2Event]:
         events = self.connection.feed(data)
         # h2 judges a frame's length only once it has all of it, up to 16 MiB.
-        if len(self.http2.incoming_buffer._data) > MAX_FRAME_BYTES:  # noqa: SLF001
+        if len(self.http2.incoming_buffer._data) > MAX_FRAME_BYTES:  # noqa: SLF001 - nowhere public
             raise FrameTooLargeError(f"a frame of more than {MAX_FRAME_BYTES} bytes")
         return events
 

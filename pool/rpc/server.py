@@ -77,7 +77,7 @@ class RpcServer:
             loop_errors=self._loop_errors,
         )
 
-    def note_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
+    def note_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002 - asyncio's
         """The loop's exception handler. trio-asyncio's own would end the service."""
         self._loop_errors += 1
         _log.error("error in the event loop", what=context.get("message"), exc_info=context.get("exception"))

@@ -131,7 +131,7 @@ class Connection:
             self.fail(error)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.fail(_with_cause(AgentUnreachableError("the guest agent's channel broke"), error))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - whatever a guest makes us stumble on costs its own channel only
             self.fail(_with_cause(AgentProtocolError(f"the guest agent said what makes no sense: {error}"), error))
 
     async def _read(self) -> None:

@@ -32,7 +32,7 @@ class Upload:
         self._mode = mode
         self._consumed = 0
         directory, name = os.path.split(path)
-        self._temporary = os.path.join(directory, f".{name[:200]}.{stream}.vmpool")  # noqa: PTH118  (pathlib is heavy)
+        self._temporary = os.path.join(directory, f".{name[:200]}.{stream}.vmpool")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self._temporary, flags, 0o600)
 
@@ -48,7 +48,7 @@ class Upload:
 
     def receive_eof(self) -> None:
         os.fchmod(self._fd, self._mode)
-        os.rename(self._temporary, self._path)  # noqa: PTH104
+        os.rename(self._temporary, self._path)
         self._close()
         self._channel.send_value(wire.REPLY, self._stream, {})
         self._on_end(self._stream)
@@ -62,7 +62,7 @@ class Upload:
     def cancel(self) -> None:
         self._close()
         try:
-            os.unlink(self._temporary)  # noqa: PTH108
+            os.unlink(self._temporary)
         except OSError:
             return  # Nothing can be done about it, and the session goes on.
         finally:

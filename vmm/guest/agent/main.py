@@ -25,15 +25,15 @@ def main() -> None:
     except BaseException as error:  # noqa: BLE001  (there is nobody above)
         sys.stderr.write(f"vmpool agent: {type(error).__name__}: {error}\n")
         _print_where(error)
-    os.execv("/bin/busybox", ["poweroff", "-f"])  # noqa: S606
+    os.execv("/bin/busybox", ["poweroff", "-f"])  # noqa: S606 - no shell is wanted
 
 
 def _open_port() -> int:
     # The driver makes its ports a moment after it was loaded.
     deadline = time.monotonic_ns() + _PORT_WAIT_NS
     while time.monotonic_ns() < deadline:
-        for name in os.listdir(_PORTS) if os.path.isdir(_PORTS) else ():  # noqa: PTH112, PTH208
-            with open(f"{_PORTS}/{name}/name", "rb", buffering=0) as file:  # noqa: PTH123
+        for name in os.listdir(_PORTS) if os.path.isdir(_PORTS) else ():
+            with open(f"{_PORTS}/{name}/name", "rb", buffering=0) as file:
                 if file.read().strip() == PORT_NAME.encode():
                     return os.open(f"/dev/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         time.sleep(0.002)

@@ -113,7 +113,7 @@ class System:
 
 def _numbered(directory: str, prefix: str) -> list[str]:
     """Paths of the entries whose name is the prefix and a number, in the order of the numbers."""
-    names = os.listdir(directory)  # noqa: PTH208
+    names = os.listdir(directory)
     numbers = [int(name[len(prefix) :]) for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit()]
     return [f"{directory}/{prefix}{number}" for number in sorted(numbers)]
 
