@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import attrs
+import trio
 
 
 class BootStage(enum.Enum):
@@ -36,6 +37,15 @@ class ExitReport:
         else:
             how = "exit status unknown"
         return f"{how}; QEMU said: {self.stderr_tail}" if self.stderr_tail else how
+
+
+@attrs.frozen(kw_only=True)
+class ProcessIdentity:
+    """What names a process beyond the reuse of its pid, as long as the host runs."""
+
+    pid: int
+    start_time: int
+    """Clock ticks from the host's boot to the start of the process: field 22 of /proc/pid/stat."""
 
 
 RESEED_BYTES = 512
@@ -196,8 +206,37 @@ class Shell(Protocol):
         """Ends it and removes what it had on disk. Idempotent, shielded."""
 
 
+class Survivor(Protocol):
+    """The process of a VM whose service is gone; nothing is connected to it. Whoever got it must end it with `stop` or
+    `detach`, or the VM that became of it.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    async def connect(self, *, nursery: trio.Nursery) -> Vm:
+        """Runs the guest if it is paused, and returns its VM once the agent has answered. No time limit of its own.
+
+        Whatever the earlier service's commands left running in the guest is ended. The connections' background tasks
+        live in `nursery`. Raises VmExitedError, QmpError, AgentError; then, and under cancellation, nothing stays
+        connected, and it may be tried again.
+        """
+
+    async def wait_exited(self) -> ExitReport:
+        """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
+
+    async def stop(self) -> ExitReport:
+        """As `Vm.stop`."""
+
+    async def detach(self) -> None:
+        """As `Vm.detach`."""
+
+
 class Vm(Protocol):
-    """One VM process and its guest. Whoever got it must call `stop` in the end, whatever happens."""
+    """One VM process and its guest. Whoever got it must call `stop` or `detach` in the end, whatever happens."""
 
     @property
     def id(self) -> str: ...
@@ -209,6 +248,10 @@ class Vm(Protocol):
     @property
     def pid(self) -> int:
         """The process, or 0 where there is none (simulated)."""
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        """By which a later run of the service finds the process again."""
 
     @property
     def agent(self) -> Agent: ...
@@ -234,4 +277,10 @@ class Vm(Protocol):
         """Ends the VM: QMP `quit`, bounded wait, SIGKILL, verify dead, then remove what it had on disk, never before.
 
         Idempotent. Runs to the end under cancellation (shielded, bounded by the escalation's own time limits).
+        """
+
+    async def detach(self) -> None:
+        """Lets go of the VM: it goes on as it is, for a later run of the service to adopt. Shielded.
+
+        Nobody may be waiting in `wait_exited`, and nothing of this object is used afterwards.
         """

@@ -12,9 +12,9 @@ from typing import Protocol
 import psutil
 import trio
 
-from vmm.contract import ExitReport, Vm
-from vmm.qemu.launch import attach, launch
-from vmm.qemu.process import ProcessIdentity
+from vmm.contract import ExitReport, ProcessIdentity, Vm
+from vmm.qemu.adopt import adopt
+from vmm.qemu.launch import launch
 from vmm.qemu.vm import QemuVm
 from vmm.simulated import SimulatedHost, SimulatedVm
 from vmm.spec import Accelerator, MachineSpec
@@ -67,7 +67,7 @@ class SimulatedSubject:
 
 
 class QemuSubject:
-    """Boots one VM for all tests that leave it as it was; each attaches to it as a restarted service would."""
+    """Boots one VM for all tests that leave it as it was; each adopts it as a restarted service would."""
 
     def __init__(self, spec: MachineSpec) -> None:
         self._spec = spec
@@ -78,7 +78,8 @@ class QemuSubject:
         return await launch(self._spec, vm_id=vm_id, directory=self._home / vm_id, nursery=nursery)
 
     async def borrow(self, nursery: trio.Nursery) -> QemuVm:
-        return await attach(self._shared, vm_id="shared", directory=self._home / "shared", nursery=nursery)
+        survivor = await adopt(self._shared, vm_id="shared", directory=self._home / "shared")
+        return await survivor.connect(nursery=nursery)
 
     async def give_back(self, vm: Vm) -> None:
         assert isinstance(vm, QemuVm)

@@ -79,6 +79,11 @@ def machine_uuid(vm_id: str) -> str:
     return str(uuid.uuid5(_UUID_NAMESPACE, vm_id))
 
 
+def console_chardev(console_log: Path) -> str:
+    """The one argument that names the VM's own directory, by which its QEMU can be told from any other process."""
+    return _options("file", id="console", path=console_log, append="on")
+
+
 def build_argv(
     spec: MachineSpec,
     *,
@@ -104,7 +109,7 @@ def build_argv(
         *_KVM_TIMERS.get(spec.accelerator, ()),
         *("-chardev", _options("socket", id="qmp", fd=channels.qmp_fd, server="on", wait="off")),
         *("-mon", _options(chardev="qmp", mode="control")),
-        *("-chardev", _options("file", id="console", path=channels.console_log, append="on")),
+        *("-chardev", console_chardev(channels.console_log)),
         *("-serial", "chardev:console"),
         *("-chardev", _options("socket", id="agent", fd=channels.agent_fd, server="on", wait="off")),
         *("-device", _options("virtio-serial-pci", id="serial")),

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 import trio
 
-from vmm.contract import BootStage, ExitReport
+from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
-from vmm.qemu.command_line import Channels, MemoryBacking, Start, build_argv
+from vmm.qemu.command_line import Channels, MemoryBacking, Start, build_argv, console_chardev
 from vmm.qemu.directory import VmDirectory, listen, read_tail
 from vmm.qemu.logs import LogLimiter
-from vmm.qemu.process import ProcessIdentity, QemuProcess
+from vmm.qemu.process import QemuProcess, command_line_of
 from vmm.qemu.qmp import QmpClient
 from vmm.qemu.qmp.client import EventSubscription
 from vmm.spec import MachineSpec
@@ -75,16 +75,20 @@ class Instance:
 
     @classmethod
     def adopt(cls, *, vm_id: str, directory: Path, identity: ProcessIdentity) -> Instance:
-        """Takes over a running QEMU that another run of the service started and detached, or lost.
+        """Takes over a running QEMU that another run of the service started and detached, or lost; not a checkpoint.
 
-        Raises VmExitedError if that process is gone; the directory is left alone then.
+        Raises VmExitedError if that process is gone or is not this VM's; the directory is left alone then.
         """
         home = VmDirectory(directory)
         try:
             process = QemuProcess.adopt(identity, log=home.qemu_log)
-            argv = Path(f"/proc/{identity.pid}/cmdline").read_text().split("\0")[:-1]
-        except (ProcessLookupError, FileNotFoundError) as error:
+        except OSError as error:
             raise VmExitedError(vm_id=vm_id, reason=f"it is not running any more: {error}") from error
+        argv = command_line_of(identity.pid)
+        if console_chardev(home.console_log) not in argv:
+            process.close()
+            what = shlex.join(argv[:1]) or "dead"
+            raise VmExitedError(vm_id=vm_id, reason=f"process {identity.pid} is not its QEMU: it is {what}")
         return cls(vm_id=vm_id, directory=home, process=process, argv=argv)
 
     async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:
@@ -167,6 +171,13 @@ class Instance:
             async with self._ending:
                 await self._close_channels()
                 self.process.close()
+
+    async def disconnect(self) -> None:
+        """Closes the channels, as if `connect_qmp` had not been called. Shielded."""
+        with trio.CancelScope(shield=True):
+            async with self._ending:
+                await self._close_channels()
+                self._qmp = None
 
     async def _quit(self) -> None:
         with trio.move_on_after(QUIT_LIMIT_S):

@@ -1,4 +1,4 @@
-"""Bringing a VM up: from a spec, or from a QEMU that runs already."""
+"""Bringing a VM up from a spec."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import trio
 from vmm.contract import BootStage
 from vmm.errors import AgentError, MissingFileError, QmpError
 from vmm.qemu.instance import Instance
-from vmm.qemu.process import ProcessIdentity
 from vmm.qemu.version import QEMU_REMEDY
 from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
 from vmm.spec import MachineSpec
@@ -47,24 +46,6 @@ async def launch(spec: MachineSpec, *, vm_id: str, directory: Path, nursery: tri
         raise
     timings = StageTimings(spawn_s=spawned - began, qmp_s=answered - spawned, guest_s=trio.current_time() - answered)
     return QemuVm(instance, agent, timings=timings)
-
-
-async def attach(identity: ProcessIdentity, *, vm_id: str, directory: Path, nursery: trio.Nursery) -> QemuVm:
-    """Takes over a VM that runs already, paused or not, as after a restart of the service.
-
-    A paused guest does not answer: resume it by other means first, or give a time limit. Raises VmExitedError if the
-    process is gone, QmpError or AgentError if it does not answer. On error and on cancellation the VM is left as it is.
-    """
-    instance = Instance.adopt(vm_id=vm_id, directory=directory, identity=identity)
-    began = trio.current_time()
-    try:
-        await instance.connect_qmp(nursery=nursery)
-        answered = trio.current_time()
-        agent = await connect_agent(instance, nursery=nursery)
-    except BaseException:
-        await instance.detach()
-        raise
-    return QemuVm(instance, agent, timings=StageTimings(qmp_s=answered - began, guest_s=trio.current_time() - answered))
 
 
 def check_files(spec: MachineSpec) -> None:

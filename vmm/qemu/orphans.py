@@ -12,8 +12,9 @@ from pathlib import Path
 import attrs
 import trio
 
+from vmm.contract import ProcessIdentity
 from vmm.qemu.directory import VmDirectory
-from vmm.qemu.process import ProcessIdentity, QemuProcess, start_time_of
+from vmm.qemu.process import QemuProcess, start_time_of
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +51,14 @@ async def end_orphan(orphan: Orphan) -> None:
             continue
         await process.kill()
     await trio.to_thread.run_sync(orphan.directory.remove)
+
+
+async def end_remains(vm_id: str, *, vms_directory: Path) -> None:
+    """`end_orphan` for whatever there is of this one VM. Shielded. Raises StopError."""
+    with trio.CancelScope(shield=True):
+        for orphan in await trio.to_thread.run_sync(find_orphans, vms_directory):
+            if orphan.vm_id == vm_id:
+                await end_orphan(orphan)
 
 
 def _users_of(vms_directory: Path) -> dict[str, list[ProcessIdentity]]:

@@ -9,24 +9,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
 import trio
 
-from vmm.contract import ExitReport
+from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import StopError
 from vmm.qemu.directory import read_tail
 
 KILL_LIMIT_S = 10.0
 """A process that outlives SIGKILL by this is stuck in the kernel."""
-
-
-@attrs.frozen(kw_only=True)
-class ProcessIdentity:
-    """What names a process beyond the reuse of its pid, as long as the host runs."""
-
-    pid: int
-    start_time: int
-    """Clock ticks from the host's boot to the start of the process: field 22 of /proc/pid/stat."""
 
 
 class QemuProcess:
@@ -141,6 +131,14 @@ def start_time_of(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(stat.rpartition(")")[2].split()[19])  # the name before ")" may hold anything; field 3 comes next
+
+
+def command_line_of(pid: int) -> list[str]:
+    """The argv of a process; empty if there is none of that pid, or a dead one."""
+    try:
+        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _describe_state(pid: int) -> str:

@@ -7,13 +7,12 @@ from pathlib import Path
 import attrs
 import trio
 
-from vmm.contract import ExitReport
+from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import AgentUnreachableError
 from vmm.guest.client import AgentClient
 from vmm.qemu.command_line import machine_uuid
 from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
-from vmm.qemu.process import ProcessIdentity
 
 
 @attrs.frozen(kw_only=True)
@@ -32,7 +31,7 @@ class StageTimings:
 class QemuVm:
     """One VM in QEMU. Whoever got it must call `stop` in the end, or `detach`.
 
-    Its background tasks live in the nursery given to `launch` or `attach`. Every operation on a VM whose QEMU is gone
+    Its background tasks live in the nursery given to `launch` or `connect`. Every operation on a VM whose QEMU is gone
     raises VmExitedError, those of the agent AgentUnreachableError.
     """
 
@@ -56,7 +55,7 @@ class QemuVm:
 
     @property
     def identity(self) -> ProcessIdentity:
-        """What `attach` needs to find the process again."""
+        """By which `adopt` finds the process again."""
         return self.instance.process.identity
 
     @property
@@ -89,7 +88,7 @@ class QemuVm:
         return await self.instance.stop()
 
     async def detach(self) -> None:
-        """Lets the VM run on without this object, for a later `attach` by this or another process."""
+        """Lets the VM run on without this object, for a later `adopt` by this or another process."""
         await self.instance.detach()
 
 

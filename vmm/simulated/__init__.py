@@ -15,7 +15,7 @@ from vmm.simulated.faults import (
     random_faults,
     scripted,
 )
-from vmm.simulated.host import SimulatedHost, SimulatedVm
+from vmm.simulated.host import SimulatedHost, SimulatedSurvivor, SimulatedVm
 
 __all__ = [
     "AgentGoesMute",
@@ -28,6 +28,7 @@ __all__ = [
     "PrepareFails",
     "PrepareIsSlow",
     "SimulatedHost",
+    "SimulatedSurvivor",
     "SimulatedVm",
     "StopIsSlow",
     "no_faults",

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
-from vmm.contract import ExitReport
-from vmm.errors import BootError
+from vmm.contract import ExitReport, ProcessIdentity
+from vmm.errors import BootError, VmExitedError
 from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.faults import BootFails, BootHangs, Fault, FaultPlan, Moment, StopIsSlow, no_faults
 from vmm.simulated.machine import Machine, Power, simulated_uuid
 from vmm.spec import MachineSpec
 
 
-class SimulatedVm:
-    """A VM without a process. Fulfils `vmm.contract.Vm`; `crash` and `mute` are for tests."""
+class _Handle:
+    """What one run of the service has of a machine: nothing any more once that run was killed."""
 
     def __init__(self, machine: Machine, host: SimulatedHost) -> None:
         self.machine = machine
-        self._agent = SimulatedAgent(machine)
         self._host = host
+        self._service = host.service
         self._stopping = trio.Lock()
 
     @property
@@ -29,12 +30,60 @@ class SimulatedVm:
         return self.machine.vm_id
 
     @property
+    def pid(self) -> int:
+        return self.machine.identity.pid
+
+    async def wait_exited(self) -> ExitReport:
+        await trio.lowlevel.checkpoint()
+        await self.machine.state.wait_value(lambda state: state.power is Power.DEAD)
+        return self._exit_report
+
+    async def stop(self) -> ExitReport:
+        """See the contract. Afterwards the host does not know the VM any more."""
+        with trio.CancelScope(shield=True):
+            async with self._stopping:
+                if self._service is not self._host.service:
+                    return ExitReport()  # this code runs in a process that is dead
+                if self.id in self._host.alive:
+                    for fault in self.machine.faults:
+                        if isinstance(fault, StopIsSlow):
+                            await trio.sleep(fault.delay_s)
+                    self.machine.exit(ExitReport(status=0))
+                    self._host.forget(self.id)
+        return self._exit_report
+
+    async def detach(self) -> None:
+        """See the contract. The host keeps the machine."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def crash(self, report: ExitReport) -> None:
+        """The process dies now."""
+        self.machine.exit(report)
+
+    def mute(self) -> None:
+        """The agent answers nothing from now on."""
+        self.machine.mute()
+
+    @property
+    def _exit_report(self) -> ExitReport:
+        assert self.machine.exit_report is not None, "the machine is dead"
+        return self.machine.exit_report
+
+
+class SimulatedVm(_Handle):
+    """A VM without a process. Fulfils `vmm.contract.Vm`; `crash` and `mute` are for tests."""
+
+    def __init__(self, machine: Machine, host: SimulatedHost) -> None:
+        super().__init__(machine, host)
+        self._agent = SimulatedAgent(machine)
+
+    @property
     def uuid(self) -> str:
         return simulated_uuid(self.id)
 
     @property
-    def pid(self) -> int:
-        return 0
+    def identity(self) -> ProcessIdentity:
+        return self.machine.identity
 
     @property
     def agent(self) -> SimulatedAgent:
@@ -52,35 +101,18 @@ class SimulatedVm:
         await trio.lowlevel.checkpoint()
         self.machine.grow(vcpus=vcpus, memory_mib=memory_mib)
 
-    async def wait_exited(self) -> ExitReport:
+
+class SimulatedSurvivor(_Handle):
+    """A machine whose service is gone. Fulfils `vmm.contract.Survivor`."""
+
+    async def connect(self, *, nursery: trio.Nursery) -> SimulatedVm:
+        """See the contract. A mute agent is waited for."""
         await trio.lowlevel.checkpoint()
-        await self.machine.state.wait_value(lambda state: state.power is Power.DEAD)
-        return self._exit_report
-
-    async def stop(self) -> ExitReport:
-        """See the contract. Afterwards the host does not know the VM any more."""
-        with trio.CancelScope(shield=True):
-            async with self._stopping:
-                if self.id in self._host.alive:
-                    for fault in self.machine.faults:
-                        if isinstance(fault, StopIsSlow):
-                            await trio.sleep(fault.delay_s)
-                    self.machine.exit(ExitReport(status=0))
-                    self._host.forget(self.id)
-        return self._exit_report
-
-    def crash(self, report: ExitReport) -> None:
-        """The process dies now."""
-        self.machine.exit(report)
-
-    def mute(self) -> None:
-        """The agent answers nothing from now on."""
-        self.machine.mute()
-
-    @property
-    def _exit_report(self) -> ExitReport:
-        assert self.machine.exit_report is not None, "the machine is dead"
-        return self.machine.exit_report
+        self.machine.begin_session(nursery)
+        self.machine.power(Power.RUNNING)
+        vm = SimulatedVm(self.machine, self._host)
+        await vm.agent.ping()
+        return vm
 
 
 class SimulatedHost:
@@ -89,8 +121,11 @@ class SimulatedHost:
     def __init__(self, *, boot_s: float = 0.0, faults: FaultPlan = no_faults) -> None:
         self._boot_s = boot_s
         self._faults = faults
-        self._alive: set[str] = set()
+        self._alive: dict[str, Machine | None] = {}
+        """None for what is no machine: one that boots, a shell, a template that is built."""
         self._launched = 0
+        self.service = object()
+        """Stands for the process that has the VMs."""
 
     @property
     def alive(self) -> frozenset[str]:
@@ -119,15 +154,48 @@ class SimulatedHost:
             raise ValueError(f"there is a VM {vm_id} already")
         faults = tuple(self._faults(self._launched))
         self._launched += 1
-        self._alive.add(vm_id)
+        self._alive[vm_id] = None
+        identity = ProcessIdentity(pid=0, start_time=self._launched)
         try:
             await self._boot(faults, boot_s=self._boot_s if boot_s is None else boot_s)
         except BaseException:
             self.forget(vm_id)
             raise
-        machine = Machine(spec, vm_id=vm_id, faults=faults, nursery=nursery)
+        machine = Machine(spec, vm_id=vm_id, identity=identity, faults=faults, nursery=nursery)
+        self._alive[vm_id] = machine
         machine.reach(Moment.READY)
         return SimulatedVm(machine, self)
+
+    async def adopt(
+        self,
+        identity: ProcessIdentity,
+        *,
+        vm_id: str,
+        directory: Path,  # noqa: ARG002 - as for a real VM
+    ) -> SimulatedSurvivor:
+        """As `vmm.qemu.adopt.adopt`."""
+        machine = self._alive.get(vm_id)
+        if machine is not None and machine.identity == identity and machine.exit_report is None:
+            return SimulatedSurvivor(machine, self)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if machine is not None:
+            machine.exit(ExitReport(signal=signal.SIGKILL))
+        self.forget(vm_id)
+        raise VmExitedError(vm_id=vm_id, reason="it is not running any more")
+
+    def kill_service(self) -> None:
+        """The process that has the VMs dies: they go on, and what its tasks still do with them has no effect.
+
+        The caller cancels those tasks. What was booting, and shells, are forgotten, as a sweep for orphans would.
+        """
+        self.service = object()
+        self._alive = {vm_id: machine for vm_id, machine in self._alive.items() if machine is not None}
+
+    def machine(self, vm_id: str) -> Machine:
+        """What is alive under that id."""
+        machine = self._alive[vm_id]
+        assert machine is not None, f"{vm_id} is no machine yet"
+        return machine
 
     async def _boot(self, faults: Sequence[Fault], *, boot_s: float) -> None:
         for fault in faults:
@@ -141,8 +209,8 @@ class SimulatedHost:
 
     def remember(self, vm_id: str) -> None:
         """For a shell or a template: it is started."""
-        self._alive.add(vm_id)
+        self._alive[vm_id] = None
 
     def forget(self, vm_id: str) -> None:
         """For a VM, a shell or a template: it is stopped."""
-        self._alive.discard(vm_id)
+        self._alive.pop(vm_id, None)

@@ -7,13 +7,14 @@ import enum
 import hashlib
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import attrs
 import trio
 from trio_util import AsyncValue
 
 from vmm.capacity import Capacity
-from vmm.contract import ExitReport
+from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import AgentUnreachableError, VmExitedError
 from vmm.simulated.faults import AgentGoesMute, Exits, Fault, Moment
 from vmm.spec import MachineSpec
@@ -49,9 +50,18 @@ class MachineState:
 class Machine:
     """State shared by a simulated VM, its agent and its commands. Background tasks live in `nursery`; none raises."""
 
-    def __init__(self, spec: MachineSpec, *, vm_id: str, faults: Sequence[Fault], nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        spec: MachineSpec,
+        *,
+        vm_id: str,
+        identity: ProcessIdentity,
+        faults: Sequence[Fault],
+        nursery: trio.Nursery,
+    ) -> None:
         self.spec = spec
         self.vm_id = vm_id
+        self.identity = identity
         self.faults = faults
         self.state: AsyncValue[MachineState] = AsyncValue(MachineState())
         self.exit_report: ExitReport | None = None
@@ -69,6 +79,8 @@ class Machine:
         self._nursery = nursery
         self._scopes: set[trio.CancelScope] = set()
         self._reached: set[Moment] = set()
+        self._deaths: list[tuple[float, ExitReport]] = []
+        """Faults that are on their way: when, and how. They strike whoever has the machine then."""
 
     @property
     def wall_clock_ns(self) -> int:
@@ -120,6 +132,14 @@ class Machine:
 
         self._nursery.start_soon(until_exit)
 
+    def begin_session(self, nursery: trio.Nursery) -> None:
+        """Another service has the machine: its tasks live in `nursery`, and commands of earlier ones are ended."""
+        for scope in self._scopes:
+            scope.cancel(reason="another session of the simulated agent has begun")
+        self._nursery = nursery
+        for when, report in self._deaths:
+            self.start_soon(partial(self._die, when, report))
+
     def power(self, power: Power) -> None:
         """Pauses or resumes. Raises VmExitedError."""
         self.check_alive()
@@ -168,8 +188,10 @@ class Machine:
                     self.mute()
 
     def _exit_later(self, after_s: float, report: ExitReport) -> None:
-        async def die() -> None:
-            await trio.sleep(after_s)
-            self.exit(report)
+        when = trio.current_time() + after_s
+        self._deaths.append((when, report))
+        self.start_soon(partial(self._die, when, report))
 
-        self.start_soon(die)
+    async def _die(self, when: float, report: ExitReport) -> None:
+        await trio.sleep_until(when)
+        self.exit(report)

@@ -10,7 +10,8 @@ from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.guest.image import GuestImage
-from vmm.qemu.launch import attach, launch
+from vmm.qemu.adopt import adopt
+from vmm.qemu.launch import launch
 
 FILL = "data = bytearray(700 << 20); data[::4096] = b'x' * len(data[::4096]); print(data.count(b'x'))"
 
@@ -23,7 +24,7 @@ async def test_an_adopted_vm_grows_and_its_memory_holds_what_is_put_there(
         first = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
         await first.grow(vcpus=2, memory_mib=512)
         await first.detach()
-        vm = await attach(first.identity, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+        vm = await (await adopt(first.identity, vm_id="vm", directory=vm_home / "vm")).connect(nursery=nursery)
         try:
             await vm.grow(vcpus=3, memory_mib=1024)
             report = await vm.agent.prepare(Preparation(vcpus=3, memory_mib=1024))

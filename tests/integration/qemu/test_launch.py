@@ -12,13 +12,14 @@ import pytest
 import trio
 import trio.testing
 
-from vmm.contract import BootStage, ExitReport
+from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, MissingFileError, SpecError, StopError, VmExitedError
 from vmm.qemu import instance as instance_module
+from vmm.qemu.adopt import adopt
 from vmm.qemu.command_line import FileMemory, Start
 from vmm.qemu.instance import Instance
-from vmm.qemu.launch import attach, launch
-from vmm.qemu.process import ProcessIdentity
+from vmm.qemu.launch import launch
+from vmm.qemu.process import start_time_of
 from vmm.spec import MachineSpec
 
 BOOT_LIMIT_S = 120.0
@@ -133,31 +134,32 @@ async def test_a_qemu_that_does_not_die_keeps_its_directory_and_is_stopped_later
     assert not instance.directory.root.exists()
 
 
-async def test_a_vm_is_let_go_and_taken_over(spec: MachineSpec, vm_home: Path) -> None:
-    where = {"vm_id": "x", "directory": vm_home / "x"}
-    with trio.fail_after(BOOT_LIMIT_S):
-        async with trio.open_nursery() as nursery:
-            vm = await launch(spec, **where, nursery=nursery)  # type: ignore[arg-type]
-            assert vm.timings.total_s > 0
-            identity = vm.identity
-            await vm.pause()
-            await vm.detach()
-        async with trio.open_nursery() as nursery:
-            again = Instance.adopt(**where, identity=identity)  # type: ignore[arg-type]
-            await again.connect_qmp(nursery=nursery)
-            await again.execute("cont")
-            await again.detach()
-            vm = await attach(identity, **where, nursery=nursery)  # type: ignore[arg-type]
-            assert await vm.agent.ping()
-            await vm.stop()
-            with pytest.raises(VmExitedError, match="not running any more"):
-                await attach(identity, **where, nursery=nursery)  # type: ignore[arg-type]
-
-
-async def test_another_process_with_the_pid_of_a_vm_is_not_touched(vm_home: Path, nursery: trio.Nursery) -> None:
+async def test_another_process_with_the_pid_of_a_vm_is_not_touched(vm_home: Path) -> None:
     identity = ProcessIdentity(pid=os.getpid(), start_time=1)
     with pytest.raises(VmExitedError, match="another, younger"):
-        await attach(identity, vm_id="x", directory=vm_home / "x", nursery=nursery)
+        await adopt(identity, vm_id="x", directory=vm_home / "x")
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**30])
+async def test_a_pid_that_nobody_has(vm_home: Path, pid: int) -> None:
+    with pytest.raises(VmExitedError, match="not running any more"):
+        await adopt(ProcessIdentity(pid=pid, start_time=1), vm_id="x", directory=vm_home / "x")
+
+
+async def test_a_process_that_is_no_qemu_of_this_vm_is_left_alone(vm_home: Path) -> None:
+    own = start_time_of(os.getpid())
+    assert own is not None
+    with pytest.raises(VmExitedError, match=r"is not its QEMU: it is .*python"):
+        await adopt(ProcessIdentity(pid=os.getpid(), start_time=own), vm_id="x", directory=vm_home / "x")
+
+
+async def test_what_is_left_of_a_vm_that_cannot_be_adopted_is_removed(instance: Instance) -> None:
+    """The record was wrong: another process of the VM runs."""
+    home = instance.directory.root
+    with pytest.raises(VmExitedError):
+        await adopt(ProcessIdentity(pid=os.getpid(), start_time=1), vm_id="instance", directory=home)
+    await instance.process.wait_exited()
+    assert not home.exists()
 
 
 @pytest.mark.parametrize("shared", [True, False])

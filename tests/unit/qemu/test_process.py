@@ -13,9 +13,9 @@ import pytest
 import trio
 import trio.testing
 
-from vmm.contract import ExitReport
+from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import StopError
-from vmm.qemu.process import ProcessIdentity, QemuProcess
+from vmm.qemu.process import QemuProcess
 
 
 def start(script: str, log: Path, *, pass_fds: tuple[int, ...] = ()) -> QemuProcess:

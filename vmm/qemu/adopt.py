@@ -1,0 +1,64 @@
+"""Taking over a VM that another run of the service made, and detached or lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from vmm.contract import ExitReport, ProcessIdentity
+from vmm.errors import VmExitedError
+from vmm.qemu.instance import Instance
+from vmm.qemu.orphans import end_remains
+from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
+
+
+class QemuSurvivor:
+    """A QEMU that runs, paused or not, and to which nothing is connected. Fulfils `vmm.contract.Survivor`."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+
+    @property
+    def id(self) -> str:
+        return self._instance.vm_id
+
+    @property
+    def pid(self) -> int:
+        return self._instance.process.pid
+
+    async def connect(self, *, nursery: trio.Nursery) -> QemuVm:
+        """See the contract."""
+        began = trio.current_time()
+        try:
+            await self._instance.connect_qmp(nursery=nursery)
+            answered = trio.current_time()
+            await self._instance.execute("cont")
+            agent = await connect_agent(self._instance, nursery=nursery)
+        except BaseException:
+            await self._instance.disconnect()
+            raise
+        timings = StageTimings(qmp_s=answered - began, guest_s=trio.current_time() - answered)
+        return QemuVm(self._instance, agent, timings=timings)
+
+    async def wait_exited(self) -> ExitReport:
+        return await self._instance.process.wait_exited()
+
+    async def stop(self) -> ExitReport:
+        return await self._instance.stop()
+
+    async def detach(self) -> None:
+        await self._instance.detach()
+
+
+async def adopt(identity: ProcessIdentity, *, vm_id: str, directory: Path) -> QemuSurvivor:
+    """Finds the process of a VM again, booted or cloned, by its identity and its command line.
+
+    Not a checkpoint when it succeeds: no cancellation comes between the process and its new owner. Raises VmExitedError
+    if the process is gone or another one has its pid; whatever is left of the VM is ended and removed then.
+    """
+    try:
+        return QemuSurvivor(Instance.adopt(vm_id=vm_id, directory=directory, identity=identity))
+    except VmExitedError:
+        await end_remains(vm_id, vms_directory=directory.parent)
+        raise
