@@ -2,10 +2,12 @@
 
     PRODUCING -> READY -> HANDING_OUT -> LEASED -> STOPPING -> GONE
 
-A VM that is prepared in advance goes PRODUCING -> SHELL -> PRODUCING -> READY.
+A VM that is prepared in advance goes PRODUCING -> SHELL -> PRODUCING -> READY. One that an earlier run of the service
+left behind goes ADOPTING -> READY, or ADOPTING -> LEASED.
 
 Every state may also go straight to STOPPING: that is how eviction, failure and release end. What the end was for is
-said by the reason that goes with it, not by more states.
+said by the reason that goes with it, not by more states. A VM that a later run may adopt can also be let go: then it
+goes straight to GONE, as far as this run is concerned.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import Final
 class VmState(enum.Enum):
     PRODUCING = "producing"
     """A producer is making it; nobody can have it yet."""
+    ADOPTING = "adopting"
+    """Made by an earlier run of the service, which may have died; it is found out whether it is still good."""
     SHELL = "shell"
     """A process without a guest, which waits to be made a VM when one is missing."""
     READY = "ready"
@@ -29,15 +33,16 @@ class VmState(enum.Enum):
     STOPPING = "stopping"
     """Nobody's; its process is being ended and its files removed."""
     GONE = "gone"
-    """Process dead, files removed."""
+    """Process dead, files removed; or let go."""
 
 
 TRANSITIONS: Final[Mapping[VmState, frozenset[VmState]]] = {
     VmState.PRODUCING: frozenset({VmState.READY, VmState.SHELL, VmState.STOPPING}),
+    VmState.ADOPTING: frozenset({VmState.READY, VmState.LEASED, VmState.STOPPING, VmState.GONE}),
     VmState.SHELL: frozenset({VmState.PRODUCING, VmState.STOPPING}),
-    VmState.READY: frozenset({VmState.HANDING_OUT, VmState.STOPPING}),
+    VmState.READY: frozenset({VmState.HANDING_OUT, VmState.STOPPING, VmState.GONE}),
     VmState.HANDING_OUT: frozenset({VmState.LEASED, VmState.STOPPING}),
-    VmState.LEASED: frozenset({VmState.STOPPING}),
+    VmState.LEASED: frozenset({VmState.STOPPING, VmState.GONE}),
     VmState.STOPPING: frozenset({VmState.GONE}),
     VmState.GONE: frozenset(),
 }

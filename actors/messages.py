@@ -1,11 +1,12 @@
 """What a VM actor says to the pool: facts, in the order in which they became true.
 
 A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut`, then `VmLost` if it ended by
-itself, and always `VmGone` last.
+itself, and always `VmGone` last. One that is adopted begins with `VmReady`, or with `LeaseAdopted`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import attrs
@@ -57,6 +58,31 @@ class Wishes:
 
 
 @attrs.frozen(kw_only=True)
+class LeaseTerms:
+    """What the pool promises with a VM. The hand-out records it with the VM, for a later run of the service."""
+
+    lease_id: str
+    owner_uid: int
+    key: str = ""
+    """Idempotency key; empty for none."""
+    ttl_s: float = math.inf
+    """From the end of the hand-out on."""
+    bound: bool = False
+    """Held open by a client's call."""
+    fencing_token: int = 0
+    queued_s: float = 0.0
+    was_ready: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class HandOutOrder:
+    """What a hand-out is to do, and for what lease."""
+
+    wishes: Wishes = attrs.field(factory=Wishes)
+    lease_terms: LeaseTerms
+
+
+@attrs.frozen(kw_only=True)
 class ShellReady:
     """A process that waits for its guest."""
 
@@ -67,7 +93,7 @@ class ShellReady:
 
 @attrs.frozen(kw_only=True)
 class VmReady:
-    """Paused and agent-checked. `production_s` is from the order to now, queueing excluded."""
+    """Paused, agent-checked and recorded. `production_s` is from the order to now, queueing excluded."""
 
     vm_id: str
     pid: int
@@ -75,10 +101,22 @@ class VmReady:
     generation: str = ""
     """See `actors.producer.BaseVm`."""
     made_by: ProducerKind = ProducerKind.DIRECT
+    adopted: bool = False
+    """An earlier run of the service made it. `production_s` is what it took to see that it is still good."""
+
+
+@attrs.frozen(kw_only=True)
+class LeaseAdopted:
+    """The VM of a lease that an earlier run of the service granted: its process is there, and is watched."""
+
+    vm_id: str
+    pid: int
 
 
 @attrs.frozen(kw_only=True)
 class VmHandedOut:
+    """The caller's, and recorded as such."""
+
     vm_id: str
     report: PreparationReport
     timings: HandOutTimings
@@ -104,6 +142,8 @@ class VmGone:
 
     vm_id: str
     error: str | None = None
+    let_go: bool = False
+    """Nothing of the above: it runs on and its record is there, for a later run of the service."""
 
 
-VmFact = ShellReady | VmReady | VmHandedOut | VmLost | VmGone
+VmFact = ShellReady | VmReady | LeaseAdopted | VmHandedOut | VmLost | VmGone

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from actors.kinds import ProducerKind
-from vmm.contract import Shell, Vm
+from vmm.contract import ProcessIdentity, Shell, Survivor, Vm
 from vmm.spec import MachineSpec
 
 
@@ -36,6 +36,15 @@ class Launch(Protocol):
     """Starts a VM and returns it running, its agent having answered. Leaves nothing on error or cancellation."""
 
     async def __call__(self, spec: MachineSpec, *, vm_id: str, directory: Path, nursery: trio.Nursery) -> Vm: ...
+
+
+class Adopt(Protocol):
+    """Finds a VM again that an earlier run of the service made.
+
+    Not a checkpoint when it succeeds. Raises VmExitedError if it is not there any more; then nothing of it is left.
+    """
+
+    async def __call__(self, identity: ProcessIdentity, *, vm_id: str, directory: Path) -> Survivor: ...
 
 
 @attrs.frozen(kw_only=True)

@@ -8,13 +8,16 @@ import attrs
 import structlog
 import trio
 
+from actors.adoption import Adoption, park_again, reach
 from actors.errors import describe, evidence
 from actors.handout import HandOutProcedure
+from actors.journal import Journal, JournalError
 from actors.life import VmState, check_transition
-from actors.messages import ShellReady, VmFact, VmGone, VmHandedOut, VmLost, VmReady, Wishes
-from actors.producer import Producer, ShellProducer
-from vmm.contract import Shell, Vm
-from vmm.errors import StopError, VmExitedError, VmmError
+from actors.messages import HandOutOrder, LeaseAdopted, ShellReady, VmFact, VmGone, VmHandedOut, VmLost, VmReady
+from actors.producer import BaseVm, Producer, ShellProducer
+from actors.record import LeaseRecord, VmRecord, expiry_ns
+from vmm.contract import Shell, Survivor, Vm
+from vmm.errors import AgentUnreachableError, StopError, VmExitedError, VmmError
 
 _log = structlog.get_logger("vmpool.vm")
 
@@ -24,27 +27,40 @@ class VmActor:
     """Runs one VM. `report` receives its facts; it must not block and must not raise.
 
     `run` never raises an Exception: whatever goes wrong with this VM ends as a fact.
+
+    The VM's record is on disk if and only if a later run of the service may adopt the VM: while it is READY or LEASED,
+    and from before that is reported.
     """
 
     vm_id: str
+    profile: str
     producer: Producer
     report: Callable[[VmFact], None]
+    journal: Journal
     procedure: HandOutProcedure = attrs.field(factory=HandOutProcedure)
     shells: ShellProducer | None = None
     """Begin as a shell of this producer, and wait for `fill`."""
-    _state: VmState = VmState.PRODUCING
+    adoption: Adoption | None = None
+    """Begin as a VM that an earlier run of the service made."""
+    _state: VmState = attrs.field(init=False)
     _shell: Shell | None = None
+    _survivor: Survivor | None = None
     _vm: Vm | None = None
+    _record: VmRecord | None = attrs.field(init=False, repr=False)
+    """What is on disk."""
+    _letting_go: bool = False
     _unverified: BaseExceptionGroup[StopError] | None = attrs.field(default=None, repr=False)
     """Production failed and could not take back what it had started."""
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
     _fill: trio.Event = attrs.field(factory=trio.Event, repr=False)
-    _orders: trio.MemorySendChannel[Wishes] = attrs.field(init=False, repr=False)
-    _inbox: trio.MemoryReceiveChannel[Wishes] = attrs.field(init=False, repr=False)
+    _orders: trio.MemorySendChannel[HandOutOrder] = attrs.field(init=False, repr=False)
+    _inbox: trio.MemoryReceiveChannel[HandOutOrder] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        self._state = VmState.PRODUCING if self.adoption is None else VmState.ADOPTING
+        self._record = None if self.adoption is None else self.adoption.record
         # At most one hand-out in a VM's life, so at most one order is ever sent; the bound is there to notice a bug.
-        self._orders, self._inbox = trio.open_memory_channel[Wishes](1)
+        self._orders, self._inbox = trio.open_memory_channel[HandOutOrder](1)
 
     @property
     def state(self) -> VmState:
@@ -52,24 +68,60 @@ class VmActor:
 
     @property
     def vm(self) -> Vm:
-        """The VM, once there is one. Raises VmExitedError before and after."""
-        if self._vm is None:
-            raise VmExitedError(vm_id=self.vm_id, reason="it is not running")
-        return self._vm
+        """The VM, once there is one. Raises VmExitedError before and after; AgentUnreachableError if it was adopted
+        with its lease and its agent has not answered since.
+        """
+        if self._vm is not None:
+            return self._vm
+        if self._state is VmState.LEASED:
+            raise AgentUnreachableError(
+                f"{self.vm_id}: its guest has not answered since the service was started anew; it is asked again until "
+                "it does, or release the lease"
+            )
+        raise VmExitedError(vm_id=self.vm_id, reason="it is not running")
 
     def fill(self) -> None:
         """Orders the shell to become a VM; the answer is a VmReady or VmLost fact."""
         self._fill.set()
 
-    def hand_out(self, wishes: Wishes) -> None:
+    def hand_out(self, order: HandOutOrder) -> None:
         """Orders the hand-out; the answer is a VmHandedOut or VmLost fact.
 
         Nothing happens when the VM is ending: its facts are on their way.
         """
-        self._orders.send_nowait(wishes)
+        self._orders.send_nowait(order)
+
+    def renew(self, expires_in_s: float) -> bool:
+        """Records that the lease lives for so long from now on. Whether that was done.
+
+        If not, because it is not leased any more or the disk is full, what is recorded still holds: a later run of the
+        service would end the lease when it was to end before.
+        """
+        record = self._record
+        if record is None or record.lease is None or self._life.cancel_called:
+            return False
+        expires_at_ns = expiry_ns(now_ns=self.journal.now_ns(), expires_in_s=expires_in_s)
+        try:
+            self._write(attrs.evolve(record, lease=attrs.evolve(record.lease, expires_at_ns=expires_at_ns)))
+        except JournalError as error:
+            _log.warning("renewal not recorded", vm_id=self.vm_id, error=str(error))
+            return False
+        return True
 
     def stop(self, reason: str) -> None:
-        """Orders the end, whatever the VM is doing; the answer is the VmGone fact."""
+        """Orders the end, whatever the VM is doing; the answer is the VmGone fact.
+
+        When this returns the record is gone: the VM is not adopted again, even if the service is killed now.
+        """
+        self._erase()
+        self._life.cancel(reason=reason)
+
+    def detach(self, reason: str) -> None:
+        """Lets go of the VM, for a later run of the service to adopt; one that may not be adopted is stopped.
+
+        The answer is the VmGone fact, which says which of the two it was.
+        """
+        self._letting_go = self._record is not None
         self._life.cancel(reason=reason)
 
     async def run(self) -> None:
@@ -91,21 +143,21 @@ class VmActor:
             self.report(gone)
 
     async def _live(self, nursery: trio.Nursery) -> None:
+        """`nursery` is for the VM's connections, which are still needed to end it; its watchers end with its life."""
         try:
-            vm = await self._produce(nursery)
-
-            wishes = await self._inbox.receive()
-            self._to(VmState.HANDING_OUT)
-            report, timings = await self.procedure.run(vm, wishes)
-            self._to(VmState.LEASED)
-            self.report(VmHandedOut(vm_id=self.vm_id, report=report, timings=timings))
-
-            await trio.sleep_forever()
-        except* VmmError as errors:
+            async with trio.open_nursery() as watchers:
+                if self.adoption is None:
+                    await self._produce(nursery, watchers)
+                else:
+                    await self._adopt(self.adoption, nursery, watchers)
+                if self._state is VmState.READY:
+                    await self._hand_out()
+                await trio.sleep_forever()
+        except* (VmmError, JournalError) as errors:
             self._unverified = errors.subgroup(StopError)
             self._lost(errors)
 
-    async def _produce(self, nursery: trio.Nursery) -> Vm:
+    async def _produce(self, nursery: trio.Nursery, watchers: trio.Nursery) -> None:
         """From nothing, or by way of a shell, to a base VM."""
         ordered_at = trio.current_time()
         if self.shells is None:
@@ -113,15 +165,18 @@ class VmActor:
         else:
             self._shell = shell = await self.shells.start_shell(vm_id=self.vm_id, nursery=nursery)
             self._to(VmState.SHELL)
-            nursery.start_soon(self._watch, shell)
+            watchers.start_soon(self._watch, shell)
             self.report(ShellReady(vm_id=self.vm_id, pid=shell.pid, generation=shell.generation))
             await self._fill.wait()
             ordered_at = trio.current_time()
             self._to(VmState.PRODUCING)
             base = await self.shells.fill_shell(shell, nursery=nursery)
         self._vm = base.vm
+        # From here to the report nothing may come between: not an order to stop, which erases what is written here.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._write(self._new_record(base))
         self._to(VmState.READY)
-        nursery.start_soon(self._watch, base.vm)
+        watchers.start_soon(self._watch, base.vm)
         self.report(
             VmReady(
                 vm_id=self.vm_id,
@@ -131,9 +186,50 @@ class VmActor:
                 made_by=base.made_by,
             )
         )
-        return base.vm
 
-    async def _watch(self, vm: Vm | Shell) -> None:
+    async def _adopt(self, adoption: Adoption, nursery: trio.Nursery, watchers: trio.Nursery) -> None:
+        """From what an earlier run left behind to what it was: a base VM, or a leased one."""
+        record, began = adoption.record, trio.current_time()
+        directory = self.journal.directory / self.vm_id
+        self._survivor = survivor = await adoption.adopt(record.process, vm_id=self.vm_id, directory=directory)
+        watchers.start_soon(self._watch, survivor)
+        if record.lease is None:
+            self._vm = vm = await park_again(survivor, nursery=nursery)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._to(VmState.READY)
+            self.report(
+                VmReady(
+                    vm_id=self.vm_id,
+                    pid=vm.pid,
+                    production_s=trio.current_time() - began,
+                    generation=record.generation,
+                    made_by=record.made_by,
+                    adopted=True,
+                )
+            )
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._to(VmState.LEASED)
+            self.report(LeaseAdopted(vm_id=self.vm_id, pid=survivor.pid))
+            self._vm = await reach(survivor, nursery=nursery)
+
+    async def _hand_out(self) -> None:
+        """From a base VM to a leased one; it is nobody's in between, and would be nobody's after a crash."""
+        order = await self._inbox.receive()
+        self._to(VmState.HANDING_OUT)
+        record, vm = self._record, self._vm
+        assert record is not None
+        assert vm is not None
+        self.journal.erase(self.vm_id)
+        self._record = None
+        report, timings = await self.procedure.run(vm, order.wishes)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        lease = LeaseRecord.grant(order.lease_terms, now_ns=self.journal.now_ns(), report=report, timings=timings)
+        self._write(attrs.evolve(record, lease=lease))
+        self._to(VmState.LEASED)
+        self.report(VmHandedOut(vm_id=self.vm_id, report=report, timings=timings))
+
+    async def _watch(self, vm: Vm | Shell | Survivor) -> None:
         """Notices the death of the process at once, whatever the story is waiting for."""
         exit_report = await vm.wait_exited()
         # A production notices by itself, and knows why: it ends what it cannot finish.
@@ -146,22 +242,56 @@ class VmActor:
             return  # already told; this is the same end seen from elsewhere
         was = self._state
         self._to(VmState.STOPPING)
+        self._erase()
         reason = describe(error)
         _log.warning("VM lost", vm_id=self.vm_id, was=was.value, error=reason)
         self.report(VmLost(vm_id=self.vm_id, reason=reason, evidence=evidence(error)))
 
     async def _end(self) -> VmGone:
+        vm, shell = self._vm or self._survivor, self._shell
+        self._vm = self._survivor = self._shell = None
+        if vm is not None and self._record is not None and self._letting_go:
+            await vm.detach()
+            return VmGone(vm_id=self.vm_id, let_go=True)
+        self._erase()
         if self._state is not VmState.STOPPING:
             self._to(VmState.STOPPING)
-        vm, self._vm, self._shell = self._vm or self._shell, None, None
-        if vm is None:
+        mortal = vm or shell
+        if mortal is None:
             return VmGone(vm_id=self.vm_id, error=describe(self._unverified) if self._unverified else None)
         try:
-            await vm.stop()
+            await mortal.stop()
         except Exception as error:  # noqa: BLE001 - StopError or a bug; either way nobody has seen the end
             _log.exception("VM could not be ended", vm_id=self.vm_id)
             return VmGone(vm_id=self.vm_id, error=describe(error))
         return VmGone(vm_id=self.vm_id)
+
+    def _new_record(self, base: BaseVm) -> VmRecord:
+        return VmRecord(
+            vm_id=self.vm_id,
+            profile=self.profile,
+            generation=base.generation,
+            made_by=base.made_by,
+            process=base.vm.identity,
+            boot_id=self.journal.boot_id,
+            made_at_ns=self.journal.now_ns(),
+            lease=None,
+        )
+
+    def _write(self, record: VmRecord) -> None:
+        # In this order: a write that fails may have got through.
+        self._record = record
+        self.journal.write(record)
+
+    def _erase(self) -> None:
+        """Never raises: the VM is ending, and when its process is dead nobody can adopt it, whatever is on disk."""
+        if self._record is not None:
+            try:
+                self.journal.erase(self.vm_id)
+            except JournalError as error:
+                _log.warning("record not erased", vm_id=self.vm_id, error=str(error))
+            else:
+                self._record = None
 
     def _to(self, target: VmState) -> None:
         check_transition(vm_id=self.vm_id, state=self._state, target=target)

@@ -15,7 +15,8 @@ import structlog
 import trio
 
 from actors.handout import HandOutProcedure
-from actors.messages import VmGone, Wishes
+from actors.journal import Journal
+from actors.messages import HandOutOrder, LeaseTerms, VmGone, Wishes
 from actors.producer import Producer, ShellProducer
 from actors.vm import VmActor
 from pool.ledger.book import Ledger
@@ -50,6 +51,9 @@ from vmm.contract import Vm
 _log = structlog.get_logger("vmpool.coordinator")
 
 _PLAIN: Final = HandOutProcedure()
+
+_UNKNOWN_TERMS: Final = LeaseTerms(lease_id="", owner_uid=0)
+"""What is recorded of leases for now; nobody reads it."""
 
 MAX_OPEN_REQUESTS: Final = 1000
 """Requests that wait for an answer at a time; what comes on top is refused at once."""
@@ -101,6 +105,7 @@ class Coordinator:
     policies: Mapping[str, PoolPolicy]
     producers: Mapping[str, Producer]
     """By profile name."""
+    journal: Journal
     shell_producers: Mapping[str, ShellProducer] = attrs.field(factory=dict)
     """By profile name, for the profiles whose policy has shells."""
     procedures: Mapping[str, HandOutProcedure] = attrs.field(factory=dict)
@@ -153,8 +158,10 @@ class Coordinator:
             case StartVm(vm_id=vm_id, profile=profile, as_shell=as_shell):
                 actor = self.make_actor(
                     vm_id=vm_id,
+                    profile=profile,
                     producer=self.producers[profile],
                     report=self._send.send_nowait,
+                    journal=self.journal,
                     procedure=self.procedures.get(profile, _PLAIN),
                     shells=self.shell_producers[profile] if as_shell else None,
                 )
@@ -163,7 +170,7 @@ class Coordinator:
             case FillShell(vm_id=vm_id):
                 self._actors[vm_id].fill()
             case HandOutVm(vm_id=vm_id, wishes=wishes):
-                self._actors[vm_id].hand_out(wishes)
+                self._actors[vm_id].hand_out(HandOutOrder(wishes=wishes, lease_terms=_UNKNOWN_TERMS))
             case StopVm(vm_id=vm_id, reason=reason):
                 self._actors[vm_id].stop(reason)
             case Grant(request_id=request_id, lease=lease):

@@ -20,6 +20,7 @@ import trio
 
 from actors.backoff import Backoff
 from actors.handout import HandOutProcedure
+from actors.journal import Journal
 from actors.producer import Launch, Producer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
 from actors.template import TemplateProducer
@@ -84,6 +85,7 @@ async def run_service(
         coordinator = Coordinator(
             policies={name: settings.profiles[name].policy(spec) for name, spec in specs.items()},
             producers=producers,
+            journal=Journal(directory=vms),
             shell_producers={
                 name: producer for name, producer in producers.items() if isinstance(producer, TemplateProducer)
             },

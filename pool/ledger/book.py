@@ -11,7 +11,7 @@ from typing import Final, assert_never
 import attrs
 
 from actors.life import VmState
-from actors.messages import ShellReady, VmGone, VmHandedOut, VmLost, VmReady
+from actors.messages import LeaseAdopted, ShellReady, VmGone, VmHandedOut, VmLost, VmReady
 from pool.ledger import refusals
 from pool.ledger.effects import ConfirmRelease, ConfirmRenewal, Effect, Refusal
 from pool.ledger.events import (
@@ -119,7 +119,7 @@ class Ledger:
                 self._vm_lost(event, now=now)
             case VmGone():
                 self._vm_gone(event, now=now)
-            case Tick():
+            case LeaseAdopted() | Tick():
                 pass
             case _:
                 assert_never(event)

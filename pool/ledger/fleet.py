@@ -120,7 +120,7 @@ class Fleet:
                 page.handing_out -= 1
             case VmState.LEASED:
                 page.leased -= 1
-            case VmState.STOPPING | VmState.GONE:
+            case VmState.ADOPTING | VmState.STOPPING | VmState.GONE:
                 pass  # `to` refuses
             case _:
                 assert_never(entry.state)

@@ -16,7 +16,7 @@ from actors.supervisor import Supervised
 from pool.coordinator import Coordinator
 from pool.ledger.records import Lease, OnEmpty, Owner, PoolPolicy
 from tests.properties.ledger.invariants import BETWEEN_EVENTS, check_state
-from tests.unit.actors.stage import direct
+from tests.unit.actors.stage import direct, simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
 
 PROFILE = "default"
@@ -113,6 +113,7 @@ async def running_service(
     coordinator = Coordinator(
         policies={PROFILE: PoolPolicy(size=size, production_limit=production_limit)},
         producers={PROFILE: producer},
+        journal=simulated_journal(),
         make_id=lambda prefix: f"{prefix}-{next(serial)}",
         rng=random.Random(1),
     )

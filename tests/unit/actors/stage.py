@@ -12,18 +12,38 @@ import trio
 
 from actors.direct import DirectBootProducer
 from actors.handout import HandOutProcedure
+from actors.journal import Journal, Recorded, Unusable
 from actors.kinds import ProducerKind
 from actors.machine import ResolvedMachine
-from actors.messages import VmFact, Wishes
+from actors.messages import HandOutOrder, LeaseTerms, VmFact, Wishes
 from actors.producer import BaseVm, ProducerStatistics
+from actors.record import VmRecord
 from actors.vm import VmActor
 from vmm.contract import Vm
 from vmm.simulated import Fault, SimulatedHost, SimulatedVm, scripted
+from vmm.simulated.disk import SimulatedDisk
 from vmm.spec import Accelerator, MachineSpec
 
 NOWHERE = Path("/nowhere")
 SPEC = MachineSpec(qemu=NOWHERE, kernel=NOWHERE, initrd=NOWHERE, accelerator=Accelerator.TCG)
-ORDER = Wishes(hostname="guest-1")
+VMS = Path("/run/vms")
+BOOT_ID = "4f9d1c1e-boot"
+TERMS = LeaseTerms(
+    lease_id="lease-1", owner_uid=1000, key="job-7", ttl_s=600.0, fencing_token=7, queued_s=0.5, was_ready=True
+)
+ORDER = HandOutOrder(wishes=Wishes(hostname="guest-1"), lease_terms=TERMS)
+BOOTED_S = 1000
+"""How long the host has been up when a test begins."""
+
+
+def simulated_journal(disk: SimulatedDisk | None = None) -> Journal:
+    """In virtual time, and where nothing is really written."""
+    return Journal(
+        directory=VMS,
+        disk=disk or SimulatedDisk(),
+        boot_id=BOOT_ID,
+        now_ns=lambda: int((BOOTED_S + trio.current_time()) * 10**9),
+    )
 
 
 def resolved(reason: str = "it is simulated") -> ResolvedMachine:
@@ -93,13 +113,25 @@ class Story:
     """An actor on its stage, and what it said so far."""
 
     host: SimulatedHost
+    journal: Journal = attrs.field(factory=simulated_journal)
     actor: VmActor = attrs.field(init=False)
     facts: list[VmFact] = attrs.field(factory=list)
+    on_disk: dict[str, VmRecord | None] = attrs.field(factory=dict)
+    """The VM's record when it said this."""
     _told: trio.Event = attrs.field(factory=trio.Event)
 
     def hear(self, fact: VmFact) -> None:
         self.facts.append(fact)
+        self.on_disk[type(fact).__name__] = self.recorded()
         self._told.set()
+
+    def recorded(self) -> VmRecord | None:
+        """What the next run of the service would find."""
+        for found in self.journal.read_all():
+            assert not isinstance(found, Unusable)
+            if isinstance(found, Recorded):
+                return found.record
+        return None
 
     def kinds(self) -> list[str]:
         return [type(fact).__name__ for fact in self.facts]
@@ -113,29 +145,46 @@ class Story:
 
 
 @asynccontextmanager
-async def story(*faults: Fault, producer: OneVm | None = None, boot_s: float = 1.0) -> AsyncIterator[Story]:
+async def story(
+    *faults: Fault, producer: OneVm | None = None, boot_s: float = 1.0, disk: SimulatedDisk | None = None
+) -> AsyncIterator[Story]:
     """Runs an actor over a simulated VM with these faults. In the end it must be over, with nothing left."""
     host = SimulatedHost(boot_s=boot_s, faults=scripted({0: faults}))
     source = producer or direct(host)
     async with trio.open_nursery() as nursery:
         await nursery.start(source.run)
-        subject = Story(host=host)
-        actor = subject.actor = VmActor(
-            vm_id="vm-1",
-            producer=source,
-            report=subject.hear,
-            procedure=HandOutProcedure(clock_ns=lambda: 42, entropy=bytes),
-        )
-        ended = trio.Event()
-
-        async def run() -> None:
-            await actor.run()
-            ended.set()
-
-        nursery.start_soon(run)
-        yield subject
-        await ended.wait()
-        assert subject.kinds()[-1] == "VmGone"
-        assert subject.kinds().count("VmGone") == 1
+        subject = Story(host=host, journal=simulated_journal(disk))
+        subject.actor = make_actor(subject, source)
+        async with told(subject, nursery):
+            yield subject
         assert not host.alive
+        assert subject.recorded() is None
         nursery.cancel_scope.cancel(reason="the story is over")
+
+
+@asynccontextmanager
+async def told(subject: Story, nursery: trio.Nursery) -> AsyncIterator[None]:
+    """Runs the actor of a story to its end."""
+    ended = trio.Event()
+
+    async def run() -> None:
+        await subject.actor.run()
+        ended.set()
+
+    nursery.start_soon(run)
+    yield
+    await ended.wait()
+    assert subject.kinds()[-1] == "VmGone"
+    assert subject.kinds().count("VmGone") == 1
+
+
+def make_actor(subject: Story, producer: OneVm | DirectBootProducer, **rest: Any) -> VmActor:
+    return VmActor(
+        vm_id="vm-1",
+        profile="default",
+        producer=producer,
+        report=subject.hear,
+        journal=subject.journal,
+        procedure=HandOutProcedure(clock_ns=lambda: 42, entropy=bytes),
+        **rest,
+    )

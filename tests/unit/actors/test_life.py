@@ -1,6 +1,7 @@
 """A VM's life leads one way: PRODUCING, READY, HANDING_OUT, LEASED, STOPPING, GONE; all but GONE may go to STOPPING.
 
-The one detour is that of a shell: PRODUCING, SHELL, PRODUCING.
+The one detour is that of a shell: PRODUCING, SHELL, PRODUCING. An adopted VM enters at READY or LEASED. Who may be
+adopted may be let go: straight to GONE.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ DETOUR = (VmState.PRODUCING, VmState.SHELL, VmState.PRODUCING)
 LEGAL = {
     *itertools.pairwise(WAY),
     *itertools.pairwise(DETOUR),
-    *((state, VmState.STOPPING) for state in (*WAY[:4], VmState.SHELL)),
+    *((state, VmState.STOPPING) for state in (*WAY[:4], VmState.SHELL, VmState.ADOPTING)),
+    (VmState.ADOPTING, VmState.READY),
+    (VmState.ADOPTING, VmState.LEASED),
+    *((state, VmState.GONE) for state in (VmState.ADOPTING, VmState.READY, VmState.LEASED)),
 }
 
 

@@ -7,7 +7,7 @@ import trio
 
 from actors.messages import VmGone, VmLost, VmReady
 from actors.vm import VmActor
-from tests.unit.actors.stage import ORDER, OneVm, direct, one_vm, story
+from tests.unit.actors.stage import ORDER, OneVm, direct, one_vm, simulated_journal, story
 from tests.virtual_time import in_virtual_time
 from vmm.contract import BootStage, ExitReport, Preparation, Vm
 from vmm.errors import BootError, StopError, VmExitedError
@@ -85,7 +85,9 @@ async def test_cancelled_from_outside_it_ends_its_vm_first(after_s: float) -> No
     async with trio.open_nursery() as outer:
         await outer.start(producer.run)
         with trio.move_on_after(after_s):
-            await VmActor(vm_id="vm-1", producer=producer, report=facts.append).run()
+            await VmActor(
+                vm_id="vm-1", profile="default", producer=producer, report=facts.append, journal=simulated_journal()
+            ).run()
         assert not host.alive
         assert facts[-1] == VmGone(vm_id="vm-1")
         assert trio.current_time() == (after_s if after_s < 1 else after_s + 5.0)

@@ -10,9 +10,9 @@ import trio
 
 from actors.kinds import ProducerKind
 from actors.life import VmState
-from actors.messages import ShellReady, VmGone, VmHandedOut, VmLost, VmReady, Wishes
+from actors.messages import ShellReady, VmGone, VmHandedOut, VmLost, VmReady
 from actors.vm import VmActor
-from tests.unit.actors.stage import Story
+from tests.unit.actors.stage import ORDER, Story, simulated_journal
 from tests.unit.actors.test_template import CLONE_S, Stage, stage
 from tests.virtual_time import in_virtual_time
 from vmm.contract import ExitReport
@@ -27,7 +27,14 @@ class ShellStory(Story):
 async def shell_story() -> AsyncIterator[ShellStory]:
     async with stage() as on_stage:
         subject = ShellStory(host=on_stage.host, stage=on_stage)
-        subject.actor = VmActor(vm_id="vm-1", producer=on_stage.producer, shells=on_stage.producer, report=subject.hear)
+        subject.actor = VmActor(
+            vm_id="vm-1",
+            profile="default",
+            producer=on_stage.producer,
+            shells=on_stage.producer,
+            report=subject.hear,
+            journal=simulated_journal(),
+        )
         on_stage.nursery.start_soon(subject.actor.run)
         yield subject
         await subject.until(VmGone)
@@ -52,7 +59,7 @@ async def test_a_whole_life() -> None:
         assert isinstance(ready, VmReady)
         assert abs(ready.production_s - CLONE_S) < 1e-6, "the shell's own start is not in it"
 
-        one.actor.hand_out(Wishes())
+        one.actor.hand_out(ORDER)
         await one.until(VmHandedOut)
         one.actor.stop("enough")
     assert one.kinds() == ["ShellReady", "VmReady", "VmHandedOut", "VmGone"]

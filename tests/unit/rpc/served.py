@@ -23,6 +23,7 @@ from pool.ledger.records import Owner, PoolPolicy
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
+from tests.unit.actors.stage import simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
 from vmm.simulated.machine import Machine
 from vmm.spec import Accelerator, MachineSpec
@@ -96,6 +97,7 @@ async def serving(
     coordinator = coordinator_type(
         policies={"default": PoolPolicy(size=size, max_vcpus=4, max_memory_mib=1024)},
         producers={"default": producer},
+        journal=simulated_journal(),
         make_id=new_id,
         rng=random.Random(1),
         make_actor=make_actor,

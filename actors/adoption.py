@@ -1,0 +1,68 @@
+"""Adoption: what an earlier run of the service left running becomes a VM of this one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from actors.backoff import Backoff
+from actors.errors import describe
+from actors.producer import Adopt
+from actors.record import VmRecord
+from vmm.contract import Survivor, Vm
+from vmm.errors import AgentUnreachableError, VmmError
+
+_log = structlog.get_logger("vmpool.adoption")
+
+ADOPT_TIMEOUT_S: Final = 10.0
+"""For a base VM to answer and be paused again. It takes milliseconds; many at once, under TCG, share the CPUs."""
+
+ATTEMPT_S: Final = 30.0
+"""After this long without an answer, a leased VM's agent is asked on a new connection."""
+
+_BETWEEN_ATTEMPTS: Final = Backoff(initial_s=0.25, maximum_s=10.0, jitter=0.0)
+
+
+@attrs.frozen(kw_only=True)
+class Adoption:
+    """A VM's record, and the way to find the VM again."""
+
+    record: VmRecord
+    adopt: Adopt
+
+
+async def park_again(survivor: Survivor, *, nursery: trio.Nursery) -> Vm:
+    """A base VM as good as new: its agent has answered, and it is paused.
+
+    Raises VmmError, after ADOPT_TIMEOUT_S at the latest. The caller ends the survivor then.
+    """
+    try:
+        with trio.fail_after(ADOPT_TIMEOUT_S):
+            vm = await survivor.connect(nursery=nursery)
+            await vm.agent.ping()
+            await vm.pause()
+    except trio.TooSlowError as error:
+        raise AgentUnreachableError(f"no answer within {ADOPT_TIMEOUT_S:g} s of its adoption") from error
+    return vm
+
+
+async def reach(survivor: Survivor, *, nursery: trio.Nursery) -> Vm:
+    """A leased VM, once its agent answers. Tries for as long as it takes: a guest may be busy, and a lease is a lease.
+
+    Whoever calls this watches the process, and cancels this when it dies.
+    """
+    failures = 0
+    while True:
+        reason = f"no answer within {ATTEMPT_S:g} s"
+        with trio.move_on_after(ATTEMPT_S):
+            try:
+                return await survivor.connect(nursery=nursery)
+            except VmmError as error:
+                reason = describe(error)
+        failures += 1
+        if failures == 1:
+            _log.warning("an adopted VM cannot be reached; trying on", vm_id=survivor.id, error=reason)
+        await trio.sleep(_BETWEEN_ATTEMPTS.delay(failures))

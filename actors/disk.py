@@ -1,0 +1,72 @@
+"""The few things that the journal does to files, each by itself, so that a test can stop between any two.
+
+All of it blocks. The journal's files are small and on tmpfs, where this takes tens of microseconds; in a thread it
+would take longer, and the order of things (a record is gone before its VM is touched) would be a matter of luck.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Protocol
+
+
+class Disk(Protocol):
+    """Every method raises OSError."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Creates the file, or empties the one that is there, writes, and waits until the contents are safe (fsync).
+
+        After an error the file may be there, with any part of the data.
+        """
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Puts a file in the place of another one of the same directory, atomically for whoever looks."""
+
+    def unlink(self, path: Path) -> None: ...
+
+    def sync_directory(self, directory: Path) -> None:
+        """Waits until the names in it are safe: files made, renamed and removed."""
+
+    def read(self, path: Path, *, limit: int) -> bytes:
+        """The first `limit` bytes of a file, or all of it."""
+
+    def directories(self, parent: Path) -> list[str]:
+        """The names of the directories in a directory."""
+
+
+class HostDisk:
+    """The real one."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def sync_directory(self, directory: Path) -> None:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def read(self, path: Path, *, limit: int) -> bytes:
+        with path.open("rb") as file:
+            return file.read(limit)
+
+    def directories(self, parent: Path) -> list[str]:
+        return [entry.name for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
+
+
+_MODE: Final = 0o600

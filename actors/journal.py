@@ -1,0 +1,126 @@
+"""The VMs' records on disk: `<vm_id>/vm.json` is there if and only if that VM may be adopted.
+
+A record is replaced whole or not at all: written to a file beside it, synced, renamed, and the directory synced. So
+whoever reads after a crash, at whatever point, finds the record from before it or from after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from actors.disk import Disk, HostDisk
+from actors.record import MAX_RECORD_BYTES, RecordError, VmRecord, decode, encode
+
+RECORD_NAME: Final = "vm.json"
+_NEW_NAME: Final = "vm.json.new"
+
+
+class JournalError(Exception):
+    """A record could not be written or erased. What is on disk is as it was, or as it was to be."""
+
+    def __init__(self, *, vm_id: str, what: str, reason: str) -> None:
+        super().__init__(
+            f"the record of {vm_id} cannot be {what}: {reason}; see that the runtime directory has room and is writable"
+        )
+        self.vm_id = vm_id
+        self.what = what
+        self.reason = reason
+
+
+@attrs.frozen(kw_only=True)
+class Recorded:
+    """A VM that may be adopted, if its process is still there."""
+
+    vm_id: str
+    record: VmRecord
+
+
+@attrs.frozen(kw_only=True)
+class Unusable:
+    """There is a record, and it says nothing that can be relied on."""
+
+    vm_id: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Unrecorded:
+    """A VM's directory without a record: it was being made, handed out or stopped."""
+
+    vm_id: str
+
+
+Found = Recorded | Unusable | Unrecorded
+
+
+def boottime_ns() -> int:
+    """The host's CLOCK_BOOTTIME: it outlives the service, no VM outlives it, and nobody sets it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def host_boot_id() -> str:
+    """Another one after each boot of the host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+@attrs.frozen(kw_only=True)
+class Journal:
+    """The records of all VMs of one service. Every call blocks for some tens of microseconds on tmpfs, and no longer
+    than the file system takes elsewhere. One service at a time may use a directory.
+    """
+
+    directory: Path
+    """In which each VM has a directory of its own, which others make and remove."""
+    disk: Disk = attrs.field(factory=HostDisk)
+    boot_id: str = attrs.field(factory=host_boot_id)
+    now_ns: Callable[[], int] = boottime_ns
+
+    def write(self, record: VmRecord) -> None:
+        """Puts a record in the place of whatever is there. Raises JournalError."""
+        home = self.directory / record.vm_id
+        try:
+            data = encode(record)
+            try:
+                self.disk.write(home / _NEW_NAME, data)
+            except OSError:
+                with contextlib.suppress(OSError):  # it takes room, and may be why there is none
+                    self.disk.unlink(home / _NEW_NAME)
+                raise
+            self.disk.rename(home / _NEW_NAME, home / RECORD_NAME)
+            self.disk.sync_directory(home)
+        except (RecordError, OSError) as error:
+            raise JournalError(vm_id=record.vm_id, what="written", reason=str(error)) from error
+
+    def erase(self, vm_id: str) -> None:
+        """Sees to it that there is no record. Idempotent. Raises JournalError."""
+        home = self.directory / vm_id
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self.disk.unlink(home / RECORD_NAME)
+            with contextlib.suppress(FileNotFoundError):  # the directory has gone, and the record with it
+                self.disk.sync_directory(home)
+        except OSError as error:
+            raise JournalError(vm_id=vm_id, what="erased", reason=str(error)) from error
+
+    def read_all(self) -> tuple[Found, ...]:
+        """What is there of VMs, by their ids. Raises OSError if the directory itself cannot be read."""
+        return tuple(self._read(vm_id) for vm_id in sorted(self.disk.directories(self.directory)))
+
+    def _read(self, vm_id: str) -> Found:
+        try:
+            record = decode(self.disk.read(self.directory / vm_id / RECORD_NAME, limit=MAX_RECORD_BYTES + 1))
+        except FileNotFoundError:
+            return Unrecorded(vm_id=vm_id)
+        except (RecordError, OSError) as error:
+            return Unusable(vm_id=vm_id, reason=str(error))
+        if record.vm_id != vm_id:
+            return Unusable(vm_id=vm_id, reason=f"vm_id: is {record.vm_id!r:.80}, in the directory of another VM")
+        if record.boot_id != self.boot_id:
+            return Unusable(vm_id=vm_id, reason="boot_id: the host was booted since; no process of then is left")
+        return Recorded(vm_id=vm_id, record=record)

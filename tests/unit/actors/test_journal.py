@@ -1,0 +1,133 @@
+"""The journal on a real disk, and what it says of records that are not to be used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from actors.disk import HostDisk
+from actors.journal import Journal, JournalError, Recorded, Unrecorded, Unusable, boottime_ns, host_boot_id
+from actors.record import MAX_RECORD_BYTES, encode
+from tests.leaks import nothing_left
+from tests.unit.actors.stage import BOOT_ID
+from tests.unit.actors.test_record import LEASE, RECORD
+from vmm.simulated.disk import DiskFault, SimulatedDisk, Step
+
+BASE = attrs.evolve(RECORD, lease=None)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """Of one VM, which has a directory."""
+    (tmp_path / "vm-1").mkdir()
+    with nothing_left():
+        yield Journal(directory=tmp_path, boot_id=BOOT_ID)
+
+
+def files(journal: Journal) -> set[str]:
+    return {entry.name for entry in (journal.directory / "vm-1").iterdir()}
+
+
+def test_what_was_written_last_is_found(journal: Journal) -> None:
+    assert journal.read_all() == (Unrecorded(vm_id="vm-1"),)
+    journal.write(RECORD)
+    journal.write(BASE)
+    assert journal.read_all() == (Recorded(vm_id="vm-1", record=BASE),)
+    assert files(journal) == {"vm.json"}, "nothing else is left"
+    assert (journal.directory / "vm-1" / "vm.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_erased_is_not_found(journal: Journal) -> None:
+    journal.write(RECORD)
+    journal.erase("vm-1")
+    assert journal.read_all() == (Unrecorded(vm_id="vm-1"),)
+    journal.erase("vm-1")
+    assert files(journal) == set()
+
+
+def test_erasing_where_there_is_no_directory_is_done(journal: Journal) -> None:
+    journal.erase("vm-2")
+
+
+def test_writing_where_there_is_no_directory_fails(journal: Journal) -> None:
+    with pytest.raises(JournalError, match=r"the record of vm-2 cannot be written: .*No such file"):
+        journal.write(attrs.evolve(RECORD, vm_id="vm-2"))
+
+
+def test_what_a_crash_left_half_written_is_written_over(journal: Journal) -> None:
+    (journal.directory / "vm-1" / "vm.json.new").write_bytes(b"x" * 10_000)
+    journal.write(RECORD)
+    assert journal.read_all() == (Recorded(vm_id="vm-1", record=RECORD),)
+
+
+def test_a_link_in_the_place_of_the_new_record_is_not_followed(journal: Journal) -> None:
+    precious = journal.directory / "precious"
+    precious.write_text("precious")
+    (journal.directory / "vm-1" / "vm.json.new").symlink_to(precious)
+    with pytest.raises(JournalError):
+        journal.write(RECORD)
+    assert precious.read_text() == "precious"
+
+
+def test_a_full_disk_leaves_what_was_there_and_no_litter() -> None:
+    full = False
+    disk = SimulatedDisk(faults=lambda _, step: DiskFault.NO_SPACE if full and step is Step.WRITE_REST else None)
+    journal = Journal(directory=Path("/vms"), disk=disk, boot_id=BOOT_ID)
+    journal.write(BASE)
+    full = True
+    with pytest.raises(JournalError, match="No space left on device"):
+        journal.write(RECORD)
+    assert journal.read_all() == (Recorded(vm_id="vm-1", record=BASE),)
+    with pytest.raises(FileNotFoundError):
+        disk.read(Path("/vms/vm-1/vm.json.new"), limit=1)
+
+
+def test_a_record_that_cannot_be_encoded_is_an_error_of_the_journal(journal: Journal) -> None:
+    huge = attrs.evolve(LEASE, key="x" * MAX_RECORD_BYTES)
+    with pytest.raises(JournalError, match="cannot be written: has"):
+        journal.write(attrs.evolve(RECORD, lease=huge))
+
+
+def test_a_record_of_another_boot_is_of_no_use(journal: Journal) -> None:
+    attrs.evolve(journal, boot_id="before").write(attrs.evolve(RECORD, boot_id="before"))
+    (found,) = journal.read_all()
+    assert isinstance(found, Unusable)
+    assert "booted since" in found.reason
+
+
+def test_a_record_in_the_directory_of_another_vm_is_of_no_use(journal: Journal) -> None:
+    (journal.directory / "vm-1" / "vm.json").write_bytes(encode(attrs.evolve(RECORD, vm_id="vm-2")))
+    (found,) = journal.read_all()
+    assert isinstance(found, Unusable)
+    assert "in the directory of another VM" in found.reason
+
+
+def test_no_more_is_read_than_a_record_may_have(journal: Journal) -> None:
+    (journal.directory / "vm-1" / "vm.json").write_bytes(b"x" * (10 * MAX_RECORD_BYTES))
+    (found,) = journal.read_all()
+    assert isinstance(found, Unusable)
+    assert f"has {MAX_RECORD_BYTES + 1} bytes" in found.reason
+
+
+def test_a_record_that_is_no_file_costs_its_vm_only(journal: Journal) -> None:
+    (journal.directory / "vm-1" / "vm.json").mkdir()
+    (journal.directory / "a file").write_text("not a VM")
+    (found,) = journal.read_all()
+    assert isinstance(found, Unusable)
+
+
+def test_the_hosts_clock_and_boot() -> None:
+    assert 0 < boottime_ns() <= boottime_ns()
+    assert host_boot_id() == host_boot_id() != ""
+
+
+def test_a_short_write_is_continued(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+        HostDisk().write(tmp_path / "file", b"0123456789")
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
