@@ -42,7 +42,6 @@ async def park_again(survivor: Survivor, *, nursery: trio.Nursery) -> Vm:
     try:
         with trio.fail_after(ADOPT_TIMEOUT_S):
             vm = await survivor.connect(nursery=nursery)
-            await vm.agent.ping()
             await vm.pause()
     except trio.TooSlowError as error:
         raise AgentUnreachableError(f"no answer within {ADOPT_TIMEOUT_S:g} s of its adoption") from error

@@ -98,7 +98,7 @@ class VmActor:
         service would end the lease when it was to end before.
         """
         record = self._record
-        if record is None or record.lease is None or self._life.cancel_called:
+        if self._state is not VmState.LEASED or record is None or record.lease is None:
             return False
         expires_at_ns = expiry_ns(now_ns=self.journal.now_ns(), expires_in_s=expires_in_s)
         try:
@@ -121,7 +121,7 @@ class VmActor:
 
         The answer is the VmGone fact, which says which of the two it was.
         """
-        self._letting_go = self._record is not None
+        self._letting_go = True
         self._life.cancel(reason=reason)
 
     async def run(self) -> None:

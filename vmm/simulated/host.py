@@ -24,6 +24,7 @@ class _Handle:
         self._host = host
         self._service = host.service
         self._stopping = trio.Lock()
+        self._waiting = 0
 
     @property
     def id(self) -> str:
@@ -34,8 +35,12 @@ class _Handle:
         return self.machine.identity.pid
 
     async def wait_exited(self) -> ExitReport:
-        await trio.lowlevel.checkpoint()
-        await self.machine.state.wait_value(lambda state: state.power is Power.DEAD)
+        self._waiting += 1
+        try:
+            await trio.lowlevel.checkpoint()
+            await self.machine.state.wait_value(lambda state: state.power is Power.DEAD)
+        finally:
+            self._waiting -= 1
         return self._exit_report
 
     async def stop(self) -> ExitReport:
@@ -54,6 +59,7 @@ class _Handle:
 
     async def detach(self) -> None:
         """See the contract. The host keeps the machine."""
+        assert not self._waiting, f"{self.id}: somebody waits for the end of what is let go"
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def crash(self, report: ExitReport) -> None:

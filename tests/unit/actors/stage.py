@@ -84,9 +84,9 @@ class OneVm:
 
 
 class Wrapped:
-    """A simulated VM of which a test replaces what it likes."""
+    """A simulated VM, or something else, of which a test replaces what it likes."""
 
-    def __init__(self, vm: SimulatedVm, **replaced: Any) -> None:
+    def __init__(self, vm: Any, **replaced: Any) -> None:
         self._vm = vm
         self.__dict__.update(replaced)
 

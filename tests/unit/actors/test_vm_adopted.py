@@ -16,9 +16,9 @@ from actors.kinds import ProducerKind
 from actors.life import VmState
 from actors.messages import LeaseAdopted, VmGone, VmHandedOut, VmLost, VmReady
 from actors.record import VmRecord
-from tests.unit.actors.stage import ORDER, Story, direct, make_actor, simulated_journal, told
+from tests.unit.actors.stage import ORDER, Story, Wrapped, direct, make_actor, simulated_journal, told
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport, ProcessIdentity, Survivor, Vm
+from vmm.contract import ExitReport, ProcessIdentity, Vm
 from vmm.errors import AgentProtocolError, AgentUnreachableError, VmExitedError
 from vmm.simulated import Exits, Fault, Moment, SimulatedHost, SimulatedVm, StopIsSlow, scripted
 from vmm.simulated.disk import SimulatedDisk
@@ -179,35 +179,36 @@ async def test_a_lease_is_never_given_up_for_an_agent_that_is_busy() -> None:
     assert one.kinds() == ["LeaseAdopted", "VmGone"]
 
 
+async def garbage() -> None:
+    await trio.lowlevel.checkpoint()
+    raise AgentProtocolError("the guest agent sent garbage")
+
+
+@pytest.mark.parametrize("fail", [garbage, trio.sleep_forever])
 @in_virtual_time
-async def test_a_connection_that_fails_is_tried_again() -> None:
+async def test_a_connection_that_fails_is_tried_again(fail: Callable[[], Awaitable[None]]) -> None:
     failures = 3
 
-    class Stubborn:
-        def __init__(self, survivor: Survivor) -> None:
-            self._survivor = survivor
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._survivor, name)
-
+    class Stubborn(Wrapped):
         async def connect(self, *, nursery: trio.Nursery) -> Vm:
             nonlocal failures
             if failures:
                 failures -= 1
-                raise AgentProtocolError("the guest agent sent garbage")
-            return await self._survivor.connect(nursery=nursery)
+                await fail()
+            vm: Vm = await self._vm.connect(nursery=nursery)
+            return vm
 
     async with service_killed(leased=True) as one:
         record = one.recorded()
         assert record is not None
 
-        async def adopt(*arguments: Any, **named: Any) -> Survivor:
+        async def adopt(*arguments: Any, **named: Any) -> Any:
             return Stubborn(await one.host.adopt(*arguments, **named))
 
         one.actor = adopting(one, record, adopt=adopt)
         async with trio.open_nursery() as nursery, told(one, nursery):
             await one.until(LeaseAdopted)
-            await trio.sleep(60.0)
+            await trio.sleep(10 * ATTEMPT_S)
             assert failures == 0
             assert await one.actor.vm.agent.ping()
             one.actor.stop("enough")
@@ -287,6 +288,32 @@ async def test_stopped_while_it_is_adopted() -> None:
         await trio.sleep(1.0)
         assert one.actor.state is VmState.ADOPTING
         one.actor.stop("the pool wants fewer VMs")
+    assert one.kinds() == ["VmGone"]
+
+
+@in_virtual_time
+async def test_an_end_that_crosses_the_end_of_an_adoption_is_not_undone_by_it() -> None:
+    async with service_killed(leased=False) as one:
+        record = one.recorded()
+        assert record is not None
+
+        class Stopping(Wrapped):
+            async def connect(self, *, nursery: trio.Nursery) -> Any:
+                vm = await self._vm.connect(nursery=nursery)
+
+                async def pause() -> None:
+                    await vm.pause()
+                    one.actor.stop("the pool wants fewer VMs")
+
+                return Wrapped(vm, pause=pause)
+
+        async def adopt(*arguments: Any, **named: Any) -> Any:
+            return Stopping(await one.host.adopt(*arguments, **named))
+
+        one.actor = adopting(one, record, adopt=adopt)
+        async with trio.open_nursery() as nursery, told(one, nursery):
+            pass
+        assert not one.host.alive
     assert one.kinds() == ["VmGone"]
 
 
