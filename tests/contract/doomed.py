@@ -14,7 +14,7 @@ import trio
 from actors.adoption import Adoption
 from actors.journal import Journal
 from actors.kinds import ProducerKind
-from actors.messages import HandOutOrder, LeaseTerms, VmFact, VmHandedOut, VmReady, Wishes
+from actors.messages import HandOutOrder, LeaseTerms, VmFact, VmGone, VmHandedOut, VmReady, Wishes
 from actors.producer import Producer
 from actors.vm import VmActor
 from tests.contract.producers import make_producer
@@ -43,6 +43,7 @@ class Told:
 
     async def until(self, kind: type[VmFact]) -> VmFact:
         while not any(isinstance(fact, kind) for fact in self.facts):
+            assert not any(isinstance(fact, VmGone) for fact in self.facts), self.facts
             self._told = trio.Event()
             await self._told.wait()
         return next(fact for fact in self.facts if isinstance(fact, kind))

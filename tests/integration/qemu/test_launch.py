@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.waiting import until
 from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, MissingFileError, SpecError, StopError, VmExitedError
 from vmm.qemu import instance as instance_module
@@ -151,6 +152,30 @@ async def test_a_process_that_is_no_qemu_of_this_vm_is_left_alone(vm_home: Path)
     assert own is not None
     with pytest.raises(VmExitedError, match=r"is not its QEMU: it is .*python"):
         await adopt(ProcessIdentity(pid=os.getpid(), start_time=own), vm_id="x", directory=vm_home / "x")
+
+
+async def test_a_connection_that_was_given_up_is_made_anew(spec: MachineSpec, vm_home: Path) -> None:
+    """QEMU serves one client at a time: the one that was given up must have hung up."""
+    home = vm_home / "x"
+    booting = Instance.start(spec, vm_id="x", directory=home)
+    await booting.detach()
+    survivor = await adopt(booting.process.identity, vm_id="x", directory=home)
+
+    async def qmp_is_connected() -> bool:
+        return survivor._instance._qmp is not None
+
+    try:
+        with trio.fail_after(BOOT_LIMIT_S):
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as impatient:
+                    impatient.start_soon(lambda: survivor.connect(nursery=nursery))
+                    await until(qmp_is_connected)
+                    impatient.cancel_scope.cancel(reason="the guest has yet to boot")
+                vm = await survivor.connect(nursery=nursery)
+                assert await vm.agent.ping()
+                await vm.stop()
+    finally:
+        await survivor.stop()
 
 
 async def test_what_is_left_of_a_vm_that_cannot_be_adopted_is_removed(instance: Instance) -> None:
