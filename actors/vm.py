@@ -111,7 +111,8 @@ class VmActor:
     def stop(self, reason: str) -> None:
         """Orders the end, whatever the VM is doing; the answer is the VmGone fact.
 
-        When this returns the record is gone: the VM is not adopted again, even if the service is killed now.
+        When this returns the record is gone: the VM is not adopted again, even if the service is killed now. Should the
+        disk refuse, that is logged, and the VM's death has to do.
         """
         self._erase()
         self._life.cancel(reason=reason)

@@ -12,6 +12,8 @@ import attrs
 import trio
 
 from actors.direct import DirectBootProducer
+from actors.journal import Recorded
+from actors.life import VmState
 from actors.supervisor import Supervised
 from pool.coordinator import Coordinator
 from pool.ledger.records import Lease, OnEmpty, Owner, PoolPolicy
@@ -52,6 +54,15 @@ class Service:
         ledger = self.coordinator._ledger
         check_state(ledger, now=trio.current_time(), only=BETWEEN_EVENTS)
         assert self.host.alive <= {vm.vm_id for vm in ledger.vms()}, "a VM that the ledger does not know"
+        self.check_records()
+
+    def check_records(self) -> None:
+        """Who is recorded may be adopted; and who may be adopted is recorded, unless it was just ordered to end."""
+        recorded = {one.vm_id for one in self.coordinator.journal.read_all() if isinstance(one, Recorded)}
+        actors = self.coordinator._actors
+        adoptable = {vm_id for vm_id, actor in actors.items() if actor.state in (VmState.READY, VmState.LEASED)}
+        ending = {vm_id for vm_id, actor in actors.items() if actor._life.cancel_called}
+        assert adoptable - ending <= recorded <= adoptable
 
     def check_at_rest(self) -> None:
         """No request is open, nobody holds anything, the pool is full, and no other VM is left."""
@@ -124,6 +135,7 @@ async def running_service(
         yield service
         await coordinator.drain()
         assert not host.alive
+        assert not any(isinstance(found, Recorded) for found in coordinator.journal.read_all())
         assert coordinator.statistics().actors == 0
         assert coordinator.statistics().open_requests == 0
         nursery.cancel_scope.cancel(reason="the test is over")
