@@ -83,6 +83,11 @@ class HandOutOrder:
 
 
 @attrs.frozen(kw_only=True)
+class CheckOrder:
+    """Ask the agent of an idle VM whether it is there."""
+
+
+@attrs.frozen(kw_only=True)
 class ShellReady:
     """A process that waits for its guest."""
 
@@ -103,6 +108,13 @@ class VmReady:
     made_by: ProducerKind = ProducerKind.DIRECT
     adopted: bool = False
     """An earlier run of the service made it. `production_s` is what it took to see that it is still good."""
+
+
+@attrs.frozen(kw_only=True)
+class VmHealthy:
+    """The agent of an idle VM was asked, and answered."""
+
+    vm_id: str
 
 
 @attrs.frozen(kw_only=True)
@@ -146,4 +158,4 @@ class VmGone:
     """Nothing of the above: it runs on and its record is there, for a later run of the service."""
 
 
-VmFact = ShellReady | VmReady | LeaseAdopted | VmHandedOut | VmLost | VmGone
+VmFact = ShellReady | VmReady | VmHealthy | LeaseAdopted | VmHandedOut | VmLost | VmGone

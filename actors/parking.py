@@ -5,12 +5,27 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
 
 from actors.errors import evidence
 from vmm.contract import RESEED_BYTES, BootStage, Preparation, Vm
-from vmm.errors import BootError
+from vmm.errors import AgentUnreachableError, BootError
+
+CHECK_TIMEOUT_S: Final = 2.0
+"""For a paused VM to run, answer and be paused again. It takes milliseconds; whoever is handed it meanwhile waits."""
+
+
+async def check(vm: Vm) -> None:
+    """Asks a paused VM's agent whether it is there, and pauses it again. Raises VmmError if it is not."""
+    try:
+        with trio.fail_after(CHECK_TIMEOUT_S):
+            await vm.resume()
+            await vm.agent.ping()
+            await vm.pause()
+    except trio.TooSlowError as error:
+        raise AgentUnreachableError(f"its agent did not answer a check within {CHECK_TIMEOUT_S:g} s") from error
 
 
 async def park(bring_up: Callable[[], Awaitable[Vm]], *, timeout_s: float) -> Vm:

@@ -13,7 +13,19 @@ from actors.errors import describe, evidence
 from actors.handout import HandOutProcedure
 from actors.journal import Journal, JournalError
 from actors.life import VmState, check_transition
-from actors.messages import HandOutOrder, LeaseAdopted, ShellReady, VmFact, VmGone, VmHandedOut, VmLost, VmReady
+from actors.messages import (
+    CheckOrder,
+    HandOutOrder,
+    LeaseAdopted,
+    ShellReady,
+    VmFact,
+    VmGone,
+    VmHandedOut,
+    VmHealthy,
+    VmLost,
+    VmReady,
+)
+from actors.parking import check
 from actors.producer import BaseVm, Producer, ShellProducer
 from actors.record import LeaseRecord, VmRecord, expiry_ns
 from vmm.contract import Shell, Survivor, Vm
@@ -53,14 +65,14 @@ class VmActor:
     """Production failed and could not take back what it had started."""
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
     _fill: trio.Event = attrs.field(factory=trio.Event, repr=False)
-    _orders: trio.MemorySendChannel[HandOutOrder] = attrs.field(init=False, repr=False)
-    _inbox: trio.MemoryReceiveChannel[HandOutOrder] = attrs.field(init=False, repr=False)
+    _orders: trio.MemorySendChannel[HandOutOrder | CheckOrder] = attrs.field(init=False, repr=False)
+    _inbox: trio.MemoryReceiveChannel[HandOutOrder | CheckOrder] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._state = VmState.PRODUCING if self.adoption is None else VmState.ADOPTING
         self._record = None if self.adoption is None else self.adoption.record
-        # At most one hand-out in a VM's life, so at most one order is ever sent; the bound is there to notice a bug.
-        self._orders, self._inbox = trio.open_memory_channel[HandOutOrder](1)
+        # One check at a time, and after it at most the one hand-out in a VM's life; the bound is there to notice a bug.
+        self._orders, self._inbox = trio.open_memory_channel[HandOutOrder | CheckOrder](2)
 
     @property
     def state(self) -> VmState:
@@ -90,6 +102,13 @@ class VmActor:
         Nothing happens when the VM is ending: its facts are on their way.
         """
         self._orders.send_nowait(order)
+
+    def check(self) -> None:
+        """Asks the agent of the idle VM whether it is there; the answer is a VmHealthy or VmLost fact.
+
+        No answer comes if the VM is handed out or ended before it was asked.
+        """
+        self._orders.send_nowait(CheckOrder())
 
     def renew(self, expires_in_s: float) -> bool:
         """Records that the lease lives for so long from now on. Whether that was done.
@@ -152,7 +171,7 @@ class VmActor:
                 else:
                     await self._adopt(self.adoption, nursery, watchers)
                 if self._state is VmState.READY:
-                    await self._hand_out()
+                    await self._hand_out(await self._idle())
                 await trio.sleep_forever()
         except* (VmmError, JournalError) as errors:
             self._unverified = errors.subgroup(StopError)
@@ -214,9 +233,19 @@ class VmActor:
             self.report(LeaseAdopted(vm_id=self.vm_id, pid=survivor.pid))
             self._vm = await reach(survivor, nursery=nursery)
 
-    async def _hand_out(self) -> None:
+    async def _idle(self) -> HandOutOrder:
+        """Answers checks until it is to be handed out. A VM that is being checked is as good as idle after a crash."""
+        while True:
+            order = await self._inbox.receive()
+            if isinstance(order, HandOutOrder):
+                return order
+            assert self._vm is not None
+            await check(self._vm)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self.report(VmHealthy(vm_id=self.vm_id))
+
+    async def _hand_out(self, order: HandOutOrder) -> None:
         """From a base VM to a leased one; it is nobody's in between, and would be nobody's after a crash."""
-        order = await self._inbox.receive()
         self._to(VmState.HANDING_OUT)
         record, vm = self._record, self._vm
         assert record is not None

@@ -15,7 +15,7 @@ from attrs.validators import and_, ge, gt, le, matches_re, max_len
 
 from actors.backoff import Backoff
 from actors.kinds import ProducerKind
-from pool.ledger.records import PoolPolicy
+from pool.ledger.policy import PoolPolicy
 from vmm.errors import SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, MachineSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 import secrets
@@ -14,61 +13,64 @@ import attrs
 import structlog
 import trio
 
+from actors.adoption import Adoption
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
-from actors.messages import HandOutOrder, LeaseTerms, VmGone, Wishes
+from actors.messages import VmGone, Wishes
 from actors.producer import Producer, ShellProducer
 from actors.vm import VmActor
 from pool.ledger.book import Ledger
 from pool.ledger.effects import (
-    ConfirmRelease,
+    AdoptVm,
+    CheckVm,
+    Confirm,
     ConfirmRenewal,
+    DetachVm,
     Effect,
     FillShell,
     Grant,
     HandOutVm,
     LeaseEnded,
+    ProfileClosed,
+    RecordExpiry,
     Refusal,
     Refuse,
     StartVm,
     StopVm,
+    Tell,
 )
 from pool.ledger.events import (
     AcquireRequested,
+    AdministrationRequest,
+    AdoptionRequested,
     DrainRequested,
     Event,
+    EvictRequested,
+    FoundVm,
     GenerationChanged,
     GrantUndelivered,
+    HandoverRequested,
+    HostMemoryLow,
+    HostMemoryOk,
     ReleaseRequested,
     RenewRequested,
     RequestAbandoned,
+    ResetRequested,
+    ResizeRequested,
+    ResumeRequested,
+    SuspendRequested,
     Tick,
 )
-from pool.ledger.profile import ProfileView
-from pool.ledger.records import Lease, OnEmpty, Owner, PoolPolicy
+from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
+from pool.ledger.records import Lease, Owner
+from pool.ledger.views import ProfileView
+from pool.requests import MAX_OPEN_REQUESTS, OpenRequests, RefusedError
+from pool.watch import Snapshot, WatchHub
 from vmm.contract import Vm
 
 _log = structlog.get_logger("vmpool.coordinator")
 
 _PLAIN: Final = HandOutProcedure()
-
-_UNKNOWN_TERMS: Final = LeaseTerms(lease_id="", owner_uid=0)
-"""What is recorded of leases for now; nobody reads it."""
-
-MAX_OPEN_REQUESTS: Final = 1000
-"""Requests that wait for an answer at a time; what comes on top is refused at once."""
-
-
-class RefusedError(Exception):
-    """The pool said no; `refusal` says why and what to do."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-
-
-class TooManyRequestsError(Exception):
-    """More requests are open than the service keeps."""
 
 
 def new_id(prefix: str) -> str:
@@ -76,23 +78,21 @@ def new_id(prefix: str) -> str:
     return f"{prefix}-{secrets.token_hex(16 if prefix == 'lease' else 6)}"
 
 
-@attrs.define(eq=False)
-class _Reply:
-    """A one-shot answer. Set by the coordinator, awaited by one request; no await lies between test and set."""
-
-    event: trio.Event = attrs.field(factory=trio.Event)
-    value: Lease | Refusal | None = None
-
-    def deliver(self, value: Lease | Refusal | None) -> None:
-        self.value = value
-        self.event.set()
-
-
 @attrs.frozen(kw_only=True)
 class CoordinatorStatistics:
     open_requests: int
     inbox_peak: int
     actors: int
+
+
+@attrs.frozen(kw_only=True)
+class OwnConfiguration:
+    """What a caller asks for that no profile has: a page of the ledger, and how to make what is on it."""
+
+    name: str
+    """The same for the same configuration."""
+    policy: PoolPolicy
+    producer: Producer
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -106,37 +106,55 @@ class Coordinator:
     producers: Mapping[str, Producer]
     """By profile name."""
     journal: Journal
+    service: ServicePolicy = attrs.field(factory=ServicePolicy)
+    found: tuple[FoundVm, ...] = ()
+    """VMs that an earlier run left; each has its adoption."""
+    adoptions: Mapping[str, Adoption] = attrs.field(factory=dict)
+    """By VM id."""
     shell_producers: Mapping[str, ShellProducer] = attrs.field(factory=dict)
     """By profile name, for the profiles whose policy has shells."""
     procedures: Mapping[str, HandOutProcedure] = attrs.field(factory=dict)
     """By profile name, where the plain one is not meant."""
+    max_open_requests: int = MAX_OPEN_REQUESTS
     make_id: Callable[[str], str] = new_id
     rng: random.Random = attrs.field(factory=random.Random)
     clock_ns: Callable[[], int] = time.time_ns
     make_actor: Callable[..., VmActor] = VmActor
     _ledger: Ledger = attrs.field(init=False)
+    _watchers: WatchHub = attrs.field(init=False)
+    _requests: OpenRequests = attrs.field(init=False)
     _send: trio.MemorySendChannel[Event] = attrs.field(init=False, repr=False)
     _inbox: trio.MemoryReceiveChannel[Event] = attrs.field(init=False, repr=False)
     _actors: dict[str, VmActor] = attrs.field(factory=dict, init=False)
-    _replies: dict[int, _Reply] = attrs.field(factory=dict, init=False)
-    _request_ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
+    _own: dict[int, OwnConfiguration] = attrs.field(factory=dict, init=False)
+    """By request, until the ledger has read it."""
+    _own_producers: dict[str, Producer] = attrs.field(factory=dict, init=False)
+    """By the name of the page that the ledger has for them."""
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
     _lease_ends: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
     """Leases whose end somebody waits for."""
 
     def __attrs_post_init__(self) -> None:
-        # The wall clock outgrows the leases of earlier runs, at less than one per nanosecond.
+        # The wall clock outgrows the leases of earlier runs, at less than one per nanosecond; and if it was set back,
+        # what was adopted tells.
+        tokens = (found.lease.fencing_token for found in self.found if found.lease is not None)
         self._ledger = Ledger(
-            policies=self.policies, new_id=self.make_id, rng=self.rng, first_fencing_token=self.clock_ns()
+            policies=self.policies,
+            service=self.service,
+            new_id=self.make_id,
+            rng=self.rng,
+            first_fencing_token=max(self.clock_ns(), *tokens, 0) + 1,
         )
+        self._watchers = WatchHub(take_snapshot=self.snapshot)
+        self._requests = OpenRequests(maximum=self.max_open_requests)
         # Unbounded, because facts must never be dropped and actors must never wait here; what bounds it is the number
-        # of VMs, each of which says at most four things, and MAX_OPEN_REQUESTS.
+        # of VMs, each of which says at most four things, and the limit on open requests.
         self._send, self._inbox = trio.open_memory_channel[Event](math.inf)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Cancelling it ends every VM that is left, with the bounded escalation of `Vm.stop`."""
         async with trio.open_nursery() as vms:
-            self._apply(Tick(), vms)
+            self._apply(AdoptionRequested(found=self.found), vms)
             task_status.started()
             while True:
                 event: Event = Tick()
@@ -145,6 +163,9 @@ class Coordinator:
                 self._apply(event, vms)
 
     def _apply(self, event: Event, vms: trio.Nursery) -> None:
+        if isinstance(event, AcquireRequested) and (own := self._own.pop(event.request_id, None)) is not None:
+            # Not when it was asked for: the page may have been closed in between.
+            self._own_producers.setdefault(own.name, own.producer)
         for effect in self._ledger.apply(event, now=trio.current_time()):
             self._perform(effect, vms)
         if isinstance(event, VmGone):
@@ -155,48 +176,63 @@ class Coordinator:
 
     def _perform(self, effect: Effect, vms: trio.Nursery) -> None:
         match effect:
-            case StartVm(vm_id=vm_id, profile=profile, as_shell=as_shell):
-                actor = self.make_actor(
-                    vm_id=vm_id,
-                    profile=profile,
-                    producer=self.producers[profile],
-                    report=self._send.send_nowait,
-                    journal=self.journal,
-                    procedure=self.procedures.get(profile, _PLAIN),
-                    shells=self.shell_producers[profile] if as_shell else None,
-                )
-                self._actors[vm_id] = actor
-                vms.start_soon(actor.run, name=vm_id)
+            case StartVm() | AdoptVm():
+                self._start(effect, vms)
             case FillShell(vm_id=vm_id):
                 self._actors[vm_id].fill()
-            case HandOutVm(vm_id=vm_id, wishes=wishes):
-                self._actors[vm_id].hand_out(HandOutOrder(wishes=wishes, lease_terms=_UNKNOWN_TERMS))
+            case CheckVm(vm_id=vm_id):
+                self._actors[vm_id].check()
+            case HandOutVm(vm_id=vm_id, order=order):
+                self._actors[vm_id].hand_out(order)
+            case RecordExpiry(vm_id=vm_id, expires_at=expires_at):
+                self._actors[vm_id].renew(expires_at - trio.current_time())
             case StopVm(vm_id=vm_id, reason=reason):
                 self._actors[vm_id].stop(reason)
+            case DetachVm(vm_id=vm_id):
+                self._actors[vm_id].detach("the service hands over")
+            case Tell(news=news):
+                self._watchers.tell(news)
+            case ProfileClosed(profile=profile):
+                self._own_producers.pop(profile, None)
+            case _:
+                self._answer(effect)
+
+    def _start(self, effect: StartVm | AdoptVm, vms: trio.Nursery) -> None:
+        profile = effect.profile
+        as_shell = isinstance(effect, StartVm) and effect.as_shell
+        producer = self._own_producers.get(profile) or self.producers.get(profile)
+        actor = self.make_actor(
+            vm_id=effect.vm_id,
+            profile=profile,
+            producer=producer,
+            report=self._send.send_nowait,
+            journal=self.journal,
+            procedure=self.procedures.get(profile, _PLAIN),
+            shells=self.shell_producers[profile] if as_shell else None,
+            adoption=self.adoptions[effect.vm_id] if isinstance(effect, AdoptVm) else None,
+        )
+        self._actors[effect.vm_id] = actor
+        vms.start_soon(actor.run, name=effect.vm_id)
+
+    def _answer(self, effect: Grant | Refuse | Confirm | ConfirmRenewal | LeaseEnded) -> None:
+        match effect:
             case Grant(request_id=request_id, lease=lease):
-                if not self._answer(request_id, lease):
+                if not self._requests.answer(request_id, lease):
                     # Its caller went away while the grant was on its way: nobody knows of this lease.
                     self.give_back(lease)
             case Refuse(request_id=request_id, refusal=refusal):
-                self._answer(request_id, refusal)
+                self._requests.answer(request_id, refusal)
             case ConfirmRenewal(request_id=request_id, lease=lease):
-                self._answer(request_id, lease)
-            case ConfirmRelease(request_id=request_id):
-                self._answer(request_id, None)
+                self._requests.answer(request_id, lease)
+            case Confirm(request_id=request_id):
+                self._requests.answer(request_id, None)
             case LeaseEnded(lease_id=lease_id):
                 if lease_id in self._lease_ends:
                     self._lease_ends.pop(lease_id).set()
             case _:
                 assert_never(effect)
 
-    def _answer(self, request_id: int, value: Lease | Refusal | None) -> bool:
-        """Whether there is still somebody to answer."""
-        reply = self._replies.get(request_id)
-        if reply is not None:
-            reply.deliver(value)
-        return reply is not None
-
-    # -- what the edge calls -------------------------------------------------------------------------------------
+    # -- what callers ask for ------------------------------------------------------------------------------------
 
     async def acquire(
         self,
@@ -204,73 +240,78 @@ class Coordinator:
         profile: str,
         owner: Owner,
         key: str = "",
-        on_empty: OnEmpty = OnEmpty.WAIT,
+        on_empty: OnEmpty | None = OnEmpty.WAIT,
         deadline: float = math.inf,
         wishes: Wishes | None = None,
         ttl_s: float = math.inf,
+        bound: bool = False,
+        own: OwnConfiguration | None = None,
     ) -> Lease:
         """Waits for a VM. `deadline` is on trio's clock; the lease lives for `ttl_s`, and longer if it is renewed.
 
-        Raises RefusedError, or TooManyRequestsError. If cancelled, the claim is dropped, and a lease that was granted
-        in that same moment is given back.
+        With a configuration of one's own `profile` is not looked at. A bound lease is one that its caller gives back
+        when the call ends. Raises RefusedError, or TooManyRequestsError. If cancelled, the claim is dropped, and a
+        lease that was granted in that same moment is given back.
         """
-        request_id = self._open_request()
-        reply = self._replies[request_id]
+        request_id, reply = self._requests.open()
+        if own is not None:
+            self._own[request_id] = own
         try:
             self._send.send_nowait(
                 AcquireRequested(
                     request_id=request_id,
-                    profile=profile,
+                    profile=profile if own is None else own.name,
                     owner=owner,
                     key=key,
                     on_empty=on_empty,
                     deadline=deadline,
                     wishes=wishes or Wishes(),
                     ttl_s=ttl_s,
+                    bound=bound,
+                    opens=None if own is None else own.policy,
                 )
             )
             await reply.event.wait()
         except BaseException:
-            del self._replies[request_id]
+            self._requests.close(request_id)
             if isinstance(reply.value, Lease):
                 self.give_back(reply.value)
             else:
                 self._send.send_nowait(RequestAbandoned(request_id=request_id))
             raise
-        del self._replies[request_id]
-        assert reply.value is not None
-        if isinstance(reply.value, Refusal):
-            raise RefusedError(reply.value)
-        return reply.value
+        self._requests.close(request_id)
+        lease = reply.result()
+        assert lease is not None
+        return lease
 
     async def release(self, lease_id: str, *, owner: Owner) -> None:
         """Ends a lease. Its VM is stopped in the background. Raises RefusedError, or TooManyRequestsError.
 
         If cancelled, the lease ends all the same.
         """
-        request_id = self._open_request()
-        await self._ask(ReleaseRequested(request_id=request_id, lease_id=lease_id, owner=owner))
+        await self._ask(lambda request_id: ReleaseRequested(request_id=request_id, lease_id=lease_id, owner=owner))
 
     async def renew(self, lease_id: str, *, owner: Owner, ttl_s: float) -> Lease:
         """The lease lives for `ttl_s` from now on; returns it as it is then. Raises as `release`.
 
         If cancelled, it is renewed all the same.
         """
-        request_id = self._open_request()
-        renewed = await self._ask(RenewRequested(request_id=request_id, lease_id=lease_id, owner=owner, ttl_s=ttl_s))
+        renewed = await self._ask(
+            lambda request_id: RenewRequested(request_id=request_id, lease_id=lease_id, owner=owner, ttl_s=ttl_s)
+        )
         assert renewed is not None
         return renewed
 
-    async def _ask(self, event: ReleaseRequested | RenewRequested) -> Lease | None:
-        reply = self._replies[event.request_id]
+    async def _ask(
+        self, event: Callable[[int], ReleaseRequested | RenewRequested | AdministrationRequest]
+    ) -> Lease | None:
+        request_id, reply = self._requests.open()
         try:
-            self._send.send_nowait(event)
+            self._send.send_nowait(event(request_id))
             await reply.event.wait()
         finally:
-            del self._replies[event.request_id]
-        if isinstance(reply.value, Refusal):
-            raise RefusedError(reply.value)
-        return reply.value
+            self._requests.close(request_id)
+        return reply.result()
 
     def give_back(self, lease: Lease, *, detail: str = "its caller went away before it had it") -> None:
         """Says that a lease is in its caller's hand no more, or never was; does not wait.
@@ -294,18 +335,59 @@ class Coordinator:
             found = self._ledger.find_lease(lease_id, owner=owner)
         return found
 
-    @property
-    def draining(self) -> bool:
-        return self._ledger.draining
+    # -- what administrators ask for: all raise RefusedError, TooManyRequestsError ---------------------------------
+
+    async def resize(self, profile: str, size: int) -> None:
+        """Until the service is started anew."""
+        await self._ask(lambda request_id: ResizeRequested(request_id=request_id, profile=profile, size=size))
+
+    async def suspend(self, profile: str) -> None:
+        """Refuses who waits for the profile, and stops its idle VMs; leases go on."""
+        await self._ask(lambda request_id: SuspendRequested(request_id=request_id, profile=profile))
+
+    async def resume(self, profile: str) -> None:
+        await self._ask(lambda request_id: ResumeRequested(request_id=request_id, profile=profile))
+
+    async def reset(self, profile: str) -> None:
+        """Forgets the failures of its production."""
+        await self._ask(lambda request_id: ResetRequested(request_id=request_id, profile=profile))
+
+    async def evict(self, *, vm_id: str = "", profile: str = "") -> None:
+        """Stops one idle VM, or has all idle VMs of a profile replaced, few at a time."""
+        await self._ask(lambda request_id: EvictRequested(request_id=request_id, profile=profile, vm_id=vm_id))
+
+    # -- what the service says -----------------------------------------------------------------------------------
 
     def generation_changed(self, profile: str, generation: str) -> None:
         """A producer makes VMs of another generation from now on; does not wait."""
         self._send.send_nowait(GenerationChanged(profile=profile, generation=generation))
 
+    def host_memory(self, event: HostMemoryLow | HostMemoryOk) -> None:
+        """Does not wait."""
+        self._send.send_nowait(event)
+
     async def drain(self) -> None:
         """Refuses who waits, ends every lease and every VM; returns when nothing is left of them."""
         self._send.send_nowait(DrainRequested())
         await self._drained.wait()
+
+    async def hand_over(self) -> None:
+        """Refuses who waits and lets go of all idle and leased VMs; returns when all are, and the rest have ended."""
+        self._send.send_nowait(HandoverRequested())
+        await self._drained.wait()
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        return self._ledger.draining
+
+    @property
+    def watchers(self) -> WatchHub:
+        return self._watchers
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(profiles=self.views(), vms=self._ledger.vms(), leases=self.leases())
 
     def views(self) -> tuple[ProfileView, ...]:
         """The profiles as they are now."""
@@ -316,14 +398,7 @@ class Coordinator:
 
     def statistics(self) -> CoordinatorStatistics:
         return CoordinatorStatistics(
-            open_requests=len(self._replies),
+            open_requests=len(self._requests),
             inbox_peak=self._inbox.statistics().peak_buffer_used,
             actors=len(self._actors),
         )
-
-    def _open_request(self) -> int:
-        if len(self._replies) >= MAX_OPEN_REQUESTS:
-            raise TooManyRequestsError(f"{MAX_OPEN_REQUESTS} requests are open already; try again later")
-        request_id = next(self._request_ids)
-        self._replies[request_id] = _Reply()
-        return request_id

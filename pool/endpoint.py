@@ -62,7 +62,7 @@ def open_endpoint(path: Path) -> Iterator[Endpoint]:
     with contextlib.ExitStack() as cleanup:
         try:
             _enter_directory(path.parent, cleanup)
-            take_lock(path.with_name(f"{path.name}.lock"), cleanup)
+            take_lock(lock_path(path), cleanup)
             listener = _listen(path, cleanup)
         except OSError as error:
             raise EndpointError(
@@ -70,6 +70,11 @@ def open_endpoint(path: Path) -> Iterator[Endpoint]:
                 "choose a writable place with --socket"
             ) from error
         yield Endpoint(path=path, listener=listener)
+
+
+def lock_path(socket_path: Path) -> Path:
+    """The lock of the service that listens there."""
+    return socket_path.with_name(f"{socket_path.name}.lock")
 
 
 def _enter_directory(directory: Path, cleanup: contextlib.ExitStack) -> None:

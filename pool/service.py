@@ -21,7 +21,7 @@ import trio
 from actors.backoff import Backoff
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
-from actors.producer import Launch, Producer
+from actors.producer import Adopt, Launch, Producer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
 from actors.template import TemplateProducer
 from actors.uniqueness import Witness
@@ -32,12 +32,14 @@ from pool.machines import MachineResolver
 from pool.notify import notify
 from pool.paths import cache_directory, default_image_directory
 from pool.producers import make_producer
+from pool.recovery import recover
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, serve
 from pool.rpc.service import ServiceInfo
+from pool.takeover import take_over
+from vmm.qemu.adopt import adopt as adopt_qemu
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.launch import launch as launch_qemu
-from vmm.qemu.orphans import end_orphan, find_orphans
 
 _log = structlog.get_logger("vmpool")
 
@@ -50,11 +52,14 @@ async def run_service(
     *,
     socket_path: Path,
     stop: trio.Event,
+    takeover: bool = False,
     launch: Launch = launch_qemu,
+    adopt: Adopt = adopt_qemu,
     task_status: trio.TaskStatus[Coordinator] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `stop` is set, then ends in good order: no process, socket or directory of its own is left.
 
+    VMs that an earlier run left are adopted. With `takeover` a service that is running is asked to leave its own.
     Raises EndpointError, MissingFileError, ImageError or SpecError before anything is started. Cancelled, it ends every
     VM too, but without statuses for those who wait.
     """
@@ -63,8 +68,11 @@ async def run_service(
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
     resolvers = _resolvers(settings, runtime=runtime)
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
+    if takeover:
+        await take_over(socket_path)
     with open_endpoint(socket_path) as endpoint, _vms_directory(runtime) as vms:
-        await _end_orphans(vms)
+        journal = Journal(directory=vms)
+        recovered = await recover(journal, profiles=settings.profiles, adopt=adopt, now=trio.current_time())
 
         def announce(profile: str, generation: str) -> None:
             coordinator.generation_changed(profile, generation)
@@ -85,7 +93,9 @@ async def run_service(
         coordinator = Coordinator(
             policies={name: settings.profiles[name].policy(spec) for name, spec in specs.items()},
             producers=producers,
-            journal=Journal(directory=vms),
+            journal=journal,
+            found=recovered.found,
+            adoptions=recovered.adoptions,
             shell_producers={
                 name: producer for name, producer in producers.items() if isinstance(producer, TemplateProducer)
             },
@@ -108,8 +118,8 @@ async def run_service(
             },
             service_uid=os.geteuid(),
         )
-        layers = _Layers(coordinator=coordinator, producers=producers, endpoint=endpoint, info=info)
-        await layers.run(stop, task_status=task_status)
+        layers = _Layers(coordinator=coordinator, producers=producers, endpoint=endpoint, info=info, stop=stop)
+        await layers.run(task_status=task_status)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -118,9 +128,11 @@ class _Layers:
     producers: Mapping[str, Producer]
     endpoint: Endpoint
     info: ServiceInfo
+    stop: trio.Event
     _server: RpcServer | None = None
+    _handing_over: bool = False
 
-    async def run(self, stop: trio.Event, *, task_status: trio.TaskStatus[Coordinator]) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[Coordinator]) -> None:
         async with trio.open_nursery() as outer:
             await outer.start(self.coordinator.run)
             for name, producer in self.producers.items():
@@ -131,20 +143,33 @@ class _Layers:
                 _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
                 notify("READY=1")
                 task_status.started(self.coordinator)
-                await stop.wait()
+                await self.stop.wait()
                 _log.info("stopping")
                 notify("STOPPING=1")
                 if self._server is not None:
                     self._server.stop()
-            await self.coordinator.drain()
+            if self._handing_over:
+                await self.coordinator.hand_over()
+            else:
+                await self.coordinator.drain()
             _log.info("stopped")
             outer.cancel_scope.cancel(reason="the service has ended")
+
+    def _hand_over(self) -> None:
+        self._handing_over = True
+        self.stop.set()
 
     async def _run_rpc(self, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             # The server closes its socket; the endpoint's must outlive it for a restart.
             self._server = await nursery.start(
-                partial(serve, coordinator=self.coordinator, sock=self.endpoint.listener.dup(), info=self.info)
+                partial(
+                    serve,
+                    coordinator=self.coordinator,
+                    sock=self.endpoint.listener.dup(),
+                    info=self.info,
+                    hand_over=self._hand_over,
+                )
             )
             task_status.started()
 
@@ -159,13 +184,6 @@ def _resolvers(settings: Settings, *, runtime: Path) -> dict[str, MachineResolve
         )
         for name, profile in settings.profiles.items()
     }
-
-
-async def _end_orphans(vms: Path) -> None:
-    """Ends what a service that was killed left behind: QEMUs, and directories of VMs. We hold the lock."""
-    for orphan in await trio.to_thread.run_sync(find_orphans, vms):
-        _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=[process.pid for process in orphan.processes])
-        await end_orphan(orphan)
 
 
 @contextlib.contextmanager

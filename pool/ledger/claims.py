@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import math
+from collections import Counter
 from collections.abc import Iterator
 
 import attrs
 
 from pool.ledger.events import AcquireRequested
+from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Claim, Owner
+from pool.ledger.schedule import Schedule
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -21,24 +22,29 @@ class ClaimRegister:
     _of_request: dict[int, int] = attrs.field(factory=dict, init=False)
     _of_key: dict[tuple[int, str], int] = attrs.field(factory=dict, init=False)
     """(uid, idempotency key) to claim id."""
-    _deadlines: list[tuple[float, int]] = attrs.field(factory=list, init=False)
-    """Heap of (deadline, request id); answered requests stay until they come up."""
+    _deadlines: Schedule[int] = attrs.field(factory=Schedule, init=False)
+    """Of open requests."""
+    _claims_of: Counter[int] = attrs.field(factory=Counter, init=False)
+    """By uid."""
+    _requests_of: Counter[int] = attrs.field(factory=Counter, init=False)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
 
-    def open(self, event: AcquireRequested, *, found_ready: bool, now: float) -> Claim:
+    def open(self, event: AcquireRequested, *, on_empty: OnEmpty, found_ready: bool, now: float) -> Claim:
         """A new claim with its first request. Ids ascend with arrival."""
         claim = Claim(
             claim_id=next(self._ids),
             profile=event.profile,
             owner=event.owner,
             key=event.key,
-            on_empty=event.on_empty,
+            on_empty=on_empty,
             arrived_at=now,
             wishes=event.wishes,
             ttl_s=event.ttl_s,
+            bound=event.bound,
             found_ready=found_ready,
         )
         self._claims[claim.claim_id] = claim
+        self._claims_of[claim.owner.uid] += 1
         if claim.key:
             self._of_key[claim.owner.uid, claim.key] = claim.claim_id
         self.join(claim, event)
@@ -48,8 +54,8 @@ class ClaimRegister:
         """One more request waits for the claim's answer."""
         claim.requests[event.request_id] = event.deadline
         self._of_request[event.request_id] = claim.claim_id
-        if event.deadline != math.inf:
-            heapq.heappush(self._deadlines, (event.deadline, event.request_id))
+        self._deadlines.set(event.request_id, event.deadline)
+        self._requests_of[claim.owner.uid] += 1
 
     def leave(self, request_id: int) -> Claim | None:
         """A request waits no longer. Returns its claim, None if it was answered already."""
@@ -58,6 +64,7 @@ class ClaimRegister:
             return None
         claim = self._claims[claim_id]
         del claim.requests[request_id]
+        self._forget_request(request_id, claim)
         return claim
 
     def close(self, claim: Claim) -> None:
@@ -67,6 +74,12 @@ class ClaimRegister:
             del self._of_key[claim.owner.uid, claim.key]
         for request_id in claim.requests:
             del self._of_request[request_id]
+            self._forget_request(request_id, claim)
+        _count_down(self._claims_of, claim.owner.uid)
+
+    def _forget_request(self, request_id: int, claim: Claim) -> None:
+        self._deadlines.drop(request_id)
+        _count_down(self._requests_of, claim.owner.uid)
 
     def __getitem__(self, claim_id: int) -> Claim:
         return self._claims[claim_id]
@@ -78,14 +91,25 @@ class ClaimRegister:
         claim_id = self._of_key.get((owner.uid, key))
         return None if claim_id is None else self._claims[claim_id]
 
+    def claims_of(self, owner: Owner) -> int:
+        return self._claims_of[owner.uid]
+
+    def requests_of(self, owner: Owner) -> int:
+        """Acquisitions that wait."""
+        return self._requests_of[owner.uid]
+
     def next_deadline(self) -> float:
         """The earliest deadline of an open request; infinity if there is none."""
-        while self._deadlines and self._deadlines[0][1] not in self._of_request:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else math.inf
+        return self._deadlines.next_at()
 
     def overdue(self, *, now: float) -> Iterator[tuple[int, Claim]]:
         """Open requests whose deadline has come, each once, with their claims."""
-        while self.next_deadline() <= now:
-            _, request_id = heapq.heappop(self._deadlines)
+        for request_id in self._deadlines.take_due(now=now):
             yield request_id, self._claims[self._of_request[request_id]]
+
+
+def _count_down(counter: Counter[int], uid: int) -> None:
+    """Without leaving an entry behind for everybody who was ever here."""
+    counter[uid] -= 1
+    if not counter[uid]:
+        del counter[uid]

@@ -6,7 +6,8 @@ import enum
 
 import attrs
 
-from actors.messages import Wishes
+from actors.messages import HandOutOrder
+from pool.ledger.news import News
 from pool.ledger.records import Lease
 
 
@@ -22,6 +23,11 @@ class RefusalCode(enum.Enum):
     UNKNOWN_LEASE = "unknown_lease"
     FOREIGN_LEASE = "foreign_lease"
     LEASE_ENDED = "lease_ended"
+    QUOTA = "quota"
+    SUSPENDED = "suspended"
+    CIRCUIT_OPEN = "circuit_open"
+    UNKNOWN_VM = "unknown_vm"
+    VM_IN_USE = "vm_in_use"
 
 
 @attrs.frozen(kw_only=True)
@@ -48,13 +54,35 @@ class FillShell:
 @attrs.frozen(kw_only=True)
 class HandOutVm:
     vm_id: str
-    wishes: Wishes = attrs.field(factory=Wishes)
+    order: HandOutOrder
+
+
+@attrs.frozen(kw_only=True)
+class AdoptVm:
+    """An earlier run of the service left it: as a base VM, or leased."""
+
+    vm_id: str
+    profile: str
+
+
+@attrs.frozen(kw_only=True)
+class CheckVm:
+    """Ask its agent whether it is there; a VmHealthy or VmLost fact answers."""
+
+    vm_id: str
 
 
 @attrs.frozen(kw_only=True)
 class StopVm:
     vm_id: str
     reason: str
+
+
+@attrs.frozen(kw_only=True)
+class DetachVm:
+    """Let go of it, and let it run on for the next run of the service."""
+
+    vm_id: str
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +98,9 @@ class Refuse:
 
 
 @attrs.frozen(kw_only=True)
-class ConfirmRelease:
+class Confirm:
+    """What was asked for is done, and there is nothing to say about it."""
+
     request_id: int
 
 
@@ -88,4 +118,42 @@ class ConfirmRenewal:
     """As it is now."""
 
 
-Effect = StartVm | FillShell | HandOutVm | StopVm | Grant | Refuse | ConfirmRelease | ConfirmRenewal | LeaseEnded
+@attrs.frozen(kw_only=True)
+class RecordExpiry:
+    """A lease's end is another one; comes before it is confirmed."""
+
+    vm_id: str
+    expires_at: float
+
+
+@attrs.frozen(kw_only=True)
+class Tell:
+    """For those who watch."""
+
+    news: News
+
+
+@attrs.frozen(kw_only=True)
+class ProfileClosed:
+    """A profile that was opened for one configuration has no VM and no claim any more, and is forgotten."""
+
+    profile: str
+
+
+Effect = (
+    StartVm
+    | AdoptVm
+    | FillShell
+    | CheckVm
+    | HandOutVm
+    | StopVm
+    | DetachVm
+    | Grant
+    | Refuse
+    | Confirm
+    | ConfirmRenewal
+    | RecordExpiry
+    | LeaseEnded
+    | Tell
+    | ProfileClosed
+)

@@ -7,7 +7,8 @@ import math
 import attrs
 
 from actors.messages import VmFact, Wishes
-from pool.ledger.records import OnEmpty, Owner
+from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.records import Lease, Owner
 
 
 @attrs.frozen(kw_only=True)
@@ -16,11 +17,16 @@ class AcquireRequested:
     profile: str
     owner: Owner
     key: str
-    on_empty: OnEmpty
+    on_empty: OnEmpty | None = None
+    """None: as the profile has it."""
     deadline: float
     wishes: Wishes = attrs.field(factory=Wishes)
     ttl_s: float = math.inf
     """How long the lease lives without being renewed."""
+    bound: bool = False
+    """It ends with the caller's call."""
+    opens: PoolPolicy | None = None
+    """The profile is one of the caller's own configuration, to be opened if it is not there."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +67,82 @@ class DrainRequested:
 
 
 @attrs.frozen(kw_only=True)
+class HandoverRequested:
+    """As a drain, but idle and leased VMs are let go alive, for the next run of the service."""
+
+
+@attrs.frozen(kw_only=True)
+class FoundVm:
+    """An earlier run of the service left it: idle, or leased."""
+
+    vm_id: str
+    profile: str
+    lease: Lease | None = None
+    """With its times on this run's clock."""
+    memory_mib: int = 0
+    """What a leased VM was grown to."""
+
+
+@attrs.frozen(kw_only=True)
+class AdoptionRequested:
+    """All that was found; the first event of a run, so that nothing is produced that is there already."""
+
+    found: tuple[FoundVm, ...]
+
+
+@attrs.frozen(kw_only=True)
+class ResizeRequested:
+    request_id: int
+    profile: str
+    size: int
+
+
+@attrs.frozen(kw_only=True)
+class SuspendRequested:
+    """Nothing more is handed out or produced of this profile, idle VMs go; leases go on."""
+
+    request_id: int
+    profile: str
+
+
+@attrs.frozen(kw_only=True)
+class ResumeRequested:
+    """Ends a suspension."""
+
+    request_id: int
+    profile: str
+
+
+@attrs.frozen(kw_only=True)
+class EvictRequested:
+    """An idle VM goes at once; without a VM named, all idle ones of the profile are replaced, few at a time."""
+
+    request_id: int
+    profile: str = ""
+    vm_id: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ResetRequested:
+    """Failures are forgotten: back-off and circuit begin anew."""
+
+    request_id: int
+    profile: str
+
+
+@attrs.frozen(kw_only=True)
+class HostMemoryLow:
+    """One idle VM goes for each of these, and nothing is produced until HostMemoryOk."""
+
+    detail: str
+
+
+@attrs.frozen(kw_only=True)
+class HostMemoryOk:
+    pass
+
+
+@attrs.frozen(kw_only=True)
 class GenerationChanged:
     """A profile's producer makes VMs of another generation from now on; those of other ones are stale."""
 
@@ -73,6 +155,8 @@ class Tick:
     """Time has passed; what is due is done on every event, this one carries nothing else."""
 
 
+AdministrationRequest = ResizeRequested | SuspendRequested | ResumeRequested | EvictRequested | ResetRequested
+
 Event = (
     AcquireRequested
     | RequestAbandoned
@@ -80,7 +164,12 @@ Event = (
     | RenewRequested
     | GrantUndelivered
     | GenerationChanged
+    | AdministrationRequest
+    | AdoptionRequested
+    | HostMemoryLow
+    | HostMemoryOk
     | DrainRequested
+    | HandoverRequested
     | Tick
     | VmFact
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 import attrs
 
 from actors.life import VmState
 from actors.messages import ShellReady, VmReady
-from pool.ledger.profile import ProfilePage
-from pool.ledger.records import Claim, Lease, PoolPolicy, VmEntry
+from pool.ledger.admission import Admission
+from pool.ledger.news import News, VmNews
+from pool.ledger.policy import PoolPolicy
+from pool.ledger.profile import ProfilePage, Staleness
+from pool.ledger.records import Claim, Lease, VmEntry
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -19,6 +21,8 @@ class Fleet:
     """Moves VMs through their lives. When and why is decided elsewhere."""
 
     policies: Mapping[str, PoolPolicy]
+    admission: Admission
+    tell: Callable[[News], None]
     pages: dict[str, ProfilePage] = attrs.field(init=False)
     _vms: dict[str, VmEntry] = attrs.field(factory=dict, init=False)
 
@@ -31,26 +35,62 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._vms)
 
+    def get(self, vm_id: str) -> VmEntry | None:
+        return self._vms.get(vm_id)
+
     def all(self) -> tuple[VmEntry, ...]:
         return tuple(self._vms.values())
 
     def page_of(self, entry: VmEntry) -> ProfilePage:
         return self.pages[entry.profile]
 
-    def start(self, vm_id: str, page: ProfilePage, *, claim_id: int | None, now: float) -> None:
-        """A VM goes into production, for a waiting BOOT claim or, without one, for the pool."""
-        assert vm_id not in self._vms, f"{vm_id} exists already: new_id repeated itself"
-        self._vms[vm_id] = VmEntry(vm_id=vm_id, profile=page.name, state=VmState.PRODUCING, since=now)
-        page.production_started(vm_id, claim_id=claim_id)
+    def open_page(self, name: str, policy: PoolPolicy) -> ProfilePage:
+        """A page for as long as something is on it."""
+        self.pages[name] = page = ProfilePage(name=name, policy=policy, passing=True)
+        return page
 
-    def start_shell(self, vm_id: str, page: ProfilePage, *, now: float) -> None:
-        assert vm_id not in self._vms, f"{vm_id} exists already: new_id repeated itself"
-        self._vms[vm_id] = VmEntry(vm_id=vm_id, profile=page.name, state=VmState.PRODUCING, since=now)
+    # -- a VM's life ---------------------------------------------------------------------------------------------
+
+    def start(self, vm_id: str, page: ProfilePage, *, claim_id: int | None) -> None:
+        """A VM goes into production, for a waiting BOOT claim or, without one, for the pool."""
+        self._enter(vm_id, page, memory_mib=page.policy.memory_mib)
+        self._begin_production(page, vm_id, claim_id=claim_id)
+
+    def start_shell(self, vm_id: str, page: ProfilePage) -> None:
+        self._enter(vm_id, page, memory_mib=0)
         page.shells.starting[vm_id] = None
+
+    def adopt(self, vm_id: str, page: ProfilePage) -> None:
+        """A VM that an earlier run left idle: as good as one in production, but it costs the host nothing."""
+        self._enter(vm_id, page, memory_mib=page.policy.memory_mib, state=VmState.ADOPTING).adopted = True
+        page.production_started(vm_id, claim_id=None)
+
+    def adopt_leased(self, page: ProfilePage, lease: Lease, *, memory_mib: int) -> None:
+        entry = self._enter(lease.vm_id, page, memory_mib=memory_mib, state=VmState.LEASED)
+        entry.adopted = True
+        entry.lease_id = lease.lease_id
+        entry.pid = lease.pid
+        page.leased += 1
+
+    def _enter(self, vm_id: str, page: ProfilePage, *, memory_mib: int, state: VmState = VmState.PRODUCING) -> VmEntry:
+        assert vm_id not in self._vms, f"{vm_id} exists already: new_id repeated itself"
+        entry = VmEntry(vm_id=vm_id, profile=page.name, state=state, memory_mib=memory_mib)
+        self._vms[vm_id] = entry
+        self.admission.committed_mib += memory_mib
+        self.tell(VmNews(vm_id=vm_id, profile=page.name, state=state))
+        return entry
+
+    def _begin_production(self, page: ProfilePage, vm_id: str, *, claim_id: int | None) -> None:
+        page.production_started(vm_id, claim_id=claim_id)
+        self.admission.production_began(page.policy.production)
+
+    def _end_production(self, entry: VmEntry, page: ProfilePage) -> None:
+        if not entry.adopted and entry.vm_id not in page.shells.starting:
+            self.admission.production_ended(page.policy.production)
 
     def became_shell(self, entry: VmEntry, fact: ShellReady, *, now: float) -> None:
         page = self.page_of(entry)
-        entry.to(VmState.SHELL, now=now)
+        self._to(entry, VmState.SHELL)
         entry.pid = fact.pid
         entry.ready_at = now
         entry.generation = fact.generation
@@ -59,50 +99,67 @@ class Fleet:
         del page.shells.starting[entry.vm_id]
         page.shells.idle[entry.vm_id] = None
 
-    def fill_shell(self, entry: VmEntry, *, now: float) -> None:
-        """The shell goes into production, for the first BOOT claim that has none, else for the pool."""
+    def fill_shell(self, entry: VmEntry) -> None:
+        """The shell goes into production, for the first BOOT claim that no shell is filled for, else for the pool."""
         page = self.page_of(entry)
-        entry.to(VmState.PRODUCING, now=now)
+        self._to(entry, VmState.PRODUCING)
         del page.shells.idle[entry.vm_id]
         page.shells.filling.add(entry.vm_id)
-        page.production_started(entry.vm_id, claim_id=next(iter(page.unserved_boot_claims), None))
+        self.grow(entry, memory_mib=page.policy.memory_mib)
+        self._begin_production(page, entry.vm_id, claim_id=page.boot_claim_for_shell())
 
-    def became_ready(self, entry: VmEntry, fact: VmReady, *, now: float) -> None:
+    def grow(self, entry: VmEntry, *, memory_mib: int) -> None:
+        """The VM takes so much memory from now on."""
+        self.admission.committed_mib += memory_mib - entry.memory_mib
+        entry.memory_mib = memory_mib
+
+    def became_ready(self, entry: VmEntry, fact: VmReady, *, spread: float, now: float) -> None:
+        """`spread`, in [0, 1), keeps VMs that become ready together from being checked together."""
         page = self.page_of(entry)
-        entry.to(VmState.READY, now=now)
+        self._end_production(entry, page)
+        self._to(entry, VmState.READY)
         entry.pid = fact.pid
         entry.ready_at = now
         entry.failures_before = page.failures_in_a_row
         entry.generation = fact.generation
         entry.made_by = fact.made_by
         current = not page.generation or fact.generation == page.generation
-        page.production_succeeded(entry.vm_id, production_s=fact.production_s, current=current)
+        production_s = None if entry.adopted else fact.production_s
+        page.production_succeeded(entry.vm_id, production_s=production_s, current=current)
+        page.counters.adopted += entry.adopted
+        page.ages.set(entry.vm_id, now + page.policy.max_age_s)
+        page.checks.set(entry.vm_id, now + page.policy.check_interval_s * (1.0 - spread / 2.0))
 
     def change_generation(self, page: ProfilePage, generation: str) -> None:
         page.generation = generation
-        page.stale = OrderedDict((vm_id, None) for vm_id in page.ready if self._vms[vm_id].generation != generation)
+        for vm_id in page.ready:
+            if self._vms[vm_id].generation != generation:
+                page.stale.setdefault(vm_id, Staleness.GENERATION)
+            elif page.stale.get(vm_id) is Staleness.GENERATION:
+                del page.stale[vm_id]
 
     def hand_out_oldest(self, page: ProfilePage, claim: Claim, *, now: float) -> VmEntry:
         """The VM whose turn it is goes on its way to a waiting claim."""
         vm_id = page.take_ready()
         page.dequeue(claim)
         entry = self._vms[vm_id]
-        entry.to(VmState.HANDING_OUT, now=now)
+        self._to(entry, VmState.HANDING_OUT)
+        self.grow(entry, memory_mib=max(entry.memory_mib, claim.wishes.memory_mib or 0))
         entry.claim_id = claim.claim_id
         claim.vm_id = vm_id
         claim.chosen_at = now
         page.handing_out += 1
         return entry
 
-    def lease(self, entry: VmEntry, lease: Lease, *, now: float) -> None:
+    def lease(self, entry: VmEntry, lease: Lease) -> None:
         page = self.page_of(entry)
-        entry.to(VmState.LEASED, now=now)
+        self._to(entry, VmState.LEASED)
         entry.claim_id = None
         entry.lease_id = lease.lease_id
         page.handing_out -= 1
         page.leased += 1
 
-    def leave(self, entry: VmEntry, *, now: float) -> int | None:
+    def leave(self, entry: VmEntry, *, reason: str) -> int | None:
         """Takes a VM from wherever it is; from now on it is nobody's and only its end is waited for.
 
         Returns the claim that was to get it, if any: the BOOT claim it was produced for, or that of the hand-out.
@@ -110,7 +167,8 @@ class Fleet:
         page = self.page_of(entry)
         claim_id, entry.claim_id = entry.claim_id, None
         match entry.state:
-            case VmState.PRODUCING:
+            case VmState.PRODUCING | VmState.ADOPTING:
+                self._end_production(entry, page)
                 claim_id = page.production_ended(entry.vm_id)
             case VmState.SHELL:
                 page.shells.forget(entry.vm_id)
@@ -120,15 +178,22 @@ class Fleet:
                 page.handing_out -= 1
             case VmState.LEASED:
                 page.leased -= 1
-            case VmState.ADOPTING | VmState.STOPPING | VmState.GONE:
+            case VmState.STOPPING | VmState.GONE:
                 pass  # `to` refuses
             case _:
                 assert_never(entry.state)
-        entry.to(VmState.STOPPING, now=now)
+        self._to(entry, VmState.STOPPING, reason=reason)
         page.stopping += 1
+        self.admission.stopping_mib += entry.memory_mib
         return claim_id
 
-    def gone(self, entry: VmEntry, *, now: float) -> None:
-        entry.to(VmState.GONE, now=now)
+    def gone(self, entry: VmEntry) -> None:
+        self._to(entry, VmState.GONE)
         self.page_of(entry).stopping -= 1
+        self.admission.stopping_mib -= entry.memory_mib
+        self.admission.committed_mib -= entry.memory_mib
         del self._vms[entry.vm_id]
+
+    def _to(self, entry: VmEntry, target: VmState, *, reason: str = "") -> None:
+        entry.to(target)
+        self.tell(VmNews(vm_id=entry.vm_id, profile=entry.profile, state=target, reason=reason))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,6 +11,7 @@ import attrs
 from pool.ledger import refusals
 from pool.ledger.effects import Refusal
 from pool.ledger.records import EndedLease, EndReason, Lease, Owner
+from pool.ledger.schedule import Schedule
 
 REMEMBERED_LEASES: Final = 4096
 """Ended leases that are remembered, to tell their owners what became of them."""
@@ -27,40 +26,33 @@ class LeaseRegister:
     """Per lease: requests that it was granted to and that have not come back as undelivered."""
     _of_key: dict[tuple[int, str], str] = attrs.field(factory=dict, init=False)
     """(uid, idempotency key) to lease id."""
-    _expiries: list[tuple[float, str]] = attrs.field(factory=list, init=False)
-    """Heap of (expiry, lease id). What was renewed or has ended stays until it comes up."""
+    _expiries: Schedule[str] = attrs.field(factory=Schedule, init=False)
+    _leases_of: Counter[int] = attrs.field(factory=Counter, init=False)
+    """By uid."""
     _ended: OrderedDict[str, EndedLease] = attrs.field(factory=OrderedDict, init=False)
 
     def open(self, lease: Lease, *, holders: int) -> None:
-        self._keep(lease)
+        self._live[lease.lease_id] = lease
+        self._expiries.set(lease.lease_id, lease.expires_at)
         self._holders[lease.lease_id] = holders
+        self._leases_of[lease.owner.uid] += 1
         if lease.key:
             self._of_key[lease.owner.uid, lease.key] = lease.lease_id
 
     def renew(self, lease: Lease, *, expires_at: float) -> Lease:
         renewed = attrs.evolve(lease, expires_at=expires_at)
-        self._keep(renewed)
+        self._live[lease.lease_id] = renewed
+        self._expiries.set(lease.lease_id, expires_at)
         return renewed
 
     def next_expiry(self) -> float:
         """When the next lease ends by itself; infinity if none does."""
-        while self._expiries and not self._is_current(*self._expiries[0]):
-            heapq.heappop(self._expiries)
-        return self._expiries[0][0] if self._expiries else math.inf
+        return self._expiries.next_at()
 
     def expired(self, *, now: float) -> Iterator[Lease]:
         """Leases whose time has come; whoever asks ends each before asking for the next."""
-        while self.next_expiry() <= now:
-            yield self._live[heapq.heappop(self._expiries)[1]]
-
-    def _keep(self, lease: Lease) -> None:
-        self._live[lease.lease_id] = lease
-        if lease.expires_at != math.inf:
-            heapq.heappush(self._expiries, (lease.expires_at, lease.lease_id))
-
-    def _is_current(self, expires_at: float, lease_id: str) -> bool:
-        lease = self._live.get(lease_id)
-        return lease is not None and lease.expires_at == expires_at
+        for lease_id in self._expiries.take_due(now=now):
+            yield self._live[lease_id]
 
     def grant_again(self, lease: Lease) -> None:
         """One more request with the same idempotency key has it."""
@@ -74,11 +66,19 @@ class LeaseRegister:
         self._holders[lease_id] -= 1
         return None if self._holders[lease_id] else lease
 
-    def end(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
+    def let_go(self, lease: Lease) -> None:
+        """It lives on, elsewhere."""
         del self._live[lease.lease_id]
         del self._holders[lease.lease_id]
+        self._expiries.drop(lease.lease_id)
+        self._leases_of[lease.owner.uid] -= 1
+        if not self._leases_of[lease.owner.uid]:
+            del self._leases_of[lease.owner.uid]
         if lease.key:
             del self._of_key[lease.owner.uid, lease.key]
+
+    def end(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
+        self.let_go(lease)
         self._ended[lease.lease_id] = EndedLease(
             lease_id=lease.lease_id, owner=lease.owner, reason=reason, detail=detail
         )
@@ -91,6 +91,9 @@ class LeaseRegister:
     def all(self) -> tuple[Lease, ...]:
         """Those that live, oldest first."""
         return tuple(self._live.values())
+
+    def leases_of(self, owner: Owner) -> int:
+        return self._leases_of[owner.uid]
 
     def of_key(self, owner: Owner, key: str) -> Lease | None:
         lease_id = self._of_key.get((owner.uid, key))

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 
+from actors.messages import HandOutOrder, LeaseTerms
 from pool.ledger import refusals
+from pool.ledger.admission import Admission
 from pool.ledger.claims import ClaimRegister
-from pool.ledger.effects import Effect, FillShell, Grant, HandOutVm, LeaseEnded, Refusal, Refuse, StartVm, StopVm
+from pool.ledger.effects import (
+    AdoptVm,
+    CheckVm,
+    DetachVm,
+    Effect,
+    FillShell,
+    Grant,
+    HandOutVm,
+    LeaseEnded,
+    ProfileClosed,
+    RecordExpiry,
+    Refusal,
+    Refuse,
+    StartVm,
+    StopVm,
+    Tell,
+)
 from pool.ledger.fleet import Fleet
 from pool.ledger.leases import LeaseRegister
+from pool.ledger.news import LeaseChange, LeaseNews, News, ProfileChange, ProfileNews
+from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.profile import ProfilePage
-from pool.ledger.records import Claim, EndReason, Lease, PoolPolicy, VmEntry
+from pool.ledger.records import Claim, EndReason, Lease, VmEntry
+from pool.ledger.views import CircuitState
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -20,40 +43,100 @@ class Moves:
     """The registers of VMs, claims and leases, kept in step. When to move and why is decided by the ledger."""
 
     policies: Mapping[str, PoolPolicy]
+    service: ServicePolicy
+    new_id: Callable[[str], str]
+    rng: random.Random
+    first_fencing_token: int
     fleet: Fleet = attrs.field(init=False)
+    admission: Admission = attrs.field(init=False)
     claims: ClaimRegister = attrs.field(factory=ClaimRegister, init=False)
     leases: LeaseRegister = attrs.field(factory=LeaseRegister, init=False)
     effects: list[Effect] = attrs.field(factory=list, init=False)
     """What is to be done about the moves so far."""
+    draining: bool = attrs.field(default=False, init=False)
+    _fencing_tokens: Iterator[int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.fleet = Fleet(policies=self.policies)
+        self._fencing_tokens = itertools.count(self.first_fencing_token)
+        self.admission = Admission(policy=self.service)
+        self.fleet = Fleet(policies=self.policies, admission=self.admission, tell=self.tell)
 
     def take_effects(self) -> list[Effect]:
         taken, self.effects = self.effects, []
         return taken
 
+    def tell(self, news: News) -> None:
+        self.effects.append(Tell(news=news))
+
     # -- VMs -----------------------------------------------------------------------------------------------------
 
-    def start_vm(self, vm_id: str, page: ProfilePage, *, claim_id: int | None, now: float) -> None:
-        self.fleet.start(vm_id, page, claim_id=claim_id, now=now)
+    def start_vm(self, page: ProfilePage, *, claim_id: int | None) -> None:
+        vm_id = self.new_id("vm")
+        self.fleet.start(vm_id, page, claim_id=claim_id)
         self.effects.append(StartVm(vm_id=vm_id, profile=page.name))
 
-    def start_shell(self, vm_id: str, page: ProfilePage, *, now: float) -> None:
-        self.fleet.start_shell(vm_id, page, now=now)
+    def start_shell(self, page: ProfilePage) -> None:
+        vm_id = self.new_id("vm")
+        self.fleet.start_shell(vm_id, page)
         self.effects.append(StartVm(vm_id=vm_id, profile=page.name, as_shell=True))
 
-    def fill_shell(self, vm_id: str, *, now: float) -> None:
-        self.fleet.fill_shell(self.fleet[vm_id], now=now)
+    def adopt_vm(self, vm_id: str, page: ProfilePage) -> None:
+        self.fleet.adopt(vm_id, page)
+        self.effects.append(AdoptVm(vm_id=vm_id, profile=page.name))
+
+    def fill_shell(self, vm_id: str) -> None:
+        self.fleet.fill_shell(self.fleet[vm_id])
         self.effects.append(FillShell(vm_id=vm_id))
+
+    def check_vm(self, vm_id: str, page: ProfilePage) -> None:
+        page.being_checked[vm_id] = None
+        self.effects.append(CheckVm(vm_id=vm_id))
 
     def hand_out_oldest(self, page: ProfilePage, claim: Claim, *, now: float) -> None:
         entry = self.fleet.hand_out_oldest(page, claim, now=now)
-        self.effects.append(HandOutVm(vm_id=entry.vm_id, wishes=claim.wishes))
+        entry.terms = terms = LeaseTerms(
+            lease_id=self.new_id("lease"),
+            owner_uid=claim.owner.uid,
+            key=claim.key,
+            ttl_s=claim.ttl_s,
+            bound=claim.bound,
+            fencing_token=next(self._fencing_tokens),
+            queued_s=claim.chosen_at - claim.arrived_at,
+            was_ready=claim.found_ready,
+        )
+        self.effects.append(HandOutVm(vm_id=entry.vm_id, order=HandOutOrder(wishes=claim.wishes, lease_terms=terms)))
 
-    def stop_vm(self, entry: VmEntry, *, reason: str, now: float) -> None:
-        self.fleet.leave(entry, now=now)
+    def stop_vm(self, entry: VmEntry, *, reason: str) -> None:
+        self.fleet.leave(entry, reason=reason)
         self.effects.append(StopVm(vm_id=entry.vm_id, reason=reason))
+
+    def evict(self, vm_id: str, *, reason: str) -> None:
+        """An idle VM goes before its time."""
+        entry = self.fleet[vm_id]
+        self.fleet.page_of(entry).counters.evicted += 1
+        self.stop_vm(entry, reason=reason)
+
+    def detach_vm(self, entry: VmEntry, *, reason: str) -> None:
+        self.fleet.leave(entry, reason=reason)
+        self.effects.append(DetachVm(vm_id=entry.vm_id))
+
+    # -- profiles ------------------------------------------------------------------------------------------------
+
+    def tell_of(self, page: ProfilePage, change: ProfileChange, detail: str) -> None:
+        self.tell(ProfileNews(profile=page.name, change=change, detail=detail))
+
+    def back_off(self, page: ProfilePage, *, now: float) -> None:
+        """One more production has failed; the circuit may open."""
+        page.back_off(now=now, randomness=self.rng.random())
+        if page.circuit(now=now) is CircuitState.OPEN:
+            seconds = page.retry_at - now
+            self.tell_of(page, ProfileChange.CIRCUIT, f"open for {seconds:.1f} s after: {page.last_error}")
+            for claim_id in list(page.unserved_boot_claims):
+                self.refuse_claim(self.claims[claim_id], refusals.circuit_open(page, now=now))
+
+    def close_page(self, page: ProfilePage) -> None:
+        del self.fleet.pages[page.name]
+        self.effects.append(ProfileClosed(profile=page.name))
 
     # -- claims --------------------------------------------------------------------------------------------------
 
@@ -62,46 +145,66 @@ class Moves:
 
     def refuse_late(self, request_id: int, page: ProfilePage) -> None:
         page.counters.refused += 1
-        self.refuse(request_id, refusals.too_late(page))
+        self.refuse(request_id, refusals.too_late(page, held_back=self.admission.holds_back(page.policy)))
 
-    def refuse_claim(self, claim: Claim, refusal: Refusal, *, now: float) -> None:
+    def refuse_claim(self, claim: Claim, refusal: Refusal) -> None:
         for request_id in claim.requests:
             self.refuse(request_id, refusal)
         self.fleet.pages[claim.profile].counters.refused += 1
-        self.drop_claim(claim, reason=refusal.message, now=now)
+        self.drop_claim(claim, reason=refusal.message)
 
-    def leave_claim(self, request_id: int, *, now: float) -> None:
+    def leave_claim(self, request_id: int) -> None:
         """A request waits no longer; a claim without requests is dropped. Nothing happens if it was answered."""
         claim = self.claims.leave(request_id)
         if claim is not None and not claim.requests:
-            self.drop_claim(claim, reason="its caller went away before it had the lease", now=now)
+            self.drop_claim(claim, reason="its caller went away before it had the lease")
 
-    def drop_claim(self, claim: Claim, *, reason: str, now: float) -> None:
+    def drop_claim(self, claim: Claim, *, reason: str) -> None:
         """Forgets a claim that nobody waits for any more; a VM on its way to it is dirty and is stopped."""
         if claim.vm_id is None:
             self.fleet.pages[claim.profile].dequeue(claim)
         else:
-            self.stop_vm(self.fleet[claim.vm_id], reason=reason, now=now)
+            self.stop_vm(self.fleet[claim.vm_id], reason=reason)
         self.claims.close(claim)
 
     # -- leases --------------------------------------------------------------------------------------------------
 
-    def grant(self, claim: Claim, entry: VmEntry, lease: Lease, *, now: float) -> None:
+    def grant(self, claim: Claim, entry: VmEntry, lease: Lease) -> None:
         """The VM's hand-out is done: the claim becomes a lease, and each of its requests is answered."""
-        self.fleet.lease(entry, lease, now=now)
+        self.fleet.lease(entry, lease)
         self.leases.open(lease, holders=len(claim.requests))
         self.effects.extend(Grant(request_id=request_id, lease=lease) for request_id in claim.requests)
         self.claims.close(claim)
         self.fleet.page_of(entry).counters.granted += 1
+        self._tell_of_lease(lease, LeaseChange.GRANTED)
 
     def grant_again(self, request_id: int, lease: Lease) -> None:
         self.leases.grant_again(lease)
         self.effects.append(Grant(request_id=request_id, lease=lease))
 
+    def renew(self, lease: Lease, *, expires_at: float) -> Lease:
+        renewed = self.leases.renew(lease, expires_at=expires_at)
+        self.effects.append(RecordExpiry(vm_id=lease.vm_id, expires_at=expires_at))
+        self._tell_of_lease(renewed, LeaseChange.RENEWED)
+        return renewed
+
     def end_lease(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self.leases.end(lease, reason, detail=detail)
         self.effects.append(LeaseEnded(lease_id=lease.lease_id))
+        self._tell_of_lease(lease, LeaseChange.ENDED, detail=f"{reason.value}: {detail}")
 
-    def take_back(self, lease: Lease, reason: EndReason, *, detail: str, now: float) -> None:
+    def take_back(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self.end_lease(lease, reason, detail=detail)
-        self.stop_vm(self.fleet[lease.vm_id], reason=f"lease {lease.lease_id} {reason.value}", now=now)
+        self.stop_vm(self.fleet[lease.vm_id], reason=f"lease {lease.lease_id} {reason.value}")
+
+    def _tell_of_lease(self, lease: Lease, change: LeaseChange, *, detail: str = "") -> None:
+        self.tell(
+            LeaseNews(
+                lease_id=lease.lease_id,
+                vm_id=lease.vm_id,
+                profile=lease.profile,
+                owner=lease.owner,
+                change=change,
+                detail=detail,
+            )
+        )

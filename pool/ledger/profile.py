@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
 from collections import OrderedDict
+from typing import Final
 
 import attrs
 
-from pool.ledger.records import Claim, OnEmpty, PoolPolicy
+from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.records import Claim
+from pool.ledger.schedule import Schedule
 from pool.ledger.shells import ShellRack
+from pool.ledger.views import CircuitState, Counters, ProfileView
+
+_LOOK_AHEAD: Final = 8
+"""More than are being checked at a time on any sensible setting; the oldest of them is good enough."""
 
 
-@attrs.define(kw_only=True)
-class Counters:
-    """Since the service started."""
+class Staleness(enum.Enum):
+    """Why a ready VM is to be replaced."""
 
-    hits: int = 0
-    """Claims that found a ready VM."""
-    misses: int = 0
-    """Claims that had to wait or were refused because nothing was ready."""
-    granted: int = 0
-    refused: int = 0
-    produced: int = 0
-    production_failures: int = 0
-    lost_idle: int = 0
-    lost_leased: int = 0
-    hand_out_failures: int = 0
-    lost_shells: int = 0
-    rolled: int = 0
-    """Stale VMs that were stopped, to be replaced by ones of the current generation."""
-
-
-@attrs.frozen(kw_only=True)
-class ProfileView:
-    """A profile as `status` shows it. Times are seconds from now."""
-
-    name: str
-    size: int
-    ready: int
-    producing: int
-    handing_out: int
-    leased: int
-    stopping: int
-    waiting: int
-    shells: int
-    """Started and waiting for a guest."""
-    stale: int
-    """Ready, but of an older generation."""
-    generation: str
-    failures_in_a_row: int
-    retry_in_s: float
-    """0 when the pool does not back off."""
-    last_error: str
-    last_evidence: str
-    last_production_s: float
-    """Duration of the last successful production; 0 before the first."""
-    counters: Counters
+    GENERATION = "it is of an older generation"
+    AGE = "it has been idle for too long"
+    REQUEST = "its replacement was asked for"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -65,6 +34,12 @@ class ProfilePage:
 
     name: str
     policy: PoolPolicy
+    passing: bool = False
+    """Opened for one configuration, or for VMs of a profile that is no more; closed when nothing is left on it."""
+    size: int = attrs.field(default=attrs.Factory(lambda self: self.policy.size, takes_self=True))
+    """How many VMs are wanted: the policy's, until somebody resizes the pool."""
+    suspended: bool = False
+    """Nothing is handed out or produced, and nobody waits."""
     ready: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     """Oldest first; handed out in this order."""
     producing_for_pool: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
@@ -73,12 +48,17 @@ class ProfilePage:
     waiting: OrderedDict[int, Claim] = attrs.field(factory=OrderedDict)
     """First come first served."""
     unserved_boot_claims: OrderedDict[int, None] = attrs.field(factory=OrderedDict)
-    """Waiting BOOT claims without a production of their own; empty once an event is settled, but for a drain."""
+    """Waiting BOOT claims without a production of their own: there is no room for one, or the circuit is half open."""
     shells: ShellRack = attrs.field(factory=ShellRack)
     generation: str = ""
     """What the producer makes; empty until it has said so."""
-    stale: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
-    """Those of the ready VMs that are of another generation, oldest first."""
+    stale: OrderedDict[str, Staleness] = attrs.field(factory=OrderedDict)
+    """Those of the ready VMs that are to be replaced."""
+    ages: Schedule[str] = attrs.field(factory=Schedule)
+    """When a ready VM is too old."""
+    checks: Schedule[str] = attrs.field(factory=Schedule)
+    """When a ready VM's agent is asked next."""
+    being_checked: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     boot_claims: int = 0
     """All waiting BOOT claims."""
     handing_out: int = 0
@@ -97,22 +77,43 @@ class ProfilePage:
 
         Beyond the pool's size: one for each waiting BOOT claim, one for each other waiting claim that a shell is being
         filled for, and one to replace a stale VM without falling below the minimum, or without knowing that production
-        works at all.
+        works at all. Never more than the profile may have in all.
         """
+        if self.suspended:
+            return 0
         filled = sum(vm_id in self.producing_for_pool for vm_id in self.shells.filling)
         for_claims = min(filled, len(self.waiting) - self.boot_claims)
-        surge = bool(self.stale) and (len(self.ready) <= self.min_ready() or bool(self.failures_in_a_row))
-        return self.policy.size + self.boot_claims + for_claims + surge
+        wanted = self.size + self.boot_claims + for_claims + self.wants_surge()
+        return wanted if self.policy.max_vms is None else min(wanted, max(0, self.policy.max_vms - self.out()))
+
+    def wants_surge(self) -> bool:
+        return bool(self.stale) and (len(self.ready) <= self.min_ready() or bool(self.failures_in_a_row))
 
     def min_ready(self) -> int:
-        return min(self.policy.min_ready, self.policy.size)
+        return min(self.policy.min_ready, self.size)
 
     def present(self) -> int:
-        """VMs that are."""
-        return len(self.ready) + len(self.producing_for_pool) + len(self.producing_for_claim)
+        """VMs that are there for whoever comes."""
+        return len(self.ready) + self.producing()
+
+    def producing(self) -> int:
+        return len(self.producing_for_pool) + len(self.producing_for_claim)
+
+    def out(self) -> int:
+        """VMs that are somebody's."""
+        return self.handing_out + self.leased
 
     def shortage(self) -> int:
         return self.wanted() - self.present()
+
+    def has_room(self) -> bool:
+        """Whether the profile may have one more VM."""
+        return self.policy.max_vms is None or self.present() + self.out() < self.policy.max_vms
+
+    def is_over(self) -> bool:
+        """Nothing is left on a passing page."""
+        there = self.present() + self.out() + self.stopping + len(self.shells)
+        return self.passing and not there and not self.waiting
 
     def enqueue(self, claim: Claim) -> None:
         """Puts a claim where its arrival belongs: at the end, or near the head if it comes back from a hand-out."""
@@ -154,18 +155,22 @@ class ProfilePage:
         self.producing_for_pool.pop(vm_id, None)
         return self.producing_for_claim.pop(vm_id, None)
 
-    def production_succeeded(self, vm_id: str, *, production_s: float, current: bool) -> None:
-        """A VM is ready. It goes to the head of the queue, so the BOOT claim that paid for it may need another."""
+    def production_succeeded(self, vm_id: str, *, production_s: float | None, current: bool) -> None:
+        """A VM is ready. It goes to the head of the queue, so the BOOT claim that paid for it may need another.
+
+        Without a duration it was found, and proves nothing about production.
+        """
         claim_id = self.production_ended(vm_id)
         if claim_id is not None:
             self.unserved_boot_claims[claim_id] = None
         self.ready[vm_id] = None
         if not current:
-            self.stale[vm_id] = None
+            self.stale[vm_id] = Staleness.GENERATION
         self.counters.produced += 1
-        self.last_production_s = production_s
-        self.failures_in_a_row = 0
-        self.retry_at = 0.0
+        if production_s is not None:
+            self.last_production_s = production_s
+            self.failures_in_a_row = 0
+            self.retry_at = 0.0
 
     def pass_on_production(self, claim_id: int) -> None:
         """The pool's oldest production becomes that of a waiting BOOT claim."""
@@ -178,25 +183,76 @@ class ProfilePage:
             return next(iter(self.stale))
         return next(reversed(self.producing_for_pool)) if self.producing_for_pool else next(iter(self.ready))
 
+    def has_too_many(self) -> bool:
+        """Whether one that is nobody's can be stopped, and should be."""
+        return self.shortage() < 0 and bool(self.ready or self.producing_for_pool)
+
     def take_ready(self) -> str:
-        """The VM to hand out: the one that is ready longest, of the current generation if there is any."""
-        vm_id = next((vm_id for vm_id in self.ready if vm_id not in self.stale), None) or next(iter(self.ready))
+        """The VM to hand out: the one that is ready longest, of the current generation if there is any.
+
+        One that is being asked whether it is there comes last: who gets it waits for its answer.
+        """
+        current = [vm_id for vm_id in itertools.islice(self.ready, _LOOK_AHEAD) if vm_id not in self.stale]
+        if not current:  # all of the oldest are stale: look on
+            current = list(itertools.islice((vm_id for vm_id in self.ready if vm_id not in self.stale), _LOOK_AHEAD))
+        candidates = current or list(itertools.islice(self.ready, _LOOK_AHEAD))
+        vm_id = next((vm_id for vm_id in candidates if vm_id not in self.being_checked), candidates[0])
         self.not_ready(vm_id)
         return vm_id
 
     def not_ready(self, vm_id: str) -> None:
         del self.ready[vm_id]
         self.stale.pop(vm_id, None)
+        self.ages.drop(vm_id)
+        self.checks.drop(vm_id)
+        self.being_checked.pop(vm_id, None)
 
-    def may_roll(self) -> bool:
-        """Whether one more stale VM may be stopped now: few at a time, enough stay ready, and production works."""
-        in_flight = len(self.producing_for_pool) + max(0, self.shortage())
-        return (
-            bool(self.stale)
-            and not self.failures_in_a_row
-            and len(self.ready) > self.min_ready()
-            and in_flight < self.policy.production_limit
-        )
+    def may_roll(self, *, may_surge: bool) -> bool:
+        """Whether one more stale VM may be stopped now: few at a time, enough stay ready, and production works.
+
+        Where there is no room for one VM more than wanted the minimum cannot be kept: one goes, then one comes.
+        """
+        if not self.stale or self.failures_in_a_row or self.suspended:
+            return False
+        if may_surge and self.has_room():
+            in_flight = len(self.producing_for_pool) + max(0, self.shortage())
+            return len(self.ready) > self.min_ready() and in_flight < self.policy.production_limit
+        return len(self.producing_for_pool) + self.stopping < self.policy.production_limit
+
+    def circuit(self, *, now: float) -> CircuitState:
+        if self.failures_in_a_row < self.policy.breaker_threshold:
+            return CircuitState.CLOSED
+        return CircuitState.OPEN if now < self.retry_at else CircuitState.HALF_OPEN
+
+    def may_boot_for_claim(self, *, now: float) -> bool:
+        """Whether a BOOT claim may have its production as far as failures go; claims are not subject to back-off."""
+        match self.circuit(now=now):
+            case CircuitState.CLOSED:
+                return True
+            case CircuitState.OPEN:
+                return False
+            case CircuitState.HALF_OPEN:
+                return not self.producing()
+
+    def may_serve_claims(self, *, now: float) -> bool:
+        """Whether one of those who wait could have a production now, as far as failures go."""
+        for_claim = bool(self.unserved_boot_claims) and self.may_boot_for_claim(now=now)
+        return for_claim or self.may_produce(now=now)
+
+    def may_refill(self, *, now: float) -> bool:
+        """Whether one more VM is to be started for the pool now, as far as the profile goes."""
+        if not self.may_produce(now=now):
+            return False
+        # After a failure one VM at a time is tried, until one succeeds.
+        limit = self.policy.production_limit if not self.failures_in_a_row else 1
+        busy = self.producing() if self.circuit(now=now) is CircuitState.HALF_OPEN else len(self.producing_for_pool)
+        # A VM on its way out is replaced when it has arrived, milliseconds later: a boot would compete with it.
+        return self.shortage() > self.handing_out and busy < limit
+
+    def reset(self) -> None:
+        """Failures are forgotten."""
+        self.failures_in_a_row = self.shells.failures_in_a_row = 0
+        self.retry_at = self.shells.retry_at = 0.0
 
     def wants_shell(self, *, now: float) -> bool:
         """Whether to start one now."""
@@ -204,15 +260,30 @@ class ProfilePage:
 
     def lacks_shell(self) -> bool:
         """Whether one is missing; the pool itself comes first."""
-        return len(self.shells) < self.policy.shells and self.shortage() <= self.handing_out
+        return not self.suspended and len(self.shells) < self.policy.shells and self.shortage() <= self.handing_out
 
     def shell_to_fill(self, *, now: float) -> str | None:
         """A shell for a claim that waits and that no shell is being filled for yet."""
-        if not self.shells.idle or len(self.waiting) <= len(self.shells.filling):
+        if not self.shells.idle or len(self.waiting) <= len(self.shells.filling) or not self.has_room():
             return None
+        if self.ready:
+            return None  # it waits for memory, not for a VM
         if now < self.retry_at and not self.boot_claims:
             return None
         return next(iter(self.shells.idle))
+
+    def boot_claim_for_shell(self) -> int | None:
+        """The first BOOT claim without a production, or else one whose own is slower: the pool gets that one."""
+        unserved = next(iter(self.unserved_boot_claims), None)
+        if unserved is not None:
+            return unserved
+        slower = next((vm_id for vm_id in self.producing_for_claim if vm_id not in self.shells.filling), None)
+        if slower is None:
+            return None
+        claim_id = self.producing_for_claim.pop(slower)
+        self.producing_for_pool[slower] = None
+        self.unserved_boot_claims[claim_id] = None
+        return claim_id
 
     def back_off(self, *, now: float, randomness: float) -> None:
         """One more failure: nothing is produced for the pool for a while."""
@@ -235,21 +306,24 @@ class ProfilePage:
         shells = self.shells.retry_at if self.shells.retry_at and self.lacks_shell() else math.inf
         return min(pool, shells)
 
-    def view(self, *, now: float) -> ProfileView:
+    def view(self, *, held_back: str, now: float) -> ProfileView:
         return ProfileView(
             name=self.name,
-            size=self.policy.size,
+            size=self.size,
             ready=len(self.ready),
-            producing=len(self.producing_for_pool) + len(self.producing_for_claim),
+            producing=self.producing(),
             handing_out=self.handing_out,
             leased=self.leased,
             stopping=self.stopping,
             waiting=len(self.waiting),
             shells=len(self.shells.idle),
             stale=len(self.stale),
+            suspended=self.suspended,
             generation=self.generation,
+            circuit=self.circuit(now=now),
             failures_in_a_row=self.failures_in_a_row,
             retry_in_s=max(0.0, self.retry_at - now) if self.retry_at else 0.0,
+            held_back=held_back,
             last_error=self.last_error,
             last_evidence=self.last_evidence,
             last_production_s=self.last_production_s,

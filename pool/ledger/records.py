@@ -1,4 +1,4 @@
-"""What the ledger keeps: policies, VMs, claims and leases."""
+"""What the ledger keeps: VMs, claims and leases."""
 
 from __future__ import annotations
 
@@ -7,40 +7,11 @@ import math
 
 import attrs
 
-from actors.backoff import Backoff
 from actors.kinds import ProducerKind
 from actors.life import VmState, check_transition
-from actors.messages import HandOutTimings, Wishes
+from actors.messages import HandOutTimings, LeaseTerms, Wishes
+from pool.ledger.policy import OnEmpty
 from vmm.contract import PreparationReport
-
-
-class OnEmpty(enum.Enum):
-    """What the caller wants when nothing is ready."""
-
-    WAIT = "wait"
-    """Until the deadline, in the order of arrival."""
-    FAIL = "fail"
-    """At once."""
-    BOOT = "boot"
-    """Produce one more than the pool's size, now, even while the pool backs off; fail if that production fails."""
-
-
-@attrs.frozen(kw_only=True)
-class PoolPolicy:
-    """What the ledger needs to know of a profile."""
-
-    size: int = attrs.field(validator=attrs.validators.ge(0))
-    """VMs that are ready or being produced for the pool; handed-out ones are not counted."""
-    min_ready: int = attrs.field(default=1, validator=attrs.validators.ge(0))
-    """Replacing stale VMs never leaves fewer than this ready, or than `size` if that is less."""
-    shells: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    """Processes that are kept started, to be filled when a caller has to wait."""
-    max_vcpus: int | None = None
-    """What a caller may wish for; None: whatever the machine takes."""
-    max_memory_mib: int | None = None
-    production_limit: int = attrs.field(default=2, validator=attrs.validators.ge(1))
-    """How many VMs may be in production for the pool at a time. Production for BOOT claims comes on top."""
-    backoff: Backoff = attrs.field(factory=Backoff)
 
 
 @attrs.frozen(kw_only=True)
@@ -58,22 +29,26 @@ class VmEntry:
     vm_id: str
     profile: str
     state: VmState
-    since: float
+    memory_mib: int
+    """What it takes of the budget; more than its base if its lease was promised more."""
+    adopted: bool = False
+    """An earlier run of the service made it."""
     generation: str = ""
     """What it was made from."""
     made_by: ProducerKind = ProducerKind.DIRECT
     claim_id: int | None = None
     """HANDING_OUT: the claim it goes to."""
     lease_id: str | None = None
+    terms: LeaseTerms | None = None
+    """HANDING_OUT: those of the lease that is to come."""
     pid: int = 0
     ready_at: float = 0.0
     failures_before: int = 0
     """Failures in a row of its pool when it became ready; an early death counts on from there."""
 
-    def to(self, target: VmState, *, now: float) -> None:
+    def to(self, target: VmState) -> None:
         check_transition(vm_id=self.vm_id, state=self.state, target=target)
         self.state = target
-        self.since = now
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -89,6 +64,8 @@ class Claim:
     arrived_at: float
     wishes: Wishes = attrs.field(factory=Wishes)
     ttl_s: float = math.inf
+    bound: bool = False
+    """The lease is to end with its caller's call."""
     found_ready: bool
     """A VM was ready when it arrived: the pool's hit."""
     requests: dict[int, float] = attrs.field(factory=dict)
@@ -112,8 +89,11 @@ class Lease:
     granted_at: float
     expires_at: float = math.inf
     """When it ends by itself, unless it is renewed."""
+    bound: bool = False
+    """It ends with its caller's call."""
     fencing_token: int = 0
-    """Grows with every lease, so that whoever guards something else can turn away the holder of an older one."""
+    """Greater than that of every lease that had been granted when a VM was chosen for this one, so that whoever guards
+    something else can turn away the holder of an older one."""
     queued_s: float
     """From the claim's arrival until a VM was chosen for it."""
     was_ready: bool

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.ledger.profile import ProfilePage
-from pool.ledger.records import Claim, EndedLease, Lease
+from pool.ledger.records import Claim, EndedLease, Lease, Owner, VmEntry
 
 
 def unknown_profile(name: str, *, known: Iterable[str]) -> Refusal:
@@ -35,10 +35,69 @@ def nothing_ready(page: ProfilePage) -> Refusal:
     )
 
 
-def too_late(page: ProfilePage) -> Refusal:
+def too_late(page: ProfilePage, *, held_back: str) -> Refusal:
+    why = f"; {held_back}" if held_back else ""
+    if not page.has_room():
+        why = f"; max_vms = {page.policy.max_vms} is reached"
     return Refusal(
         code=RefusalCode.DEADLINE,
-        message=f"profile {page.name}: no VM in time ({_state_of(page)}); allow more time or raise the pool's size",
+        message=f"profile {page.name}: no VM in time ({_state_of(page)}{why}); "
+        "allow more time or raise the pool's size",
+    )
+
+
+def over_budget(*, needed: int, budget: float) -> Refusal:
+    return Refusal(
+        code=RefusalCode.OVER_MAXIMUM,
+        message=f"memory_mib: the VM would take {needed} MiB, all VMs together may take {budget:g}; "
+        "ask for less, or raise limits.memory_budget_mib",
+    )
+
+
+def too_many_leases(owner: Owner, *, has: int) -> Refusal:
+    return Refusal(
+        code=RefusalCode.QUOTA,
+        message=f"user {owner.uid} has {has} VMs already, or asked for them; "
+        "release one, or raise limits.leases_per_user",
+    )
+
+
+def too_many_requests(owner: Owner, *, waiting: int) -> Refusal:
+    return Refusal(
+        code=RefusalCode.QUOTA,
+        message=f"{waiting} requests of user {owner.uid} wait already; "
+        "try again later, or raise limits.requests_per_user",
+    )
+
+
+def suspended(page: ProfilePage) -> Refusal:
+    return Refusal(
+        code=RefusalCode.SUSPENDED,
+        message=f"profile {page.name} is drained; resume it with `vmpool resume {page.name}`, or use another",
+    )
+
+
+def circuit_open(page: ProfilePage, *, now: float) -> Refusal:
+    return Refusal(
+        code=RefusalCode.CIRCUIT_OPEN,
+        message=f"profile {page.name}: the last {page.failures_in_a_row} productions failed, the last one with: "
+        f"{page.last_error}; nothing is booted for {max(0.0, page.retry_at - now):.1f} s; "
+        f"mend the cause and use `vmpool reset {page.name}`",
+    )
+
+
+def unknown_vm(vm_id: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.UNKNOWN_VM,
+        message=f"vm_id: there is no VM {vm_id!r}; `vmpool watch` shows which there are",
+    )
+
+
+def vm_in_use(entry: VmEntry) -> Refusal:
+    return Refusal(
+        code=RefusalCode.VM_IN_USE,
+        message=f"vm_id: {entry.vm_id} is {entry.state.value}, and only ready VMs are evicted; "
+        "release its lease instead",
     )
 
 
@@ -86,6 +145,5 @@ def lease_ended(ended: EndedLease) -> Refusal:
 
 
 def _state_of(page: ProfilePage) -> str:
-    producing = len(page.producing_for_pool) + len(page.producing_for_claim)
-    words = f"{producing} in production, {len(page.waiting)} waiting"
+    words = f"{page.producing()} in production, {len(page.waiting)} waiting"
     return f"{words}, last error: {page.last_error}" if page.failures_in_a_row else words

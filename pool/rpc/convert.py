@@ -11,8 +11,9 @@ import attrs
 
 from actors.messages import Wishes
 from actors.producer import ProducerStatistics
-from pool.ledger.profile import ProfileView
-from pool.ledger.records import Lease, OnEmpty
+from pool.ledger.policy import OnEmpty
+from pool.ledger.records import Lease
+from pool.ledger.views import ProfileView
 from pool.rpc.errors import InvalidRequestError, shorten
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wishes import check_variable, wishes_of
@@ -28,8 +29,8 @@ MAX_SIGNAL: Final = 64
 PAYLOAD_BYTES: Final = 256 * 1024
 """At most this much output in one message, far below what clients take."""
 
-_ON_EMPTY: Final[Mapping[int, OnEmpty]] = {
-    wire.OnEmpty.UNSPECIFIED.value: OnEmpty.WAIT,
+_ON_EMPTY: Final[Mapping[int, OnEmpty | None]] = {
+    wire.OnEmpty.UNSPECIFIED.value: None,
     wire.OnEmpty.WAIT.value: OnEmpty.WAIT,
     wire.OnEmpty.FAIL.value: OnEmpty.FAIL,
     wire.OnEmpty.BOOT.value: OnEmpty.BOOT,
@@ -44,6 +45,8 @@ class ProfileShape:
     memory_mib: int
     max_vcpus: int
     max_memory_mib: int
+    max_vms: int = 0
+    """0: no limit."""
     lease_ttl_s: float = math.inf
 
 
@@ -51,7 +54,8 @@ class ProfileShape:
 class AcquireArguments:
     profile: str
     key: str
-    on_empty: OnEmpty
+    on_empty: OnEmpty | None
+    """None: the profile's default."""
     wishes: Wishes
     ttl_s: float | None
     """None: the profile's default."""
@@ -61,22 +65,25 @@ class AcquireArguments:
 
 def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
     """Raises InvalidRequestError, as all readers of requests here."""
-    _check_size("profile", request.profile)
     _check_size("idempotency_key", request.idempotency_key)
-    on_empty = _ON_EMPTY.get(int(request.on_empty))
-    if on_empty is None:
+    if int(request.on_empty) not in _ON_EMPTY:
         raise InvalidRequestError(
             field="on_empty",
             reason=f"{int(request.on_empty)} is unknown to this service; use WAIT (1), FAIL (2) or BOOT (3)",
         )
     return AcquireArguments(
-        profile=request.profile or DEFAULT_PROFILE,
+        profile=profile_of(request.profile),
         key=request.idempotency_key,
-        on_empty=on_empty,
+        on_empty=_ON_EMPTY[int(request.on_empty)],
         wishes=wishes_of(request),
         ttl_s=lease_ttl("lease_ttl_ms", request.lease_ttl_ms) if request.lease_ttl_ms else None,
         wait_s=request.wait_ms / 1000 if request.wait_ms else math.inf,
     )
+
+
+def profile_of(name: str) -> str:
+    _check_size("profile", name)
+    return name or DEFAULT_PROFILE
 
 
 def lease_ttl(field: str, milliseconds: int) -> float:
@@ -230,6 +237,10 @@ def profile_status(
         generation=view.generation,
         max_vcpus=shape.max_vcpus,
         max_memory_mib=shape.max_memory_mib,
+        drained=view.suspended,
+        circuit=view.circuit.value,
+        held_back=view.held_back,
+        max_vms=shape.max_vms,
     )
 
 

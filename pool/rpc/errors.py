@@ -9,8 +9,9 @@ import structlog
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pool.coordinator import RefusedError, TooManyRequestsError
 from pool.ledger.effects import Refusal, RefusalCode
+from pool.requests import RefusedError, TooManyRequestsError
+from pool.watch import TooManyWatchersError
 from vmm import errors as vmm
 
 _log = structlog.get_logger("vmpool.rpc")
@@ -26,6 +27,13 @@ class InvalidRequestError(Exception):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class NotAdministratorError(Exception):
+    """Somebody else asked for what only root and the service's user may."""
+
+    def __init__(self, *, uid: int, service_uid: int) -> None:
+        super().__init__(f"uid {uid} may not do this; do it as root or as uid {service_uid}")
 
 
 class StoppingError(Exception):
@@ -61,14 +69,21 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
     RefusalCode.UNKNOWN_LEASE: Status.NOT_FOUND,
     RefusalCode.FOREIGN_LEASE: Status.PERMISSION_DENIED,
     RefusalCode.LEASE_ENDED: Status.FAILED_PRECONDITION,
+    RefusalCode.QUOTA: Status.RESOURCE_EXHAUSTED,
+    RefusalCode.SUSPENDED: Status.UNAVAILABLE,
+    RefusalCode.CIRCUIT_OPEN: Status.UNAVAILABLE,
+    RefusalCode.UNKNOWN_VM: Status.NOT_FOUND,
+    RefusalCode.VM_IN_USE: Status.FAILED_PRECONDITION,
 }
 
 ERRORS: Final[Mapping[type[Exception], Status]] = {
     InvalidRequestError: Status.INVALID_ARGUMENT,
+    NotAdministratorError: Status.PERMISSION_DENIED,
     StoppingError: Status.UNAVAILABLE,
     DeadlineError: Status.DEADLINE_EXCEEDED,
     LeaseLostError: Status.ABORTED,
     TooManyRequestsError: Status.RESOURCE_EXHAUSTED,
+    TooManyWatchersError: Status.RESOURCE_EXHAUSTED,
     vmm.SpecError: Status.INVALID_ARGUMENT,
     vmm.MissingFileError: Status.FAILED_PRECONDITION,
     vmm.AcceleratorError: Status.FAILED_PRECONDITION,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -15,6 +16,7 @@ from grpclib.health.service import Health
 from trio_asyncio import aio_as_trio, open_loop
 
 from pool.coordinator import Coordinator
+from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
 from pool.rpc.connection import GuardedServer
 from pool.rpc.framing import MAX_MESSAGE_BYTES
@@ -112,10 +114,14 @@ async def serve(
     coordinator: Coordinator,
     sock: socket.socket,
     info: ServiceInfo,
+    hand_over: Callable[[], None] = lambda: None,
     settings: ServerSettings | None = None,
     task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves vmpool.v1.Pool and grpc.health.v1.Health on `sock`, a listening Unix stream socket, which it closes.
+    """Serves vmpool.v1.Pool, vmpool.v1.Admin and grpc.health.v1.Health on `sock`, a listening Unix stream socket.
+
+    It closes the socket. `hand_over` is called when an administrator asks for it, and must not wait.
+
 
     After `RpcServer.stop` the socket takes no connections any more, through its duplicates neither.
 
@@ -129,7 +135,11 @@ async def serve(
         service = PoolService(
             coordinator=coordinator, info=info, calls=calls, acquire_timeout_s=settings.acquire_timeout_s
         )
-        server = GuardedServer([service, Health({service: [health]})], max_message_bytes=settings.max_message_bytes)
+        admin = AdminService(
+            coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
+        )
+        services = [service, admin, Health({service: [health]})]
+        server = GuardedServer(services, max_message_bytes=settings.max_message_bytes)
         listen(server, RecvRequest, admit(settings.allowed_uids))
         listen(server, RecvRequest, calls.refuse_while_stopping)
         rpc = RpcServer(server=server, service=service, calls=calls, health=health)

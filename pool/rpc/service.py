@@ -1,10 +1,11 @@
-"""The four methods of vmpool.v1.Pool."""
+"""The methods of vmpool.v1.Pool."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -13,6 +14,8 @@ from grpclib.const import Cardinality, Handler
 
 from pool.coordinator import Coordinator
 from pool.ledger.records import Lease, Owner
+from pool.ledger.views import ProfileView
+from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
 from pool.rpc.connection import guarded
 from pool.rpc.convert import (
@@ -31,6 +34,7 @@ from pool.rpc.errors import InvalidRequestError
 from pool.rpc.exec import ExecCall
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
+from pool.rpc.watching import WatchMessages
 
 MAX_DEADLINE_MARGIN_S: Final = 0.1
 """Taken off a caller's deadline, at most a tenth of it, so that the refusal still reaches the caller in time."""
@@ -72,6 +76,9 @@ class PoolService(wire.PoolBase):
                 self.exec_call, wire.ExecRequest, wire.ExecReply, Cardinality.STREAM_STREAM
             ),
             "/vmpool.v1.Pool/Status": self._method(self.status_call, wire.StatusRequest, wire.StatusReply),
+            "/vmpool.v1.Pool/Watch": self._method(
+                self.watch_call, wire.WatchRequest, wire.WatchReply, Cardinality.UNARY_STREAM
+            ),
         }
 
     def _method(
@@ -93,7 +100,8 @@ class PoolService(wire.PoolBase):
     async def hold_call(self, stream: ServerStream) -> None:
         """The lease ends with the call, however that ends."""
         arguments = acquire_arguments(_required(await receive(stream)))
-        lease = await self._acquire(stream, arguments, ttl_s=math.inf if arguments.ttl_s is None else arguments.ttl_s)
+        ttl_s = math.inf if arguments.ttl_s is None else arguments.ttl_s
+        lease = await self._acquire(stream, arguments, ttl_s=ttl_s, bound=True)
         try:
             await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease)))
             ended = await self.coordinator.wait_lease_ended(lease.lease_id, owner=lease.owner)
@@ -101,7 +109,9 @@ class PoolService(wire.PoolBase):
         finally:
             self.coordinator.give_back(lease, detail="its caller ended the call that held it, or went away")
 
-    async def _acquire(self, stream: ServerStream, arguments: AcquireArguments, *, ttl_s: float) -> Lease:
+    async def _acquire(
+        self, stream: ServerStream, arguments: AcquireArguments, *, ttl_s: float, bound: bool = False
+    ) -> Lease:
         call = guarded(stream)
         return await self.coordinator.acquire(
             profile=arguments.profile,
@@ -110,6 +120,7 @@ class PoolService(wire.PoolBase):
             on_empty=arguments.on_empty,
             wishes=arguments.wishes,
             ttl_s=ttl_s,
+            bound=bound,
             deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
 
@@ -146,30 +157,33 @@ class PoolService(wire.PoolBase):
         _required(await receive(stream))
         owner = _owner()
         now = trio.current_time()
-        producers = self.coordinator.producers
         reply = status_reply(
             version=self.info.version,
             uptime_s=now - self.info.started_at,
             draining=self.calls.stopping or self.coordinator.draining,
-            profiles=(
-                profile_status(
-                    view,
-                    shape=self.info.shapes[view.name],
-                    producer=producers[view.name].statistics(),
-                    with_evidence=may_see_evidence(owner, service_uid=self.info.service_uid),
-                )
-                for view in self.coordinator.views()
-            ),
+            profiles=(self._profile_status(view, owner=owner) for view in self.coordinator.views()),
             leases=(
                 lease_status(lease, now=now) for lease in self.coordinator.leases() if owner.may_touch(lease.owner)
             ),
         )
         await send(stream, reply)
 
+    async def watch_call(self, stream: ServerStream) -> None:
+        """Waits for the caller to read, and lets the watcher fall behind meanwhile."""
+        _required(await receive(stream))
+        owner = _owner()
+        messages = WatchMessages(owner=owner, profile_status=partial(self._profile_status, owner=owner))
+        with self.coordinator.watchers.watch() as watcher:
+            while True:
+                await send(stream, messages.reply(await watcher.next(), now=trio.current_time()))
 
-def may_see_evidence(owner: Owner, *, service_uid: int) -> bool:
-    """Evidence holds the host's paths and what guests wrote; other users have no business with that."""
-    return owner.uid in (0, service_uid)
+    def _profile_status(self, view: ProfileView, *, owner: Owner) -> wire.ProfileStatus:
+        return profile_status(
+            view,
+            shape=self.info.shapes[view.name],
+            producer=self.coordinator.producers[view.name].statistics(),
+            with_evidence=may_administer(owner, service_uid=self.info.service_uid),
+        )
 
 
 def _owner() -> Owner:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from pool.client import CallError, Client, open_client
-from pool.ledger.records import OnEmpty
+from pool.ledger.policy import OnEmpty
 from tests.running import RunningService, running_service, vmpool_argv
 from tests.waiting import until
 from vmm.contract import Output

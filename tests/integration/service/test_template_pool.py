@@ -12,7 +12,7 @@ import pytest
 
 from actors.messages import Wishes
 from pool.client import CallError, open_client
-from pool.ledger.records import OnEmpty
+from pool.ledger.policy import OnEmpty
 from tests.integration.service.templates import config, is_full, output, place_for_template, profile_of, times_in_log
 from tests.running import RunningService, running_service, service_home
 from tests.waiting import until

@@ -16,7 +16,8 @@ from actors.journal import Recorded
 from actors.life import VmState
 from actors.supervisor import Supervised
 from pool.coordinator import Coordinator
-from pool.ledger.records import Lease, OnEmpty, Owner, PoolPolicy
+from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.records import Lease, Owner
 from tests.properties.ledger.invariants import BETWEEN_EVENTS, check_state
 from tests.unit.actors.stage import direct, simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults

@@ -7,9 +7,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.coordinator import MAX_OPEN_REQUESTS, RefusedError, TooManyRequestsError
 from pool.ledger.effects import RefusalCode
-from pool.ledger.records import OnEmpty
+from pool.ledger.policy import OnEmpty
+from pool.requests import MAX_OPEN_REQUESTS, RefusedError, TooManyRequestsError
 from tests.examples import examples
 from tests.properties.actors.service import OWNER, PROFILE, Service, running_service
 from tests.virtual_time import in_virtual_time

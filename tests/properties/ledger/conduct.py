@@ -7,10 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
+from actors.life import TRANSITIONS, VmState
 from pool.ledger import Ledger
 from pool.ledger.effects import (
-    ConfirmRelease,
+    CheckVm,
+    Confirm,
     ConfirmRenewal,
+    DetachVm,
     Effect,
     FillShell,
     Grant,
@@ -21,8 +24,12 @@ from pool.ledger.effects import (
     Refuse,
     StartVm,
     StopVm,
+    Tell,
 )
+from pool.ledger.news import News, VmNews
+from pool.ledger.profile import Staleness
 from pool.ledger.records import Lease, Owner
+from pool.ledger.views import CircuitState
 from tests.properties.ledger.invariants import ViolationError
 
 
@@ -31,6 +38,8 @@ class SeenVm:
     """A VM as the ledger can know it: what it ordered, and what it was told."""
 
     profile: str
+    adopted: bool = False
+    checks_ordered: int = 0
     fill_ordered: bool = False
     hand_out_ordered: bool = False
     stop_ordered: bool = False
@@ -53,6 +62,7 @@ class SeenRequest:
     """The lease that it releases."""
     renews: str | None = None
     """The lease that it renews."""
+    administers: bool = False
     told: bool = False
     """The ledger has read it."""
     told_abandoned: bool = False
@@ -61,19 +71,25 @@ class SeenRequest:
 
     @property
     def acquires(self) -> bool:
-        return self.releases is None and self.renews is None
+        return self.releases is None and self.renews is None and not self.administers
 
 
 @attrs.define(kw_only=True)
 class Record:
     """All that went in and out of a ledger so far."""
 
-    profiles: Collection[str]
+    profiles: set[str]
     now: float = 0.0
     draining: bool = False
+    memory_low: bool = False
     vms: dict[str, SeenVm] = attrs.field(factory=dict)
     requests: dict[int, SeenRequest] = attrs.field(factory=dict)
+    restored: dict[str, Lease] = attrs.field(factory=dict)
+    """Leases of an earlier run."""
     ended_leases: list[str] = attrs.field(factory=list)
+    closed: list[str] = attrs.field(factory=list)
+    """Profiles that were opened for one configuration."""
+    news: list[News] = attrs.field(factory=list)
 
 
 def check_effect(effect: Effect, record: Record, *, only: Collection[str] | None = None) -> None:
@@ -122,16 +138,72 @@ def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _now: 
     """Stale VMs are stopped only while enough others are ready, and not while production fails."""
     vms = {vm.vm_id: vm for vm in ledger.vms()}
     for effect in effects:
-        if isinstance(effect, StopVm) and effect.reason == "of an older generation":
+        if isinstance(effect, StopVm) and effect.reason in {why.value for why in Staleness}:
             page = ledger._moves.fleet.pages[vms[effect.vm_id].profile]
-            assert len(page.ready) >= min(page.policy.min_ready, page.policy.size)
+            crowded = not page.has_room() or not ledger._moves.admission.fits(page.policy.memory_mib)
+            # They were, before these were stopped.
+            there = page.present() + page.out() + page.stopping
+            crowded = crowded or (page.policy.max_vms is not None and there >= page.policy.max_vms)
+            assert crowded or len(page.ready) >= min(page.policy.min_ready, page.size)
             assert not page.failures_in_a_row
+
+
+def nothing_is_produced_without_need(effects: Sequence[Effect], ledger: Ledger, now: float) -> None:
+    """Not while the circuit is open or the host's memory is low; one at a time while the circuit is half open."""
+    for effect in effects:
+        if isinstance(effect, StartVm) and effect.profile in ledger._moves.fleet.pages:
+            page = ledger._moves.fleet.pages[effect.profile]
+            assert not ledger._moves.admission.memory_low
+            if not effect.as_shell:
+                assert page.circuit(now=now) is not CircuitState.OPEN
+                if page.circuit(now=now) is CircuitState.HALF_OPEN:
+                    assert page.producing() <= 1 + len(page.shells.filling)
+
+
+def only_idle_vms_are_evicted(effect: Effect, record: Record) -> None:
+    """A VM that is somebody's is stopped for no other reason than that its lease has ended, or its service."""
+    if isinstance(effect, StopVm):
+        leased = any(
+            isinstance(news, VmNews) and (news.vm_id, news.state) == (effect.vm_id, VmState.LEASED)
+            for news in record.news
+        )
+        assert not leased or record.draining or effect.reason.startswith("lease ")
+
+
+def checks_are_of_ready_vms(effect: Effect, record: Record) -> None:
+    if isinstance(effect, CheckVm):
+        vm = record.vms[effect.vm_id]
+        assert vm.told_ready, "not ready"
+        assert not vm.hand_out_ordered, "it is somebody's"
+        assert not vm.stop_ordered
+        assert not vm.told_lost
+
+
+def detached_vms_can_be_adopted(effect: Effect, record: Record) -> None:
+    """Idle or leased; and only when the service ends."""
+    if isinstance(effect, DetachVm):
+        vm = record.vms[effect.vm_id]
+        assert record.draining
+        assert vm.told_ready
+        assert vm.told_handed_out or not vm.hand_out_ordered
+        assert not vm.stop_ordered
+        assert not vm.told_lost
+
+
+def news_follow_the_vms(effect: Effect, record: Record) -> None:
+    """Whoever watches sees each VM's life without a gap."""
+    if isinstance(effect, Tell) and isinstance(effect.news, VmNews):
+        of_it = [n for n in record.news if isinstance(n, VmNews) and n.vm_id == effect.news.vm_id]
+        if of_it:
+            assert effect.news.state in TRANSITIONS[of_it[-1].state], of_it
+        else:
+            assert effect.news.state in (VmState.PRODUCING, VmState.ADOPTING, VmState.LEASED)
 
 
 def starts_are_new_vms_of_known_profiles(effect: Effect, record: Record) -> None:
     if isinstance(effect, StartVm):
         assert effect.vm_id not in record.vms, "a second time"
-        assert effect.profile in record.profiles
+        assert effect.profile in record.profiles, effect.profile
         assert not record.draining, "while draining"
 
 
@@ -165,7 +237,7 @@ def stops_are_ordered_once(effect: Effect, record: Record) -> None:
 
 
 def requests_are_answered_once(effect: Effect, record: Record) -> None:
-    if isinstance(effect, Grant | Refuse | ConfirmRelease | ConfirmRenewal):
+    if isinstance(effect, Grant | Refuse | Confirm | ConfirmRenewal):
         assert record.requests[effect.request_id].answers == 0, "a second time"
 
 
@@ -182,8 +254,9 @@ def answers_fit_their_requests(effect: Effect, record: Record) -> None:
         assert effect.lease.profile == request.profile
         assert effect.lease.owner == request.owner
         assert effect.lease.key == request.key
-    elif isinstance(effect, ConfirmRelease):
-        assert record.requests[effect.request_id].releases is not None
+    elif isinstance(effect, Confirm):
+        request = record.requests[effect.request_id]
+        assert request.administers or request.releases is not None
     elif isinstance(effect, ConfirmRenewal):
         assert record.requests[effect.request_id].renews == effect.lease.lease_id
         assert effect.lease.expires_at > record.now
@@ -217,6 +290,8 @@ def no_vm_is_leased_twice(effect: Effect, record: Record) -> None:
                 assert other.answer.lease_id == effect.lease.lease_id
                 assert request.key
                 assert (other.owner, other.key) == (request.owner, request.key)
+        for restored in record.restored.values():
+            assert restored.vm_id != effect.lease.vm_id or restored.lease_id == effect.lease.lease_id
 
 
 def leases_end_once(effect: Effect, record: Record) -> None:
@@ -228,19 +303,20 @@ def leases_end_once(effect: Effect, record: Record) -> None:
 
 
 def fencing_tokens_grow(effect: Effect, record: Record) -> None:
-    """With each new lease; one that is granted again, to a retry, keeps its own."""
-    if isinstance(effect, Grant):
-        earlier = {r.answer.lease_id: r.answer for r in record.requests.values() if isinstance(r.answer, Lease)}
-        if effect.lease.lease_id not in earlier:
-            assert all(lease.fencing_token < effect.lease.fencing_token for lease in earlier.values())
+    """Beyond those of all leases that were granted before a VM was chosen."""
+    if isinstance(effect, HandOutVm):
+        earlier = [r.answer for r in record.requests.values() if isinstance(r.answer, Lease)]
+        tokens = [lease.fencing_token for lease in (*earlier, *record.restored.values())]
+        assert all(token < effect.order.lease_terms.fencing_token for token in tokens), tokens
 
 
 def only_owners_and_root_touch_a_lease(effect: Effect, record: Record) -> None:
-    if isinstance(effect, ConfirmRelease | ConfirmRenewal):
-        request = record.requests[effect.request_id]
+    request = record.requests[effect.request_id] if isinstance(effect, Confirm | ConfirmRenewal) else None
+    if request is not None and not request.administers:
         lease_id = request.releases or request.renews
         granted = [r.answer for r in record.requests.values() if r.acquires and isinstance(r.answer, Lease)]
-        owners = {lease.owner.uid for lease in granted if lease.lease_id == lease_id}
+        known = [*granted, *record.restored.values()]
+        owners = {lease.owner.uid for lease in known if lease.lease_id == lease_id}
         assert owners <= {request.owner.uid} or request.owner.uid == 0
         assert owners, "a lease that nobody was told of"
 
@@ -260,10 +336,15 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
     only_owners_and_root_touch_a_lease,
     leases_end_once,
     fencing_tokens_grow,
+    only_idle_vms_are_evicted,
+    checks_are_of_ready_vms,
+    detached_vms_can_be_adopted,
+    news_follow_the_vms,
 )
 
 STEP_CHECKS: tuple[Callable[[Sequence[Effect], Ledger, float], None], ...] = (
     first_come_first_served,
     the_pool_produces_within_its_limits,
     rolling_leaves_the_minimum,
+    nothing_is_produced_without_need,
 )

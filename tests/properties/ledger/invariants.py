@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
+from actors.kinds import ProducerKind
 from actors.life import VmState
 from pool.ledger import Ledger
-from pool.ledger.profile import ProfilePage
-from pool.ledger.records import OnEmpty, VmEntry
+from pool.ledger.policy import OnEmpty
+from pool.ledger.profile import ProfilePage, Staleness
+from pool.ledger.records import VmEntry
+from pool.ledger.views import CircuitState
+
+
+COMING = (VmState.PRODUCING, VmState.ADOPTING)
 
 
 class ViolationError(AssertionError):
@@ -34,7 +41,7 @@ def each_vm_is_in_exactly_one_place(ledger: Ledger, _now: float) -> None:
     for page, entries in _pages(ledger):
         shells = (*page.shells.starting, *page.shells.idle)
         queued = Counter((*page.ready, *page.producing_for_pool, *page.producing_for_claim, *shells))
-        expected = Counter(e.vm_id for e in entries if e.state in (VmState.READY, VmState.PRODUCING, VmState.SHELL))
+        expected = Counter(e.vm_id for e in entries if e.state in (VmState.READY, VmState.SHELL, *COMING))
         assert queued == expected, f"queued {queued}, expected {expected}"
         assert set(page.ready) == {e.vm_id for e in entries if e.state is VmState.READY}
         assert set(page.shells.idle) == {e.vm_id for e in entries if e.state is VmState.SHELL}
@@ -45,9 +52,11 @@ def counts_match_the_vms(ledger: Ledger, now: float) -> None:
     """What `status` shows of a profile is what its VMs are."""
     views = {view.name: view for view in ledger.views(now=now)}
     for page, entries in _pages(ledger):
+        if page.passing:
+            continue  # nobody looks at those
         view, states = views[page.name], Counter(entry.state for entry in entries)
         shown = {
-            VmState.PRODUCING: view.producing + len(page.shells.starting),
+            VmState.PRODUCING: view.producing + len(page.shells.starting) - states[VmState.ADOPTING],
             VmState.SHELL: view.shells,
             VmState.READY: view.ready,
             VmState.HANDING_OUT: view.handing_out,
@@ -59,26 +68,98 @@ def counts_match_the_vms(ledger: Ledger, now: float) -> None:
 
 def counters_cover_the_vms(ledger: Ledger, now: float) -> None:
     """What was produced is still there, or was granted, lost, or stopped."""
+    adopting = Counter(vm.profile for vm in ledger.vms() if vm.adopted)
     for view in ledger.views(now=now):
         counters = view.counters
         there = view.ready + view.handing_out + view.leased
-        lost = counters.lost_idle + counters.lost_leased + counters.hand_out_failures
-        assert counters.produced >= there + lost, f"{counters}, {there} there"
-        assert counters.produced >= counters.granted >= view.leased + counters.lost_leased, counters
+        lost = counters.lost_leased + counters.hand_out_failures
+        assert counters.produced + counters.restored >= there + lost, f"{counters}, {there} there"
+        assert counters.granted + counters.restored >= view.leased + counters.lost_leased, counters
+        assert counters.produced >= counters.granted, counters
+        assert counters.produced >= counters.adopted >= 0, (counters, adopting)
 
 
 def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
     """Ready and producing VMs are at most the pool's size, one for each waiting BOOT claim, one for each other waiting
     claim that a shell is filled for, and one more while a stale VM could not be replaced otherwise."""
     for page, entries in _pages(ledger):
-        present = sum(entry.state in (VmState.READY, VmState.PRODUCING) for entry in entries) - len(
-            page.shells.starting
-        )
+        present = sum(entry.state in (VmState.READY, *COMING) for entry in entries) - len(page.shells.starting)
         boot_claims = sum(claim.on_empty is OnEmpty.BOOT for claim in page.waiting.values())
         filled = min(len(page.shells.filling), len(page.waiting) - boot_claims)
         surge = bool(page.stale) and (len(page.ready) <= page.policy.min_ready or bool(page.failures_in_a_row))
-        allowed = page.policy.size + boot_claims + filled + surge
+        allowed = page.size + boot_claims + filled + surge
+        # What is being produced for a claim is that claim's.
+        present -= max(0, len(page.producing_for_claim) - allowed)
         assert present <= allowed, f"{present}, {allowed} allowed: {boot_claims} BOOT claims, {filled} filled, {surge}"
+
+
+def no_more_vms_than_the_profile_may_have(ledger: Ledger, _now: float) -> None:
+    """But for leases of an earlier run, which are kept whatever the policy has become."""
+    for page, entries in _pages(ledger):
+        restored = sum(e.adopted and e.state is VmState.LEASED for e in entries)
+        there = sum(e.state not in (VmState.STOPPING, VmState.SHELL) for e in entries) - len(page.shells.starting)
+        assert page.policy.max_vms is None or there <= max(page.policy.max_vms, restored), there
+
+
+def memory_stays_within_the_budget(ledger: Ledger, _now: float) -> None:
+    """What is committed is what the VMs take, and no more than allowed, but for what was adopted."""
+    admission = ledger._moves.admission
+    assert admission.committed_mib == sum(vm.memory_mib for vm in ledger.vms())
+    assert admission.stopping_mib == sum(vm.memory_mib for vm in ledger.vms() if vm.state is VmState.STOPPING)
+    adopted = sum(vm.memory_mib for vm in ledger.vms() if vm.adopted)
+    assert admission.committed_mib <= max(ledger.service.memory_budget_mib, adopted)
+
+
+def productions_stay_within_the_hosts_means(ledger: Ledger, _now: float) -> None:
+    """So many boots and clones at a time, for all profiles together."""
+    admission = ledger._moves.admission
+    producing: Counter[ProducerKind] = Counter()
+    for page, entries in _pages(ledger):
+        producing[page.policy.production] += sum(
+            e.state is VmState.PRODUCING and e.vm_id not in page.shells.starting for e in entries
+        )
+    assert admission.boots == producing[ProducerKind.DIRECT] <= ledger.service.boots_at_once
+    assert admission.clones == producing[ProducerKind.TEMPLATE] <= ledger.service.clones_at_once
+
+
+def quotas_hold(ledger: Ledger, _now: float) -> None:
+    moves = ledger._moves
+    claims, leases = Counter(c.owner.uid for c in moves.claims.all()), Counter(a.owner.uid for a in ledger.leases())
+    requests = Counter(c.owner.uid for c in moves.claims.all() for _ in c.requests)
+    assert moves.claims._claims_of == claims
+    assert moves.claims._requests_of == requests
+    assert moves.leases._leases_of == leases
+    assert all(count <= ledger.service.requests_per_uid for count in requests.values())
+    restored = Counter(lease.owner.uid for lease in ledger.leases() if lease.lease_id.startswith("old"))
+    for uid, count in (claims + leases).items():
+        assert count <= max(ledger.service.leases_per_uid, restored[uid])
+
+
+def a_drained_profile_is_still(ledger: Ledger, _now: float) -> None:
+    """Nobody waits, nothing is ready or comes; leases go on."""
+    for page, entries in _pages(ledger):
+        if page.suspended and not ledger.draining:
+            assert not page.waiting
+            there = [e for e in entries if e.vm_id not in page.shells.starting]  # they are stopped when they are there
+            assert all(e.state in (VmState.LEASED, VmState.HANDING_OUT, VmState.STOPPING) for e in there)
+
+
+def checks_stay_within_their_budget(ledger: Ledger, _now: float) -> None:
+    """Few agents are asked at a time, and only those of ready VMs."""
+    pages = ledger._moves.fleet.pages.values()
+    assert sum(len(page.being_checked) for page in pages) <= ledger.service.checks_at_once
+    for page in pages:
+        assert set(page.being_checked) <= set(page.ready)
+        if page.policy.check_interval_s != math.inf and not ledger.draining:
+            assert set(page.ready) == set(page.being_checked) | {v for v in page.ready if v in page.checks}
+
+
+def passing_pages_are_closed(ledger: Ledger, _now: float) -> None:
+    """When nothing is left on them, and not before: whatever there is has its profile's page."""
+    pages = ledger._moves.fleet.pages
+    used = {vm.profile for vm in ledger.vms()} | {claim.profile for claim in ledger._moves.claims.all()}
+    assert used <= set(pages)
+    assert ledger.draining or {page.name for page in pages.values() if page.passing} <= used
 
 
 def no_more_shells_than_configured(ledger: Ledger, _now: float) -> None:
@@ -90,28 +171,36 @@ def stale_is_what_is_of_another_generation(ledger: Ledger, _now: float) -> None:
     """Ready VMs are known to be stale, and stale shells are none: they could not be filled."""
     for page, entries in _pages(ledger):
         other = {e.vm_id for e in entries if page.generation and e.generation != page.generation}
-        assert set(page.stale) == other & set(page.ready)
+        known = {vm_id for vm_id, why in page.stale.items() if why is Staleness.GENERATION}
+        assert known <= other & set(page.ready) <= set(page.stale) <= set(page.ready)
         assert not other & set(page.shells.idle)
 
 
 def no_shell_idles_while_a_claim_waits(ledger: Ledger, now: float) -> None:
     """Each waiting claim has one filled for it, if there is one; while the pool backs off, only for BOOT claims."""
     for page, _ in _pages(ledger):
-        if now >= page.retry_at and not ledger.draining:
+        admitted = not ledger._moves.admission.holds_back(page.policy) and page.has_room() and not page.ready
+        if now >= page.retry_at and not ledger.draining and admitted and not page.failures_in_a_row:
             assert not page.shells.idle or len(page.waiting) <= len(page.shells.filling)
 
 
 def no_vm_idles_while_a_claim_waits(ledger: Ledger, _now: float) -> None:
+    """But for a claim that wants more memory than there is."""
     for page, _ in _pages(ledger):
-        assert not (page.ready and page.waiting)
+        if page.ready and page.waiting:
+            wished = next(iter(page.waiting.values())).wishes.memory_mib or 0
+            assert not ledger._moves.admission.fits(wished - page.policy.memory_mib)
 
 
-def each_waiting_boot_claim_has_a_production(ledger: Ledger, _now: float) -> None:
-    """Its own: when it fails, the claim is told."""
+def each_waiting_boot_claim_has_a_production(ledger: Ledger, now: float) -> None:
+    """Its own: when it fails, the claim is told. Or else there is no room for one, or production does not work."""
     for page, _ in _pages(ledger):
         boot_claims = sorted(c.claim_id for c in page.waiting.values() if c.on_empty is OnEmpty.BOOT)
-        assert sorted(page.producing_for_claim.values()) == boot_claims
+        assert sorted((*page.producing_for_claim.values(), *page.unserved_boot_claims)) == boot_claims
         assert page.boot_claims == len(boot_claims)
+        held_back = ledger._moves.admission.holds_back(page.policy) or not page.has_room() or page.ready
+        if not held_back and page.circuit(now=now) is CircuitState.CLOSED and not ledger.draining:
+            assert not page.unserved_boot_claims
 
 
 def claims_are_queued_or_on_a_vm(ledger: Ledger, _now: float) -> None:
@@ -148,7 +237,9 @@ def no_lease_outlives_its_time(ledger: Ledger, now: float) -> None:
 def each_lease_has_a_holder(ledger: Ledger, _now: float) -> None:
     register = ledger._moves.leases
     assert set(register._holders) == {lease.lease_id for lease in ledger.leases()}
-    assert all(holders > 0 for holders in register._holders.values()), register._holders
+    for lease in ledger.leases():
+        lost_its_holder = lease.bound and lease.lease_id.startswith("old")  # by the end of the run that granted it
+        assert register._holders[lease.lease_id] > 0 or lost_its_holder, lease
     assert register._of_key == {(one.owner.uid, one.key): one.lease_id for one in ledger.leases() if one.key}
 
 
@@ -185,6 +276,13 @@ STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
     counts_match_the_vms,
     counters_cover_the_vms,
     never_more_than_wanted,
+    no_more_vms_than_the_profile_may_have,
+    memory_stays_within_the_budget,
+    productions_stay_within_the_hosts_means,
+    quotas_hold,
+    a_drained_profile_is_still,
+    checks_stay_within_their_budget,
+    passing_pages_are_closed,
     no_more_shells_than_configured,
     stale_is_what_is_of_another_generation,
     no_shell_idles_while_a_claim_waits,

@@ -9,20 +9,32 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from actors.backoff import Backoff
+from actors.kinds import ProducerKind
 from actors.life import VmState
 from pool.ledger import Ledger
-from pool.ledger.records import OnEmpty, PoolPolicy
+from pool.ledger.events import FoundVm
+from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
+from pool.ledger.records import Lease, Owner
+from pool.ledger.views import ProfileView
 from tests.properties.ledger.invariants import ViolationError
-from tests.properties.ledger.world import MANY, World
+from tests.properties.ledger.world import MANY, REPORT, TIMINGS, World
 
 PROFILES = ("alpha", "beta", "gamma")
 UIDS = st.sampled_from([0, 1000, 1001])
-BUSY = (VmState.PRODUCING, VmState.HANDING_OUT, VmState.STOPPING)
 
 policies = st.builds(
     PoolPolicy,
     size=st.integers(0, 4),
     min_ready=st.integers(0, 3),
+    max_vms=st.sampled_from([None, None, 1, 3, 5]),
+    max_vcpus=st.sampled_from([None, None, 2]),
+    max_memory_mib=st.sampled_from([None, None, 512]),
+    on_empty=st.sampled_from(OnEmpty),
+    memory_mib=st.sampled_from([0, 256, 512]),
+    production=st.sampled_from(ProducerKind),
+    breaker_threshold=st.integers(1, 4),
+    max_age_s=st.sampled_from([math.inf, math.inf, 5.0, 60.0]),
+    check_interval_s=st.sampled_from([math.inf, math.inf, 2.0, 11.0]),
     shells=st.sampled_from([0, 0, 1, 2]),
     production_limit=st.integers(1, 3),
     backoff=st.builds(
@@ -32,10 +44,19 @@ policies = st.builds(
         jitter=st.sampled_from([0.0, 0.1, 0.9]),
     ),
 )
+services = st.builds(
+    ServicePolicy,
+    boots_at_once=st.sampled_from([math.inf, math.inf, 1, 2]),
+    clones_at_once=st.sampled_from([math.inf, math.inf, 1]),
+    memory_budget_mib=st.sampled_from([math.inf, math.inf, 512, 1024]),
+    leases_per_uid=st.sampled_from([math.inf, math.inf, math.inf, 1, 2]),
+    requests_per_uid=st.sampled_from([math.inf, math.inf, math.inf, 1, 2]),
+    checks_at_once=st.integers(1, 2),
+)
 durations = st.sampled_from([0.0, 0.001, 0.25, 0.5, 1.0, 2.0, 5.0, 11.0, 60.0])
 """Few values, so that deadlines, back-offs and steps of time often fall together."""
 
-TTLS = st.sampled_from([math.inf, math.inf, 0.25, 1.0, 5.0])
+TTLS = st.sampled_from([math.inf, math.inf, math.inf, 0.25, 1.0, 5.0])
 
 reads = st.sampled_from([MANY, MANY, 1, 0])
 """How much of the inbox the coordinator reads after something happened."""
@@ -45,6 +66,8 @@ FRAGILE = st.sampled_from(
         VmState.HANDING_OUT,
         VmState.HANDING_OUT,
         VmState.PRODUCING,
+        VmState.PRODUCING,
+        VmState.ADOPTING,
         VmState.SHELL,
         VmState.READY,
         VmState.LEASED,
@@ -53,16 +76,51 @@ FRAGILE = st.sampled_from(
 )
 
 
+def old_lease(number: int) -> Lease:
+    """Of an earlier run: of a profile that is still there, or is no more."""
+    return Lease(
+        lease_id=f"old-lease-{number}",
+        vm_id=f"old-leased-{number}",
+        pid=1,
+        profile=(PROFILES[0], "profile-that-was")[number],
+        owner=Owner(uid=1000),
+        key=("k1", "k2")[number],
+        granted_at=-1.0,
+        expires_at=(5.0, math.inf)[number],
+        bound=not number,
+        queued_s=0.0,
+        was_ready=True,
+        report=REPORT,
+        timings=TIMINGS,
+    )
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Every rule is something that may happen next; `World` checks the ledger after each event it reads."""
 
     make_ledger: Callable[..., Ledger] = Ledger
     only: Collection[str] | None = None
 
-    @initialize(chosen=st.lists(policies, min_size=1, max_size=3), full=st.booleans())
-    def open_the_pool(self, chosen: list[PoolPolicy], full: bool) -> None:
+    @initialize(
+        chosen=st.lists(policies, min_size=1, max_size=3),
+        service=services,
+        left_idle=st.sampled_from([0, 0, 1, 3]),
+        left_leased=st.sampled_from([0, 0, 1, 2]),
+        full=st.booleans(),
+    )
+    def open_the_pool(
+        self, chosen: list[PoolPolicy], service: ServicePolicy, left_idle: int, left_leased: int, full: bool
+    ) -> None:
+        leases = [old_lease(number) for number in range(left_leased)]
         self.world = World(
-            dict(zip(PROFILES, chosen, strict=False)), make_ledger=type(self).make_ledger, only=type(self).only
+            dict(zip(PROFILES, chosen, strict=False)),
+            service,
+            make_ledger=type(self).make_ledger,
+            only=type(self).only,
+            found=(
+                *(FoundVm(vm_id=f"old-idle-{number}", profile=PROFILES[number % 2]) for number in range(left_idle)),
+                *(FoundVm(vm_id=lease.vm_id, profile=lease.profile, lease=lease, memory_mib=512) for lease in leases),
+            ),
         )
         if full:
             self.all_is_quiet_for_a_while()
@@ -76,18 +134,54 @@ class LedgerMachine(RuleBasedStateMachine):
         profile=st.sampled_from([0, 0, 0, 0, 1, 1, 2, 2, None]),
         uid=UIDS,
         key=st.sampled_from(["", "", "", "k1", "k2"]),
-        on_empty=st.sampled_from([OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.FAIL]),
+        on_empty=st.sampled_from([OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.FAIL, None]),
         patience_s=st.one_of(st.just(math.inf), st.sampled_from([0.0, 0.25, 0.25, 1.0, 1.0, 5.0])),
         ttl_s=TTLS,
+        bound=st.booleans(),
+        vcpus=st.sampled_from([None, None, None, None, 4]),
+        memory_mib=st.sampled_from([None, None, None, 512, 1024, 2048]),
         read=reads,
+        handed_out_after_s=st.sampled_from([None, None, None, 0.0, 0.0, 0.25]),
     )
     def somebody_asks(
-        self, profile: int | None, uid: int, key: str, on_empty: OnEmpty, patience_s: float, ttl_s: float, read: int
+        self,
+        profile: int | None,
+        uid: int,
+        key: str,
+        on_empty: OnEmpty | None,
+        patience_s: float,
+        ttl_s: float,
+        bound: bool,
+        vcpus: int | None,
+        memory_mib: int | None,
+        read: int,
+        handed_out_after_s: float | None,
     ) -> None:
+        """For a VM of a profile, of one that is not there, or of a configuration of his own.
+
+        With `handed_out_after_s` the hand-outs that are under way end then, while nobody reads.
+        """
         known = list(self.world.policies)
+        own = profile is None and key != "k2"
         name = "no-such-profile" if profile is None else known[profile % len(known)]
-        self.world.acquire(name, uid=uid, key=key, on_empty=on_empty, patience_s=patience_s, ttl_s=ttl_s)
+        self.world.acquire(
+            "own-configuration" if own else name,
+            uid=uid,
+            key=key,
+            on_empty=OnEmpty.BOOT if own else on_empty,
+            patience_s=patience_s,
+            ttl_s=ttl_s,
+            bound=bound,
+            vcpus=vcpus,
+            memory_mib=memory_mib,
+            opens=PoolPolicy(size=0, memory_mib=256) if own else None,
+        )
         self.world.process(read)
+        if handed_out_after_s is not None:
+            self.world.stall(handed_out_after_s)
+            for vm_id in self.world.in_state(VmState.HANDING_OUT):
+                self.world.progress(vm_id)
+            self.world.process(read)
 
     @rule(data=st.data(), read=reads)
     def somebody_stops_waiting(self, data: st.DataObject, read: int) -> None:
@@ -98,31 +192,62 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), uid=st.one_of(st.none(), UIDS), delivered=st.booleans(), read=reads)
     def somebody_gives_a_lease_back(self, data: st.DataObject, uid: int | None, delivered: bool, read: int) -> None:
         """Its owner (None), root or a stranger; a lease that lives, has ended, or never was; or it never arrived."""
-        granted = self.world.grants()
-        if not granted and uid == 0:
+        leases, granted = self.world.leases_in_hand(), self.world.grants()
+        if not leases and uid == 0:
             self.world.release("lease-never", uid=uid)
+        elif delivered and leases:
+            lease = data.draw(st.sampled_from(leases))
+            self.world.release(lease.lease_id, uid=lease.owner.uid if uid is None else uid)
         elif granted:
-            request_id = data.draw(st.sampled_from(list(granted)))
-            lease = granted[request_id]
-            if delivered:
-                self.world.release(lease.lease_id, uid=lease.owner.uid if uid is None else uid)
-            else:
-                self.world.return_undelivered(request_id)
+            self.world.return_undelivered(data.draw(st.sampled_from(list(granted))))
         self.world.process(read)
 
     @rule(data=st.data(), uid=st.one_of(st.none(), UIDS), ttl_s=TTLS, read=reads)
     def somebody_renews_a_lease(self, data: st.DataObject, uid: int | None, ttl_s: float, read: int) -> None:
         """Its owner (None), root or a stranger; a lease that lives or has ended."""
-        if granted := self.world.grants():
-            lease = data.draw(st.sampled_from(list(granted.values())))
+        if leases := self.world.leases_in_hand():
+            lease = data.draw(st.sampled_from(leases))
             self.world.renew(lease.lease_id, uid=lease.owner.uid if uid is None else uid, ttl_s=ttl_s)
             self.world.process(read)
+
+    # -- administrators and the host -----------------------------------------------------------------------------
+
+    @rule(
+        profile=st.integers(0, 2),
+        what=st.sampled_from(["resize", "resize", "drain", "resume", "resume", "reset", "replace", "evict"]),
+        size=st.integers(0, 4),
+        data=st.data(),
+        read=reads,
+    )
+    def somebody_administers(self, profile: int, what: str, size: int, data: st.DataObject, read: int) -> None:
+        known = list(self.world.policies)
+        name = known[profile % len(known)]
+        match what:
+            case "resize":
+                self.world.resize(name, size)
+            case "drain":
+                self.world.suspend(name)
+            case "resume":
+                self.world.resume(name)
+            case "reset":
+                self.world.reset(name)
+            case "replace":
+                self.world.evict(profile=name)
+            case _:
+                vms = [*self.world.living, "vm-never"]
+                self.world.evict(vm_id=data.draw(st.sampled_from(vms)))
+        self.world.process(read)
+
+    @rule(low=st.booleans(), read=reads)
+    def the_hosts_memory_changes(self, low: bool, read: int) -> None:
+        self.world.host_memory(low=low)
+        self.world.process(read)
 
     # -- VMs -----------------------------------------------------------------------------------------------------
 
     @rule(data=st.data(), all_of_them=st.booleans(), late_s=st.sampled_from([0.0, 0.0, 0.25, 1.0]), read=reads)
     def vms_do_what_they_should(self, data: st.DataObject, all_of_them: bool, late_s: float, read: int) -> None:
-        if busy := self.world.in_state(*BUSY):
+        if busy := self.world.busy():
             self.world.stall(late_s)
             for vm_id in busy if all_of_them else [data.draw(st.sampled_from(busy))]:
                 self.world.progress(vm_id)
@@ -132,16 +257,17 @@ class LedgerMachine(RuleBasedStateMachine):
         data=st.data(),
         state=FRAGILE,
         how=st.sampled_from(["dies", "dies", "dies", "vanishes", "vanishes unverified"]),
+        all_of_them=st.booleans(),
         read=reads,
     )
-    def a_vm_breaks(self, data: st.DataObject, state: VmState, how: str, read: int) -> None:
-        if candidates := self.world.in_state(state):
-            vm_id = data.draw(st.sampled_from(candidates))
+    def vms_break(self, data: st.DataObject, state: VmState, how: str, all_of_them: bool, read: int) -> None:
+        candidates = self.world.in_state(state)
+        for vm_id in candidates if all_of_them or not candidates else [data.draw(st.sampled_from(candidates))]:
             if how == "dies" and state is not VmState.STOPPING:
                 self.world.die(vm_id)
             else:
                 self.world.vanish(vm_id, error="StopError" if how == "vanishes unverified" else None)
-            self.world.process(read)
+        self.world.process(read)
 
     @rule(profile=st.integers(0, 2), read=reads)
     def a_producer_makes_something_else(self, profile: int, read: int) -> None:
@@ -172,12 +298,18 @@ class LedgerMachine(RuleBasedStateMachine):
         if len(self.world.record.requests) > 12:  # or most histories would be short
             self.world.drain()
 
+    @rule()
+    def the_service_is_told_to_hand_over(self) -> None:
+        if len(self.world.record.requests) > 12:
+            self.world.hand_over()
+
     # -- the end -------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         """Whatever happened: left alone the pool fills up, and drained it becomes empty."""
         if not hasattr(self, "world") or self.world.broken:
             return
+        self.world.host_memory(low=False)
         self.world.run_undisturbed()
         self._must("the_pool_fills_up_in_quiet_times", self._full())
         self.world.drain()
@@ -186,11 +318,28 @@ class LedgerMachine(RuleBasedStateMachine):
         self._must("every_request_gets_its_answer", self._all_answered())
 
     def _full(self) -> bool:
-        draining = self.world.ledger.draining
-        return all(
-            (view.ready, view.producing, view.handing_out, view.stopping, view.waiting, view.stale, view.shells)
-            == (0 if draining else view.size, 0, 0, 0, 0, 0, 0 if draining else self.world.policies[view.name].shells)
-            for view in self.world.ledger.views(now=self.world.now)
+        """Each pool has what it wants, or there is no room for more; and nothing is under way or outdated."""
+        return all(self._is_full(view) for view in self.world.ledger.views(now=self.world.now))
+
+    def _is_full(self, view: ProfileView) -> bool:
+        policy = self.world.policies[view.name]
+        wanted = 0 if self.world.ledger.draining or view.suspended else view.size
+        if policy.max_vms is not None:
+            wanted = min(wanted, max(0, policy.max_vms - view.leased))
+        taken_mib = sum(vm.memory_mib for vm in self.world.ledger.vms())
+        taken_mib += self.world.ledger._moves.admission.reserved_mib
+        crowded = self.world.memory_low or taken_mib + policy.memory_mib > self.world.service.memory_budget_mib
+        under_way = view.producing + view.handing_out + view.stopping
+        # Claims that wait for more memory than there is keep what was booted for them.
+        enough = wanted <= view.ready <= wanted + view.waiting or (crowded and view.ready < wanted)
+        shells = 0 if self.world.ledger.draining or view.suspended else policy.shells
+        return (
+            enough
+            and not under_way
+            and (not view.waiting or crowded or not wanted or view.leased == policy.max_vms)
+            # While production fails a stale VM is better than none, and there may be no room to try beside it.
+            and (not view.stale or crowded or bool(view.failures_in_a_row))
+            and (view.shells == shells or crowded)
         )
 
     def _all_answered(self) -> bool:

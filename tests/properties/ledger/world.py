@@ -15,30 +15,58 @@ from collections.abc import Callable, Collection, Mapping
 import attrs
 
 from actors.life import VmState
-from actors.messages import HandOutTimings, ShellReady, VmGone, VmHandedOut, VmLost, VmReady
+from actors.messages import (
+    HandOutTimings,
+    LeaseAdopted,
+    ShellReady,
+    VmGone,
+    VmHandedOut,
+    VmHealthy,
+    VmLost,
+    VmReady,
+    Wishes,
+)
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import (
-    ConfirmRelease,
+    AdoptVm,
+    CheckVm,
+    Confirm,
     ConfirmRenewal,
+    DetachVm,
     FillShell,
     Grant,
     HandOutVm,
     LeaseEnded,
+    ProfileClosed,
+    RecordExpiry,
     Refuse,
     StartVm,
     StopVm,
+    Tell,
 )
 from pool.ledger.events import (
     AcquireRequested,
+    AdministrationRequest,
+    AdoptionRequested,
     DrainRequested,
+    EvictRequested,
+    FoundVm,
     GenerationChanged,
     GrantUndelivered,
+    HandoverRequested,
+    HostMemoryLow,
+    HostMemoryOk,
     ReleaseRequested,
     RenewRequested,
     RequestAbandoned,
+    ResetRequested,
+    ResizeRequested,
+    ResumeRequested,
+    SuspendRequested,
     Tick,
 )
-from pool.ledger.records import Lease, OnEmpty, Owner, PoolPolicy
+from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
+from pool.ledger.records import Lease, Owner
 from tests.properties.ledger.conduct import Record, SeenRequest, SeenVm, check_effect, check_step
 from tests.properties.ledger.invariants import ViolationError, check_state
 from vmm.contract import PreparationReport
@@ -55,9 +83,12 @@ class World:
     """Runs one ledger and checks it after every event; `only` restricts the checks to those named."""
 
     policies: Mapping[str, PoolPolicy]
+    service: ServicePolicy = attrs.field(factory=ServicePolicy)
     make_ledger: Callable[..., Ledger] = Ledger
     only: Collection[str] | None = None
     now: float = 0.0
+    found: tuple[FoundVm, ...] = ()
+    """What an earlier run left."""
     ledger: Ledger = attrs.field(init=False)
     record: Record = attrs.field(init=False)
     inbox: deque[Event] = attrs.field(factory=deque, init=False)
@@ -69,6 +100,13 @@ class World:
     """Profile to the generation that its producer makes now."""
     made_of: dict[str, str] = attrs.field(factory=dict, init=False)
     """VM id to the generation that its production, or its shell, began with."""
+    checking: set[str] = attrs.field(factory=set, init=False)
+    """Ready VMs that were asked whether they are there, and have not answered."""
+    detached: set[str] = attrs.field(factory=set, init=False)
+    """VMs that live on without the service."""
+    expiries: dict[str, float] = attrs.field(factory=dict, init=False)
+    """VM id to the end of its lease, as it was last recorded."""
+    memory_low: bool = attrs.field(default=False, init=False)
     walked_away: set[int] = attrs.field(factory=set, init=False)
     undelivered: set[int] = attrs.field(factory=set, init=False)
     """Granted requests whose grant came back."""
@@ -77,11 +115,15 @@ class World:
 
     def __attrs_post_init__(self) -> None:
         serial = itertools.count(1)
-        self.record = Record(profiles=frozenset(self.policies))
+        self.record = Record(profiles=set(self.policies))
         self.ledger = self.make_ledger(
-            policies=self.policies, new_id=lambda prefix: f"{prefix}-{next(serial)}", rng=random.Random(1)
+            policies=self.policies,
+            service=self.service,
+            new_id=lambda prefix: f"{prefix}-{next(serial)}",
+            rng=random.Random(1),
         )
-        self._apply(Tick())
+        self.record.restored.update({f.lease.lease_id: f.lease for f in self.found if f.lease is not None})
+        self._apply(AdoptionRequested(found=self.found))
 
     # -- callers -------------------------------------------------------------------------------------------------
 
@@ -91,11 +133,17 @@ class World:
         *,
         uid: int = 1000,
         key: str = "",
-        on_empty: OnEmpty = OnEmpty.WAIT,
+        on_empty: OnEmpty | None = OnEmpty.WAIT,
         patience_s: float = math.inf,
         ttl_s: float = math.inf,
+        bound: bool = False,
+        vcpus: int | None = None,
+        memory_mib: int | None = None,
+        opens: PoolPolicy | None = None,
     ) -> int:
         """Returns the request's id."""
+        if opens is not None:
+            self.record.profiles.add(profile)
         request = SeenRequest(
             request_id=len(self.record.requests) + 1,
             profile=profile,
@@ -113,6 +161,9 @@ class World:
                 on_empty=on_empty,
                 deadline=request.deadline,
                 ttl_s=ttl_s,
+                bound=bound,
+                wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib),
+                opens=opens,
             )
         )
         return request.request_id
@@ -156,6 +207,10 @@ class World:
             if r.acquires and isinstance(r.answer, Lease) and r.request_id not in self.undelivered
         }
 
+    def leases_in_hand(self) -> list[Lease]:
+        """Of this run and of the one before, living or ended."""
+        return [*self.grants().values(), *self.record.restored.values()]
+
     def return_undelivered(self, request_id: int) -> None:
         """A grant could not be put into its caller's hand."""
         lease = self.grants()[request_id]
@@ -164,6 +219,38 @@ class World:
 
     def drain(self) -> None:
         self.inbox.append(DrainRequested())
+
+    # -- administrators and the host -----------------------------------------------------------------------------
+
+    def resize(self, profile: str, size: int) -> int:
+        return self._administer(lambda request_id: ResizeRequested(request_id=request_id, profile=profile, size=size))
+
+    def suspend(self, profile: str) -> int:
+        return self._administer(lambda request_id: SuspendRequested(request_id=request_id, profile=profile))
+
+    def resume(self, profile: str) -> int:
+        return self._administer(lambda request_id: ResumeRequested(request_id=request_id, profile=profile))
+
+    def reset(self, profile: str) -> int:
+        return self._administer(lambda request_id: ResetRequested(request_id=request_id, profile=profile))
+
+    def evict(self, *, profile: str = "", vm_id: str = "") -> int:
+        return self._administer(lambda request_id: EvictRequested(request_id=request_id, profile=profile, vm_id=vm_id))
+
+    def _administer(self, request: Callable[[int], AdministrationRequest]) -> int:
+        request_id = len(self.record.requests) + 1
+        self.record.requests[request_id] = SeenRequest(
+            request_id=request_id, profile="", owner=Owner(uid=0), administers=True
+        )
+        self.inbox.append(request(request_id))
+        return request_id
+
+    def host_memory(self, *, low: bool) -> None:
+        self.memory_low = low
+        self.inbox.append(HostMemoryLow(detail="little is left") if low else HostMemoryOk())
+
+    def hand_over(self) -> None:
+        self.inbox.append(HandoverRequested())
 
     def change_generation(self, profile: str) -> None:
         """The producer's inputs changed. What is in production was begun before."""
@@ -181,25 +268,39 @@ class World:
             case VmState.PRODUCING if vm_id in self.shells:
                 self.living[vm_id] = VmState.SHELL
                 self.inbox.append(ShellReady(vm_id=vm_id, pid=1, generation=self.made_of[vm_id]))
-            case VmState.PRODUCING:
+            case VmState.PRODUCING | VmState.ADOPTING as was:
                 self.living[vm_id] = VmState.READY
-                self.inbox.append(VmReady(vm_id=vm_id, pid=1, production_s=0.1, generation=self.made_of[vm_id]))
+                self.inbox.append(
+                    VmReady(
+                        vm_id=vm_id,
+                        pid=1,
+                        production_s=0.1,
+                        generation=self.made_of[vm_id],
+                        adopted=was is VmState.ADOPTING,
+                    )
+                )
             case VmState.HANDING_OUT:
                 self.living[vm_id] = VmState.LEASED
                 self.inbox.append(VmHandedOut(vm_id=vm_id, report=REPORT, timings=TIMINGS))
             case VmState.STOPPING:
                 del self.living[vm_id]
+                self.checking.discard(vm_id)
                 self.inbox.append(VmGone(vm_id=vm_id))
+            case VmState.READY if vm_id in self.checking:
+                self.checking.remove(vm_id)
+                self.inbox.append(VmHealthy(vm_id=vm_id))
             case _:
                 raise AssertionError(f"{vm_id} has nothing to do")
 
     def die(self, vm_id: str) -> None:
-        """Production fails, the process dies or the hand-out fails; its files are still there."""
+        """Production fails, the process dies, the hand-out fails or it does not answer; its files are still there."""
+        self.checking.discard(vm_id)
         self.living[vm_id] = VmState.STOPPING
         self.inbox.append(VmLost(vm_id=vm_id, reason="fault"))
 
     def vanish(self, vm_id: str, *, error: str | None = None) -> None:
         """The VM ends without having said why: nobody but a bug does that, and it must not cost the pool."""
+        self.checking.discard(vm_id)
         del self.living[vm_id]
         self.inbox.append(VmGone(vm_id=vm_id, error=error))
 
@@ -228,19 +329,32 @@ class World:
         self._spinning("ticks_come_to_an_end")
 
     def run_undisturbed(self) -> None:
-        """Every VM does what it is ordered to and nobody asks for anything, until nothing is left to do."""
+        """Every VM does what it is ordered to and nobody asks for anything, until nothing is left to do.
+
+        Checks and ages are left: they come again and again.
+        """
         for _ in range(MANY):
             self.process()
-            busy = self.in_state(VmState.PRODUCING, VmState.HANDING_OUT, VmState.STOPPING)
+            busy = self.busy()
             for vm_id in busy:
                 self.progress(vm_id)
             if not busy and not self.inbox:
                 due = self.ledger.next_wakeup()
-                if due == math.inf:
+                if due == math.inf or (due == self.ledger._upkeep.next_wakeup() and self._only_upkeep_is_left()):
                     return
                 self.now = max(self.now, due)
                 self._apply(Tick())
         self._spinning("the_world_comes_to_rest")
+
+    def busy(self) -> list[str]:
+        """VMs that have something to do."""
+        at_work = self.in_state(VmState.PRODUCING, VmState.ADOPTING, VmState.HANDING_OUT, VmState.STOPPING)
+        return [*at_work, *sorted(self.checking)]
+
+    def _only_upkeep_is_left(self) -> bool:
+        moves = self.ledger._moves
+        retries = (page.next_wakeup() for page in moves.fleet.pages.values())
+        return min(moves.claims.next_deadline(), moves.leases.next_expiry(), *retries) == math.inf
 
     def _spinning(self, check: str) -> None:
         if self.only is None or check in self.only:
@@ -279,18 +393,51 @@ class World:
                 AcquireRequested(request_id=request_id)
                 | ReleaseRequested(request_id=request_id)
                 | RenewRequested(request_id=request_id)
+                | ResizeRequested(request_id=request_id)
+                | SuspendRequested(request_id=request_id)
+                | ResumeRequested(request_id=request_id)
+                | EvictRequested(request_id=request_id)
+                | ResetRequested(request_id=request_id)
             ):
                 self.record.requests[request_id].told = True
             case RequestAbandoned(request_id=request_id):
                 request = self.record.requests[request_id]
                 # A deadline that has come is answered first, as it would have been if the coordinator were not late.
                 request.told_abandoned = self.now < request.deadline
-            case DrainRequested():
+            case DrainRequested() | HandoverRequested():
                 self.record.draining = True
+            case HostMemoryLow():
+                self.record.memory_low = True
+            case HostMemoryOk():
+                self.record.memory_low = False
             case _:
                 pass
 
     def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Grant(request_id=request_id, lease=lease):
+                self._answer(request_id, lease)
+                if request_id in self.walked_away:
+                    self.return_undelivered(request_id)
+            case Refuse(request_id=request_id, refusal=refusal):
+                self._answer(request_id, refusal)
+            case Confirm(request_id=request_id):
+                self._answer(request_id, None)
+            case ConfirmRenewal(request_id=request_id, lease=lease):
+                self._answer(request_id, lease)
+            case LeaseEnded(lease_id=lease_id):
+                self.record.ended_leases.append(lease_id)
+            case ProfileClosed(profile=profile):
+                self.record.closed.append(profile)
+            case RecordExpiry(vm_id=vm_id, expires_at=expires_at):
+                self.expiries[vm_id] = expires_at
+            case Tell(news=news):
+                self.record.news.append(news)
+            case _:
+                self._order(effect)
+
+    def _order(self, effect: Effect) -> None:
+        """What a VM is told to do, and does, unless it has died meanwhile."""
         match effect:
             case StartVm(vm_id=vm_id, profile=profile, as_shell=as_shell):
                 self.record.vms[vm_id] = SeenVm(profile=profile)
@@ -298,31 +445,39 @@ class World:
                 self.made_of[vm_id] = self.makes.get(profile, "")
                 if as_shell:
                     self.shells.add(vm_id)
+            case AdoptVm(vm_id=vm_id, profile=profile):
+                self._adopt(vm_id, profile)
             case FillShell(vm_id=vm_id):
                 self.record.vms[vm_id].fill_ordered = True
                 if self.living.get(vm_id) is VmState.SHELL:
                     self.living[vm_id] = VmState.PRODUCING
                     self.shells.discard(vm_id)
+            case CheckVm(vm_id=vm_id):
+                self.record.vms[vm_id].checks_ordered += 1
+                if self.living.get(vm_id) is VmState.READY:
+                    self.checking.add(vm_id)
             case HandOutVm(vm_id=vm_id):
                 self.record.vms[vm_id].hand_out_ordered = True
+                self.checking.discard(vm_id)
                 if self.living.get(vm_id) is VmState.READY:
                     self.living[vm_id] = VmState.HANDING_OUT
-            case StopVm(vm_id=vm_id):
+            case StopVm(vm_id=vm_id) | DetachVm(vm_id=vm_id):
                 self.record.vms[vm_id].stop_ordered = True
+                self.checking.discard(vm_id)
                 if vm_id in self.living:
                     self.living[vm_id] = VmState.STOPPING
-            case Grant(request_id=request_id, lease=lease):
-                self._answer(request_id, lease)
-                if request_id in self.walked_away:
-                    self.return_undelivered(request_id)
-            case Refuse(request_id=request_id, refusal=refusal):
-                self._answer(request_id, refusal)
-            case ConfirmRelease(request_id=request_id):
-                self._answer(request_id, None)
-            case ConfirmRenewal(request_id=request_id, lease=lease):
-                self._answer(request_id, lease)
-            case LeaseEnded(lease_id=lease_id):
-                self.record.ended_leases.append(lease_id)
+                    if isinstance(effect, DetachVm):
+                        self.detached.add(vm_id)
+
+    def _adopt(self, vm_id: str, profile: str) -> None:
+        lease = next((lease for lease in self.ledger.leases() if lease.vm_id == vm_id), None)
+        seen = SeenVm(profile=profile, adopted=True)
+        seen.told_handed_out = seen.hand_out_ordered = seen.told_ready = lease is not None
+        self.record.vms[vm_id] = seen
+        self.living[vm_id] = VmState.ADOPTING if lease is None else VmState.LEASED
+        if lease is not None:
+            self.inbox.append(LeaseAdopted(vm_id=vm_id, pid=1))
+        self.made_of[vm_id] = self.makes.get(profile, "")
 
     def _answer(self, request_id: int, answer: object) -> None:
         request = self.record.requests[request_id]

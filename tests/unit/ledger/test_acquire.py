@@ -6,7 +6,7 @@ import pytest
 
 from actors.life import VmState
 from pool.ledger.effects import RefusalCode
-from pool.ledger.records import OnEmpty
+from pool.ledger.policy import OnEmpty
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
 
 # -- hits ----------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ import pytest
 
 from actors.backoff import Backoff
 from actors.life import VmState
-from pool.ledger.book import EARLY_DEATH_S, MAX_HAND_OUT_ATTEMPTS
 from pool.ledger.effects import RefusalCode
-from pool.ledger.records import OnEmpty, PoolPolicy
+from pool.ledger.facts import EARLY_DEATH_S, MAX_HAND_OUT_ATTEMPTS
+from pool.ledger.policy import OnEmpty, PoolPolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refused, view
 

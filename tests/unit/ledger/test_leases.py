@@ -7,7 +7,8 @@ import pytest
 from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.leases import REMEMBERED_LEASES, LeaseRegister
-from pool.ledger.records import EndReason, Lease, OnEmpty, Owner
+from pool.ledger.policy import OnEmpty
+from pool.ledger.records import EndReason, Lease, Owner
 from tests.properties.ledger.world import REPORT, TIMINGS, World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.life import VmState
-from pool.ledger.records import OnEmpty, PoolPolicy
+from pool.ledger.policy import OnEmpty, PoolPolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import granted, view
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pool.ledger.effects import Refusal, RefusalCode
-from pool.ledger.profile import ProfileView
-from pool.ledger.records import Lease, PoolPolicy
+from pool.ledger.policy import PoolPolicy
+from pool.ledger.records import Lease
+from pool.ledger.views import ProfileView
 from tests.properties.ledger.world import World
 
 

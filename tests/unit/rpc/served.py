@@ -18,8 +18,9 @@ from actors.machine import ResolvedMachine
 from actors.vm import VmActor
 from pool.client import Client, open_client
 from pool.coordinator import Coordinator, new_id
-from pool.ledger.profile import ProfileView
-from pool.ledger.records import Owner, PoolPolicy
+from pool.ledger.policy import PoolPolicy
+from pool.ledger.records import Owner
+from pool.ledger.views import ProfileView
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo

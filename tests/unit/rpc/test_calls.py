@@ -10,10 +10,11 @@ import pytest
 import trio
 
 from pool.client import CallError
-from pool.ledger.records import OnEmpty, Owner
+from pool.ledger.policy import OnEmpty
+from pool.ledger.records import Owner
+from pool.rpc.admin import may_administer
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
-from pool.rpc.service import may_see_evidence
 from tests.unit.rpc.raw import ACQUIRE, connected
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 from vmm.simulated import BootFails, scripted
@@ -148,9 +149,9 @@ async def test_evidence_is_for_root_and_the_services_own_user(vm_home: Path) -> 
 
 
 def test_evidence_is_not_for_others() -> None:
-    assert not may_see_evidence(Owner(uid=1001), service_uid=1000)
-    assert may_see_evidence(Owner(uid=1000), service_uid=1000)
-    assert may_see_evidence(Owner(uid=0), service_uid=1000)
+    assert not may_administer(Owner(uid=1001), service_uid=1000)
+    assert may_administer(Owner(uid=1000), service_uid=1000)
+    assert may_administer(Owner(uid=0), service_uid=1000)
 
 
 async def test_the_leases_of_others_are_not_ones_own(served: Served) -> None:

@@ -6,8 +6,8 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pool.coordinator import RefusedError, TooManyRequestsError
 from pool.ledger.effects import Refusal, RefusalCode
+from pool.requests import RefusedError, TooManyRequestsError
 from pool.rpc.errors import ERRORS, MAX_TEXT_BYTES, REFUSALS, InvalidRequestError, shorten, to_status
 from vmm.errors import AgentUnreachableError, SpecError, VmmError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pool.ledger.records import OnEmpty
+from pool.ledger.policy import OnEmpty
 from pool.rpc.convert import acquire_arguments, command_spec, lease_id_of, signal_number
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.generated.vmpool import v1 as wire
@@ -19,15 +19,15 @@ INVALID = "3"
 
 def test_empty_fields_mean_the_defaults() -> None:
     arguments = acquire_arguments(wire.AcquireRequest())
-    assert (arguments.profile, arguments.key, arguments.on_empty) == ("default", "", OnEmpty.WAIT)
+    assert (arguments.profile, arguments.key, arguments.on_empty) == ("default", "", None)
     spec = command_spec(wire.ExecStart(argv=["true"]))
     assert (spec.working_directory, spec.time_limit_s) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("number", "policy"), [(0, OnEmpty.WAIT), (1, OnEmpty.WAIT), (2, OnEmpty.FAIL), (3, OnEmpty.BOOT)]
+    ("number", "policy"), [(0, None), (1, OnEmpty.WAIT), (2, OnEmpty.FAIL), (3, OnEmpty.BOOT)]
 )
-def test_on_empty(number: int, policy: OnEmpty) -> None:
+def test_on_empty(number: int, policy: OnEmpty | None) -> None:
     assert acquire_arguments(wire.AcquireRequest(on_empty=wire.OnEmpty(number))).on_empty is policy
 
 

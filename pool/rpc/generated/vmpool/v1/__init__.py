@@ -7,7 +7,13 @@ __all__ = (
     "AcquireReply",
     "AcquireRequest",
     "AcquireTimings",
+    "AdminBase",
+    "AdminStub",
     "CloseStdin",
+    "DrainReply",
+    "DrainRequest",
+    "EvictReply",
+    "EvictRequest",
     "ExecExit",
     "ExecReply",
     "ExecRequest",
@@ -15,22 +21,39 @@ __all__ = (
     "ExecStarted",
     "Guest",
     "GuestFile",
+    "HandOverReply",
+    "HandOverRequest",
     "HoldReply",
     "Lease",
+    "LeaseChange",
     "LeaseEnd",
     "LeaseStatus",
+    "Match",
+    "Mismatch",
     "OnEmpty",
     "PoolBase",
     "PoolCounters",
     "PoolStub",
     "ProducerStatus",
+    "ProfileChange",
     "ProfileStatus",
     "ReleaseReply",
     "ReleaseRequest",
     "RenewReply",
     "RenewRequest",
+    "ResetReply",
+    "ResetRequest",
+    "ResizeReply",
+    "ResizeRequest",
+    "ResumeReply",
+    "ResumeRequest",
+    "Snapshot",
     "StatusReply",
     "StatusRequest",
+    "VmChange",
+    "VmConfig",
+    "WatchReply",
+    "WatchRequest",
 )
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -59,7 +82,7 @@ class OnEmpty(betterproto2.Enum):
 
     UNSPECIFIED = 0
     """
-    WAIT.
+    As the profile has it; for a configuration of one's own, BOOT.
     """
 
     WAIT = 1
@@ -74,7 +97,8 @@ class OnEmpty(betterproto2.Enum):
 
     BOOT = 3
     """
-    Boot one now, beyond the pool's size, even while the pool backs off; fail if that boot fails.
+    Boot one as soon as there is room, beyond the pool's size and even while the pool backs off; fail if that boot
+    fails, or if so many have failed that the circuit is open.
     """
 
     @classmethod
@@ -101,6 +125,11 @@ class AcquireReply(betterproto2.Message):
     lease: "Lease | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     timings: "AcquireTimings | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    match: "Match | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Set where the request had a config.
+    """
 
 
 default_message_pool.register_message("vmpool.v1", "AcquireReply", AcquireReply)
@@ -155,6 +184,12 @@ class AcquireRequest(betterproto2.Message):
     How long to wait for a VM at most, within the call's deadline; 0 for as long as that.
     """
 
+    config: "VmConfig | None" = betterproto2.field(11, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    In place of a profile: served from a pool whose VMs are the same but for CPUs and memory, or else booted for this
+    request. Paths other than those of a profile are for root and the service's own user.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "AcquireRequest", AcquireRequest)
 
@@ -205,6 +240,50 @@ class CloseStdin(betterproto2.Message):
 
 
 default_message_pool.register_message("vmpool.v1", "CloseStdin", CloseStdin)
+
+
+@dataclass(eq=False, repr=False)
+class DrainReply(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "DrainReply", DrainReply)
+
+
+@dataclass(eq=False, repr=False)
+class DrainRequest(betterproto2.Message):
+    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("vmpool.v1", "DrainRequest", DrainRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EvictReply(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "EvictReply", EvictReply)
+
+
+@dataclass(eq=False, repr=False)
+class EvictRequest(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - what:
+    """
+
+    vm_id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True, group="what")
+
+    profile: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True, group="what")
+    """
+    All idle VMs of this profile.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "EvictRequest", EvictRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -374,6 +453,22 @@ default_message_pool.register_message("vmpool.v1", "GuestFile", GuestFile)
 
 
 @dataclass(eq=False, repr=False)
+class HandOverReply(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "HandOverReply", HandOverReply)
+
+
+@dataclass(eq=False, repr=False)
+class HandOverRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "HandOverRequest", HandOverRequest)
+
+
+@dataclass(eq=False, repr=False)
 class HoldReply(betterproto2.Message):
     """
 
@@ -431,6 +526,31 @@ default_message_pool.register_message("vmpool.v1", "Lease", Lease)
 
 
 @dataclass(eq=False, repr=False)
+class LeaseChange(betterproto2.Message):
+    lease_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Empty for a lease of another user.
+    """
+
+    vm_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    profile: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    change: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    "granted", "renewed" or "ended".
+    """
+
+    detail: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    What became of a lease that ended.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "LeaseChange", LeaseChange)
+
+
+@dataclass(eq=False, repr=False)
 class LeaseEnd(betterproto2.Message):
     reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -460,6 +580,39 @@ class LeaseStatus(betterproto2.Message):
 
 
 default_message_pool.register_message("vmpool.v1", "LeaseStatus", LeaseStatus)
+
+
+@dataclass(eq=False, repr=False)
+class Match(betterproto2.Message):
+    """
+    What became of a request with a config.
+    """
+
+    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The pool that served it; empty if it was booted for this request.
+    """
+
+    mismatches: "list[Mismatch]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Otherwise: why no pool did.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "Match", Match)
+
+
+@dataclass(eq=False, repr=False)
+class Mismatch(betterproto2.Message):
+    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    fields: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Those that differ: of VmConfig, or vcpus or memory_mib where the profile's maximum is less.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "Mismatch", Mismatch)
 
 
 @dataclass(eq=False, repr=False)
@@ -493,6 +646,21 @@ class PoolCounters(betterproto2.Message):
     Stale VMs that were replaced.
     """
 
+    adopted: "int" = betterproto2.field(12, betterproto2.TYPE_UINT64)
+    """
+    Idle VMs that an earlier run of the service had made.
+    """
+
+    restored: "int" = betterproto2.field(13, betterproto2.TYPE_UINT64)
+    """
+    Leases that an earlier run had granted.
+    """
+
+    evicted: "int" = betterproto2.field(14, betterproto2.TYPE_UINT64)
+    """
+    Idle VMs stopped by request, or because memory was needed.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "PoolCounters", PoolCounters)
 
@@ -524,6 +692,24 @@ class ProducerStatus(betterproto2.Message):
 
 
 default_message_pool.register_message("vmpool.v1", "ProducerStatus", ProducerStatus)
+
+
+@dataclass(eq=False, repr=False)
+class ProfileChange(betterproto2.Message):
+    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Empty for what concerns all.
+    """
+
+    change: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    "resized", "drained", "resumed", "generation", "circuit" or "host_memory".
+    """
+
+    detail: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("vmpool.v1", "ProfileChange", ProfileChange)
 
 
 @dataclass(eq=False, repr=False)
@@ -590,6 +776,26 @@ class ProfileStatus(betterproto2.Message):
 
     max_memory_mib: "int" = betterproto2.field(22, betterproto2.TYPE_UINT32)
 
+    drained: "bool" = betterproto2.field(23, betterproto2.TYPE_BOOL)
+    """
+    Nothing is handed out or produced until Resume.
+    """
+
+    circuit: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
+    """
+    "closed", "open" or "half_open".
+    """
+
+    held_back: "str" = betterproto2.field(25, betterproto2.TYPE_STRING)
+    """
+    Why VMs that are missing are not being produced; empty if they are.
+    """
+
+    max_vms: "int" = betterproto2.field(26, betterproto2.TYPE_UINT32)
+    """
+    0 for no limit.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "ProfileStatus", ProfileStatus)
 
@@ -629,6 +835,71 @@ default_message_pool.register_message("vmpool.v1", "RenewRequest", RenewRequest)
 
 
 @dataclass(eq=False, repr=False)
+class ResetReply(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "ResetReply", ResetReply)
+
+
+@dataclass(eq=False, repr=False)
+class ResetRequest(betterproto2.Message):
+    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("vmpool.v1", "ResetRequest", ResetRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ResizeReply(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "ResizeReply", ResizeReply)
+
+
+@dataclass(eq=False, repr=False)
+class ResizeRequest(betterproto2.Message):
+    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    size: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+
+
+default_message_pool.register_message("vmpool.v1", "ResizeRequest", ResizeRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ResumeReply(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "ResumeReply", ResumeReply)
+
+
+@dataclass(eq=False, repr=False)
+class ResumeRequest(betterproto2.Message):
+    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("vmpool.v1", "ResumeRequest", ResumeRequest)
+
+
+@dataclass(eq=False, repr=False)
+class Snapshot(betterproto2.Message):
+    profiles: "list[ProfileStatus]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    vms: "list[VmChange]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    leases: "list[LeaseStatus]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The caller's own leases; root sees all.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "Snapshot", Snapshot)
+
+
+@dataclass(eq=False, repr=False)
 class StatusReply(betterproto2.Message):
     version: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -645,6 +916,11 @@ class StatusReply(betterproto2.Message):
     The caller's own leases; root sees all.
     """
 
+    fallbacks: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
+    """
+    Requests with a config that no pool could serve, since the service started.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "StatusReply", StatusReply)
 
@@ -655,6 +931,221 @@ class StatusRequest(betterproto2.Message):
 
 
 default_message_pool.register_message("vmpool.v1", "StatusRequest", StatusRequest)
+
+
+@dataclass(eq=False, repr=False)
+class VmChange(betterproto2.Message):
+    """
+    A VM is in this state now.
+    """
+
+    vm_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    profile: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    state: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    "producing", "adopting", "shell", "ready", "handing_out", "leased", "stopping" or "gone".
+    """
+
+    reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Why it is being stopped; empty otherwise.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "VmChange", VmChange)
+
+
+@dataclass(eq=False, repr=False)
+class VmConfig(betterproto2.Message):
+    """
+    A machine; what is empty or 0 is as the default profile has it. CPUs and memory are those of the request.
+    """
+
+    kernel: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Paths on the host.
+    """
+
+    initrd: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    kernel_parameters: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Appended to those that the service needs.
+    """
+
+    cpu_model: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("vmpool.v1", "VmConfig", VmConfig)
+
+
+@dataclass(eq=False, repr=False)
+class WatchReply(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - kind:
+    """
+
+    snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
+    """
+    First, and after changes were missed: all that was known before is replaced by it.
+    """
+
+    vm: "VmChange | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
+
+    lease: "LeaseChange | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
+
+    profile: "ProfileChange | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
+
+
+default_message_pool.register_message("vmpool.v1", "WatchReply", WatchReply)
+
+
+@dataclass(eq=False, repr=False)
+class WatchRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "WatchRequest", WatchRequest)
+
+
+class AdminStub(betterproto2_grpclib.ServiceStub):
+    """
+    For root and the service's own user; others get PERMISSION_DENIED. NOT_FOUND: unknown profile or VM.
+    """
+
+    async def resize(
+        self,
+        message: "ResizeRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ResizeReply":
+        """
+        Another pool size, until the service is started anew.
+        """
+
+        return await self._unary_unary(
+            "/vmpool.v1.Admin/Resize",
+            message,
+            ResizeReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def drain(
+        self,
+        message: "DrainRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "DrainReply":
+        """
+        Refuses who waits for the profile and stops its idle VMs; leases go on. Until Resume.
+        """
+
+        return await self._unary_unary(
+            "/vmpool.v1.Admin/Drain",
+            message,
+            DrainReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def resume(
+        self,
+        message: "ResumeRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ResumeReply":
+
+        return await self._unary_unary(
+            "/vmpool.v1.Admin/Resume",
+            message,
+            ResumeReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def evict(
+        self,
+        message: "EvictRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "EvictReply":
+        """
+        Stops one idle VM, or has all idle VMs of a profile replaced, few at a time.
+
+        FAILED_PRECONDITION: the VM is not idle.
+        """
+
+        return await self._unary_unary(
+            "/vmpool.v1.Admin/Evict",
+            message,
+            EvictReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def reset(
+        self,
+        message: "ResetRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ResetReply":
+        """
+        Forgets the failures of a profile's production: back-off and circuit begin anew.
+        """
+
+        return await self._unary_unary(
+            "/vmpool.v1.Admin/Reset",
+            message,
+            ResetReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def hand_over(
+        self,
+        message: "HandOverRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "HandOverReply":
+        """
+        The service lets go of all idle and leased VMs, which live on, and ends. For its successor, which adopts them.
+        Replies at once; the service's lock is free when it has ended.
+        """
+
+        if message is None:
+            message = HandOverRequest()
+
+        return await self._unary_unary(
+            "/vmpool.v1.Admin/HandOver",
+            message,
+            HandOverReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
 
 
 class PoolStub(betterproto2_grpclib.ServiceStub):
@@ -675,8 +1166,10 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
 
         The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
         NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field. RESOURCE_EXHAUSTED: nothing is ready and the policy is
-        not to wait, or too many requests are open. DEADLINE_EXCEEDED: no VM in time. UNAVAILABLE: the VM booted for this
-        request failed, or the service is shutting down. ALREADY_EXISTS: idempotency key in use for another profile.
+        not to wait, the user has as many leases or requests as allowed, or too many requests are open. DEADLINE_EXCEEDED: no VM in time. UNAVAILABLE: the VM booted for this
+        request failed, production of the profile fails and its circuit is open, the profile is drained, or the service is
+        shutting down. ALREADY_EXISTS: idempotency key in use for another profile. PERMISSION_DENIED: a config with paths
+        that are not for this user.
         """
 
         return await self._unary_unary(
@@ -809,6 +1302,158 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def watch(
+        self,
+        message: "WatchRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[WatchReply]":
+        """
+        A snapshot, then every change as it happens. A caller who reads too slowly gets a new snapshot in place of what it
+        missed. Leases of other users have no id.
+
+        RESOURCE_EXHAUSTED: too many watch.
+        """
+
+        if message is None:
+            message = WatchRequest()
+
+        async for response in self._unary_stream(
+            "/vmpool.v1.Pool/Watch",
+            message,
+            WatchReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+
+class AdminBase(betterproto2_grpclib.ServiceBase):
+    """
+    For root and the service's own user; others get PERMISSION_DENIED. NOT_FOUND: unknown profile or VM.
+    """
+
+    async def resize(self, message: "ResizeRequest") -> "ResizeReply":
+        """
+        Another pool size, until the service is started anew.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def drain(self, message: "DrainRequest") -> "DrainReply":
+        """
+        Refuses who waits for the profile and stops its idle VMs; leases go on. Until Resume.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def resume(self, message: "ResumeRequest") -> "ResumeReply":
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def evict(self, message: "EvictRequest") -> "EvictReply":
+        """
+        Stops one idle VM, or has all idle VMs of a profile replaced, few at a time.
+
+        FAILED_PRECONDITION: the VM is not idle.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def reset(self, message: "ResetRequest") -> "ResetReply":
+        """
+        Forgets the failures of a profile's production: back-off and circuit begin anew.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def hand_over(self, message: "HandOverRequest") -> "HandOverReply":
+        """
+        The service lets go of all idle and leased VMs, which live on, and ends. For its successor, which adopts them.
+        Replies at once; the service's lock is free when it has ended.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def __rpc_resize(self, stream: "grpclib.server.Stream[ResizeRequest, ResizeReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.resize(request)
+        await stream.send_message(response)
+
+    async def __rpc_drain(self, stream: "grpclib.server.Stream[DrainRequest, DrainReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.drain(request)
+        await stream.send_message(response)
+
+    async def __rpc_resume(self, stream: "grpclib.server.Stream[ResumeRequest, ResumeReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.resume(request)
+        await stream.send_message(response)
+
+    async def __rpc_evict(self, stream: "grpclib.server.Stream[EvictRequest, EvictReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.evict(request)
+        await stream.send_message(response)
+
+    async def __rpc_reset(self, stream: "grpclib.server.Stream[ResetRequest, ResetReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.reset(request)
+        await stream.send_message(response)
+
+    async def __rpc_hand_over(self, stream: "grpclib.server.Stream[HandOverRequest, HandOverReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.hand_over(request)
+        await stream.send_message(response)
+
+    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
+        return {
+            "/vmpool.v1.Admin/Resize": grpclib.const.Handler(
+                self.__rpc_resize,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ResizeRequest,
+                ResizeReply,
+            ),
+            "/vmpool.v1.Admin/Drain": grpclib.const.Handler(
+                self.__rpc_drain,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                DrainRequest,
+                DrainReply,
+            ),
+            "/vmpool.v1.Admin/Resume": grpclib.const.Handler(
+                self.__rpc_resume,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ResumeRequest,
+                ResumeReply,
+            ),
+            "/vmpool.v1.Admin/Evict": grpclib.const.Handler(
+                self.__rpc_evict,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                EvictRequest,
+                EvictReply,
+            ),
+            "/vmpool.v1.Admin/Reset": grpclib.const.Handler(
+                self.__rpc_reset,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ResetRequest,
+                ResetReply,
+            ),
+            "/vmpool.v1.Admin/HandOver": grpclib.const.Handler(
+                self.__rpc_hand_over,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                HandOverRequest,
+                HandOverReply,
+            ),
+        }
+
 
 class PoolBase(betterproto2_grpclib.ServiceBase):
     """
@@ -821,8 +1466,10 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
         The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
         NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field. RESOURCE_EXHAUSTED: nothing is ready and the policy is
-        not to wait, or too many requests are open. DEADLINE_EXCEEDED: no VM in time. UNAVAILABLE: the VM booted for this
-        request failed, or the service is shutting down. ALREADY_EXISTS: idempotency key in use for another profile.
+        not to wait, the user has as many leases or requests as allowed, or too many requests are open. DEADLINE_EXCEEDED: no VM in time. UNAVAILABLE: the VM booted for this
+        request failed, production of the profile fails and its circuit is open, the profile is drained, or the service is
+        shutting down. ALREADY_EXISTS: idempotency key in use for another profile. PERMISSION_DENIED: a config with paths
+        that are not for this user.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -874,6 +1521,17 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def watch(self, message: "WatchRequest") -> "AsyncIterator[WatchReply]":
+        """
+        A snapshot, then every change as it happens. A caller who reads too slowly gets a new snapshot in place of what it
+        missed. Leases of other users have no id.
+
+        RESOURCE_EXHAUSTED: too many watch.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield WatchReply()
+
     async def __rpc_acquire(self, stream: "grpclib.server.Stream[AcquireRequest, AcquireReply]") -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -915,6 +1573,15 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
         response = await self.status(request)
         await stream.send_message(response)
 
+    async def __rpc_watch(self, stream: "grpclib.server.Stream[WatchRequest, WatchReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.watch,
+            stream,
+            request,
+        )
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/vmpool.v1.Pool/Acquire": grpclib.const.Handler(
@@ -952,5 +1619,11 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 StatusRequest,
                 StatusReply,
+            ),
+            "/vmpool.v1.Pool/Watch": grpclib.const.Handler(
+                self.__rpc_watch,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                WatchRequest,
+                WatchReply,
             ),
         }

@@ -1,0 +1,78 @@
+"""What administrators ask for: resize, drain, resume, evict, reset."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+
+from actors.life import VmState
+from pool.ledger import refusals
+from pool.ledger.effects import Confirm, Refusal
+from pool.ledger.events import (
+    AdministrationRequest,
+    EvictRequested,
+    ResetRequested,
+    ResizeRequested,
+    ResumeRequested,
+    SuspendRequested,
+)
+from pool.ledger.moves import Moves
+from pool.ledger.news import ProfileChange
+from pool.ledger.policy import OnEmpty
+from pool.ledger.profile import ProfilePage, Staleness
+
+
+@attrs.define(eq=False, kw_only=True)
+class Administration:
+    """Who may ask is decided at the edge."""
+
+    moves: Moves
+
+    def do(self, request: AdministrationRequest) -> None:
+        refusal = self._evict_one(request.vm_id) if isinstance(request, EvictRequested) and request.vm_id else None
+        if not (isinstance(request, EvictRequested) and request.vm_id):
+            page = self.moves.fleet.pages.get(request.profile)
+            if page is None:
+                names = (known.name for known in self.moves.fleet.pages.values() if not known.passing)
+                refusal = refusals.unknown_profile(request.profile, known=names)
+            else:
+                self._change(page, request)
+        if refusal is None:
+            self.moves.effects.append(Confirm(request_id=request.request_id))
+        else:
+            self.moves.refuse(request.request_id, refusal)
+
+    def _evict_one(self, vm_id: str) -> Refusal | None:
+        entry = self.moves.fleet.get(vm_id)
+        if entry is None:
+            return refusals.unknown_vm(vm_id)
+        if entry.state is not VmState.READY:
+            return refusals.vm_in_use(entry)
+        self.moves.evict(vm_id, reason="its eviction was asked for")
+        return None
+
+    def _change(self, page: ProfilePage, request: AdministrationRequest) -> None:
+        match request:
+            case ResizeRequested(size=size):
+                page.size = size
+                for claim in list(page.waiting.values()) if not size else ():
+                    if claim.on_empty is not OnEmpty.BOOT:  # nothing would ever come for it
+                        self.moves.refuse_claim(claim, refusals.nothing_ready(page))
+                self.moves.tell_of(page, ProfileChange.RESIZED, str(size))
+            case SuspendRequested():
+                page.suspended = True
+                for claim in list(page.waiting.values()):
+                    self.moves.refuse_claim(claim, refusals.suspended(page))
+                self.moves.tell_of(page, ProfileChange.DRAINED, f"{page.out()} VMs are somebody's")
+            case ResumeRequested():
+                page.suspended = False
+                self.moves.tell_of(page, ProfileChange.RESUMED, f"{page.size} VMs are wanted")
+            case EvictRequested():
+                for vm_id in page.ready:
+                    page.stale.setdefault(vm_id, Staleness.REQUEST)
+            case ResetRequested():
+                page.reset()
+                self.moves.tell_of(page, ProfileChange.CIRCUIT, "closed: its failures were forgotten by request")
+            case _:
+                assert_never(request)

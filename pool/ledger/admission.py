@@ -1,0 +1,60 @@
+"""What the host can bear: how many productions at a time, and how much memory in all."""
+
+from __future__ import annotations
+
+import attrs
+
+from actors.kinds import ProducerKind
+from pool.ledger.policy import PoolPolicy, ServicePolicy
+
+
+@attrs.define(eq=False, kw_only=True)
+class Admission:
+    """Counts what is under way; the fleet keeps the counts."""
+
+    policy: ServicePolicy
+    boots: int = 0
+    clones: int = 0
+    committed_mib: int = 0
+    """Nominal memory of all VMs, until their processes are gone."""
+    stopping_mib: int = 0
+    """Of that, what will be free in a moment."""
+    reserved_mib: int = 0
+    """Of the budget, what waiting claims need; pools leave it alone, or who needs much would never get it."""
+    memory_low: str = ""
+    """What the host said when its memory got low; empty while it is not."""
+
+    def production_began(self, kind: ProducerKind) -> None:
+        self._count(kind, 1)
+
+    def production_ended(self, kind: ProducerKind) -> None:
+        self._count(kind, -1)
+
+    def _count(self, kind: ProducerKind, change: int) -> None:
+        if kind is ProducerKind.DIRECT:
+            self.boots += change
+        else:
+            self.clones += change
+
+    def fits(self, mib: int) -> bool:
+        """Whether so much more memory is within the budget now."""
+        return self.committed_mib + mib <= self.policy.memory_budget_mib
+
+    def missing_mib(self, mib: int) -> float:
+        """What must be freed for so much more, beyond what is being freed already."""
+        return self.committed_mib - self.stopping_mib + mib - self.policy.memory_budget_mib
+
+    def holds_back(self, profile: PoolPolicy, *, for_claim: bool = False) -> str:
+        """Why no production of this profile may begin now, for the pool or for a claim; empty if one may."""
+        if self.memory_low:
+            return f"the host's memory is low: {self.memory_low}"
+        reserved_mib = 0 if for_claim or not profile.memory_mib else self.reserved_mib
+        if not self.fits(profile.memory_mib + reserved_mib):
+            reserved = f" and {reserved_mib} reserved for claims" if reserved_mib else ""
+            return (
+                f"{self.committed_mib} of {self.policy.memory_budget_mib:g} MiB are taken{reserved}, "
+                f"a VM takes {profile.memory_mib}"
+            )
+        if profile.production is ProducerKind.DIRECT:
+            return f"{self.boots} VMs boot already" if self.boots >= self.policy.boots_at_once else ""
+        return f"{self.clones} VMs are being cloned already" if self.clones >= self.policy.clones_at_once else ""

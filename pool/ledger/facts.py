@@ -1,0 +1,167 @@
+"""What VM actors report, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from actors.life import VmState
+from actors.messages import LeaseAdopted, ShellReady, VmFact, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
+from pool.ledger import refusals
+from pool.ledger.moves import Moves
+from pool.ledger.news import ProfileChange
+from pool.ledger.policy import OnEmpty
+from pool.ledger.profile import ProfilePage
+from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
+from pool.ledger.views import CircuitState
+
+EARLY_DEATH_S: Final = 10.0
+"""A VM that dies within this after becoming ready counts as a failed production, or a guest that comes up and falls
+over would be rebooted as fast as the host can."""
+
+MAX_HAND_OUT_ATTEMPTS: Final = 3
+"""A claim whose hand-out failed gets another VM; after so many failures the fault is not the VM's."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Facts:
+    """Takes note of what became true of a VM."""
+
+    moves: Moves
+
+    def note(self, fact: VmFact, *, now: float) -> None:
+        entry = self.moves.fleet[fact.vm_id]
+        if isinstance(fact, VmGone):
+            self.gone(entry, fact, now=now)
+        elif entry.state is not VmState.STOPPING:  # else the order to stop and this fact crossed on their way
+            match fact:
+                case ShellReady():
+                    self.shell_ready(entry, fact, now=now)
+                case VmReady():
+                    self.ready(entry, fact, now=now)
+                case VmHealthy():
+                    self.healthy(entry, now=now)
+                case VmHandedOut():
+                    self.handed_out(entry, fact, now=now)
+                case LeaseAdopted(pid=pid):
+                    entry.pid = pid
+                case VmLost():
+                    self.lost(entry, fact, now=now)
+
+    def shell_ready(self, entry: VmEntry, fact: ShellReady, *, now: float) -> None:
+        self.moves.fleet.became_shell(entry, fact, now=now)
+        self.stop_stale_shell(entry)
+
+    def stop_stale_shell(self, entry: VmEntry) -> None:
+        """A shell of another template cannot be filled; it costs little, so all such go at once."""
+        page = self.moves.fleet.page_of(entry)
+        if page.generation and entry.generation != page.generation:
+            self.moves.stop_vm(entry, reason="its template is no more")
+
+    def ready(self, entry: VmEntry, fact: VmReady, *, now: float) -> None:
+        page = self.moves.fleet.page_of(entry)
+        circuit = page.circuit(now=now)
+        self.moves.fleet.became_ready(entry, fact, spread=self.moves.rng.random(), now=now)
+        if circuit is not CircuitState.CLOSED and page.circuit(now=now) is CircuitState.CLOSED:
+            self.moves.tell_of(page, ProfileChange.CIRCUIT, "closed: a VM has become ready")
+
+    def healthy(self, entry: VmEntry, *, now: float) -> None:
+        page = self.moves.fleet.page_of(entry)
+        if entry.vm_id in page.being_checked:  # else it is on its way to a caller by now
+            del page.being_checked[entry.vm_id]
+            page.checks.set(entry.vm_id, now + page.policy.check_interval_s)
+
+    def handed_out(self, entry: VmEntry, fact: VmHandedOut, *, now: float) -> None:
+        assert entry.claim_id is not None
+        assert entry.terms is not None
+        terms = entry.terms
+        lease = Lease(
+            lease_id=terms.lease_id,
+            vm_id=fact.vm_id,
+            pid=entry.pid,
+            profile=entry.profile,
+            owner=Owner(uid=terms.owner_uid),
+            key=terms.key,
+            granted_at=now,
+            expires_at=now + terms.ttl_s,
+            bound=terms.bound,
+            fencing_token=terms.fencing_token,
+            queued_s=terms.queued_s,
+            was_ready=terms.was_ready,
+            made_by=entry.made_by,
+            report=fact.report,
+            timings=fact.timings,
+        )
+        self.moves.grant(self.moves.claims[entry.claim_id], entry, lease)
+
+    def lost(self, entry: VmEntry, fact: VmLost, *, now: float) -> None:
+        page = self.moves.fleet.page_of(entry)
+        was = entry.state
+        was_shell = was is VmState.SHELL or fact.vm_id in page.shells.starting
+        was_filling = fact.vm_id in page.shells.filling
+        claim_id = self.moves.fleet.leave(entry, reason=fact.reason)
+        claim = None if claim_id is None else self.moves.claims[claim_id]
+        page.last_error = fact.reason
+        page.last_evidence = fact.evidence
+        if was_shell:
+            self._shell_lost(entry, page, came_up=was is VmState.SHELL, now=now)
+        elif was_filling:
+            # That of the shell, which may have been too old; whoever waits gets a production of his own.
+            self._shell_lost(entry, page, came_up=False, now=now)
+            if claim is not None:
+                page.unserved_boot_claims[claim.claim_id] = None
+        elif was in (VmState.PRODUCING, VmState.ADOPTING):
+            self._production_lost(entry, page, claim, reason=fact.reason, now=now)
+        elif was is VmState.LEASED:
+            page.counters.lost_leased += 1
+            assert entry.lease_id is not None
+            self.moves.end_lease(self.moves.leases[entry.lease_id], EndReason.VM_LOST, detail=fact.reason)
+        else:
+            self._idle_lost(entry, page, claim, reason=fact.reason, now=now)
+
+    def _shell_lost(self, entry: VmEntry, page: ProfilePage, *, came_up: bool, now: float) -> None:
+        page.counters.lost_shells += 1
+        if not came_up or now - entry.ready_at < EARLY_DEATH_S:
+            page.shells.failures_in_a_row = max(page.shells.failures_in_a_row, entry.failures_before)
+            page.shells.back_off(page.policy.backoff, now=now, randomness=self.moves.rng.random())
+
+    def _production_lost(
+        self, entry: VmEntry, page: ProfilePage, claim: Claim | None, *, reason: str, now: float
+    ) -> None:
+        if claim is not None:
+            self.moves.refuse_claim(claim, refusals.production_failed(page, reason=reason))
+        if entry.adopted:  # it was there and is no more: that says nothing about production
+            page.counters.lost_idle += 1
+        else:
+            page.counters.production_failures += 1
+            self.moves.back_off(page, now=now)
+
+    def _idle_lost(self, entry: VmEntry, page: ProfilePage, claim: Claim | None, *, reason: str, now: float) -> None:
+        early = now - entry.ready_at < EARLY_DEATH_S
+        if early:  # it follows the failures from before it came up
+            page.failures_in_a_row = max(page.failures_in_a_row, entry.failures_before)
+        if claim is None:
+            page.counters.lost_idle += 1
+        else:
+            page.counters.hand_out_failures += 1
+        if early or claim is not None:
+            self.moves.back_off(page, now=now)
+        if claim is not None:
+            self.retry(claim, page, reason=reason)
+
+    def retry(self, claim: Claim, page: ProfilePage, *, reason: str) -> None:
+        """A hand-out failed: the claim goes back to where it was in the queue, if it may have another VM."""
+        claim.vm_id = None
+        claim.attempts += 1
+        page.enqueue(claim)
+        last = claim.attempts >= MAX_HAND_OUT_ATTEMPTS or page.suspended
+        if last or (claim.on_empty is OnEmpty.FAIL and not page.ready):
+            self.moves.refuse_claim(claim, refusals.hand_out_failed(page, claim, reason=reason))
+
+    def gone(self, entry: VmEntry, fact: VmGone, *, now: float) -> None:
+        if entry.state is not VmState.STOPPING:
+            self.lost(entry, VmLost(vm_id=fact.vm_id, reason="its actor ended without a word"), now=now)
+        if fact.error is not None:
+            self.moves.fleet.page_of(entry).last_error = fact.error
+        self.moves.fleet.gone(entry)

@@ -1,0 +1,58 @@
+"""What the ledger tells those who watch: every change, once, after the fact."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from actors.life import VmState
+from pool.ledger.records import Owner
+
+
+@attrs.frozen(kw_only=True)
+class VmNews:
+    """A VM is in another state than before."""
+
+    vm_id: str
+    profile: str
+    state: VmState
+    reason: str = ""
+    """Why it is being stopped; empty otherwise."""
+
+
+class LeaseChange(enum.Enum):
+    GRANTED = "granted"
+    RENEWED = "renewed"
+    ENDED = "ended"
+
+
+@attrs.frozen(kw_only=True)
+class LeaseNews:
+    lease_id: str
+    vm_id: str
+    profile: str
+    owner: Owner
+    change: LeaseChange
+    detail: str = ""
+    """What became of a lease that ended."""
+
+
+class ProfileChange(enum.Enum):
+    RESIZED = "resized"
+    DRAINED = "drained"
+    RESUMED = "resumed"
+    GENERATION = "generation"
+    CIRCUIT = "circuit"
+    HOST_MEMORY = "host_memory"
+
+
+@attrs.frozen(kw_only=True)
+class ProfileNews:
+    profile: str
+    """Empty for what concerns all of them."""
+    change: ProfileChange
+    detail: str
+
+
+News = VmNews | LeaseNews | ProfileNews

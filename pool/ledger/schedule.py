@@ -1,0 +1,48 @@
+"""Times at which something is due, by key."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import attrs
+
+K = TypeVar("K", str, int)
+
+
+@attrs.define(eq=False)
+class Schedule(Generic[K]):
+    """At most one time for each key. Setting, dropping and asking cost the same, amortised, however many there are."""
+
+    _times: dict[K, float] = attrs.field(factory=dict, init=False)
+    _heap: list[tuple[float, K]] = attrs.field(factory=list, init=False)
+    """What was moved or dropped stays until it comes up."""
+
+    def set(self, key: K, at: float) -> None:
+        """Infinity is never due and takes no place."""
+        if at == math.inf:
+            self._times.pop(key, None)
+        else:
+            self._times[key] = at
+            heapq.heappush(self._heap, (at, key))
+
+    def drop(self, key: K) -> None:
+        self._times.pop(key, None)
+
+    def next_at(self) -> float:
+        """The earliest time; infinity if there is none. It may have come already."""
+        while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf
+
+    def take_due(self, *, now: float) -> Iterator[K]:
+        """Keys whose time has come, each once; they are dropped as they come."""
+        while self.next_at() <= now:
+            _, key = heapq.heappop(self._heap)
+            del self._times[key]
+            yield key
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._times

@@ -1,0 +1,67 @@
+"""From one run of the service to the next: what is left behind, and what is found."""
+
+from __future__ import annotations
+
+import attrs
+
+from actors.life import VmState
+from pool.ledger import refusals
+from pool.ledger.effects import AdoptVm
+from pool.ledger.events import AdoptionRequested, DrainRequested, FoundVm, HandoverRequested
+from pool.ledger.moves import Moves
+from pool.ledger.policy import PoolPolicy
+from pool.ledger.records import EndReason, Lease
+
+
+@attrs.define(eq=False, kw_only=True)
+class Succession:
+    """The beginning of a run that follows another, and the two ways to end one."""
+
+    moves: Moves
+
+    def adopt(self, event: AdoptionRequested) -> None:
+        for found in event.found:
+            if found.lease is not None:
+                self._restore(found, found.lease)
+            elif found.profile in self.moves.policies:
+                self.moves.adopt_vm(found.vm_id, self.moves.fleet.pages[found.profile])
+
+    def _restore(self, found: FoundVm, lease: Lease) -> None:
+        """A leased VM stays so, whatever its profile has become."""
+        page = self.moves.fleet.pages.get(found.profile)
+        if page is None:
+            page = self.moves.fleet.open_page(found.profile, PoolPolicy(size=0))
+        memory_mib = max(page.policy.memory_mib, found.memory_mib)
+        self.moves.fleet.adopt_leased(page, lease, memory_mib=memory_mib)
+        page.counters.restored += 1
+        # The call that held it open is gone with the run that it was made to.
+        self.moves.leases.open(lease, holders=0 if lease.bound else 1)
+        self.moves.effects.append(AdoptVm(vm_id=found.vm_id, profile=found.profile))
+
+    def end(self, event: DrainRequested | HandoverRequested) -> None:
+        if not self.moves.draining:
+            self.moves.draining = True
+            for claim in self.moves.claims.all():
+                self.moves.refuse_claim(claim, refusals.draining())
+        if isinstance(event, DrainRequested):
+            self._drain()
+        else:
+            self._hand_over()
+
+    def _drain(self) -> None:
+        """Every lease and every VM ends."""
+        for lease in self.moves.leases.all():
+            self.moves.take_back(lease, EndReason.SHUTDOWN, detail="the service was stopped")
+        for entry in self.moves.fleet.all():
+            if entry.state is not VmState.STOPPING:
+                self.moves.stop_vm(entry, reason="the service is shutting down")
+
+    def _hand_over(self) -> None:
+        """Idle and leased VMs live on, leases with them; the rest could not be taken over by anybody."""
+        for lease in self.moves.leases.all():
+            self.moves.leases.let_go(lease)
+        for entry in self.moves.fleet.all():
+            if entry.state in (VmState.READY, VmState.LEASED):
+                self.moves.detach_vm(entry, reason="it is handed over to the next run of the service")
+            elif entry.state is not VmState.STOPPING:
+                self.moves.stop_vm(entry, reason="the service hands over")

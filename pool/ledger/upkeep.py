@@ -1,0 +1,83 @@
+"""Care for idle VMs: their agents are asked now and then, the old go, and some go when memory gets low."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from actors.life import VmState
+from pool.ledger.events import GenerationChanged, HostMemoryLow, HostMemoryOk
+from pool.ledger.facts import Facts
+from pool.ledger.moves import Moves
+from pool.ledger.news import ProfileChange, ProfileNews
+from pool.ledger.profile import ProfilePage, Staleness
+
+
+@attrs.define(eq=False, kw_only=True)
+class Upkeep:
+    """Only VMs that nobody has are touched."""
+
+    moves: Moves
+    facts: Facts
+
+    def next_wakeup(self) -> float:
+        """When something is due; infinity if nothing is. What waits for a check to end is not waited for here."""
+        pages = self.moves.fleet.pages.values()
+        ages = min((page.ages.next_at() for page in pages), default=math.inf)
+        if self._checks_under_way() >= self.moves.service.checks_at_once:
+            return ages
+        return min(ages, min((page.checks.next_at() for page in pages), default=math.inf))
+
+    def note_ages(self, *, now: float) -> None:
+        for page in self.moves.fleet.pages.values():
+            for vm_id in page.ages.take_due(now=now):
+                page.stale.setdefault(vm_id, Staleness.AGE)
+
+    def check_agents(self, *, now: float) -> None:
+        """Few at a time."""
+        budget = self.moves.service.checks_at_once - self._checks_under_way()
+        for page in self.moves.fleet.pages.values():
+            while budget > 0 and page.checks.next_at() <= now:
+                self.moves.check_vm(next(page.checks.take_due(now=now)), page)
+                budget -= 1
+
+    def _checks_under_way(self) -> int:
+        return sum(len(page.being_checked) for page in self.moves.fleet.pages.values())
+
+    def generation_changed(self, event: GenerationChanged) -> None:
+        page = self.moves.fleet.pages[event.profile]
+        self.moves.fleet.change_generation(page, event.generation)
+        self.moves.tell_of(page, ProfileChange.GENERATION, event.generation)
+        for vm_id in list(page.shells.idle):
+            self.facts.stop_stale_shell(self.moves.fleet[vm_id])
+
+    # -- host memory ---------------------------------------------------------------------------------------------
+
+    def host_memory(self, event: HostMemoryLow | HostMemoryOk) -> None:
+        """One VM goes for each report of low memory: what that frees shows in the next one."""
+        if isinstance(event, HostMemoryLow):
+            self._memory_is_low(event)
+        elif self.moves.admission.memory_low:
+            self.moves.admission.memory_low = ""
+            self.moves.tell(ProfileNews(profile="", change=ProfileChange.HOST_MEMORY, detail="enough again"))
+
+    def _memory_is_low(self, event: HostMemoryLow) -> None:
+        if not self.moves.admission.memory_low:
+            self.moves.tell(ProfileNews(profile="", change=ProfileChange.HOST_MEMORY, detail=f"low: {event.detail}"))
+        self.moves.admission.memory_low = event.detail or "no details"
+        reason = f"the host's memory is low: {event.detail}"
+        pages = [page for page in self.moves.fleet.pages.values() if page.ready or page.producing_for_pool]
+        if not pages:
+            return
+        page = max(pages, key=_spare)
+        vm_id = page.cheapest()
+        if self.moves.fleet[vm_id].state is VmState.READY:
+            self.moves.evict(vm_id, reason=reason)
+        else:
+            self.moves.stop_vm(self.moves.fleet[vm_id], reason=reason)
+
+
+def _spare(page: ProfilePage) -> int:
+    """How many of its VMs can be spared; more come first."""
+    return len(page.ready) + len(page.producing_for_pool) - page.min_ready()

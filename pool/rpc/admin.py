@@ -1,0 +1,93 @@
+"""The methods of vmpool.v1.Admin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+from grpclib.const import Cardinality, Handler
+
+from pool.coordinator import Coordinator
+from pool.ledger.records import Owner
+from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
+from pool.rpc.convert import profile_of
+from pool.rpc.errors import InvalidRequestError, NotAdministratorError
+from pool.rpc.generated.vmpool import v1 as wire
+from pool.rpc.peer import current_caller
+
+MAX_SIZE: Final = 10_000
+"""Beyond it a typing error is likelier than a host of that size."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class AdminService(wire.AdminBase):
+    """Trio code for root and the service's own user."""
+
+    coordinator: Coordinator
+    calls: Calls
+    service_uid: int
+    begin_hand_over: Callable[[], None]
+    """Begins the end of the service, which leaves its VMs to a successor; does not wait."""
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {
+            "/vmpool.v1.Admin/Resize": self._method(self.resize_call, wire.ResizeRequest, wire.ResizeReply),
+            "/vmpool.v1.Admin/Drain": self._method(self.drain_call, wire.DrainRequest, wire.DrainReply),
+            "/vmpool.v1.Admin/Resume": self._method(self.resume_call, wire.ResumeRequest, wire.ResumeReply),
+            "/vmpool.v1.Admin/Evict": self._method(self.evict_call, wire.EvictRequest, wire.EvictReply),
+            "/vmpool.v1.Admin/Reset": self._method(self.reset_call, wire.ResetRequest, wire.ResetReply),
+            "/vmpool.v1.Admin/HandOver": self._method(self.hand_over_call, wire.HandOverRequest, wire.HandOverReply),
+        }
+
+    def _method(self, body: Any, request: type[Any], reply: type[Any]) -> Handler:
+        return Handler(self.calls.handler(body), Cardinality.UNARY_UNARY, request, reply)
+
+    async def resize_call(self, stream: ServerStream) -> None:
+        request = await self._request(stream)
+        if request.size > MAX_SIZE:
+            raise InvalidRequestError(field="size", reason=f"{request.size} is absurd; at most {MAX_SIZE} are allowed")
+        await self.coordinator.resize(profile_of(request.profile), request.size)
+        await send(stream, wire.ResizeReply())
+
+    async def drain_call(self, stream: ServerStream) -> None:
+        await self.coordinator.suspend(profile_of((await self._request(stream)).profile))
+        await send(stream, wire.DrainReply())
+
+    async def resume_call(self, stream: ServerStream) -> None:
+        await self.coordinator.resume(profile_of((await self._request(stream)).profile))
+        await send(stream, wire.ResumeReply())
+
+    async def reset_call(self, stream: ServerStream) -> None:
+        await self.coordinator.reset(profile_of((await self._request(stream)).profile))
+        await send(stream, wire.ResetReply())
+
+    async def evict_call(self, stream: ServerStream) -> None:
+        request = await self._request(stream)
+        if request.vm_id:
+            await self.coordinator.evict(vm_id=request.vm_id)
+        elif request.profile is not None:
+            await self.coordinator.evict(profile=profile_of(request.profile))
+        else:
+            raise InvalidRequestError(field="what", reason="is nothing; name a vm_id or a profile")
+        await send(stream, wire.EvictReply())
+
+    async def hand_over_call(self, stream: ServerStream) -> None:
+        await self._request(stream)
+        # The reply must be out before the calls are ended, this one among them.
+        await deliver(stream, wire.HandOverReply())
+        self.begin_hand_over()
+
+    async def _request(self, stream: ServerStream) -> Any:
+        request = await receive(stream)
+        owner = Owner(uid=current_caller.get().uid)
+        if not may_administer(owner, service_uid=self.service_uid):
+            raise NotAdministratorError(uid=owner.uid, service_uid=self.service_uid)
+        if request is None:
+            raise InvalidRequestError(field="request", reason="is missing; send one message")
+        return request
+
+
+def may_administer(owner: Owner, *, service_uid: int) -> bool:
+    """Others could starve everybody by it, or see the host's paths and what guests wrote."""
+    return owner.uid in (0, service_uid)

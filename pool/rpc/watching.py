@@ -1,0 +1,60 @@
+"""What a watch sends: snapshots and news, as messages for one caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import assert_never
+
+import attrs
+
+from pool.ledger.news import LeaseNews, News, ProfileNews, VmNews
+from pool.ledger.records import Owner
+from pool.ledger.views import ProfileView
+from pool.rpc.convert import lease_status
+from pool.rpc.errors import shorten
+from pool.rpc.generated.vmpool import v1 as wire
+from pool.watch import Snapshot
+
+
+@attrs.frozen(kw_only=True)
+class WatchMessages:
+    """For one caller, who sees the ids of nobody's leases but his own."""
+
+    owner: Owner
+    profile_status: Callable[[ProfileView], wire.ProfileStatus]
+
+    def reply(self, what: Snapshot | News, *, now: float) -> wire.WatchReply:
+        match what:
+            case Snapshot():
+                return wire.WatchReply(snapshot=self._snapshot(what, now=now))
+            case VmNews(vm_id=vm_id, profile=profile, state=state, reason=reason):
+                return wire.WatchReply(
+                    vm=wire.VmChange(vm_id=vm_id, profile=profile, state=state.value, reason=shorten(reason))
+                )
+            case LeaseNews():
+                return wire.WatchReply(lease=self._lease_change(what))
+            case ProfileNews(profile=profile, change=change, detail=detail):
+                return wire.WatchReply(
+                    profile=wire.ProfileChange(profile=profile, change=change.value, detail=shorten(detail))
+                )
+            case _:
+                assert_never(what)
+
+    def _snapshot(self, snapshot: Snapshot, *, now: float) -> wire.Snapshot:
+        leases: Iterable[wire.LeaseStatus] = (
+            lease_status(lease, now=now) for lease in snapshot.leases if self.owner.may_touch(lease.owner)
+        )
+        return wire.Snapshot(
+            profiles=[self.profile_status(view) for view in snapshot.profiles],
+            vms=[wire.VmChange(vm_id=vm.vm_id, profile=vm.profile, state=vm.state.value) for vm in snapshot.vms],
+            leases=list(leases),
+        )
+
+    def _lease_change(self, news: LeaseNews) -> wire.LeaseChange:
+        return wire.LeaseChange(
+            lease_id=news.lease_id if self.owner.may_touch(news.owner) else "",
+            vm_id=news.vm_id,
+            profile=news.profile,
+            change=news.change.value,
+            detail=shorten(news.detail),
+        )

@@ -1,0 +1,52 @@
+"""Taking the place of a service that runs: it leaves its VMs, and this one adopts them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from pool.client import ServiceUnavailableError, open_client
+from pool.endpoint import EndpointError, lock_path
+
+_log = structlog.get_logger("vmpool.takeover")
+
+HAND_OVER_LIMIT_S: Final = 30.0
+"""A service lets go of its VMs in milliseconds; what it was producing it ends, which takes seconds at most."""
+
+
+async def take_over(socket_path: Path) -> None:
+    """Asks the service at `socket_path` to hand over, and returns when it has ended; at once if there is none.
+
+    Raises EndpointError if it does not end in time, and CallError if it refuses.
+    """
+    try:
+        async with open_client(socket_path) as client:
+            await client.hand_over()
+    except ServiceUnavailableError:
+        return  # if there is one all the same, its lock will tell
+    _log.info("waiting for the service that runs to hand over", socket=str(socket_path))
+    lock = lock_path(socket_path)
+    with trio.move_on_after(HAND_OVER_LIMIT_S):
+        await trio.to_thread.run_sync(_wait_for, lock, abandon_on_cancel=True)
+        return
+    raise EndpointError(
+        f"the service at {socket_path} did not end within {HAND_OVER_LIMIT_S:g} s of handing over; see its log, "
+        "and end it, its VMs live on"
+    )
+
+
+def _wait_for(lock: Path) -> None:
+    """Blocks until nobody holds the lock."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # whoever held it has removed it
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,193 @@
+"""Ledgers that do callers wrong: those who wait, and those who have a lease."""
+
+from __future__ import annotations
+
+import itertools
+
+import attrs
+
+from actors.life import VmState
+from actors.messages import VmHandedOut
+from pool.ledger import Effect, Event, Ledger, refusals
+from pool.ledger.callers import Callers
+from pool.ledger.effects import Confirm, HandOutVm, Refusal
+from pool.ledger.events import (
+    AcquireRequested,
+    DrainRequested,
+    GrantUndelivered,
+    HandoverRequested,
+    ReleaseRequested,
+    RenewRequested,
+    RequestAbandoned,
+    Tick,
+)
+from pool.ledger.facts import Facts
+from pool.ledger.policy import OnEmpty
+from pool.ledger.profile import ProfilePage
+from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
+from pool.ledger.refill import Refill
+from pool.ledger.schedule import Schedule
+from pool.ledger.succession import Succession
+
+NOBODY = Owner(uid=4711)
+
+# -- those who wait ------------------------------------------------------------------------------------------------
+
+
+class LetsClaimsWait(Refill):
+    def serve(self, page: ProfilePage, *, now: float) -> None:
+        pass
+
+
+class LastComeFirstServed(Refill):
+    def serve(self, page: ProfilePage, *, now: float) -> None:
+        while page.waiting and page.ready:
+            self.moves.hand_out_oldest(page, next(reversed(page.waiting.values())), now=now)
+
+
+class NeverBootsForAClaim(Refill):
+    def boot_for_claims(self, page: ProfilePage, *, now: float) -> None:
+        pass
+
+
+class PutsRetriesAtTheEnd(Facts):
+    def retry(self, claim: Claim, page: ProfilePage, *, reason: str) -> None:
+        super().retry(claim, page, reason=reason)
+        if claim.claim_id in page.waiting:
+            page.waiting.move_to_end(claim.claim_id)
+
+
+class KeepsAbandonedClaims(Ledger):
+    def apply(self, event: Event, *, now: float) -> list[Effect]:
+        if isinstance(event, RequestAbandoned):
+            self._moves.claims.leave(event.request_id)
+            event = Tick()
+        return super().apply(event, now=now)
+
+
+class IgnoresDeadlines(Callers):
+    def expire(self, *, now: float) -> None:
+        pass
+
+
+class ExpiresEarly(Callers):
+    def expire(self, *, now: float) -> None:
+        super().expire(now=now + 0.5)
+
+
+class ExpiresWithoutAWord(Callers):
+    def expire(self, *, now: float) -> None:
+        for request_id, _ in self.moves.claims.overdue(now=now):
+            self.moves.leave_claim(request_id)
+
+
+class ServesTheEventBeforeTheDeadline(Ledger):
+    def apply(self, event: Event, *, now: float) -> list[Effect]:
+        callers, self._callers = self._callers, IgnoresDeadlines(moves=self._moves)
+        effects = super().apply(event, now=now)
+        self._callers = callers
+        return effects + super().apply(Tick(), now=now)
+
+
+class CountsNoRequests(Callers):
+    def _refusal(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
+        return super()._refusal(attrs.evolve(event, owner=NOBODY), page)
+
+
+class CountsNoLeases(Callers):
+    def _no_claim(
+        self, event: AcquireRequested, page: ProfilePage, *, hit: bool, on_empty: OnEmpty, now: float
+    ) -> Refusal | None:
+        return super()._no_claim(attrs.evolve(event, owner=NOBODY), page, hit=hit, on_empty=on_empty, now=now)
+
+
+# -- those who have a lease ----------------------------------------------------------------------------------------
+
+
+class ForgetsToCountDown(Callers):
+    def release(self, event: ReleaseRequested) -> None:
+        lease = self.moves.leases.find(event.lease_id, owner=event.owner)
+        super().release(event)
+        if isinstance(lease, Lease):
+            self.moves.fleet.pages[lease.profile].leased += 1
+
+
+class KeepsReleasedVms(Callers):
+    def release(self, event: ReleaseRequested) -> None:
+        found = self.moves.leases.find(event.lease_id, owner=event.owner)
+        if isinstance(found, Refusal):
+            self.moves.refuse(event.request_id, found)
+        else:
+            self.moves.leases.end(found, EndReason.RELEASED, detail="")
+            self.moves.effects.append(Confirm(request_id=event.request_id))
+
+
+class KeepsUndeliveredLeases(Callers):
+    def undelivered(self, event: GrantUndelivered) -> None:
+        self.moves.leases.undelivered(event.lease_id)
+
+
+class LetsStrangersRelease(Callers):
+    def release(self, event: ReleaseRequested) -> None:
+        super().release(attrs.evolve(event, owner=Owner(uid=0)))
+
+
+class LetsStrangersRenew(Callers):
+    def renew(self, event: RenewRequested, *, now: float) -> None:
+        super().renew(attrs.evolve(event, owner=Owner(uid=0)), now=now)
+
+
+class ForgetsTheKeysOfLeases(Callers):
+    def join(self, event: AcquireRequested, *, now: float) -> bool:
+        return self.moves.claims.of_key(event.owner, event.key) is not None and super().join(event, now=now)
+
+
+class NeverEndsALeaseByItself(Facts):
+    def handed_out(self, entry: VmEntry, fact: VmHandedOut, *, now: float) -> None:
+        super().handed_out(entry, fact, now=now)
+        self.moves.leases._expiries = Schedule()
+
+
+class CountsFencingTokensDown(Ledger):
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self._moves._fencing_tokens = itertools.count(0, -1)
+
+
+class StopsLeasedVms(Ledger):
+    """To make room, as if nobody had them."""
+
+    def apply(self, event: Event, *, now: float) -> list[Effect]:
+        effects = super().apply(event, now=now)
+        leased = [lease for lease in self.leases() if any(isinstance(effect, HandOutVm) for effect in effects)]
+        for lease in leased:
+            self._moves.end_lease(lease, EndReason.RELEASED, detail="")
+            self._moves.stop_vm(self._moves.fleet[lease.vm_id], reason="its memory is needed")
+        return effects + self._moves.take_effects()
+
+
+# -- the end -------------------------------------------------------------------------------------------------------
+
+
+class KeepsLeasesInADrain(Succession):
+    def end(self, event: DrainRequested | HandoverRequested) -> None:
+        self.moves.draining = True
+        for claim in self.moves.claims.all():
+            self.moves.refuse_claim(claim, refusals.draining())
+
+
+class KeepsReadyVmsInADrain(Succession):
+    def _drain(self) -> None:
+        for entry in self.moves.fleet.all():
+            if entry.state not in (VmState.STOPPING, VmState.READY):
+                self.moves.fleet.leave(entry, reason="")
+
+
+class HandsOverWhatNobodyCanAdopt(Succession):
+    """What is in production too, and what is on its way to a caller."""
+
+    def _hand_over(self) -> None:
+        for entry in self.moves.fleet.all():
+            if entry.state not in (VmState.STOPPING, VmState.READY, VmState.LEASED):
+                self.moves.detach_vm(entry, reason="")
+        super()._hand_over()

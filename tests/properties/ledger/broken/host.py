@@ -1,0 +1,61 @@
+"""Ledgers that ask too much of the host: its memory, its CPUs, its VMs' agents."""
+
+from __future__ import annotations
+
+from actors.kinds import ProducerKind
+from pool.ledger.admission import Admission
+from pool.ledger.facts import Facts
+from pool.ledger.fleet import Fleet
+from pool.ledger.policy import PoolPolicy
+from pool.ledger.records import VmEntry
+from pool.ledger.upkeep import Upkeep
+
+
+class SpendsMoreThanItHas(Admission):
+    def fits(self, mib: int) -> bool:  # noqa: ARG002
+        return True
+
+
+class NeverGetsMemoryBack(Fleet):
+    def gone(self, entry: VmEntry) -> None:
+        super().gone(entry)
+        self.admission.committed_mib += entry.memory_mib
+
+
+class ForgetsWhatGrew(Fleet):
+    """A VM that is given more memory is counted as if it were not."""
+
+    def grow(self, entry: VmEntry, *, memory_mib: int) -> None:
+        entry.memory_mib = memory_mib
+
+
+class BootsAllAtOnce(Admission):
+    def holds_back(self, profile: PoolPolicy, *, for_claim: bool = False) -> str:
+        reason = super().holds_back(profile, for_claim=for_claim)
+        return "" if reason.endswith("already") else reason
+
+
+class ForgetsProductions(Admission):
+    def production_ended(self, kind: ProducerKind) -> None:
+        pass
+
+
+class ProducesThoughMemoryIsLow(Admission):
+    def holds_back(self, profile: PoolPolicy, *, for_claim: bool = False) -> str:
+        low, self.memory_low = self.memory_low, ""
+        reason = super().holds_back(profile, for_claim=for_claim)
+        self.memory_low = low
+        return reason
+
+
+class AsksAllAgentsAtOnce(Upkeep):
+    def _checks_under_way(self) -> int:
+        return 0
+
+
+class AsksOnlyOnce(Facts):
+    """The next check of a VM that has answered is forgotten."""
+
+    def healthy(self, entry: VmEntry, *, now: float) -> None:
+        super().healthy(entry, now=now)
+        self.moves.fleet.page_of(entry).checks.drop(entry.vm_id)

@@ -1,0 +1,93 @@
+"""Ledgers that keep their pools wrong: VMs, shells, generations."""
+
+from __future__ import annotations
+
+from actors.messages import VmReady
+from pool.ledger.events import GenerationChanged
+from pool.ledger.facts import Facts
+from pool.ledger.profile import ProfilePage
+from pool.ledger.records import VmEntry
+from pool.ledger.refill import Refill
+from pool.ledger.upkeep import Upkeep
+
+
+class KeepsReadyVmsInProduction(Facts):
+    def ready(self, entry: VmEntry, fact: VmReady, *, now: float) -> None:
+        super().ready(entry, fact, now=now)
+        self.moves.fleet.page_of(entry).producing_for_pool[fact.vm_id] = None
+
+
+class ForgetsToCountProductions(Facts):
+    def ready(self, entry: VmEntry, fact: VmReady, *, now: float) -> None:
+        super().ready(entry, fact, now=now)
+        self.moves.fleet.page_of(entry).counters.produced = 0
+
+
+class ProducesOneTooMany(Refill):
+    def settle(self, *, now: float) -> None:
+        super().settle(now=now)
+        if not self.moves.draining:
+            self.moves.start_vm(next(self._pages()), claim_id=None)
+
+
+class ProducesWithoutLimit(Refill):
+    def start_shells(self, page: ProfilePage, *, now: float) -> None:
+        while page.shortage() > 0:
+            self.moves.start_vm(page, claim_id=None)
+
+
+class ForgetsThatLeasedVmsAreVms(ProfilePage):
+    def out(self) -> int:
+        return 0
+
+
+class NeverCloses(ProfilePage):
+    def is_over(self) -> bool:
+        return False
+
+
+class BootsAgainAndAgain(ProfilePage):
+    """Whatever became of the last ones."""
+
+    def may_boot_for_claim(self, *, now: float) -> bool:  # noqa: ARG002
+        return True
+
+
+class KeepsIdleVmsOfADrainedProfile(Refill):
+    def shrink(self, page: ProfilePage) -> None:
+        if not page.suspended:
+            super().shrink(page)
+
+
+# -- shells --------------------------------------------------------------------------------------------------------
+
+
+class StartsOneShellTooMany(Refill):
+    def start_shells(self, page: ProfilePage, *, now: float) -> None:  # noqa: ARG002
+        if page.policy.shells:
+            self.moves.start_shell(page)
+
+
+class KeepsStaleShells(Facts):
+    def stop_stale_shell(self, entry: VmEntry) -> None:
+        pass
+
+
+class NeverFillsShells(Refill):
+    def fill_shells(self, page: ProfilePage, *, now: float) -> None:
+        pass
+
+
+# -- generations ---------------------------------------------------------------------------------------------------
+
+
+class ForgetsWhatIsStale(Upkeep):
+    def generation_changed(self, event: GenerationChanged) -> None:
+        super().generation_changed(event)
+        self.moves.fleet.pages[event.profile].stale.clear()
+
+
+class RollsAllAtOnce(Refill):
+    def replace_stale(self, page: ProfilePage) -> None:
+        for vm_id, why in list(page.stale.items()):
+            self.moves.stop_vm(self.moves.fleet[vm_id], reason=why.value)
