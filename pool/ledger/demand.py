@@ -1,0 +1,184 @@
+"""How large a pool should be, learnt from who came: each arrival tells which size would have had a VM for it.
+
+A pool of `n` VMs starts a production for every VM it gives away, so an arrival finds one ready exactly if fewer than
+`n` productions are outstanding. How many are is known without the pool: it follows from the arrivals, the duration of
+a production and how many may run at once. The size to have is then a quantile of what the recent arrivals needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from typing import Final
+
+import attrs
+
+SLOTS: Final = 6
+"""Parts of the window, forgotten one at a time: more of them forget more evenly and wake the ledger more often."""
+
+FIRST_GUESS_S: Final = 10.0
+"""What a production is taken to last until one has: a slow boot, because the guess matters once, to a burst that comes
+before anything is known, and a guess too small would miss it."""
+
+LEARNING: Final = 1 / 8
+"""What a production says about the next: the weight that TCP gives a round trip. One slow boot among many should not
+resize the pool, and a host that has become slow is known after a dozen. The mean is what counts: as long as productions
+do not queue, how many are outstanding depends on nothing else of their durations (Palm's theorem)."""
+
+
+@attrs.frozen(kw_only=True)
+class AdaptiveSize:
+    """The size is to follow the demand."""
+
+    minimum: int = attrs.field(default=1, validator=attrs.validators.ge(0))
+    """What a pool that nobody asks keeps. With 0 the first caller after a quiet time waits for a production."""
+    maximum: int = attrs.field(validator=attrs.validators.ge(1))
+    """What the host can bear; only its operator knows."""
+    target_hit_rate: float = attrs.field(default=0.99, validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)])
+    """Of the arrivals within the window, so many should have found a VM ready. From 0.99 to 1 the last few, deepest
+    bursts would set the size."""
+    window_s: float = attrs.field(default=900.0, validator=attrs.validators.gt(0.0))
+    """How long an arrival counts, and so how long a VM is kept that nobody needs. A burst that comes back within it is
+    met, one that comes back later is a new one. FaaS platforms keep an instance for 10 to 20 minutes."""
+    hold_s: float = attrs.field(default=180.0, validator=attrs.validators.gt(0.0))
+    """The size falls by one when it was more than needed for so long at a stretch. That bounds the churn whatever the
+    load: no more than 3600 / `hold_s` steps down an hour. Longer holds swing less and lag more behind a load that has
+    gone; with 180 s a steady load swings a few times an hour by one."""
+
+    @maximum.validator
+    def _maximum_is_not_below(self, _: attrs.Attribute[int], maximum: int) -> None:
+        if maximum < self.minimum:
+            raise ValueError(f"maximum = {maximum}: less than minimum = {self.minimum}; raise it")
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Needs:
+    """The sizes that recent arrivals needed, and the least that would have done for the part of them that has to hit.
+
+    `enough` is moved, not searched: an arrival moves it by a step or two.
+    """
+
+    target_hit_rate: float
+    slot_s: float
+    enough: int = attrs.field(default=0, init=False)
+    _beyond: int = attrs.field(default=0, init=False)
+    """Arrivals that needed more than `enough`."""
+    _counts: Counter[int] = attrs.field(factory=Counter, init=False)
+    """Needed size to arrivals, of all slots."""
+    _total: int = attrs.field(default=0, init=False)
+    _slots: deque[Counter[int]] = attrs.field(factory=deque, init=False)
+    """Oldest first; the last one is being filled. None while there are no arrivals."""
+    slot_ends_at: float = attrs.field(default=math.inf, init=False)
+
+    def add(self, needed: int, *, now: float) -> None:
+        if not self._slots:
+            self._slots.append(Counter())
+            self.slot_ends_at = now + self.slot_s
+        self._slots[-1][needed] += 1
+        self._counts[needed] += 1
+        self._total += 1
+        self._beyond += needed > self.enough
+        self._settle()
+
+    def next_slot(self) -> None:
+        """The present slot has ended; an arrival is forgotten when `SLOTS` more have."""
+        self._slots.append(Counter())
+        self.slot_ends_at += self.slot_s
+        if len(self._slots) > SLOTS + 1:
+            for needed, arrivals in self._slots.popleft().items():
+                self._counts[needed] -= arrivals
+                self._total -= arrivals
+                self._beyond -= arrivals * (needed > self.enough)
+        if not self._total:
+            self._slots.clear()
+            self.slot_ends_at = math.inf
+        self._settle()
+
+    def _settle(self) -> None:
+        may_miss = math.floor((1.0 - self.target_hit_rate) * self._total)
+        while self._beyond > may_miss:
+            self.enough += 1
+            self._beyond -= self._counts[self.enough]
+        while self.enough and self._beyond + self._counts[self.enough] <= may_miss:
+            self._beyond += self._counts[self.enough]
+            self.enough -= 1
+
+
+@attrs.define(eq=False, kw_only=True)
+class Demand:
+    """One profile's demand, and the size to meet it. Times are seconds on a clock that never goes back.
+
+    The answers follow from the events and `now` alone: asking changes nothing, however often or late.
+    """
+
+    policy: AdaptiveSize
+    production_limit: int
+    """How many productions run at once."""
+    _size: int = attrs.field(init=False)
+    _too_many_since: float = attrs.field(default=math.inf, init=False)
+    """Since when, or since which step down, the size is more than is needed; infinity if it is not."""
+    _production_s: float | None = attrs.field(default=None, init=False)
+    _outstanding: deque[float] = attrs.field(factory=deque, init=False)
+    """When the productions end that a pool of any size would have under way. No more than the maximum."""
+    _needs: _Needs = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._size = self.policy.minimum
+        self._needs = _Needs(target_hit_rate=self.policy.target_hit_rate, slot_s=self.policy.window_s / SLOTS)
+
+    def arrived(self, now: float) -> None:
+        """Somebody wants a VM, whether there is one or not. The size may have grown, by as much as it takes."""
+        self._pass_time(now)
+        self._needs.add(self._draw(now), now=now)
+        self._size = max(self._size, self._needed())
+        self._note_surplus(now)
+
+    def produced(self, production_s: float) -> None:
+        """A production succeeded and took so long, queueing excluded."""
+        before = production_s if self._production_s is None else self._production_s
+        self._production_s = before + LEARNING * (production_s - before)
+
+    def size(self, now: float) -> int:
+        """What the pool should have now, ready and in production."""
+        self._pass_time(now)
+        return self._size
+
+    def next_review(self, now: float) -> float:
+        """When the size could change though nobody comes; infinity if it cannot. Always later than `now`."""
+        self._pass_time(now)
+        return math.inf if self._size == self.policy.minimum else self._next_change()
+
+    def _next_change(self) -> float:
+        return min(self._needs.slot_ends_at, self._too_many_since + self.policy.hold_s)
+
+    def _pass_time(self, now: float) -> None:
+        """Does what was due since it was last asked, at the times it was due."""
+        while (due := self._next_change()) <= now:
+            if due == self._needs.slot_ends_at:
+                self._needs.next_slot()
+            else:
+                self._size -= 1
+                self._too_many_since = math.inf
+            self._note_surplus(due)
+
+    def _needed(self) -> int:
+        return max(self.policy.minimum, self._needs.enough)
+
+    def _note_surplus(self, now: float) -> None:
+        """Arrivals alone raise the size: a need that is left when others are forgotten only keeps it."""
+        if self._needed() >= self._size:
+            self._too_many_since = math.inf
+        elif self._too_many_since == math.inf:
+            self._too_many_since = now
+
+    def _draw(self, now: float) -> int:
+        """The arrival takes a VM, whose replacement is produced. Returns the size that had one for it."""
+        line = self._outstanding
+        while line and line[0] <= now:
+            line.popleft()
+        needed = len(line) + 1
+        if needed <= self.policy.maximum:
+            begins = line[-self.production_limit] if len(line) >= self.production_limit else now
+            ends = begins + (FIRST_GUESS_S if self._production_s is None else self._production_s)
+            line.append(max(ends, line[-1]) if line else ends)
+        return min(needed, self.policy.maximum)
