@@ -171,7 +171,7 @@ class Simulation:
         if isinstance(event, AcquireRequested):
             demand.arrived(self.now)
         elif isinstance(event, VmReady):
-            demand.produced(event.production_s)
+            demand.produced(event.production_s, self.now)
         size = demand.size(self.now)
         if size != self.applied_size:
             self.ledger.resize("p", size)
@@ -262,7 +262,7 @@ def show(comparisons: list[Comparison], *, title: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, default=24.0, help="simulated, for each seed")
+    parser.add_argument("--hours", type=float, default=12.0, help="simulated, for each seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--on-empty", choices=[choice.value for choice in OnEmpty], default=OnEmpty.BOOT.value)
     parser.add_argument("--target", type=float, default=0.99, help="the target hit rate")

@@ -2,7 +2,8 @@
 
 A pool of `n` VMs starts a production for every VM it gives away, so an arrival finds one ready exactly if fewer than
 `n` productions are outstanding. How many are is known without the pool: it follows from the arrivals, the duration of
-a production and how many may run at once. The size to have is then a quantile of what the recent arrivals needed.
+a production and how many may run at once. The size to have is then a quantile of what the recent arrivals needed. Where
+they are too few to show that quantile, they are presumed to be Poisson, and it is computed.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class AdaptiveSize:
     """What a pool that nobody asks keeps. With 0 the first caller after a quiet time waits for a production."""
     maximum: int = attrs.field(validator=attrs.validators.ge(1))
     """What the host can bear; only its operator knows."""
-    target_hit_rate: float = attrs.field(default=0.99, validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)])
-    """Of the arrivals within the window, so many should have found a VM ready. From 0.99 to 1 the last few, deepest
-    bursts would set the size."""
+    target_hit_rate: float = attrs.field(default=0.99, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)])
+    """Of the arrivals within the window, so many should have found a VM ready. Beyond 0.99 the few
+    deepest bursts set the size."""
     window_s: float = attrs.field(default=900.0, validator=attrs.validators.gt(0.0))
     """How long an arrival counts, and so how long a VM is kept that nobody needs. A burst that comes back within it is
     met, one that comes back later is a new one. FaaS platforms keep an instance for 10 to 20 minutes."""
@@ -61,11 +62,12 @@ class _Needs:
     target_hit_rate: float
     slot_s: float
     enough: int = attrs.field(default=0, init=False)
+    total: int = attrs.field(default=0, init=False)
+    """Arrivals that count."""
     _beyond: int = attrs.field(default=0, init=False)
     """Arrivals that needed more than `enough`."""
     _counts: Counter[int] = attrs.field(factory=Counter, init=False)
     """Needed size to arrivals, of all slots."""
-    _total: int = attrs.field(default=0, init=False)
     _slots: deque[Counter[int]] = attrs.field(factory=deque, init=False)
     """Oldest first; the last one is being filled. None while there are no arrivals."""
     slot_ends_at: float = attrs.field(default=math.inf, init=False)
@@ -76,7 +78,7 @@ class _Needs:
             self.slot_ends_at = now + self.slot_s
         self._slots[-1][needed] += 1
         self._counts[needed] += 1
-        self._total += 1
+        self.total += 1
         self._beyond += needed > self.enough
         self._settle()
 
@@ -87,15 +89,19 @@ class _Needs:
         if len(self._slots) > SLOTS + 1:
             for needed, arrivals in self._slots.popleft().items():
                 self._counts[needed] -= arrivals
-                self._total -= arrivals
+                self.total -= arrivals
                 self._beyond -= arrivals * (needed > self.enough)
-        if not self._total:
+        if not self.total:
             self._slots.clear()
             self.slot_ends_at = math.inf
         self._settle()
 
+    def covered_s(self) -> float:
+        """How long the slots lasted that have ended."""
+        return (len(self._slots) - 1) * self.slot_s
+
     def _settle(self) -> None:
-        may_miss = math.floor((1.0 - self.target_hit_rate) * self._total)
+        may_miss = math.floor((1.0 - self.target_hit_rate) * self.total)
         while self._beyond > may_miss:
             self.enough += 1
             self._beyond -= self._counts[self.enough]
@@ -121,6 +127,8 @@ class Demand:
     _outstanding: deque[float] = attrs.field(factory=deque, init=False)
     """When the productions end that a pool of any size would have under way. No more than the maximum."""
     _needs: _Needs = attrs.field(init=False)
+    _presumed: int = attrs.field(default=0, init=False)
+    """What it takes if so few come that they must be presumed to be Poisson; 0 if none do, or enough to tell."""
 
     def __attrs_post_init__(self) -> None:
         self._size = self.policy.minimum
@@ -133,8 +141,9 @@ class Demand:
         self._size = max(self._size, self._needed())
         self._note_surplus(now)
 
-    def produced(self, production_s: float) -> None:
+    def produced(self, production_s: float, now: float) -> None:
         """A production succeeded and took so long, queueing excluded."""
+        self._pass_time(now)
         before = production_s if self._production_s is None else self._production_s
         self._production_s = before + LEARNING * (production_s - before)
 
@@ -156,13 +165,37 @@ class Demand:
         while (due := self._next_change()) <= now:
             if due == self._needs.slot_ends_at:
                 self._needs.next_slot()
+                self._presumed = self._presume()
             else:
                 self._size -= 1
                 self._too_many_since = math.inf
             self._note_surplus(due)
 
     def _needed(self) -> int:
-        return max(self.policy.minimum, self._needs.enough)
+        return max(self.policy.minimum, self._needs.enough, self._presumed)
+
+    def _presume(self) -> int:
+        """One arrival more or less within the window, as even the steadiest load has, does not move it to and fro."""
+        arrivals = self._needs.total
+        if not arrivals or arrivals + (not self._presumed) >= 1 / (1 - self.policy.target_hit_rate):
+            return 0
+        outstanding_each = self._lasts() / self._needs.covered_s()
+        at_least = self._base_stock(arrivals * outstanding_each)
+        at_most = self._base_stock((arrivals + 1) * outstanding_each)
+        return min(max(self._presumed, at_least), at_most)
+
+    def _base_stock(self, outstanding: float) -> int:
+        """The smallest size that a Poisson demand finds empty rarely enough; `outstanding` productions on average."""
+        size, term = 1, math.exp(-outstanding)
+        served = term
+        while served < self.policy.target_hit_rate and size < self.policy.maximum:
+            term *= outstanding / size
+            served += term
+            size += 1
+        return size
+
+    def _lasts(self) -> float:
+        return FIRST_GUESS_S if self._production_s is None else self._production_s
 
     def _note_surplus(self, now: float) -> None:
         """Arrivals alone raise the size: a need that is left when others are forgotten only keeps it."""
@@ -178,7 +211,6 @@ class Demand:
             line.popleft()
         needed = len(line) + 1
         if needed <= self.policy.maximum:
-            begins = line[-self.production_limit] if len(line) >= self.production_limit else now
-            ends = begins + (FIRST_GUESS_S if self._production_s is None else self._production_s)
-            line.append(max(ends, line[-1]) if line else ends)
+            begins = max(now, line[-self.production_limit]) if len(line) >= self.production_limit else now
+            line.append(begins + self._lasts())
         return min(needed, self.policy.maximum)
