@@ -36,8 +36,8 @@ class AdaptiveSize:
     maximum: int = attrs.field(validator=attrs.validators.ge(1))
     """What the host can bear; only its operator knows."""
     target_hit_rate: float = attrs.field(default=0.99, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)])
-    """Of the arrivals within the window, so many should have found a VM ready. Beyond 0.99 the few
-    deepest bursts set the size."""
+    """Of the arrivals within the window, so many should have found a VM ready. Beyond 0.99 the few deepest bursts
+    set the size."""
     window_s: float = attrs.field(default=900.0, validator=attrs.validators.gt(0.0))
     """How long an arrival counts, and so how long a VM is kept that nobody needs. A burst that comes back within it is
     met, one that comes back later is a new one. FaaS platforms keep an instance for 10 to 20 minutes."""
