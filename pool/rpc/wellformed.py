@@ -30,8 +30,10 @@ def check_wellformed(data: memoryview, kind: type[betterproto2.Message]) -> None
         name = description.field_name_by_number.get(number)
         if name is None:
             continue
-        proto_type = description.meta_by_field_name[name].proto_type
-        packed = wire_type == _LENGTH_DELIMITED and proto_type in betterproto2.PACKED_TYPES
+        meta = description.meta_by_field_name[name]
+        proto_type = meta.proto_type
+        # betterproto2 makes a list of it all the same where one number belongs.
+        packed = meta.repeated and wire_type == _LENGTH_DELIMITED and proto_type in betterproto2.PACKED_TYPES
         if wire_type != _WIRE_TYPES[proto_type] and not packed:
             raise ValueError(f"field {name} is no {proto_type}")
         if proto_type in (betterproto2.TYPE_MESSAGE, betterproto2.TYPE_MAP):

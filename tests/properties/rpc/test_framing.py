@@ -96,3 +96,10 @@ def test_no_message_that_lost_its_end_is_taken_for_a_whole_field(start: wire.Exe
     cut = data.draw(st.integers(1, len(whole) - 1))
     with pytest.raises(ValueError, match=r"ends beyond the end|has no end"):
         check_wellformed(memoryview(whole[:cut]), wire.ExecRequest)
+
+
+@pytest.mark.parametrize("data", [b"\x4a\x02\x01\x02", b"\x4a\x00", b"\x1a\x01\x01"], ids=["two", "none", "enum"])
+def test_numbers_in_a_pack_are_not_one_number(data: bytes) -> None:
+    """betterproto2 makes a list of them, whatever the field is."""
+    with pytest.raises(ValueError, match=r"field (lease_ttl_ms|on_empty) is no"):
+        check_wellformed(memoryview(data), wire.AcquireRequest)
