@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -50,6 +51,10 @@ class Calls:
 
         async def handle(stream: ServerStream) -> None:
             status = await trio_as_aio(self._run)(body, stream)
+            if guarded(stream).abandoned:
+                # It ended by itself in the moment in which its client left. grpclib wants to see the cancellation
+                # that it asked for, or calls this a bug, with a traceback for each such client.
+                raise asyncio.CancelledError
             if status is not None:
                 raise status
 

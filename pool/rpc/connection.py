@@ -71,6 +71,11 @@ class GuardedStream(Stream):
         await super().send_headers(headers, end_stream=end_stream)
         self.answered = self.answered or end_stream
 
+    @property
+    def abandoned(self) -> bool:
+        """The client has reset the call, or gone."""
+        return self.wrapper is not None and bool(self.wrapper.cancelled)
+
     def request_receipt(self) -> trio.Event:
         """Sends a PING along with what is sent next; the event is set when the client has read it.
 
@@ -196,7 +201,7 @@ class GuardedHandler(Handler):
         stream.arrived_at = trio.current_time()
         self.__gc_step__()
         self._tasks[stream] = task = self.loop.create_task(
-            self._serve(stream, _take_deadline(stream, headers)), name=dict(headers).get(":path", "")
+            self._serve(stream, _prepare(stream, headers)), name=dict(headers).get(":path", "")
         )
         self._server.tasks.add(task)
 
@@ -220,10 +225,16 @@ class GuardedHandler(Handler):
                 stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)
 
 
-def _take_deadline(stream: GuardedStream, headers: Headers) -> Headers:
-    """Takes the timeout out of a request's headers: trio holds the deadline, grpclib fails on one that has passed."""
+def _prepare(stream: GuardedStream, headers: Headers) -> Headers:
+    """Takes out of a request's headers what grpclib fails on.
+
+    The timeout: trio holds the deadline, which may have passed already. Binary metadata: no method reads any, and it
+    may be broken.
+    """
     kept: Headers = []
     for name, value in headers:
+        if name.endswith("-bin"):
+            continue
         if name != "grpc-timeout":
             kept.append((name, value))
             continue
@@ -244,7 +255,11 @@ class GuardedServer(Server):
             handlers,
             codec=Codec(),
             config=Configuration(
-                http2_connection_window_size=CONNECTION_WINDOW_BYTES, http2_stream_window_size=STREAM_WINDOW_BYTES
+                # The kernel tells of a peer on this host that goes away. And each connection would leave its timer
+                # behind: trio-asyncio keeps timers that were cancelled until they are due, here for two hours.
+                _keepalive_time=None,
+                http2_connection_window_size=CONNECTION_WINDOW_BYTES,
+                http2_stream_window_size=STREAM_WINDOW_BYTES,
             ),
         )
         self._h2_config.validate_inbound_headers = True

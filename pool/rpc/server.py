@@ -12,7 +12,6 @@ import structlog
 import trio
 from grpclib.events import RecvRequest, listen
 from grpclib.health.check import ServiceStatus
-from grpclib.health.service import Health
 from trio_asyncio import aio_as_trio, open_loop
 
 from pool.coordinator import Coordinator
@@ -20,6 +19,7 @@ from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
 from pool.rpc.connection import GuardedServer
 from pool.rpc.framing import MAX_MESSAGE_BYTES
+from pool.rpc.health import HealthService
 from pool.rpc.peer import admit, default_uids
 from pool.rpc.service import PoolService, ServiceInfo
 
@@ -138,7 +138,7 @@ async def serve(
         admin = AdminService(
             coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
         )
-        services = [service, admin, Health({service: [health]})]
+        services = [service, admin, HealthService({service: [health]})]
         server = GuardedServer(services, max_message_bytes=settings.max_message_bytes)
         listen(server, RecvRequest, admit(settings.allowed_uids))
         listen(server, RecvRequest, calls.refuse_while_stopping)

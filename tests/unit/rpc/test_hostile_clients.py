@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: TID251 - to count its timers
+import gc
+import logging
 import struct
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from hpack import Encoder
 
 from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, STATUS, connected, framed
@@ -17,6 +21,12 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def raw_headers(path: str) -> bytes:
+    """The header block of a call."""
+    start = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost"}
+    return Encoder().encode([*start.items(), ("te", "trailers"), ("content-type", "application/grpc")])
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +102,6 @@ BAD_HEADERS = {
     "another content type": {"content-type": "text/html"},
     "another codec": {"content-type": "application/grpc+json"},
     "no te": {"te": ""},
-    "binary metadata that is none": {"x-bin": "A"},
 }
 
 
@@ -199,3 +208,62 @@ async def test_data_beyond_the_window_ends_the_connection(served: Served) -> Non
                     await raw.stream.send_all(frame(0x00, b"x" * 16384, stream=call) * 8)
             except trio.BrokenResourceError:
                 pass
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_binary_metadata_that_is_none_is_nobodys_business(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(served.path) as raw:
+        call = await raw.request(STATUS, wire.StatusRequest(), headers={"x-bin": "A"})
+        assert (await raw.status(call))[0] == "0"
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+async def test_a_health_call_without_a_request_is_the_callers_fault(
+    served: Served, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(served.path) as raw:
+        call = await raw.start(f"/grpc.health.v1.Health/{method}")
+        await raw.send(call, end=True)
+        assert await raw.status(call) == ("3", "request: is missing; send one message")
+    assert errors(caplog) == []
+
+
+async def test_clients_that_send_nonsense_and_leave_at_once_fill_no_log(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their calls fail by themselves in the moment in which the connection ends."""
+    headers = raw_headers(ACQUIRE)
+    nonsense = struct.pack(">BI", 0, 3) + b"\xff\xff\xff"
+    for _ in range(10):
+        async with await trio.open_unix_socket(str(served.path)) as stream:
+            await stream.send_all(
+                PREFACE + frame(0x04) + frame(0x01, headers, flags=4, stream=1) + frame(0x00, nonsense, stream=1)
+            )
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+    assert errors(caplog) == []
+
+
+async def test_connections_and_watches_leave_no_timers_behind(served: Served) -> None:
+    """trio-asyncio keeps a timer until it is due, cancelled or not."""
+
+    def timers() -> int:
+        gc.collect()
+        return sum(isinstance(found, asyncio.TimerHandle) for found in gc.get_objects())
+
+    before = timers()
+    for _ in range(5):
+        async with connected(served.path) as raw:
+            call = await raw.start("/grpc.health.v1.Health/Watch")
+            await raw.send(call, struct.pack(">BI", 0, 9) + b"\x0a\x07nothing")
+            while not raw.data.get(call):
+                await raw.receive()
+    await served.until(lambda: served.server.statistics().connections == 0)
+    assert timers() == before
