@@ -1,0 +1,167 @@
+"""Messages of every method: good ones, and what becomes of them."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+from pool.rpc.generated.vmpool import v1 as wire
+from tests.fuzz.http2 import PATHS
+
+LEASE: Final = "lease-" + "0123456789abcdef" * 2
+"""In the messages for the id of a lease that lives; whoever sends them puts that in its place. It is as long."""
+
+_TEXTS: Final = ("", "default", "none", "a" * 129, "x" * 2000, "\0", "ü\N{SNOWMAN}", "../..", "-", " ")
+_NUMBERS: Final = (0, 1, 2, 3, 100, 1000, 2**31 - 1, 2**32 - 1)
+
+
+def _text(rng: random.Random) -> str:
+    return rng.choice(_TEXTS)
+
+
+def _lease_id(rng: random.Random) -> str:
+    return rng.choice([LEASE, LEASE, LEASE, LEASE[:-1] + "0", _text(rng)])
+
+
+def _environment(rng: random.Random) -> dict[str, str]:
+    return {_text(rng): _text(rng) for _ in range(rng.choice([0, 0, 1, 3]))}
+
+
+def _acquire(rng: random.Random) -> wire.AcquireRequest:
+    return wire.AcquireRequest(
+        profile=rng.choice(["", "default", "default", _text(rng)]),
+        idempotency_key=rng.choice(["", "", _text(rng), f"k{rng.randrange(5)}"]),
+        on_empty=wire.OnEmpty(rng.randrange(4)),
+        vcpus=rng.choice([0, 0, 2, rng.choice(_NUMBERS)]),
+        memory_mib=rng.choice([0, 0, 512, rng.choice(_NUMBERS)]),
+        hostname=rng.choice(["", "", "host", _text(rng)]),
+        environment=_environment(rng),
+        files=[
+            wire.GuestFile(path=rng.choice(["/tmp/a", _text(rng)]), data=rng.randbytes(9), mode=rng.choice(_NUMBERS))
+            for _ in range(rng.choice([0, 0, 1, 2]))
+        ],
+        lease_ttl_ms=rng.choice([0, 0, 1, 50, 2**63, 2**64 - 1]),
+        wait_ms=rng.choice([0, 1, 50, 2**64 - 1]),
+    )
+
+
+def _exec(rng: random.Random) -> wire.ExecRequest:
+    match rng.randrange(7):
+        case 0:
+            return wire.ExecRequest(stdin=rng.randbytes(rng.choice([0, 1, 1000])))
+        case 1:
+            return wire.ExecRequest(close_stdin=wire.CloseStdin())
+        case 2:
+            return wire.ExecRequest(signal=rng.choice([0, 2, 9, 15, 64, 65, -1, 2**31 - 1]))
+        case _:
+            return wire.ExecRequest(
+                start=wire.ExecStart(
+                    lease_id=_lease_id(rng),
+                    argv=rng.choice([["echo", "x"], ["cat"], ["env"], ["true"], ["nothing"], [], [_text(rng)]]),
+                    environment=_environment(rng),
+                    working_directory=rng.choice(["", "/", _text(rng)]),
+                    time_limit_ms=rng.choice([0, 1, 50, 2**63, 2**64 - 1]),
+                )
+            )
+
+
+def _renew(rng: random.Random) -> wire.RenewRequest:
+    return wire.RenewRequest(lease_id=_lease_id(rng), ttl_ms=rng.choice([0, 1, 60_000, 2**63, 2**64 - 1]))
+
+
+def _release(rng: random.Random) -> wire.ReleaseRequest:
+    return wire.ReleaseRequest(lease_id=rng.choice([_lease_id(rng), _text(rng), _text(rng), "lease-"]))
+
+
+def _status(_rng: random.Random) -> wire.StatusRequest:
+    return wire.StatusRequest()
+
+
+_BUILDERS: Final[dict[bytes, Callable[[random.Random], Any]]] = {
+    PATHS[0]: _acquire,
+    PATHS[1]: _acquire,
+    PATHS[2]: _renew,
+    PATHS[3]: _release,
+    PATHS[4]: _exec,
+    PATHS[5]: _status,
+}
+
+
+def message_for(path: bytes, rng: random.Random) -> bytes:
+    """A message that the method takes; for the health service the text field that its message has."""
+    builder = _BUILDERS.get(path)
+    if builder is None:
+        name = rng.choice([b"", b"vmpool.v1.Pool", b"vmpool.v1.Pool", b"nothing"])
+        return b"\x0a" + bytes([len(name)]) + name if name else b""
+    return bytes(builder(rng))
+
+
+_VARINTS: Final = (b"\xff" * 9 + b"\x01", b"\xff" * 10 + b"\x01", b"\xff" * 300, b"\x80" * 9 + b"\0", b"\x80")
+
+
+def _tag(number: int, wire_type: int) -> bytes:
+    value, encoded = number << 3 | wire_type, bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def odd_field(rng: random.Random) -> bytes:
+    """A field as no encoder writes it."""
+    number = rng.choice([0, 1, 1, 2, 3, 4, 7, 8, 9, 15, 16, 2**29 - 1, 2**40])
+    match rng.randrange(7):
+        case 0:
+            return _tag(number, rng.randrange(8)) + rng.randbytes(rng.randint(0, 12))
+        case 1:
+            return _tag(number, 0) + rng.choice(_VARINTS)
+        case 2:  # a length that lies
+            return _tag(number, 2) + rng.choice([b"\x7f", *_VARINTS]) + rng.randbytes(3)
+        case 3:
+            return _tag(number, 2) + b"\x04" + rng.choice([b"\xff\xfe\xfd\xfc", b"\xed\xa0\x80x", b"a\0b\xc3"])
+        case 4:
+            nested = b""
+            for _ in range(rng.choice([3, 50, 400])):
+                nested = _tag(number or 1, 2) + _length(len(nested)) + nested
+                if len(nested) > 1500:
+                    break
+            return nested
+        case 5:  # groups, which proto3 does not have
+            depth = rng.choice([1, 100, 700])
+            return _tag(number or 1, 3) * depth + _tag(number or 1, 4) * rng.choice([depth, 0])
+        case _:  # an entry of a map, whole, double, and with parts missing
+            return _tag(number, 2) + rng.choice(
+                [b"\0", b"\x02\x0a\0", b"\x06\x0a\1a\x0a\1b", b"\x05\x12\3\xff\xff\xff"]
+            )
+
+
+def _length(size: int) -> bytes:
+    return bytes([size]) if size < 0x80 else bytes([size & 0x7F | 0x80, size >> 7])
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Up to three changes."""
+    for _ in range(rng.choice([0, 0, 0, 1, 1, 2, 3])):
+        place = rng.randint(0, len(data))
+        match rng.randrange(6):
+            case 0 if place < len(data):
+                data = data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :]
+            case 1:
+                data = data[:place]
+            case 2:
+                data = data[:place] + rng.randbytes(rng.randint(1, 5)) + data[place:]
+            case 3:
+                piece = data[place : place + rng.randint(0, 30)]
+                data = data[:place] + piece + data[place:]
+            case _:
+                data = rng.choice([data + odd_field(rng), odd_field(rng) + data, odd_field(rng)])
+    return data[:4000]
+
+
+def framed(message: bytes, rng: random.Random) -> bytes:
+    """With gRPC's prefix, which tells the truth most of the time."""
+    compressed = rng.choice([0] * 15 + [1, 255])
+    size = rng.choice([len(message)] * 12 + [0, len(message) + 1, max(0, len(message) - 1), 2**22 + 1, 2**32 - 1])
+    return struct.pack(">BI", compressed, size) + message
