@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+_log: Final = structlog.get_logger("vmpool.notify")
 
 
 def notify(state: str, *, environment: Mapping[str, str] = os.environ) -> bool:
@@ -19,3 +26,52 @@ def notify(state: str, *, environment: Mapping[str, str] = os.environ) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.sendto(state.encode(), address)
     return True
+
+
+def watchdog_interval_s(*, environment: Mapping[str, str] = os.environ, pid: int | None = None) -> float | None:
+    """How often the watchdog wants to hear of us: half of its patience. None if it waits for nobody, or another.
+
+    `$WATCHDOG_PID` names another process when we are a child of the one that is watched (sd_watchdog_enabled(3)).
+    """
+    patience, whose = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    if not patience.isdecimal() or int(patience) == 0:
+        return None
+    if whose and whose != str(os.getpid() if pid is None else pid):
+        return None
+    return int(patience) / 1_000_000 / 2
+
+
+@attrs.define(eq=False, kw_only=True)
+class Watchdog:
+    """Keeps systemd's watchdog quiet for as long as the service does its work, and no longer.
+
+    `check` returns when what must not be stuck has answered. A ping from a task of its own, without asking, would tell
+    no more than that the event loop turns.
+    """
+
+    interval_s: float
+    check: Callable[[], Awaitable[object]]
+    """Cancelled if it takes longer than `interval_s`. What it raises ends `run`."""
+    send: Callable[[str], object] = notify
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Asks and pings every `interval_s`; never returns."""
+        task_status.started()
+        due = trio.current_time()
+        while True:
+            answered = False
+            with trio.move_on_after(self.interval_s):
+                await self.check()
+                answered = True
+            if answered:
+                self._ping()
+            else:
+                _log.error("no answer within the watchdog's interval; no ping is sent", interval_s=self.interval_s)
+            due = max(due + self.interval_s, trio.current_time())
+            await trio.sleep_until(due)
+
+    def _ping(self) -> None:
+        try:
+            self.send("WATCHDOG=1")
+        except OSError as error:  # the next one may get through, and systemd knows what to do if none does
+            _log.warning("the watchdog takes no ping", error=str(error))
