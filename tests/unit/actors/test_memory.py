@@ -89,6 +89,8 @@ def test_what_is_low_and_what_is_reported(name: str) -> None:
     assert [(verdict.state, reported) for verdict, reported in verdicts] == wanted
 
 
+NO_PSI = "this kernel has no pressure stall information (CONFIG_PSI), so MemAvailable decides alone"
+
 REASONS = [
     (reading(), "enough is available"),
     (reading(23.4), "tasks of this host waited for memory 23.4 % of the last 10 s, more than 10 %"),
@@ -96,8 +98,7 @@ REASONS = [
     (reading(available=499), "499 MiB are available, less than 500 MiB"),
     (
         reading(None),
-        "enough is available; this kernel has no pressure stall information (CONFIG_PSI), "
-        + "so MemAvailable decides alone",
+        f"enough is available; {NO_PSI}",
     ),
     (
         reading(None, None),

@@ -1,0 +1,106 @@
+"""The unit: what systemd thinks of it, and that it names the places and codes that the code has."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pool.cli.options import EXIT_USAGE
+from pool.cli.serve import serve
+from pool.endpoint import open_endpoint
+from pool.paths import cache_directory, default_socket
+
+PACKAGING = Path(__file__).parents[3] / "packaging"
+UNIT = PACKAGING / "systemd" / "vmpool.service"
+MAX_EXPOSURE = 25
+"""Tenths; systemd calls up to 4.0 "OK". What is left is being root with five capabilities, /dev/kvm, and TCG's JIT."""
+
+
+def settings(key: str) -> list[str]:
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    return [line.partition("=")[2] for line in lines if line.startswith(f"{key}=")]
+
+
+def setting(key: str) -> str:
+    (value,) = settings(key)
+    return value
+
+
+def systemd(command: Sequence[str | Path]) -> str:
+    """Its output. The tool may be missing, but not fail; warnings count as failures."""
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    return done.stdout
+
+
+@pytest.fixture
+def unit_with_a_program(tmp_path: Path) -> Path:
+    """systemd asks whether the program is there."""
+    copy = tmp_path / UNIT.name
+    program = shlex.split(setting("ExecStart"))[0]
+    copy.write_text(UNIT.read_text(encoding="utf-8").replace(program, "/bin/true"), encoding="utf-8")
+    return copy
+
+
+def test_systemd_understands_every_line(unit_with_a_program: Path) -> None:
+    systemd(["systemd-analyze", "verify", "--man=no", unit_with_a_program])
+
+
+def test_the_exposure_stays_low(unit_with_a_program: Path) -> None:
+    systemd(["systemd-analyze", "security", "--offline=yes", f"--threshold={MAX_EXPOSURE}", unit_with_a_program])
+
+
+def test_the_user_can_be_made() -> None:
+    tool = shutil.which("systemd-sysusers")
+    if tool is None:
+        pytest.skip("systemd-sysusers is not installed")
+    done = subprocess.run(
+        [tool, "--dry-run", PACKAGING / "sysusers.d" / "vmpool.conf"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_is_one_of_ours() -> None:
+    program, command, *arguments = shlex.split(setting("ExecStart"))
+    assert (Path(program).name, command) == ("vmpool", "serve")
+    assert serve.make_context("serve", arguments).params["config"] == Path("/etc/vmpool/vmpool.toml")
+
+
+def test_directories_are_those_that_root_uses() -> None:
+    assert Path("/run") / setting("RuntimeDirectory") == default_socket(environment={}, uid=0).parent
+    assert Path("/var/cache") / setting("CacheDirectory") == cache_directory(environment={}, uid=0)
+
+
+def test_the_runtime_directory_is_one_that_the_service_takes(vm_home: Path) -> None:
+    directory = vm_home / "vmpool"
+    directory.mkdir()
+    directory.chmod(int(setting("RuntimeDirectoryMode"), 8))
+    with open_endpoint(directory / "vmpool.sock"):
+        pass
+    assert directory.exists(), "it is systemd's to remove"
+
+
+def test_a_wrong_configuration_is_not_tried_again() -> None:
+    assert setting("Restart") == "on-failure"
+    assert setting("RestartPreventExitStatus") == str(EXIT_USAGE)
+
+
+@pytest.mark.parametrize("group", ["/system.slice/vmpool.service", "/vmpool.slice/vmpool@a b.service"])
+@pytest.mark.parametrize("control", ["", "/.control"], ids=["older systemd", "newer systemd"])
+def test_after_the_end_the_groups_of_surviving_vms_do_not_bar_the_start(
+    tmp_path: Path, group: str, control: str
+) -> None:
+    (tmp_path / "self").write_text(f"1:name=systemd:/x\n0::{group}{control}\n", encoding="ascii")
+    tree = tmp_path / "tree"
+    (tree / group[1:]).mkdir(parents=True)
+    command = setting("ExecStopPost").removeprefix("-").replace("$$", "$").replace("%%", "%")
+    command = command.replace("/proc/self/cgroup", str(tmp_path / "self")).replace("/sys/fs/cgroup", str(tree))
+    subprocess.run(shlex.split(command), check=True, timeout=30)
+    assert (tree / group[1:] / "cgroup.subtree_control").read_text(encoding="ascii") == "-cpu -memory -pids\n"
