@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from pool.config import ProfileSettings
 from vmm.errors import MissingFileError
 from vmm.guest.image import load_image, verify_image
 from vmm.qemu.accelerator import TrialIdentity, decide
+from vmm.qemu.confinement import UNCONFINED, Confinement
+from vmm.qemu.confinement.user import check_access
 from vmm.qemu.launch import check_files
 from vmm.qemu.trial import boot_under_kvm
 from vmm.qemu.version import QEMU_REMEDY, detect_version
@@ -30,6 +33,8 @@ class MachineResolver:
     trial_directory: Path
     """Where the trial VM of accelerator `auto` lives for a few seconds."""
     cache_directory: Path
+    confinement: Confinement = UNCONFINED
+    """What its VMs are started in: QEMU's user must be able to open what it needs."""
 
     def check(self) -> MachineSpec:
         """What can be told without starting anything; the accelerator in the spec is a guess.
@@ -46,6 +51,8 @@ class MachineResolver:
             kernel, initrd = image.kernel, image.initrd
         spec = self.profile.machine(qemu=Path(qemu), kernel=kernel, initrd=initrd, accelerator=Accelerator.TCG)
         check_files(spec)
+        if self.confinement.user is not None:
+            check_access(spec, user=self.confinement.user)
         return spec
 
     async def resolve(self) -> ResolvedMachine:
@@ -54,11 +61,15 @@ class MachineResolver:
         # Before they are read for the fingerprint: a change must not be missed.
         inputs = identify_all((spec.qemu, spec.kernel, spec.initrd))
         version = await detect_version(spec.qemu)
+        user = self.confinement.user
         decision = await decide(
             self.profile.accelerator,
-            identity=TrialIdentity(qemu_version=version, kernel=spec.kernel),
-            trial_boot=partial(boot_under_kvm, spec, directory=self.trial_directory),
+            identity=TrialIdentity(
+                qemu_version=version, kernel=spec.kernel, uid=os.geteuid() if user is None else user.uid
+            ),
+            trial_boot=partial(boot_under_kvm, spec, directory=self.trial_directory, confinement=self.confinement),
             cache_directory=self.cache_directory,
+            host=self.confinement.host_facts(),
         )
         spec = attrs.evolve(spec, accelerator=decision.accelerator)
         return ResolvedMachine(

@@ -41,7 +41,7 @@ def make_producer(
             place = (profile.template_directory or template_directory(name, runtime=runtime)).absolute()
             return TemplateProducer(
                 resolve=resolver.resolve,
-                backend=QemuTemplates(store=TemplateStore(place)),
+                backend=QemuTemplates(store=TemplateStore(place), confinement=resolver.confinement),
                 launch=launch,
                 vms_directory=vms_directory,
                 new_vm_id=lambda: new_id("vm"),

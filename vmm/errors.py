@@ -5,6 +5,7 @@
     |- MissingFileError            a file or program the VM needs is not there
     |- BootError                   the VM did not come up
     |- StopError                   QEMU is still there after SIGKILL
+    |- ConfinementError            QEMU cannot be confined as it is asked for
     |- AcceleratorError            the accelerator that was asked for does not work on this host
     |- SnapshotError               device state could not be saved or loaded
     |- TemplateError               a template is not there, not whole, or of something else
@@ -75,6 +76,16 @@ class StopError(VmmError):
         self.pid = pid
         self.limit_s = limit_s
         self.state = state
+
+
+class ConfinementError(VmmError):
+    """QEMU cannot be confined as it is asked for. `what` is the setting, `reason` says why not, in a sentence."""
+
+    def __init__(self, *, what: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{what}: {reason}; {remedy}")
+        self.what = what
+        self.reason = reason
+        self.remedy = remedy
 
 
 class AcceleratorError(VmmError):

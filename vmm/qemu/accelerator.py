@@ -55,6 +55,8 @@ class TrialIdentity:
 
     qemu_version: QemuVersion
     kernel: Path
+    uid: int
+    """Whom QEMU runs as."""
 
 
 TrialBoot = Callable[[], Awaitable[str | None]]
@@ -113,6 +115,7 @@ async def _decide_by_trial(
     key = {
         "boot_id": host.boot_id(),
         "qemu": str(identity.qemu_version),
+        "uid": str(identity.uid),
         "kernel_sha256": hashlib.sha256(identity.kernel.read_bytes()).hexdigest(),
     }
     cache = cache_directory / "accelerator.json"
@@ -142,7 +145,7 @@ def _read_cache(cache: Path, key: dict[str, str]) -> AcceleratorDecision | None:
 
 
 def _write_cache(cache: Path, key: dict[str, str], decision: AcceleratorDecision) -> None:
-    cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cache.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     entry = {"key": key, "accelerator": decision.accelerator.value, "reason": decision.reason}
     new = cache.with_suffix(".new")
     new.write_text(json.dumps(entry, indent=2) + "\n")

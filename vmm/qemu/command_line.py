@@ -31,6 +31,8 @@ KERNEL_PARAMETERS = (
     "swiotlb=noforce"
 )
 
+_CONSOLE_FD_SET = 0
+
 _UUID_NAMESPACE = uuid.UUID("7b1ec2a5-5f0b-4d55-9a3c-0f6c9ed5a1b6")
 
 
@@ -41,9 +43,13 @@ class AnonymousMemory:
 
 @attrs.frozen(kw_only=True)
 class FileMemory:
-    """Guest memory mapped from a file: `shared` writes to it (a template), private copies on write (a clone)."""
+    """Guest memory mapped from a file: `shared` writes to it (a template), private copies on write (a clone).
 
-    path: Path
+    QEMU opens the file anew through its descriptor, so that it needs the right to the file, but not to its directory.
+    """
+
+    fd: int
+    """The caller's; QEMU inherits it."""
     shared: bool
 
 
@@ -67,11 +73,14 @@ _START_OPTIONS: dict[Start, tuple[str, ...]] = {
 
 @attrs.frozen(kw_only=True)
 class Channels:
-    """The listening sockets that QEMU inherits, by descriptor, and the file of its serial console."""
+    """What QEMU inherits, by descriptor: its listening sockets, and the file of its serial console."""
 
     qmp_fd: int
     agent_fd: int
+    console_fd: int
+    """Opened for appending."""
     console_log: Path
+    """Where that file is. QEMU does not open it; who looks for a VM's process finds it by this."""
 
 
 def machine_uuid(vm_id: str) -> str:
@@ -79,9 +88,9 @@ def machine_uuid(vm_id: str) -> str:
     return str(uuid.uuid5(_UUID_NAMESPACE, vm_id))
 
 
-def console_chardev(console_log: Path) -> str:
-    """The one argument that names the VM's own directory, by which its QEMU can be told from any other process."""
-    return _options("file", id="console", path=console_log, append="on")
+def names_console(argv: Sequence[str], console_log: Path) -> bool:
+    """Whether this is the command line of the VM with that console: it names the VM's own directory, once."""
+    return any(argument.endswith("," + _options(opaque=console_log)) for argument in argv)
 
 
 def build_argv(
@@ -109,7 +118,8 @@ def build_argv(
         *_KVM_TIMERS.get(spec.accelerator, ()),
         *("-chardev", _options("socket", id="qmp", fd=channels.qmp_fd, server="on", wait="off")),
         *("-mon", _options(chardev="qmp", mode="control")),
-        *("-chardev", console_chardev(channels.console_log)),
+        *("-add-fd", _options(fd=channels.console_fd, set=_CONSOLE_FD_SET, opaque=channels.console_log)),
+        *("-chardev", _options("file", id="console", path=f"/dev/fdset/{_CONSOLE_FD_SET}", append="on")),
         *("-serial", "chardev:console"),
         *("-chardev", _options("socket", id="agent", fd=channels.agent_fd, server="on", wait="off")),
         *("-device", _options("virtio-serial-pci", id="serial")),
@@ -140,9 +150,9 @@ def _memory_object(spec: MachineSpec, memory: MemoryBacking) -> str:
     match memory:
         case AnonymousMemory():
             return _options("memory-backend-ram", id="memory", size=size)
-        case FileMemory(path=path, shared=shared):
+        case FileMemory(fd=fd, shared=shared):
             share = "on" if shared else "off"
-            return _options("memory-backend-file", id="memory", size=size, mem_path=path, share=share)
+            return _options("memory-backend-file", id="memory", size=size, mem_path=f"/proc/self/fd/{fd}", share=share)
 
 
 def _options(kind: str | None = None, /, **values: object) -> str:

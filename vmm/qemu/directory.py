@@ -42,6 +42,11 @@ class VmDirectory:
         """What QEMU wrote to stdout and stderr."""
         return self.root / "qemu.log"
 
+    @property
+    def cgroups(self) -> Path:
+        """Where the VM's cgroups are, one a line. Not there if it has none."""
+        return self.root / "cgroups"
+
     def create(self) -> None:
         """Makes the directory, mode 0700. Its parent must be there.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +13,9 @@ import trio
 
 from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
-from vmm.qemu.command_line import Channels, MemoryBacking, Start, build_argv, console_chardev
+from vmm.qemu.command_line import Channels, FileMemory, MemoryBacking, Start, build_argv, names_console
+from vmm.qemu.confinement import UNCONFINED, Confinement
+from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory, listen, read_tail
 from vmm.qemu.logs import LogLimiter
 from vmm.qemu.process import QemuProcess, command_line_of
@@ -33,10 +37,13 @@ class Channel(Protocol):
 class Instance:
     """One QEMU. Its owner must end it with `stop`, `kill` or `detach`, whatever happens."""
 
-    def __init__(self, *, vm_id: str, directory: VmDirectory, process: QemuProcess, argv: Sequence[str]) -> None:
+    def __init__(
+        self, *, vm_id: str, directory: VmDirectory, process: QemuProcess, group: VmGroup, argv: Sequence[str]
+    ) -> None:
         self.vm_id = vm_id
         self.directory = directory
         self.process = process
+        self.group = group
         self.argv = tuple(argv)
         self._qmp: QmpClient | None = None
         self._channels: list[Channel] = []
@@ -51,27 +58,44 @@ class Instance:
         directory: Path,
         memory: MemoryBacking | None = None,
         start: Start = Start.BOOT,
+        confinement: Confinement = UNCONFINED,
     ) -> Instance:
-        """Makes the directory and the listening sockets and starts QEMU; not a checkpoint.
+        """Makes the directory, the cgroup and the listening sockets and starts QEMU; not a checkpoint.
 
-        QEMU inherits the sockets listening: whoever connects needs no retries, and sees QEMU die at once.
+        QEMU inherits the sockets listening: whoever connects needs no retries, and sees QEMU die at once. All that is
+        in the directory is passed to it open; it need not be able to enter.
         Raises SpecError and MissingFileError for the directory, BootError if the program cannot be executed; nothing is
         left then.
         """
         home = VmDirectory(directory)
         home.create()
+        group = VmGroup()
         try:
-            with listen(home.qmp_socket) as qmp, listen(home.agent_socket) as agent:
-                channels = Channels(qmp_fd=qmp.fileno(), agent_fd=agent.fileno(), console_log=home.console_log)
+            group = confinement.make_group(spec, name=home.root.name, record=home.cgroups)
+            with (
+                listen(home.qmp_socket) as qmp,
+                listen(home.agent_socket) as agent,
+                _appending(home.console_log) as console_fd,
+            ):
+                channels = Channels(
+                    qmp_fd=qmp.fileno(), agent_fd=agent.fileno(), console_fd=console_fd, console_log=home.console_log
+                )
                 argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, start=start)
-                process = QemuProcess.spawn(argv, log=home.qemu_log, pass_fds=(qmp.fileno(), agent.fileno()))
+                inherited = [channels.qmp_fd, channels.agent_fd, channels.console_fd]
+                if isinstance(memory, FileMemory):
+                    inherited.append(memory.fd)
+                process = QemuProcess.spawn(
+                    confinement.command(argv, spec=spec, group=group), log=home.qemu_log, pass_fds=inherited
+                )
         except OSError as error:
+            group.discard()
             home.remove()
             raise BootError(stage=BootStage.SPAWN, reason=f"QEMU cannot be started: {error}") from error
         except BaseException:
+            group.discard()
             home.remove()
             raise
-        return cls(vm_id=vm_id, directory=home, process=process, argv=argv)
+        return cls(vm_id=vm_id, directory=home, process=process, group=group, argv=argv)
 
     @classmethod
     def adopt(cls, *, vm_id: str, directory: Path, identity: ProcessIdentity) -> Instance:
@@ -85,11 +109,13 @@ class Instance:
         except OSError as error:
             raise VmExitedError(vm_id=vm_id, reason=f"it is not running any more: {error}") from error
         argv = command_line_of(identity.pid)
-        if console_chardev(home.console_log) not in argv:
+        if not names_console(argv, home.console_log):
             process.close()
             what = shlex.join(argv[:1]) or "dead"
             raise VmExitedError(vm_id=vm_id, reason=f"process {identity.pid} is not its QEMU: it is {what}")
-        return cls(vm_id=vm_id, directory=home, process=process, argv=argv)
+        return cls(
+            vm_id=vm_id, directory=home, process=process, group=VmGroup.recorded_in(home.cgroups), argv=argv
+        )
 
     async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:
         """Opens the one QMP connection; the instance closes it. Raises QmpConnectionError.
@@ -147,7 +173,7 @@ class Instance:
             error.add_note(f"end of {name}:\n{read_tail(path) or '(empty)'}")
 
     async def stop(self) -> ExitReport:
-        """QMP `quit`, bounded wait, SIGKILL, verify dead, close, remove the directory. Idempotent, shielded.
+        """QMP `quit`, bounded wait, SIGKILL, verify dead, close, remove cgroup and directory. Idempotent, shielded.
 
         Raises StopError if the process does not die; the directory stays then, and `stop` can be tried again.
         """
@@ -187,9 +213,20 @@ class Instance:
     async def _finish(self) -> ExitReport:
         report = await self.process.kill()
         await self._close_channels()
+        await self.group.remove()
         await trio.to_thread.run_sync(self.directory.remove)
         return report
 
     async def _close_channels(self) -> None:
         while self._channels:
             await self._channels.pop().aclose()
+
+
+@contextmanager
+def _appending(path: Path) -> Iterator[int]:
+    """A new file, mode 0600, open for appending within the block."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -12,6 +12,7 @@ import trio
 
 from vmm.contract import BootStage
 from vmm.errors import AgentError, MissingFileError, QmpError
+from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
 from vmm.qemu.version import QEMU_REMEDY
 from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
@@ -20,7 +21,14 @@ from vmm.spec import MachineSpec
 IMAGE_REMEDY = "build the guest image with `vmpool image build`, or set `{field}` to the path of a file that is there"
 
 
-async def launch(spec: MachineSpec, *, vm_id: str, directory: Path, nursery: trio.Nursery) -> QemuVm:
+async def launch(
+    spec: MachineSpec,
+    *,
+    vm_id: str,
+    directory: Path,
+    nursery: trio.Nursery,
+    confinement: Confinement = UNCONFINED,
+) -> QemuVm:
     """Boots a VM and returns it running, its guest agent having answered.
 
     `directory` is made for this VM alone and removed with it. The connections' background tasks live in `nursery`. The
@@ -31,7 +39,7 @@ async def launch(spec: MachineSpec, *, vm_id: str, directory: Path, nursery: tri
     """
     check_files(spec)
     began = trio.current_time()
-    instance = Instance.start(spec, vm_id=vm_id, directory=directory)
+    instance = Instance.start(spec, vm_id=vm_id, directory=directory, confinement=confinement)
     spawned = trio.current_time()
     try:
         async with _stage(instance, BootStage.QMP):

@@ -1,7 +1,8 @@
 """QEMUs and directories that an earlier run of the service left behind, because it was killed.
 
-They are found by what QEMU's command line says, not by records of ours: a service can be killed between starting a
-QEMU and writing down that it did.
+Processes are found by what QEMU's command line says, not by records of ours: a service can be killed between starting a
+QEMU and writing down that it did. What the VM's cgroup holds beside them is ended with it: its place is written down
+before it is made.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import attrs
 import trio
 
 from vmm.contract import ProcessIdentity
+from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.process import QemuProcess, start_time_of
 
@@ -43,13 +45,14 @@ def find_orphans(vms_directory: Path) -> list[Orphan]:
 
 
 async def end_orphan(orphan: Orphan) -> None:
-    """SIGKILL, verify dead, then remove the directory. Raises StopError, with the directory left in place."""
+    """SIGKILL, verify dead, then remove cgroup and directory. Raises StopError, with the directory left in place."""
     for identity in orphan.processes:
         try:
             process = QemuProcess.adopt(identity, log=orphan.directory.qemu_log)
         except ProcessLookupError:
             continue
         await process.kill()
+    await VmGroup.recorded_in(orphan.directory.cgroups).remove()
     await trio.to_thread.run_sync(orphan.directory.remove)
 
 
@@ -62,21 +65,26 @@ async def end_remains(vm_id: str, *, vms_directory: Path) -> None:
 
 
 def _users_of(vms_directory: Path) -> dict[str, list[ProcessIdentity]]:
-    """Processes of our own user whose command line names a VM directory in `vms_directory`, by that VM's id."""
-    marker = os.fsencode(vms_directory) + b"/"
+    """Processes whose command line names a VM directory in `vms_directory`, by that VM's id.
+
+    QEMU may run as another user than we, and as another one than the settings say now; only root starts such ones.
+    A program can write what it likes into its command line: what is no name of a directory is not taken for one.
+    """
+    marker = b"opaque=" + os.fsencode(vms_directory) + b"/"
+    ours = os.geteuid()
     found: dict[str, list[ProcessIdentity]] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            if entry.stat().st_uid != os.geteuid():
+            if ours not in (0, entry.stat().st_uid):
                 continue
             argv = (entry / "cmdline").read_bytes().replace(b",,", b",")
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
-        _, named, rest = argv.partition(b"path=" + marker)
+        _, _, rest = argv.partition(marker)
+        vm_id = os.fsdecode(rest.partition(b"/")[0])
         started = start_time_of(int(entry.name))
-        if named and started is not None:
-            vm_id = os.fsdecode(rest.partition(b"/")[0])
+        if vm_id not in ("", ".", "..") and "\0" not in vm_id and started is not None:
             found.setdefault(vm_id, []).append(ProcessIdentity(pid=int(entry.name), start_time=started))
     return found

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from vmm.errors import BootError
+from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.launch import launch
 from vmm.spec import Accelerator, MachineSpec
 
@@ -16,12 +17,17 @@ TRIAL_LIMIT_S = 20.0
 """Working KVM needs about a second, broken KVM for ever."""
 
 
-async def boot_under_kvm(spec: MachineSpec, *, directory: Path, limit_s: float = TRIAL_LIMIT_S) -> str | None:
+async def boot_under_kvm(
+    spec: MachineSpec, *, directory: Path, limit_s: float = TRIAL_LIMIT_S, confinement: Confinement = UNCONFINED
+) -> str | None:
     """`boot` of `spec` with KVM as the accelerator, whatever it says itself."""
-    return await boot(attrs.evolve(spec, accelerator=Accelerator.KVM), directory=directory, limit_s=limit_s)
+    under_kvm = attrs.evolve(spec, accelerator=Accelerator.KVM)
+    return await boot(under_kvm, directory=directory, limit_s=limit_s, confinement=confinement)
 
 
-async def boot(spec: MachineSpec, *, directory: Path, limit_s: float) -> str | None:
+async def boot(
+    spec: MachineSpec, *, directory: Path, limit_s: float, confinement: Confinement = UNCONFINED
+) -> str | None:
     """Boots `spec` in a new directory below `directory`, waits for its agent, and stops it again.
 
     Returns None if the agent answered, else why not, in words. Nothing is left in any case. Raises MissingFileError and
@@ -31,7 +37,9 @@ async def boot(spec: MachineSpec, *, directory: Path, limit_s: float) -> str | N
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(limit_s):
             try:
-                vm = await launch(spec, vm_id=vm_id, directory=directory / vm_id, nursery=nursery)
+                vm = await launch(
+                    spec, vm_id=vm_id, directory=directory / vm_id, nursery=nursery, confinement=confinement
+                )
             except BootError as error:
                 return str(error)
             await vm.stop()

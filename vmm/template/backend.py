@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from vmm.contract import ExitReport, Shell, VmTemplate
+from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
@@ -43,13 +44,21 @@ class QemuTemplates:
     """One profile's template in its store. Blocking work on files goes to threads."""
 
     store: TemplateStore
+    confinement: Confinement = UNCONFINED
 
     async def open(self, *, fingerprint: str) -> Template:
         """Reads the whole template: 0.5 s for 256 MiB. Raises TemplateError."""
         return await trio.to_thread.run_sync(partial(self.store.open, fingerprint=fingerprint))
 
     async def build(self, spec: MachineSpec, *, fingerprint: str, vm_id: str, directory: Path) -> Template:
-        return await build_template(spec, store=self.store, fingerprint=fingerprint, vm_id=vm_id, directory=directory)
+        return await build_template(
+            spec,
+            store=self.store,
+            fingerprint=fingerprint,
+            vm_id=vm_id,
+            directory=directory,
+            confinement=self.confinement,
+        )
 
     async def discard(self) -> None:
         await trio.to_thread.run_sync(self.store.clear)
@@ -65,7 +74,14 @@ class QemuTemplates:
         nursery: trio.Nursery,
     ) -> QemuShell:
         assert isinstance(template, Template)
-        instance = await start_shell(spec, template=template, vm_id=vm_id, directory=directory, nursery=nursery)
+        instance = await start_shell(
+            spec,
+            template=template,
+            vm_id=vm_id,
+            directory=directory,
+            nursery=nursery,
+            confinement=self.confinement,
+        )
         return QemuShell(instance=instance, generation=generation)
 
     async def clone(self, shell: Shell, *, template: VmTemplate, nursery: trio.Nursery) -> QemuVm:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from vmm.contract import RESEED_BYTES, BootStage, Preparation
 from vmm.errors import AgentError, QmpError, SnapshotError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.qemu.command_line import FileMemory, Start
+from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import check_files
 from vmm.qemu.snapshot import load, save
@@ -29,7 +31,13 @@ touched (measured: guest-side allocations stop)."""
 
 
 async def build_template(
-    spec: MachineSpec, *, store: TemplateStore, fingerprint: str, vm_id: str, directory: Path
+    spec: MachineSpec,
+    *,
+    store: TemplateStore,
+    fingerprint: str,
+    vm_id: str,
+    directory: Path,
+    confinement: Confinement = UNCONFINED,
 ) -> Template:
     """Boots a VM with its memory in the store's file, saves it, stops it, publishes the template.
 
@@ -37,10 +45,12 @@ async def build_template(
     SnapshotError, OSError. On error and cancellation no process is left, and no template.
     """
     check_files(spec)
-    memory, state = await trio.to_thread.run_sync(lambda: store.begin(memory_mib=spec.memory_mib))
+    writer = None if confinement.user is None else (confinement.user.uid, confinement.user.gid)
+    memory, state = await trio.to_thread.run_sync(lambda: store.begin(memory_mib=spec.memory_mib, writer=writer))
     published: Template | None = None
     try:
-        async with _running_template(spec, memory=memory, vm_id=vm_id, directory=directory) as instance:
+        start = partial(Instance.start, spec, vm_id=vm_id, directory=directory, confinement=confinement)
+        async with _running_template(start, memory=memory) as instance:
             await save(instance, state=state)
         published = await trio.to_thread.run_sync(lambda: store.publish(fingerprint=fingerprint))
     finally:
@@ -51,9 +61,13 @@ async def build_template(
 
 
 @asynccontextmanager
-async def _running_template(spec: MachineSpec, *, memory: Path, vm_id: str, directory: Path) -> AsyncIterator[Instance]:
+async def _running_template(start: Callable[..., Instance], *, memory: Path) -> AsyncIterator[Instance]:
     """A template VM, booted, settled and paused; stopped at the end."""
-    instance = Instance.start(spec, vm_id=vm_id, directory=directory, memory=FileMemory(path=memory, shared=True))
+    descriptor = os.open(memory, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        instance = start(memory=FileMemory(fd=descriptor, shared=True))
+    finally:
+        os.close(descriptor)
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -79,7 +93,13 @@ async def _running_template(spec: MachineSpec, *, memory: Path, vm_id: str, dire
 
 
 async def start_shell(
-    spec: MachineSpec, *, template: Template, vm_id: str, directory: Path, nursery: trio.Nursery
+    spec: MachineSpec,
+    *,
+    template: Template,
+    vm_id: str,
+    directory: Path,
+    nursery: trio.Nursery,
+    confinement: Confinement = UNCONFINED,
 ) -> Instance:
     """Starts a QEMU that has mapped the template's memory privately and waits for a state to load.
 
@@ -90,8 +110,9 @@ async def start_shell(
         spec,
         vm_id=vm_id,
         directory=directory,
-        memory=FileMemory(path=template.memory, shared=False),
+        memory=FileMemory(fd=template.sealed.fileno(), shared=False),
         start=Start.INCOMING,
+        confinement=confinement,
     )
     try:
         async with _evidence(instance):

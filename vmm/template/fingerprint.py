@@ -16,6 +16,8 @@ from vmm.spec import MachineSpec
 FORMAT: Final = 1
 """Goes up when a template of the same inputs would be another one, as with a change of what is done to it."""
 
+_NO_CHANNELS: Final = Channels(qmp_fd=0, agent_fd=0, console_fd=0, console_log=Path("console"))
+
 
 async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
     """Hash over kernel, initrd, QEMU's version, accelerator, machine, CPU model, memory and command line.
@@ -24,7 +26,7 @@ async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
     """
     kernel, initrd = await trio.to_thread.run_sync(lambda: (_hash_file(spec.kernel), _hash_file(spec.initrd)))
     # The command line holds all the rest; paths in it are places, not contents.
-    argv = build_argv(spec, vm_id="vm", channels=Channels(qmp_fd=0, agent_fd=0, console_log=Path("console")))
+    argv = build_argv(spec, vm_id="vm", channels=_NO_CHANNELS)
     places = {str(spec.qemu), str(spec.kernel), str(spec.initrd)}
     parts = {
         "format": FORMAT,

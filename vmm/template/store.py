@@ -19,6 +19,7 @@ import cattrs
 
 from vmm.errors import TemplateError
 from vmm.identity import FileIdentity, identify
+from vmm.template.sealed import SealedMemory
 
 _FILES: Final = ("manifest.json", "manifest.new", "state", "memory")
 
@@ -47,6 +48,8 @@ class Template:
 
     directory: Path
     fingerprint: str
+    sealed: SealedMemory = attrs.field(repr=False, eq=False)
+    """What its memory file held when it was published or opened: this is what clones map."""
     _identities: tuple[FileIdentity, ...] = attrs.field(repr=False)
 
     @property
@@ -80,10 +83,11 @@ class TemplateStore:
     def _manifest(self) -> Path:
         return self.directory / "manifest.json"
 
-    def begin(self, *, memory_mib: int) -> tuple[Path, Path]:
+    def begin(self, *, memory_mib: int, writer: tuple[int, int] | None = None) -> tuple[Path, Path]:
         """Clears the place and makes an empty memory file of that size. Returns the paths of memory and state.
 
-        Raises TemplateError if there is not enough room, OSError.
+        `writer` is the uid and gid of the QEMU that fills it, if they are not ours: the file is theirs until it is
+        published. Raises TemplateError if there is not enough room, OSError.
         """
         if self.directory.exists():
             self._check_private()
@@ -103,14 +107,20 @@ class TemplateStore:
         descriptor = os.open(memory, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, memory_mib * 2**20)
+            if writer is not None:
+                os.fchown(descriptor, *writer)
         finally:
             os.close(descriptor)
         return memory, state
 
     def publish(self, *, fingerprint: str) -> Template:
-        """Makes what lies in the place a template, by writing its manifest. Hashes both files. Raises OSError."""
+        """Makes what lies in the place a template, by writing its manifest; no QEMU may use it any more.
+
+        Hashes both files and copies the memory. Raises OSError.
+        """
         memory, state = self.directory / "memory", self.directory / "state"
         for path in (memory, state):
+            os.chown(path, os.geteuid(), os.getegid())
             path.chmod(0o400)
         manifest = _Manifest(fingerprint=fingerprint, memory=_describe(memory), state=_describe(state))
         new = self._manifest.with_suffix(".new")
@@ -184,7 +194,10 @@ class TemplateStore:
     def _template(self, fingerprint: str) -> Template:
         paths = (self.directory / "memory", self.directory / "state")
         return Template(
-            directory=self.directory, fingerprint=fingerprint, identities=tuple(identify(path) for path in paths)
+            directory=self.directory,
+            fingerprint=fingerprint,
+            identities=tuple(identify(path) for path in paths),
+            sealed=SealedMemory.copy_of(paths[0]),
         )
 
 

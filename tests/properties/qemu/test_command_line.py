@@ -52,13 +52,13 @@ def specs(draw: st.DrawFn) -> MachineSpec:
     spec=specs(),
     vm_id=components,
     console=paths,
-    memory=st.just(AnonymousMemory()) | st.builds(FileMemory, path=paths, shared=st.booleans()),
+    memory=st.just(AnonymousMemory()) | st.builds(FileMemory, fd=st.integers(3, 1000), shared=st.booleans()),
     start=st.sampled_from(Start),
 )
 def test_what_goes_in_is_what_qemu_reads(
     spec: MachineSpec, vm_id: str, console: Path, memory: MemoryBacking, start: Start
 ) -> None:
-    channels = Channels(qmp_fd=11, agent_fd=12, console_log=console)
+    channels = Channels(qmp_fd=11, agent_fd=12, console_fd=13, console_log=console)
     argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, start=start)
 
     assert argv[0] == str(spec.qemu)
@@ -70,13 +70,15 @@ def test_what_goes_in_is_what_qemu_reads(
     else:
         assert not {"-kernel", "-initrd", "-append"} & set(argv), "a clone has them in its memory"
     chardevs = {options["id"]: options for options in values_of(argv, "-chardev")}
-    assert chardevs["console"]["path"] == str(console)
+    [console_set] = values_of(argv, "-add-fd")
+    assert (console_set["fd"], console_set["opaque"]) == ("13", str(console))
+    assert chardevs["console"]["path"] == f"/dev/fdset/{console_set['set']}"
     assert (chardevs["qmp"]["fd"], chardevs["agent"]["fd"]) == ("11", "12")
 
     [backend] = [options for options in values_of(argv, "-object") if options["id"] == "memory"]
     assert backend["size"] == f"{spec.memory_mib}M"
     if isinstance(memory, FileMemory):
-        assert backend["mem-path"] == str(memory.path)
+        assert backend["mem-path"] == f"/proc/self/fd/{memory.fd}"
         assert backend["share"] == ("on" if memory.shared else "off")
     else:
         assert backend["implied-0"] == "memory-backend-ram"

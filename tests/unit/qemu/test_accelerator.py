@@ -52,7 +52,7 @@ class Chooser:
         self.cache = directory / "cache"
         kernel = directory / "vmlinuz"
         kernel.write_bytes(b"kernel")
-        self.identity = TrialIdentity(qemu_version=QemuVersion(7, 2, 22), kernel=kernel)
+        self.identity = TrialIdentity(qemu_version=QemuVersion(7, 2, 22), kernel=kernel, uid=65534)
 
     async def __call__(self, setting: AcceleratorSetting, host: HostFacts, trial: Trial) -> AcceleratorDecision:
         return await decide(setting, identity=self.identity, trial_boot=trial, cache_directory=self.cache, host=host)

@@ -1,0 +1,44 @@
+"""QEMU as somebody else and in cgroups of its own: for root, on a host that has cgroups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.contract.subjects import MAX_MEMORY_MIB, MAX_VCPUS, qemu_spec
+from vmm.guest.image import GuestImage
+from vmm.qemu.confinement import Confinement
+from vmm.qemu.confinement.host import look_at_host
+from vmm.qemu.confinement.limits import Limits
+from vmm.qemu.confinement.plan import CgroupSetting, decide_cgroups
+from vmm.qemu.confinement.tree import occupied
+from vmm.qemu.confinement.user import decide_user
+from vmm.spec import MachineSpec
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.qemu)
+            item.add_marker(pytest.mark.skipif(os.geteuid() != 0, reason="only root can confine like this"))
+
+
+@pytest.fixture
+def spec(guest_image: GuestImage) -> MachineSpec:
+    return attrs.evolve(
+        qemu_spec(guest_image.kernel, guest_image.initrd), max_vcpus=MAX_VCPUS, max_memory_mib=MAX_MEMORY_MIB
+    )
+
+
+@pytest.fixture
+def confinement() -> Iterator[Confinement]:
+    """Nobody, and all that the host offers."""
+    plan = decide_cgroups(CgroupSetting.AUTO, look_at_host())
+    with occupied(plan, largest=Limits(memory_bytes=2**31, cpus=2, processes=100)) as applied:
+        if not applied.places:
+            pytest.skip(f"no cgroups here: {applied.missing}")
+        yield Confinement(user=decide_user("nobody", euid=0).user, cgroups=applied)

@@ -1,0 +1,65 @@
+"""Groups that cannot be made, joined or removed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vmm.errors import StopError
+from vmm.qemu.confinement import group as group_module
+from vmm.qemu.confinement.group import VmGroup, settings_of
+from vmm.qemu.confinement.limits import Limits
+from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
+
+LIMITS = Limits(memory_bytes=2**29, cpus=2, processes=130)
+
+
+def test_what_version_1_is_told() -> None:
+    said = {c: settings_of(c, LIMITS, version=CgroupVersion.V1) for c in Controller}
+    assert said == {
+        Controller.MEMORY: {"memory.limit_in_bytes": str(2**29)},
+        Controller.CPU: {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "200000"},
+        Controller.PIDS: {"pids.max": "130"},
+    }
+
+
+def test_without_a_place_there_is_no_group_and_no_record(tmp_path: Path) -> None:
+    group = VmGroup.create(CgroupPlan(), name="vm", limits=LIMITS, record=tmp_path / "cgroups")
+    assert group == VmGroup()
+    assert group.command() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_record_is_no_group(tmp_path: Path) -> None:
+    assert VmGroup.recorded_in(tmp_path / "cgroups") == VmGroup()
+
+
+def test_a_group_that_takes_no_limit_is_taken_back(tmp_path: Path) -> None:
+    """The files of limits are the kernel's: they are never made by us."""
+    plan = CgroupPlan(version=CgroupVersion.V1, places={Controller.PIDS: tmp_path})
+    with pytest.raises(FileNotFoundError, match=r"pids\.max"):
+        VmGroup.create(plan, name="vm", limits=LIMITS, record=tmp_path / "cgroups")
+    assert not (tmp_path / "vmpool-vm").exists()
+
+
+def test_a_program_whose_group_cannot_be_joined_does_not_run(tmp_path: Path) -> None:
+    group = VmGroup(directories=(tmp_path / "gone",))
+    done = subprocess.run([*group.command(), "echo", "ran"], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (126, "")
+    assert str(tmp_path / "gone" / "cgroup.procs") in done.stderr
+
+
+async def test_a_group_whose_members_do_not_die_is_an_error_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_module, "REMOVE_LIMIT_S", 0.0)
+    killed: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.append(pid))
+    (tmp_path / "cgroup.procs").write_text("123456\n")
+    busy = OSError(16, "Device or resource busy")
+    monkeypatch.setattr(Path, "rmdir", lambda path: (_ for _ in ()).throw(busy))
+    with pytest.raises(StopError, match=r"process 123456 .* has \[123456\]"):
+        await VmGroup(directories=(tmp_path,)).remove()
+    assert killed[0] == 123456

@@ -1,0 +1,89 @@
+"""What a killed service left: which processes are taken for its QEMUs. /bin/sh plays QEMU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vmm.qemu.confinement.user import QemuUser
+from vmm.qemu.orphans import end_orphan, find_orphans
+
+NOBODY = QemuUser(name="nobody", uid=65534, gid=65534)
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def vms(vm_home: Path) -> Iterator[Path]:
+    directory = vm_home / "vms"
+    directory.mkdir()
+    yield directory
+    directory.rmdir()
+
+
+@pytest.fixture
+def start(vms: Path) -> Iterator[Start]:
+    """Starts a process that names a path as QEMU does; it runs once this returns."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def make(place: str, *, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        argv = [*prefix, "sh", "-c", "echo; read line", "-add-fd", f"fd=3,set=0,opaque={place}"]
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    yield make
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+async def test_a_process_is_found_by_the_directory_that_it_names(vms: Path, start: Start) -> None:
+    process = start(f"{vms}/vm-1/console.log")
+    [orphan] = find_orphans(vms)
+    assert (orphan.vm_id, [identity.pid for identity in orphan.processes]) == ("vm-1", [process.pid])
+    await end_orphan(orphan)
+    assert find_orphans(vms) == []
+
+
+async def test_a_directory_without_a_process_is_one_too(vms: Path) -> None:
+    (vms / "vm-2").mkdir()
+    [orphan] = find_orphans(vms)
+    assert (orphan.vm_id, orphan.processes) == ("vm-2", ())
+    await end_orphan(orphan)
+    assert find_orphans(vms) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts QEMU as another user")
+async def test_a_process_of_qemus_user_is_found_and_ended(vms: Path, start: Start) -> None:
+    process = start(f"{vms}/vm-3/console.log", prefix=tuple(NOBODY.command()))
+    assert psutil.Process(process.pid).uids().real == NOBODY.uid
+    [orphan] = find_orphans(vms)
+    assert [identity.pid for identity in orphan.processes] == [process.pid]
+    await end_orphan(orphan)
+    assert not psutil.pid_exists(process.pid)
+
+
+@pytest.mark.parametrize("name", ["..", ".", ""])
+def test_a_command_line_that_would_lead_elsewhere_names_nothing(vms: Path, start: Start, name: str) -> None:
+    start(f"{vms}/{name}/console.log")
+    assert find_orphans(vms) == []
+
+
+def test_other_places_are_not_ours(vms: Path, start: Start) -> None:
+    start(f"{vms}-other/vm-1/console.log")
+    assert find_orphans(vms) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes as somebody else")
+def test_who_is_not_root_looks_at_its_own_only(vms: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(f"{vms}/vm-4/console.log", prefix=tuple(NOBODY.command()))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert find_orphans(vms) == []

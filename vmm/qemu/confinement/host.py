@@ -1,0 +1,69 @@
+"""What the host offers of cgroups. Looks, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from vmm.qemu.confinement.plan import CgroupVersion, Controller, Offer, OwnGroups, own_groups
+
+_DELEGATION_ATTRIBUTES: Final = ("trusted.delegate", "user.delegate")
+"""What systemd marks a delegated cgroup with."""
+
+
+def look_at_host() -> dict[Controller, Offer]:
+    """The offers for the cgroups that we are in. Raises OSError."""
+    own = own_groups(
+        mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"),
+        membership=Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape"),
+    )
+    return offers_of(own)
+
+
+def offers_of(own: OwnGroups) -> dict[Controller, Offer]:
+    """The offers for a process in these cgroups. Raises OSError."""
+    unified = _unified_controllers(own)
+    return {
+        controller: unified[controller] if controller in unified else _legacy(own.v1.get(controller))
+        for controller in Controller
+    }
+
+
+def _legacy(place: Path | None) -> Offer:
+    if place is None:
+        return Offer(version=None, obstacle="the host does not have this controller, or not mounted")
+    if not os.access(place, os.W_OK | os.X_OK):
+        return Offer(version=CgroupVersion.V1, obstacle=f"{place} is not writable for this user")
+    return Offer(version=CgroupVersion.V1, place=place)
+
+
+def _unified_controllers(own: OwnGroups) -> Mapping[Controller, Offer]:
+    if own.v2 is None or own.v2_mount is None:
+        return {}
+    # With DelegateSubgroup= systemd starts us in a group below the delegated one.
+    place = own.v2 if own.v2 == own.v2_mount else next(filter(_is_delegated, (own.v2, own.v2.parent)), None)
+    if place is not None and not os.access(place, os.W_OK | os.X_OK):
+        place = None
+    listing = own.v2 if place is None else place
+    has = (listing / "cgroup.controllers").read_text(encoding="ascii").split()
+    if place is None:
+        obstacle = f"{own.v2} is not ours to divide; run the service in a systemd unit with Delegate=yes"
+        # What our own group does not have, the host may still have in version 1.
+        return {c: Offer(version=CgroupVersion.V2, obstacle=obstacle) for c in Controller if c.value in has}
+    return {c: Offer(version=CgroupVersion.V2, place=place) for c in Controller if c.value in has}
+
+
+def _is_delegated(group: Path) -> bool:
+    """Whether the host's own manager of cgroups leaves a group to us."""
+    return group.stat().st_uid == os.geteuid() != 0 or any(
+        _has_attribute(group, name) for name in _DELEGATION_ATTRIBUTES
+    )
+
+
+def _has_attribute(path: Path, name: str) -> bool:
+    try:
+        return os.getxattr(path, name) == b"1"
+    except OSError:  # not set, or the file system has none
+        return False

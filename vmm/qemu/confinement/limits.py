@@ -1,0 +1,51 @@
+"""How much a VM's process may take, from the shape of its machine."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from vmm.spec import Accelerator, MachineSpec
+
+MIB: Final = 2**20
+
+BASE_OVERHEAD_MIB: Final = 192
+"""QEMU itself, its threads' stacks and its device models. 40 to 60 MiB were seen; the limit is for what runs wild."""
+
+OVERHEAD_PER_VCPU_MIB: Final = 8
+
+PAGE_TABLE_SHARE: Final = 128
+"""The kernel's page tables take a 512th of the memory that they map, and KVM's own as much again; twice that."""
+
+MAX_TRANSLATION_BUFFER_MIB: Final = 1024
+"""TCG's buffer for translated code grows up to this, or to an eighth of the host's memory if that is less."""
+
+EXTRA_CPUS: Final = 1
+"""For QEMU's main loop and what it does beside the guest."""
+
+EXTRA_PROCESSES: Final = 128
+"""Threads beside the vCPUs': QEMU's pool of workers has up to 64."""
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    memory_bytes: int
+    cpus: int
+    processes: int
+    """Threads count, as the kernel counts them."""
+
+
+def limits_for(spec: MachineSpec, *, image_bytes: int, host_memory_bytes: int) -> Limits:
+    """The limits of a VM that may grow to its maximum. Loose: killing an honest VM is worse than a limit not hit.
+
+    `image_bytes` is the size of kernel and initramfs, of which QEMU keeps a copy.
+    """
+    overhead_mib = BASE_OVERHEAD_MIB + OVERHEAD_PER_VCPU_MIB * spec.max_vcpus + spec.max_memory_mib // PAGE_TABLE_SHARE
+    if spec.accelerator is Accelerator.TCG:
+        overhead_mib += min(MAX_TRANSLATION_BUFFER_MIB, host_memory_bytes // 8 // MIB)
+    return Limits(
+        memory_bytes=(spec.max_memory_mib + overhead_mib) * MIB + image_bytes,
+        cpus=spec.max_vcpus + EXTRA_CPUS,
+        processes=spec.max_vcpus + EXTRA_PROCESSES,
+    )

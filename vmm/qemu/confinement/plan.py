@@ -1,0 +1,146 @@
+"""Which cgroup controllers hold the VMs, and where: decided from what is asked for and what the host offers."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import attrs
+
+from vmm.errors import ConfinementError
+
+
+class CgroupSetting(enum.Enum):
+    """What the user asks for."""
+
+    AUTO = "auto"
+    """What the host offers; what it does not is reported."""
+    OFF = "off"
+    REQUIRED = "required"
+    """All controllers, or the service does not start."""
+
+
+class Controller(enum.Enum):
+    MEMORY = "memory"
+    CPU = "cpu"
+    PIDS = "pids"
+
+
+class CgroupVersion(enum.Enum):
+    V1 = "v1"
+    V2 = "v2"
+
+
+@attrs.frozen(kw_only=True)
+class Offer:
+    """One controller, as the host has it for us: a place for groups of ours, or the obstacle."""
+
+    version: CgroupVersion | None
+    """None: the host does not have the controller."""
+    place: Path | None = None
+    """The directory below which we may make groups."""
+    obstacle: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class CgroupPlan:
+    """What is applied, and what is not and why."""
+
+    version: CgroupVersion | None = None
+    """None: there are no cgroups of ours."""
+    places: Mapping[Controller, Path] = attrs.field(factory=dict)
+    missing: Mapping[Controller, str] = attrs.field(factory=dict)
+    """Wanted but not to be had: a sentence each."""
+
+    def without(self, lost: Mapping[Controller, str]) -> CgroupPlan:
+        """The plan, less what turned out not to work."""
+        places = {controller: place for controller, place in self.places.items() if controller not in lost}
+        return CgroupPlan(version=self.version if places else None, places=places, missing={**self.missing, **lost})
+
+
+_REMEDY: Final = (
+    'run the service as root, or in a systemd unit with Delegate=yes, or set service.cgroups to "auto" or "off"'
+)
+
+
+def decide_cgroups(setting: CgroupSetting, offers: Mapping[Controller, Offer]) -> CgroupPlan:
+    """One version for all: 2 if it has any of the controllers for us, else 1.
+
+    Raises ConfinementError if all are required and not to be had.
+    """
+    if setting is CgroupSetting.OFF:
+        return CgroupPlan()
+    usable = {controller: offer for controller, offer in offers.items() if offer.place is not None}
+    versions = {offer.version for offer in usable.values()}
+    version = next((version for version in (CgroupVersion.V2, CgroupVersion.V1) if version in versions), None)
+    plan = CgroupPlan(
+        version=version,
+        places={
+            controller: offer.place
+            for controller, offer in usable.items()
+            if offer.place is not None and offer.version is version
+        },
+        missing={
+            controller: f"it is a controller of {offer.version.value}"
+            if offer.place and offer.version
+            else offer.obstacle
+            for controller, offer in offers.items()
+            if offer.place is None or offer.version is not version
+        },
+    )
+    require(setting, plan)
+    return plan
+
+
+def require(setting: CgroupSetting, plan: CgroupPlan) -> None:
+    """Raises ConfinementError if the setting asks for more than the plan has."""
+    if setting is CgroupSetting.REQUIRED and plan.missing:
+        reason = "; ".join(f"{controller.value}: {obstacle}" for controller, obstacle in plan.missing.items())
+        raise ConfinementError(what='service.cgroups = "required"', reason=reason, remedy=_REMEDY)
+
+
+@attrs.frozen(kw_only=True)
+class OwnGroups:
+    """The directories of the cgroups that a process is in."""
+
+    v1: Mapping[Controller, Path]
+    v2: Path | None
+    v2_mount: Path | None = None
+    """Where that hierarchy begins for us."""
+
+
+def own_groups(*, mountinfo: str, membership: str) -> OwnGroups:
+    """Reads /proc/self/mountinfo and /proc/self/cgroup (proc_pid_mountinfo(5), cgroups(7))."""
+    paths = {}
+    for line in membership.splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            paths[name] = path
+    v1: dict[Controller, Path] = {}
+    v2: Path | None = None
+    v2_mount: Path | None = None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        root, mount_point = (_unescape(field) for field in left.split(" ")[3:5])
+        if kind == "cgroup2" and "" in paths:
+            v2, v2_mount = _directory(paths[""], root=root, mount_point=mount_point), Path(mount_point)
+        elif kind == "cgroup":
+            for controller in Controller:
+                if controller.value in options.split(",") and controller.value in paths:
+                    v1[controller] = _directory(paths[controller.value], root=root, mount_point=mount_point)
+    return OwnGroups(v1=v1, v2=v2, v2_mount=v2_mount)
+
+
+def _directory(path: str, *, root: str, mount_point: str) -> Path:
+    """A container may see only a part of the hierarchy: its mount's root is a group, and paths may begin above it."""
+    inside = PurePosixPath(path)
+    if inside.is_relative_to(root):
+        inside = inside.relative_to(root)
+    return Path(mount_point, *(part for part in inside.parts if part not in ("/", "..")))
+
+
+def _unescape(field: str) -> str:
+    return field.replace("\\040", " ")

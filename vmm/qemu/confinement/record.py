@@ -1,0 +1,67 @@
+"""The confinement of the VMs of one service, as it is given to whoever starts a QEMU."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from vmm.qemu.accelerator import KVM_DEVICE, HostFacts, linux_host
+from vmm.qemu.confinement.group import VmGroup
+from vmm.qemu.confinement.limits import limits_for
+from vmm.qemu.confinement.plan import CgroupPlan
+from vmm.qemu.confinement.user import QemuUser, device_groups
+from vmm.spec import Accelerator, MachineSpec
+
+
+@attrs.frozen(kw_only=True)
+class Confinement:
+    """Whom QEMU runs as, and which cgroups hold each VM. Without either it runs as the service does."""
+
+    user: QemuUser | None = None
+    cgroups: CgroupPlan = attrs.field(factory=CgroupPlan)
+
+    def make_group(self, spec: MachineSpec, *, name: str, record: Path) -> VmGroup:
+        """The group for one VM of that spec; see `VmGroup.create`. Raises OSError, with nothing left."""
+        if not self.cgroups.places:
+            return VmGroup()
+        image_bytes = sum(path.stat().st_size for path in (spec.kernel, spec.initrd) if path.exists())
+        limits = limits_for(spec, image_bytes=image_bytes, host_memory_bytes=host_memory_bytes())
+        return VmGroup.create(self.cgroups, name=name, limits=limits, record=record)
+
+    def command(self, argv: Sequence[str], *, spec: MachineSpec, group: VmGroup) -> list[str]:
+        """The command line that starts `argv` as the user and in the group. Its pid is the program's."""
+        return [*group.command(), *self._user_command(spec), *argv]
+
+    def host_facts(self) -> HostFacts:
+        """The host as our QEMU finds it: /dev/kvm must be for its user to open, not only for us."""
+        facts = linux_host()
+        return facts if self.user is None else attrs.evolve(facts, open_kvm=partial(_open_kvm, facts, self.user))
+
+    def _user_command(self, spec: MachineSpec) -> list[str]:
+        if self.user is None:
+            return []
+        kvm = spec.accelerator is Accelerator.KVM
+        groups = device_groups(KVM_DEVICE.stat(), user=self.user) if kvm else ()
+        return self.user.command(groups=groups or ())
+
+
+def _open_kvm(facts: HostFacts, user: QemuUser) -> None:
+    facts.open_kvm()
+    status = KVM_DEVICE.stat()
+    if device_groups(status, user=user) is None:
+        mode = f"mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}, gid {status.st_gid}"
+        raise PermissionError(errno.EACCES, f"QEMU runs as {user.name}: {mode}", str(KVM_DEVICE))
+
+
+UNCONFINED: Final = Confinement()
+
+
+def host_memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,77 @@
+"""Our part of the cgroup tree: made ready at the start of the service, given back at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from vmm.qemu.confinement.group import GROUP_PREFIX, VmGroup, write_setting
+from vmm.qemu.confinement.limits import Limits
+from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion
+
+SERVICE_LEAF: Final = "vmpool-service"
+"""Where the service itself goes under version 2: a group with members cannot hand controllers to groups below it."""
+
+
+@contextlib.contextmanager
+def occupied(plan: CgroupPlan, *, largest: Limits) -> Iterator[CgroupPlan]:
+    """Makes the places of the plan ready, and tries each controller with the limits of the largest VM.
+
+    Yields the plan, less what does not work. At the end all is as it was. Blocks for some ms.
+    """
+    with contextlib.ExitStack() as cleanup:
+        if plan.version is CgroupVersion.V2:
+            plan = _enter(plan, cleanup)
+        lost = {}
+        for controller in plan.places:
+            try:
+                _try(attrs.evolve(plan, places={controller: plan.places[controller]}), largest)
+            except OSError as error:
+                lost[controller] = f"{error.strerror}: {error.filename or plan.places[controller]}"
+        yield plan.without(lost)
+
+
+def _try(plan: CgroupPlan, largest: Limits) -> None:
+    (place,) = plan.places.values()
+    group = VmGroup(directories=(place / f"{GROUP_PREFIX}probe-{os.getpid()}",))
+    try:
+        group.make(plan, limits=largest)
+    finally:
+        group.discard()
+
+
+def _enter(plan: CgroupPlan, cleanup: contextlib.ExitStack) -> CgroupPlan:
+    """Version 2: hands our controllers to the groups below."""
+    (place,) = set(plan.places.values())
+    control = place / "cgroup.subtree_control"
+    with contextlib.ExitStack() as steps:
+        try:
+            _move_aside(place, steps)
+            write_setting(control, " ".join(f"+{controller.value}" for controller in plan.places))
+        except OSError as error:
+            reason = f"{error.strerror}: {error.filename}"
+            return plan.without(dict.fromkeys(plan.places, reason))
+        steps.callback(_take_back, control, " ".join(f"-{controller.value}" for controller in plan.places))
+        cleanup.push(steps.pop_all())
+    return plan
+
+
+def _move_aside(place: Path, steps: contextlib.ExitStack) -> None:
+    root_of_all = not (place / "cgroup.type").exists()  # it may have members and groups below it
+    if root_of_all or str(os.getpid()) not in (place / "cgroup.procs").read_text(encoding="ascii").split():
+        return
+    leaf = place / SERVICE_LEAF
+    leaf.mkdir(exist_ok=True)
+    steps.callback(leaf.rmdir)
+    write_setting(leaf / "cgroup.procs", "0")
+    steps.callback(write_setting, place / "cgroup.procs", "0")
+
+
+def _take_back(control: Path, value: str) -> None:
+    with contextlib.suppress(OSError):  # there are groups below it still, and somebody was told of them
+        write_setting(control, value)

@@ -1,0 +1,168 @@
+"""The user that QEMU runs as, and what that user must be able to open."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from vmm.errors import ConfinementError, MissingFileError
+from vmm.spec import MachineSpec
+
+AUTO: Final = "auto"
+"""The setting's default: an unprivileged user where the service is root."""
+
+KEEP: Final = frozenset({"", "root", 0})
+"""Settings that leave QEMU the service's user."""
+
+CANDIDATES: Final = ("vmpool", "nobody")
+
+_READ_LIMIT_S: Final = 10.0
+
+Account = str | int
+"""A name, or a number."""
+
+
+@attrs.frozen(kw_only=True)
+class QemuUser:
+    """An unprivileged user. QEMU gets its uid and gid, and no supplementary group but that of /dev/kvm."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def command(self, *, groups: Sequence[int] = ()) -> list[str]:
+        """The prefix of a command line that executes the rest as this user, without capabilities for ever."""
+        return [
+            "setpriv",
+            f"--reuid={self.uid}",
+            f"--regid={self.gid}",
+            f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+            "--no-new-privs",
+            "--",
+        ]
+
+
+@attrs.frozen(kw_only=True)
+class UserDecision:
+    """Whom QEMU runs as, and why, in a sentence. None: as the service."""
+
+    user: QemuUser | None
+    reason: str
+    privileged: bool = False
+    """QEMU runs as root."""
+
+
+Lookup = Callable[[Account], pwd.struct_passwd]
+"""Raises KeyError."""
+
+
+def look_up(account: Account) -> pwd.struct_passwd:
+    """The host's account of that name or number. Raises KeyError."""
+    return pwd.getpwuid(account) if isinstance(account, int) else pwd.getpwnam(account)
+
+
+def decide_user(setting: Account, *, euid: int, lookup: Lookup = look_up) -> UserDecision:
+    """Raises ConfinementError if there is no such user, or if we may not become it."""
+    root = euid == 0
+    if setting in KEEP:
+        return UserDecision(user=None, reason="the configuration says so", privileged=root)
+    if setting == AUTO:
+        return _decide_automatically(lookup) if root else UserDecision(user=None, reason="the service is not root")
+    try:
+        entry = lookup(setting)
+    except KeyError:
+        raise ConfinementError(
+            what="service.qemu_user", reason=f"there is no user {setting!r}", remedy="create it, or name another"
+        ) from None
+    if entry.pw_uid == 0:
+        return UserDecision(user=None, reason="the configuration says so", privileged=root)
+    if entry.pw_uid == euid:
+        return UserDecision(user=None, reason=f"the service is {entry.pw_name} already")
+    if not root:
+        raise ConfinementError(
+            what="service.qemu_user",
+            reason=f"only root can start QEMU as another user ({entry.pw_name})",
+            remedy='leave it at "auto", or run the service as that user',
+        )
+    return UserDecision(user=_user(entry), reason="the configuration says so")
+
+
+def _decide_automatically(lookup: Lookup) -> UserDecision:
+    for name in CANDIDATES:
+        try:
+            entry = lookup(name)
+        except KeyError:
+            continue
+        reason = "the service is root" if name == CANDIDATES[0] else f"the service is root and has no {CANDIDATES[0]!r}"
+        return UserDecision(user=_user(entry), reason=reason)
+    raise ConfinementError(
+        what="service.qemu_user",
+        reason=f"the service is root, and there is no user {' or '.join(CANDIDATES)} for QEMU",
+        remedy="create one with `useradd --system vmpool`, or name another",
+    )
+
+
+def _user(entry: pwd.struct_passwd) -> QemuUser:
+    return QemuUser(name=entry.pw_name, uid=entry.pw_uid, gid=entry.pw_gid)
+
+
+def device_groups(device: os.stat_result, *, user: QemuUser) -> tuple[int, ...] | None:
+    """The groups that `user` needs to read and write a device, by its mode; None if no group helps.
+
+    Root's group is never given: too much else is that group's.
+    """
+    read_and_write = 0o6
+    mode = stat.S_IMODE(device.st_mode)
+    owner, group, others = ((mode >> shift) & read_and_write == read_and_write for shift in (6, 3, 0))
+    if user.uid == device.st_uid:
+        return () if owner else None
+    if user.gid == device.st_gid:
+        return () if group else None
+    if others:
+        return ()
+    return (device.st_gid,) if group and device.st_gid != 0 else None
+
+
+def check_tools(user: QemuUser) -> None:
+    """Raises MissingFileError if there is nothing to become `user` with."""
+    if shutil.which("setpriv") is None:
+        raise MissingFileError(
+            field="setpriv",
+            path="setpriv",
+            remedy=f"install util-linux, which QEMU is started with as {user.name}, or set service.qemu_user",
+        )
+
+
+def check_access(spec: MachineSpec, *, user: QemuUser) -> None:
+    """Raises MissingFileError for the first file of the spec that is not for `user` to use, or on the way to it.
+
+    Has the kernel say so, which knows of access lists and of more. Blocks for some 3 ms.
+    """
+    for field, path, test in (("qemu", spec.qemu, "-x"), ("kernel", spec.kernel, "-r"), ("initrd", spec.initrd, "-r")):
+        done = subprocess.run(
+            [*user.command(), "test", test, str(path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            cwd="/",
+            timeout=_READ_LIMIT_S,
+        )
+        if done.returncode != 0:
+            raise MissingFileError(field=field, path=path, remedy=_remedy(path, user))
+
+
+def _remedy(path: Path, user: QemuUser) -> str:
+    return (
+        f"QEMU runs as {user.name}: let it read the file and pass the directories above it "
+        f"(`namei -l {path}` shows their modes), or choose another service.qemu_user"
+    )
