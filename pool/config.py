@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import importlib.resources
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -15,9 +16,12 @@ from attrs.validators import and_, ge, gt, le, matches_re, max_len
 
 from actors.backoff import Backoff
 from actors.kinds import ProducerKind
+from pool.access import AccessSettings, Account, LimitSettings, structure_account
 from pool.ledger.policy import PoolPolicy
-from vmm.errors import SpecError
+from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
+from vmm.qemu.confinement.plan import CgroupSetting
+from vmm.qemu.confinement.user import AUTO, decide_user
 from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, MachineSpec
 
 MAX_POOL_SIZE: Final = 10_000
@@ -45,6 +49,9 @@ class ServiceSettings:
     """Sockets and logs of the VMs, one directory each. None: where the service's socket is."""
     image_directory: Path | None = None
     """None: see `pool.paths`."""
+    qemu_user: Account = AUTO
+    """Whom QEMU runs as; see `vmm.qemu.confinement.user`."""
+    cgroups: CgroupSetting = CgroupSetting.AUTO
 
 
 @attrs.frozen(kw_only=True)
@@ -113,6 +120,8 @@ class ProfileSettings:
 @attrs.frozen(kw_only=True)
 class Settings:
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
+    access: AccessSettings = attrs.field(factory=AccessSettings)
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
     profiles: dict[str, ProfileSettings]
 
 
@@ -144,7 +153,7 @@ def parse_settings(text: str, *, source: str) -> Settings:
     if not settings.profiles:
         raise ConfigError(source=source, problems=("profiles: at least one [profiles.NAME] table is needed",))
     problems = [problem for name, profile in settings.profiles.items() for problem in _cross_checks(name, profile)]
-    problems += _shared_places(settings)
+    problems += _shared_places(settings) + settings.access.problems() + _unknown_qemu_user(settings)
     if problems:
         raise ConfigError(source=source, problems=tuple(problems))
     return settings
@@ -177,6 +186,14 @@ def _shared_places(settings: Settings) -> list[str]:
             if other != name:
                 problems.append(f"profiles.{name}.template_directory: profile {other} has it already; choose another")
     return problems
+
+
+def _unknown_qemu_user(settings: Settings) -> list[str]:
+    try:
+        decide_user(settings.service.qemu_user, euid=os.geteuid())
+    except ConfinementError as error:
+        return [f"{error.what}: {error.reason}; {error.remedy}"]
+    return []
 
 
 def _strict(expected: type[Any], *also: type[Any]) -> Any:
@@ -232,12 +249,21 @@ def _path(value: Any, _: Any) -> Path:
     return Path(text)
 
 
+def _accounts(value: Any, kind: Any) -> tuple[Account, ...]:
+    if not isinstance(value, list):
+        raise TypeError("must be a list of names and numbers")
+    return tuple(structure_account(each, kind) for each in value)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_structure_hook(float, _strict(float, int))
     converter.register_structure_hook(Path, _path)
+    converter.register_structure_hook(Account, structure_account)
+    converter.register_structure_hook(Account | None, structure_account)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[Account, ...], _accounts)
     return converter
 
 

@@ -14,10 +14,14 @@ from typing import Final
 import attrs
 
 from pool.config import ProfileSettings, Settings
+from pool.confinement import cgroups_for, user_for
 from pool.machines import MachineResolver
 from vmm.errors import VmmError
 from vmm.guest.image import load_image, verify_image
 from vmm.qemu.accelerator import AcceleratorSetting
+from vmm.qemu.confinement import Confinement
+from vmm.qemu.confinement.plan import CgroupSetting
+from vmm.qemu.confinement.user import decide_user
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.version import detect_version
 from vmm.spec import Accelerator
@@ -53,7 +57,11 @@ async def examine(
     settings: Settings, *, socket_path: Path, image_directory: Path, cache_directory: Path
 ) -> list[Finding]:
     """Examines everything in turn; under accelerator `auto` that may boot a guest. A failing check is a finding."""
-    findings = [await _guarded("guest image", partial(_image, settings, image_directory))]
+    findings = [
+        await _guarded("guest image", partial(_image, settings, image_directory)),
+        await _guarded("QEMU's user", partial(_qemu_user, settings)),
+        await _guarded("cgroups", partial(_cgroups, settings)),
+    ]
     for name, profile in settings.profiles.items():
         with tempfile.TemporaryDirectory(prefix="vmpool-doctor-") as scratch:
             resolver = MachineResolver(
@@ -61,6 +69,7 @@ async def examine(
                 image_directory=image_directory,
                 trial_directory=Path(scratch),
                 cache_directory=cache_directory,
+                confinement=Confinement(user=decide_user(settings.service.qemu_user, euid=os.geteuid()).user),
             )
             findings.append(await _guarded(f"{name}: QEMU", partial(_qemu, resolver)))
             findings.append(await _guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
@@ -86,6 +95,32 @@ async def _image(settings: Settings, directory: Path) -> Finding:
     image = load_image(directory)
     verify_image(image)
     return Finding(subject="", verdict=Verdict.OK, detail=f"kernel {image.kernel_release} in {directory}")
+
+
+async def _qemu_user(settings: Settings) -> Finding:
+    decision = user_for(settings)
+    whom = f"uid {os.geteuid()}" if decision.user is None else f"{decision.user.name} (uid {decision.user.uid})"
+    return Finding(
+        subject="",
+        verdict=Verdict.WARNING if decision.privileged else Verdict.OK,
+        detail=f"{whom}: {decision.reason}",
+        fix='set service.qemu_user = "auto", or to an unprivileged user' if decision.privileged else "",
+    )
+
+
+async def _cgroups(settings: Settings) -> Finding:
+    """As seen from where this process runs; a systemd unit has cgroups of its own."""
+    if settings.service.cgroups is CgroupSetting.OFF:
+        return Finding(subject="", verdict=Verdict.OK, detail="none: the configuration says off")
+    plan = cgroups_for(settings)
+    applied = ", ".join(controller.value for controller in plan.places) or "no controller"
+    lacking = "".join(f"; no {controller.value}: {obstacle}" for controller, obstacle in plan.missing.items())
+    return Finding(
+        subject="",
+        verdict=Verdict.WARNING if plan.missing else Verdict.OK,
+        detail=f"{plan.version.value if plan.version else 'none'}: {applied}{lacking}",
+        fix="run the service as root, or in a systemd unit with Delegate=yes" if plan.missing else "",
+    )
 
 
 async def _qemu(resolver: MachineResolver) -> Finding:

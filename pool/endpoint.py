@@ -47,8 +47,10 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def open_endpoint(path: Path) -> Iterator[Endpoint]:
+def open_endpoint(path: Path, *, group: int | None = None) -> Iterator[Endpoint]:
     """Takes the lock and listens on `path` (mode 0600) in its directory (mode 0700, made if missing).
+
+    With `group`, a gid, both are that group's: the socket to connect to (0660), the directory to pass through (0710).
 
     At the end removes the socket, the lock, and the directory if it made it and nothing else is in it. Raises
     EndpointError. Blocks only as long as file operations do.
@@ -61,9 +63,9 @@ def open_endpoint(path: Path) -> Iterator[Endpoint]:
         )
     with contextlib.ExitStack() as cleanup:
         try:
-            _enter_directory(path.parent, cleanup)
+            _enter_directory(path.parent, cleanup, group=group)
             take_lock(lock_path(path), cleanup)
-            listener = _listen(path, cleanup)
+            listener = _listen(path, cleanup, group=group)
         except OSError as error:
             raise EndpointError(
                 f"cannot set up {path}: {error.strerror}: {error.filename or path.parent}; "
@@ -77,7 +79,7 @@ def lock_path(socket_path: Path) -> Path:
     return socket_path.with_name(f"{socket_path.name}.lock")
 
 
-def _enter_directory(directory: Path, cleanup: contextlib.ExitStack) -> None:
+def _enter_directory(directory: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=0o700)
@@ -85,13 +87,28 @@ def _enter_directory(directory: Path, cleanup: contextlib.ExitStack) -> None:
         status = directory.stat()
         if not stat.S_ISDIR(status.st_mode):
             raise EndpointError(f"{directory} is not a directory; choose another place with --socket") from None
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        if group is not None and status.st_uid == os.geteuid():
+            _check_shared(directory, status, group=group)
+        elif status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise EndpointError(
                 f"{directory} is open to others (mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}); "
                 "the socket needs a directory of your own with mode 0700"
             ) from None
     else:
         cleanup.callback(_remove_if_empty, directory)
+        if group is not None:
+            os.chown(directory, -1, group)
+            directory.chmod(0o710)
+
+
+def _check_shared(directory: Path, status: os.stat_result, *, group: int) -> None:
+    """A directory that was there is taken as it is: others may have put things into it that are not for the group."""
+    enters = status.st_mode & stat.S_IXGRP and status.st_gid == group
+    if status.st_mode & 0o027 or not enters:
+        raise EndpointError(
+            f"{directory} has mode {stat.S_IMODE(status.st_mode):o} and gid {status.st_gid}: socket_group cannot "
+            f"pass, or others can; `chgrp {group} {directory} && chmod 0710 {directory}`"
+        )
 
 
 def _remove_if_empty(directory: Path) -> None:
@@ -128,11 +145,14 @@ def _is_still(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _listen(path: Path, cleanup: contextlib.ExitStack) -> socket.socket:
+def _listen(path: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> socket.socket:
     path.unlink(missing_ok=True)  # we hold the lock, so nobody listens on it
     listener = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
     listener.bind(os.fspath(path))
     cleanup.callback(path.unlink, missing_ok=True)
-    path.chmod(0o600)  # nobody could connect before: the directory is 0700
+    path.chmod(0o600)  # nobody can connect yet: it does not listen
+    if group is not None:
+        os.chown(path, -1, group)
+        path.chmod(0o660)
     listener.listen(BACKLOG)
     return listener

@@ -25,7 +25,9 @@ from actors.producer import Adopt, Launch, Producer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
 from actors.template import TemplateProducer
 from actors.uniqueness import Witness
+from pool.access import server_settings
 from pool.config import Settings
+from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
 from pool.endpoint import Endpoint, EndpointError, open_endpoint, take_lock
 from pool.machines import MachineResolver
@@ -34,10 +36,11 @@ from pool.paths import cache_directory, default_image_directory
 from pool.producers import make_producer
 from pool.recovery import recover
 from pool.rpc.convert import ProfileShape
-from pool.rpc.server import RpcServer, serve
+from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
 from pool.takeover import take_over
 from vmm.qemu.adopt import adopt as adopt_qemu
+from vmm.qemu.confinement import Confinement
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.launch import launch as launch_qemu
 
@@ -53,26 +56,32 @@ async def run_service(
     socket_path: Path,
     stop: trio.Event,
     takeover: bool = False,
-    launch: Launch = launch_qemu,
+    launch: Launch | None = None,
     adopt: Adopt = adopt_qemu,
     task_status: trio.TaskStatus[Coordinator] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `stop` is set, then ends in good order: no process, socket or directory of its own is left.
 
     VMs that an earlier run left are adopted. With `takeover` a service that is running is asked to leave its own.
-    Raises EndpointError, MissingFileError, ImageError or SpecError before anything is started. Cancelled, it ends every
-    VM too, but without statuses for those who wait.
+    Raises EndpointError, MissingFileError, ImageError, ConfinementError or SpecError before anything is started.
+    Cancelled, it ends every VM too, but without statuses for those who wait.
     """
     # QEMU's command lines name places, and tell an orphan by them: they must not depend on where we were started.
     socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
-    resolvers = _resolvers(settings, runtime=runtime)
+    user = user_for(settings)
+    resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
     if takeover:
         await take_over(socket_path)
-    with open_endpoint(socket_path) as endpoint, _vms_directory(runtime) as vms:
+    with (
+        open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,
+        _vms_directory(runtime) as vms,
+        confined(settings, user=user, specs=specs) as confinement,
+    ):
         journal = Journal(directory=vms)
         recovered = await recover(journal, profiles=settings.profiles, adopt=adopt, now=trio.current_time())
+        resolvers = _resolvers(settings, runtime=runtime, confinement=confinement)
 
         def announce(profile: str, generation: str) -> None:
             coordinator.generation_changed(profile, generation)
@@ -82,7 +91,7 @@ async def run_service(
                 name,
                 settings.profiles[name],
                 resolver,
-                launch=launch,
+                launch=launch or partial(launch_qemu, confinement=confinement),
                 runtime=runtime,
                 vms_directory=vms,
                 on_generation=partial(announce, name),
@@ -103,6 +112,7 @@ async def run_service(
                 name: HandOutProcedure(witness=witness if profile.strict_uniqueness else None)
                 for name, profile in settings.profiles.items()
             },
+            max_open_requests=settings.limits.max_open_requests,
         )
         info = ServiceInfo(
             version=version("vmpool"),
@@ -118,7 +128,14 @@ async def run_service(
             },
             service_uid=os.geteuid(),
         )
-        layers = _Layers(coordinator=coordinator, producers=producers, endpoint=endpoint, info=info, stop=stop)
+        layers = _Layers(
+            coordinator=coordinator,
+            producers=producers,
+            endpoint=endpoint,
+            info=info,
+            server_settings=server_settings(settings.access, settings.limits),
+            stop=stop,
+        )
         await layers.run(task_status=task_status)
 
 
@@ -128,6 +145,7 @@ class _Layers:
     producers: Mapping[str, Producer]
     endpoint: Endpoint
     info: ServiceInfo
+    server_settings: ServerSettings
     stop: trio.Event
     _server: RpcServer | None = None
     _handing_over: bool = False
@@ -169,18 +187,20 @@ class _Layers:
                     sock=self.endpoint.listener.dup(),
                     info=self.info,
                     hand_over=self._hand_over,
+                    settings=self.server_settings,
                 )
             )
             task_status.started()
 
 
-def _resolvers(settings: Settings, *, runtime: Path) -> dict[str, MachineResolver]:
+def _resolvers(settings: Settings, *, runtime: Path, confinement: Confinement) -> dict[str, MachineResolver]:
     return {
         name: MachineResolver(
             profile=profile,
             image_directory=settings.service.image_directory or default_image_directory(),
             trial_directory=runtime / "vms",  # found there if this service is killed meanwhile
             cache_directory=cache_directory(),
+            confinement=confinement,
         )
         for name, profile in settings.profiles.items()
     }

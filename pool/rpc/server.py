@@ -33,6 +33,8 @@ FAREWELL_LIMIT_S: Final = 1.0
 class ServerSettings:
     allowed_uids: frozenset[int] = attrs.field(factory=default_uids)
     """Who may call. Root, and the user the service runs as, unless told otherwise."""
+    allowed_gids: frozenset[int] = frozenset()
+    """Members of these groups may, too."""
     acquire_timeout_s: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """How long an Acquire without a deadline waits."""
     max_message_bytes: int = attrs.field(default=MAX_MESSAGE_BYTES, validator=attrs.validators.gt(0))
@@ -140,7 +142,7 @@ async def serve(
         )
         services = [service, admin, HealthService({service: [health]})]
         server = GuardedServer(services, max_message_bytes=settings.max_message_bytes)
-        listen(server, RecvRequest, admit(settings.allowed_uids))
+        listen(server, RecvRequest, admit(settings.allowed_uids, settings.allowed_gids))
         listen(server, RecvRequest, calls.refuse_while_stopping)
         rpc = RpcServer(server=server, service=service, calls=calls, health=health)
         loop.set_exception_handler(rpc.note_loop_error)

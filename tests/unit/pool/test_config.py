@@ -23,7 +23,7 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
     shown = "\n".join(
         line.removeprefix("# ")
         for line in text.splitlines()
-        if not any(key in line for key in ("kernel =", "initrd =", "_directory"))
+        if not any(key in line for key in ("kernel =", "initrd =", "_directory", "socket_group ="))
     )
     shown = shown[shown.index("[service]") :]
 

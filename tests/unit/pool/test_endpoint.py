@@ -122,3 +122,44 @@ def test_a_lock_removed_between_open_and_flock_is_taken_anew(path: Path, monkeyp
         assert removed
         with pytest.raises(ServiceRunningError), open_endpoint(path):
             pass
+
+
+GROUP = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to a group that it is not in")
+def test_a_group_reaches_the_socket_and_nothing_else(path: Path) -> None:
+    with open_endpoint(path, group=GROUP):
+        assert (mode_of(path.parent), path.parent.stat().st_gid) == (0o710, GROUP)
+        assert (mode_of(path), path.stat().st_gid) == (0o660, GROUP)
+        assert mode_of(path.with_name("vmpool.sock.lock")) == 0o600
+    assert not path.parent.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to a group that it is not in")
+def test_the_directory_of_a_killed_service_serves_its_group_again(path: Path) -> None:
+    path.parent.mkdir()
+    os.chown(path.parent, -1, GROUP)
+    path.parent.chmod(0o710)
+    with open_endpoint(path, group=GROUP):
+        pass
+    path.parent.rmdir()
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o711, 0o730])
+def test_a_directory_that_the_group_cannot_pass_or_others_can_is_refused_with_the_remedy(path: Path, mode: int) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(mode)
+    group = path.parent.stat().st_gid
+    remedy = rf"mode {mode:o} and gid {group}.*`chgrp {group} {path.parent} && chmod 0710"
+    with pytest.raises(EndpointError, match=remedy), open_endpoint(path, group=group):
+        pass
+    path.parent.rmdir()
+
+
+def test_a_directory_of_another_group_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o710)
+    with pytest.raises(EndpointError, match="socket_group cannot pass"), open_endpoint(path, group=GROUP):
+        pass
+    path.parent.rmdir()

@@ -29,7 +29,9 @@ class _Transport:
 def test_the_caller_is_who_connected() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert caller_of(Peer(_Transport(ours))) == Caller(uid=os.geteuid(), gid=os.getegid())  # type: ignore[arg-type]
+        assert caller_of(Peer(_Transport(ours))) == Caller(  # type: ignore[arg-type]
+            uid=os.geteuid(), gid=os.getegid(), groups=frozenset(os.getgroups())
+        )
 
 
 def test_root_and_the_services_user_may_call_by_default() -> None:
@@ -79,3 +81,63 @@ async def test_another_uid_is_seen_as_itself(vm_home: Path) -> None:
         assert EVIDENCE not in done.stdout.decode()
         assert {lease.owner.uid for lease in served.coordinator.leases()} == {0, 65534}
         await root.release(lease_id)
+
+
+ANOTHER_CALLS = """\
+import os, sys, trio
+from pool.client import CallError, open_client
+uid, gid, groups = int(sys.argv[2]), int(sys.argv[3]), [int(group) for group in sys.argv[4:]]
+os.setgroups(groups); os.setgid(gid); os.setuid(uid)  # only now: the checkout may be where this user cannot read
+async def main():
+    async with open_client(sys.argv[1]) as client:
+        try:
+            await client.status()
+        except CallError as error:
+            print(error.status)
+        else:
+            print("OK")
+trio.run(main)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can call as somebody else")
+@pytest.mark.parametrize(
+    ("caller", "status"),
+    [
+        ((65534, 65534), "PERMISSION_DENIED"),
+        ((65534, 65534, 4241, 4243), "PERMISSION_DENIED"),
+        ((65534, 4242), "OK"),
+        ((65534, 65534, 7, 4242), "OK"),
+        ((4300, 65534), "OK"),
+        ((0, 0), "OK"),
+        ((65534, 65534, *range(4000, 4300)), "PERMISSION_DENIED"),
+        ((65534, 4242, *range(4000, 4300)), "OK"),
+    ],
+    ids=[
+        "nobody",
+        "other groups",
+        "primary group",
+        "supplementary group",
+        "user",
+        "root",
+        "too many to be told",
+        "too many, but the primary",
+    ],
+)
+async def test_a_caller_is_admitted_by_its_uid_or_any_of_its_groups(
+    vm_home: Path, caller: tuple[int, ...], status: str
+) -> None:
+    """Over the socket and the directory of a service, which only the socket's group can reach."""
+    settings = ServerSettings(allowed_uids=default_uids() | {4300}, allowed_gids=frozenset({4242}))
+    vm_home.chmod(0o711)  # noqa: ASYNC240 - it takes no time
+    home = vm_home / "run"
+    home.mkdir()
+    os.chown(home, -1, caller[1])
+    home.chmod(0o710)
+    async with serving(home, settings=settings) as served:
+        os.chown(served.path, -1, caller[1])
+        served.path.chmod(0o660)
+        done = await trio.run_process(
+            [sys.executable, "-c", ANOTHER_CALLS, os.fspath(served.path), *map(str, caller)], capture_stdout=True
+        )
+    assert done.stdout.decode().strip() == status

@@ -1,0 +1,101 @@
+"""Who may call, and how much: the tables `[access]` and `[limits]`, and the host's users and groups in them."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from typing import Any, Final
+
+import attrs
+from attrs.validators import and_, ge, gt, le
+
+from pool.coordinator import MAX_OPEN_REQUESTS
+from pool.rpc.framing import MAX_MESSAGE_BYTES
+from pool.rpc.peer import default_uids
+from pool.rpc.server import ServerSettings
+
+Account = str | int
+"""A name, or a number."""
+
+MIB: Final = 2**20
+
+
+def structure_account(value: Any, _: Any) -> Account:
+    """For cattrs. A number need not be known to the host, a name must be; that is told by `problems`."""
+    if isinstance(value, str) or (type(value) is int and value >= 0):
+        return value
+    raise TypeError(f"must be a name or a number, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class AccessSettings:
+    """The `[access]` table. Root and the service's user may always call."""
+
+    users: tuple[Account, ...] = ()
+    groups: tuple[Account, ...] = ()
+    """Primary or supplementary."""
+    socket_group: Account | None = None
+    """Whose members can reach the socket. None: nobody but root and the service's user."""
+
+    def problems(self) -> list[str]:
+        """What is wrong, a sentence each, with the key."""
+        problems = [f"access.users: there is no user {user!r}" for user in self.users if _uid(user) is None]
+        problems += [f"access.groups: there is no group {group!r}" for group in self.groups if _gid(group) is None]
+        if self.socket_group is not None and _gid(self.socket_group) is None:
+            problems.append(f"access.socket_group: there is no group {self.socket_group!r}")
+        admits = bool(self.users or self.groups)
+        if admits and self.socket_group is None:
+            problems.append("access.socket_group: without it nobody but root and the service's user reaches the socket")
+        if self.socket_group is not None and not admits:
+            problems.append("access.socket_group: its members reach the socket; say in users or groups who may call")
+        return problems
+
+    @property
+    def uids(self) -> frozenset[int]:
+        return default_uids() | {uid for user in self.users if (uid := _uid(user)) is not None}
+
+    @property
+    def gids(self) -> frozenset[int]:
+        return frozenset(gid for group in self.groups if (gid := _gid(group)) is not None)
+
+    @property
+    def socket_gid(self) -> int | None:
+        return None if self.socket_group is None else _gid(self.socket_group)
+
+
+@attrs.frozen(kw_only=True)
+class LimitSettings:
+    """The `[limits]` table."""
+
+    max_message_mib: int = attrs.field(default=MAX_MESSAGE_BYTES // MIB, validator=and_(ge(1), le(1024)))
+    acquire_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(24 * 3600)))
+    """How long an Acquire without a deadline waits."""
+    max_open_requests: int = attrs.field(default=MAX_OPEN_REQUESTS, validator=and_(ge(1), le(1_000_000)))
+    """Requests that wait for an answer at a time."""
+
+
+def server_settings(access: AccessSettings, limits: LimitSettings) -> ServerSettings:
+    return ServerSettings(
+        allowed_uids=access.uids,
+        allowed_gids=access.gids,
+        acquire_timeout_s=limits.acquire_timeout_s,
+        max_message_bytes=limits.max_message_mib * MIB,
+    )
+
+
+def _uid(user: Account) -> int | None:
+    if isinstance(user, int):
+        return user
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def _gid(group: Account) -> int | None:
+    if isinstance(group, int):
+        return group
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None

@@ -1,0 +1,74 @@
+"""The tables `[access]` and `[limits]`, and the keys of `[service]` that confine."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+import pytest
+
+from pool.access import server_settings
+from pool.config import ConfigError, Settings, parse_settings
+from pool.coordinator import MAX_OPEN_REQUESTS
+from pool.rpc.server import ServerSettings
+from vmm.qemu.confinement.plan import CgroupSetting
+
+USER = pwd.getpwuid(os.geteuid())
+GROUP = grp.getgrgid(65534)
+
+
+def parse(text: str) -> Settings:
+    return parse_settings(f"{text}\n[profiles.a]", source="vmpool.toml")
+
+
+def test_without_the_tables_all_is_as_without_settings() -> None:
+    settings = parse("")
+    assert server_settings(settings.access, settings.limits) == ServerSettings()
+    assert settings.limits.max_open_requests == MAX_OPEN_REQUESTS
+    assert settings.access.socket_gid is None
+    assert (settings.service.qemu_user, settings.service.cgroups) == ("auto", CgroupSetting.AUTO)
+
+
+def test_users_and_groups_are_named_or_numbered() -> None:
+    access = parse(
+        f'[access]\nusers = ["{USER.pw_name}", 4242]\ngroups = ["{GROUP.gr_name}", 4343]\nsocket_group = 4343'
+    ).access
+    assert access.uids == {0, os.geteuid(), USER.pw_uid, 4242}
+    assert access.gids == {GROUP.gr_gid, 4343}
+    assert access.socket_gid == 4343
+    assert parse(f'[access]\nusers = [1]\nsocket_group = "{GROUP.gr_name}"').access.socket_gid == GROUP.gr_gid
+
+
+def test_limits_reach_the_server() -> None:
+    settings = parse("[limits]\nmax_message_mib = 16\nacquire_timeout_s = 5\nmax_open_requests = 7")
+    served = server_settings(settings.access, settings.limits)
+    assert (served.max_message_bytes, served.acquire_timeout_s) == (16 * 2**20, 5.0)
+    assert settings.limits.max_open_requests == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[access]\nusers = ["no-such"]\nsocket_group = 1', "access.users: there is no user 'no-such'"),
+        ('[access]\ngroups = ["no-such"]\nsocket_group = 1', "access.groups: there is no group 'no-such'"),
+        ('[access]\nusers = [1]\nsocket_group = "no-such"', "access.socket_group: there is no group 'no-such'"),
+        ("[access]\nusers = [1]", "access.socket_group: without it nobody but root"),
+        ("[access]\nsocket_group = 1", "access.socket_group: its members reach the socket; say in users"),
+        ("[access]\nusers = 'root'", "access.users: must be a list"),
+        ("[access]\nusers = [true]", "access.users: must be a name or a number, not True"),
+        ("[access]\ngroups = [-1]", "access.groups: must be a name or a number, not -1"),
+        ("[access]\nsocket_group = 1.5", "access.socket_group: must be a name or a number, not 1.5"),
+        ("[access]\nuids = [1]", "access: unknown key: uids"),
+        ("[limits]\nmax_message_mib = 0", "limits.max_message_mib: must be >= 1: 0"),
+        ("[limits]\nacquire_timeout_s = 0", "limits.acquire_timeout_s: must be > 0: 0.0"),
+        ("[limits]\nmax_open_requests = 0", "limits.max_open_requests: must be >= 1: 0"),
+        ("[service]\nqemu_user = 'no-such'", "service.qemu_user: there is no user 'no-such'; create it"),
+        ("[service]\nqemu_user = false", "service.qemu_user: must be a name or a number, not False"),
+        ("[service]\ncgroups = 'v2'", "service.cgroups: must be one of 'auto', 'off', 'required'"),
+    ],
+)
+def test_a_fault_is_named_with_its_key(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert any(said.startswith(problem) for said in caught.value.problems), caught.value.problems
