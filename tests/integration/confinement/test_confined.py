@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from vmm.qemu.orphans import end_orphan, find_orphans
 from vmm.spec import MachineSpec
 from vmm.template.clone import build_template, load_clone, start_shell
 from vmm.template.store import TemplateStore
+
+VM, TEMPLATE = (f"{name}-{secrets.token_hex(4)}" for name in ("vm", "template"))
+"""Other runs of these tests have the same cgroups above theirs."""
 
 NOBODY = ["65534"] * 4
 NO_CAPABILITY = "0000000000000000"
@@ -57,7 +61,7 @@ async def test_a_booted_vm_is_confined_grows_and_leaves_no_cgroup(
     spec: MachineSpec, vm_home: Path, confinement: Confinement, nursery: trio.Nursery
 ) -> None:
     with trio.fail_after(BOOT_LIMIT_S):
-        vm = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery, confinement=confinement)
+        vm = await launch(spec, vm_id=VM, directory=vm_home / VM, nursery=nursery, confinement=confinement)
         try:
             assert_unprivileged(vm.pid)
             assert_held(vm.instance, confinement)
@@ -75,11 +79,11 @@ async def test_the_limits_are_those_of_the_machine(spec: MachineSpec, vm_home: P
         pytest.skip("this host has not all controllers under version 1")
     image_bytes = spec.kernel.stat().st_size + spec.initrd.stat().st_size
     limits = limits_for(spec, image_bytes=image_bytes, host_memory_bytes=host_memory_bytes())
-    instance = Instance.start(spec, vm_id="vm", directory=vm_home / "vm", confinement=confinement)
+    instance = Instance.start(spec, vm_id=VM, directory=vm_home / VM, confinement=confinement)
     try:
 
         def read(controller: Controller, file: str) -> int:
-            return int((confinement.cgroups.places[controller] / "vmpool-vm" / file).read_text())
+            return int((confinement.cgroups.places[controller] / f"vmpool-{VM}" / file).read_text())
 
         page = os.sysconf("SC_PAGE_SIZE")
         assert read(Controller.MEMORY, "memory.limit_in_bytes") == limits.memory_bytes // page * page
@@ -98,15 +102,15 @@ async def test_a_template_is_built_and_cloned_by_an_unprivileged_qemu(
             spec,
             store=store,
             fingerprint="f",
-            vm_id="template",
-            directory=vm_home / "template",
+            vm_id=TEMPLATE,
+            directory=vm_home / TEMPLATE,
             confinement=confinement,
         )
         assert {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in (template.memory, template.state)} == {
             (0, 0o400)
         }, "the user of QEMU has no part in a template that is published"
         shell = await start_shell(
-            spec, template=template, vm_id="vm", directory=vm_home / "vm", nursery=nursery, confinement=confinement
+            spec, template=template, vm_id=VM, directory=vm_home / VM, nursery=nursery, confinement=confinement
         )
         vm = await load_clone(shell, template=template, nursery=nursery)
         try:
@@ -123,7 +127,7 @@ async def test_a_template_is_built_and_cloned_by_an_unprivileged_qemu(
 async def test_what_a_killed_service_left_is_ended_with_its_cgroup(
     spec: MachineSpec, vm_home: Path, confinement: Confinement
 ) -> None:
-    instance = Instance.start(spec, vm_id="vm", directory=vm_home / "vm", confinement=confinement)
+    instance = Instance.start(spec, vm_id=VM, directory=vm_home / VM, confinement=confinement)
     await instance.detach()
     [orphan] = find_orphans(vm_home)
     assert [identity.pid for identity in orphan.processes] == [instance.process.pid]
@@ -135,7 +139,7 @@ async def test_what_a_killed_service_left_is_ended_with_its_cgroup(
 async def test_a_process_that_hides_its_command_line_is_found_by_its_cgroup(
     spec: MachineSpec, vm_home: Path, confinement: Confinement
 ) -> None:
-    instance = Instance.start(spec, vm_id="vm", directory=vm_home / "vm", confinement=confinement)
+    instance = Instance.start(spec, vm_id=VM, directory=vm_home / VM, confinement=confinement)
     await instance.detach()
     [orphan] = find_orphans(vm_home)
     await end_orphan(attrs.evolve(orphan, processes=()))
@@ -147,9 +151,9 @@ async def test_a_process_that_hides_its_command_line_is_found_by_its_cgroup(
 async def test_a_cgroup_that_nothing_is_in_any_more_is_removed_at_the_next_start(
     spec: MachineSpec, vm_home: Path, confinement: Confinement
 ) -> None:
-    home = vm_home / "vm"
+    home = vm_home / VM
     home.mkdir()
-    group = confinement.make_group(spec, name="vm", record=home / "cgroups")
+    group = confinement.make_group(spec, name=VM, record=home / "cgroups")
     assert all(directory.exists() for directory in group.directories)
     [orphan] = find_orphans(vm_home)
     await end_orphan(orphan)
@@ -160,9 +164,9 @@ async def test_a_vm_that_is_taken_over_keeps_its_cgroup_until_its_end(
     spec: MachineSpec, vm_home: Path, confinement: Confinement, nursery: trio.Nursery
 ) -> None:
     with trio.fail_after(BOOT_LIMIT_S):
-        first = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery, confinement=confinement)
+        first = await launch(spec, vm_id=VM, directory=vm_home / VM, nursery=nursery, confinement=confinement)
         await first.detach()
-        vm = await attach(first.identity, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+        vm = await attach(first.identity, vm_id=VM, directory=vm_home / VM, nursery=nursery)
         assert_held(vm.instance, confinement)
         await vm.stop()
     assert not any(directory.exists() for directory in vm.instance.group.directories)

@@ -28,7 +28,7 @@ def test_what_version_1_is_told() -> None:
 def test_without_a_place_there_is_no_group_and_no_record(tmp_path: Path) -> None:
     group = VmGroup.create(CgroupPlan(), name="vm", limits=LIMITS, record=tmp_path / "cgroups")
     assert group == VmGroup()
-    assert group.command() == []
+    assert group.command(version=None) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -44,11 +44,31 @@ def test_a_group_that_takes_no_limit_is_taken_back(tmp_path: Path) -> None:
     assert not (tmp_path / "vmpool-vm").exists()
 
 
-def test_a_program_whose_group_cannot_be_joined_does_not_run(tmp_path: Path) -> None:
+def test_a_group_that_is_there_already_is_somebody_elses(tmp_path: Path) -> None:
+    places = {Controller.CPU: tmp_path / "cpu", Controller.PIDS: tmp_path / "pids"}
+    for place in places.values():
+        place.mkdir()
+    (places[Controller.PIDS] / "vmpool-vm").mkdir()
+    with pytest.raises(FileExistsError):
+        VmGroup.create(
+            CgroupPlan(version=CgroupVersion.V1, places=places),
+            name="vm",
+            limits=LIMITS,
+            record=tmp_path / "cgroups",
+        )
+    assert (places[Controller.PIDS] / "vmpool-vm").exists()
+    assert not (places[Controller.CPU] / "vmpool-vm").exists()
+
+
+@pytest.mark.parametrize(("version", "entrance"), [(CgroupVersion.V1, "tasks"), (CgroupVersion.V2, "cgroup.procs")])
+def test_a_program_whose_group_cannot_be_joined_does_not_run(
+    tmp_path: Path, version: CgroupVersion, entrance: str
+) -> None:
     group = VmGroup(directories=(tmp_path / "gone",))
-    done = subprocess.run([*group.command(), "echo", "ran"], check=False, capture_output=True, text=True)
+    command = [*group.command(version=version), "echo", "ran"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (126, "")
-    assert str(tmp_path / "gone" / "cgroup.procs") in done.stderr
+    assert str(tmp_path / "gone" / entrance) in done.stderr
 
 
 async def test_a_group_whose_members_do_not_die_is_an_error_that_names_them(

@@ -99,7 +99,9 @@ async def test_a_vm_has_one_group_with_all_limits(root: Path, unit: Path, tmp_pa
         assert (directory / "cpu.max").read_text() == "300000 100000"
         assert (directory / "pids.max").read_text() == "130"
 
-        done = await trio.run_process([*group.command(), "echo", "a b", "c"], capture_stdout=True)
+        done = await trio.run_process(
+            [*group.command(version=CgroupVersion.V2), "echo", "a b", "c"], capture_stdout=True
+        )
         assert done.stdout == b"a b c\n"
         assert (directory / "cgroup.procs").read_text() == "0\n", "the shell joined itself"
 

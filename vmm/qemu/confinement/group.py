@@ -29,6 +29,10 @@ CPU_PERIOD_US: Final = 100_000
 _JOIN: Final = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 126; shift; done; shift; exec "$@"'
 """Has the kernel put the shell into the groups, and the program in its place: the program never runs outside."""
 
+_ENTRANCES: Final = {CgroupVersion.V1: "tasks", CgroupVersion.V2: "cgroup.procs"}
+"""The kernel waits for an RCU grace period, some 12 ms, before it moves a process, but not before a thread moves
+itself. The shell has one thread. Version 2 lets threads move only within their process's group."""
+
 
 @attrs.frozen(kw_only=True)
 class VmGroup:
@@ -52,27 +56,30 @@ class VmGroup:
         group = cls(directories=tuple(place / f"{GROUP_PREFIX}{name}" for place in places))
         if places:
             record.write_text("".join(f"{d}\n" for d in group.directories), encoding="utf-8", errors="surrogateescape")
-            try:
-                group.make(plan, limits=limits)
-            except BaseException:
-                group.discard()
-                raise
+            group.make(plan, limits=limits)
         return group
 
     def make(self, plan: CgroupPlan, *, limits: Limits) -> None:
-        """Makes the directories, which are below the plan's places, and sets the limits. Raises OSError."""
-        of_place = {directory.parent: directory for directory in self.directories}
-        for directory in self.directories:
-            directory.mkdir()
-        for controller, place in plan.places.items():
-            for file, value in settings_of(controller, limits, version=plan.version).items():
-                write_setting(of_place[place] / file, value)
+        """Makes the directories, which are below the plan's places, and sets the limits.
 
-    def command(self) -> list[str]:
+        Raises OSError, with nothing left that was made here.
+        """
+        of_place = {directory.parent: directory for directory in self.directories}
+        with contextlib.ExitStack() as undo:
+            for directory in self.directories:
+                directory.mkdir()
+                undo.callback(directory.rmdir)
+            for controller, place in plan.places.items():
+                for file, value in settings_of(controller, limits, version=plan.version).items():
+                    write_setting(of_place[place] / file, value)
+            undo.pop_all()
+
+    def command(self, *, version: CgroupVersion | None) -> list[str]:
         """The prefix of a command line that executes the rest in this group."""
         if not self.directories:
             return []
-        return ["/bin/sh", "-c", _JOIN, "sh", *(str(d / "cgroup.procs") for d in self.directories), "--"]
+        entrance = _ENTRANCES[version or CgroupVersion.V2]
+        return ["/bin/sh", "-c", _JOIN, "sh", *(str(directory / entrance) for directory in self.directories), "--"]
 
     def discard(self) -> None:
         """Removes a group in which nothing was ever started. Raises OSError."""

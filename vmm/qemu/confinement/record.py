@@ -37,7 +37,7 @@ class Confinement:
 
     def command(self, argv: Sequence[str], *, spec: MachineSpec, group: VmGroup) -> list[str]:
         """The command line that starts `argv` as the user and in the group. Its pid is the program's."""
-        return [*group.command(), *self._user_command(spec), *argv]
+        return [*group.command(version=self.cgroups.version), *self._user_command(spec), *argv]
 
     def host_facts(self) -> HostFacts:
         """The host as our QEMU finds it: /dev/kvm must be for its user to open, not only for us."""

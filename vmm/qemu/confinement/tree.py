@@ -39,10 +39,8 @@ def occupied(plan: CgroupPlan, *, largest: Limits) -> Iterator[CgroupPlan]:
 def _try(plan: CgroupPlan, largest: Limits) -> None:
     (place,) = plan.places.values()
     group = VmGroup(directories=(place / f"{GROUP_PREFIX}probe-{os.getpid()}",))
-    try:
-        group.make(plan, limits=largest)
-    finally:
-        group.discard()
+    group.make(plan, limits=largest)
+    group.discard()
 
 
 def _enter(plan: CgroupPlan, cleanup: contextlib.ExitStack) -> CgroupPlan:

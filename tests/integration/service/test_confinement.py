@@ -1,0 +1,93 @@
+"""A service of root's, as it is by default: its QEMUs are not root's, and a group may call."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import RunningService, ServiceHome, service_home
+from vmm.guest.image import GuestImage
+from vmm.qemu.confinement.group import VmGroup
+
+GID = 4242
+
+CONFIG = f"""
+[service]
+qemu_user = "nobody"
+
+[access]
+groups = [{GID}]
+socket_group = {GID}
+
+[profiles.default]
+size = 1
+accelerator = "tcg"
+"""
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start QEMU as somebody else")
+
+ACQUIRE = """\
+import os, sys, trio
+from pool.client import open_client
+os.setgroups([int(sys.argv[2])]); os.setgid(65534); os.setuid(65534)  # now: the checkout may not be for them to read
+async def main():
+    async with open_client(sys.argv[1]) as client:
+        vm = await client.acquire(timeout_s=60)
+        await client.release(vm.lease_id)
+        print("released")
+trio.run(main)
+"""
+
+
+@pytest.fixture
+def home(guest_image: GuestImage) -> Iterator[ServiceHome]:
+    with service_home(CONFIG, image_directory=guest_image.kernel.parent) as home:
+        home.path.chmod(0o711)
+        yield home
+
+
+def call(service: RunningService, *, gid: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", ACQUIRE, str(service.socket_path), str(gid)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def groups_of(service: RunningService) -> list[Path]:
+    records = (service.runtime / "vms").glob("*/cgroups")
+    return [directory for record in records for directory in VmGroup.recorded_in(record).directories]
+
+
+def test_a_service_that_is_killed_leaves_nothing_to_the_next_one(home: ServiceHome) -> None:
+    first = home.start()
+    assert call(first, gid=GID).stdout == "released\n"
+    stranger = call(first, gid=GID + 1)
+    assert "released" not in stranger.stdout
+    assert "Permission denied" in stranger.stderr
+
+    orphans = first.qemus()
+    left = groups_of(first)
+    assert {process.uids().real for process in orphans.values()} == {65534}
+    first.process.kill()
+    first.process.wait()
+
+    second = home.start()
+    try:
+        log = home.log.read_text()
+        assert '"event": "QEMU\'s user"' in log
+        assert '"event": "cgroups of VMs"' in log
+        assert not orphans.keys() & second.qemus().keys()
+        assert not any(directory.exists() for directory in left)
+        assert call(second, gid=GID).stdout == "released\n"
+        left = groups_of(second)
+    finally:
+        home.end(second)
+    assert not any(directory.exists() for directory in left)
