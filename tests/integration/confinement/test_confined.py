@@ -57,6 +57,15 @@ def assert_held(instance: Instance, confinement: Confinement) -> None:
         assert line.endswith(f"/vmpool-{instance.vm_id}")
 
 
+async def abandoned(spec: MachineSpec, home: Path, confinement: Confinement) -> Instance:
+    """A QEMU that nobody looks after, as if its service had been killed."""
+    instance = Instance.start(spec, vm_id=VM, directory=home / VM, confinement=confinement)
+    async with trio.open_nursery() as nursery:
+        await instance.connect_qmp(nursery=nursery)
+        await instance.detach()
+    return instance
+
+
 async def test_a_booted_vm_is_confined_grows_and_leaves_no_cgroup(
     spec: MachineSpec, vm_home: Path, confinement: Confinement, nursery: trio.Nursery
 ) -> None:
@@ -127,8 +136,7 @@ async def test_a_template_is_built_and_cloned_by_an_unprivileged_qemu(
 async def test_what_a_killed_service_left_is_ended_with_its_cgroup(
     spec: MachineSpec, vm_home: Path, confinement: Confinement
 ) -> None:
-    instance = Instance.start(spec, vm_id=VM, directory=vm_home / VM, confinement=confinement)
-    await instance.detach()
+    instance = await abandoned(spec, vm_home, confinement)
     [orphan] = find_orphans(vm_home)
     assert [identity.pid for identity in orphan.processes] == [instance.process.pid]
     await end_orphan(orphan)
@@ -139,8 +147,7 @@ async def test_what_a_killed_service_left_is_ended_with_its_cgroup(
 async def test_a_process_that_hides_its_command_line_is_found_by_its_cgroup(
     spec: MachineSpec, vm_home: Path, confinement: Confinement
 ) -> None:
-    instance = Instance.start(spec, vm_id=VM, directory=vm_home / VM, confinement=confinement)
-    await instance.detach()
+    instance = await abandoned(spec, vm_home, confinement)
     [orphan] = find_orphans(vm_home)
     await end_orphan(attrs.evolve(orphan, processes=()))
     ended = await trio.to_thread.run_sync(os.waitid, os.P_PID, instance.process.pid, os.WEXITED)
