@@ -133,6 +133,9 @@ class TemplateProducer:
         except Exception as error:
             self._offer.value = _Failed(machine=machine, reason=describe(error))
             raise
+        finally:
+            if isinstance(self._offer.value, _Offer):  # cancelled; the template's memory is let go
+                self._offer.value = _Pending()
 
     async def _obtain(self, machine: ResolvedMachine) -> VmTemplate:
         try:

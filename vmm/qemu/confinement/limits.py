@@ -11,7 +11,8 @@ from vmm.spec import Accelerator, MachineSpec
 MIB: Final = 2**20
 
 BASE_OVERHEAD_MIB: Final = 192
-"""QEMU itself, its threads' stacks and its device models. 40 to 60 MiB were seen; the limit is for what runs wild."""
+"""QEMU itself and its device models. 120 MiB were seen beside the guest's memory, 35 MiB of kernel and initramfs and
+the translated code included; the limit is for what runs wild."""
 
 OVERHEAD_PER_VCPU_MIB: Final = 8
 
