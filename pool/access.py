@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 from attrs.validators import and_, ge, gt, le
 
-from pool.coordinator import MAX_OPEN_REQUESTS
+from pool.requests import MAX_OPEN_REQUESTS
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.peer import default_uids
 from pool.rpc.server import ServerSettings
