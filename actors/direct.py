@@ -17,6 +17,24 @@ from actors.parking import park
 from actors.producer import BaseVm, Launch, ProducerStatistics
 
 
+@attrs.frozen(kw_only=True)
+class MachineBoot:
+    """Boots VMs of one machine that is known."""
+
+    machine: ResolvedMachine
+    launch: Launch
+    vms_directory: Path
+    timeout_s: float
+
+    async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
+        """See `BaseVmMaker.produce`. The time limit covers launch, rehearsal and pause."""
+        bring_up = partial(
+            self.launch, self.machine.spec, vm_id=vm_id, directory=self.vms_directory / vm_id, nursery=nursery
+        )
+        vm = await park(bring_up, timeout_s=self.timeout_s)
+        return BaseVm(vm=vm, generation=self.machine.fingerprint, made_by=ProducerKind.DIRECT)
+
+
 @attrs.define(eq=False, kw_only=True)
 class DirectBootProducer:
     """Boots VMs one by one as they are asked for. How many boot at once is the ledger's decision."""
@@ -49,16 +67,16 @@ class DirectBootProducer:
     async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
         """See `Producer.produce`. The boot timeout covers launch, rehearsal and pause, not the wait for readiness."""
         machine: ResolvedMachine = await self._machine.wait_value(lambda value: value is not None)
-        bring_up = partial(
-            self.launch, machine.spec, vm_id=vm_id, directory=self.vms_directory / vm_id, nursery=nursery
+        boot = MachineBoot(
+            machine=machine, launch=self.launch, vms_directory=self.vms_directory, timeout_s=self.boot_timeout_s
         )
         try:
-            vm = await park(bring_up, timeout_s=self.boot_timeout_s)
+            base = await boot.produce(vm_id=vm_id, nursery=nursery)
         except Exception:
             self._failed += 1
             raise
         self._produced += 1
-        return BaseVm(vm=vm, generation=machine.fingerprint, made_by=ProducerKind.DIRECT)
+        return base
 
     def statistics(self) -> ProducerStatistics:
         machine: ResolvedMachine | None = self._machine.value

@@ -60,21 +60,25 @@ class BaseVm:
     """DIRECT also when a template producer fell back to booting."""
 
 
-class Producer(Protocol):
+class BaseVmMaker(Protocol):
     """Makes base VMs: paused, agent-checked, on nobody's account but the caller's."""
+
+    async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
+        """Makes one VM. Waits while it is not ready to. The caller stops the VM.
+
+        The VM's background tasks run in `nursery` and never raise into it. Raises VmmError. Under cancellation and
+        on error nothing of the VM is left.
+        """
+
+
+class Producer(BaseVmMaker, Protocol):
+    """An actor that keeps what production needs."""
 
     @property
     def kind(self) -> ProducerKind: ...
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """The actor's body. Raises when it cannot work; its supervisor starts it again."""
-
-    async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
-        """Makes one VM. Waits while the producer is not ready. The caller stops the VM.
-
-        The VM's background tasks run in `nursery` and never raise into it. Raises VmmError. Under cancellation and
-        on error nothing of the VM is left.
-        """
 
     def statistics(self) -> ProducerStatistics: ...
 

@@ -26,7 +26,7 @@ from actors.messages import (
     VmReady,
 )
 from actors.parking import check
-from actors.producer import BaseVm, Producer, ShellProducer
+from actors.producer import BaseVm, BaseVmMaker, ShellProducer
 from actors.record import LeaseRecord, VmRecord, expiry_ns
 from vmm.contract import Shell, Survivor, Vm
 from vmm.errors import AgentUnreachableError, StopError, VmExitedError, VmmError
@@ -46,7 +46,7 @@ class VmActor:
 
     vm_id: str
     profile: str
-    producer: Producer
+    producer: BaseVmMaker
     report: Callable[[VmFact], None]
     journal: Journal
     procedure: HandOutProcedure = attrs.field(factory=HandOutProcedure)

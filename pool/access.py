@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import grp
+import math
 import pwd
 from typing import Any, Final
 
 import attrs
-from attrs.validators import and_, ge, gt, le
+from attrs.validators import and_, ge, gt, le, optional
 
+from pool.ledger.policy import ServicePolicy
 from pool.requests import MAX_OPEN_REQUESTS
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.peer import default_uids
@@ -72,6 +74,29 @@ class LimitSettings:
     """How long an Acquire without a deadline waits."""
     max_open_requests: int = attrs.field(default=MAX_OPEN_REQUESTS, validator=and_(ge(1), le(1_000_000)))
     """Requests that wait for an answer at a time."""
+    leases_per_user: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    """VMs that one user has, or has asked for. None: no limit. Root is a user like others."""
+    requests_per_user: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    """Acquisitions of one user that wait at a time. None: no limit."""
+    boots_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    """Guests that boot at a time, of all profiles. None: as many as the service has CPUs."""
+    clones_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    """None: twice as many as the service has CPUs."""
+    memory_budget_mib: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    """What the guests of all VMs may have together, clones at their nominal size. None: no limit."""
+    checks_at_once: int = attrs.field(default=2, validator=and_(ge(1), le(1000)))
+    """Idle VMs whose agents are asked at a time whether they are there."""
+
+    def policy(self, *, cpus: int) -> ServicePolicy:
+        """On a service that may use so many CPUs."""
+        return ServicePolicy(
+            boots_at_once=self.boots_at_once or cpus,
+            clones_at_once=self.clones_at_once or 2 * cpus,
+            memory_budget_mib=math.inf if self.memory_budget_mib is None else self.memory_budget_mib,
+            leases_per_uid=math.inf if self.leases_per_user is None else self.leases_per_user,
+            requests_per_uid=math.inf if self.requests_per_user is None else self.requests_per_user,
+            checks_at_once=self.checks_at_once,
+        )
 
 
 def server_settings(access: AccessSettings, limits: LimitSettings) -> ServerSettings:

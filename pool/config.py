@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import importlib.resources
+import math
 import os
 import re
 import tomllib
@@ -12,12 +13,14 @@ from typing import Any, Final
 
 import attrs
 import cattrs
-from attrs.validators import and_, ge, gt, le, matches_re, max_len
+from attrs.validators import and_, ge, gt, le, matches_re, max_len, optional
 
 from actors.backoff import Backoff
 from actors.kinds import ProducerKind
+from actors.memory import MemoryPolicy
 from pool.access import AccessSettings, Account, LimitSettings, structure_account
-from pool.ledger.policy import PoolPolicy
+from pool.ledger.demand import AdaptiveSize
+from pool.ledger.policy import OnEmpty, PoolPolicy
 from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.confinement.plan import CgroupSetting
@@ -52,6 +55,8 @@ class ServiceSettings:
     qemu_user: Account = AUTO
     """Whom QEMU runs as; see `vmm.qemu.confinement.user`."""
     cgroups: CgroupSetting = CgroupSetting.AUTO
+    memory: MemoryPolicy = attrs.field(factory=MemoryPolicy)
+    """The table `[service.memory]`: when the host's memory is low, and idle VMs give way."""
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +77,17 @@ class ProfileSettings:
     cpu_model: str = attrs.field(default="max", validator=matches_re(r"[A-Za-z0-9_.,+=-]+"))
     producer: ProducerKind = ProducerKind.DIRECT
     min_ready: int = attrs.field(default=1, validator=_between(0, MAX_POOL_SIZE))
-    """VMs of an older generation are replaced a few at a time; never so many that fewer than this are ready."""
+    """VMs that are out of date are replaced a few at a time; never so many that fewer than this are ready."""
+    max_vms: int | None = attrs.field(default=None, validator=optional(_between(1, MAX_POOL_SIZE)))
+    """Of all VMs of the profile, leased ones too. None: no limit."""
+    on_empty: OnEmpty = OnEmpty.WAIT
+    """For callers who do not say what they want when nothing is ready."""
+    max_age_s: float | None = attrs.field(default=None, validator=optional(gt(0)))
+    """A VM that was idle for so long is replaced. None: never."""
+    check_interval_s: float = attrs.field(default=60.0, validator=and_(ge(0), le(24 * 3600)))
+    """How often an idle VM's agent is asked whether it is there; 0 for never."""
+    adaptive: AdaptiveSize | None = None
+    """The table `[profiles.NAME.adaptive]`: the size follows the demand. None: it is `size`."""
     shells: int = attrs.field(default=0, validator=_between(0, 1000))
     """With producer "template": QEMUs that are started and wait, to take their start out of a miss."""
     template_directory: Path | None = None
@@ -89,15 +104,25 @@ class ProfileSettings:
     production_limit: int = attrs.field(default=2, validator=_between(1, 1000))
     backoff_initial_s: float = attrs.field(default=0.25, validator=and_(gt(0), le(3600)))
     backoff_maximum_s: float = attrs.field(default=30.0, validator=and_(gt(0), le(3600)))
+    breaker_threshold: int = attrs.field(default=5, validator=_between(1, 1000))
+    """So many failed productions in a row open the circuit: who wants to boot is refused until a trial succeeds."""
 
     def policy(self, machine: MachineSpec) -> PoolPolicy:
         return PoolPolicy(
             max_vcpus=machine.max_vcpus,
             max_memory_mib=machine.max_memory_mib,
             size=self.size,
+            adaptive=self.adaptive,
+            max_vms=self.max_vms,
+            on_empty=self.on_empty,
+            memory_mib=machine.memory_mib,
+            production=self.producer,
             production_limit=self.production_limit,
             shells=self.shells,
             min_ready=self.min_ready,
+            max_age_s=math.inf if self.max_age_s is None else self.max_age_s,
+            check_interval_s=self.check_interval_s or math.inf,
+            breaker_threshold=self.breaker_threshold,
             backoff=Backoff(initial_s=self.backoff_initial_s, maximum_s=self.backoff_maximum_s),
         )
 
@@ -168,6 +193,8 @@ def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
         problems.append(f"profiles.{name}: kernel and initrd go together; give both, or none for the built image")
     if profile.shells and profile.producer is not ProducerKind.TEMPLATE:
         problems.append(f'profiles.{name}.shells: only the template producer has shells; set producer = "template"')
+    if profile.max_vms is not None and profile.size > profile.max_vms:
+        problems.append(f"profiles.{name}.size: {profile.size} is more than max_vms = {profile.max_vms}")
     nowhere = Path("/")
     try:
         profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)

@@ -16,8 +16,9 @@ import trio
 from actors.adoption import Adoption
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
+from actors.memory import HostMemory, MemoryState
 from actors.messages import VmGone, Wishes
-from actors.producer import Producer, ShellProducer
+from actors.producer import BaseVmMaker, Producer, ShellProducer
 from actors.vm import VmActor
 from pool.ledger.book import Ledger
 from pool.ledger.effects import (
@@ -92,7 +93,7 @@ class OwnConfiguration:
     name: str
     """The same for the same configuration."""
     policy: PoolPolicy
-    producer: Producer
+    producer: BaseVmMaker
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -128,8 +129,10 @@ class Coordinator:
     _actors: dict[str, VmActor] = attrs.field(factory=dict, init=False)
     _own: dict[int, OwnConfiguration] = attrs.field(factory=dict, init=False)
     """By request, until the ledger has read it."""
-    _own_producers: dict[str, Producer] = attrs.field(factory=dict, init=False)
+    _own_producers: dict[str, BaseVmMaker] = attrs.field(factory=dict, init=False)
     """By the name of the page that the ledger has for them."""
+    _proofs: list[trio.Event] = attrs.field(factory=list, init=False)
+    """Who waits to see that a Tick is read."""
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
     _lease_ends: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
     """Leases whose end somebody waits for."""
@@ -168,6 +171,8 @@ class Coordinator:
             self._own_producers.setdefault(own.name, own.producer)
         for effect in self._ledger.apply(event, now=trio.current_time()):
             self._perform(effect, vms)
+        while isinstance(event, Tick) and self._proofs:
+            self._proofs.pop().set()
         if isinstance(event, VmGone):
             # Not when the actor's task ends: until the ledger has read its last fact it may still order something.
             del self._actors[event.vm_id]
@@ -362,9 +367,17 @@ class Coordinator:
         """A producer makes VMs of another generation from now on; does not wait."""
         self._send.send_nowait(GenerationChanged(profile=profile, generation=generation))
 
-    def host_memory(self, event: HostMemoryLow | HostMemoryOk) -> None:
-        """Does not wait."""
-        self._send.send_nowait(event)
+    def host_memory(self, memory: HostMemory) -> None:
+        """Takes note of how the host is off; does not wait."""
+        low = memory.state is MemoryState.LOW
+        self._send.send_nowait(HostMemoryLow(detail=memory.reason) if low else HostMemoryOk())
+
+    async def prove_alive(self) -> None:
+        """Returns when events are being read. Not counted among the requests: it must work when there are too many."""
+        alive = trio.Event()
+        self._proofs.append(alive)
+        self._send.send_nowait(Tick())
+        await alive.wait()
 
     async def drain(self) -> None:
         """Refuses who waits, ends every lease and every VM; returns when nothing is left of them."""

@@ -21,6 +21,7 @@ import trio
 from actors.backoff import Backoff
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
+from actors.pressure import PressureWatcher
 from actors.producer import Adopt, Launch, Producer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
 from actors.template import TemplateProducer
@@ -31,7 +32,7 @@ from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
 from pool.endpoint import Endpoint, EndpointError, open_endpoint, take_lock
 from pool.machines import MachineResolver
-from pool.notify import notify
+from pool.notify import Watchdog, notify, watchdog_interval_s
 from pool.paths import cache_directory, default_image_directory
 from pool.producers import make_producer
 from pool.recovery import recover
@@ -39,6 +40,7 @@ from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
 from pool.takeover import take_over
+from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
@@ -72,6 +74,7 @@ async def run_service(
     user = user_for(settings)
     resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
+    own_group = own_cgroup()  # before `confined` moves us: the VMs' groups are below this one
     if takeover:
         await take_over(socket_path)
     with (
@@ -112,6 +115,7 @@ async def run_service(
                 name: HandOutProcedure(witness=witness if profile.strict_uniqueness else None)
                 for name, profile in settings.profiles.items()
             },
+            service=settings.limits.policy(cpus=len(os.sched_getaffinity(0))),
             max_open_requests=settings.limits.max_open_requests,
         )
         info = ServiceInfo(
@@ -122,6 +126,7 @@ async def run_service(
                     memory_mib=spec.memory_mib,
                     max_vcpus=spec.max_vcpus,
                     max_memory_mib=spec.max_memory_mib,
+                    max_vms=settings.profiles[name].max_vms or 0,
                     lease_ttl_s=settings.profiles[name].lease_ttl_s,
                 )
                 for name, spec in specs.items()
@@ -134,6 +139,11 @@ async def run_service(
             endpoint=endpoint,
             info=info,
             server_settings=server_settings(settings.access, settings.limits),
+            watcher=PressureWatcher(
+                policy=settings.service.memory,
+                read=partial(read_memory, cgroup=own_group),
+                report=coordinator.host_memory,
+            ),
             stop=stop,
         )
         await layers.run(task_status=task_status)
@@ -146,6 +156,7 @@ class _Layers:
     endpoint: Endpoint
     info: ServiceInfo
     server_settings: ServerSettings
+    watcher: PressureWatcher
     stop: trio.Event
     _server: RpcServer | None = None
     _handing_over: bool = False
@@ -156,10 +167,12 @@ class _Layers:
             for name, producer in self.producers.items():
                 supervised = Supervised(name=f"producer of {name}", main=producer.run, policy=NEVER_GIVE_UP)
                 outer.start_soon(supervised.run)
+            outer.start_soon(Supervised(name="pressure", main=self.watcher.run, policy=NEVER_GIVE_UP).run)
             async with trio.open_nursery() as inner:
                 await inner.start(Supervised(name="rpc", main=self._run_rpc, policy=_RPC_RESTARTS).run)
                 _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
                 notify("READY=1")
+                self._begin_watchdog(outer)
                 task_status.started(self.coordinator)
                 await self.stop.wait()
                 _log.info("stopping")
@@ -172,6 +185,13 @@ class _Layers:
                 await self.coordinator.drain()
             _log.info("stopped")
             outer.cancel_scope.cancel(reason="the service has ended")
+
+    def _begin_watchdog(self, nursery: trio.Nursery) -> None:
+        """In the layer that lasts longest: a service that drains is alive."""
+        interval_s = watchdog_interval_s()
+        if interval_s is not None:
+            watchdog = Watchdog(interval_s=interval_s, check=self.coordinator.prove_alive)
+            nursery.start_soon(Supervised(name="watchdog", main=watchdog.run, policy=NEVER_GIVE_UP).run)
 
     def _hand_over(self) -> None:
         self._handing_over = True

@@ -36,6 +36,8 @@ class Administration:
             if page is None:
                 names = (known.name for known in self.moves.fleet.pages.values() if not known.passing)
                 refusal = refusals.unknown_profile(request.profile, known=names)
+            elif isinstance(request, ResizeRequested) and page.demand is not None:
+                refusal = refusals.size_follows_demand(page)
             else:
                 self._change(page, request)
         if refusal is None:

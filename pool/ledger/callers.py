@@ -87,6 +87,9 @@ class Callers:
         return True
 
     def _open_claim(self, event: AcquireRequested, page: ProfilePage, *, now: float) -> None:
+        if page.demand is not None:
+            page.demand.arrived(now)
+            self.moves.follow_demand(page, now=now)
         on_empty = event.on_empty or page.policy.on_empty
         hit = bool(page.ready)
         refusal = self._no_claim(event, page, hit=hit, on_empty=on_empty, now=now)

@@ -28,6 +28,7 @@ class RefusalCode(enum.Enum):
     CIRCUIT_OPEN = "circuit_open"
     UNKNOWN_VM = "unknown_vm"
     VM_IN_USE = "vm_in_use"
+    ADAPTIVE = "adaptive"
 
 
 @attrs.frozen(kw_only=True)

@@ -125,7 +125,7 @@ class Fleet:
         entry.made_by = fact.made_by
         current = not page.generation or fact.generation == page.generation
         production_s = None if entry.adopted else fact.production_s
-        page.production_succeeded(entry.vm_id, production_s=production_s, current=current)
+        page.production_succeeded(entry.vm_id, production_s=production_s, current=current, now=now)
         page.counters.adopted += entry.adopted
         page.ages.set(entry.vm_id, now + page.policy.max_age_s)
         page.checks.set(entry.vm_id, now + page.policy.check_interval_s * (1.0 - spread / 2.0))

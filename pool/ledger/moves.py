@@ -125,6 +125,10 @@ class Moves:
     def tell_of(self, page: ProfilePage, change: ProfileChange, detail: str) -> None:
         self.tell(ProfileNews(profile=page.name, change=change, detail=detail))
 
+    def follow_demand(self, page: ProfilePage, *, now: float) -> None:
+        if page.follow_demand(now=now):
+            self.tell_of(page, ProfileChange.RESIZED, f"{page.size}, by demand")
+
     def back_off(self, page: ProfilePage, *, now: float) -> None:
         """One more production has failed; the circuit may open."""
         page.back_off(now=now, randomness=self.rng.random())

@@ -10,6 +10,7 @@ from attrs.validators import ge, gt
 
 from actors.backoff import Backoff
 from actors.kinds import ProducerKind
+from pool.ledger.demand import AdaptiveSize
 
 
 class OnEmpty(enum.Enum):
@@ -30,6 +31,8 @@ class PoolPolicy:
 
     size: int = attrs.field(validator=ge(0))
     """VMs that are ready or being produced for the pool; handed-out ones are not counted. A resize changes it."""
+    adaptive: AdaptiveSize | None = None
+    """The size follows the demand, whatever `size` says; a resize is refused."""
     min_ready: int = attrs.field(default=1, validator=ge(0))
     """Replacing stale VMs never leaves fewer than this ready, or than `size` if that is less."""
     max_vms: int | None = attrs.field(default=None, validator=attrs.validators.optional(ge(0)))

@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from pool.ledger.demand import Demand
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Claim
 from pool.ledger.schedule import Schedule
@@ -18,6 +19,10 @@ from pool.ledger.views import CircuitState, Counters, ProfileView
 
 _LOOK_AHEAD: Final = 8
 """More than are being checked at a time on any sensible setting; the oldest of them is good enough."""
+
+
+def _demand(policy: PoolPolicy) -> Demand | None:
+    return Demand(policy=policy.adaptive, production_limit=policy.production_limit) if policy.adaptive else None
 
 
 class Staleness(enum.Enum):
@@ -38,6 +43,12 @@ class ProfilePage:
     """Opened for one configuration, or for VMs of a profile that is no more; closed when nothing is left on it."""
     size: int = attrs.field(default=attrs.Factory(lambda self: self.policy.size, takes_self=True))
     """How many VMs are wanted: the policy's, until somebody resizes the pool."""
+    demand: Demand | None = attrs.field(
+        default=attrs.Factory(lambda self: _demand(self.policy), takes_self=True), repr=False
+    )
+    """What the size follows, if it does."""
+    review_at: float = math.inf
+    """When the demand could want another size although nothing happens."""
     suspended: bool = False
     """Nothing is handed out or produced, and nobody waits."""
     ready: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
@@ -71,6 +82,14 @@ class ProfilePage:
     last_evidence: str = ""
     last_production_s: float = 0.0
     counters: Counters = attrs.field(factory=Counters)
+
+    def follow_demand(self, *, now: float) -> bool:
+        """Whether the size is another one now."""
+        if self.demand is None:
+            return False
+        before, self.size = self.size, self.demand.size(now)
+        self.review_at = self.demand.next_review(now)
+        return self.size != before
 
     def wanted(self) -> int:
         """VMs that should be ready or in production.
@@ -155,7 +174,7 @@ class ProfilePage:
         self.producing_for_pool.pop(vm_id, None)
         return self.producing_for_claim.pop(vm_id, None)
 
-    def production_succeeded(self, vm_id: str, *, production_s: float | None, current: bool) -> None:
+    def production_succeeded(self, vm_id: str, *, production_s: float | None, current: bool, now: float) -> None:
         """A VM is ready. It goes to the head of the queue, so the BOOT claim that paid for it may need another.
 
         Without a duration it was found, and proves nothing about production.
@@ -169,6 +188,8 @@ class ProfilePage:
         self.counters.produced += 1
         if production_s is not None:
             self.last_production_s = production_s
+            if self.demand is not None:
+                self.demand.produced(production_s, now)
             self.failures_in_a_row = 0
             self.retry_at = 0.0
 
@@ -304,7 +325,7 @@ class ProfilePage:
         """
         pool = self.retry_at if self.retry_at and self.shortage() > 0 else math.inf
         shells = self.shells.retry_at if self.shells.retry_at and self.lacks_shell() else math.inf
-        return min(pool, shells)
+        return min(pool, shells, self.review_at)
 
     def view(self, *, held_back: str, now: float) -> ProfileView:
         return ProfileView(

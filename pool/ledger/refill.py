@@ -24,6 +24,8 @@ class Refill:
             self.serve(page, now=now)
         if self.moves.draining:
             return
+        for page in self._pages():
+            self.moves.follow_demand(page, now=now)
         # What goes makes room for what comes.
         self.keep_within_budget()
         for page in self._pages():

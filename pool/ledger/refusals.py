@@ -86,6 +86,14 @@ def circuit_open(page: ProfilePage, *, now: float) -> Refusal:
     )
 
 
+def size_follows_demand(page: ProfilePage) -> Refusal:
+    return Refusal(
+        code=RefusalCode.ADAPTIVE,
+        message=f"size: that of profile {page.name} follows its demand; set minimum and maximum in "
+        f"profiles.{page.name}.adaptive",
+    )
+
+
 def unknown_vm(vm_id: str) -> Refusal:
     return Refusal(
         code=RefusalCode.UNKNOWN_VM,

@@ -74,6 +74,7 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
     RefusalCode.CIRCUIT_OPEN: Status.UNAVAILABLE,
     RefusalCode.UNKNOWN_VM: Status.NOT_FOUND,
     RefusalCode.VM_IN_USE: Status.FAILED_PRECONDITION,
+    RefusalCode.ADAPTIVE: Status.FAILED_PRECONDITION,
 }
 
 ERRORS: Final[Mapping[type[Exception], Status]] = {
