@@ -14,7 +14,6 @@ from pool.ledger.policy import ServicePolicy
 from pool.requests import MAX_OPEN_REQUESTS
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.peer import default_uids
-from pool.rpc.server import ServerSettings
 
 Account = str | int
 """A name, or a number."""
@@ -97,15 +96,6 @@ class LimitSettings:
             requests_per_uid=math.inf if self.requests_per_user is None else self.requests_per_user,
             checks_at_once=self.checks_at_once,
         )
-
-
-def server_settings(access: AccessSettings, limits: LimitSettings) -> ServerSettings:
-    return ServerSettings(
-        allowed_uids=access.uids,
-        allowed_gids=access.gids,
-        acquire_timeout_s=limits.acquire_timeout_s,
-        max_message_bytes=limits.max_message_mib * MIB,
-    )
 
 
 def _uid(user: Account) -> int | None:

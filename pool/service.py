@@ -26,17 +26,18 @@ from actors.producer import Adopt, Launch, Producer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
 from actors.template import TemplateProducer
 from actors.uniqueness import Witness
-from pool.access import server_settings
-from pool.config import Settings
+from pool.access import MIB, AccessSettings, LimitSettings
+from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
 from pool.endpoint import Endpoint, EndpointError, open_endpoint, take_lock
 from pool.machines import MachineResolver
+from pool.matching import Matcher
 from pool.notify import Watchdog, notify, watchdog_interval_s
 from pool.paths import cache_directory, default_image_directory
 from pool.producers import make_producer
 from pool.recovery import recover
-from pool.rpc.convert import ProfileShape
+from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
 from pool.takeover import take_over
@@ -86,6 +87,8 @@ async def run_service(
         recovered = await recover(journal, profiles=settings.profiles, adopt=adopt, now=trio.current_time())
         resolvers = _resolvers(settings, runtime=runtime, confinement=confinement)
 
+        start = launch or partial(launch_qemu, confinement=confinement)
+
         def announce(profile: str, generation: str) -> None:
             coordinator.generation_changed(profile, generation)
 
@@ -94,7 +97,7 @@ async def run_service(
                 name,
                 settings.profiles[name],
                 resolver,
-                launch=launch or partial(launch_qemu, confinement=confinement),
+                launch=start,
                 runtime=runtime,
                 vms_directory=vms,
                 on_generation=partial(announce, name),
@@ -132,6 +135,14 @@ async def run_service(
                 for name, spec in specs.items()
             },
             service_uid=os.geteuid(),
+            matcher=Matcher(
+                profiles=settings.profiles,
+                specs=specs,
+                base=DEFAULT_PROFILE if DEFAULT_PROFILE in specs else next(iter(specs)),
+                make_resolver=partial(_resolver, settings, runtime=runtime, confinement=confinement),
+                launch=start,
+                vms_directory=vms,
+            ),
         )
         layers = _Layers(
             coordinator=coordinator,
@@ -175,13 +186,14 @@ class _Layers:
                 self._begin_watchdog(outer)
                 task_status.started(self.coordinator)
                 await self.stop.wait()
-                _log.info("stopping")
+                _log.info("handing over" if self._handing_over else "stopping")
                 notify("STOPPING=1")
+                if self._handing_over:
+                    # Before the calls end: a lease that one holds open is to live on.
+                    await self.coordinator.hand_over()
                 if self._server is not None:
                     self._server.stop()
-            if self._handing_over:
-                await self.coordinator.hand_over()
-            else:
+            if not self._handing_over:
                 await self.coordinator.drain()
             _log.info("stopped")
             outer.cancel_scope.cancel(reason="the service has ended")
@@ -215,15 +227,30 @@ class _Layers:
 
 def _resolvers(settings: Settings, *, runtime: Path, confinement: Confinement) -> dict[str, MachineResolver]:
     return {
-        name: MachineResolver(
-            profile=profile,
-            image_directory=settings.service.image_directory or default_image_directory(),
-            trial_directory=runtime / "vms",  # found there if this service is killed meanwhile
-            cache_directory=cache_directory(),
-            confinement=confinement,
-        )
+        name: _resolver(settings, profile, runtime=runtime, confinement=confinement)
         for name, profile in settings.profiles.items()
     }
+
+
+def _resolver(
+    settings: Settings, profile: ProfileSettings, *, runtime: Path, confinement: Confinement
+) -> MachineResolver:
+    return MachineResolver(
+        profile=profile,
+        image_directory=settings.service.image_directory or default_image_directory(),
+        trial_directory=runtime / "vms",  # found there if this service is killed meanwhile
+        cache_directory=cache_directory(),
+        confinement=confinement,
+    )
+
+
+def server_settings(access: AccessSettings, limits: LimitSettings) -> ServerSettings:
+    return ServerSettings(
+        allowed_uids=access.uids,
+        allowed_gids=access.gids,
+        acquire_timeout_s=limits.acquire_timeout_s,
+        max_message_bytes=limits.max_message_mib * MIB,
+    )
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -14,6 +15,7 @@ from actors.producer import ProducerStatistics
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease
 from pool.ledger.views import ProfileView
+from pool.matching import Match, WantedMachine
 from pool.rpc.errors import InvalidRequestError, shorten
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wishes import check_variable, wishes_of
@@ -57,6 +59,8 @@ class AcquireArguments:
     on_empty: OnEmpty | None
     """None: the profile's default."""
     wishes: Wishes
+    machine: WantedMachine | None
+    """None: that of the profile."""
     ttl_s: float | None
     """None: the profile's default."""
     wait_s: float
@@ -76,8 +80,22 @@ def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
         key=request.idempotency_key,
         on_empty=_ON_EMPTY[int(request.on_empty)],
         wishes=wishes_of(request),
+        machine=None if request.config is None else wanted_machine(request.config),
         ttl_s=lease_ttl("lease_ttl_ms", request.lease_ttl_ms) if request.lease_ttl_ms else None,
         wait_s=request.wait_ms / 1000 if request.wait_ms else math.inf,
+    )
+
+
+def wanted_machine(config: wire.VmConfig) -> WantedMachine:
+    for field in ("kernel", "initrd"):
+        path = getattr(config, field)
+        if path and (not path.startswith("/") or "\0" in path):
+            raise InvalidRequestError(field=f"config.{field}", reason=f"{path[:256]!r} is no absolute path")
+    return WantedMachine(
+        kernel=Path(config.kernel) if config.kernel else None,
+        initrd=Path(config.initrd) if config.initrd else None,
+        kernel_parameters=config.kernel_parameters or None,
+        cpu_model=config.cpu_model or None,
     )
 
 
@@ -156,7 +174,7 @@ def _check_no_nul(field: str, text: str) -> None:
 # -- replies -----------------------------------------------------------------------------------------------------------
 
 
-def acquire_reply(lease: Lease, *, now: float, total_s: float) -> wire.AcquireReply:
+def acquire_reply(lease: Lease, *, match: Match | None = None, now: float, total_s: float) -> wire.AcquireReply:
     return wire.AcquireReply(
         lease=lease_message(lease, now=now),
         timings=wire.AcquireTimings(
@@ -167,6 +185,16 @@ def acquire_reply(lease: Lease, *, now: float, total_s: float) -> wire.AcquireRe
             was_ready=lease.was_ready,
             grow_us=_us(lease.timings.grow_s),
         ),
+        match=None if match is None else _match_message(match),
+    )
+
+
+def _match_message(match: Match) -> wire.Match:
+    return wire.Match(
+        profile=match.profile,
+        mismatches=[
+            wire.Mismatch(profile=mismatch.profile, fields=list(mismatch.fields)) for mismatch in match.mismatches
+        ],
     )
 
 
@@ -262,6 +290,7 @@ def status_reply(
     draining: bool,
     profiles: Iterable[wire.ProfileStatus],
     leases: Iterable[wire.LeaseStatus],
+    fallbacks: int = 0,
 ) -> wire.StatusReply:
     return wire.StatusReply(
         version=version,
@@ -270,6 +299,7 @@ def status_reply(
         draining=draining,
         profiles=list(profiles),
         leases=list(leases),
+        fallbacks=fallbacks,
     )
 
 

@@ -10,6 +10,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pool.ledger.effects import Refusal, RefusalCode
+from pool.matching import ForbiddenPathError
 from pool.requests import RefusedError, TooManyRequestsError
 from pool.watch import TooManyWatchersError
 from vmm import errors as vmm
@@ -79,6 +80,7 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
 
 ERRORS: Final[Mapping[type[Exception], Status]] = {
     InvalidRequestError: Status.INVALID_ARGUMENT,
+    ForbiddenPathError: Status.PERMISSION_DENIED,
     NotAdministratorError: Status.PERMISSION_DENIED,
     StoppingError: Status.UNAVAILABLE,
     DeadlineError: Status.DEADLINE_EXCEEDED,

@@ -13,8 +13,10 @@ import trio
 from grpclib.const import Cardinality, Handler
 
 from pool.coordinator import Coordinator
+from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
+from pool.matching import Match, Matcher
 from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
 from pool.rpc.connection import guarded
@@ -47,6 +49,8 @@ class ServiceInfo:
     version: str
     shapes: Mapping[str, ProfileShape]
     """By profile; every profile of the coordinator must be there."""
+    matcher: Matcher | None = None
+    """For requests that describe a machine; None: there are none."""
     service_uid: int = attrs.field(factory=os.geteuid)
     """Who may see evidence, besides root."""
     started_at: float = attrs.field(factory=trio.current_time)
@@ -90,9 +94,9 @@ class PoolService(wire.PoolBase):
         """A caller that goes away before it has read the reply takes no VM with it."""
         arguments = acquire_arguments(_required(await receive(stream)))
         ttl_s = self._default_ttl_s(arguments.profile) if arguments.ttl_s is None else arguments.ttl_s
-        lease = await self._acquire(stream, arguments, ttl_s=ttl_s)
+        match, lease = await self._acquire(stream, arguments, ttl_s=ttl_s)
         try:
-            await deliver(stream, self._reply_to(stream, lease))
+            await deliver(stream, self._reply_to(stream, lease, match))
         except BaseException:
             self.coordinator.give_back(lease)
             raise
@@ -101,9 +105,9 @@ class PoolService(wire.PoolBase):
         """The lease ends with the call, however that ends."""
         arguments = acquire_arguments(_required(await receive(stream)))
         ttl_s = math.inf if arguments.ttl_s is None else arguments.ttl_s
-        lease = await self._acquire(stream, arguments, ttl_s=ttl_s, bound=True)
+        match, lease = await self._acquire(stream, arguments, ttl_s=ttl_s, bound=True)
         try:
-            await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease)))
+            await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease, match)))
             ended = await self.coordinator.wait_lease_ended(lease.lease_id, owner=lease.owner)
             await send(stream, wire.HoldReply(ended=wire.LeaseEnd(reason=ended.message)))
         finally:
@@ -111,22 +115,40 @@ class PoolService(wire.PoolBase):
 
     async def _acquire(
         self, stream: ServerStream, arguments: AcquireArguments, *, ttl_s: float, bound: bool = False
-    ) -> Lease:
+    ) -> tuple[Match | None, Lease]:
         call = guarded(stream)
-        return await self.coordinator.acquire(
-            profile=arguments.profile,
+        match = await self._match(arguments)
+        own = None if match is None else match.own
+        on_empty = arguments.on_empty
+        if own is not None and on_empty is OnEmpty.WAIT:
+            on_empty = OnEmpty.BOOT  # there is no pool that one could wait for
+        lease = await self.coordinator.acquire(
+            profile=arguments.profile if match is None else match.profile,
+            own=own,
             owner=_owner(),
             key=arguments.key,
-            on_empty=arguments.on_empty,
-            wishes=arguments.wishes,
+            on_empty=on_empty,
+            wishes=arguments.wishes if match is None else match.wishes,
             ttl_s=ttl_s,
             bound=bound,
             deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
+        return match, lease
 
-    def _reply_to(self, stream: ServerStream, lease: Lease) -> wire.AcquireReply:
+    async def _match(self, arguments: AcquireArguments) -> Match | None:
+        if arguments.machine is None:
+            return None
+        if self.info.matcher is None:
+            raise InvalidRequestError(field="config", reason="is not taken by this service; name a profile")
+        administrator = may_administer(_owner(), service_uid=self.info.service_uid)
+        try:
+            return await self.info.matcher.match(arguments.machine, arguments.wishes, any_file=administrator)
+        except ValueError as error:  # what the settings of a profile refuse
+            raise InvalidRequestError(field="config", reason=str(error.args[0])) from error
+
+    def _reply_to(self, stream: ServerStream, lease: Lease, match: Match | None) -> wire.AcquireReply:
         now = trio.current_time()
-        return acquire_reply(lease, now=now, total_s=now - guarded(stream).arrived_at)
+        return acquire_reply(lease, match=match, now=now, total_s=now - guarded(stream).arrived_at)
 
     def _acquire_deadline(self, arrived_at: float, deadline: float, *, wait_s: float) -> float:
         if wait_s == deadline == math.inf:
@@ -162,6 +184,7 @@ class PoolService(wire.PoolBase):
             uptime_s=now - self.info.started_at,
             draining=self.calls.stopping or self.coordinator.draining,
             profiles=(self._profile_status(view, owner=owner) for view in self.coordinator.views()),
+            fallbacks=0 if self.info.matcher is None else self.info.matcher.fallbacks,
             leases=(
                 lease_status(lease, now=now) for lease in self.coordinator.leases() if owner.may_touch(lease.owner)
             ),

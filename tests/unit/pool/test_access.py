@@ -8,10 +8,10 @@ import pwd
 
 import pytest
 
-from pool.access import server_settings
 from pool.config import ConfigError, Settings, parse_settings
 from pool.coordinator import MAX_OPEN_REQUESTS
 from pool.rpc.server import ServerSettings
+from pool.service import server_settings
 from vmm.qemu.confinement.plan import CgroupSetting
 
 USER = pwd.getpwuid(os.geteuid())

@@ -20,11 +20,10 @@ def test_the_embedded_default_keeps_two_vms_of_one_profile() -> None:
 def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> None:
     """The commented keys are documentation; uncommented, they must mean what the code means."""
     text = (Path(__file__).parents[3] / "pool" / "default.toml").read_text()
+    examples = ("kernel =", "initrd =", "_directory", "socket_group =", "no limit", "default: never", "of CPUs")
     shown = "\n".join(
-        line.removeprefix("# ")
-        for line in text.splitlines()
-        if not any(key in line for key in ("kernel =", "initrd =", "_directory", "socket_group ="))
-    )
+        line.removeprefix("# ") for line in text.splitlines() if not any(example in line for example in examples)
+    ).partition("[profiles.default.adaptive]")[0]
     shown = shown[shown.index("[service]") :]
 
     assert parse_settings(shown, source="shown").profiles["default"] == load_settings(None).profiles[

@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from actors.supervisor import NEVER_GIVE_UP, Supervised
-from pool.coordinator import Coordinator, RefusedError
-from pool.ledger.records import Owner
+from pool.coordinator import Coordinator
 from pool.notify import Watchdog, notify, watchdog_interval_s
+from tests.unit.actors.stage import simulated_journal
 from tests.virtual_time import in_virtual_time
 
 
@@ -107,25 +107,17 @@ async def test_a_ping_that_is_not_taken_is_not_the_last() -> None:
     assert pings.at == [20, 30, 40]
 
 
-async def ask(coordinator: Coordinator) -> None:
-    """A question that only the coordinator's own task answers, by way of its inbox."""
-    try:
-        await coordinator.release("lease-of-the-watchdog", owner=Owner(uid=0))
-    except RefusedError:
-        return
-
-
 @in_virtual_time
 async def test_a_stuck_coordinator_stops_the_pings_and_one_that_goes_on_lets_them_go_on() -> None:
     pings = Pings()
-    coordinator = Coordinator(policies={}, producers={})
+    coordinator = Coordinator(policies={}, producers={}, journal=simulated_journal())
     stuck = trio.CancelScope()
 
     async def run_until_stuck() -> None:
         with stuck:
             await coordinator.run()
 
-    watchdog = Watchdog(interval_s=10, check=lambda: ask(coordinator), send=pings.send)
+    watchdog = Watchdog(interval_s=10, check=coordinator.prove_alive, send=pings.send)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_until_stuck)
         await nursery.start(Supervised(name="watchdog", main=watchdog.run, policy=NEVER_GIVE_UP).run)

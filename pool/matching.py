@@ -1,0 +1,182 @@
+"""Requests that describe a machine: served from a pool of such machines, or else booted for the request.
+
+What Kata's factory does with a sandbox's configuration, and better: the fields that differ are named, and what is
+booted in a pool's place is handed out running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from actors.direct import MachineBoot
+from actors.messages import Wishes
+from actors.producer import Launch
+from pool.config import ProfileSettings
+from pool.coordinator import OwnConfiguration
+from pool.ledger.policy import OnEmpty
+from pool.machines import MachineResolver
+from vmm.identity import FileIdentity, identify
+from vmm.spec import MachineSpec
+
+_log = structlog.get_logger("vmpool.matching")
+
+REMEMBERED_FILES: Final = 64
+
+
+class ForbiddenPathError(Exception):
+    """A caller named a file of the host that is not for him."""
+
+    def __init__(self, *, field: str, path: Path) -> None:
+        super().__init__(
+            f"config.{field}: {path} is no profile's; only root and the service's user may name other files"
+        )
+        self.field = field
+        self.path = path
+
+
+@attrs.frozen(kw_only=True)
+class WantedMachine:
+    """What a request describes. None: as the profile that it starts from has it."""
+
+    kernel: Path | None = None
+    initrd: Path | None = None
+    kernel_parameters: str | None = None
+    cpu_model: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Mismatch:
+    """Why a pool cannot serve a request."""
+
+    profile: str
+    fields: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Match:
+    """A pool, or a configuration of its own and why."""
+
+    profile: str = ""
+    own: OwnConfiguration | None = None
+    wishes: Wishes
+    """Without what the machine has already."""
+    mismatches: tuple[Mismatch, ...] = ()
+
+
+@attrs.define(eq=False, kw_only=True)
+class Matcher:
+    """Finds the pool for a machine, or makes a configuration of it. One for the service."""
+
+    profiles: Mapping[str, ProfileSettings]
+    specs: Mapping[str, MachineSpec]
+    """What each profile makes."""
+    base: str
+    """The profile that fills in what a request leaves open."""
+    make_resolver: Callable[[ProfileSettings], MachineResolver]
+    launch: Launch
+    vms_directory: Path
+    fallbacks: int = 0
+    """Requests that no pool could serve."""
+    _hashes: dict[FileIdentity, bytes] = attrs.field(factory=dict, init=False)
+
+    async def match(self, wanted: WantedMachine, wishes: Wishes, *, any_file: bool) -> Match:
+        """Reads files it has not seen yet in a thread. Without `any_file` only those of profiles may be named.
+
+        Raises ForbiddenPathError, and what `MachineResolver.resolve` raises for a machine that cannot be.
+        """
+        settings = self._settings(wanted, wishes)
+        if not any_file:
+            self._check_paths(wanted)
+        mismatches = []
+        for name, spec in self.specs.items():
+            fields = await self._differing(settings, wishes, spec)
+            if not fields:
+                return Match(profile=name, wishes=wishes)
+            mismatches.append(Mismatch(profile=name, fields=fields))
+        own = await self._own(settings)
+        self.fallbacks += 1
+        _log.info(
+            "no pool has this machine; it is booted",
+            configuration=own.name,
+            differing={mismatch.profile: mismatch.fields for mismatch in mismatches},
+        )
+        wishes = attrs.evolve(wishes, vcpus=None, memory_mib=None)
+        return Match(own=own, wishes=wishes, mismatches=tuple(mismatches))
+
+    def _settings(self, wanted: WantedMachine, wishes: Wishes) -> ProfileSettings:
+        """As if the request were a profile: direct, of no size."""
+        base = self.profiles[self.base]
+        spec = self.specs[self.base]
+        # A machine that is made for the request has what it wishes from the start.
+        return ProfileSettings(
+            kernel=wanted.kernel or spec.kernel,
+            initrd=wanted.initrd or spec.initrd,
+            kernel_parameters=wanted.kernel_parameters or base.kernel_parameters,
+            cpu_model=wanted.cpu_model or base.cpu_model,
+            size=0,
+            on_empty=OnEmpty.BOOT,
+            accelerator=base.accelerator,
+            qemu=base.qemu,
+            vcpus=wishes.vcpus or base.vcpus,
+            memory_mib=wishes.memory_mib or base.memory_mib,
+            boot_timeout_s=base.boot_timeout_s,
+        )
+
+    def _check_paths(self, wanted: WantedMachine) -> None:
+        for field, path in (("kernel", wanted.kernel), ("initrd", wanted.initrd)):
+            if path is not None and path not in {getattr(spec, field) for spec in self.specs.values()}:
+                raise ForbiddenPathError(field=field, path=path)
+
+    async def _differing(self, settings: ProfileSettings, wishes: Wishes, spec: MachineSpec) -> tuple[str, ...]:
+        """The fields in which no hand-out could make one of the other."""
+        assert settings.kernel is not None
+        assert settings.initrd is not None
+        fields = []
+        for field, path, other in (("kernel", settings.kernel, spec.kernel), ("initrd", settings.initrd, spec.initrd)):
+            if path != other and await self._content(path) != await self._content(other):
+                fields.append(field)
+        fields += [
+            field for field in ("kernel_parameters", "cpu_model") if getattr(settings, field) != getattr(spec, field)
+        ]
+        if (wishes.vcpus or 0) > spec.max_vcpus:
+            fields.append("vcpus")
+        if (wishes.memory_mib or 0) > spec.max_memory_mib:
+            fields.append("memory_mib")
+        return tuple(fields)
+
+    async def _content(self, path: Path) -> bytes | None:
+        """A hash; None for a file that cannot be read, which is told when it is to be booted."""
+        try:
+            identity = identify(path)
+            if identity not in self._hashes:
+                self._hashes[identity] = await trio.to_thread.run_sync(_hash, path)
+                while len(self._hashes) > REMEMBERED_FILES:
+                    del self._hashes[next(iter(self._hashes))]
+        except OSError:
+            return None
+        return self._hashes[identity]
+
+    async def _own(self, settings: ProfileSettings) -> OwnConfiguration:
+        machine = await self.make_resolver(settings).resolve()
+        return OwnConfiguration(
+            name=f"own-{machine.fingerprint[:12]}",
+            policy=settings.policy(machine.spec),
+            producer=MachineBoot(
+                machine=machine,
+                launch=self.launch,
+                vms_directory=self.vms_directory,
+                timeout_s=settings.boot_timeout_s,
+            ),
+        )
+
+
+def _hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
