@@ -25,10 +25,12 @@ from rich.table import Table
 from actors.messages import HandOutTimings, VmGone, VmHandedOut, VmReady
 from bench.loads import HOUR_S, LOADS
 from pool.ledger import Effect, Event, Ledger
-from pool.ledger.demand import AdaptiveSize, Demand
-from pool.ledger.effects import Grant, HandOutVm, StartVm, StopVm
+from pool.ledger.demand import AdaptiveSize
+from pool.ledger.effects import Grant, HandOutVm, StartVm, StopVm, Tell
 from pool.ledger.events import AcquireRequested, ReleaseRequested, Tick
-from pool.ledger.records import OnEmpty, Owner, PoolPolicy
+from pool.ledger.news import ProfileChange, ProfileNews
+from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.records import Owner
 from vmm.contract import PreparationReport
 
 PRODUCTION_S: Final = 4.0
@@ -77,13 +79,6 @@ class Outcome:
         )
 
 
-class ResizableLedger(Ledger):
-    def resize(self, profile: str, size: int) -> None:
-        """Takes effect with the next event."""
-        page = self._moves.fleet.pages[profile]
-        page.policy = attrs.evolve(page.policy, size=size)
-
-
 @attrs.define(eq=False, kw_only=True)
 class Simulation:
     """One pool and its callers, from one event to the next."""
@@ -91,10 +86,8 @@ class Simulation:
     size: int | AdaptiveSize
     rng: random.Random
     on_empty: OnEmpty
-    ledger: ResizableLedger = attrs.field(init=False)
-    demand: Demand | None = attrs.field(init=False)
+    ledger: Ledger = attrs.field(init=False)
     now: float = attrs.field(default=0.0, init=False)
-    applied_size: int = attrs.field(init=False)
     resizes: int = attrs.field(default=0, init=False)
     producing: set[str] = attrs.field(factory=set, init=False)
     ready: set[str] = attrs.field(factory=set, init=False)
@@ -104,14 +97,9 @@ class Simulation:
     _serial: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.size, AdaptiveSize):
-            self.demand = Demand(policy=self.size, production_limit=PRODUCTION_LIMIT)
-            self.applied_size = self.demand.size(self.now)
-        else:
-            self.demand = None
-            self.applied_size = self.size
-        self.ledger = ResizableLedger(
-            policies={"p": PoolPolicy(size=self.applied_size, production_limit=PRODUCTION_LIMIT)},
+        adaptive, size = (self.size, self.size.minimum) if isinstance(self.size, AdaptiveSize) else (None, self.size)
+        self.ledger = Ledger(
+            policies={"p": PoolPolicy(size=size, adaptive=adaptive, production_limit=PRODUCTION_LIMIT)},
             new_id=lambda prefix: f"{prefix}-{next(self._serial)}",
             rng=self.rng,
         )
@@ -120,7 +108,7 @@ class Simulation:
         self._at(0.0, Tick())
         for at in arrivals:
             self._at(at, self._acquire())
-        while (due := min(self._agenda[0][0] if self._agenda else math.inf, self._review_at())) <= until:
+        while (due := min(self._agenda[0][0] if self._agenda else math.inf, self.ledger.next_wakeup())) <= until:
             self._pass_time(due)
             event = heapq.heappop(self._agenda)[2] if self._agenda and self._agenda[0][0] <= due else Tick()
             self._tell(event)
@@ -148,9 +136,6 @@ class Simulation:
     def _at(self, at: float, event: Event) -> None:
         heapq.heappush(self._agenda, (at, next(self._serial), event))
 
-    def _review_at(self) -> float:
-        return math.inf if self.demand is None else self.demand.next_review(self.now)
-
     def _pass_time(self, now: float) -> None:
         self.idle_s += len(self.ready) * (now - self.now)
         self.production_s += len(self.producing) * (now - self.now)
@@ -162,21 +147,8 @@ class Simulation:
                 return  # it was stopped
             self.producing.remove(event.vm_id)
             self.ready.add(event.vm_id)
-        if self.demand is not None:
-            self._follow(self.demand, event)
         for effect in self.ledger.apply(event, now=self.now):
             self._perform(effect)
-
-    def _follow(self, demand: Demand, event: Event) -> None:
-        if isinstance(event, AcquireRequested):
-            demand.arrived(self.now)
-        elif isinstance(event, VmReady):
-            demand.produced(event.production_s, self.now)
-        size = demand.size(self.now)
-        if size != self.applied_size:
-            self.ledger.resize("p", size)
-            self.applied_size = size
-            self.resizes += 1
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -194,6 +166,8 @@ class Simulation:
             case Grant(lease=lease):
                 released = ReleaseRequested(request_id=next(self._serial), lease_id=lease.lease_id, owner=CALLER)
                 self._at(self.now + self.rng.expovariate(1 / LEASE_S), released)
+            case Tell(news=ProfileNews(change=ProfileChange.RESIZED)):
+                self.resizes += 1
             case _:
                 pass
 
