@@ -12,10 +12,10 @@ from typing import Any, Final
 import click
 import trio
 
+from pool.cli.acquiring import Asked, acquire_options, tell_match
 from pool.cli.connection import call
-from pool.cli.options import EXIT_OWN_FAILURE, SECONDS, OutputError, acquire_options, socket_option
-from pool.client import Client, RemoteCommand, Wishes
-from pool.ledger.records import OnEmpty
+from pool.cli.options import EXIT_OWN_FAILURE, SECONDS, OutputError, socket_option
+from pool.client import Client, RemoteCommand
 from vmm.contract import CommandExit, Output, OutputStream
 
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
@@ -80,12 +80,7 @@ def _exec_options(command: Any) -> Any:
 @socket_option
 def run(
     *,
-    profile: str,
-    on_empty: OnEmpty,
-    vcpus: int | None,
-    memory_mib: int | None,
-    hostname: str,
-    wait_s: float,
+    asked: Asked,
     argv: tuple[str, ...],
     environment: dict[str, str],
     workdir: str | None,
@@ -96,20 +91,24 @@ def run(
 
     Passes stdin, stdout, stderr and the exit code; Ctrl-C reaches the command. 125 says that vmpool itself failed.
     """
-    wishes = Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname)
 
     async def session(client: Client) -> CommandExit:
-        async with (
-            client.lease(profile=profile, on_empty=on_empty, wishes=wishes, timeout_s=wait_s) as vm,
-            client.exec(
+        async with client.lease(
+            profile=asked.profile,
+            on_empty=asked.on_empty,
+            wishes=asked.wishes,
+            config=asked.config,
+            timeout_s=asked.wait_s,
+        ) as vm:
+            tell_match(vm)
+            async with client.exec(
                 vm.lease_id,
                 argv,
                 environment=environment,
                 working_directory=workdir,
                 time_limit_s=time_limit_s,
-            ) as command,
-        ):
-            return await _attend(command)
+            ) as command:
+                return await _attend(command)
 
     sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE)))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import attrs
 import click
 
+from pool.cli.acquiring import Asked, acquire_options, tell_match
 from pool.cli.connection import call
-from pool.cli.options import SECONDS, acquire_options, socket_option
-from pool.client import AcquiredVm, Client, Wishes
-from pool.ledger.records import OnEmpty
+from pool.cli.options import SECONDS, socket_option
+from pool.client import AcquiredVm, Client
 
 
 @click.command()
@@ -24,12 +24,7 @@ from pool.ledger.records import OnEmpty
 @socket_option
 def acquire(
     *,
-    profile: str,
-    on_empty: OnEmpty,
-    vcpus: int | None,
-    memory_mib: int | None,
-    hostname: str,
-    wait_s: float,
+    asked: Asked,
     key: str,
     ttl_s: float | None,
     as_json: bool,
@@ -39,15 +34,17 @@ def acquire(
 
     async def take(client: Client) -> AcquiredVm:
         return await client.acquire(
-            profile=profile,
-            on_empty=on_empty,
+            profile=asked.profile,
+            on_empty=asked.on_empty,
             idempotency_key=key,
-            wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname),
+            wishes=asked.wishes,
+            config=asked.config,
             ttl_s=ttl_s,
-            timeout_s=wait_s,
+            timeout_s=asked.wait_s,
         )
 
     vm = call(socket_path, take)
+    tell_match(vm)
     click.echo(json_module.dumps(attrs.asdict(vm), indent=2) if as_json else vm.lease_id)
 
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import click
 
-from pool.ledger.records import OnEmpty
 from pool.paths import default_socket
 
 EXIT_USAGE = 2
@@ -58,33 +57,6 @@ def failure(message: str, *, code: int) -> SystemExit:
     """Says it on stderr; raise what it returns to end the command."""
     click.echo(f"vmpool: {message}", err=True)
     return SystemExit(code)
-
-
-def acquire_options(command: Any) -> Any:
-    for option in (
-        click.option("--profile", default="default", show_default=True, help="Which VM."),
-        click.option(
-            "--on-empty",
-            type=click.Choice([policy.value for policy in OnEmpty]),
-            default=OnEmpty.WAIT.value,
-            show_default=True,
-            callback=lambda _ctx, _param, value: OnEmpty(value),
-            help="When no VM is ready: wait for one, fail at once, or boot one more now.",
-        ),
-        click.option("--cpus", "vcpus", type=click.IntRange(min=1), help="vCPUs; default and minimum: the profile's."),
-        click.option("--memory", "memory_mib", type=click.IntRange(min=1), help="MiB; default and minimum likewise."),
-        click.option("--hostname", default="", help="Of the guest; default: the VM's id."),
-        click.option(
-            "--wait",
-            "wait_s",
-            type=SECONDS,
-            default=60.0,
-            show_default=True,
-            help="At most.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 def config_option(command: Any) -> Any:

@@ -23,9 +23,14 @@ from vmm.errors import VmmError
 @click.command()
 @config_option
 @socket_option
+@click.option(
+    "--takeover",
+    is_flag=True,
+    help="Take the place of the service that runs on this socket, its VMs and leases with it.",
+)
 @click.option("--verbose", is_flag=True, help="Log more.")
 @click.option("--log-json/--log-text", "log_json", default=None, help="Default: text on a terminal, else JSON.")
-def serve(*, config: Path | None, socket_path: Path, verbose: bool, log_json: bool | None) -> None:
+def serve(*, config: Path | None, socket_path: Path, takeover: bool, verbose: bool, log_json: bool | None) -> None:
     """Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C, then ends every VM and leaves nothing.
 
     A second signal skips the waiting for callers. Exit code 2: the configuration or this host does not allow it.
@@ -33,7 +38,7 @@ def serve(*, config: Path | None, socket_path: Path, verbose: bool, log_json: bo
     configure_logs(json=log_json, verbose=verbose)
     try:
         settings = load_settings(config)
-        trio.run(partial(_serve_until_signalled, settings, socket_path))
+        trio.run(partial(_serve_until_signalled, settings, socket_path, takeover=takeover))
     except* (ConfigError, EndpointError, VmmError) as errors:
         message = describe(errors)
     else:
@@ -41,13 +46,13 @@ def serve(*, config: Path | None, socket_path: Path, verbose: bool, log_json: bo
     raise failure(message, code=EXIT_USAGE)
 
 
-async def _serve_until_signalled(settings: Settings, socket_path: Path) -> None:
+async def _serve_until_signalled(settings: Settings, socket_path: Path, *, takeover: bool) -> None:
     stop = trio.Event()
     # Outermost, or the third signal would meet its default action while VMs are being ended.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, received, stop, nursery.cancel_scope)
-            await run_service(settings, socket_path=socket_path, stop=stop)
+            await run_service(settings, socket_path=socket_path, stop=stop, takeover=takeover)
             nursery.cancel_scope.cancel(reason="the service has ended")
 
 

@@ -31,18 +31,26 @@ def status(*, as_json: bool, socket_path: Path) -> None:
 def _render(answer: ServiceStatus) -> str:
     state = "draining" if answer.draining else "running"
     lines = [f"vmpool {answer.version}, pid {answer.pid}, {state} for {answer.uptime_s:.0f} s", ""]
-    rows = [_COLUMNS, *(_row(profile) for profile in answer.profiles)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for profile in answer.profiles:
-        lines += _trouble(profile)
+    lines += render_profiles(answer.profiles)
+    if answer.fallbacks:
+        lines.append(f"{answer.fallbacks} requests with a configuration of their own found no pool that is like it")
     if answer.leases:
-        lines.append("")
-        lines += [
-            f"lease {lease.lease_id}  {lease.vm_id}  uid {lease.owner_uid}  {lease.age_s:.0f} s old, {_rest(lease)}"
-            for lease in answer.leases
-        ]
+        lines += ["", *(render_lease(lease) for lease in answer.leases)]
     return "\n".join(lines)
+
+
+def render_profiles(profiles: tuple[ProfileStatus, ...]) -> list[str]:
+    """A table, and below it what is out of the ordinary."""
+    rows = [_COLUMNS, *(_row(profile) for profile in profiles)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for profile in profiles:
+        lines += [f"{profile.name}: {remark}" for remark in _remarks(profile)]
+    return lines
+
+
+def render_lease(lease: LeaseStatus) -> str:
+    return f"lease {lease.lease_id}  {lease.vm_id}  uid {lease.owner_uid}  {lease.age_s:.0f} s old, {_rest(lease)}"
 
 
 def _rest(lease: LeaseStatus) -> str:
@@ -65,19 +73,37 @@ def _row(profile: ProfileStatus) -> tuple[str, ...]:
     )
 
 
-def _trouble(profile: ProfileStatus) -> list[str]:
+def _remarks(profile: ProfileStatus) -> list[str]:
+    counters = profile.counters
     lines = []
+    if profile.drained:
+        lines.append(f"drained; `vmpool resume {profile.name}` ends that")
+    if profile.max_vms is not None:
+        lines.append(f"at most {profile.max_vms} VMs")
+    if profile.held_back:
+        lines.append(f"held back: {profile.held_back}")
     if profile.shells:
-        lines.append(f"{profile.name}: {profile.shells} shells wait for a guest")
+        lines.append(f"{profile.shells} shells wait for a guest")
     if profile.stale:
-        lines.append(f"{profile.name}: {profile.stale} stale VMs are being replaced")
+        lines.append(f"{profile.stale} stale VMs are being replaced")
+    if counters.adopted or counters.restored:
+        lines.append(f"idle VMs adopted: {counters.adopted}, leases restored: {counters.restored}")
+    if counters.evicted:
+        lines.append(f"idle VMs evicted: {counters.evicted}")
     if not profile.producer.ready:
-        lines.append(f"{profile.name}: producer not ready: {profile.producer.detail}")
+        lines.append(f"producer not ready: {profile.producer.detail}")
     if profile.failures_in_a_row:
-        lines.append(
-            f"{profile.name}: {profile.failures_in_a_row} failed productions in a row, "
-            f"next try in {profile.retry_in_s:.1f} s"
-        )
+        lines.append(f"{profile.failures_in_a_row} failed productions in a row, {_next_try(profile)}")
     if profile.last_error:
-        lines.append(f"{profile.name}: last error: {profile.last_error}")
+        lines.append(f"last error: {profile.last_error}")
     return lines
+
+
+def _next_try(profile: ProfileStatus) -> str:
+    match profile.circuit:
+        case "open":
+            return f"circuit open for {profile.retry_in_s:.1f} s"
+        case "half_open":
+            return "circuit half open: one VM is being tried"
+        case _:
+            return f"next try in {profile.retry_in_s:.1f} s"

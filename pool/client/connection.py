@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -17,13 +18,14 @@ import h2.exceptions
 import trio
 import trio_asyncio
 from grpclib.client import Channel
-from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import Deadline
 from grpclib.protocol import H2Protocol
 
+from actors.backoff import Backoff
 from pool.client.errors import CallError, ServiceUnavailableError
-from pool.client.exchange import ClientStream
+from pool.client.exchange import ClientStream, ask
+from pool.client.methods import Method
 
 _log = logging.getLogger("vmpool.client")
 
@@ -36,21 +38,22 @@ CONNECT_LIMIT_S: Final = 5.0
 BUSY_PAUSE_S: Final = 0.01
 """Between attempts while the service's queue is full; the kernel does not tell when it has room."""
 
+ANSWER_LIMIT_S: Final = 10.0
+"""For calls that the service answers without waiting for anything."""
+
 CALLS_PER_CHANNEL: Final = 90
 """The service takes 100 calls on a connection; what comes on top would wait in silence."""
 
 LATE_ANSWER_S: Final = 2.0
 """How long after a deadline the service's own account of it is waited for."""
 
+_ATTEMPTS: Final = Backoff(initial_s=0.01, maximum_s=0.5)
+"""Of a connection to a service that is on its way; nothing tells when it listens."""
+
+_NOT_YET: Final = (FileNotFoundError, ConnectionError)
+"""Why there may be a service later that is not there now."""
+
 _HOW_TO_START: Final = "start the service with `vmpool serve`, or name its socket"
-
-
-@attrs.frozen(kw_only=True)
-class Method:
-    path: str
-    cardinality: Cardinality
-    request: type[Any]
-    reply: type[Any]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -59,6 +62,8 @@ class Connection:
 
     socket_path: Path
     loop: Any
+    tasks: trio.Nursery
+    """For calls that outlast the method that makes them; ended with the connection."""
     _channels: dict[Channel, int] = attrs.field(factory=dict, init=False)
     """Channel to its number of open calls."""
 
@@ -75,9 +80,24 @@ class Connection:
             trio_asyncio.current_loop.reset(token)
         return result
 
-    async def connect(self) -> None:
-        """Raises ServiceUnavailableError; takes at most CONNECT_LIMIT_S."""
-        await self._connect(self._channel())
+    async def ask(self, method: Method, request: Any, *, timeout_s: float) -> Any:
+        """One request, one reply. Raises ClientError."""
+        async with self.open(method, timeout_s=timeout_s) as stream:
+            return await self.call(ask, stream, request)
+
+    async def connect(self, *, wait_s: float = 0.0) -> None:
+        """Tries for `wait_s` while nobody listens; may take CONNECT_LIMIT_S longer. Raises ServiceUnavailableError."""
+        channel = self._channel()
+        give_up_at = trio.current_time() + wait_s
+        for attempt in itertools.count(1):
+            try:
+                await self._connect(channel)
+            except ServiceUnavailableError as error:
+                if trio.current_time() >= give_up_at or not isinstance(error.__cause__, _NOT_YET):
+                    raise
+            else:
+                return
+            await trio.sleep_until(min(trio.current_time() + _ATTEMPTS.delay(attempt), give_up_at))
 
     @contextlib.asynccontextmanager
     async def open(self, method: Method, *, timeout_s: float) -> AsyncIterator[ClientStream]:
@@ -193,19 +213,22 @@ async def _close(stream: ClientStream) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_connection(socket_path: Path | str) -> AsyncIterator[Connection]:
+async def open_connection(socket_path: Path | str, *, wait_s: float = 0.0) -> AsyncIterator[Connection]:
     """A connection, closed at the end with all calls that are open on it. Raises ServiceUnavailableError."""
     failure = None
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(_note_loop_error)
-        connection = Connection(socket_path=Path(socket_path), loop=loop)
-        try:
-            await connection.connect()
-            yield connection
-        except Exception as error:  # noqa: BLE001 - raised below, outside of the loop's nursery, which would wrap it
-            failure = error
-        finally:
-            connection.close()
+        with contextlib.ExitStack() as cleanup:
+            async with trio.open_nursery() as tasks:
+                connection = Connection(socket_path=Path(socket_path), loop=loop, tasks=tasks)
+                cleanup.callback(connection.close)
+                try:
+                    await connection.connect(wait_s=wait_s)
+                    yield connection
+                except Exception as error:  # noqa: BLE001 - raised below, outside of the nurseries, which would wrap it
+                    failure = error
+                finally:
+                    tasks.cancel_scope.cancel(reason="the connection is being closed")
     if failure is not None:
         raise failure
 

@@ -13,14 +13,22 @@ from pool.client.errors import CallError
 from pool.client.records import (
     AcquiredVm,
     AcquireTimings,
+    Change,
     Guest,
+    LeaseChange,
     LeaseStatus,
+    Match,
+    Mismatch,
     PoolCounters,
     ProducerStatus,
+    ProfileChange,
     ProfileStatus,
     ServiceStatus,
+    Snapshot,
+    VmChange,
+    VmConfig,
 )
-from pool.ledger.records import OnEmpty
+from pool.ledger.policy import OnEmpty
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.contract import CommandExit, Output, OutputStream
 
@@ -35,15 +43,16 @@ def acquire_request(
     *,
     profile: str,
     key: str,
-    on_empty: OnEmpty,
+    on_empty: OnEmpty | None,
     wishes: Wishes,
+    config: VmConfig | None,
     ttl_s: float | None,
     wait_s: float = math.inf,
 ) -> wire.AcquireRequest:
     return wire.AcquireRequest(
         profile=profile,
         idempotency_key=key,
-        on_empty=ON_EMPTY[on_empty],
+        on_empty=wire.OnEmpty.UNSPECIFIED if on_empty is None else ON_EMPTY[on_empty],
         vcpus=wishes.vcpus or 0,
         memory_mib=wishes.memory_mib or 0,
         hostname=wishes.hostname,
@@ -51,6 +60,7 @@ def acquire_request(
         lease_ttl_ms=0 if ttl_s is None else math.ceil(ttl_s * 1000),
         wait_ms=0 if wait_s == math.inf else math.ceil(wait_s * 1000),
         files=[wire.GuestFile(path=file.path, data=file.data, mode=file.mode) for file in wishes.files],
+        config=None if config is None else wire.VmConfig(**attrs.asdict(config)),
     )
 
 
@@ -85,6 +95,16 @@ def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
             was_ready=timings.was_ready,
             grow_s=timings.grow_us / 1e6,
         ),
+        match=None if reply.match is None else _match(reply.match),
+    )
+
+
+def _match(match: wire.Match) -> Match:
+    return Match(
+        profile=match.profile,
+        mismatches=tuple(
+            Mismatch(profile=mismatch.profile, fields=tuple(mismatch.fields)) for mismatch in match.mismatches
+        ),
     )
 
 
@@ -108,17 +128,48 @@ def service_status(reply: wire.StatusReply) -> ServiceStatus:
         uptime_s=reply.uptime_ms / 1e3,
         draining=reply.draining,
         profiles=tuple(_profile_status(profile) for profile in reply.profiles),
-        leases=tuple(
-            LeaseStatus(
+        leases=tuple(_lease_status(lease) for lease in reply.leases),
+        fallbacks=reply.fallbacks,
+    )
+
+
+def change(reply: wire.WatchReply) -> Change | None:
+    """None for a message that a newer service may send and that means nothing here."""
+    match reply:
+        case wire.WatchReply(snapshot=wire.Snapshot() as snapshot):
+            return Snapshot(
+                profiles=tuple(_profile_status(profile) for profile in snapshot.profiles),
+                vms=tuple(_vm_change(vm) for vm in snapshot.vms),
+                leases=tuple(_lease_status(lease) for lease in snapshot.leases),
+            )
+        case wire.WatchReply(vm=wire.VmChange() as vm):
+            return _vm_change(vm)
+        case wire.WatchReply(lease=wire.LeaseChange() as lease):
+            return LeaseChange(
                 lease_id=lease.lease_id,
                 vm_id=lease.vm_id,
                 profile=lease.profile,
-                owner_uid=lease.owner_uid,
-                age_s=lease.age_ms / 1e3,
-                expires_in_s=_seconds_or_never(lease.expires_in_ms),
+                change=lease.change,
+                detail=lease.detail,
             )
-            for lease in reply.leases
-        ),
+        case wire.WatchReply(profile=wire.ProfileChange() as profile):
+            return ProfileChange(profile=profile.profile, change=profile.change, detail=profile.detail)
+        case _:
+            return None
+
+
+def _vm_change(vm: wire.VmChange) -> VmChange:
+    return VmChange(vm_id=vm.vm_id, profile=vm.profile, state=vm.state, reason=vm.reason)
+
+
+def _lease_status(lease: wire.LeaseStatus) -> LeaseStatus:
+    return LeaseStatus(
+        lease_id=lease.lease_id,
+        vm_id=lease.vm_id,
+        profile=lease.profile,
+        owner_uid=lease.owner_uid,
+        age_s=lease.age_ms / 1e3,
+        expires_in_s=_seconds_or_never(lease.expires_in_ms),
     )
 
 
@@ -146,6 +197,10 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
         memory_mib=profile.memory_mib,
         max_vcpus=profile.max_vcpus,
         max_memory_mib=profile.max_memory_mib,
+        max_vms=profile.max_vms or None,
+        drained=profile.drained,
+        circuit=profile.circuit,
+        held_back=profile.held_back,
         producer=ProducerStatus(
             kind=producer.kind,
             ready=producer.ready,

@@ -88,7 +88,8 @@ async def receive(stream: ClientStream) -> Any | None:
     try:
         reply = await stream.recv_message()
         if reply is None:
-            await stream.end()
+            if not stream._end_done:  # noqa: SLF001 - grpclib wants our side ended, and ended once
+                await stream.end()
             await stream.recv_trailing_metadata()
     except _ENDED:
         stream._maybe_raise()  # noqa: SLF001 - as above

@@ -34,6 +34,37 @@ class AcquireTimings:
 
 
 @attrs.frozen(kw_only=True)
+class VmConfig:
+    """A machine of one's own; what is left out is as the default profile has it. Paths are the host's.
+
+    Paths that no profile has are for root and the service's own user.
+    """
+
+    kernel: str = ""
+    initrd: str = ""
+    kernel_parameters: str = ""
+    cpu_model: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Mismatch:
+    """Why the pool of a profile did not serve a configuration."""
+
+    profile: str
+    fields: tuple[str, ...]
+    """Those that differ: of VmConfig, or vcpus or memory_mib where the profile's maximum is less."""
+
+
+@attrs.frozen(kw_only=True)
+class Match:
+    """What became of a request with a configuration of its own."""
+
+    profile: str
+    """The pool that served it; empty if the VM was booted for this request."""
+    mismatches: tuple[Mismatch, ...]
+
+
+@attrs.frozen(kw_only=True)
 class AcquiredVm:
     """A leased VM. Yours until `Client.release(lease_id)`, or until it dies."""
 
@@ -49,6 +80,8 @@ class AcquiredVm:
     """Grows with every lease; for whatever must turn away an earlier holder."""
     guest: Guest
     timings: AcquireTimings
+    match: Match | None
+    """None unless the request had a configuration of its own."""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,6 +118,12 @@ class PoolCounters:
     hand_out_failures: int
     lost_shells: int
     rolled: int
+    adopted: int
+    """Idle VMs that an earlier run of the service had made."""
+    restored: int
+    """Leases that an earlier run had granted."""
+    evicted: int
+    """Idle VMs that were stopped by request, or because memory was needed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -104,7 +143,15 @@ class ProfileStatus:
     memory_mib: int
     max_vcpus: int
     max_memory_mib: int
+    max_vms: int | None
+    """None: no limit."""
+    drained: bool
+    """Nothing is handed out or produced until it is resumed."""
     producer: ProducerStatus
+    circuit: str
+    """ "closed", "open" or "half_open"."""
+    held_back: str
+    """Why VMs that are missing are not being produced; empty if they are."""
     failures_in_a_row: int
     retry_in_s: float
     """0 when the pool does not back off."""
@@ -135,3 +182,51 @@ class ServiceStatus:
     profiles: tuple[ProfileStatus, ...]
     leases: tuple[LeaseStatus, ...]
     """The caller's own; root sees all."""
+    fallbacks: int
+    """Requests with a configuration of their own that no pool could serve, since the service started."""
+
+
+@attrs.frozen(kw_only=True)
+class VmChange:
+    """A VM is in this state now."""
+
+    vm_id: str
+    profile: str
+    state: str
+    """ "producing", "adopting", "shell", "ready", "handing_out", "leased", "stopping" or "gone"."""
+    reason: str
+    """Why it is being stopped; empty otherwise."""
+
+
+@attrs.frozen(kw_only=True)
+class LeaseChange:
+    lease_id: str
+    """Empty for a lease of another user."""
+    vm_id: str
+    profile: str
+    change: str
+    """ "granted", "renewed" or "ended"."""
+    detail: str
+    """What became of a lease that ended."""
+
+
+@attrs.frozen(kw_only=True)
+class ProfileChange:
+    profile: str
+    """Empty for what concerns all."""
+    change: str
+    """ "resized", "drained", "resumed", "generation", "circuit" or "host_memory"."""
+    detail: str
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """The pools as they are; all that was known before is replaced by it."""
+
+    profiles: tuple[ProfileStatus, ...]
+    vms: tuple[VmChange, ...]
+    leases: tuple[LeaseStatus, ...]
+    """The caller's own; root sees all."""
+
+
+Change = Snapshot | VmChange | LeaseChange | ProfileChange

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from pool.client.connection import Connection
 from pool.client.convert import command_event
 from pool.client.errors import CallError, ClientError
 from pool.client.exchange import ClientStream, receive, send
 from pool.client.records import CompletedCommand
+from pool.client.replies import Replies
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.contract import CommandExit, Output, OutputStream
-
-
-class _Events:
-    """An iterator that may be left in the middle, unlike an async generator."""
-
-    def __init__(self, next_event: Callable[[], Awaitable[Output | CommandExit | None]]) -> None:
-        self._next_event = next_event
-
-    def __aiter__(self) -> _Events:
-        return self
-
-    async def __anext__(self) -> Output | CommandExit:
-        event = await self._next_event()
-        if event is None:
-            raise StopAsyncIteration
-        return event
 
 
 class RemoteCommand:
@@ -58,7 +43,7 @@ class RemoteCommand:
 
         May be iterated once. Raises ClientError; CallError ABORTED if the lease ended.
         """
-        return _Events(self._next)
+        return Replies(self._next)
 
     async def _next(self) -> Output | CommandExit | None:
         while (reply := await self._connection.call(receive, self._stream)) is not None:

@@ -1,4 +1,4 @@
-"""The SDK where there is no service, or not the right one."""
+"""The SDK: where there is no service, or not the right one, or another one later; what it asks, and what it tells."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from pool.client import CallError, ServiceUnavailableError, open_client
+from pool.client import (
+    CallError,
+    Client,
+    LeaseChange,
+    ProfileChange,
+    ServiceUnavailableError,
+    Snapshot,
+    VmChange,
+    open_client,
+)
+from tests.unit.cli.scripted import scripted_service, status
 from tests.unit.rpc.served import Served, serving
 
 
@@ -151,3 +163,84 @@ def test_importing_the_sdk_brings_no_server_and_no_protobuf_runtime() -> None:
         "structlog",
         "rich",
     }
+
+
+# -- a service that comes later ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("remains", [False, True], ids=["no socket yet", "the socket of a dead service"])
+async def test_a_service_that_is_on_its_way_is_waited_for(vm_home: Path, remains: bool) -> None:
+    versions = []
+    if remains:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(os.fspath(vm_home / "pool.sock"))
+
+    async def ask() -> None:
+        async with open_client(vm_home / "pool.sock", wait_s=60) as client:
+            versions.append((await client.status()).version)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        async with scripted_service(vm_home / "pool.sock") as service:
+            service.answers["Status"] = lambda _: status()
+            await service.called("Status")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    assert versions == [""]
+
+
+async def test_a_service_that_does_not_come_is_told_of(vm_home: Path) -> None:
+    with pytest.raises(ServiceUnavailableError, match="there is no such socket"):
+        async with open_client(vm_home / "pool.sock", wait_s=0.05):
+            pass
+
+
+# -- what it asks, and what it tells -----------------------------------------------------------------------------------
+
+
+async def test_watching_shows_the_pools_and_then_every_change(served: Served) -> None:
+    async with served.client() as client:
+        async with client.watch() as changes:
+            snapshot = await anext(changes)
+            assert isinstance(snapshot, Snapshot)
+            assert [profile.name for profile in snapshot.profiles] == ["default"]
+            assert [vm.state for vm in snapshot.vms] == ["ready", "ready"]
+
+            vm = await client.acquire()
+            lease = await next_of(changes, LeaseChange)
+            assert (lease.lease_id, lease.vm_id, lease.change) == (vm.lease_id, vm.vm_id, "granted")
+
+            await client.release(vm.lease_id)
+            assert (await next_of(changes, LeaseChange)).change == "ended"
+            stopping = await next_of(changes, VmChange, vm_id=vm.vm_id)
+            assert stopping.state == "stopping"
+            assert stopping.reason
+
+            await client.drain("default")
+            assert (await next_of(changes, ProfileChange)).change == "drained"
+        await served.until(lambda: served.server.statistics().calls == 0)
+
+
+async def next_of(changes: AsyncIterator[Any], kind: type[Any], *, vm_id: str = "") -> Any:
+    with trio.fail_after(20):
+        async for change in changes:
+            if isinstance(change, kind) and (not vm_id or change.vm_id == vm_id):
+                return change
+    raise AssertionError(f"no {kind.__name__} came")
+
+
+async def drain_and_resume(client: Client) -> None:
+    await client.drain("default")
+    await client.resume("default")
+
+
+async def test_an_administrator_changes_a_pool(served: Served) -> None:
+    async with served.client() as client:
+        await client.resize("default", 3)
+        await served.until(lambda: served.coordinator.views()[0].ready == 3)
+        await drain_and_resume(client)
+        await client.reset("default")
+        await client.evict_all("default")
+        await served.until(lambda: served.coordinator.views()[0].ready == 3)
+        (profile,) = (await client.status()).profiles
+    assert (profile.size, profile.drained, profile.circuit) == (3, False, "closed")

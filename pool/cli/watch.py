@@ -1,0 +1,87 @@
+"""`vmpool watch`."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+import attrs
+import click
+import trio
+
+from pool.cli.connection import call
+from pool.cli.options import OutputError, socket_option
+from pool.cli.status import render_lease, render_profiles
+from pool.client import Change, Client, LeaseChange, ProfileChange, Snapshot, VmChange
+
+_STDOUT: Final = 1
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line; its `kind` says which.")
+@socket_option
+def watch(*, as_json: bool, socket_path: Path) -> None:
+    """Show the pools, then every change of a VM, a lease or a profile as it happens, until Ctrl-C.
+
+    If too much happened for the terminal, the pools are shown anew.
+    """
+
+    async def show(client: Client) -> None:
+        async with client.watch() as changes, trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_when_nobody_reads, nursery.cancel_scope)
+            async for change in changes:
+                if not _wrote(_as_json(change) if as_json else _as_text(change)):
+                    break
+            else:
+                raise OutputError("the service ended the watch")
+            nursery.cancel_scope.cancel(reason="nobody reads what is written")
+
+    call(socket_path, show)
+    raise BrokenPipeError
+
+
+def _wrote(text: str) -> bool:
+    """Whether somebody reads it."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        return False
+    except OSError as error:
+        raise OutputError(f"stdout cannot be written to: {error.strerror}") from error
+    return True
+
+
+async def _stop_when_nobody_reads(everything: trio.CancelScope) -> None:
+    """A pipe without a reader is noticed at the next change otherwise, which may be long in coming."""
+    if stat.S_ISFIFO(os.fstat(_STDOUT).st_mode):
+        await trio.lowlevel.wait_readable(_STDOUT)  # of the end that is written to: its reader has closed it
+        everything.cancel(reason="nobody reads what is written")
+
+
+def _as_json(change: Change) -> str:
+    kind = {Snapshot: "snapshot", VmChange: "vm", LeaseChange: "lease", ProfileChange: "profile"}[type(change)]
+    return json_module.dumps({"kind": kind, **attrs.asdict(change)})
+
+
+def _as_text(change: Change) -> str:
+    match change:
+        case Snapshot(profiles=profiles, vms=vms, leases=leases):
+            lines = render_profiles(profiles)
+            lines += [_as_text(vm) for vm in vms]
+            lines += [render_lease(lease) for lease in leases]
+            return "\n".join(lines)
+        case VmChange(vm_id=vm_id, profile=profile, state=state, reason=reason):
+            return _line("vm", vm_id, profile, state, reason)
+        case LeaseChange(lease_id=lease_id, vm_id=vm_id, profile=profile, change=what, detail=detail):
+            return _line("lease", lease_id or "(another user's)", vm_id, profile, what, detail)
+        case ProfileChange(profile=profile, change=what, detail=detail):
+            return _line("profile", profile or "(all)", what, detail)
+        case _:
+            assert_never(change)
+
+
+def _line(*words: Any) -> str:
+    return "  ".join(word for word in words if word)

@@ -1,0 +1,44 @@
+"""The command by its real entry, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from tests.running import vmpool_argv
+
+NOBODY: Final = 65534
+
+_AS_NOBODY: Final = (
+    "import os, sys\n"
+    "from pool.cli import administration, status, watch\n"
+    "from pool.cli.main import main\n"
+    f"os.setuid({NOBODY})\n"  # only now: the checkout may be where this user cannot read
+    "main()\n"
+)
+
+
+@attrs.frozen
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+async def vmpool(socket_path: Path, *arguments: str, as_nobody: bool = False) -> Done:
+    """Runs `vmpool ARGUMENTS` against the service on that socket."""
+    argv = [sys.executable, "-c", _AS_NOBODY, *arguments] if as_nobody else vmpool_argv(*arguments)
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            argv, capture_stdout=True, capture_stderr=True, check=False, env=environment(socket_path)
+        )
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def environment(socket_path: Path) -> dict[str, str]:
+    return os.environ | {"VMPOOL_SOCKET": str(socket_path)}
