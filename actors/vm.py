@@ -64,6 +64,8 @@ class VmActor:
     _unverified: BaseExceptionGroup[StopError] | None = attrs.field(default=None, repr=False)
     """Production failed and could not take back what it had started."""
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
+    _reached: trio.Event = attrs.field(factory=trio.Event, repr=False)
+    """The agent of an adopted, leased VM has answered."""
     _fill: trio.Event = attrs.field(factory=trio.Event, repr=False)
     _orders: trio.MemorySendChannel[HandOutOrder | CheckOrder] = attrs.field(init=False, repr=False)
     _inbox: trio.MemoryReceiveChannel[HandOutOrder | CheckOrder] = attrs.field(init=False, repr=False)
@@ -91,6 +93,12 @@ class VmActor:
                 "it does, or release the lease"
             )
         raise VmExitedError(vm_id=self.vm_id, reason="it is not running")
+
+    async def wait_reached(self) -> Vm:
+        """`vm`, waiting for the agent of a VM that was adopted with its lease. For as long as it takes."""
+        if self.adoption is not None and self._state is VmState.LEASED:
+            await self._reached.wait()
+        return self.vm
 
     def fill(self) -> None:
         """Orders the shell to become a VM; the answer is a VmReady or VmLost fact."""
@@ -215,6 +223,7 @@ class VmActor:
         watchers.start_soon(self._watch, survivor)
         if record.lease is None:
             self._vm = vm = await park_again(survivor, nursery=nursery)
+            self._reached.set()
             await trio.lowlevel.checkpoint_if_cancelled()
             self._to(VmState.READY)
             self.report(
@@ -232,6 +241,7 @@ class VmActor:
             self._to(VmState.LEASED)
             self.report(LeaseAdopted(vm_id=self.vm_id, pid=survivor.pid))
             self._vm = await reach(survivor, nursery=nursery)
+            self._reached.set()
 
     async def _idle(self) -> HandOutOrder:
         """Answers checks until it is to be handed out. A VM that is being checked is as good as idle after a crash."""

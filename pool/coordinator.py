@@ -332,6 +332,16 @@ class Coordinator:
             raise RefusedError(found)
         return self._actors[found.vm_id].vm
 
+    async def wait_vm_of(self, lease_id: str, *, owner: Owner, limit_s: float) -> Vm:
+        """`vm_of`, giving the guest of an earlier run's lease so long to answer anew."""
+        found = self._ledger.find_lease(lease_id, owner=owner)
+        if isinstance(found, Refusal):
+            raise RefusedError(found)
+        actor = self._actors[found.vm_id]
+        with trio.move_on_after(limit_s):
+            return await actor.wait_reached()
+        return actor.vm
+
     async def wait_lease_ended(self, lease_id: str, *, owner: Owner) -> Refusal:
         """Returns once the lease has ended, at once if it has: what became of it, as a refusal to use it."""
         found = self._ledger.find_lease(lease_id, owner=owner)

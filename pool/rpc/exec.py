@@ -20,6 +20,9 @@ from vmm.errors import AgentRequestError, AgentUnreachableError, VmExitedError
 FATE_LIMIT_S: Final = 2.0
 """How long the lease of a VM that went silent is given to end. A dead VM's takes two task switches."""
 
+REACH_LIMIT_S: Final = 5.0
+"""How long the guest of a lease that an earlier run of the service granted is given to answer."""
+
 
 @attrs.frozen(kw_only=True)
 class ExecCall:
@@ -32,7 +35,7 @@ class ExecCall:
     async def run(self) -> None:
         """Raises InvalidRequestError, RefusedError, VmmError, and LeaseLostError if the lease ends meanwhile."""
         lease_id, spec = _read_start(await receive(self.stream))
-        vm = self.coordinator.vm_of(lease_id, owner=self.owner)
+        vm = await self.coordinator.wait_vm_of(lease_id, owner=self.owner, limit_s=REACH_LIMIT_S)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_lease, lease_id)
