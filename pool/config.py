@@ -25,7 +25,7 @@ from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.confinement.plan import CgroupSetting
 from vmm.qemu.confinement.user import AUTO, decide_user
-from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, MachineSpec
+from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, AgentChannel, AgentKind, MachineSpec
 
 MAX_POOL_SIZE: Final = 10_000
 """Beyond it a typing error is likelier than a host of that size."""
@@ -75,6 +75,10 @@ class ProfileSettings:
     initrd: Path | None = None
     kernel_parameters: str = attrs.field(default="", validator=[max_len(1024), matches_re(r"[ -~]*")])
     cpu_model: str = attrs.field(default="max", validator=matches_re(r"[A-Za-z0-9_.,+=-]+"))
+    agent: AgentKind = AgentKind.BUILTIN
+    """What answers in the guest. The built image has the built-in one."""
+    channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
+    """The device to the built-in agent."""
     producer: ProducerKind = ProducerKind.DIRECT
     min_ready: int = attrs.field(default=1, validator=_between(0, MAX_POOL_SIZE))
     """VMs that are out of date are replaced a few at a time; never so many that fewer than this are ready."""
@@ -139,6 +143,8 @@ class ProfileSettings:
             max_memory_mib=self.memory_mib if self.max_memory_mib is None else self.max_memory_mib,
             kernel_parameters=self.kernel_parameters,
             cpu_model=self.cpu_model,
+            agent=self.agent,
+            channel=self.channel,
         )
 
 
@@ -195,11 +201,28 @@ def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
         problems.append(f'profiles.{name}.shells: only the template producer has shells; set producer = "template"')
     if profile.max_vms is not None and profile.size > profile.max_vms:
         problems.append(f"profiles.{name}.size: {profile.size} is more than max_vms = {profile.max_vms}")
+    problems += _agent_checks(name, profile)
     nowhere = Path("/")
     try:
         profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)
     except SpecError as error:
         problems.append(f"profiles.{name}.{error}")
+    return problems
+
+
+def _agent_checks(name: str, profile: ProfileSettings) -> list[str]:
+    """What an agent needs, and what cannot be had from it."""
+    where = f"profiles.{name}.agent"
+    problems = []
+    if profile.agent is not AgentKind.BUILTIN and profile.kernel is None and profile.initrd is None:
+        problems.append(
+            f'{where}: the built guest image is for the built-in agent; with "{profile.agent.value}" give the kernel '
+            "and initrd of your guest"
+        )
+    if profile.agent is AgentKind.NOOP and profile.producer is ProducerKind.TEMPLATE:
+        problems.append(f'{where}: clones must be reseeded, which nobody does with "noop"; set producer = "direct"')
+    if profile.agent is AgentKind.NOOP and profile.strict_uniqueness:
+        problems.append(f'{where}: "noop" reads no random bytes from guests; set strict_uniqueness = false')
     return problems
 
 

@@ -24,7 +24,8 @@ from vmm.qemu.confinement.plan import CgroupSetting
 from vmm.qemu.confinement.user import decide_user
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.version import detect_version
-from vmm.spec import Accelerator
+from vmm.qemu.vsock import VHOST_VSOCK, check_vsock
+from vmm.spec import Accelerator, AgentChannel
 
 
 class Verdict(enum.Enum):
@@ -73,6 +74,7 @@ async def examine(
             )
             findings.append(await _guarded(f"{name}: QEMU", partial(_qemu, resolver)))
             findings.append(await _guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
+    findings.append(await _guarded("vsock", partial(_vsock, settings)))
     vms = sum(profile.size for profile in settings.profiles.values())
     findings.append(_memory(settings, available_mib=_available_memory_mib()))
     findings.append(_descriptors(vms, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -139,6 +141,14 @@ async def _accelerator(resolver: MachineResolver, profile: ProfileSettings) -> F
         if slow
         else "",
     )
+
+
+async def _vsock(settings: Settings) -> Finding:
+    users = [name for name, profile in settings.profiles.items() if profile.channel is AgentChannel.VSOCK]
+    if not users:
+        return Finding(subject="", verdict=Verdict.OK, detail='not needed: no profile has channel = "vsock"')
+    check_vsock()
+    return Finding(subject="", verdict=Verdict.OK, detail=f"{VHOST_VSOCK}, for {', '.join(users)}")
 
 
 def _available_memory_mib() -> int:

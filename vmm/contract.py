@@ -8,6 +8,7 @@ from typing import Protocol
 
 import attrs
 import trio
+from attrs.validators import max_len, optional
 
 
 class BootStage(enum.Enum):
@@ -81,7 +82,7 @@ class Preparation:
 
 @attrs.frozen(kw_only=True)
 class PreparationReport:
-    """What the guest did, seen from inside, after the fact."""
+    """What the guest did, seen from inside, after the fact. Without an agent nobody looks: all is empty or zero."""
 
     reseeded: bool
     wall_clock_ns: int
@@ -108,6 +109,10 @@ class GuestInfo:
     kernel_release: str
 
 
+MAX_GIVEN_STDIN = 256 * 1024
+"""What a command may be given with its start; it travels as one piece."""
+
+
 @attrs.frozen(kw_only=True)
 class CommandSpec:
     """A command to run in the guest."""
@@ -118,6 +123,8 @@ class CommandSpec:
     working_directory: str | None = None
     time_limit_s: float | None = None
     """The agent kills the command's process group with SIGKILL after this."""
+    stdin: bytes | None = attrs.field(default=None, repr=False, validator=optional(max_len(MAX_GIVEN_STDIN)))
+    """All that its stdin has, at most MAX_GIVEN_STDIN bytes. None: what `Command.send_stdin` sends."""
 
 
 class OutputStream(enum.Enum):
@@ -161,7 +168,10 @@ class Command(Protocol):
 
 
 class Agent(Protocol):
-    """The guest agent. Safe for concurrent use. Every method raises AgentError when the guest does not do it."""
+    """The guest agent. Safe for concurrent use. Every method raises AgentError when the guest does not do it.
+
+    An agent that cannot do a thing at all raises AgentRequestError with code "UNSUPPORTED": see docs/guide.md.
+    """
 
     async def ping(self) -> GuestInfo: ...
 

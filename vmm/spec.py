@@ -29,6 +29,25 @@ class Accelerator(enum.Enum):
     TCG = "tcg"
 
 
+class AgentKind(enum.Enum):
+    """What answers the host from inside the guest."""
+
+    BUILTIN = "builtin"
+    """vmpool's own agent, which the built guest image runs."""
+    QGA = "qga"
+    """QEMU's guest agent, as distributions package it."""
+    NOOP = "noop"
+    """Nothing: the guest is never asked. Kata's noop agent."""
+
+
+class AgentChannel(enum.Enum):
+    """The device through which the built-in agent is reached."""
+
+    VIRTIO_SERIAL = "virtio-serial"
+    VSOCK = "vsock"
+    """Needs /dev/vhost-vsock on the host."""
+
+
 @attrs.frozen(kw_only=True)
 class MachineSpec:
     """The shape of one VM. Two VMs of equal spec are interchangeable until they are handed out.
@@ -50,6 +69,8 @@ class MachineSpec:
     cpu_model: str = "max"
     kernel_parameters: str = ""
     """Appended to the parameters the driver needs itself."""
+    agent: AgentKind = AgentKind.BUILTIN
+    channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
 
     def __attrs_post_init__(self) -> None:
         if not 1 <= self.vcpus <= MAX_VCPUS:
@@ -69,4 +90,10 @@ class MachineSpec:
                 field="max_memory_mib",
                 value=self.max_memory_mib,
                 reason=f"must be between memory_mib ({self.memory_mib}) and {MAX_MEMORY_MIB} MiB",
+            )
+        if self.channel is AgentChannel.VSOCK and self.agent is not AgentKind.BUILTIN:
+            raise SpecError(
+                field="channel",
+                value=self.channel.value,
+                reason=f'is for the built-in agent; leave it out with agent = "{self.agent.value}"',
             )

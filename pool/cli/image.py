@@ -16,6 +16,7 @@ from pool.cli.options import EXIT_INTERRUPTED, EXIT_USAGE, failure
 from pool.paths import default_image_directory
 from vmm.errors import VmmError
 from vmm.guest.image import GuestImage, ImageProgress, build_image, load_image
+from vmm.spec import AgentKind
 
 _STAGES: Final = {
     "resolve": "asking apt for versions",
@@ -43,7 +44,13 @@ def image() -> None:
 
 @image.command()
 @_directory_option
-def build(directory: Path) -> None:
+@click.option(
+    "--agent",
+    type=click.Choice([AgentKind.BUILTIN.value, AgentKind.QGA.value]),
+    default=AgentKind.BUILTIN.value,
+    help="What answers in the guest; an image with qga needs a --directory of its own.",
+)
+def build(directory: Path, agent: str) -> None:
     """Builds the image from Debian packages; does nothing if the one there is up to date."""
     console = Console(stderr=True)
     with Progress(
@@ -62,7 +69,7 @@ def build(directory: Path) -> None:
                 click.echo(f"guest image: {_STAGES[progress.stage]}", err=True)
 
         try:
-            built = trio.run(partial(build_image, directory, progress=show))
+            built = trio.run(partial(build_image, directory, progress=show, agent=AgentKind(agent)))
         except* VmmError as errors:
             message, code = describe(errors), EXIT_USAGE
         except* KeyboardInterrupt:

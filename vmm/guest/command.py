@@ -52,6 +52,8 @@ class RemoteCommand:
         except (ValueError, TypeError, OverflowError) as error:
             connection.close_stream(self._stream, cancel=False)
             raise AgentRequestError(request="exec", code="BAD_REQUEST", message=str(error)) from error
+        if spec.stdin is not None:
+            self._give_stdin(spec.stdin)
 
     async def started(self) -> None:
         """Waits until it runs. Raises AgentError, AgentRequestError with code "EXEC" if it cannot be started."""
@@ -158,6 +160,13 @@ class RemoteCommand:
         self._exit = exit_report
         self._error = error
         self._connection.close_stream(self._stream, cancel=False)
+
+    def _give_stdin(self, data: bytes) -> None:
+        # It is no more than the window that every stream begins with, so there is nothing to wait for.
+        for start in range(0, len(data), wire.MAX_PAYLOAD):
+            self._connection.send_data(self._stream, data[start : start + wire.MAX_PAYLOAD])
+        self._stdin_closed = True
+        self._connection.send(wire.EOF + wire.STDIN, self._stream)
 
     def _give_credit(self, buffer: _Buffer) -> None:
         # Credit in large pieces: the guest has three quarters of the window left meanwhile.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vmm.guest import cpio, elf, init
+from vmm.guest import cpio, elf
 from vmm.guest.image_errors import ImageError
 
 MODULES = (
@@ -19,6 +19,13 @@ MODULES = (
     "drivers/char/hw_random/virtio-rng.ko",
 )
 """Kernel modules, in the order they are loaded."""
+
+VSOCK_MODULES = (
+    "net/vmw_vsock/vsock.ko",
+    "net/vmw_vsock/vmw_vsock_virtio_transport_common.ko",
+    "net/vmw_vsock/vmw_vsock_virtio_transport.ko",
+)
+"""Those that a machine with a vsock device needs beside the others."""
 
 _LEFT_OUT = (
     # Tests, tools, demonstrations, and what needs a display or a library that is not here.
@@ -59,12 +66,11 @@ def standard_library(root: Path, python: str) -> list[Path]:
 
 
 def entries(
-    *, root: Path, python: str, kernel_release: str, bytecode: Path, applets: Iterable[str]
+    *, root: Path, kernel_release: str, applets: Iterable[str], init_script: str, agent: Iterable[cpio.Entry]
 ) -> Iterator[cpio.Entry]:
     """Everything in the initramfs. Raises ImageError when something is not in the packages.
 
-    `root` is where the packages are extracted, `python` is "python3.X", `bytecode` a directory that mirrors
-    `usr/lib/python3.X`.
+    `root` is where the packages are extracted, `agent` what `builtin_agent` or `qga` says.
     """
     for path in ("dev", "proc", "root", "run", "sys", "tmp", "var/tmp", "usr/local/bin"):
         yield cpio.directory(path, mode=0o1777 if path.endswith("tmp") else 0o755)
@@ -72,19 +78,28 @@ def entries(
         yield cpio.link(path, target)
     yield cpio.character_device("dev/console", 5, 1)
     yield cpio.character_device("dev/null", 1, 3, mode=0o666)
-    yield cpio.file("init", init.script(Path(module).name for module in MODULES).encode(), mode=0o755)
+    yield cpio.file("init", init_script.encode(), mode=0o755)
     for path, text in _ETC.items():
         yield cpio.file(path, text.encode())
     yield cpio.file("usr/bin/busybox", _read(root, "bin/busybox", "usr/bin/busybox"), mode=0o755)
     for applet in applets:
         yield cpio.link(f"usr/bin/{applet}", "busybox")
-    yield from _python(root, python, bytecode)
-    for module in MODULES:
+    yield from agent
+    for module in (*MODULES, *VSOCK_MODULES):
         where = f"lib/modules/{kernel_release}/kernel/{module}"
         yield cpio.file(f"usr/lib/modules/{Path(module).name}", _read(root, where, f"usr/{where}"))
 
 
-def _python(root: Path, python: str, bytecode: Path) -> Iterator[cpio.Entry]:
+def qga(root: Path) -> Iterator[cpio.Entry]:
+    """qemu-ga, and perl to reseed with, as Debian's essential packages have it."""
+    programs = {"qemu-ga": _read(root, "usr/sbin/qemu-ga"), "perl": _read(root, "usr/bin/perl")}
+    for name, data in programs.items():
+        yield cpio.file(f"usr/bin/{name}", data, mode=0o755)
+    yield from _shared_libraries(root, programs.values())
+
+
+def builtin_agent(root: Path, python: str, bytecode: Path) -> Iterator[cpio.Entry]:
+    """Python with the agent among its modules. `python` is "python3.X", `bytecode` mirrors `usr/lib/python3.X`."""
     interpreter = _read(root, f"usr/bin/{python}")
     yield cpio.file(f"usr/bin/{python}", interpreter, mode=0o755)
     yield cpio.link("usr/bin/python3", python)
@@ -98,6 +113,10 @@ def _python(root: Path, python: str, bytecode: Path) -> Iterator[cpio.Entry]:
             binaries.append(path.read_bytes())
             yield cpio.file(f"{dynload}/{path.name}", binaries[-1])
     yield cpio.directory(dynload)
+    yield from _shared_libraries(root, binaries)
+
+
+def _shared_libraries(root: Path, binaries: Iterable[bytes]) -> Iterator[cpio.Entry]:
     loader = "ld-linux-x86-64.so.2"
     yield cpio.file(f"usr/lib64/{loader}", _library(root, loader), mode=0o755)
     yield cpio.link("lib64", "usr/lib64")

@@ -1,4 +1,6 @@
-"""Builds and loads the default guest: Debian's cloud kernel, and an initramfs with busybox, Python and the agent.
+"""Builds and loads guests: Debian's cloud kernel, and an initramfs with busybox and an agent.
+
+The default guest has vmpool's own agent and Python; the other has qemu-ga, and perl to reseed with.
 
 An image is a directory with `vmlinuz`, `initrd` and, written last, `manifest.json`. Same inputs make the same bytes.
 
@@ -17,15 +19,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
 import attrs
 import trio
 
-from vmm.guest import contents, cpio, debian
+from vmm.guest import contents, cpio, debian, init
 from vmm.guest.image_errors import ImageError
+from vmm.spec import AgentKind
 
 _BUILDER_VERSION = 1
 """Part of the inputs: goes up when the same inputs would make other bytes."""
@@ -67,15 +70,17 @@ KERNEL_PARAMETERS = "cryptomgr.notests"
 Progress = Callable[[ImageProgress], None]
 
 
-async def build_image(directory: Path, *, progress: Progress) -> GuestImage:
+async def build_image(directory: Path, *, progress: Progress, agent: AgentKind = AgentKind.BUILTIN) -> GuestImage:
     """Builds the image in `directory` unless the one there is up to date; then nothing is downloaded or written.
+
+    `agent` is what answers in the guest, BUILTIN or QGA; a directory holds one image.
 
     Packages are kept in `directory/packages`. Takes tens of seconds. Raises ImageError. Cancelling it leaves the
     previous image, or none, never half of one. `progress` is called in the caller's trio thread.
     """
     progress(ImageProgress(stage="resolve", fraction=0.0))
-    kernel_name, packages = await _resolve()
-    inputs = _hash_inputs(packages)
+    kernel_name, packages = await (_resolve_qga() if agent is AgentKind.QGA else _resolve_builtin())
+    inputs = _hash_inputs(packages, agent)
     present = await trio.to_thread.run_sync(_load_if_current, directory, inputs)
     if present is not None:
         progress(ImageProgress(stage="done", fraction=1.0))
@@ -91,13 +96,17 @@ async def build_image(directory: Path, *, progress: Progress) -> GuestImage:
         for count, file in enumerate(files):
             stage("extract")(count / len(files))
             await debian.extract(file, root)
-        python = next(p.name for p in packages if p.name.startswith("python")).removesuffix("-minimal")
-        stage("compile")(0.0)
-        await _compile(root, python, work / "bytecode")
+        if agent is AgentKind.QGA:
+            entries = contents.qga(root)
+        else:
+            python = next(p.name for p in packages if p.name.startswith("python")).removesuffix("-minimal")
+            stage("compile")(0.0)
+            await _compile(root, python, work / "bytecode")
+            entries = contents.builtin_agent(root, python, work / "bytecode")
         applets = await _applets(root)
         stage("assemble")(0.0)
         release = kernel_name.removeprefix("linux-image-")
-        manifest = await trio.to_thread.run_sync(_assemble, work, python, release, applets)
+        manifest = await trio.to_thread.run_sync(_assemble, work, release, applets, entries, agent)
         manifest |= {
             "packages": {package.name: package.version for package in packages},
             "inputs_sha256": inputs,
@@ -142,23 +151,41 @@ def verify_image(image: GuestImage) -> None:
             )
 
 
-async def _resolve() -> tuple[str, list[debian.Package]]:
+async def _resolve_qga() -> tuple[str, list[debian.Package]]:
+    latest = await debian.depends("linux-image-cloud-amd64")
+    kernel = next((name for name in latest if name.startswith("linux-image-")), None)
+    if kernel is None:
+        raise _no_package("linux-image-cloud-amd64 depends on no versioned package")
+    # Libraries of libraries too; what is asked for twice is what ends the search.
+    libraries: set[str] = set()
+    new = {"qemu-guest-agent", "perl-base"}
+    while new:
+        found = {name for name in await debian.depends(*sorted(new)) if name.startswith("lib")}
+        new = found - libraries
+        libraries |= found
+    names = {kernel, "busybox-static", "qemu-guest-agent", "perl-base", *libraries}
+    return kernel, await debian.candidates(sorted(names))
+
+
+async def _resolve_builtin() -> tuple[str, list[debian.Package]]:
     latest = await debian.depends("linux-image-cloud-amd64", "python3-minimal")
     kernel = next((name for name in latest if name.startswith("linux-image-")), None)
     python = next((name for name in latest if re.fullmatch(r"python3\.\d+-minimal", name)), None)
     if kernel is None or python is None:
-        raise ImageError(
-            stage="resolve",
-            reason="linux-image-cloud-amd64 or python3-minimal depends on no versioned package",
-            remedy="run `apt-get update` with Debian's main archive in the apt sources",
-        )
+        raise _no_package("linux-image-cloud-amd64 or python3-minimal depends on no versioned package")
     parts = [python, f"lib{python}", f"lib{python.removesuffix('-minimal')}-stdlib"]
     libraries = {name for name in await debian.depends(*parts) if name.startswith(_LIBRARY_PREFIXES)}
     return kernel, await debian.candidates(sorted({kernel, "busybox-static", *parts, *libraries}))
 
 
-def _hash_inputs(packages: list[debian.Package]) -> str:
-    digest = hashlib.sha256(f"vmpool image {_BUILDER_VERSION}\n".encode())
+def _no_package(reason: str) -> ImageError:
+    return ImageError(
+        stage="resolve", reason=reason, remedy="run `apt-get update` with Debian's main archive in the apt sources"
+    )
+
+
+def _hash_inputs(packages: list[debian.Package], agent: AgentKind) -> str:
+    digest = hashlib.sha256(f"vmpool image {_BUILDER_VERSION} {agent.value}\n".encode())
     for package in packages:
         digest.update(f"{package.name} {package.version}\n".encode())
     guest = resources.files("vmm.guest")
@@ -234,14 +261,17 @@ async def _applets(root: Path) -> list[str]:
     return [name for name in done.stdout.decode().split() if name != "busybox"]
 
 
-def _assemble(work: Path, python: str, release: str, applets: list[str]) -> dict[str, object]:
+def _assemble(
+    work: Path, release: str, applets: list[str], entries: Iterable[cpio.Entry], agent: AgentKind
+) -> dict[str, object]:
+    modules = ([Path(module).name for module in group] for group in (contents.MODULES, contents.VSOCK_MODULES))
     initrd = cpio.archive(
         contents.entries(
             root=work / "root",
-            python=python,
             kernel_release=release,
-            bytecode=work / "bytecode",
             applets=applets,
+            init_script=init.script(*modules, agent=agent),
+            agent=entries,
         )
     )
     kernel = (work / "root" / "boot" / f"vmlinuz-{release}").read_bytes()

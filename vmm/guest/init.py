@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_SCRIPT = """\
+from vmm.spec import AgentKind
+
+_SYSTEM = """\
 #!/bin/busybox sh
-# The guest's first process: makes a system that the agent can live in, and becomes the agent.
+# The guest's first process: makes a system that the agent can live in.
 export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
@@ -17,21 +19,46 @@ mount -t tmpfs shm /dev/shm
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 cat /etc/hostname > /proc/sys/kernel/hostname
+# Should the agent die without a word, the machine resets at once, which ends a QEMU that has -no-reboot.
+echo -1 > /proc/sys/kernel/panic
+for module in {modules}; do
+    insmod /lib/modules/$module
+done
+"""
+
+_BUILTIN = """\
 # The firmware of a clone gives the UUID of its template. The agent writes the right one to what lies over it here.
 uuid=/sys/class/dmi/id/product_uuid
 if [ -e $uuid ]; then
     cat $uuid > /run/vm-uuid
     mount -o bind /run/vm-uuid $uuid
 fi
-# Should the agent die without a word, the machine resets at once, which ends a QEMU that has -no-reboot.
-echo -1 > /proc/sys/kernel/panic
-for module in {modules}; do
-    insmod /lib/modules/$module
-done
+if [ "$vmpool_channel" = vsock ]; then
+    for module in {vsock_modules}; do
+        insmod /lib/modules/$module
+    done
+fi
 exec /bin/python3 -I -S -B -c 'from vmpool_agent.main import main; main()'
 """
 
+_QGA = """\
+# Its port appears a moment after the driver was loaded. On a machine without one the guest just runs.
+for attempt in $(seq 40); do
+    for port in /sys/class/virtio-ports/*; do
+        if [ "$(cat $port/name 2>/dev/null)" = org.qemu.guest_agent.0 ]; then
+            qemu-ga --method=virtio-serial --path=/dev/${{port##*/}} --statedir=/run
+            poweroff -f
+        fi
+    done
+    sleep 0.05
+done
+while :; do
+    sleep 3600
+done
+"""
 
-def script(modules: Iterable[str]) -> str:
-    """The text of `/init`, which loads the modules in their order."""
-    return _SCRIPT.format(modules=" ".join(modules))
+
+def script(modules: Iterable[str], vsock_modules: Iterable[str], *, agent: AgentKind) -> str:
+    """The text of `/init`, which loads the modules in their order and then runs the agent."""
+    text = _SYSTEM + (_QGA if agent is AgentKind.QGA else _BUILTIN)
+    return text.format(modules=" ".join(modules), vsock_modules=" ".join(vsock_modules))

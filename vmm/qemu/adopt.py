@@ -8,9 +8,10 @@ import trio
 
 from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import VmExitedError
+from vmm.qemu.agents import connect_agent
 from vmm.qemu.instance import Instance
 from vmm.qemu.orphans import end_remains
-from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
+from vmm.qemu.vm import QemuVm, StageTimings
 
 
 class QemuSurvivor:

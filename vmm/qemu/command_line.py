@@ -6,13 +6,17 @@ import enum
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import Accelerator, AgentChannel, AgentKind, MachineSpec
 
-AGENT_PORT_NAME = "vmpool.agent.0"
-"""The virtio-serial port on which the guest agent answers; /dev/virtio-ports/ of the guest shows it."""
+AGENT_PORT_NAMES: Final = {AgentKind.BUILTIN: "vmpool.agent.0", AgentKind.QGA: "org.qemu.guest_agent.0"}
+"""The virtio-serial port on which an agent answers; /dev/virtio-ports/ of the guest shows it."""
+
+VSOCK_PARAMETER: Final = "vmpool_channel=vsock"
+"""Tells the built-in agent where to listen. The kernel makes what it does not know a variable of `init`."""
 
 MEMORY_SLOTS = 10
 """How often memory can be hot-added, as in Kata."""
@@ -73,15 +77,58 @@ _START_OPTIONS: dict[Start, tuple[str, ...]] = {
 
 
 @attrs.frozen(kw_only=True)
+class VsockDevice:
+    """An open /dev/vhost-vsock that has been given a CID."""
+
+    fd: int
+    cid: int
+
+
+@attrs.frozen(kw_only=True)
 class Channels:
-    """What QEMU inherits, by descriptor: its listening sockets, and the file of its serial console."""
+    """What QEMU inherits, by descriptor: its listening sockets, the file of its serial console, a vsock device."""
 
     qmp_fd: int
-    agent_fd: int
+    agent_fd: int | None = None
+    """The listening socket of the agent's virtio-serial port, for agents that have one."""
+    vsock: VsockDevice | None = None
     console_fd: int
     """Opened for appending."""
     console_log: Path
     """Where that file is. QEMU does not open it; who looks for a VM's process finds it by this."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What QEMU has to be passed."""
+        vsock = None if self.vsock is None else self.vsock.fd
+        return tuple(fd for fd in (self.qmp_fd, self.agent_fd, vsock, self.console_fd) if fd is not None)
+
+
+@attrs.frozen(kw_only=True)
+class AgentLink:
+    """How the agent of a QEMU is reached."""
+
+    agent: AgentKind
+    vsock_cid: int | None = None
+    """None: not by vsock."""
+
+
+def needs_agent_port(spec: MachineSpec) -> bool:
+    """Whether the machine's agent is reached through a virtio-serial port."""
+    return spec.agent in AGENT_PORT_NAMES and spec.channel is AgentChannel.VIRTIO_SERIAL
+
+
+def agent_link(argv: Sequence[str]) -> AgentLink:
+    """What a command line of `build_argv` says of the agent, so that a QEMU can be adopted without its spec."""
+    devices = [argv[at + 1].split(",") for at in range(len(argv) - 1) if argv[at] == "-device"]
+    for driver, *properties in devices:
+        values = dict(text.partition("=")[::2] for text in properties)
+        if driver == "vhost-vsock-pci":
+            return AgentLink(agent=AgentKind.BUILTIN, vsock_cid=int(values["guest-cid"]))
+        for kind, name in AGENT_PORT_NAMES.items():
+            if driver == "virtserialport" and values.get("name") == name:
+                return AgentLink(agent=kind)
+    return AgentLink(agent=AgentKind.NOOP)
 
 
 def machine_uuid(vm_id: str) -> str:
@@ -122,9 +169,7 @@ def build_argv(
         *("-add-fd", _options(fd=channels.console_fd, set=_CONSOLE_FD_SET, opaque=channels.console_log)),
         *("-chardev", _options("file", id="console", path=f"/dev/fdset/{_CONSOLE_FD_SET}", append="on")),
         *("-serial", "chardev:console"),
-        *("-chardev", _options("socket", id="agent", fd=channels.agent_fd, server="on", wait="off")),
-        *("-device", _options("virtio-serial-pci", id="serial")),
-        *("-device", _options("virtserialport", bus="serial.0", chardev="agent", name=AGENT_PORT_NAME)),
+        *_agent_options(spec, channels),
         *("-object", _options("rng-random", id="rng", filename="/dev/urandom")),
         *("-device", _options("virtio-rng-pci", rng="rng")),
         *(_guest_options(spec) if start is Start.BOOT else ()),
@@ -132,11 +177,26 @@ def build_argv(
     ]
 
 
+def _agent_options(spec: MachineSpec, channels: Channels) -> tuple[str, ...]:
+    if channels.vsock is not None:
+        vsock = channels.vsock
+        return ("-device", _options("vhost-vsock-pci", id="vsock", guest_cid=vsock.cid, vhostfd=vsock.fd))
+    if channels.agent_fd is not None:
+        port = AGENT_PORT_NAMES[spec.agent]
+        return (
+            *("-chardev", _options("socket", id="agent", fd=channels.agent_fd, server="on", wait="off")),
+            *("-device", _options("virtio-serial-pci", id="serial")),
+            *("-device", _options("virtserialport", bus="serial.0", chardev="agent", name=port)),
+        )
+    return ()
+
+
 def _guest_options(spec: MachineSpec) -> tuple[str, ...]:
     """What a guest boots from. A clone's is in its memory already: QEMU would only keep a copy of these files, 35 MB
     for the default guest, and take 10 ms to read them.
     """
-    parameters = f"{KERNEL_PARAMETERS} nr_cpus={spec.max_vcpus} {spec.kernel_parameters}".strip()
+    channel = f"{VSOCK_PARAMETER} " if spec.channel is AgentChannel.VSOCK else ""
+    parameters = f"{KERNEL_PARAMETERS} nr_cpus={spec.max_vcpus} {channel}{spec.kernel_parameters}".strip()
     return ("-kernel", str(spec.kernel), "-initrd", str(spec.initrd), "-append", parameters)
 
 

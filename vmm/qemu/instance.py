@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,17 @@ import trio
 
 from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
-from vmm.qemu.command_line import Channels, FileMemory, MemoryBacking, Start, build_argv, names_console
+from vmm.qemu.command_line import (
+    AgentLink,
+    Channels,
+    FileMemory,
+    MemoryBacking,
+    Start,
+    agent_link,
+    build_argv,
+    names_console,
+    needs_agent_port,
+)
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory, listen, read_tail
@@ -21,7 +31,8 @@ from vmm.qemu.logs import LogLimiter
 from vmm.qemu.process import QemuProcess, command_line_of
 from vmm.qemu.qmp import QmpClient
 from vmm.qemu.qmp.client import EventSubscription
-from vmm.spec import MachineSpec
+from vmm.qemu.vsock import reserve_vsock
+from vmm.spec import AgentChannel, MachineSpec
 
 QUIT_LIMIT_S = 3.0
 """From QMP `quit` to the end of the process; SIGKILL comes after it."""
@@ -63,27 +74,21 @@ class Instance:
         """Makes the directory, the cgroup and the listening sockets and starts QEMU; not a checkpoint.
 
         QEMU inherits the sockets listening: whoever connects needs no retries, and sees QEMU die at once. All that is
-        in the directory is passed to it open; it need not be able to enter.
-        Raises SpecError and MissingFileError for the directory, BootError if the program cannot be executed; nothing is
-        left then.
+        in the directory, and a vsock device, is passed to it open; it need not be able to enter, or to open one.
+        Raises SpecError and MissingFileError for the directory and for vsock, BootError if the program cannot be
+        executed; nothing is left then.
         """
         home = VmDirectory(directory)
         home.create()
         group = VmGroup()
         try:
             group = confinement.make_group(spec, name=home.root.name, record=home.cgroups)
-            with (
-                listen(home.qmp_socket) as qmp,
-                listen(home.agent_socket) as agent,
-                _appending(home.console_log) as console_fd,
-            ):
-                channels = Channels(
-                    qmp_fd=qmp.fileno(), agent_fd=agent.fileno(), console_fd=console_fd, console_log=home.console_log
-                )
+            with contextlib.ExitStack() as opened:
+                channels = _open_channels(spec, home, opened)
                 argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, start=start)
-                inherited = [channels.qmp_fd, channels.agent_fd, channels.console_fd]
+                inherited = channels.descriptors
                 if isinstance(memory, FileMemory):
-                    inherited.append(memory.fd)
+                    inherited = (*inherited, memory.fd)
                 process = QemuProcess.spawn(
                     confinement.command(argv, spec=spec, group=group), log=home.qemu_log, pass_fds=inherited
                 )
@@ -113,9 +118,12 @@ class Instance:
             process.close()
             what = shlex.join(argv[:1]) or "dead"
             raise VmExitedError(vm_id=vm_id, reason=f"process {identity.pid} is not its QEMU: it is {what}")
-        return cls(
-            vm_id=vm_id, directory=home, process=process, group=VmGroup.recorded_in(home.cgroups), argv=argv
-        )
+        return cls(vm_id=vm_id, directory=home, process=process, group=VmGroup.recorded_in(home.cgroups), argv=argv)
+
+    @property
+    def agent_link(self) -> AgentLink:
+        """How this QEMU's agent is reached. An adopted one's own command line tells."""
+        return agent_link(self.argv)
 
     async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:
         """Opens the one QMP connection; the instance closes it. Raises QmpConnectionError.
@@ -222,7 +230,7 @@ class Instance:
             await self._channels.pop().aclose()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _appending(path: Path) -> Iterator[int]:
     """A new file, mode 0600, open for appending within the block."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -230,3 +238,15 @@ def _appending(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.ExitStack) -> Channels:
+    """Opens what QEMU is to inherit; the stack closes our ends of it."""
+    qmp_fd = opened.enter_context(listen(home.qmp_socket)).fileno()
+    console_fd = opened.enter_context(_appending(home.console_log))
+    agent_fd = vsock = None
+    if needs_agent_port(spec):
+        agent_fd = opened.enter_context(listen(home.agent_socket)).fileno()
+    elif spec.channel is AgentChannel.VSOCK:
+        vsock = opened.enter_context(reserve_vsock())
+    return Channels(qmp_fd=qmp_fd, agent_fd=agent_fd, vsock=vsock, console_fd=console_fd, console_log=home.console_log)

@@ -11,12 +11,15 @@ from pathlib import Path
 import trio
 
 from vmm.contract import BootStage
-from vmm.errors import AgentError, MissingFileError, QmpError
+from vmm.errors import AgentError, MissingFileError, QmpError, VmExitedError
+from vmm.qemu.agents import connect_agent
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
+from vmm.qemu.settle import wait_until_idle
 from vmm.qemu.version import QEMU_REMEDY
-from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
-from vmm.spec import MachineSpec
+from vmm.qemu.vm import QemuVm, StageTimings
+from vmm.qemu.vsock import check_vsock
+from vmm.spec import AgentChannel, AgentKind, MachineSpec
 
 IMAGE_REMEDY = "build the guest image with `vmpool image build`, or set `{field}` to the path of a file that is there"
 
@@ -30,6 +33,9 @@ async def launch(
     confinement: Confinement = UNCONFINED,
 ) -> QemuVm:
     """Boots a VM and returns it running, its guest agent having answered.
+
+    Without an agent nothing in the guest can say that it is up: such a VM is returned once its vCPUs have come to rest,
+    or have not within SETTLE_LIMIT_S, and QEMU says that it runs.
 
     `directory` is made for this VM alone and removed with it. The connections' background tasks live in `nursery`. The
     caller sets the time limit with a cancel scope around the call, and must `stop` the VM that it gets.
@@ -46,6 +52,8 @@ async def launch(
             await instance.connect_qmp(nursery=nursery)
         answered = trio.current_time()
         async with _stage(instance, BootStage.GUEST):
+            if spec.agent is AgentKind.NOOP:
+                await wait_until_idle(instance.process.pid)
             agent = await connect_agent(instance, nursery=nursery)
     except BaseException as error:
         if isinstance(error, trio.Cancelled):
@@ -63,6 +71,8 @@ def check_files(spec: MachineSpec) -> None:
     for field, path in (("kernel", spec.kernel), ("initrd", spec.initrd)):
         if not (path.is_file() and os.access(path, os.R_OK)):
             raise MissingFileError(field=field, path=path, remedy=IMAGE_REMEDY.format(field=field))
+    if spec.channel is AgentChannel.VSOCK:
+        check_vsock()
 
 
 @asynccontextmanager
@@ -70,5 +80,5 @@ async def _stage(instance: Instance, stage: BootStage) -> AsyncIterator[None]:
     """Turns the channels' errors into a BootError. When QEMU dies, its channels break: that is how we hear of it."""
     try:
         yield
-    except (QmpError, AgentError) as error:
+    except (QmpError, AgentError, VmExitedError) as error:
         raise await instance.boot_error(stage, error) from error

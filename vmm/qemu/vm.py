@@ -7,9 +7,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from vmm.contract import ExitReport, ProcessIdentity
-from vmm.errors import AgentUnreachableError
-from vmm.guest.client import AgentClient
+from vmm.contract import Agent, ExitReport, ProcessIdentity
 from vmm.qemu.command_line import machine_uuid
 from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
@@ -35,7 +33,7 @@ class QemuVm:
     raises VmExitedError, those of the agent AgentUnreachableError.
     """
 
-    def __init__(self, instance: Instance, agent: AgentClient, *, timings: StageTimings) -> None:
+    def __init__(self, instance: Instance, agent: Agent, *, timings: StageTimings) -> None:
         self.instance = instance
         self.timings = timings
         self._agent = agent
@@ -63,7 +61,7 @@ class QemuVm:
         return self.instance.directory.root
 
     @property
-    def agent(self) -> AgentClient:
+    def agent(self) -> Agent:
         return self._agent
 
     async def pause(self) -> None:
@@ -90,15 +88,3 @@ class QemuVm:
     async def detach(self) -> None:
         """Lets the VM run on without this object, for a later `adopt` by this or another process."""
         await self.instance.detach()
-
-
-async def connect_agent(instance: Instance, *, nursery: trio.Nursery) -> AgentClient:
-    """Waits until the guest agent answers. The instance closes the channel in the end. Raises AgentError."""
-    try:
-        stream = await trio.open_unix_socket(instance.directory.agent_socket)
-    except OSError as error:
-        path = instance.directory.agent_socket
-        raise AgentUnreachableError(f"{path}: {error}; QEMU is dead or serves another") from error
-    agent = await AgentClient.connect(stream, nursery=nursery)
-    instance.close_at_end(agent)
-    return agent

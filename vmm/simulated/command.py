@@ -31,6 +31,9 @@ class SimulatedCommand:
             stdin=guest_stdin,
             write=self._write,
         )
+        if spec.stdin is not None:
+            self._stdin.send_nowait(spec.stdin)
+            self._stdin.close()
         self._life = trio.CancelScope()
         self._killed_by: int | None = None
         self._exit: CommandExit | None = None

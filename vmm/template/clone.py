@@ -12,17 +12,17 @@ from typing import Final
 
 import trio
 
-from vmm.contract import RESEED_BYTES, BootStage, Preparation
-from vmm.errors import AgentError, QmpError, SnapshotError, VmExitedError
-from vmm.guest.client import AgentClient
+from vmm.contract import RESEED_BYTES, Agent, BootStage, Preparation
+from vmm.errors import AgentError, QmpError, SnapshotError, TemplateError, VmExitedError
+from vmm.qemu.agents import connect_agent
 from vmm.qemu.command_line import FileMemory, Start
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import check_files
+from vmm.qemu.settle import wait_until_idle
 from vmm.qemu.snapshot import load, save
-from vmm.qemu.vm import QemuVm, StageTimings, connect_agent
+from vmm.qemu.vm import QemuVm, StageTimings
 from vmm.spec import MachineSpec
-from vmm.template.settle import wait_until_idle
 from vmm.template.store import Template, TemplateStore
 
 REHEARSALS: Final = 3
@@ -144,8 +144,14 @@ async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nu
     return QemuVm(instance, agent, timings=StageTimings(qmp_s=loaded - began, guest_s=trio.current_time() - loaded))
 
 
-async def _rehearse(agent: AgentClient) -> None:
-    await agent.prepare(Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns()))
+async def _rehearse(agent: Agent) -> None:
+    report = await agent.prepare(Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns()))
+    if not report.reseeded:
+        # Its clones would draw the same random numbers, keys among them.
+        raise TemplateError(
+            reason="its guest cannot be reseeded, so its clones would share their secrets; have perl or python3 in a "
+            'guest with agent = "qga", or set producer = "direct"'
+        )
 
 
 @asynccontextmanager

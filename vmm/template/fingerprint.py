@@ -9,14 +9,12 @@ from typing import Final
 
 import trio
 
-from vmm.qemu.command_line import Channels, build_argv
+from vmm.qemu.command_line import Channels, VsockDevice, build_argv, needs_agent_port
 from vmm.qemu.version import QemuVersion
-from vmm.spec import MachineSpec
+from vmm.spec import AgentChannel, MachineSpec
 
 FORMAT: Final = 1
 """Goes up when a template of the same inputs would be another one, as with a change of what is done to it."""
-
-_NO_CHANNELS: Final = Channels(qmp_fd=0, agent_fd=0, console_fd=0, console_log=Path("console"))
 
 
 async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
@@ -26,7 +24,7 @@ async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
     """
     kernel, initrd = await trio.to_thread.run_sync(lambda: (_hash_file(spec.kernel), _hash_file(spec.initrd)))
     # The command line holds all the rest; paths in it are places, not contents.
-    argv = build_argv(spec, vm_id="vm", channels=_NO_CHANNELS)
+    argv = build_argv(spec, vm_id="vm", channels=_no_channels(spec))
     places = {str(spec.qemu), str(spec.kernel), str(spec.initrd)}
     parts = {
         "format": FORMAT,
@@ -36,6 +34,17 @@ async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
         "argv": [argument for argument in argv if argument not in places],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _no_channels(spec: MachineSpec) -> Channels:
+    """Of the kinds that the machine has; their numbers are each VM's own."""
+    return Channels(
+        qmp_fd=0,
+        agent_fd=0 if needs_agent_port(spec) else None,
+        vsock=VsockDevice(fd=0, cid=0) if spec.channel is AgentChannel.VSOCK else None,
+        console_fd=0,
+        console_log=Path("console"),
+    )
 
 
 def _hash_file(path: Path) -> str:

@@ -9,8 +9,20 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.qemu.command_line import AnonymousMemory, Channels, FileMemory, MemoryBacking, Start, build_argv
-from vmm.spec import Accelerator, MachineSpec
+from vmm.qemu.command_line import (
+    VSOCK_PARAMETER,
+    AgentLink,
+    AnonymousMemory,
+    Channels,
+    FileMemory,
+    MemoryBacking,
+    Start,
+    VsockDevice,
+    agent_link,
+    build_argv,
+    needs_agent_port,
+)
+from vmm.spec import Accelerator, AgentChannel, AgentKind, MachineSpec
 
 components = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1)
 paths = st.lists(components | st.sampled_from([",", "a,b", ",,", "=,", "a=b"]), min_size=1, max_size=4).map(
@@ -35,6 +47,7 @@ def values_of(argv: list[str], option: str) -> list[dict[str, str]]:
 def specs(draw: st.DrawFn) -> MachineSpec:
     vcpus = draw(st.integers(1, 8))
     memory = draw(st.integers(64, 4096))
+    agent = draw(st.sampled_from(AgentKind))
     return MachineSpec(
         qemu=draw(paths),
         kernel=draw(paths),
@@ -45,6 +58,18 @@ def specs(draw: st.DrawFn) -> MachineSpec:
         memory_mib=memory,
         max_memory_mib=draw(st.integers(memory, 8192)),
         kernel_parameters=draw(st.sampled_from(["", "debug", "a=1 b=c,d"])),
+        agent=agent,
+        channel=draw(st.sampled_from(AgentChannel)) if agent is AgentKind.BUILTIN else AgentChannel.VIRTIO_SERIAL,
+    )
+
+
+def channels_of(spec: MachineSpec, *, console: Path = Path("console")) -> Channels:
+    return Channels(
+        qmp_fd=11,
+        agent_fd=12 if needs_agent_port(spec) else None,
+        vsock=VsockDevice(fd=13, cid=77) if spec.channel is AgentChannel.VSOCK else None,
+        console_fd=14,
+        console_log=console,
     )
 
 
@@ -58,8 +83,7 @@ def specs(draw: st.DrawFn) -> MachineSpec:
 def test_what_goes_in_is_what_qemu_reads(
     spec: MachineSpec, vm_id: str, console: Path, memory: MemoryBacking, start: Start
 ) -> None:
-    channels = Channels(qmp_fd=11, agent_fd=12, console_fd=13, console_log=console)
-    argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, start=start)
+    argv = build_argv(spec, vm_id=vm_id, channels=channels_of(spec, console=console), memory=memory, start=start)
 
     assert argv[0] == str(spec.qemu)
     assert values_of(argv, "-name")[0]["guest"] == vm_id
@@ -71,9 +95,10 @@ def test_what_goes_in_is_what_qemu_reads(
         assert not {"-kernel", "-initrd", "-append"} & set(argv), "a clone has them in its memory"
     chardevs = {options["id"]: options for options in values_of(argv, "-chardev")}
     [console_set] = values_of(argv, "-add-fd")
-    assert (console_set["fd"], console_set["opaque"]) == ("13", str(console))
+    assert (console_set["fd"], console_set["opaque"]) == ("14", str(console))
     assert chardevs["console"]["path"] == f"/dev/fdset/{console_set['set']}"
-    assert (chardevs["qmp"]["fd"], chardevs["agent"]["fd"]) == ("11", "12")
+    assert chardevs["qmp"]["fd"] == "11"
+    assert ("agent" in chardevs) == needs_agent_port(spec)
 
     [backend] = [options for options in values_of(argv, "-object") if options["id"] == "memory"]
     assert backend["size"] == f"{spec.memory_mib}M"
@@ -85,3 +110,18 @@ def test_what_goes_in_is_what_qemu_reads(
     assert ("-incoming" in argv) == (start is Start.INCOMING)
     assert ("maxmem" in values_of(argv, "-m")[0]) == (spec.max_memory_mib > spec.memory_mib)
     assert values_of(argv, "-smp")[0]["maxcpus"] == str(spec.max_vcpus)
+
+
+@given(spec=specs(), vm_id=components, start=st.sampled_from(Start))
+def test_a_command_line_tells_how_its_agent_is_reached(spec: MachineSpec, vm_id: str, start: Start) -> None:
+    channels = channels_of(spec)
+    argv = build_argv(spec, vm_id=vm_id, channels=channels, start=start)
+
+    cid = 77 if spec.channel is AgentChannel.VSOCK else None
+    assert agent_link(argv) == AgentLink(agent=spec.agent, vsock_cid=cid)
+    told = [options["fd"] for options in values_of(argv, "-chardev") if "fd" in options]
+    told += [options["vhostfd"] for options in values_of(argv, "-device") if "vhostfd" in options]
+    told += [options["fd"] for options in values_of(argv, "-add-fd")]
+    assert sorted(told) == sorted(str(fd) for fd in channels.descriptors), "QEMU uses what it inherits, all of it"
+    listens = any(VSOCK_PARAMETER in argument.split() for argument in argv)
+    assert listens == (spec.channel is AgentChannel.VSOCK and start is Start.BOOT)

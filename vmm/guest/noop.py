@@ -1,0 +1,48 @@
+"""The agent of a guest that has none."""
+
+from __future__ import annotations
+
+from vmm.contract import Command, CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.errors import AgentRequestError
+
+
+class NoopAgent:
+    """Fulfils `vmm.contract.Agent` by asking the guest nothing, as Kata's noop agent does.
+
+    What would have to be done in the guest is refused with code "UNSUPPORTED", but for what every hand-out asks: that
+    is not done either, and the report says so.
+    """
+
+    async def ping(self) -> GuestInfo:
+        raise _refusal("ping")
+
+    async def prepare(self, preparation: Preparation) -> PreparationReport:
+        """Does nothing, and reports nothing. Raises AgentRequestError where a caller would rely on what was not done:
+        CPUs or memory brought online, variables of the environment.
+        """
+        if preparation.vcpus is not None or preparation.memory_mib is not None:
+            raise _refusal("prepare", "nobody in the guest can bring CPUs and memory online")
+        if preparation.environment:
+            raise _refusal("prepare", "nobody in the guest can give commands an environment")
+        return PreparationReport(reseeded=False, wall_clock_ns=0, hostname="", cpus_online=0, memory_mib=0)
+
+    async def start_command(self, spec: CommandSpec) -> Command:  # noqa: ARG002 - nobody is there to be told
+        raise _refusal("exec")
+
+    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - idem
+        raise _refusal("put")
+
+    async def get_file(self, path: str) -> bytes:  # noqa: ARG002 - idem
+        raise _refusal("get")
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+def _refusal(request: str, why: str = "nobody in the guest can answer") -> AgentRequestError:
+    return AgentRequestError(
+        request=request,
+        code="UNSUPPORTED",
+        message=f'{why}: the machine has agent = "noop"; run qemu-guest-agent in the guest and set agent = "qga", '
+        'or use the built guest image with agent = "builtin"',
+    )

@@ -1,0 +1,102 @@
+"""The host's side of qemu-ga."""
+
+from __future__ import annotations
+
+import re
+
+import trio
+
+from vmm.contract import CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.errors import AgentRequestError
+from vmm.guest.qga import execution, files
+from vmm.guest.qga.channel import QgaChannel
+from vmm.guest.qga.command import QgaCommand
+from vmm.guest.qga.preparation import prepare
+
+_MAY_START = 'cd "$0" && command -v "$1" >/dev/null'
+_START_IN = 'cd "$0" && exec "$@"'
+
+
+class QgaClient:
+    """Fulfils `vmm.contract.Agent` with qemu-ga, as far as that goes; what it cannot do is refused and says so.
+
+    Any number of tasks may use it at once; qemu-ga does one thing after the other. Commands run side by side.
+    """
+
+    def __init__(self, channel: QgaChannel) -> None:
+        """Use `connect`."""
+        self._channel = channel
+        self._environment: dict[str, str] = {}
+
+    @classmethod
+    async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> QgaClient:
+        """Returns once qemu-ga has answered, which for a booting guest takes as long as the boot.
+
+        The caller sets the deadline. The stream belongs to the client from now on, and is closed if this fails.
+        `nursery` runs one background task, which never raises into it. Commands of an earlier connection run on.
+        Raises AgentError.
+        """
+        channel = QgaChannel(stream)
+        try:
+            await channel.open(nursery)
+        except BaseException:
+            await channel.aclose()
+            raise
+        return cls(channel)
+
+    async def ping(self) -> GuestInfo:
+        """The version is qemu-ga's major one."""
+        about = await self._channel.execute("guest-info", request="ping")
+        version = re.match(r"\d+", str(about.get("version") if isinstance(about, dict) else ""))
+        system = await self._channel.execute("guest-get-osinfo", request="ping")
+        kernel = system.get("kernel-release") if isinstance(system, dict) else None
+        return GuestInfo(agent_version=int(version[0]) if version else 0, kernel_release=str(kernel or ""))
+
+    async def prepare(self, preparation: Preparation) -> PreparationReport:
+        """See the contract, and `vmm.guest.qga.preparation` for what it takes in the guest.
+
+        The environment is kept on this side: it is that of commands that are started by this client.
+        """
+        for name in ("hostname", "machine_id", "vm_uuid"):
+            if "\0" in (getattr(preparation, name) or ""):
+                raise AgentRequestError(request="prepare", code="BAD_REQUEST", message=f"{name} contains a zero byte")
+        report = await prepare(self._channel, preparation)
+        self._environment |= preparation.environment
+        return report
+
+    async def start_command(self, spec: CommandSpec) -> QgaCommand:
+        """See the contract, and `QgaCommand` for what it lacks. Cancelled while it waits, it kills the command."""
+        environment = self._environment | dict(spec.environment)
+        argv = list(spec.argv)
+        if not argv:
+            raise AgentRequestError(request="exec", code="BAD_REQUEST", message="argv is empty")
+        if spec.working_directory is not None:
+            await self._check_place(spec.working_directory, argv[0])
+            argv = [execution.SHELL, "-c", _START_IN, spec.working_directory, *argv]
+        pid = await execution.start(
+            self._channel, argv, request="exec", environment=environment, stdin=spec.stdin or b""
+        )
+        command = QgaCommand(self._channel, pid, spec)
+        self._channel.start_soon(command.watch)
+        return command
+
+    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """See the contract. Takes a shell in the guest."""
+        await files.put(self._channel, path, data, mode=mode)
+
+    async def get_file(self, path: str, *, limit: int | None = None) -> bytes:
+        """See the contract. With more than `limit` bytes it fails with code "EFBIG"."""
+        return await files.get(self._channel, path, limit=limit)
+
+    async def aclose(self) -> None:
+        """Hangs up: pending and later requests fail with AgentUnreachableError. Idempotent; takes under a second, also
+        under cancellation. Commands that still run go on running."""
+        await self._channel.aclose()
+
+    async def _check_place(self, directory: str, program: str) -> None:
+        """qemu-ga starts everything where it is itself; so a shell goes there, and that would say too late why not."""
+        argv = [execution.SHELL, "-c", _MAY_START, directory, program]
+        end = await execution.run(self._channel, argv, request="exec")
+        if end.status != 0:
+            message = f"{program} in {directory}: {end.said}"
+            raise AgentRequestError(request="exec", code="EXEC", message=message)

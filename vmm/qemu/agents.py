@@ -1,0 +1,62 @@
+"""From a running QEMU to its guest's agent, whichever it is."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import trio
+
+from vmm.contract import Agent
+from vmm.errors import AgentUnreachableError
+from vmm.guest.client import AgentClient
+from vmm.guest.noop import NoopAgent
+from vmm.guest.qga.client import QgaClient
+from vmm.qemu.instance import Instance
+from vmm.qemu.vsock import connect_vsock
+from vmm.spec import AgentKind
+
+_ALIVE: Final = frozenset({"running", "paused"})
+"""What `query-status` says of a guest that has not met its end."""
+
+
+class ConnectedAgent(Agent, Protocol):
+    """An agent with the connection to it."""
+
+    async def aclose(self) -> None:
+        """Hangs up. Idempotent."""
+
+
+async def connect_agent(instance: Instance, *, nursery: trio.Nursery) -> ConnectedAgent:
+    """Waits until the guest agent answers; where there is none, asks QEMU whether its guest is alive.
+
+    The instance closes the connection in the end. Raises AgentError, QmpError, VmExitedError.
+    """
+    agent = await _connect(instance, nursery)
+    instance.close_at_end(agent)
+    return agent
+
+
+async def _connect(instance: Instance, nursery: trio.Nursery) -> ConnectedAgent:
+    link = instance.agent_link
+    match link.agent:
+        case AgentKind.NOOP:
+            status = (await instance.execute("query-status"))["status"]
+            if status not in _ALIVE:
+                raise AgentUnreachableError(f"the guest does not run: QEMU's status is {status}")
+            return NoopAgent()
+        case AgentKind.QGA:
+            return await QgaClient.connect(await _open_port(instance), nursery=nursery)
+        case AgentKind.BUILTIN:
+            if link.vsock_cid is None:
+                stream = await _open_port(instance)
+            else:
+                stream = await connect_vsock(link.vsock_cid, gone=instance.process.wait_exited)
+            return await AgentClient.connect(stream, nursery=nursery)
+
+
+async def _open_port(instance: Instance) -> trio.SocketStream:
+    path = instance.directory.agent_socket
+    try:
+        return await trio.open_unix_socket(path)
+    except OSError as error:
+        raise AgentUnreachableError(f"{path}: {error}; QEMU is dead or serves another") from error

@@ -1,0 +1,141 @@
+"""vsock: a CID of its own for each VM, and connections to the agent that listens behind it.
+
+vhost-vsock keeps CIDs apart for the whole host, whoever's VMs they are. So a CID is not chosen but tried, on the
+descriptor that QEMU then inherits: it is taken from that moment on, and free again when QEMU is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vmm.contract import ExitReport
+from vmm.errors import AgentUnreachableError, MissingFileError, SpecError
+from vmm.qemu.command_line import VsockDevice
+
+AGENT_PORT: Final = 1024
+"""Where the built-in agent listens; Kata's, too."""
+
+FIRST_CID: Final = 3
+LAST_CID: Final = 2**32 - 2
+"""0 to 2 are the hypervisor, loopback and the host, 2**32 - 1 is "any"."""
+
+VHOST_VSOCK: Final = Path("/dev/vhost-vsock")
+_REMEDY: Final = 'load the module with `modprobe vhost_vsock` and have access to it, or set channel = "virtio-serial"'
+_SET_GUEST_CID: Final = 0x4008AF60
+"""VHOST_VSOCK_SET_GUEST_CID of linux/vhost.h."""
+
+_DRAWS: Final = 64
+"""Of 2**32 CIDs; a host on which so many are taken in a row has something wrong with it."""
+
+_FIRST_PAUSE_S: Final = 0.005
+_LAST_PAUSE_S: Final = 0.1
+
+_NOT_YET: Final = frozenset({errno.ECONNRESET, errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENODEV, errno.EHOSTUNREACH})
+"""What connecting says while the guest boots: no driver, or nobody who listens."""
+
+
+def check_vsock(device: Path = VHOST_VSOCK) -> None:
+    """Raises MissingFileError if this host cannot give VMs a vsock device."""
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise MissingFileError(field="channel", path=device, remedy=_REMEDY)
+
+
+def set_guest_cid(fd: int, cid: int) -> None:
+    """Raises OSError, with EADDRINUSE if a VM of this host has that CID."""
+    fcntl.ioctl(fd, _SET_GUEST_CID, cid.to_bytes(8, "little"))
+
+
+@contextlib.contextmanager
+def reserve_vsock(
+    *,
+    device: Path = VHOST_VSOCK,
+    assign: Callable[[int, int], None] = set_guest_cid,
+    draw: Callable[[int, int], int] = random.randint,
+) -> Iterator[VsockDevice]:
+    """An open device with a CID that no other VM of the host has; closed at the end, so QEMU must have inherited it.
+
+    Raises MissingFileError, SpecError if no CID can be had, OSError.
+    """
+    check_vsock(device)
+    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(_DRAWS):
+            cid = draw(FIRST_CID, LAST_CID)
+            try:
+                assign(fd, cid)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                break
+        else:
+            raise SpecError(field="channel", value="vsock", reason=f"{_DRAWS} CIDs in a row are taken on this host")
+        yield VsockDevice(fd=fd, cid=cid)
+    finally:
+        os.close(fd)
+
+
+async def open_vsock(cid: int, port: int) -> trio.SocketStream:
+    """A connection to a guest's port. Raises OSError."""
+    connection = trio.socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    try:
+        await connection.connect((cid, port))
+    except BaseException:
+        connection.close()
+        raise
+    return trio.SocketStream(connection)
+
+
+async def connect_vsock(
+    cid: int,
+    *,
+    gone: Callable[[], Awaitable[ExitReport]],
+    open_stream: Callable[[int, int], Awaitable[trio.SocketStream]] = open_vsock,
+) -> trio.SocketStream:
+    """A connection to the agent of a guest that may still boot. The caller sets the deadline.
+
+    Nothing tells the host when a guest begins to listen, so it is tried again after pauses that grow to 0.1 s. `gone`
+    returns when QEMU is dead: nobody will ever listen then. Raises AgentUnreachableError.
+    """
+    stream: trio.SocketStream | None = None
+    failure: AgentUnreachableError | None = None
+
+    async def watch(trying: trio.CancelScope) -> None:
+        nonlocal failure
+        report = await gone()
+        failure = AgentUnreachableError(f"vsock {cid}:{AGENT_PORT}: QEMU is gone: {report}")
+        trying.cancel(reason="QEMU is dead")
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            pause_s = _FIRST_PAUSE_S
+            while stream is None and failure is None:
+                try:
+                    stream = await open_stream(cid, AGENT_PORT)
+                except OSError as error:
+                    if error.errno in _NOT_YET:
+                        await trio.sleep(pause_s)
+                        pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+                    else:
+                        failure = AgentUnreachableError(f"vsock {cid}:{AGENT_PORT}: {error}; {_REMEDY}")
+                        failure.__cause__ = error
+            nursery.cancel_scope.cancel(reason="connected, or never will be")
+    except BaseException:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+        raise
+    if stream is None:
+        assert failure is not None, "the loop ends with one or the other"
+        raise failure
+    return stream
