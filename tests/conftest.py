@@ -14,6 +14,7 @@ import trio
 
 from tests.leaks import nothing_left
 from vmm.guest.image import GuestImage, build_image
+from vmm.spec import AgentKind
 
 
 @pytest.fixture
@@ -36,3 +37,10 @@ def guest_image() -> GuestImage:
     """The default guest, brought up to date on first use. VMPOOL_IMAGE_DIR says where, `build/image` otherwise."""
     directory = Path(os.environ.get("VMPOOL_IMAGE_DIR", Path(__file__).parents[1] / "build/image"))
     return trio.run(functools.partial(build_image, directory, progress=lambda _: None))
+
+
+@pytest.fixture(scope="session")
+def qga_image(guest_image: GuestImage) -> GuestImage:
+    """A guest with qemu-ga, built beside the default one."""
+    directory = guest_image.kernel.parent.with_name("image-qga")
+    return trio.run(functools.partial(build_image, directory, progress=lambda _: None, agent=AgentKind.QGA))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -12,6 +13,7 @@ from tests.contract.subjects import (
     BOOT_LIMIT_S,
     MAX_MEMORY_MIB,
     MAX_VCPUS,
+    NOT_OVER_QGA,
     QemuSubject,
     SimulatedSubject,
     Subject,
@@ -19,7 +21,7 @@ from tests.contract.subjects import (
 )
 from vmm.contract import Vm
 from vmm.guest.image import GuestImage
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import Accelerator, AgentKind, MachineSpec
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +31,27 @@ def qemu_subject(guest_image: GuestImage) -> Iterator[QemuSubject]:
     subject.close()
 
 
-@pytest.fixture(scope="session", params=["simulated", pytest.param("qemu", marks=pytest.mark.qemu)])
+@pytest.fixture(scope="session")
+def qga_subject(qga_image: GuestImage) -> Iterator[QemuSubject]:
+    spec = attrs.evolve(qemu_spec(qga_image.kernel, qga_image.initrd), agent=AgentKind.QGA)
+    subject = QemuSubject(spec)
+    yield subject
+    subject.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is named as not for qemu-ga, with the reason."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            reason = NOT_OVER_QGA.get(item.originalname)
+            if reason is not None and item.callspec.params.get("subject") == "qga":
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(
+    scope="session",
+    params=["simulated", pytest.param("qemu", marks=pytest.mark.qemu), pytest.param("qga", marks=pytest.mark.qemu)],
+)
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "simulated":
         nowhere = Path("/nowhere")
@@ -43,7 +65,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
                 max_memory_mib=MAX_MEMORY_MIB,
             )
         )
-    qemu: QemuSubject = request.getfixturevalue("qemu_subject")
+    qemu: QemuSubject = request.getfixturevalue(f"{request.param}_subject")
     return qemu
 
 

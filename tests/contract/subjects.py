@@ -26,6 +26,23 @@ MAX_VCPUS = 3
 MAX_MEMORY_MIB = 1024
 """What the machines may be grown to; they start with 1 CPU and 256 MiB."""
 
+_STDIN = "qemu-ga takes a command's stdin only when it starts it"
+_PROCESS = "is about QEMU's process, which is the same whatever agent the guest has"
+
+NOT_OVER_QGA = {
+    "test_stdin_goes_in_whole_until_it_is_closed": _STDIN,
+    "test_commands_run_side_by_side": _STDIN,
+    "test_a_command_continues_after_a_pause": _STDIN,
+    "test_a_flood_of_output_waits_for_its_reader_and_ends_with_its_command": "qemu-ga gives output when a command ends",
+    "test_pausing_and_resuming_twice_is_pausing_and_resuming_once": _PROCESS,
+    "test_stop_leaves_nothing_and_may_be_repeated": _PROCESS,
+    "test_stop_of_a_paused_vm_by_several_tasks": _PROCESS,
+    "test_stop_runs_to_its_end_under_cancellation": _PROCESS,
+    "test_a_cancelled_launch_leaves_nothing": _PROCESS,
+    "test_more_than_the_maximum_adds_nothing": _PROCESS,
+}
+"""Tests of the contract that are not for a guest with qemu-ga, and why."""
+
 
 class Subject(Protocol):
     async def launch(self, vm_id: str, nursery: trio.Nursery) -> Vm:

@@ -11,7 +11,17 @@ import pytest
 import trio
 import trio.testing
 
-from vmm.contract import Agent, CommandExit, CommandSpec, Output, OutputStream, Preparation, Vm
+from tests.agents import collect
+from vmm.contract import (
+    MAX_GIVEN_STDIN,
+    Agent,
+    CommandExit,
+    CommandSpec,
+    Output,
+    OutputStream,
+    Preparation,
+    Vm,
+)
 from vmm.errors import AgentRequestError
 
 
@@ -111,6 +121,15 @@ async def test_stdin_goes_in_whole_until_it_is_closed(vm: Vm) -> None:
     data = bytes(range(256)) * 2048
     ran = await run(vm.agent, "cat", stdin=data)
     assert ran == Ran(stdout=data, stderr=b"", end=CommandExit(status=0))
+
+
+async def test_stdin_may_come_with_the_start(vm: Vm) -> None:
+    data = bytes(range(256)) * (MAX_GIVEN_STDIN // 256)
+    command = await vm.agent.start_command(CommandSpec(argv=["cat"], stdin=data))
+    outcome = await collect(command)
+    assert (outcome.stdout, outcome.exit) == (data, CommandExit(status=0))
+    with pytest.raises(ValueError, match="stdin"):
+        CommandSpec(argv=["cat"], stdin=data + b"more")
 
 
 async def test_stdin_of_a_command_that_does_not_read_is_ignored_once_it_ended(vm: Vm) -> None:

@@ -33,7 +33,7 @@ if [ -e $uuid ]; then
     cat $uuid > /run/vm-uuid
     mount -o bind /run/vm-uuid $uuid
 fi
-if [ "$vmpool_channel" = vsock ]; then
+if [ "$VMPOOL_CHANNEL" = vsock ]; then
     for module in {vsock_modules}; do
         insmod /lib/modules/$module
     done

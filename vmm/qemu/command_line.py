@@ -15,7 +15,7 @@ from vmm.spec import Accelerator, AgentChannel, AgentKind, MachineSpec
 AGENT_PORT_NAMES: Final = {AgentKind.BUILTIN: "vmpool.agent.0", AgentKind.QGA: "org.qemu.guest_agent.0"}
 """The virtio-serial port on which an agent answers; /dev/virtio-ports/ of the guest shows it."""
 
-VSOCK_PARAMETER: Final = "vmpool_channel=vsock"
+VSOCK_PARAMETER: Final = "VMPOOL_CHANNEL=vsock"
 """Tells the built-in agent where to listen. The kernel makes what it does not know a variable of `init`."""
 
 MEMORY_SLOTS = 10

@@ -36,6 +36,7 @@ class Channel:
     ) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
+        self._loop = loop
         self._on_frame = on_frame
         self._on_hangup = on_hangup
         self._decoder = wire.Decoder(max_message=_MAX_REQUEST)
@@ -72,6 +73,10 @@ class Channel:
         """Drops what was meant for the previous host, and writes a marker with the first message to the new one."""
         self._outgoing.clear()
         self._outgoing += wire.MARKER + wire.encode(kind, 0, payload)
+
+    def close(self) -> None:
+        self._loop.unwatch(self._fd)
+        os.close(self._fd)
 
     def _on_events(self, _events: int) -> None:
         # Which events came tells less than trying: HUP and IN come and go together on a virtio port.

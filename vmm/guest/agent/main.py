@@ -8,10 +8,13 @@ import os
 import sys
 import time
 
+from .commands import DEFAULT_ENVIRONMENT
+from .loop import Loop
 from .service import Service
 from .system import System
 
 PORT_NAME = "vmpool.agent.0"
+VSOCK_PORT = 1024
 
 _PORTS = "/sys/class/virtio-ports"
 _PORT_WAIT_NS = 10_000_000_000
@@ -21,7 +24,10 @@ def main() -> None:
     """Never returns. If the agent fails the machine is powered off: a guest that answers nobody helps nobody."""
     try:
         _bring_up_loopback()
-        Service(_open_port(), System()).run()
+        if os.environ.get("VMPOOL_CHANNEL") == "vsock":
+            serve(_listen_on_vsock(), System())
+        else:
+            Service(_open_port(), System()).run()
     except BaseException as error:  # noqa: BLE001  (there is nobody above)
         sys.stderr.write(f"vmpool agent: {type(error).__name__}: {error}\n")
         _print_where(error)
@@ -38,6 +44,23 @@ def _open_port() -> int:
                     return os.open(f"/dev/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         time.sleep(0.002)
     raise OSError(f"no virtio-serial port is called {PORT_NAME}; give QEMU -device virtserialport,name={PORT_NAME}")
+
+
+def _listen_on_vsock() -> _socket.socket:
+    listener = _socket.socket(_socket.AF_VSOCK, _socket.SOCK_STREAM)
+    listener.bind((_socket.VMADDR_CID_ANY, VSOCK_PORT))
+    listener.listen(1)
+    return listener
+
+
+def serve(listener: _socket.socket, system: System) -> None:
+    """Serves one host after the other, for ever. What was prepared for the VM outlives the connection."""
+    loop = Loop()
+    environment = dict(DEFAULT_ENVIRONMENT)
+    while True:
+        # Nothing else is to be done between two hosts, so this may wait.
+        fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - `socket` would have to be imported
+        Service(fd, system, loop=loop, environment=environment).run(until_hangup=True)
 
 
 def _bring_up_loopback() -> None:

@@ -24,24 +24,34 @@ _MAX_STREAMS = 256
 class Service:
     """One agent on one port. A session lasts from a hello to the next; what it started ends with it."""
 
-    def __init__(self, port: int, system: System, *, preparation_limit_ns: int = LIMIT_NS) -> None:
+    def __init__(
+        self,
+        port: int,
+        system: System,
+        *,
+        preparation_limit_ns: int = LIMIT_NS,
+        loop: Loop | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """`loop` and `environment` are those of an agent that serves one port after the other."""
         self._system = system
         self._preparation_limit_ns = preparation_limit_ns
-        self._loop = Loop()
+        self._loop = loop or Loop()
         self._channel = Channel(port, self._loop, self._on_frame, self._on_hangup)
         self._streams: dict[int, Command | Upload | Download | Preparation] = {}
-        self._environment = dict(DEFAULT_ENVIRONMENT)
+        self._environment = dict(DEFAULT_ENVIRONMENT) if environment is None else environment
         self._in_session = False
         self.hung_up = False
         """The host closed its end, and did not speak since."""
 
     def run(self, *, until_hangup: bool = False) -> None:
-        """Serves for ever, or until the host hangs up: a port can be opened again, a socket cannot."""
+        """Serves for ever, or until the host hangs up and then closes: a port is opened again, a socket is not."""
         self._channel.start_session(wire.ANNOUNCE, wire.HELLO_BODY.pack(b"", wire.VERSION))
         while True:
             self._channel.run()
             if self.hung_up and until_hangup:
                 self._end_session()
+                self._channel.close()
                 return
             congested = self._channel.congested
             self._loop.pause_sources(paused=congested)

@@ -1,0 +1,104 @@
+"""The built-in agent over vsock, on hosts that can: real QEMU, real vhost-vsock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from tests.agents import collect
+from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
+from vmm.contract import CommandExit, CommandSpec, Preparation
+from vmm.errors import AgentUnreachableError, VmExitedError
+from vmm.guest.image import GuestImage
+from vmm.qemu.launch import attach, launch
+from vmm.qemu.version import detect_version
+from vmm.qemu.vsock import VHOST_VSOCK
+from vmm.spec import AgentChannel, MachineSpec
+from vmm.template.clone import build_template, load_clone, start_shell
+from vmm.template.fingerprint import fingerprint
+from vmm.template.store import TemplateStore
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.timeout(1800),  # in a VM that is itself emulated, a boot takes a minute
+    pytest.mark.skipif(not os.access(VHOST_VSOCK, os.W_OK), reason=f"there is no {VHOST_VSOCK}: modprobe vhost_vsock"),
+]
+
+NESTED_BOOT_LIMIT_S = 5 * BOOT_LIMIT_S
+
+
+@pytest.fixture(autouse=True)
+def _checked_for_leaks(leak_check: None) -> None:
+    pass
+
+
+@pytest.fixture
+def spec(guest_image: GuestImage) -> MachineSpec:
+    return attrs.evolve(qemu_spec(guest_image.kernel, guest_image.initrd), channel=AgentChannel.VSOCK)
+
+
+@pytest.fixture
+def store() -> Iterator[TemplateStore]:
+    store = TemplateStore(Path("/dev/shm/vmpool-vsock-test/template"))
+    yield store
+    store.clear()
+    store.directory.parent.rmdir()
+
+
+async def test_a_vm_is_used_over_vsock_by_one_host_after_the_other(
+    spec: MachineSpec, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    where = {"vm_id": "vm", "directory": vm_home / "vm"}
+    with trio.fail_after(NESTED_BOOT_LIMIT_S):
+        vm = await launch(spec, **where, nursery=nursery)  # type: ignore[arg-type]
+    try:
+        assert vm.instance.agent_link.vsock_cid is not None
+        await vm.agent.prepare(Preparation(environment={"SHAPE": "round"}))
+        data = os.urandom(500_000)
+        await vm.agent.put_file("/tmp/file", data)
+        assert await vm.agent.get_file("/tmp/file") == data
+        left = await vm.agent.start_command(CommandSpec(argv=["sleep", "1000"]))
+        identity = vm.identity
+        await vm.detach()
+        with trio.fail_after(NESTED_BOOT_LIMIT_S):
+            vm = await attach(identity, **where, nursery=nursery)  # type: ignore[arg-type]
+        command = await vm.agent.start_command(CommandSpec(argv=["sh", "-c", "echo $SHAPE; pidof sleep"]))
+        outcome = await collect(command)
+        assert (outcome.stdout, outcome.exit) == (b"round\n", CommandExit(status=1)), "what the first host left is gone"
+        await left.aclose()
+    finally:
+        await vm.stop()
+    with pytest.raises((AgentUnreachableError, VmExitedError)):
+        await vm.agent.ping()
+
+
+async def test_clones_have_cids_of_their_own(
+    spec: MachineSpec, store: TemplateStore, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    with trio.fail_after(NESTED_BOOT_LIMIT_S):
+        template = await build_template(
+            spec,
+            store=store,
+            fingerprint=await fingerprint(spec, qemu_version=await detect_version(spec.qemu)),
+            vm_id="template",
+            directory=vm_home / "template-vm",
+        )
+    vms = []
+    try:
+        for name in ("one", "two"):
+            shell = await start_shell(spec, template=template, vm_id=name, directory=vm_home / name, nursery=nursery)
+            with trio.fail_after(NESTED_BOOT_LIMIT_S):
+                vms.append(await load_clone(shell, template=template, nursery=nursery))
+        for vm in vms:
+            report = await vm.agent.prepare(Preparation(entropy=os.urandom(512), hostname=vm.id))
+            assert (report.reseeded, report.hostname) == (True, vm.id)
+        cids = {vm.instance.agent_link.vsock_cid for vm in vms}
+        assert len(cids) == 2
+    finally:
+        for vm in vms:
+            await vm.stop()

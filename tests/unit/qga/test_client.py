@@ -1,0 +1,296 @@
+"""qemu-ga's client against a qemu-ga in memory."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from tests.agents import collect
+from tests.unit.qga.fake import FakeProcess, FakeQga, Refused
+from tests.virtual_time import in_virtual_time
+from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
+from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError
+from vmm.guest.qga.client import QgaClient
+from vmm.guest.qga.protocol import MAX_LINE
+
+
+@attrs.frozen(kw_only=True)
+class Session:
+    client: QgaClient
+    qga: FakeQga
+    nursery: trio.Nursery
+
+
+@asynccontextmanager
+async def session() -> AsyncIterator[Session]:
+    ours, theirs = trio.testing.memory_stream_pair()
+    qga = FakeQga(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(qga.run)
+        client = await QgaClient.connect(ours, nursery=nursery)
+        yield Session(client=client, qga=qga, nursery=nursery)
+        await client.aclose()
+        nursery.cancel_scope.cancel()
+
+
+def ends_with(status: int, **output: str) -> Any:
+    """A program that ends at once."""
+
+    def end(process: FakeProcess) -> None:
+        encoded = {f"{name}-data": base64.b64encode(text.encode()).decode() for name, text in output.items()}
+        process.end = {"exitcode": status} | encoded
+
+    return end
+
+
+@in_virtual_time
+async def test_what_was_said_to_another_host_is_not_heard() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b'_data": "rest of a line"}\n{"return": 7}\n\xff{"return": 12345}\n')
+    qga = FakeQga(theirs)
+    qga.handlers["guest-info"] = lambda _: {"version": "7.2.22"}
+    qga.handlers["guest-get-osinfo"] = lambda _: {"kernel-release": "6.1"}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(qga.run)
+        client = await QgaClient.connect(ours, nursery=nursery)
+        info = await client.ping()
+        await client.aclose()
+        nursery.cancel_scope.cancel()
+    assert (info.agent_version, info.kernel_release) == (7, "6.1")
+
+
+@in_virtual_time
+async def test_a_command_s_output_comes_with_its_end() -> None:
+    async with session() as s:
+        s.qga.on_start = ends_with(3, out="said", err="wailed")
+        command = await s.client.start_command(
+            CommandSpec(argv=["program", "x"], stdin=b"given", environment={"A": "B"})
+        )
+        [process] = s.qga.processes.values()
+        assert (process.argv, process.stdin) == (["program", "x"], b"given")
+        assert "A=B" in process.environment
+        assert any(variable.startswith("PATH=/") for variable in process.environment), "qemu-ga adds nothing itself"
+        assert [event async for event in command.events()] == [
+            Output(stream=OutputStream.STDOUT, data=b"said"),
+            Output(stream=OutputStream.STDERR, data=b"wailed"),
+            CommandExit(status=3),
+        ]
+        assert s.qga.processes == {}, "qemu-ga was asked until it forgot it"
+
+
+@in_virtual_time
+async def test_one_request_is_on_its_way_at_a_time() -> None:
+    async with session() as s:
+        s.qga.hold()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(s.client.start_command, CommandSpec(argv=["program"]))
+            await trio.testing.wait_all_tasks_blocked()
+            assert s.qga.heard[1:] == ["guest-exec"]
+            s.qga.release()
+
+
+@in_virtual_time
+async def test_commands_run_side_by_side() -> None:
+    async with session() as s:
+        started: dict[str, FakeProcess] = {}
+        s.qga.on_start = lambda process: started.update({process.argv[0]: process})
+        commands = [await s.client.start_command(CommandSpec(argv=[name])) for name in ("one", "two")]
+        for name in ("two", "one"):
+            ends_with(0, out=name)(started[name])
+        assert [(await collect(command)).stdout for command in commands] == [b"one", b"two"]
+
+
+@in_virtual_time
+async def test_an_abandoned_request_is_synced_away() -> None:
+    async with session() as s:
+        s.qga.files["/late"] = b"late"
+        s.qga.files["/next"] = b"next"
+        s.qga.hold()
+        with trio.move_on_after(5):
+            await s.client.get_file("/late")
+        s.qga.release()
+        assert await s.client.get_file("/next") == b"next"
+        assert s.qga.heard[1:3] == ["guest-file-open", "guest-sync-delimited"]
+        await s.client.aclose()
+        assert s.qga.handles == {}, "what the late answer opened is closed"
+
+
+@in_virtual_time
+async def test_a_qemu_ga_that_started_anew_is_usable_once_its_silence_was_abandoned() -> None:
+    async with session() as s:
+        s.qga.files["/file"] = b"data"
+        s.qga.hold()
+        with trio.move_on_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(s.client.get_file, "/file")
+                await trio.testing.wait_all_tasks_blocked()
+                s.qga.forget()
+        assert await s.client.get_file("/file") == b"data"
+
+
+@in_virtual_time
+async def test_a_command_whose_start_was_abandoned_is_killed() -> None:
+    async with session() as s:
+        s.qga.hold()
+        with trio.move_on_after(5):
+            await s.client.start_command(CommandSpec(argv=["sleep", "1000"]))
+        s.qga.release()
+        await trio.sleep(10)
+        assert s.qga.processes == {}, "started, killed, and forgotten"
+        assert s.qga.heard.count("guest-exec") == 2
+
+
+@in_virtual_time
+async def test_a_request_that_was_not_sent_never_is() -> None:
+    async with session() as s:
+        s.qga.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.client.start_command, CommandSpec(argv=["first"]))
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.move_on_after(5):
+                await s.client.start_command(CommandSpec(argv=["second"]))
+            s.qga.release()
+        assert [process.argv for process in s.qga.processes.values()] == [["first"]]
+
+
+@in_virtual_time
+async def test_closing_a_command_under_cancellation_kills_it() -> None:
+    async with session() as s:
+        command = await s.client.start_command(CommandSpec(argv=["sleep", "1000"]))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await command.aclose()
+        await trio.sleep(10)
+        assert s.qga.processes == {}
+
+
+@in_virtual_time
+async def test_closing_the_client_waits_for_what_is_being_killed() -> None:
+    async with session() as s:
+        command = await s.client.start_command(CommandSpec(argv=["sleep", "1000"]))
+        [process] = s.qga.processes.values()
+        await command.aclose()
+        await s.client.aclose()
+        assert process.end == {"signal": signal.SIGKILL}
+
+
+@in_virtual_time
+async def test_the_time_limit_kills() -> None:
+    async with session() as s:
+        command = await s.client.start_command(CommandSpec(argv=["sleep", "1000"], time_limit_s=100))
+        assert (await collect(command)).exit == CommandExit(signal=signal.SIGKILL, timed_out=True)
+        assert 100 <= trio.current_time() < 101
+
+
+@in_virtual_time
+async def test_a_program_that_runs_long_is_asked_about_seldom() -> None:
+    async with session() as s:
+        command = await s.client.start_command(CommandSpec(argv=["sleep", "1000"], time_limit_s=100))
+        await collect(command)
+        assert s.qga.heard.count("guest-exec-status") < 450
+
+
+@in_virtual_time
+async def test_stdin_that_comes_later_is_refused_with_a_way_out() -> None:
+    async with session() as s:
+        command = await s.client.start_command(CommandSpec(argv=["cat"]))
+        await command.send_stdin(b"")
+        await command.close_stdin()
+        with pytest.raises(AgentRequestError, match=r'put a file .* agent = "builtin"') as caught:
+            await command.send_stdin(b"data")
+        assert caught.value.code == "UNSUPPORTED"
+        await command.aclose()
+
+
+@in_virtual_time
+async def test_what_qemu_ga_is_forbidden_to_do_says_where_to_allow_it() -> None:
+    async with session() as s:
+
+        def refuse(_: dict[str, Any]) -> None:
+            raise Refused("The command guest-exec has been disabled for this instance", error_class="CommandNotFound")
+
+        s.qga.handlers["guest-exec"] = refuse
+        with pytest.raises(AgentRequestError, match="--allow-rpcs") as caught:
+            await s.client.start_command(CommandSpec(argv=["true"]))
+        assert caught.value.code == "UNSUPPORTED"
+
+
+@in_virtual_time
+async def test_output_beyond_the_limit_costs_its_command_only() -> None:
+    async with session() as s:
+        s.qga.on_start = ends_with(0, out="y" * MAX_LINE)
+        command = await s.client.start_command(CommandSpec(argv=["yes"]))
+        with pytest.raises(AgentRequestError) as caught:
+            await collect(command)
+        assert caught.value.code == "EFBIG"
+        s.qga.on_start = ends_with(0, out="y")
+        assert (await collect(await s.client.start_command(CommandSpec(argv=["yes"])))).stdout == b"y"
+
+
+@in_virtual_time
+async def test_a_file_beyond_the_caller_s_limit_is_not_kept() -> None:
+    async with session() as s:
+        s.qga.files["/file"] = bytes(200_000)
+        assert len(await s.client.get_file("/file", limit=200_000)) == 200_000
+        with pytest.raises(AgentRequestError) as caught:
+            await s.client.get_file("/file", limit=199_999)
+        assert caught.value.code == "EFBIG"
+        await s.client.aclose()
+        assert s.qga.handles == {}
+
+
+@pytest.mark.parametrize("said", [b"hello\n", b"[]\n", b'{"id": 1}\n', b'{"return": 1, "id": 999}\n'])
+@in_virtual_time
+async def test_a_guest_that_says_what_is_no_answer_is_not_listened_to_any_more(said: bytes) -> None:
+    async with session() as s:
+        s.qga.hold()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(AgentProtocolError):
+                    await s.client.ping()
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            await s.qga.stream.send_all(said)
+        with pytest.raises(AgentProtocolError):
+            await s.client.ping()
+
+
+@in_virtual_time
+async def test_who_waits_hears_that_the_channel_closed() -> None:
+    async with session() as s:
+        command = await s.client.start_command(CommandSpec(argv=["sleep", "1000"]))
+        await s.qga.stream.aclose()
+        with pytest.raises(AgentUnreachableError):
+            await s.client.ping()
+        with pytest.raises(AgentUnreachableError):
+            await anext(command.events())
+        await command.aclose()
+
+
+@in_virtual_time
+async def test_requests_are_lines_of_json() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def connect() -> None:
+            with pytest.raises(AgentUnreachableError):
+                await QgaClient.connect(ours, nursery=nursery)
+
+        nursery.start_soon(connect)
+        said = bytes(await theirs.receive_some())
+        await theirs.aclose()
+    assert said.startswith(b"\xff")
+    request = json.loads(said[1:])
+    assert (request["execute"], type(request["arguments"]["id"])) == ("guest-sync-delimited", int)
