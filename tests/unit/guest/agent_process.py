@@ -1,17 +1,20 @@
 """The agent as a process on the host, with a system that only remembers what it was told.
 
-Arguments: a descriptor; a file that says how many CPUs are plugged in and how many 128 MiB blocks, one of each if it is
-empty; for how many milliseconds the agent waits for more.
+Arguments: a descriptor, of a connection or, as an agent on vsock has, of a socket that listens; a file that says how
+many CPUs are plugged in and how many 128 MiB blocks, one of each if it is empty; for how many milliseconds the agent
+waits for more.
 """
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vmm.guest.agent.main import serve
 from vmm.guest.agent.service import Service
 from vmm.guest.agent.system import System
 
@@ -75,6 +78,9 @@ class RememberingSystem(System):
 
 if __name__ == "__main__":
     _fd, _plugged, _limit_ms = sys.argv[1:]
+    _port = socket.socket(fileno=int(_fd))
+    if _port.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        serve(_port, RememberingSystem(Path(_plugged)))
     Service(int(_fd), RememberingSystem(Path(_plugged)), preparation_limit_ns=int(_limit_ms) * 1_000_000).run(
         until_hangup=True
     )

@@ -1,0 +1,124 @@
+"""Guests with qemu-ga, and guests with nothing, on real QEMU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from actors.handout import HandOutProcedure
+from actors.messages import Wishes
+from actors.uniqueness import Witness
+from tests.agents import collect
+from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
+from tests.integration.template.conftest import build
+from vmm.contract import BootStage, CommandExit, CommandSpec
+from vmm.errors import AgentRequestError, BootError, TemplateError
+from vmm.guest.image import GuestImage
+from vmm.qemu.launch import launch
+from vmm.spec import AgentKind, MachineSpec
+from vmm.template.clone import load_clone, start_shell
+from vmm.template.store import TemplateStore
+
+pytestmark = pytest.mark.qemu
+
+
+@pytest.fixture(autouse=True)
+def _checked_for_leaks(leak_check: None) -> None:
+    pass
+
+
+@pytest.fixture
+def store() -> Iterator[TemplateStore]:
+    store = TemplateStore(Path("/dev/shm/vmpool-agents-test/template"))
+    yield store
+    store.clear()
+    if store.directory.parent.exists():
+        store.directory.parent.rmdir()
+
+
+def spec_of(image: GuestImage, agent: AgentKind) -> MachineSpec:
+    return attrs.evolve(qemu_spec(image.kernel, image.initrd), agent=agent)
+
+
+async def test_clones_of_a_guest_with_qemu_ga_are_handed_out_unlike_each_other(
+    qga_image: GuestImage, store: TemplateStore, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    spec = spec_of(qga_image, AgentKind.QGA)
+    template = await build(spec, store, home=vm_home)
+    procedure = HandOutProcedure(witness=Witness())
+    for name in ("one", "two"):
+        shell = await start_shell(spec, template=template, vm_id=name, directory=vm_home / name, nursery=nursery)
+        with trio.fail_after(BOOT_LIMIT_S):
+            vm = await load_clone(shell, template=template, nursery=nursery)
+        try:
+            await vm.pause()
+            report, _ = await procedure.run(vm, Wishes(vcpus=2, memory_mib=512))  # raises if it shows what one showed
+            assert (report.reseeded, report.hostname, report.vm_uuid) == (True, name, vm.uuid)
+            assert (report.cpus_online, report.memory_online_mib) == (2, 512)
+            await vm.agent.put_file("/root/secret", b"key", mode=0o600)
+            listing = await collect(await vm.agent.start_command(CommandSpec(argv=["ls", "-l", "/root"])))
+            assert b"-rw-------" in listing.stdout
+            assert listing.stdout.count(b"secret") == 1, "nothing is left beside it"
+        finally:
+            await vm.stop()
+
+
+async def test_qemu_ga_runs_commands_side_by_side_and_its_kill_reaches_them(
+    qga_image: GuestImage, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    with trio.fail_after(BOOT_LIMIT_S):
+        spec = spec_of(qga_image, AgentKind.QGA)
+        vm = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+    try:
+        long = await vm.agent.start_command(CommandSpec(argv=["sleep", "1000"]))
+        short = await collect(await vm.agent.start_command(CommandSpec(argv=["sh", "-c", "echo here; exit 7"])))
+        assert (short.stdout, short.exit) == (b"here\n", CommandExit(status=7))
+        await long.aclose()
+        gone = await collect(
+            await vm.agent.start_command(
+                CommandSpec(argv=["sh", "-c", "while pidof sleep; do :; done"], time_limit_s=60)
+            )
+        )
+        assert gone.exit == CommandExit(status=0)
+    finally:
+        await vm.stop()
+
+
+async def test_a_guest_without_an_agent_is_handed_out_as_it_is(
+    qga_image: GuestImage, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    with trio.fail_after(BOOT_LIMIT_S):
+        spec = spec_of(qga_image, AgentKind.NOOP)
+        vm = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+    try:
+        await vm.pause()
+        report, _ = await HandOutProcedure().run(vm, Wishes())
+        assert not report.reseeded
+        assert (await vm.instance.execute("query-status"))["running"]
+        assert not any("virtserialport" in argument for argument in vm.instance.argv)
+        with pytest.raises(AgentRequestError, match='agent = "noop"'):
+            await vm.agent.start_command(CommandSpec(argv=["true"]))
+    finally:
+        await vm.stop()
+
+
+async def test_a_guest_without_an_agent_that_dies_while_it_boots_is_no_vm(
+    qga_image: GuestImage, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    spec = attrs.evolve(spec_of(qga_image, AgentKind.NOOP), kernel_parameters="rdinit=/absent root=/dev/absent")
+    with pytest.raises(BootError) as caught, trio.fail_after(BOOT_LIMIT_S):
+        await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+    assert caught.value.stage is BootStage.GUEST
+    assert any("Kernel panic" in note for note in caught.value.__notes__)
+
+
+async def test_there_is_no_template_of_a_guest_that_nobody_can_reseed(
+    qga_image: GuestImage, store: TemplateStore, vm_home: Path
+) -> None:
+    with pytest.raises(TemplateError, match="cannot be reseeded"):
+        await build(spec_of(qga_image, AgentKind.NOOP), store, home=vm_home)
+    assert not store.directory.exists()
