@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -28,13 +27,11 @@ import trio
 
 from vmm.guest import contents, cpio, debian, init
 from vmm.guest.image_errors import ImageError
+from vmm.guest.packages import packages_of
 from vmm.spec import AgentKind
 
 _BUILDER_VERSION = 1
 """Part of the inputs: goes up when the same inputs would make other bytes."""
-
-_LIBRARY_PREFIXES = ("libc6", "zlib1g", "libexpat", "libffi", "libbz2", "liblzma")
-"""Of the packages that Python depends on, those that the modules in the image need."""
 
 _SOURCES = ("init.py", "compile_guest.py", "contents.py", "cpio.py")
 
@@ -79,7 +76,7 @@ async def build_image(directory: Path, *, progress: Progress, agent: AgentKind =
     previous image, or none, never half of one. `progress` is called in the caller's trio thread.
     """
     progress(ImageProgress(stage="resolve", fraction=0.0))
-    kernel_name, packages = await (_resolve_qga() if agent is AgentKind.QGA else _resolve_builtin())
+    kernel_name, packages = await packages_of(agent)
     inputs = _hash_inputs(packages, agent)
     present = await trio.to_thread.run_sync(_load_if_current, directory, inputs)
     if present is not None:
@@ -149,39 +146,6 @@ def verify_image(image: GuestImage) -> None:
                 reason=f"{path} is not what was built",
                 remedy=f"build the image anew with `vmpool image build --directory {path.parent}`",
             )
-
-
-async def _resolve_qga() -> tuple[str, list[debian.Package]]:
-    latest = await debian.depends("linux-image-cloud-amd64")
-    kernel = next((name for name in latest if name.startswith("linux-image-")), None)
-    if kernel is None:
-        raise _no_package("linux-image-cloud-amd64 depends on no versioned package")
-    # Libraries of libraries too; what is asked for twice is what ends the search.
-    libraries: set[str] = set()
-    new = {"qemu-guest-agent", "perl-base"}
-    while new:
-        found = {name for name in await debian.depends(*sorted(new)) if name.startswith("lib")}
-        new = found - libraries
-        libraries |= found
-    names = {kernel, "busybox-static", "qemu-guest-agent", "perl-base", *libraries}
-    return kernel, await debian.candidates(sorted(names))
-
-
-async def _resolve_builtin() -> tuple[str, list[debian.Package]]:
-    latest = await debian.depends("linux-image-cloud-amd64", "python3-minimal")
-    kernel = next((name for name in latest if name.startswith("linux-image-")), None)
-    python = next((name for name in latest if re.fullmatch(r"python3\.\d+-minimal", name)), None)
-    if kernel is None or python is None:
-        raise _no_package("linux-image-cloud-amd64 or python3-minimal depends on no versioned package")
-    parts = [python, f"lib{python}", f"lib{python.removesuffix('-minimal')}-stdlib"]
-    libraries = {name for name in await debian.depends(*parts) if name.startswith(_LIBRARY_PREFIXES)}
-    return kernel, await debian.candidates(sorted({kernel, "busybox-static", *parts, *libraries}))
-
-
-def _no_package(reason: str) -> ImageError:
-    return ImageError(
-        stage="resolve", reason=reason, remedy="run `apt-get update` with Debian's main archive in the apt sources"
-    )
 
 
 def _hash_inputs(packages: list[debian.Package], agent: AgentKind) -> str:

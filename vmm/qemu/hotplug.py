@@ -26,7 +26,8 @@ async def grow(instance: Instance, *, vcpus: int, memory_mib: int) -> None:
         vcpus=len(slots) - len(free_slots),
         max_vcpus=len(slots),
         memory_mib=(memory["size"] + sum(dimm["size"] for dimm in dimms)) // _MIB,
-        max_memory_mib=memory["max-size"] // _MIB,
+        # Absent on a machine without room for more.
+        max_memory_mib=memory.get("max-size", memory["size"]) // _MIB,
     ).growth(vcpus=vcpus, memory_mib=memory_mib)
     # QEMU lists the highest socket first; the guest numbers CPUs as they come, so both should agree.
     for slot in free_slots[::-1][: growth.vcpus]:

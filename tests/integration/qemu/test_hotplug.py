@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+import pytest
 import trio
 
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from vmm.contract import CommandExit, CommandSpec, Preparation
+from vmm.errors import HotplugError
 from vmm.guest.image import GuestImage
 from vmm.qemu.adopt import adopt
+from vmm.qemu.hotplug import grow
+from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
 
 FILL = "data = bytearray(700 << 20); data[::4096] = b'x' * len(data[::4096]); print(data.count(b'x'))"
@@ -37,3 +42,20 @@ async def test_an_adopted_vm_grows_and_its_memory_holds_what_is_put_there(
             assert await vm.agent.get_file("/dev/shm/data") == data
         finally:
             await vm.stop()
+
+
+async def test_a_machine_without_room_for_memory_is_given_cpus(
+    guest_image: GuestImage, vm_home: Path, nursery: trio.Nursery, leak_check: None
+) -> None:
+    spec = attrs.evolve(qemu_spec(guest_image.kernel, guest_image.initrd), max_memory_mib=256)
+    instance = Instance.start(spec, vm_id="vm", directory=vm_home / "vm")
+    try:
+        with trio.fail_after(BOOT_LIMIT_S):
+            await instance.connect_qmp(nursery=nursery)
+        await grow(instance, vcpus=2, memory_mib=256)
+        plugged = [slot for slot in await instance.execute("query-hotpluggable-cpus") if "qom-path" in slot]
+        assert len(plugged) == 2
+        with pytest.raises(HotplugError, match=r"maximum .* is 256 MiB"):
+            await grow(instance, vcpus=2, memory_mib=257)
+    finally:
+        await instance.kill()

@@ -209,6 +209,10 @@ async def test_stdin_that_comes_later_is_refused_with_a_way_out() -> None:
         with pytest.raises(AgentRequestError, match=r'put a file .* agent = "builtin"') as caught:
             await command.send_stdin(b"data")
         assert caught.value.code == "UNSUPPORTED"
+        await command.send_signal(signal.SIGKILL)
+        assert [event async for event in command.events()] == [CommandExit(signal=signal.SIGKILL)]
+        with pytest.raises(AgentRequestError):
+            await command.send_stdin(b"what it would have read, had it been there in time")
         await command.aclose()
 
 

@@ -48,9 +48,12 @@ class QgaCommand:
             self._over.set()
 
     async def send_stdin(self, data: bytes) -> None:
-        """Raises AgentRequestError with code "UNSUPPORTED" while the command runs, unless there is nothing to send."""
+        """Raises AgentRequestError with code "UNSUPPORTED", unless there is nothing to send.
+
+        Also when the command has ended: that it did not read this is not its doing, and the caller has to know.
+        """
         await trio.lowlevel.checkpoint()
-        if data and not self._over.is_set():
+        if data:
             raise AgentRequestError(
                 request="exec",
                 code="UNSUPPORTED",
