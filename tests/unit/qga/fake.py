@@ -45,6 +45,7 @@ class FakeQga:
     handlers: dict[str, Callable[[dict[str, Any]], Any]] = attrs.field(factory=dict)
     """What the test wants to be answered instead."""
     on_start: Callable[[FakeProcess], None] = lambda _: None
+    last_id: int = 0
     _may_answer: trio.Event = attrs.field(factory=trio.Event)
     _pending: bytes = b""
     _forgetting: bool = False
@@ -77,6 +78,7 @@ class FakeQga:
         is_sync = b"\xff" in line
         request = json.loads(line.rpartition(b"\xff")[2])
         self.heard.append(request["execute"])
+        self.last_id = request["id"]
         held = not self._may_answer.is_set()
         await self._may_answer.wait()
         if held and self._forgetting:

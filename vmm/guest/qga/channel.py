@@ -190,6 +190,9 @@ class QgaChannel:
                 if request.undo is not None:
                     self._late[request.id] = request.undo
                 await self._sync()
+            elif request.scope.cancel_called:
+                # The answer and the caller's end came at the same time.
+                self._undo(request.undo, request.value, failed=request.error is not None)
 
     async def _sync(self) -> None:
         """Says a number and reads until it comes back. Whatever was on its way before has been heard then."""

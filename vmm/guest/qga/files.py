@@ -28,7 +28,7 @@ umask 077 && : > "$0"
 """
 """qemu-ga itself would make the file with mode 0666."""
 
-_PLACE: Final = 'chmod "$2" "$0" && mv -f "$0" "$1"'
+_PLACE: Final = 'chmod -- "$2" "$0" && mv -f -- "$0" "$1"'
 
 _ERRORS: Final = {_NO_DIRECTORY: errno.ENOENT, _IS_DIRECTORY: errno.EISDIR}
 
@@ -42,7 +42,7 @@ async def put(channel: QgaChannel, path: str, data: bytes, *, mode: int) -> None
         await write(channel, new, data, request="put")
         await _shell(channel, _PLACE, new, path, f"{mode:o}")
     except BaseException:
-        channel.undo_soon(partial(_shell, channel, 'rm -f "$0"', new))
+        channel.undo_soon(partial(_shell, channel, 'rm -f -- "$0"', new))
         raise
 
 
