@@ -18,7 +18,10 @@ CHECK_TIMEOUT_S: Final = 2.0
 
 
 async def check(vm: Vm) -> None:
-    """Asks a paused VM's agent whether it is there, and pauses it again. Raises VmmError if it is not."""
+    """Asks a paused VM's agent whether it is there, and pauses it again. Raises VmmError if it is not.
+
+    Without an agent it is QEMU that is asked: whether the guest can run, and does.
+    """
     try:
         with trio.fail_after(CHECK_TIMEOUT_S):
             await vm.resume()

@@ -221,6 +221,12 @@ def _agent_checks(name: str, profile: ProfileSettings) -> list[str]:
         )
     if profile.agent is AgentKind.NOOP and profile.producer is ProducerKind.TEMPLATE:
         problems.append(f'{where}: clones must be reseeded, which nobody does with "noop"; set producer = "direct"')
+    growth = ((profile.vcpus, profile.max_vcpus), (profile.memory_mib, profile.max_memory_mib))
+    grows = any(maximum is not None and maximum > least for least, maximum in growth)
+    if profile.agent is AgentKind.NOOP and grows:
+        problems.append(
+            f'{where}: with "noop" nobody brings added CPUs and memory online; leave max_vcpus and max_memory_mib out'
+        )
     if profile.agent is AgentKind.NOOP and profile.strict_uniqueness:
         problems.append(f'{where}: "noop" reads no random bytes from guests; set strict_uniqueness = false')
     return problems

@@ -103,7 +103,7 @@ class PreparationReport:
 
 @attrs.frozen(kw_only=True)
 class GuestInfo:
-    """What the agent says of its guest on readiness."""
+    """What the agent says of its guest on readiness. Without an agent it is zero and empty."""
 
     agent_version: int
     kernel_release: str
@@ -173,7 +173,8 @@ class Agent(Protocol):
     An agent that cannot do a thing at all raises AgentRequestError with code "UNSUPPORTED": see docs/guide.md.
     """
 
-    async def ping(self) -> GuestInfo: ...
+    async def ping(self) -> GuestInfo:
+        """Returns once the guest has shown that it is there."""
 
     async def prepare(self, preparation: Preparation) -> PreparationReport: ...
 

@@ -1,6 +1,6 @@
 """A service that makes two VMs, a base VM and a leased one, and does nothing more: it is there to be killed.
 
-As a program: `python -m tests.contract.doomed KIND VMS STORE KERNEL INITRD` says "there" once both are.
+As a program: `python -m tests.contract.doomed KIND AGENT VMS STORE KERNEL INITRD` says "there" once both are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from actors.producer import Producer
 from actors.vm import VmActor
 from tests.contract.producers import make_producer
 from tests.contract.subjects import qemu_spec
+from vmm.spec import AgentKind
 from vmm.template.store import TemplateStore
 
 BASE, LEASED = "vm-base", "vm-leased"
@@ -71,10 +72,10 @@ async def make_both(producer: Producer, journal: Journal, nursery: trio.Nursery)
     await leased.actor.vm.agent.put_file(MARK, b"the caller's")
 
 
-async def main(kind: str, vms: str, store: str, kernel: str, initrd: str) -> None:
+async def main(kind: str, agent: str, vms: str, store: str, kernel: str, initrd: str) -> None:
     producer = make_producer(
         ProducerKind(kind),
-        spec=qemu_spec(Path(kernel), Path(initrd)),
+        spec=attrs.evolve(qemu_spec(Path(kernel), Path(initrd)), agent=AgentKind(agent)),
         home=Path(vms),
         store=TemplateStore(Path(store)),
         on_generation=lambda _: None,

@@ -33,6 +33,7 @@ from vmm.qemu.adopt import adopt
 from vmm.qemu.orphans import end_orphan, find_orphans
 from vmm.simulated import SimulatedHost
 from vmm.simulated.disk import SimulatedDisk
+from vmm.spec import AgentKind
 from vmm.template.store import TemplateStore
 
 
@@ -70,6 +71,7 @@ class SimulatedEstate:
 @attrs.define(eq=False, kw_only=True)
 class QemuEstate:
     kind: ProducerKind
+    agent: AgentKind
     image: GuestImage
     vms: Path
     store: TemplateStore
@@ -77,7 +79,7 @@ class QemuEstate:
     adopt: Adopt = adopt
 
     def producer(self) -> Producer:
-        spec = qemu_spec(self.image.kernel, self.image.initrd)
+        spec = attrs.evolve(qemu_spec(self.image.kernel, self.image.initrd), agent=self.agent)
         return make_producer(self.kind, spec=spec, home=self.vms, on_generation=lambda _: None, store=self.store)
 
     def left(self) -> set[str]:
@@ -98,10 +100,10 @@ async def simulated_estate(kind: ProducerKind) -> AsyncIterator[SimulatedEstate]
 
 @asynccontextmanager
 async def qemu_estate(
-    kind: ProducerKind, *, image: GuestImage, vms: Path, store: TemplateStore
+    kind: ProducerKind, *, agent: AgentKind, image: GuestImage, vms: Path, store: TemplateStore
 ) -> AsyncIterator[QemuEstate]:
     """A real process that is really killed. Whatever is left of its VMs in the end is ended."""
-    arguments = (kind.value, vms, store.directory, image.kernel, image.initrd)
+    arguments = (kind.value, agent.value, vms, store.directory, image.kernel, image.initrd)
     argv = [sys.executable, "-W", "error", "-m", "tests.contract.doomed", *map(str, arguments)]
     try:
         with subprocess.Popen(argv, stdout=subprocess.PIPE) as service:
@@ -110,7 +112,7 @@ async def qemu_estate(
             finally:
                 service.kill()
         assert service.returncode == -signal.SIGKILL
-        yield QemuEstate(kind=kind, image=image, vms=vms, store=store, journal=Journal(directory=vms))
+        yield QemuEstate(kind=kind, agent=agent, image=image, vms=vms, store=store, journal=Journal(directory=vms))
     finally:
         with trio.CancelScope(shield=True):
             for orphan in find_orphans(vms):
@@ -139,6 +141,7 @@ def store() -> Iterator[TemplateStore]:
         "simulated-template",
         pytest.param("qemu-direct", marks=pytest.mark.qemu),
         pytest.param("qemu-template", marks=pytest.mark.qemu),
+        pytest.param("qga-direct", marks=pytest.mark.qemu),
     ]
 )
 def killed_service(
@@ -148,7 +151,8 @@ def killed_service(
     kind = ProducerKind(name)
     if where == "simulated":
         return simulated_estate(kind)
-    return qemu_estate(kind, image=request.getfixturevalue("guest_image"), vms=vm_home, store=store)
+    agent, image = (AgentKind.QGA, "qga_image") if where == "qga" else (AgentKind.BUILTIN, "guest_image")
+    return qemu_estate(kind, agent=agent, image=request.getfixturevalue(image), vms=vm_home, store=store)
 
 
 @asynccontextmanager

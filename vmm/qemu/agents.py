@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, Protocol
 
 import trio
 
 from vmm.contract import Agent
-from vmm.errors import AgentUnreachableError
+from vmm.errors import AgentUnreachableError, QmpError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
 from vmm.guest.qga.client import QgaClient
@@ -29,7 +30,7 @@ class ConnectedAgent(Agent, Protocol):
 async def connect_agent(instance: Instance, *, nursery: trio.Nursery) -> ConnectedAgent:
     """Waits until the guest agent answers; where there is none, asks QEMU whether its guest is alive.
 
-    The instance closes the connection in the end. Raises AgentError, QmpError, VmExitedError.
+    The instance closes the connection in the end. Raises AgentError.
     """
     agent = await _connect(instance, nursery)
     instance.close_at_end(agent)
@@ -40,10 +41,9 @@ async def _connect(instance: Instance, nursery: trio.Nursery) -> ConnectedAgent:
     link = instance.agent_link
     match link.agent:
         case AgentKind.NOOP:
-            status = (await instance.execute("query-status"))["status"]
-            if status not in _ALIVE:
-                raise AgentUnreachableError(f"the guest does not run: QEMU's status is {status}")
-            return NoopAgent()
+            agent = NoopAgent(look=partial(_look, instance))
+            await agent.ping()
+            return agent
         case AgentKind.QGA:
             return await QgaClient.connect(await _open_port(instance), nursery=nursery)
         case AgentKind.BUILTIN:
@@ -52,6 +52,15 @@ async def _connect(instance: Instance, nursery: trio.Nursery) -> ConnectedAgent:
             else:
                 stream = await connect_vsock(link.vsock_cid, gone=instance.process.wait_exited)
             return await AgentClient.connect(stream, nursery=nursery)
+
+
+async def _look(instance: Instance) -> None:
+    try:
+        status = (await instance.execute("query-status"))["status"]
+    except (QmpError, VmExitedError) as error:
+        raise AgentUnreachableError(f"QEMU does not answer for its guest: {error}") from error
+    if status not in _ALIVE:
+        raise AgentUnreachableError(f"the guest does not run: QEMU's status is {status}")
 
 
 async def _open_port(instance: Instance) -> trio.SocketStream:

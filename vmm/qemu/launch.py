@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from vmm.contract import BootStage
-from vmm.errors import AgentError, MissingFileError, QmpError, VmExitedError
+from vmm.errors import AgentError, MissingFileError, QmpError
 from vmm.qemu.agents import connect_agent
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
@@ -80,5 +80,5 @@ async def _stage(instance: Instance, stage: BootStage) -> AsyncIterator[None]:
     """Turns the channels' errors into a BootError. When QEMU dies, its channels break: that is how we hear of it."""
     try:
         yield
-    except (QmpError, AgentError, VmExitedError) as error:
+    except (QmpError, AgentError) as error:
         raise await instance.boot_error(stage, error) from error

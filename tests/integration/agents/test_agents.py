@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +13,15 @@ import trio
 
 from actors.handout import HandOutProcedure
 from actors.messages import Wishes
+from actors.parking import check
 from actors.uniqueness import Witness
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from tests.integration.template.conftest import build
-from vmm.contract import BootStage, CommandExit, CommandSpec
-from vmm.errors import AgentRequestError, BootError, TemplateError
+from vmm.contract import BootStage, CommandExit, CommandSpec, Preparation
+from vmm.errors import AgentRequestError, AgentUnreachableError, BootError, TemplateError, VmExitedError
 from vmm.guest.image import GuestImage
+from vmm.qemu.adopt import adopt
 from vmm.qemu.launch import launch
 from vmm.spec import AgentKind, MachineSpec
 from vmm.template.clone import load_clone, start_shell
@@ -84,6 +88,50 @@ async def test_qemu_ga_runs_commands_side_by_side_and_its_kill_reaches_them(
             )
         )
         assert gone.exit == CommandExit(status=0)
+    finally:
+        await vm.stop()
+
+
+async def test_a_guest_with_qemu_ga_is_adopted_with_its_environment_and_without_its_commands(
+    qga_image: GuestImage, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    with trio.fail_after(BOOT_LIMIT_S):
+        spec = spec_of(qga_image, AgentKind.QGA)
+        first = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+        await first.agent.prepare(Preparation(environment={"SHAPE": "round"}))
+        await first.agent.start_command(CommandSpec(argv=["sleep", "1000"]))
+        await first.detach()
+        vm = await (await adopt(first.identity, vm_id="vm", directory=vm_home / "vm")).connect(nursery=nursery)
+    try:
+        await vm.pause()
+        await check(vm)
+        assert not (await vm.instance.execute("query-status"))["running"]
+        await vm.resume()
+        seen = await collect(await vm.agent.start_command(CommandSpec(argv=["sh", "-c", "echo $SHAPE; pidof sleep"])))
+        assert (seen.stdout, seen.exit) == (b"round\n", CommandExit(status=1))
+    finally:
+        await vm.stop()
+
+
+async def test_a_guest_without_an_agent_is_adopted_and_checked_from_outside(
+    qga_image: GuestImage, vm_home: Path, nursery: trio.Nursery
+) -> None:
+    with trio.fail_after(BOOT_LIMIT_S):
+        spec = spec_of(qga_image, AgentKind.NOOP)
+        first = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+        await first.pause()
+        await first.detach()
+        vm = await (await adopt(first.identity, vm_id="vm", directory=vm_home / "vm")).connect(nursery=nursery)
+    try:
+        assert (await vm.instance.execute("query-status"))["running"]
+        await vm.pause()
+        await check(vm)
+        assert not (await vm.instance.execute("query-status"))["running"]
+        os.kill(vm.pid, signal.SIGKILL)
+        with pytest.raises(VmExitedError):
+            await check(vm)
+        with pytest.raises(AgentUnreachableError):
+            await vm.agent.ping()
     finally:
         await vm.stop()
 

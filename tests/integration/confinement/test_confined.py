@@ -14,12 +14,13 @@ import trio
 
 from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS
 from vmm.contract import Preparation
+from vmm.qemu.adopt import adopt
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.limits import limits_for
 from vmm.qemu.confinement.plan import CgroupVersion, Controller
 from vmm.qemu.confinement.record import host_memory_bytes
 from vmm.qemu.instance import Instance
-from vmm.qemu.launch import attach, launch
+from vmm.qemu.launch import launch
 from vmm.qemu.orphans import end_orphan, find_orphans
 from vmm.spec import MachineSpec
 from vmm.template.clone import build_template, load_clone, start_shell
@@ -173,7 +174,7 @@ async def test_a_vm_that_is_taken_over_keeps_its_cgroup_until_its_end(
     with trio.fail_after(BOOT_LIMIT_S):
         first = await launch(spec, vm_id=VM, directory=vm_home / VM, nursery=nursery, confinement=confinement)
         await first.detach()
-        vm = await attach(first.identity, vm_id=VM, directory=vm_home / VM, nursery=nursery)
+        vm = await (await adopt(first.identity, vm_id=VM, directory=vm_home / VM)).connect(nursery=nursery)
         assert_held(vm.instance, confinement)
         await vm.stop()
     assert not any(directory.exists() for directory in vm.instance.group.directories)

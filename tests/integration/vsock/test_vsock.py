@@ -15,7 +15,8 @@ from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.errors import AgentUnreachableError, VmExitedError
 from vmm.guest.image import GuestImage
-from vmm.qemu.launch import attach, launch
+from vmm.qemu.adopt import adopt
+from vmm.qemu.launch import launch
 from vmm.qemu.version import detect_version
 from vmm.qemu.vsock import VHOST_VSOCK
 from vmm.spec import AgentChannel, MachineSpec
@@ -66,7 +67,7 @@ async def test_a_vm_is_used_over_vsock_by_one_host_after_the_other(
         identity = vm.identity
         await vm.detach()
         with trio.fail_after(NESTED_BOOT_LIMIT_S):
-            vm = await attach(identity, **where, nursery=nursery)  # type: ignore[arg-type]
+            vm = await (await adopt(identity, **where)).connect(nursery=nursery)  # type: ignore[arg-type]
         command = await vm.agent.start_command(CommandSpec(argv=["sh", "-c", "echo $SHAPE; pidof sleep"]))
         outcome = await collect(command)
         assert (outcome.stdout, outcome.exit) == (b"round\n", CommandExit(status=1)), "what the first host left is gone"

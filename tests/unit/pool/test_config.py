@@ -52,6 +52,7 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
         ("[profiles.a]\nagent = 'ssh'", "profiles.a.agent: must be one of 'builtin', 'qga', 'noop'"),
         ("[profiles.a]\nagent = 'qga'", "profiles.a.agent: the built guest image is for the built-in agent"),
         ("[profiles.a]\nagent = 'noop'\nproducer = 'template'", "profiles.a.agent: clones must be reseeded"),
+        ("[profiles.a]\nagent = 'noop'\nmax_vcpus = 2", 'profiles.a.agent: with "noop" nobody brings added CPUs'),
         ("[profiles.a]\nagent = 'noop'\nstrict_uniqueness = true", 'profiles.a.agent: "noop" reads no random bytes'),
         (
             "[profiles.a]\nagent = 'qga'\nchannel = 'vsock'",

@@ -12,6 +12,8 @@ import attrs
 import trio
 import trio.testing
 
+from vmm.guest.qga.session import TAKE_OVER
+
 
 class Refused(Exception):  # noqa: N818 - it is qemu-ga's answer, not an error of the test
     """What a handler raises for qemu-ga to answer with an error."""
@@ -46,6 +48,7 @@ class FakeQga:
     """What the test wants to be answered instead."""
     on_start: Callable[[FakeProcess], None] = lambda _: None
     last_id: int = 0
+    last_pid: int = 99
     _may_answer: trio.Event = attrs.field(factory=trio.Event)
     _pending: bytes = b""
     _forgetting: bool = False
@@ -118,12 +121,19 @@ class FakeQga:
     def _exec(self, arguments: dict[str, Any]) -> dict[str, int]:
         argv = [arguments["path"], *arguments["arg"]]
         process = FakeProcess(argv, arguments["env"], base64.b64decode(arguments.get("input-data", "")))
-        pid = 100 + len(self.processes)
+        self.last_pid += 1
+        pid = self.last_pid
         self.processes[pid] = process
         if argv[:2] == ["/bin/sh", "-c"] and argv[2].startswith("kill "):
             process.end = {"exitcode": 0}
             victim = self.processes[int(argv[4])]
             victim.end = victim.end or {"signal": int(argv[3])}
+        elif argv[:3] == ["/bin/sh", "-c", TAKE_OVER]:
+            killed = [victim for victim in self.processes if victim != pid]
+            for victim in killed:
+                self.processes[victim].end = self.processes[victim].end or {"signal": 9}
+            said = " ".join(map(str, killed)).encode() + b"\n" + self.files.get(argv[3], b"")
+            process.end = {"exitcode": 0, "out-data": base64.b64encode(said).decode()}
         else:
             self.on_start(process)
         return {"pid": pid}

@@ -21,6 +21,7 @@ from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
 from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError
 from vmm.guest.qga.client import QgaClient
 from vmm.guest.qga.protocol import MAX_LINE
+from vmm.guest.qga.session import ENVIRONMENT_PATH
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +40,7 @@ async def session() -> AsyncIterator[Session]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(qga.run)
         client = await QgaClient.connect(ours, nursery=nursery)
+        qga.heard.clear()
         yield Session(client=client, ours=ours.receive_stream, qga=qga, nursery=nursery)
         await client.aclose()
         nursery.cancel_scope.cancel()
@@ -71,6 +73,53 @@ async def test_what_was_said_to_another_host_is_not_heard() -> None:
 
 
 @in_virtual_time
+async def test_what_another_host_left_running_is_ended_and_its_environment_goes_on() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    qga = FakeQga(theirs)
+    qga.files[ENVIRONMENT_PATH] = b'{"SHAPE": "round"}'
+    left = qga.processes[7] = FakeProcess(["sleep", "1000"])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(qga.run)
+        client = await QgaClient.connect(ours, nursery=nursery)
+        await trio.testing.wait_all_tasks_blocked()
+        assert left.end == {"signal": signal.SIGKILL}
+        assert qga.processes == {}, "qemu-ga was asked until it forgot it: its pid is free for another"
+        await client.start_command(CommandSpec(argv=["program"]))
+        [process] = qga.processes.values()
+        assert "SHAPE=round" in process.environment
+        await client.aclose()
+        nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_a_qemu_ga_that_may_not_execute_programs_has_nothing_to_be_ended() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    qga = FakeQga(theirs)
+
+    def refuse(_: dict[str, Any]) -> None:
+        raise Refused("The command guest-exec has been disabled for this instance", error_class="CommandNotFound")
+
+    qga.handlers["guest-exec"] = refuse
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(qga.run)
+        await (await QgaClient.connect(ours, nursery=nursery)).aclose()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("environment", [b"{", b"[]", b'{"A": 1}'])
+@in_virtual_time
+async def test_an_environment_that_nobody_wrote_is_not_taken_on(environment: bytes) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    qga = FakeQga(theirs)
+    qga.files[ENVIRONMENT_PATH] = environment
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(qga.run)
+        with pytest.raises(AgentProtocolError, match="not what was written there"):
+            await QgaClient.connect(ours, nursery=nursery)
+        nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
 async def test_a_command_s_output_comes_with_its_end() -> None:
     async with session() as s:
         s.qga.on_start = ends_with(3, out="said", err="wailed")
@@ -97,7 +146,7 @@ async def test_one_request_is_on_its_way_at_a_time() -> None:
             for _ in range(3):
                 nursery.start_soon(s.client.start_command, CommandSpec(argv=["program"]))
             await trio.testing.wait_all_tasks_blocked()
-            assert s.qga.heard[1:] == ["guest-exec"]
+            assert s.qga.heard == ["guest-exec"]
             s.qga.release()
 
 
@@ -122,7 +171,7 @@ async def test_an_abandoned_request_is_synced_away() -> None:
             await s.client.get_file("/late")
         s.qga.release()
         assert await s.client.get_file("/next") == b"next"
-        assert s.qga.heard[1:3] == ["guest-file-open", "guest-sync-delimited"]
+        assert s.qga.heard[:2] == ["guest-file-open", "guest-sync-delimited"]
         await s.client.aclose()
         assert s.qga.handles == {}, "what the late answer opened is closed"
 

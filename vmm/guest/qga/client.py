@@ -12,6 +12,7 @@ from vmm.guest.qga import execution, files
 from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.qga.command import QgaCommand
 from vmm.guest.qga.preparation import prepare
+from vmm.guest.qga.session import keep_environment, take_over
 
 _MAY_START = 'cd "$0" && command -v "$1" >/dev/null'
 _START_IN = 'cd "$0" && exec "$@"'
@@ -23,26 +24,27 @@ class QgaClient:
     Any number of tasks may use it at once; qemu-ga does one thing after the other. Commands run side by side.
     """
 
-    def __init__(self, channel: QgaChannel) -> None:
+    def __init__(self, channel: QgaChannel, environment: dict[str, str]) -> None:
         """Use `connect`."""
         self._channel = channel
-        self._environment: dict[str, str] = {}
+        self._environment = environment
 
     @classmethod
     async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> QgaClient:
         """Returns once qemu-ga has answered, which for a booting guest takes as long as the boot.
 
         The caller sets the deadline. The stream belongs to the client from now on, and is closed if this fails.
-        `nursery` runs one background task, which never raises into it. Commands of an earlier connection run on.
-        Raises AgentError.
+        `nursery` runs one background task, which never raises into it. What commands of an earlier connection left
+        running is ended, and the environment that it set goes on. Raises AgentError.
         """
         channel = QgaChannel(stream)
         try:
             await channel.open(nursery)
+            environment = await take_over(channel)
         except BaseException:
             await channel.aclose()
             raise
-        return cls(channel)
+        return cls(channel, environment)
 
     async def ping(self) -> GuestInfo:
         """The version is qemu-ga's major one."""
@@ -55,13 +57,16 @@ class QgaClient:
     async def prepare(self, preparation: Preparation) -> PreparationReport:
         """See the contract, and `vmm.guest.qga.preparation` for what it takes in the guest.
 
-        The environment is kept on this side: it is that of commands that are started by this client.
+        The environment is that of commands that are started by this client, and by those that come after it.
         """
         for name in ("hostname", "machine_id", "vm_uuid"):
             if "\0" in (getattr(preparation, name) or ""):
                 raise AgentRequestError(request="prepare", code="BAD_REQUEST", message=f"{name} contains a zero byte")
         report = await prepare(self._channel, preparation)
-        self._environment |= preparation.environment
+        if preparation.environment:
+            environment = self._environment | dict(preparation.environment)
+            await keep_environment(self._channel, environment)
+            self._environment = environment
         return report
 
     async def start_command(self, spec: CommandSpec) -> QgaCommand:

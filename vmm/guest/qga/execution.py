@@ -125,6 +125,11 @@ async def send_signal(channel: QgaChannel, pid: int, number: int, *, request: st
 async def kill_and_reap(channel: QgaChannel, pid: int) -> None:
     """Kills a process and has qemu-ga forget it."""
     await send_signal(channel, pid, 9, request="exec")
+    await reap(channel, pid)
+
+
+async def reap(channel: QgaChannel, pid: int) -> None:
+    """Waits for the end of a process, and has qemu-ga forget it."""
     await _wait(channel, pid, request="exec")
 
 
