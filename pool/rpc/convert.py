@@ -19,7 +19,7 @@ from pool.matching import Match, WantedMachine
 from pool.rpc.errors import InvalidRequestError, shorten
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wishes import check_variable, wishes_of
-from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
+from vmm.contract import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
 
 DEFAULT_PROFILE: Final = "default"
 MAX_NAME_BYTES: Final = 128
@@ -137,11 +137,18 @@ def command_spec(start: wire.ExecStart) -> CommandSpec:
             field="start.time_limit_ms",
             reason=f"{start.time_limit_ms} is more than 30 days ({MAX_TIME_LIMIT_MS}); use 0 for no limit",
         )
+    if len(start.stdin) > MAX_GIVEN_STDIN:
+        raise InvalidRequestError(
+            field="start.stdin",
+            reason=f"has {len(start.stdin)} bytes, {MAX_GIVEN_STDIN} at most can be given; send it in `stdin` "
+            "messages, or put a file",
+        )
     return CommandSpec(
         argv=tuple(start.argv),
         environment=dict(start.environment),
         working_directory=start.working_directory or None,
         time_limit_s=start.time_limit_ms / 1000 if start.time_limit_ms else None,
+        stdin=bytes(start.stdin) or None,
     )
 
 

@@ -98,6 +98,9 @@ ERRORS: Final[Mapping[type[Exception], Status]] = {
 }
 """By the most derived class that is listed."""
 
+AGENT_CODES: Final[Mapping[str, Status]] = {"UNSUPPORTED": Status.FAILED_PRECONDITION}
+"""AgentRequestErrors whose code says more than that the request was refused."""
+
 
 def to_status(error: BaseException) -> GRPCError:
     """The status for an error that ended a call.
@@ -110,6 +113,8 @@ def to_status(error: BaseException) -> GRPCError:
             return GRPCError(leaf.status, shorten(leaf.message or ""))
         if isinstance(leaf, RefusedError):
             return GRPCError(REFUSALS[leaf.refusal.code], shorten(leaf.refusal.message))
+        if isinstance(leaf, vmm.AgentRequestError) and leaf.code in AGENT_CODES:
+            return GRPCError(AGENT_CODES[leaf.code], shorten(str(leaf)))
         for kind in type(leaf).__mro__:
             if kind in ERRORS:
                 return GRPCError(ERRORS[kind], shorten(str(leaf)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Final
 
 import attrs
@@ -42,7 +43,7 @@ class ExecCall:
                 command = await _start(vm, spec)
                 try:
                     await send(self.stream, wire.ExecReply(started=wire.ExecStarted()))
-                    nursery.start_soon(self._feed, command)
+                    nursery.start_soon(partial(self._feed, command, given=spec.stdin is not None))
                     await self._tell(command)
                 finally:
                     await command.aclose()
@@ -56,12 +57,17 @@ class ExecCall:
     async def _watch_lease(self, lease_id: str) -> None:
         raise LeaseLostError(await self.coordinator.wait_lease_ended(lease_id, owner=self.owner))
 
-    async def _feed(self, command: Command) -> None:
-        """Passes requests on. The end of the requests closes stdin, as `close_stdin` does."""
+    async def _feed(self, command: Command, *, given: bool) -> None:
+        """Passes requests on. The end of the requests closes stdin, as `close_stdin` does.
+
+        `given`: its stdin was all in the start.
+        """
         closed = False
         while (request := await receive(self.stream)) is not None:
             match exec_kind(request):
                 case "stdin":
+                    if given:
+                        raise InvalidRequestError(field="stdin", reason="was given in start.stdin; use one of the two")
                     if closed:
                         raise InvalidRequestError(field="stdin", reason="follows close_stdin; send it before")
                     await command.send_stdin(request.stdin)

@@ -9,7 +9,7 @@ from grpclib.exceptions import GRPCError
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.requests import RefusedError, TooManyRequestsError
 from pool.rpc.errors import ERRORS, MAX_TEXT_BYTES, REFUSALS, InvalidRequestError, shorten, to_status
-from vmm.errors import AgentUnreachableError, SpecError, VmmError
+from vmm.errors import AgentRequestError, AgentUnreachableError, SpecError, VmmError
 
 
 def test_every_refusal_has_a_status() -> None:
@@ -32,6 +32,16 @@ def test_every_error_of_a_vm_has_a_status_and_none_is_unknown() -> None:
         (TooManyRequestsError("1000 are open"), Status.RESOURCE_EXHAUSTED, "1000 are open"),
         (SpecError(field="vcpus", value=0, reason="too few"), Status.INVALID_ARGUMENT, "vcpus = 0: too few"),
         (AgentUnreachableError("mute"), Status.UNAVAILABLE, "mute"),
+        (
+            AgentRequestError(request="put", code="ENOSPC", message="full"),
+            Status.INVALID_ARGUMENT,
+            "guest agent refused put: ENOSPC: full",
+        ),
+        (
+            AgentRequestError(request="exec", code="UNSUPPORTED", message="use another agent"),
+            Status.FAILED_PRECONDITION,
+            "guest agent refused exec: UNSUPPORTED: use another agent",
+        ),
         (
             RefusedError(Refusal(code=RefusalCode.FOREIGN_LEASE, message="not yours")),
             Status.PERMISSION_DENIED,

@@ -10,6 +10,8 @@ import trio
 import trio.testing
 
 from pool.client import CallError, Client, open_client
+from pool.rpc.generated.vmpool import v1 as wire
+from tests.unit.rpc.raw import EXEC, connected, framed
 from tests.unit.rpc.served import Served, serving
 from vmm.contract import CommandExit, ExitReport, Output, OutputStream
 from vmm.simulated import StopIsSlow
@@ -36,6 +38,15 @@ async def test_stdin_until_it_is_closed(served: Served) -> None:
         assert (await command.collect()).stdout == b"one two"
         await command.send_stdin(b"too late")
         await command.send_signal(9)
+
+
+async def test_stdin_that_is_given_with_the_start(served: Served) -> None:
+    async with served.client() as client, client.lease() as vm, connected(served.path) as raw:
+        start = wire.ExecStart(lease_id=vm.lease_id, argv=["cat"], stdin=b"all of it")
+        call = await raw.start(EXEC)  # and the requests do not end: the command's stdin ends without that
+        await raw.send(call, framed(wire.ExecRequest(start=start)))
+        assert await raw.status(call) == ("0", "")
+        assert framed(wire.ExecReply(stdout=b"all of it")) in raw.data[call]
 
 
 async def test_a_signal(served: Served) -> None:

@@ -21,12 +21,14 @@ def test_empty_fields_mean_the_defaults() -> None:
     arguments = acquire_arguments(wire.AcquireRequest())
     assert (arguments.profile, arguments.key, arguments.on_empty) == ("default", "", None)
     spec = command_spec(wire.ExecStart(argv=["true"]))
-    assert (spec.working_directory, spec.time_limit_s) == (None, None)
+    assert (spec.working_directory, spec.time_limit_s, spec.stdin) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("number", "policy"), [(0, None), (1, OnEmpty.WAIT), (2, OnEmpty.FAIL), (3, OnEmpty.BOOT)]
-)
+def test_a_command_may_be_given_256_kib() -> None:
+    assert command_spec(wire.ExecStart(argv=["cat"], stdin=bytes(256 * 1024))).stdin == bytes(256 * 1024)
+
+
+@pytest.mark.parametrize(("number", "policy"), [(0, None), (1, OnEmpty.WAIT), (2, OnEmpty.FAIL), (3, OnEmpty.BOOT)])
 def test_on_empty(number: int, policy: OnEmpty | None) -> None:
     assert acquire_arguments(wire.AcquireRequest(on_empty=wire.OnEmpty(number))).on_empty is policy
 
@@ -58,6 +60,7 @@ _BAD_STARTS: list[tuple[dict[str, Any], str]] = [
     ({"argv": ["env"], "environment": {"A": "1\0"}}, r"start.environment\['A'\]: has a NUL"),
     ({"argv": ["pwd"], "working_directory": "/a\0b"}, "start.working_directory: has a NUL"),
     ({"argv": ["true"], "time_limit_ms": 2**63}, "start.time_limit_ms: 9223372036854775808 is more than 30 days"),
+    ({"argv": ["cat"], "stdin": bytes(256 * 1024 + 1)}, "start.stdin: has 262145 bytes, 262144 at most"),
 ]
 
 
@@ -101,6 +104,7 @@ async def test_bytes_that_are_no_message(served: Served, body: bytes) -> None:
 
 
 _START = wire.ExecRequest(start=wire.ExecStart(argv=["sleep", "1000"]))
+_START_WITH_STDIN = wire.ExecRequest(start=wire.ExecStart(argv=["sleep", "1000"], stdin=b"given"))
 
 _BAD_EXECS: list[tuple[list[wire.ExecRequest], str]] = [
     ([], "start: must be the first message"),
@@ -109,6 +113,7 @@ _BAD_EXECS: list[tuple[list[wire.ExecRequest], str]] = [
     ([_START, _START], "start: was sent before"),
     ([_START, wire.ExecRequest()], "kind: is nothing"),
     ([_START, wire.ExecRequest(stdin=b"x", signal=9)], "kind: is stdin and signal"),
+    ([_START_WITH_STDIN, wire.ExecRequest(stdin=b"x")], "stdin: was given in start.stdin"),
     ([_START, wire.ExecRequest(signal=0)], "signal: 0 is no signal"),
     ([_START, wire.ExecRequest(signal=65)], "signal: 65 is no signal"),
     (

@@ -385,6 +385,12 @@ class ExecStart(betterproto2.Message):
     The guest kills the command after this; 0 for no limit.
     """
 
+    stdin: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
+    """
+    All of its stdin, if that is known beforehand; at most 256 KiB. Every agent can give a command this much. Empty for
+    what `stdin` messages send; there must be none otherwise.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "ExecStart", ExecStart)
 
