@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import psutil
 import pytest
 import trio
 
@@ -16,6 +17,8 @@ from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.errors import AgentUnreachableError, VmExitedError
 from vmm.guest.image import GuestImage
 from vmm.qemu.adopt import adopt
+from vmm.qemu.confinement import UNCONFINED, Confinement
+from vmm.qemu.confinement.user import decide_user
 from vmm.qemu.launch import launch
 from vmm.qemu.version import detect_version
 from vmm.qemu.vsock import VHOST_VSOCK
@@ -51,14 +54,22 @@ def store() -> Iterator[TemplateStore]:
     store.directory.parent.rmdir()
 
 
+@pytest.fixture
+def confinement() -> Confinement:
+    """For root: QEMU is nobody, who has the device by the descriptor that it inherits, and may not open it."""
+    return Confinement(user=decide_user("nobody", euid=0).user) if os.geteuid() == 0 else UNCONFINED
+
+
 async def test_a_vm_is_used_over_vsock_by_one_host_after_the_other(
-    spec: MachineSpec, vm_home: Path, nursery: trio.Nursery
+    spec: MachineSpec, vm_home: Path, confinement: Confinement, nursery: trio.Nursery
 ) -> None:
     where = {"vm_id": "vm", "directory": vm_home / "vm"}
     with trio.fail_after(NESTED_BOOT_LIMIT_S):
-        vm = await launch(spec, **where, nursery=nursery)  # type: ignore[arg-type]
+        vm = await launch(spec, **where, nursery=nursery, confinement=confinement)  # type: ignore[arg-type]
     try:
         assert vm.instance.agent_link.vsock_cid is not None
+        if confinement.user is not None:
+            assert psutil.Process(vm.pid).uids().effective == confinement.user.uid
         await vm.agent.prepare(Preparation(environment={"SHAPE": "round"}))
         data = os.urandom(500_000)
         await vm.agent.put_file("/tmp/file", data)
