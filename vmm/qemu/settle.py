@@ -17,11 +17,16 @@ SETTLE_LIMIT_S: Final = 10.0
 """A guest that never rests has something of its own to do; it is saved as it is."""
 
 
-async def wait_until_idle(pid: int) -> bool:
-    """Returns once QEMU used little CPU time in a few samples in a row: True, or False after SETTLE_LIMIT_S.
+_BUSY_STATES: Final = frozenset("RD")
+"""Running or ready to, waiting for a disk; see proc_pid_stat(5)."""
 
-    The evidence is the process's CPU time, of which under TCG and KVM alike a busy vCPU takes all that there is. A
-    process that ends counts as at rest; its end is noticed by who uses it.
+
+async def wait_until_idle(pid: int) -> bool:
+    """Returns once QEMU had nothing to do in a few samples in a row: True, or False after SETTLE_LIMIT_S.
+
+    The evidence is the process's CPU time, of which under TCG and KVM alike a busy vCPU takes all that there is. On a
+    host that is short of CPUs that may be nothing: so no thread may be waiting for one either. A process that ends
+    counts as at rest; its end is noticed by who uses it.
     """
     quiet = 0
     with trio.move_on_after(SETTLE_LIMIT_S):
@@ -29,16 +34,31 @@ async def wait_until_idle(pid: int) -> bool:
         while quiet < QUIET_SAMPLES:
             await trio.sleep(SAMPLE_S)
             before, used = used, _cpu_seconds(pid)
-            quiet = quiet + 1 if used - before <= SAMPLE_S * QUIET_SHARE else 0
+            rests = used - before <= SAMPLE_S * QUIET_SHARE and not _is_busy(pid)
+            quiet = quiet + 1 if rests else 0
         return True
     return False
 
 
 def _cpu_seconds(pid: int) -> float:
-    """utime + stime of a process, all its threads (proc_pid_stat(5)); 0 when it is gone."""
+    """utime + stime of a process, all its threads; 0 when it is gone."""
+    fields = _stat(Path(f"/proc/{pid}"))
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def _is_busy(pid: int) -> bool:
+    """Whether a thread of the process runs or would like to, now."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
     except FileNotFoundError:
-        return 0.0
-    fields = stat.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return False
+    return any(fields[0] in _BUSY_STATES for fields in map(_stat, threads) if fields)
+
+
+def _stat(place: Path) -> list[str]:
+    """What follows the name in the `stat` of a process or thread; empty when it is gone."""
+    try:
+        stat = (place / "stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return stat.rpartition(")")[2].split()
