@@ -63,6 +63,7 @@ def _exec(rng: random.Random) -> wire.ExecRequest:
                     environment=_environment(rng),
                     working_directory=rng.choice(["", "/", _text(rng)]),
                     time_limit_ms=rng.choice([0, 1, 50, 2**63, 2**64 - 1]),
+                    stdin=rng.choice([b"", b"x", bytes(256 * 1024), bytes(256 * 1024 + 1)]),
                 )
             )
 
