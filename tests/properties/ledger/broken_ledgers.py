@@ -59,7 +59,11 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "first_come_first_served": (callers.LastComeFirstServed,),
     "the_pool_produces_within_its_limits": (pools.ProducesWithoutLimit,),
     "rolling_leaves_the_minimum": (pools.RollsAllAtOnce,),
-    "nothing_is_produced_without_need": (host.ProducesThoughMemoryIsLow, pools.BootsAgainAndAgain),
+    "nothing_is_produced_without_need": (
+        host.ProducesThoughMemoryIsLow,
+        pools.NeverOpensTheCircuit,
+        pools.TriesSeveralAtOnce,
+    ),
     # Of what becomes of it in the end.
     "the_pool_fills_up_in_quiet_times": (answers.ForgetsToRetry,),
     "ticks_come_to_an_end": (answers.WantsATickAllTheTime,),

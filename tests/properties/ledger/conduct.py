@@ -29,7 +29,6 @@ from pool.ledger.effects import (
 from pool.ledger.news import News, VmNews
 from pool.ledger.profile import Staleness
 from pool.ledger.records import Lease, Owner
-from pool.ledger.views import CircuitState
 from tests.properties.ledger.invariants import ViolationError
 
 
@@ -154,10 +153,9 @@ def nothing_is_produced_without_need(effects: Sequence[Effect], ledger: Ledger, 
         if isinstance(effect, StartVm) and effect.profile in ledger._moves.fleet.pages:
             page = ledger._moves.fleet.pages[effect.profile]
             assert not ledger._moves.admission.memory_low
-            if not effect.as_shell:
-                assert page.circuit(now=now) is not CircuitState.OPEN
-                if page.circuit(now=now) is CircuitState.HALF_OPEN:
-                    assert page.producing() <= 1 + len(page.shells.filling)
+            if not effect.as_shell and page.failures_in_a_row >= page.policy.breaker_threshold:
+                assert now >= page.retry_at, "the circuit is open"
+                assert page.producing() <= 1 + len(page.shells.filling), "the circuit is half open"
 
 
 def only_idle_vms_are_evicted(effect: Effect, record: Record) -> None:

@@ -14,7 +14,6 @@ from pool.ledger.profile import ProfilePage, Staleness
 from pool.ledger.records import VmEntry
 from pool.ledger.views import CircuitState
 
-
 COMING = (VmState.PRODUCING, VmState.ADOPTING)
 
 

@@ -12,7 +12,9 @@ from actors.backoff import Backoff
 from actors.kinds import ProducerKind
 from actors.life import VmState
 from pool.ledger import Ledger
+from pool.ledger.demand import AdaptiveSize
 from pool.ledger.events import FoundVm
+from pool.ledger.facts import MAX_HAND_OUT_ATTEMPTS
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
@@ -20,7 +22,7 @@ from tests.properties.ledger.invariants import ViolationError
 from tests.properties.ledger.world import MANY, REPORT, TIMINGS, World
 
 PROFILES = ("alpha", "beta", "gamma")
-UIDS = st.sampled_from([0, 1000, 1001])
+UIDS = st.sampled_from([0, 1000, 1000, 1001])
 
 policies = st.builds(
     PoolPolicy,
@@ -30,6 +32,7 @@ policies = st.builds(
     max_vcpus=st.sampled_from([None, None, 2]),
     max_memory_mib=st.sampled_from([None, None, 512]),
     on_empty=st.sampled_from(OnEmpty),
+    adaptive=st.sampled_from([None, None, None, AdaptiveSize(minimum=0, maximum=3, window_s=60.0, hold_s=5.0)]),
     memory_mib=st.sampled_from([0, 256, 512]),
     production=st.sampled_from(ProducerKind),
     breaker_threshold=st.integers(1, 4),
@@ -133,15 +136,20 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         profile=st.sampled_from([0, 0, 0, 0, 1, 1, 2, 2, None]),
         uid=UIDS,
-        key=st.sampled_from(["", "", "", "k1", "k2"]),
-        on_empty=st.sampled_from([OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.FAIL, None]),
+        key=st.sampled_from(["", "", "", "k1", "k1", "k2"]),
+        on_empty=st.sampled_from(
+            [OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.FAIL, OnEmpty.FAIL, None]
+        ),
         patience_s=st.one_of(st.just(math.inf), st.sampled_from([0.0, 0.25, 0.25, 1.0, 1.0, 5.0])),
         ttl_s=TTLS,
         bound=st.booleans(),
-        vcpus=st.sampled_from([None, None, None, None, 4]),
-        memory_mib=st.sampled_from([None, None, None, 512, 1024, 2048]),
+        vcpus=st.sampled_from([*[None] * 9, 4]),
+        memory_mib=st.sampled_from([*[None] * 6, 512, 1024, 2048]),
         read=reads,
-        handed_out_after_s=st.sampled_from([None, None, None, 0.0, 0.0, 0.25]),
+        times=st.sampled_from([1, 1, 2, 2, 4]),
+        then=st.sampled_from(
+            ["", "", *["handed out", "handed out late", "not handed out"] * 2, "never handed out", "not produced"]
+        ),
     )
     def somebody_asks(
         self,
@@ -155,32 +163,38 @@ class LedgerMachine(RuleBasedStateMachine):
         vcpus: int | None,
         memory_mib: int | None,
         read: int,
-        handed_out_after_s: float | None,
+        times: int,
+        then: str,
     ) -> None:
-        """For a VM of a profile, of one that is not there, or of a configuration of his own.
+        """For a VM of a profile, of one that is not there, or of a configuration of his own; once or again and again.
 
-        With `handed_out_after_s` the hand-outs that are under way end then, while nobody reads.
+        And then what is under way for callers comes to its end, one way or another.
         """
         known = list(self.world.policies)
         own = profile is None and key != "k2"
         name = "no-such-profile" if profile is None else known[profile % len(known)]
-        self.world.acquire(
-            "own-configuration" if own else name,
-            uid=uid,
-            key=key,
-            on_empty=OnEmpty.BOOT if own else on_empty,
-            patience_s=patience_s,
-            ttl_s=ttl_s,
-            bound=bound,
-            vcpus=vcpus,
-            memory_mib=memory_mib,
-            opens=PoolPolicy(size=0, memory_mib=256) if own else None,
-        )
+        for _ in range(times):
+            self.world.acquire(
+                "own-configuration" if own else name,
+                uid=uid,
+                key=key,
+                on_empty=OnEmpty.BOOT if own else on_empty,
+                patience_s=patience_s,
+                ttl_s=ttl_s,
+                bound=bound,
+                vcpus=vcpus,
+                memory_mib=memory_mib,
+                opens=PoolPolicy(size=0, memory_mib=256) if own else None,
+            )
         self.world.process(read)
-        if handed_out_after_s is not None:
-            self.world.stall(handed_out_after_s)
-            for vm_id in self.world.in_state(VmState.HANDING_OUT):
-                self.world.progress(vm_id)
+        if then == "handed out late":
+            self.world.stall(0.25)
+        for _ in range(MAX_HAND_OUT_ATTEMPTS if then == "never handed out" else bool(then)):
+            for vm_id in self.world.in_state(VmState.PRODUCING if then == "not produced" else VmState.HANDING_OUT):
+                if then.startswith("handed out"):
+                    self.world.progress(vm_id)
+                else:
+                    self.world.die(vm_id)
             self.world.process(read)
 
     @rule(data=st.data(), read=reads)
@@ -189,26 +203,29 @@ class LedgerMachine(RuleBasedStateMachine):
             self.world.walk_away(data.draw(st.sampled_from(waiting)))
             self.world.process(read)
 
-    @rule(data=st.data(), uid=st.one_of(st.none(), UIDS), delivered=st.booleans(), read=reads)
-    def somebody_gives_a_lease_back(self, data: st.DataObject, uid: int | None, delivered: bool, read: int) -> None:
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["release", "release", "renew", "undelivered"]),
+        uid=st.one_of(st.none(), UIDS),
+        ttl_s=TTLS,
+        read=reads,
+    )
+    def somebody_uses_a_lease(self, data: st.DataObject, what: str, uid: int | None, ttl_s: float, read: int) -> None:
         """Its owner (None), root or a stranger; a lease that lives, has ended, or never was; or it never arrived."""
         leases, granted = self.world.leases_in_hand(), self.world.grants()
-        if not leases and uid == 0:
+        if what == "undelivered":
+            if granted:
+                self.world.return_undelivered(data.draw(st.sampled_from(list(granted))))
+        elif leases:
+            lease = data.draw(st.sampled_from(leases))
+            speaker = lease.owner.uid if uid is None else uid
+            if what == "release":
+                self.world.release(lease.lease_id, uid=speaker)
+            else:
+                self.world.renew(lease.lease_id, uid=speaker, ttl_s=ttl_s)
+        elif uid == 0:
             self.world.release("lease-never", uid=uid)
-        elif delivered and leases:
-            lease = data.draw(st.sampled_from(leases))
-            self.world.release(lease.lease_id, uid=lease.owner.uid if uid is None else uid)
-        elif granted:
-            self.world.return_undelivered(data.draw(st.sampled_from(list(granted))))
         self.world.process(read)
-
-    @rule(data=st.data(), uid=st.one_of(st.none(), UIDS), ttl_s=TTLS, read=reads)
-    def somebody_renews_a_lease(self, data: st.DataObject, uid: int | None, ttl_s: float, read: int) -> None:
-        """Its owner (None), root or a stranger; a lease that lives or has ended."""
-        if leases := self.world.leases_in_hand():
-            lease = data.draw(st.sampled_from(leases))
-            self.world.renew(lease.lease_id, uid=lease.owner.uid if uid is None else uid, ttl_s=ttl_s)
-            self.world.process(read)
 
     # -- administrators and the host -----------------------------------------------------------------------------
 
@@ -238,9 +255,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.world.evict(vm_id=data.draw(st.sampled_from(vms)))
         self.world.process(read)
 
-    @rule(low=st.booleans(), read=reads)
-    def the_hosts_memory_changes(self, low: bool, read: int) -> None:
-        self.world.host_memory(low=low)
+    @rule(what=st.sampled_from(["low", "enough", "enough", "new", "new", "new"]), profile=st.integers(0, 2), read=reads)
+    def the_world_changes(self, what: str, profile: int, read: int) -> None:
+        """The host's memory, or what a producer makes."""
+        known = list(self.world.policies)
+        if what == "new":
+            self.world.change_generation(known[profile % len(known)])
+        else:
+            self.world.host_memory(low=what == "low")
         self.world.process(read)
 
     # -- VMs -----------------------------------------------------------------------------------------------------
@@ -269,12 +291,6 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.world.vanish(vm_id, error="StopError" if how == "vanishes unverified" else None)
         self.world.process(read)
 
-    @rule(profile=st.integers(0, 2), read=reads)
-    def a_producer_makes_something_else(self, profile: int, read: int) -> None:
-        known = list(self.world.policies)
-        self.world.change_generation(known[profile % len(known)])
-        self.world.process(read)
-
     # -- time ----------------------------------------------------------------------------------------------------
 
     @rule(seconds=st.one_of(st.none(), durations), nobody_reads=st.booleans())
@@ -293,15 +309,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.world.run_undisturbed()
         self._must("the_pool_fills_up_in_quiet_times", self._full())
 
-    @rule()
-    def the_service_is_told_to_stop(self) -> None:
+    @rule(hands_over=st.booleans())
+    def the_service_is_told_to_stop(self, hands_over: bool) -> None:
         if len(self.world.record.requests) > 12:  # or most histories would be short
-            self.world.drain()
-
-    @rule()
-    def the_service_is_told_to_hand_over(self) -> None:
-        if len(self.world.record.requests) > 12:
-            self.world.hand_over()
+            if hands_over:
+                self.world.hand_over()
+            else:
+                self.world.drain()
 
     # -- the end -------------------------------------------------------------------------------------------------
 

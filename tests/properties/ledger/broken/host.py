@@ -12,7 +12,7 @@ from pool.ledger.upkeep import Upkeep
 
 
 class SpendsMoreThanItHas(Admission):
-    def fits(self, mib: int) -> bool:  # noqa: ARG002
+    def fits(self, mib: int) -> bool:
         return True
 
 

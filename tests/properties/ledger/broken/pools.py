@@ -9,6 +9,7 @@ from pool.ledger.profile import ProfilePage
 from pool.ledger.records import VmEntry
 from pool.ledger.refill import Refill
 from pool.ledger.upkeep import Upkeep
+from pool.ledger.views import CircuitState
 
 
 class KeepsReadyVmsInProduction(Facts):
@@ -38,7 +39,7 @@ class ProducesWithoutLimit(Refill):
 
 class ForgetsThatLeasedVmsAreVms(ProfilePage):
     def out(self) -> int:
-        return 0
+        return super().out() if self.passing else 0
 
 
 class NeverCloses(ProfilePage):
@@ -46,11 +47,17 @@ class NeverCloses(ProfilePage):
         return False
 
 
-class BootsAgainAndAgain(ProfilePage):
-    """Whatever became of the last ones."""
+class NeverOpensTheCircuit(ProfilePage):
+    def circuit(self, *, now: float) -> CircuitState:
+        return CircuitState.CLOSED
 
-    def may_boot_for_claim(self, *, now: float) -> bool:  # noqa: ARG002
-        return True
+
+class TriesSeveralAtOnce(ProfilePage):
+    """Though the last ones failed."""
+
+    def may_refill(self, *, now: float) -> bool:
+        in_production = len(self.producing_for_pool)
+        return self.may_produce(now=now) and self.shortage() > 0 and in_production < self.policy.production_limit
 
 
 class KeepsIdleVmsOfADrainedProfile(Refill):
@@ -63,7 +70,7 @@ class KeepsIdleVmsOfADrainedProfile(Refill):
 
 
 class StartsOneShellTooMany(Refill):
-    def start_shells(self, page: ProfilePage, *, now: float) -> None:  # noqa: ARG002
+    def start_shells(self, page: ProfilePage, *, now: float) -> None:
         if page.policy.shells:
             self.moves.start_shell(page)
 

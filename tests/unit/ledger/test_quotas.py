@@ -1,0 +1,149 @@
+"""What one user may have, and how much one caller may wish for."""
+
+from __future__ import annotations
+
+import pytest
+
+from pool.ledger.effects import RefusalCode
+from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
+from tests.properties.ledger.world import World
+from tests.unit.ledger.told import answered, granted, refusal, refused, view
+
+
+def limited(
+    *, leases_per_uid: float = 2, requests_per_uid: float = 2, size: int = 3, full: bool = True, **policy: int
+) -> World:
+    world = World(
+        {"p": PoolPolicy(size=size, **policy)},
+        ServicePolicy(leases_per_uid=leases_per_uid, requests_per_uid=requests_per_uid),
+    )
+    if full:
+        world.run_undisturbed()
+    return world
+
+
+# -- VMs of one user -----------------------------------------------------------------------------------------------
+
+
+def test_one_user_gets_so_many_vms_and_no_more() -> None:
+    world = limited()
+    for _ in range(2):
+        world.acquire("p", uid=1)
+        world.run_undisturbed()
+    third = world.acquire("p", uid=1)
+    world.run_undisturbed()
+    assert refused(world, third) is RefusalCode.QUOTA
+    assert "release one, or raise limits.leases_per_user" in refusal(world, third).message
+
+
+def test_what_one_user_has_is_no_matter_to_another() -> None:
+    world = limited(leases_per_uid=1)
+    first, second = world.acquire("p", uid=1), world.acquire("p", uid=2)
+    world.run_undisturbed()
+    assert granted(world, first) != granted(world, second)
+
+
+def test_root_has_no_more_than_others() -> None:
+    world = limited(leases_per_uid=0)
+    request = world.acquire("p", uid=0)
+    world.process()
+    assert refused(world, request) is RefusalCode.QUOTA
+
+
+def test_who_still_waits_for_a_vm_is_counted_as_if_he_had_it() -> None:
+    """Or whoever asks for many at once would get them all."""
+    world = limited(leases_per_uid=1, full=False)
+    first, second = world.acquire("p", uid=1), world.acquire("p", uid=1)
+    world.run_undisturbed()
+    assert granted(world, first)
+    assert refused(world, second) is RefusalCode.QUOTA
+
+
+@pytest.mark.parametrize("how", ["released", "expired", "died", "abandoned"])
+def test_a_lease_that_has_ended_counts_no_more(how: str) -> None:
+    world = limited(leases_per_uid=1)
+    first = world.acquire("p", uid=1, ttl_s=5.0)
+    world.process()
+    for vm_id in world.busy():
+        world.progress(vm_id)
+    world.process()
+    lease = granted(world, first)
+    match how:
+        case "released":
+            world.release(lease.lease_id, uid=1)
+        case "expired":
+            world.advance(5.0)
+        case "died":
+            world.die(lease.vm_id)
+        case _:
+            world.return_undelivered(first)
+    second = world.acquire("p", uid=1)
+    world.run_undisturbed()
+    assert granted(world, second)
+
+
+def test_who_stopped_waiting_counts_no_more() -> None:
+    world = limited(leases_per_uid=1, full=False)
+    world.walk_away(world.acquire("p", uid=1))
+    second = world.acquire("p", uid=1)
+    world.run_undisturbed()
+    assert granted(world, second)
+
+
+def test_asking_again_with_the_same_key_is_not_asking_for_another() -> None:
+    world = limited(leases_per_uid=1)
+    first = world.acquire("p", uid=1, key="k")
+    world.run_undisturbed()
+    second = world.acquire("p", uid=1, key="k")
+    world.run_undisturbed()
+    assert granted(world, first) == granted(world, second)
+
+
+# -- requests that wait --------------------------------------------------------------------------------------------
+
+
+def test_so_many_requests_of_one_user_wait_and_no_more() -> None:
+    world = limited(leases_per_uid=9, full=False)
+    requests = [world.acquire("p", uid=1) for _ in range(3)]
+    others = world.acquire("p", uid=2)
+    world.process()
+    assert [answered(world, request) for request in requests] == [False, False, True]
+    assert refused(world, requests[2]) is RefusalCode.QUOTA
+    assert "try again later" in refusal(world, requests[2]).message
+    assert not answered(world, others)
+
+
+def test_retries_with_one_key_wait_each_for_themselves() -> None:
+    """They are one claim, but each of them is a connection that is kept."""
+    world = limited(full=False)
+    requests = [world.acquire("p", uid=1, key="k") for _ in range(3)]
+    world.process()
+    assert refused(world, requests[2]) is RefusalCode.QUOTA
+
+
+def test_answered_requests_wait_no_longer() -> None:
+    world = limited(requests_per_uid=1, leases_per_uid=9)
+    for _ in range(3):
+        request = world.acquire("p", uid=1)
+        world.run_undisturbed()
+        assert granted(world, request)
+
+
+# -- wishes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_wish_beyond_the_maximum_is_refused_with_the_maximum() -> None:
+    world = limited(max_vcpus=2, max_memory_mib=1024)
+    many_vcpus, much_memory = world.acquire("p", vcpus=4), world.acquire("p", memory_mib=2048)
+    world.process()
+    assert refused(world, many_vcpus) is refused(world, much_memory) is RefusalCode.OVER_MAXIMUM
+    assert refusal(world, many_vcpus).message.startswith("vcpus = 4: profile p allows at most 2")
+    assert refusal(world, much_memory).message.startswith("memory_mib = 2048: profile p allows at most 1024")
+
+
+def test_who_is_refused_costs_the_pool_nothing() -> None:
+    world = limited(leases_per_uid=0)
+    world.acquire("p", on_empty=OnEmpty.BOOT)
+    world.process()
+    assert (view(world).ready, view(world).producing, view(world).waiting) == (3, 0, 0)
+    assert view(world).counters.refused == 1

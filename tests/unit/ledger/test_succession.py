@@ -1,0 +1,242 @@
+"""From one run of the service to the next: what is found is kept, and what can be kept is let go alive."""
+
+from __future__ import annotations
+
+import math
+
+from actors.life import VmState
+from pool.ledger.effects import RefusalCode
+from pool.ledger.events import FoundVm
+from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
+from pool.ledger.records import Lease, Owner
+from tests.properties.ledger.world import REPORT, TIMINGS, World
+from tests.unit.ledger.told import answered, granted, pool, refused, view
+
+
+def idle(*vm_ids: str, profile: str = "p") -> tuple[FoundVm, ...]:
+    return tuple(FoundVm(vm_id=vm_id, profile=profile) for vm_id in vm_ids)
+
+
+def leased(
+    *, profile: str = "p", key: str = "", expires_at: float = math.inf, bound: bool = False, memory_mib: int = 0
+) -> FoundVm:
+    lease = Lease(
+        lease_id="old-lease",
+        vm_id="old-leased",
+        pid=1,
+        profile=profile,
+        owner=Owner(uid=1000),
+        key=key,
+        granted_at=-60.0,
+        expires_at=expires_at,
+        bound=bound,
+        queued_s=0.0,
+        was_ready=True,
+        report=REPORT,
+        timings=TIMINGS,
+    )
+    return FoundVm(vm_id=lease.vm_id, profile=profile, lease=lease, memory_mib=memory_mib)
+
+
+def after(*found: FoundVm, size: int = 1, service: ServicePolicy | None = None) -> World:
+    """The first moment of a run that follows another."""
+    return World(
+        {"p": PoolPolicy(size=size, memory_mib=256, production_limit=4)}, service or ServicePolicy(), found=found
+    )
+
+
+# -- idle VMs ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_produced_that_is_there_already() -> None:
+    world = after(*idle("old-1", "old-2"), size=3)
+    assert len(world.in_state(VmState.ADOPTING)) == 2
+    assert len(world.in_state(VmState.PRODUCING)) == 1
+    world.run_undisturbed()
+    assert {"old-1", "old-2"} < set(world.in_state(VmState.READY))
+    assert (view(world).ready, view(world).counters.adopted) == (3, 2)
+
+
+def test_what_is_found_costs_no_boot() -> None:
+    world = after(*idle("old-1", "old-2"), size=3, service=ServicePolicy(boots_at_once=1))
+    assert len(world.in_state(VmState.PRODUCING)) == 1
+
+
+def test_what_is_too_much_goes() -> None:
+    world = after(*idle("old-1", "old-2", "old-3"), size=1)
+    world.run_undisturbed()
+    assert view(world).ready == 1
+
+
+def test_one_that_is_no_good_any_more_costs_no_back_off() -> None:
+    """It says nothing about production."""
+    world = after(*idle("old-1"))
+    world.die("old-1")
+    world.process()
+    assert (view(world).producing, view(world).failures_in_a_row) == (1, 0)
+    assert (view(world).counters.lost_idle, view(world).counters.production_failures) == (1, 0)
+    world.run_undisturbed()
+    assert view(world).ready == 1
+
+
+def test_one_that_was_made_of_something_else_is_replaced() -> None:
+    world = after(*idle("old-1"))
+    world.run_undisturbed()
+    world.change_generation("p")
+    world.run_undisturbed()
+    assert "old-1" not in world.living
+    assert view(world).ready == 1
+
+
+def test_who_asks_at_once_gets_what_was_found() -> None:
+    world = after(*idle("old-1"))
+    request = world.acquire("p", on_empty=OnEmpty.WAIT)
+    world.run_undisturbed()
+    assert granted(world, request).vm_id == "old-1"
+
+
+# -- leases --------------------------------------------------------------------------------------------------------
+
+
+def test_a_lease_goes_on_as_if_nothing_had_happened() -> None:
+    world = after(leased())
+    world.run_undisturbed()
+    assert world.living["old-leased"] is VmState.LEASED
+    assert (view(world).leased, view(world).ready, view(world).counters.restored) == (1, 1, 1)
+    release = world.release("old-lease", uid=1000)
+    world.run_undisturbed()
+    assert answered(world, release)
+    assert "old-leased" not in world.living
+
+
+def test_it_ends_when_it_was_to_end() -> None:
+    world = after(leased(expires_at=5.0))
+    world.advance(4.9)
+    assert len(world.ledger.leases()) == 1
+    world.advance(0.1)
+    assert world.ledger.leases() == ()
+
+
+def test_it_can_be_renewed() -> None:
+    world = after(leased(expires_at=5.0))
+    world.renew("old-lease", uid=1000, ttl_s=60.0)
+    world.advance(59.9)
+    assert len(world.ledger.leases()) == 1
+    assert world.expiries == {"old-leased": 60.0}, "for the next run"
+    world.advance(0.1)
+    assert world.ledger.leases() == ()
+
+
+def test_its_key_still_leads_to_it() -> None:
+    world = after(leased(key="k"))
+    request = world.acquire("p", key="k")
+    world.run_undisturbed()
+    assert granted(world, request).lease_id == "old-lease"
+    assert view(world).leased == 1
+
+
+def test_its_holder_comes_back_by_its_key_and_holds_it_as_before() -> None:
+    """It was held open by a call, which ended with the earlier run; the lease waited for the next one."""
+    world = after(leased(key="k", bound=True, expires_at=30.0))
+    request = world.acquire("p", key="k", bound=True)
+    world.process()
+    assert granted(world, request).expires_at == math.inf
+    world.advance(60.0)
+    assert len(world.ledger.leases()) == 1
+    world.return_undelivered(request)  # the call has ended
+    world.process()
+    assert world.ledger.leases() == ()
+
+
+def test_who_does_not_come_back_has_it_no_longer() -> None:
+    world = after(leased(key="k", bound=True, expires_at=30.0))
+    world.advance(30.0)
+    assert world.ledger.leases() == ()
+
+
+def test_a_lease_of_a_profile_that_is_no_more_is_kept_all_the_same() -> None:
+    world = after(leased(profile="was"))
+    world.run_undisturbed()
+    assert world.living["old-leased"] is VmState.LEASED
+    assert [shown.name for shown in world.ledger.views(now=world.now)] == ["p"]
+    world.release("old-lease", uid=1000)
+    world.run_undisturbed()
+    assert world.record.closed == ["was"]
+    assert "old-leased" not in world.living
+
+
+def test_leases_count_for_quota_and_budget() -> None:
+    service = ServicePolicy(leases_per_uid=1, memory_budget_mib=1024)
+    world = after(leased(memory_mib=1024), service=service)
+    request = world.acquire("p", on_empty=OnEmpty.BOOT)
+    world.run_undisturbed()
+    assert refused(world, request) is RefusalCode.QUOTA
+    assert view(world).ready == 0
+    assert view(world).held_back == "1024 of 1024 MiB are taken, a VM takes 256"
+
+
+def test_a_leased_vm_that_died_meanwhile_ends_its_lease() -> None:
+    world = after(leased())
+    world.die("old-leased")
+    release = world.release("old-lease", uid=1000)
+    world.run_undisturbed()
+    assert refused(world, release) is RefusalCode.LEASE_ENDED
+    assert view(world).failures_in_a_row == 0
+
+
+# -- the end of a run ----------------------------------------------------------------------------------------------
+
+
+def test_a_handover_lets_go_of_idle_and_leased_vms_and_ends_the_rest() -> None:
+    world = pool(size=2)
+    lease = world.acquire("p")
+    world.run_undisturbed()
+    ready = set(world.in_state(VmState.READY))
+    dirty, producing = world.acquire("p"), world.resize("p", 5)
+    world.process()
+    (on_its_way,) = world.in_state(VmState.HANDING_OUT)
+    world.hand_over()
+    world.process()
+    assert answered(world, producing)
+    assert world.detached == {granted(world, lease).vm_id, *ready} - {on_its_way}
+    assert refused(world, dirty) is RefusalCode.DRAINING
+    world.run_undisturbed()
+    assert world.ledger.empty
+
+
+def test_leases_are_not_ended_by_a_handover() -> None:
+    world = pool()
+    request = world.acquire("p")
+    world.run_undisturbed()
+    world.hand_over()
+    world.run_undisturbed()
+    assert granted(world, request).lease_id not in world.record.ended_leases
+
+
+def test_a_drain_ends_everything() -> None:
+    world = pool()
+    request = world.acquire("p")
+    world.run_undisturbed()
+    world.drain()
+    world.run_undisturbed()
+    assert world.ledger.empty
+    assert world.detached == set()
+    assert world.record.ended_leases == [granted(world, request).lease_id]
+
+
+def test_a_handover_after_a_drain_has_nothing_to_hand_over() -> None:
+    world = pool()
+    world.drain()
+    world.hand_over()
+    world.run_undisturbed()
+    assert world.ledger.empty
+    assert world.detached == set()
+
+
+def test_who_asks_after_that_is_sent_away() -> None:
+    world = pool()
+    world.hand_over()
+    request = world.acquire("p")
+    world.process()
+    assert refused(world, request) is RefusalCode.DRAINING
+    assert world.ledger.next_wakeup() == math.inf
