@@ -33,7 +33,7 @@ class Administration:
         refusal = self._evict_one(request.vm_id) if isinstance(request, EvictRequested) and request.vm_id else None
         if not (isinstance(request, EvictRequested) and request.vm_id):
             page = self.moves.fleet.pages.get(request.profile)
-            if page is None:
+            if page is None or page.passing:
                 names = (known.name for known in self.moves.fleet.pages.values() if not known.passing)
                 refusal = refusals.unknown_profile(request.profile, known=names)
             elif isinstance(request, ResizeRequested) and page.demand is not None:
@@ -72,7 +72,7 @@ class Administration:
                 self.moves.tell_of(page, ProfileChange.RESUMED, f"{page.size} VMs are wanted")
             case EvictRequested():
                 for vm_id in page.ready:
-                    page.stale.setdefault(vm_id, Staleness.REQUEST)
+                    page.stale[vm_id] = Staleness.REQUEST
             case ResetRequested():
                 page.reset()
                 self.moves.tell_of(page, ProfileChange.CIRCUIT, "closed: its failures were forgotten by request")

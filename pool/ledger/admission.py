@@ -20,7 +20,8 @@ class Admission:
     stopping_mib: int = 0
     """Of that, what will be free in a moment."""
     reserved_mib: int = 0
-    """Of the budget, what waiting claims need; pools leave it alone, or who needs much would never get it."""
+    """Of the budget, what the claims at the heads of queues wait for. Who came later and pools leave it alone, or who
+    needs much would never get it."""
     memory_low: str = ""
     """What the host said when its memory got low; empty while it is not."""
 
@@ -44,12 +45,12 @@ class Admission:
         """What must be freed for so much more, beyond what is being freed already."""
         return self.committed_mib - self.stopping_mib + mib - self.policy.memory_budget_mib
 
-    def holds_back(self, profile: PoolPolicy, *, for_claim: bool = False) -> str:
-        """Why no production of this profile may begin now, for the pool or for a claim; empty if one may."""
+    def holds_back(self, profile: PoolPolicy) -> str:
+        """Why no production of this profile may begin now; empty if one may."""
         if self.memory_low:
             return f"the host's memory is low: {self.memory_low}"
-        reserved_mib = 0 if for_claim or not profile.memory_mib else self.reserved_mib
-        if not self.fits(profile.memory_mib + reserved_mib):
+        reserved_mib = self.reserved_mib if profile.memory_mib else 0
+        if profile.memory_mib and not self.fits(profile.memory_mib + reserved_mib):
             reserved = f" and {reserved_mib} reserved for claims" if reserved_mib else ""
             return (
                 f"{self.committed_mib} of {self.policy.memory_budget_mib:g} MiB are taken{reserved}, "

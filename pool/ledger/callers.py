@@ -27,32 +27,42 @@ class Callers:
             moves.refuse_late(request_id, moves.fleet.pages[claim.profile])
             moves.leave_claim(request_id)
         for lease in moves.leases.expired(now=now):
-            detail = f"it was not renewed for {lease.expires_at - lease.granted_at:.0f} s after it was granted"
-            moves.take_back(lease, EndReason.EXPIRED, detail=detail)
+            moves.take_back(lease, EndReason.EXPIRED, detail="it was not renewed in time")
 
     # -- acquire -------------------------------------------------------------------------------------------------
 
     def acquire(self, event: AcquireRequested, *, now: float) -> None:
-        page = self.moves.fleet.pages.get(event.profile)
-        if page is None and event.opens is not None and not self.moves.draining:
-            page = self.moves.fleet.open_page(event.profile, event.opens)
-        if page is None:
+        page = None if self.moves.draining else self._page_for(event)
+        if self.moves.draining:
+            self.moves.refuse(event.request_id, refusals.draining())
+        elif page is None:
             names = (known.name for known in self.moves.fleet.pages.values() if not known.passing)
-            refusal: Refusal | None = refusals.unknown_profile(event.profile, known=names)
-        else:
-            refusal = self._refusal(event, page)
-        if refusal is not None:
+            self.moves.refuse(event.request_id, refusals.unknown_profile(event.profile, known=names))
+        elif (refusal := self._refusal(event, page)) is not None:
             self.moves.refuse(event.request_id, refusal)
-        elif page is not None and event.deadline <= now:
+        elif event.deadline <= now:
             self.moves.refuse_late(event.request_id, page)
-        elif page is not None and not (event.key and self.join(event, now=now)):
+        elif not (event.key and self.join(event, now=now)):
             self._open_claim(event, page, now=now)
+
+    def _page_for(self, event: AcquireRequested) -> ProfilePage | None:
+        """A passing page has a name, but that is for nobody who does not have its configuration, or a lease on it."""
+        page = self.moves.fleet.pages.get(event.profile)
+        if page is None:
+            return None if event.opens is None else self.moves.fleet.open_page(event.profile, event.opens)
+        if page.passing and event.opens is not None:
+            page.policy = event.opens  # one that was restored did not know its own
+        elif page.passing and not (event.key and self._knows(event)):
+            return None
+        return page
+
+    def _knows(self, event: AcquireRequested) -> bool:
+        claims, leases = self.moves.claims, self.moves.leases
+        return bool(claims.of_key(event.owner, event.key) or leases.of_key(event.owner, event.key))
 
     def _refusal(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
         """Why it cannot even wait."""
         waiting, limit = self.moves.claims.requests_of(event.owner), self.moves.service.requests_per_uid
-        if self.moves.draining:
-            return refusals.draining()
         if waiting >= limit:
             return refusals.too_many_requests(event.owner, waiting=waiting)
         return self._over_maximum(event, page)
@@ -87,35 +97,36 @@ class Callers:
         return True
 
     def _open_claim(self, event: AcquireRequested, page: ProfilePage, *, now: float) -> None:
+        refusal = self._not_for_this_caller(event, page)
+        if refusal is not None:  # and neither a hit nor a miss, nor demand
+            page.counters.refused += 1
+            self.moves.refuse(event.request_id, refusal)
+            return
         if page.demand is not None:
             page.demand.arrived(now)
             self.moves.follow_demand(page, now=now)
         on_empty = event.on_empty or page.policy.on_empty
-        hit = bool(page.ready)
-        refusal = self._no_claim(event, page, hit=hit, on_empty=on_empty, now=now)
+        hit = self._is_hit(event, page)
         page.counters.hits += hit
         page.counters.misses += not hit
+        refusal = None if hit else _nothing_for(on_empty, page, now=now)
         if refusal is not None:
             page.counters.refused += 1
             self.moves.refuse(event.request_id, refusal)
         else:
             page.enqueue(self.moves.claims.open(event, on_empty=on_empty, found_ready=hit, now=now))
 
-    def _no_claim(
-        self, event: AcquireRequested, page: ProfilePage, *, hit: bool, on_empty: OnEmpty, now: float
-    ) -> Refusal | None:
-        """Why a caller who is not known yet gets no VM."""
+    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
         has = self.moves.claims.claims_of(event.owner) + self.moves.leases.leases_of(event.owner)
         if has >= self.moves.service.leases_per_uid:
             return refusals.too_many_leases(event.owner, has=has)
-        if page.suspended:
-            return refusals.suspended(page)
-        nothing_comes = on_empty is OnEmpty.WAIT and page.size == 0
-        if not hit and (on_empty is OnEmpty.FAIL or nothing_comes):
-            return refusals.nothing_ready(page)
-        if not hit and on_empty is OnEmpty.BOOT and page.circuit(now=now) is CircuitState.OPEN:
-            return refusals.circuit_open(page, now=now)
-        return None
+        return refusals.suspended(page) if page.suspended else None
+
+    def _is_hit(self, event: AcquireRequested, page: ProfilePage) -> bool:
+        """A VM is ready, nobody waits before him, and there is the memory that he wants more of."""
+        growth_mib = max(0, (event.wishes.memory_mib or 0) - page.policy.memory_mib)
+        fits = not growth_mib or (self.moves.admission.fits(growth_mib) and not self.moves.admission.memory_low)
+        return bool(page.ready) and not page.waiting and fits
 
     # -- what follows --------------------------------------------------------------------------------------------
 
@@ -139,3 +150,12 @@ class Callers:
         lease = self.moves.leases.undelivered(event.lease_id)
         if lease is not None:
             self.moves.take_back(lease, EndReason.ABANDONED, detail=event.detail)
+
+
+def _nothing_for(on_empty: OnEmpty, page: ProfilePage, *, now: float) -> Refusal | None:
+    """Why a caller who found nothing ready cannot even wait."""
+    if on_empty is OnEmpty.FAIL or (on_empty is OnEmpty.WAIT and page.size == 0):
+        return refusals.nothing_ready(page)
+    if on_empty is OnEmpty.BOOT and page.circuit(now=now) is CircuitState.OPEN:
+        return refusals.circuit_open(page, now=now)
+    return None

@@ -129,13 +129,15 @@ class Facts:
     def _production_lost(
         self, entry: VmEntry, page: ProfilePage, claim: Claim | None, *, reason: str, now: float
     ) -> None:
-        if claim is not None:
-            self.moves.refuse_claim(claim, refusals.production_failed(page, reason=reason))
         if entry.adopted:  # it was there and is no more: that says nothing about production
             page.counters.lost_idle += 1
-        else:
-            page.counters.production_failures += 1
-            self.moves.back_off(page, now=now)
+            if claim is not None:
+                page.unserved_boot_claims[claim.claim_id] = None
+            return
+        if claim is not None:
+            self.moves.refuse_claim(claim, refusals.production_failed(page, reason=reason))
+        page.counters.production_failures += 1
+        self.moves.back_off(page, now=now)
 
     def _idle_lost(self, entry: VmEntry, page: ProfilePage, claim: Claim | None, *, reason: str, now: float) -> None:
         early = now - entry.ready_at < EARLY_DEATH_S
@@ -145,17 +147,18 @@ class Facts:
             page.counters.lost_idle += 1
         else:
             page.counters.hand_out_failures += 1
-        if early or claim is not None:
-            self.moves.back_off(page, now=now)
         if claim is not None:
             self.retry(claim, page, reason=reason)
+        if early or claim is not None:
+            self.moves.back_off(page, now=now)
 
     def retry(self, claim: Claim, page: ProfilePage, *, reason: str) -> None:
         """A hand-out failed: the claim goes back to where it was in the queue, if it may have another VM."""
         claim.vm_id = None
         claim.attempts += 1
         page.enqueue(claim)
-        last = claim.attempts >= MAX_HAND_OUT_ATTEMPTS or page.suspended
+        nothing_comes = claim.on_empty is OnEmpty.WAIT and page.size == 0 and not page.ready
+        last = claim.attempts >= MAX_HAND_OUT_ATTEMPTS or page.suspended or nothing_comes
         if last or (claim.on_empty is OnEmpty.FAIL and not page.ready):
             self.moves.refuse_claim(claim, refusals.hand_out_failed(page, claim, reason=reason))
 

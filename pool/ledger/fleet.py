@@ -64,6 +64,7 @@ class Fleet:
         """A VM that an earlier run left idle: as good as one in production, but it costs the host nothing."""
         self._enter(vm_id, page, memory_mib=page.policy.memory_mib, state=VmState.ADOPTING).adopted = True
         page.production_started(vm_id, claim_id=None)
+        page.adopting.add(vm_id)
 
     def adopt_leased(self, page: ProfilePage, lease: Lease, *, memory_mib: int) -> None:
         entry = self._enter(lease.vm_id, page, memory_mib=memory_mib, state=VmState.LEASED)

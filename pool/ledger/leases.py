@@ -30,6 +30,8 @@ class LeaseRegister:
     _leases_of: Counter[int] = attrs.field(factory=Counter, init=False)
     """By uid."""
     _ended: OrderedDict[str, EndedLease] = attrs.field(factory=OrderedDict, init=False)
+    _let_go: dict[str, Owner] = attrs.field(factory=dict, init=False)
+    """Those that this run has handed over."""
 
     def open(self, lease: Lease, *, holders: int) -> None:
         self._live[lease.lease_id] = lease
@@ -68,6 +70,10 @@ class LeaseRegister:
 
     def let_go(self, lease: Lease) -> None:
         """It lives on, elsewhere."""
+        self._let_go[lease.lease_id] = lease.owner
+        self._forget(lease)
+
+    def _forget(self, lease: Lease) -> None:
         del self._live[lease.lease_id]
         del self._holders[lease.lease_id]
         self._expiries.drop(lease.lease_id)
@@ -78,7 +84,7 @@ class LeaseRegister:
             del self._of_key[lease.owner.uid, lease.key]
 
     def end(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
-        self.let_go(lease)
+        self._forget(lease)
         self._ended[lease.lease_id] = EndedLease(
             lease_id=lease.lease_id, owner=lease.owner, reason=reason, detail=detail
         )
@@ -104,6 +110,9 @@ class LeaseRegister:
         lease = self._live.get(lease_id)
         if lease is not None:
             return lease if owner.may_touch(lease.owner) else refusals.foreign_lease(lease_id)
+        let_go = self._let_go.get(lease_id)
+        if let_go is not None:
+            return refusals.draining() if owner.may_touch(let_go) else refusals.foreign_lease(lease_id)
         ended = self._ended.get(lease_id)
         if ended is None:
             return refusals.unknown_lease(lease_id)

@@ -199,7 +199,7 @@ class Moves:
 
     def take_back(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self.end_lease(lease, reason, detail=detail)
-        self.stop_vm(self.fleet[lease.vm_id], reason=f"lease {lease.lease_id} {reason.value}")
+        self.stop_vm(self.fleet[lease.vm_id], reason=f"its lease was {reason.value}")
 
     def _tell_of_lease(self, lease: Lease, change: LeaseChange, *, detail: str = "") -> None:
         self.tell(

@@ -54,6 +54,8 @@ class ProfilePage:
     ready: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     """Oldest first; handed out in this order."""
     producing_for_pool: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    adopting: set[str] = attrs.field(factory=set)
+    """Of those, what an earlier run of the service made; they are as good as produced."""
     producing_for_claim: OrderedDict[str, int] = attrs.field(factory=OrderedDict)
     """VM id to the waiting BOOT claim that it was started for."""
     waiting: OrderedDict[int, Claim] = attrs.field(factory=OrderedDict)
@@ -106,7 +108,9 @@ class ProfilePage:
         return wanted if self.policy.max_vms is None else min(wanted, max(0, self.policy.max_vms - self.out()))
 
     def wants_surge(self) -> bool:
-        return bool(self.stale) and (len(self.ready) <= self.min_ready() or bool(self.failures_in_a_row))
+        if not self.stale or len(self.ready) > self.size:
+            return False
+        return len(self.ready) <= self.min_ready() or bool(self.failures_in_a_row)
 
     def min_ready(self) -> int:
         return min(self.policy.min_ready, self.size)
@@ -124,6 +128,17 @@ class ProfilePage:
 
     def shortage(self) -> int:
         return self.wanted() - self.present()
+
+    def next_to_serve(self) -> int | None:
+        """The first claim that waits and that nothing comes for.
+
+        A BOOT claim has a production of its own; otherwise what is in production goes to those who came first.
+        """
+        if self.ready:
+            return next(iter(self.waiting), None)
+        alone = next(iter(self.unserved_boot_claims), None)
+        behind = next(itertools.islice(self.waiting, self.producing(), None), None)
+        return min((claim_id for claim_id in (alone, behind) if claim_id is not None), default=None)
 
     def has_room(self) -> bool:
         """Whether the profile may have one more VM."""
@@ -171,6 +186,7 @@ class ProfilePage:
     def production_ended(self, vm_id: str) -> int | None:
         """Takes a VM out of production; returns the BOOT claim that it was started for, if that still waits."""
         self.shells.forget(vm_id)
+        self.adopting.discard(vm_id)
         self.producing_for_pool.pop(vm_id, None)
         return self.producing_for_claim.pop(vm_id, None)
 
@@ -253,12 +269,7 @@ class ProfilePage:
             case CircuitState.OPEN:
                 return False
             case CircuitState.HALF_OPEN:
-                return not self.producing()
-
-    def may_serve_claims(self, *, now: float) -> bool:
-        """Whether one of those who wait could have a production now, as far as failures go."""
-        for_claim = bool(self.unserved_boot_claims) and self.may_boot_for_claim(now=now)
-        return for_claim or self.may_produce(now=now)
+                return self.producing() == len(self.adopting)
 
     def may_refill(self, *, now: float) -> bool:
         """Whether one more VM is to be started for the pool now, as far as the profile goes."""
@@ -266,7 +277,9 @@ class ProfilePage:
             return False
         # After a failure one VM at a time is tried, until one succeeds.
         limit = self.policy.production_limit if not self.failures_in_a_row else 1
-        busy = self.producing() if self.circuit(now=now) is CircuitState.HALF_OPEN else len(self.producing_for_pool)
+        half_open = self.circuit(now=now) is CircuitState.HALF_OPEN
+        # Adoption is no production: it costs little, and proves nothing.
+        busy = (self.producing() if half_open else len(self.producing_for_pool)) - len(self.adopting)
         # A VM on its way out is replaced when it has arrived, milliseconds later: a boot would compete with it.
         return self.shortage() > self.handing_out and busy < limit
 
@@ -281,7 +294,12 @@ class ProfilePage:
 
     def lacks_shell(self) -> bool:
         """Whether one is missing; the pool itself comes first."""
-        return not self.suspended and len(self.shells) < self.policy.shells and self.shortage() <= self.handing_out
+        return (
+            not self.suspended
+            and not self.passing
+            and len(self.shells) < self.policy.shells
+            and self.shortage() <= self.handing_out
+        )
 
     def shell_to_fill(self, *, now: float) -> str | None:
         """A shell for a claim that waits and that no shell is being filled for yet."""

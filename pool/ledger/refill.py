@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 
 import attrs
 
@@ -19,11 +20,10 @@ class Refill:
     moves: Moves
 
     def settle(self, *, now: float) -> None:
-        self.moves.admission.reserved_mib = 0
-        for page in self._pages():
-            self.serve(page, now=now)
         if self.moves.draining:
             return
+        # What is ready goes to who waits before anybody finds that it is too much.
+        self.hand_out_ready(now=now)
         for page in self._pages():
             self.moves.follow_demand(page, now=now)
         # What goes makes room for what comes.
@@ -31,12 +31,7 @@ class Refill:
         for page in self._pages():
             self.replace_stale(page)
             self.shrink(page)
-        # Those who wait come before the pools, in every profile.
-        for page in self._pages():
-            self.fill_shells(page, now=now)
-            self.boot_for_claims(page, now=now)
-        for page in self._pages():
-            self.make_room_for_claims(page, now=now)
+        self.serve_claims(now=now)
         while (neediest := self._neediest(now=now)) is not None:
             self.moves.start_vm(neediest, claim_id=None)
         for page in self._pages():
@@ -47,60 +42,116 @@ class Refill:
 
     # -- who waits -----------------------------------------------------------------------------------------------
 
-    def serve(self, page: ProfilePage, *, now: float) -> None:
-        while page.waiting and page.ready:
-            claim = next(iter(page.waiting.values()))
-            growth_mib = _growth_mib(claim, page)
-            if growth_mib and not self.moves.admission.fits(growth_mib):
-                self._make_room(growth_mib, for_page=page)
-                return  # who waits behind it waits too, or it might never get its memory
-            self.moves.hand_out_oldest(page, claim, now=now)
+    def serve_claims(self, *, now: float) -> None:
+        """In the order of arrival over all profiles: a VM for each, or the production of one.
 
-    def fill_shells(self, page: ProfilePage, *, now: float) -> None:
+        A claim that cannot be served yet reserves what it needs, so that nobody who came later takes it away.
+        """
+        self.moves.admission.reserved_mib = 0
+        barred: set[str] = set()
+        while (head := self._next_to_serve(barred)) is not None:
+            if not self._serve(head, now=now):
+                barred.add(head.name)  # who waits behind it waits too, or it might never get what it needs
+        for page in sorted(self._pages(), key=_oldest_claim):
+            self.fill_shells(page, now=now)  # a shell is faster than what is in production for a claim
+
+    def hand_out_ready(self, *, now: float) -> None:
+        self.moves.admission.reserved_mib = 0
+        barred = {page.name for page in self._pages() if not page.ready}
+        while (head := self._next_to_serve(barred)) is not None:
+            # An older claim may have cost it what was ready.
+            if not head.ready or not self.hand_out(head, now=now):
+                barred.add(head.name)
+
+    def _next_to_serve(self, barred: Collection[str]) -> ProfilePage | None:
+        """The page of the claim that came first, of those that nothing comes for."""
+        heads = {
+            claim_id: page
+            for page in self._pages()
+            if page.name not in barred and (claim_id := page.next_to_serve()) is not None
+        }
+        return heads[min(heads)] if heads else None
+
+    def _serve(self, page: ProfilePage, *, now: float) -> bool:
+        """Whether something comes now for the claim that is next."""
+        if page.ready:
+            return self.hand_out(page, now=now)
+        return self.fill_shells(page, now=now) or self.produce_for_claim(page, now=now)
+
+    def hand_out(self, page: ProfilePage, *, now: float) -> bool:
+        """Whether the head of the queue got its VM. What it is to grow by must fit."""
+        claim = next(iter(page.waiting.values()))
+        admission = self.moves.admission
+        growth_mib = _growth_mib(claim, page)
+        if growth_mib and (admission.memory_low or not admission.fits(admission.reserved_mib + growth_mib)):
+            self._reserve(growth_mib, for_page=page)
+            return False
+        self.moves.hand_out_oldest(page, claim, now=now)
+        return True
+
+    def fill_shells(self, page: ProfilePage, *, now: float) -> bool:
+        """Whether any was filled."""
+        filled = False
         closed = page.circuit(now=now) is CircuitState.CLOSED  # else one trial at a time is made, from nothing
-        while closed and self._admits(page, for_claim=True) and (shell := page.shell_to_fill(now=now)) is not None:
+        while closed and self._admits(page) and (shell := page.shell_to_fill(now=now)) is not None:
             self.moves.fill_shell(shell)
+            filled = True
+        return filled
 
-    def boot_for_claims(self, page: ProfilePage, *, now: float) -> None:
-        """A production for each BOOT claim: a new one, or one of the pool's that is under way."""
-        while page.unserved_boot_claims and not page.ready:
-            claim_id = next(iter(page.unserved_boot_claims))
-            if page.shortage() > 0 and page.may_boot_for_claim(now=now) and self._admits(page, for_claim=True):
-                self.moves.start_vm(page, claim_id=claim_id)
-            elif page.producing_for_pool:
-                page.pass_on_production(claim_id)
-            else:
-                return
+    def produce_for_claim(self, page: ProfilePage, *, now: float) -> bool:
+        """Whether there is one production more for those who wait, or one of the pool's has become a claim's."""
+        claim_id = next(iter(page.unserved_boot_claims), None)
+        if claim_id is None:
+            able = page.may_refill(now=now)
+        else:
+            able = page.shortage() > 0 and page.may_boot_for_claim(now=now)
+        if able and self._admits(page):
+            self.moves.start_vm(page, claim_id=claim_id)
+            return True
+        if able and not self.moves.admission.fits(self.moves.admission.reserved_mib + page.policy.memory_mib):
+            self._reserve(page.policy.memory_mib, for_page=page)
+        if claim_id is not None and page.producing_for_pool:
+            page.pass_on_production(claim_id)
+            return True
+        return False
 
-    def make_room_for_claims(self, page: ProfilePage, *, now: float) -> None:
-        """Whoever waits has more right to memory than VMs that nobody has asked for."""
-        unserved = min(len(page.waiting), page.shortage())
-        if unserved > 0 and page.policy.memory_mib and not page.ready and page.may_serve_claims(now=now):
-            self._make_room(unserved * page.policy.memory_mib, for_page=page)
+    def _reserve(self, mib: int, *, for_page: ProfilePage) -> None:
+        """Keeps so much for its head claim, and evicts idle VMs for that if it is of use.
 
-    def _make_room(self, mib: int, *, for_page: ProfilePage) -> None:
-        """Evicts idle VMs, first where most are above their minimum, until so much more fits once they are gone."""
-        self.moves.admission.reserved_mib += mib
-        while self.moves.admission.missing_mib(mib) > 0:
-            # Its own VMs too, but for the one that its head claim is to get.
-            donors = [
-                page
-                for page in self._pages()
-                if page.policy.memory_mib and (len(page.ready) > 1 if page is for_page else not page.waiting)
-                if page.ready
-            ]
-            if not donors:
-                return
-            donor = max(donors, key=lambda p: len(p.ready) - p.min_ready())
+        Nobody who came later keeps a VM for it; first it is taken where most are above their minimum.
+        """
+        admission = self.moves.admission
+        admission.reserved_mib += mib
+        head = _oldest_claim(for_page)
+        donors = [
+            page
+            for page in self._pages()
+            if page.policy.memory_mib
+            and (page is for_page or _oldest_claim(page) > head)
+            and self._spare(page, for_page)
+        ]
+        could_mib = sum(self._spare(page, for_page) * page.policy.memory_mib for page in donors)
+        if admission.memory_low or admission.missing_mib(admission.reserved_mib) > could_mib:
+            return
+        while admission.missing_mib(admission.reserved_mib) > 0:
+            donor = max(
+                (page for page in donors if self._spare(page, for_page)), key=lambda p: len(p.ready) - p.min_ready()
+            )
             vm_id = next(iter(donor.stale or donor.ready))
             self.moves.evict(vm_id, reason=f"its memory is needed for a claim of profile {for_page.name}")
+
+    @staticmethod
+    def _spare(page: ProfilePage, for_page: ProfilePage) -> int:
+        """How many of its idle VMs may go; of its own all but the one that its head claim is to get."""
+        return max(0, len(page.ready) - (page is for_page))
 
     # -- the pools -----------------------------------------------------------------------------------------------
 
     def keep_within_budget(self) -> None:
         """What an earlier run with a larger one left idle goes."""
         while self.moves.admission.missing_mib(0) > 0:
-            donors = [page for page in self._pages() if page.ready or page.producing_for_pool]
+            idle = (page for page in self._pages() if page.ready or page.producing_for_pool)
+            donors = [page for page in idle if page.policy.memory_mib]
             if not donors:
                 return
             donor = max(donors, key=lambda page: page.present() - page.min_ready())
@@ -117,8 +168,7 @@ class Refill:
         """The page that is to get the next production: the one with the smallest part of what it wants."""
         # All of them are asked, since asking ends a back-off that is over.
         able = [page for page in self._pages() if page.may_refill(now=now)]
-        wanting = [p for p in able if p.waiting and not p.ready and self._admits(p, for_claim=True)]
-        return min(wanting or (page for page in able if self._admits(page)), key=_part, default=None)
+        return min((page for page in able if self._admits(page)), key=_part, default=None)
 
     def start_shells(self, page: ProfilePage, *, now: float) -> None:
         while page.wants_shell(now=now) and not self.moves.admission.memory_low:
@@ -130,8 +180,8 @@ class Refill:
         while page.suspended and page.shells.idle:
             self.moves.stop_vm(self.moves.fleet[next(iter(page.shells.idle))], reason="the pool wants no shells")
 
-    def _admits(self, page: ProfilePage, *, for_claim: bool = False) -> bool:
-        return not self.moves.admission.holds_back(page.policy, for_claim=for_claim)
+    def _admits(self, page: ProfilePage) -> bool:
+        return not self.moves.admission.holds_back(page.policy)
 
     def _pages(self) -> Iterator[ProfilePage]:
         return iter(tuple(self.moves.fleet.pages.values()))
@@ -139,6 +189,11 @@ class Refill:
 
 def _growth_mib(claim: Claim, page: ProfilePage) -> int:
     return max(0, (claim.wishes.memory_mib or 0) - page.policy.memory_mib)
+
+
+def _oldest_claim(page: ProfilePage) -> float:
+    """Infinity if nobody waits; claim ids ascend with arrival, over all profiles."""
+    return next(iter(page.waiting), math.inf)
 
 
 def _part(page: ProfilePage) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from actors.life import VmState
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndedLease, Lease, Owner, VmEntry
@@ -105,7 +106,7 @@ def vm_in_use(entry: VmEntry) -> Refusal:
     return Refusal(
         code=RefusalCode.VM_IN_USE,
         message=f"vm_id: {entry.vm_id} is {entry.state.value}, and only ready VMs are evicted; "
-        "release its lease instead",
+        + ("release its lease instead" if entry.state is VmState.LEASED else "look again in a moment"),
     )
 
 

@@ -32,7 +32,7 @@ class Upkeep:
     def note_ages(self, *, now: float) -> None:
         for page in self.moves.fleet.pages.values():
             for vm_id in page.ages.take_due(now=now):
-                page.stale.setdefault(vm_id, Staleness.AGE)
+                page.stale[vm_id] = Staleness.AGE  # which no generation cures
 
     def check_agents(self, *, now: float) -> None:
         """Few at a time."""
@@ -46,7 +46,9 @@ class Upkeep:
         return sum(len(page.being_checked) for page in self.moves.fleet.pages.values())
 
     def generation_changed(self, event: GenerationChanged) -> None:
-        page = self.moves.fleet.pages[event.profile]
+        page = self.moves.fleet.pages.get(event.profile)
+        if page is None:
+            return  # it was closed while its producer said so
         self.moves.fleet.change_generation(page, event.generation)
         self.moves.tell_of(page, ProfileChange.GENERATION, event.generation)
         for vm_id in list(page.shells.idle):

@@ -129,7 +129,7 @@ def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledge
             page = ledger._moves.fleet.pages[effect.profile]
             if effect.vm_id in page.producing_for_pool:
                 limit = 1 if page.failures_in_a_row else page.policy.production_limit
-                assert len(page.producing_for_pool) <= limit
+                assert len(page.producing_for_pool) - len(page.adopting) <= limit
                 assert now >= page.retry_at
 
 
@@ -155,7 +155,7 @@ def nothing_is_produced_without_need(effects: Sequence[Effect], ledger: Ledger, 
             assert not ledger._moves.admission.memory_low
             if not effect.as_shell and page.failures_in_a_row >= page.policy.breaker_threshold:
                 assert now >= page.retry_at, "the circuit is open"
-                assert page.producing() <= 1 + len(page.shells.filling), "the circuit is half open"
+                assert page.producing() - len(page.adopting) <= 1 + len(page.shells.filling), "the circuit is half open"
 
 
 def only_idle_vms_are_evicted(effect: Effect, record: Record) -> None:
@@ -165,7 +165,7 @@ def only_idle_vms_are_evicted(effect: Effect, record: Record) -> None:
             isinstance(news, VmNews) and (news.vm_id, news.state) == (effect.vm_id, VmState.LEASED)
             for news in record.news
         )
-        assert not leased or record.draining or effect.reason.startswith("lease ")
+        assert not leased or record.draining or effect.reason.startswith("its lease was ")
 
 
 def checks_are_of_ready_vms(effect: Effect, record: Record) -> None:

@@ -188,7 +188,9 @@ def no_vm_idles_while_a_claim_waits(ledger: Ledger, _now: float) -> None:
     for page, _ in _pages(ledger):
         if page.ready and page.waiting:
             wished = next(iter(page.waiting.values())).wishes.memory_mib or 0
-            assert not ledger._moves.admission.fits(wished - page.policy.memory_mib)
+            growth_mib, admission = wished - page.policy.memory_mib, ledger._moves.admission
+            assert growth_mib > 0
+            assert admission.memory_low or not admission.fits(max(growth_mib, admission.reserved_mib))
 
 
 def each_waiting_boot_claim_has_a_production(ledger: Ledger, now: float) -> None:
