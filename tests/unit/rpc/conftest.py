@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from pool.rpc import peer
 from tests.unit.rpc.served import Served, serving
 
 
@@ -16,3 +17,13 @@ async def served(vm_home: Path) -> AsyncIterator[Served]:
     async with serving(vm_home) as service:
         await service.until(lambda: service.coordinator.views()[0].ready == 2)
         yield service
+
+
+@pytest.fixture
+def call_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has the kernel say that whoever calls from now on is another user."""
+
+    def become(uid: int) -> None:
+        monkeypatch.setattr(peer, "caller_of", lambda _peer: peer.Caller(uid=uid, gid=uid))
+
+    return become

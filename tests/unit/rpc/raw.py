@@ -105,6 +105,16 @@ class RawClient:
         got = self.headers.get(call, {})
         return got.get("grpc-status", ""), unquote(got.get("grpc-message", ""))
 
+    async def message(self, call: int, kind: type[Any]) -> Any | None:
+        """The next reply of a call; None if it ends before."""
+        with trio.fail_after(20):
+            while len(data := self.data.get(call, b"")) < 5 or len(data) < 5 + int.from_bytes(data[1:5], "big"):
+                if call in self.over or not await self.receive():
+                    return None
+        size = int.from_bytes(data[1:5], "big")
+        self.data[call] = data[5 + size :]
+        return kind.parse(data[5 : 5 + size])
+
     async def hung_up(self) -> None:
         """Waits until the server has closed the connection."""
         with trio.fail_after(20):

@@ -7,7 +7,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
@@ -18,9 +18,10 @@ from actors.machine import ResolvedMachine
 from actors.vm import VmActor
 from pool.client import Client, open_client
 from pool.coordinator import Coordinator, new_id
-from pool.ledger.policy import PoolPolicy
+from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
+from pool.matching import Matcher
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
@@ -85,8 +86,15 @@ async def serving(
     settings: ServerSettings | None = None,
     make_actor: Callable[..., VmActor] = VmActor,
     coordinator_type: type[Coordinator] = Coordinator,
+    policy: dict[str, Any] | None = None,
+    service: ServicePolicy | None = None,
+    make_matcher: Callable[[SimulatedHost], Matcher] | None = None,
+    hand_over: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Served]:
-    """Serves one profile, "default"; everything is ended at the end, and must end well."""
+    """Serves one profile, "default"; everything is ended at the end, and must end well.
+
+    `policy` has what is different from a plain one.
+    """
     host = SimulatedHost(boot_s=boot_s, faults=faults)
 
     async def resolve() -> ResolvedMachine:
@@ -96,9 +104,10 @@ async def serving(
         resolve=resolve, launch=host.launch, vms_directory=directory / "vms", boot_timeout_s=30.0
     )
     coordinator = coordinator_type(
-        policies={"default": PoolPolicy(size=size, max_vcpus=4, max_memory_mib=1024)},
+        policies={"default": PoolPolicy(size=size, max_vcpus=4, max_memory_mib=1024, **(policy or {}))},
         producers={"default": producer},
         journal=simulated_journal(),
+        service=service or ServicePolicy(),
         make_id=new_id,
         rng=random.Random(1),
         make_actor=make_actor,
@@ -118,7 +127,9 @@ async def serving(
                     info=ServiceInfo(
                         version="1.2.3",
                         shapes={"default": ProfileShape(vcpus=1, memory_mib=256, max_vcpus=4, max_memory_mib=1024)},
+                        matcher=None if make_matcher is None else make_matcher(host),
                     ),
+                    hand_over=hand_over,
                     settings=settings,
                     task_status=task_status,
                 )

@@ -1,0 +1,235 @@
+"""Watching over the wire: a snapshot, then everything that happens, to whoever may know of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+
+from pool.ledger.records import Owner
+from pool.rpc.generated.vmpool import v1 as wire
+from pool.rpc.server import ServerSettings
+from pool.watch import MAX_WATCHERS
+from tests.unit.rpc.raw import STATUS, RawClient, connected
+from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
+from vmm.contract import ExitReport
+
+WATCH = "/vmpool.v1.Pool/Watch"
+RESOURCE_EXHAUSTED, UNAVAILABLE = "8", "14"
+ME = Owner(uid=os.geteuid())
+STRANGER = 4242
+
+
+@attrs.define(eq=False)
+class Watching:
+    """One Watch call, and what a client makes of it."""
+
+    raw: RawClient
+    call: int
+    seen: list[wire.WatchReply] = attrs.field(factory=list)
+
+    async def next(self) -> wire.WatchReply:
+        reply = await self.raw.message(self.call, wire.WatchReply)
+        assert isinstance(reply, wire.WatchReply), "the watch has ended"
+        self.seen.append(reply)
+        return reply
+
+    async def until_news(self, of: Callable[[wire.WatchReply], bool]) -> wire.WatchReply:
+        while not of(reply := await self.next()):
+            pass
+        return reply
+
+
+async def watching(raw: RawClient) -> Watching:
+    return Watching(raw, await raw.request(WATCH, wire.WatchRequest()))
+
+
+def is_vm(vm_id: str, state: str) -> Callable[[wire.WatchReply], bool]:
+    return lambda reply: reply.vm is not None and (reply.vm.vm_id, reply.vm.state) == (vm_id, state)
+
+
+def replayed(replies: list[wire.WatchReply]) -> tuple[dict[str, str], set[str], int]:
+    """What a client knows in the end: the VMs' states, its leases, the pool's size."""
+    vms: dict[str, str] = {}
+    leases: set[str] = set()
+    size = 0
+    for reply in replies:
+        if reply.snapshot is not None:
+            vms = {vm.vm_id: vm.state for vm in reply.snapshot.vms}
+            leases = {lease.lease_id for lease in reply.snapshot.leases}
+            size = reply.snapshot.profiles[0].size
+        elif reply.vm is not None and reply.vm.state == "gone":
+            del vms[reply.vm.vm_id]
+        elif reply.vm is not None:
+            vms[reply.vm.vm_id] = reply.vm.state
+        elif reply.lease is not None and reply.lease.change == "ended":
+            leases.remove(reply.lease.lease_id)
+        elif reply.lease is not None:
+            leases.add(reply.lease.lease_id)
+        elif reply.profile is not None and reply.profile.change == "resized":
+            size = int(reply.profile.detail)
+    return vms, leases, size
+
+
+async def status(served: Served) -> wire.StatusReply:
+    async with connected(served.path) as raw:
+        call = await raw.request(STATUS, wire.StatusRequest())
+        reply = await raw.message(call, wire.StatusReply)
+        await raw.status(call)
+    assert isinstance(reply, wire.StatusReply)
+    return reply
+
+
+async def test_a_snapshot_comes_first_and_has_all_that_status_has(served: Served) -> None:
+    lease = await served.coordinator.acquire(profile="default", owner=ME)
+    await served.until(lambda: served.coordinator.views()[0].ready == 2)
+    async with connected(served.path) as raw:
+        snapshot = (await (await watching(raw)).next()).snapshot
+    assert snapshot is not None
+    now = await status(served)
+    assert snapshot.profiles == now.profiles
+    assert [found.lease_id for found in snapshot.leases] == [lease.lease_id]
+    states = {vm.vm_id: vm.state for vm in snapshot.vms}
+    assert states.pop(lease.vm_id) == "leased"
+    assert list(states.values()) == ["ready", "ready"]
+
+
+async def test_what_is_told_adds_up_to_what_there_is(served: Served) -> None:
+    """Leases come and go, the pool is resized and drained, an idle VM dies, one is evicted; nothing is missed."""
+    async with connected(served.path) as raw:
+        watch = await watching(raw)
+        await watch.next()
+        first = await served.coordinator.acquire(profile="default", owner=ME)
+        second = await served.coordinator.acquire(profile="default", owner=ME)
+        await served.coordinator.resize("default", 4)
+        await served.coordinator.renew(second.lease_id, owner=ME, ttl_s=60)
+        await served.coordinator.release(first.lease_id, owner=ME)
+        await served.until(lambda: served.coordinator.views()[0].ready == 4)
+        victim, evicted, *_ = served.host.alive - {first.vm_id, second.vm_id}
+        served.host.machine(victim).exit(ExitReport(signal=9))
+        await served.coordinator.evict(vm_id=evicted)
+        await served.coordinator.suspend("default")
+        await served.coordinator.resume("default")
+        await served.coordinator.resize("default", 3)
+        await served.until(lambda: len(served.host.alive) == 4 and served.coordinator.views()[0].ready == 3)
+
+        last = await served.coordinator.acquire(profile="default", owner=ME)
+        await served.coordinator.release(last.lease_id, owner=ME)
+        await served.until(lambda: len(served.host.alive) == 4 and served.coordinator.views()[0].ready == 3)
+        await watch.until_news(is_vm(last.vm_id, "gone"))
+        now = await status(served)
+        while Counter(replayed(watch.seen)[0].values()) != {"ready": 3, "leased": 1}:
+            await watch.next()
+
+    vms, leases, size = replayed(watch.seen)
+    (profile,) = now.profiles
+    assert set(vms) == served.host.alive
+    assert Counter(vms.values()) == {"ready": profile.ready, "leased": profile.leased}
+    assert leases == {lease.lease_id for lease in now.leases} == {second.lease_id}
+    assert size == profile.size == 3
+    assert len([reply for reply in watch.seen if reply.snapshot is not None]) == 1
+    changes = [reply.profile.change for reply in watch.seen if reply.profile is not None]
+    assert [change for change in changes if change != "circuit"] == ["resized", "drained", "resumed", "resized"]
+
+
+async def test_one_who_does_not_read_holds_up_nobody_and_begins_anew(served: Served) -> None:
+    """The window of a client that reads nothing fills; the pool goes on, and keeps a bounded number of news for it."""
+    served.coordinator.watchers.backlog = 16
+    async with connected(served.path) as raw:
+        watch = await watching(raw)
+        await watch.next()
+        (watcher,) = served.coordinator.watchers._watchers
+        while not watcher._behind:
+            lease = await served.coordinator.acquire(profile="default", owner=ME)
+            await served.coordinator.release(lease.lease_id, owner=ME)
+            assert len(watcher._news) <= 16
+        kept = await served.coordinator.acquire(profile="default", owner=ME)
+        await served.until(lambda: len(served.host.alive) == 3 and served.coordinator.views()[0].ready == 2)
+
+        snapshot = (await watch.until_news(lambda reply: reply.snapshot is not None)).snapshot
+        assert snapshot is not None
+        assert {vm.vm_id for vm in snapshot.vms} == served.host.alive
+        assert [found.lease_id for found in snapshot.leases] == [kept.lease_id]
+        await served.coordinator.release(kept.lease_id, owner=ME)
+        await watch.until_news(is_vm(kept.vm_id, "gone"))
+
+
+async def test_a_stranger_learns_of_others_leases_without_their_ids(
+    vm_home: Path, call_as: Callable[[int], None]
+) -> None:
+    settings = ServerSettings(allowed_uids=frozenset({STRANGER}))
+    async with serving(vm_home, settings=settings, coordinator_type=CoordinatorWithEvidence) as served:
+        call_as(STRANGER)
+        theirs = await served.coordinator.acquire(profile="default", owner=Owner(uid=1000))
+        his = await served.coordinator.acquire(profile="default", owner=Owner(uid=STRANGER))
+        async with connected(served.path) as raw:
+            watch = await watching(raw)
+            snapshot = (await watch.next()).snapshot
+            assert snapshot is not None
+            assert [lease.lease_id for lease in snapshot.leases] == [his.lease_id]
+            await served.coordinator.renew(theirs.lease_id, owner=Owner(uid=1000), ttl_s=60)
+            await served.coordinator.release(theirs.lease_id, owner=Owner(uid=1000))
+            await served.coordinator.release(his.lease_id, owner=Owner(uid=STRANGER))
+            await watch.until_news(is_vm(his.vm_id, "gone"))
+        changes = [reply.lease for reply in watch.seen if reply.lease is not None]
+        assert [(change.lease_id, change.vm_id, change.change) for change in changes] == [
+            ("", theirs.vm_id, "renewed"),
+            ("", theirs.vm_id, "ended"),
+            (his.lease_id, his.vm_id, "ended"),
+        ]
+        told = b"".join(bytes(reply) for reply in watch.seen)
+        assert theirs.lease_id.encode() not in told
+        assert EVIDENCE.encode() not in told
+
+
+async def test_a_watch_ends_when_the_service_stops(served: Served) -> None:
+    async with connected(served.path) as raw:
+        watch = await watching(raw)
+        await watch.next()
+        served.server.stop()
+        code, message = await raw.status(watch.call)
+        assert code == UNAVAILABLE
+        assert "shutting down; try again later" in message
+    assert not served.coordinator.watchers._watchers
+
+
+async def test_a_watch_does_not_use_up_the_grace_of_a_service_that_stops(served: Served) -> None:
+    async with connected(served.path) as raw:
+        watch = await watching(raw)
+        await watch.next()
+        served.server.stop(grace_s=1000)
+        assert (await raw.status(watch.call))[0] == UNAVAILABLE
+        await raw.hung_up()
+
+
+@pytest.mark.parametrize("how", ["reset", "gone"])
+async def test_a_client_that_leaves_leaves_no_watcher(served: Served, how: str) -> None:
+    async with connected(served.path) as raw:
+        watch = await watching(raw)
+        await watch.next()
+        assert len(served.coordinator.watchers._watchers) == 1
+        if how == "reset":
+            raw.http2.reset_stream(watch.call)
+            await raw.flush()
+            await served.until(lambda: not served.coordinator.watchers._watchers)
+    await served.until(lambda: not served.coordinator.watchers._watchers)
+
+
+async def test_too_many_watchers_are_refused_and_told_what_to_do(served: Served) -> None:
+    async with connected(served.path) as raw:
+        for _ in range(MAX_WATCHERS):
+            await (await watching(raw)).next()
+        code, message = await raw.status((await watching(raw)).call)
+        assert code == RESOURCE_EXHAUSTED
+        assert message == f"{MAX_WATCHERS} watch already; end one of them, or use Status"
+
+
+async def test_a_watch_needs_its_request(served: Served) -> None:
+    async with connected(served.path) as raw:
+        call = await raw.start(WATCH)
+        await raw.send(call, end=True)
+        assert await raw.status(call) == ("3", "request: is missing; send one message")
