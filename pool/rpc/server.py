@@ -66,7 +66,8 @@ class RpcServer:
     def stop(self, *, grace_s: float = 0.0) -> None:
         """Begins the end; `serve` returns when it is done. Does not wait. Only the first call counts.
 
-        Health says NOT_SERVING, new calls get UNAVAILABLE, and so do Acquires that wait. Other calls have `grace_s`
+        Health says NOT_SERVING, new calls get UNAVAILABLE, and so do Acquires that wait and watches, which would never
+        end by themselves. Other calls have `grace_s`
         seconds to end by themselves before they get UNAVAILABLE too; then all connections are closed.
         """
         if not self._stop_requested.is_set():
@@ -100,7 +101,7 @@ class RpcServer:
     async def _end(self, sock: socket.socket) -> None:
         self._health.set(False)
         self._calls.stop()
-        self._calls.end(self._service.acquire_call)
+        self._calls.end(self._service.acquire_call, self._service.watch_call)
         with trio.move_on_after(self._grace_s):
             await self._calls.wait_idle()
         self._calls.end()
@@ -123,7 +124,6 @@ async def serve(
     """Serves vmpool.v1.Pool, vmpool.v1.Admin and grpc.health.v1.Health on `sock`, a listening Unix stream socket.
 
     It closes the socket. `hand_over` is called when an administrator asks for it, and must not wait.
-
 
     After `RpcServer.stop` the socket takes no connections any more, through its duplicates neither.
 
