@@ -30,6 +30,14 @@ from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, Age
 MAX_POOL_SIZE: Final = 10_000
 """Beyond it a typing error is likelier than a host of that size."""
 
+MAX_KERNEL_PARAMETERS: Final = 1024
+"""Characters; with what the driver needs itself, less than x86's 2048."""
+
+PRINTABLE: Final = r"[ -~]*"
+
+CPU_MODEL: Final = r"[A-Za-z0-9_.,+=-]{1,1024}"
+"""A model, and its features after commas."""
+
 _PROFILE_NAME: Final = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
 
 
@@ -73,8 +81,8 @@ class ProfileSettings:
     """Name in PATH, or path."""
     kernel: Path | None = None
     initrd: Path | None = None
-    kernel_parameters: str = attrs.field(default="", validator=[max_len(1024), matches_re(r"[ -~]*")])
-    cpu_model: str = attrs.field(default="max", validator=matches_re(r"[A-Za-z0-9_.,+=-]+"))
+    kernel_parameters: str = attrs.field(default="", validator=[max_len(MAX_KERNEL_PARAMETERS), matches_re(PRINTABLE)])
+    cpu_model: str = attrs.field(default="max", validator=matches_re(CPU_MODEL))
     agent: AgentKind = AgentKind.BUILTIN
     """What answers in the guest. The built image has the built-in one."""
     channel: AgentChannel = AgentChannel.VIRTIO_SERIAL

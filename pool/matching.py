@@ -65,6 +65,8 @@ class Match:
 
     profile: str = ""
     own: OwnConfiguration | None = None
+    settings_of: str
+    """The profile that says what the machine does not: how long a lease lives."""
     wishes: Wishes
     """Without what the machine has already."""
     mismatches: tuple[Mismatch, ...] = ()
@@ -95,10 +97,11 @@ class Matcher:
         if not any_file:
             self._check_paths(wanted)
         mismatches = []
-        for name, spec in self.specs.items():
-            fields = await self._differing(settings, wishes, spec)
+        # The one that fills in what was left open is nearest to what is meant.
+        for name in sorted(self.specs, key=lambda name: name != self.base):
+            fields = await self._differing(settings, wishes, self.specs[name])
             if not fields:
-                return Match(profile=name, wishes=wishes)
+                return Match(profile=name, settings_of=name, wishes=wishes)
             mismatches.append(Mismatch(profile=name, fields=fields))
         own = await self._own(settings)
         self.fallbacks += 1
@@ -108,13 +111,14 @@ class Matcher:
             differing={mismatch.profile: mismatch.fields for mismatch in mismatches},
         )
         wishes = attrs.evolve(wishes, vcpus=None, memory_mib=None)
-        return Match(own=own, wishes=wishes, mismatches=tuple(mismatches))
+        return Match(own=own, settings_of=self.base, wishes=wishes, mismatches=tuple(mismatches))
 
     def _settings(self, wanted: WantedMachine, wishes: Wishes) -> ProfileSettings:
         """As if the request were a profile: direct, of no size."""
         base = self.profiles[self.base]
         spec = self.specs[self.base]
-        # A machine that is made for the request has what it wishes from the start.
+        # A machine that is made for the request has what it wishes from the start, and as in a pool no less than the
+        # base has.
         return ProfileSettings(
             kernel=wanted.kernel or spec.kernel,
             initrd=wanted.initrd or spec.initrd,
@@ -124,8 +128,8 @@ class Matcher:
             on_empty=OnEmpty.BOOT,
             accelerator=base.accelerator,
             qemu=base.qemu,
-            vcpus=wishes.vcpus or base.vcpus,
-            memory_mib=wishes.memory_mib or base.memory_mib,
+            vcpus=max(wishes.vcpus or 0, base.vcpus),
+            memory_mib=max(wishes.memory_mib or 0, base.memory_mib),
             boot_timeout_s=base.boot_timeout_s,
         )
 
@@ -140,7 +144,7 @@ class Matcher:
         assert settings.initrd is not None
         fields = []
         for field, path, other in (("kernel", settings.kernel, spec.kernel), ("initrd", settings.initrd, spec.initrd)):
-            if path != other and await self._content(path) != await self._content(other):
+            if path != other and not await self._same_content(path, other):
                 fields.append(field)
         fields += [
             field for field in ("kernel_parameters", "cpu_model") if getattr(settings, field) != getattr(spec, field)
@@ -151,9 +155,15 @@ class Matcher:
             fields.append("memory_mib")
         return tuple(fields)
 
+    async def _same_content(self, path: Path, other: Path) -> bool:
+        content = await self._content(path)
+        return content is not None and content == await self._content(other)
+
     async def _content(self, path: Path) -> bytes | None:
-        """A hash; None for a file that cannot be read, which is told when it is to be booted."""
+        """A hash; None for what is no file that can be read, which is told when it is to be booted."""
         try:
+            if not path.is_file():  # reading a pipe or a device may never end  # noqa: ASYNC240 - one stat call
+                return None
             identity = identify(path)
             if identity not in self._hashes:
                 self._hashes[identity] = await trio.to_thread.run_sync(_hash, path)

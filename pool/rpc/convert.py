@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ import attrs
 
 from actors.messages import Wishes
 from actors.producer import ProducerStatistics
+from pool.config import CPU_MODEL, MAX_KERNEL_PARAMETERS, PRINTABLE
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease
 from pool.ledger.views import ProfileView
@@ -87,10 +89,22 @@ def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
 
 
 def wanted_machine(config: wire.VmConfig) -> WantedMachine:
+    """Raises InvalidRequestError."""
     for field in ("kernel", "initrd"):
         path = getattr(config, field)
         if path and (not path.startswith("/") or "\0" in path):
             raise InvalidRequestError(field=f"config.{field}", reason=f"{path[:256]!r} is no absolute path")
+    parameters = config.kernel_parameters
+    if len(parameters) > MAX_KERNEL_PARAMETERS or not re.fullmatch(PRINTABLE, parameters):
+        raise InvalidRequestError(
+            field="config.kernel_parameters",
+            reason=f"must be ASCII that can be printed, at most {MAX_KERNEL_PARAMETERS} characters of it",
+        )
+    if config.cpu_model and not re.fullmatch(CPU_MODEL, config.cpu_model):
+        raise InvalidRequestError(
+            field="config.cpu_model",
+            reason=f"{config.cpu_model[:256]!r} is none; QEMU's have letters, digits, and features after commas",
+        )
     return WantedMachine(
         kernel=Path(config.kernel) if config.kernel else None,
         initrd=Path(config.initrd) if config.initrd else None,

@@ -93,8 +93,7 @@ class PoolService(wire.PoolBase):
     async def acquire_call(self, stream: ServerStream) -> None:
         """A caller that goes away before it has read the reply takes no VM with it."""
         arguments = acquire_arguments(_required(await receive(stream)))
-        ttl_s = self._default_ttl_s(arguments.profile) if arguments.ttl_s is None else arguments.ttl_s
-        match, lease = await self._acquire(stream, arguments, ttl_s=ttl_s)
+        match, lease = await self._acquire(stream, arguments)
         try:
             await deliver(stream, self._reply_to(stream, lease, match))
         except BaseException:
@@ -104,8 +103,7 @@ class PoolService(wire.PoolBase):
     async def hold_call(self, stream: ServerStream) -> None:
         """The lease ends with the call, however that ends."""
         arguments = acquire_arguments(_required(await receive(stream)))
-        ttl_s = math.inf if arguments.ttl_s is None else arguments.ttl_s
-        match, lease = await self._acquire(stream, arguments, ttl_s=ttl_s, bound=True)
+        match, lease = await self._acquire(stream, arguments, bound=True)
         try:
             await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease, match)))
             ended = await self.coordinator.wait_lease_ended(lease.lease_id, owner=lease.owner)
@@ -114,7 +112,7 @@ class PoolService(wire.PoolBase):
             self.coordinator.give_back(lease, detail="its caller ended the call that held it, or went away")
 
     async def _acquire(
-        self, stream: ServerStream, arguments: AcquireArguments, *, ttl_s: float, bound: bool = False
+        self, stream: ServerStream, arguments: AcquireArguments, *, bound: bool = False
     ) -> tuple[Match | None, Lease]:
         call = guarded(stream)
         match = await self._match(arguments)
@@ -129,7 +127,7 @@ class PoolService(wire.PoolBase):
             key=arguments.key,
             on_empty=on_empty,
             wishes=arguments.wishes if match is None else match.wishes,
-            ttl_s=ttl_s,
+            ttl_s=self._ttl_s(arguments, match, bound=bound),
             bound=bound,
             deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
@@ -141,10 +139,7 @@ class PoolService(wire.PoolBase):
         if self.info.matcher is None:
             raise InvalidRequestError(field="config", reason="is not taken by this service; name a profile")
         administrator = may_administer(_owner(), service_uid=self.info.service_uid)
-        try:
-            return await self.info.matcher.match(arguments.machine, arguments.wishes, any_file=administrator)
-        except ValueError as error:  # what the settings of a profile refuse
-            raise InvalidRequestError(field="config", reason=str(error.args[0])) from error
+        return await self.info.matcher.match(arguments.machine, arguments.wishes, any_file=administrator)
 
     def _reply_to(self, stream: ServerStream, lease: Lease, match: Match | None) -> wire.AcquireReply:
         now = trio.current_time()
@@ -156,8 +151,12 @@ class PoolService(wire.PoolBase):
         margin_s = 0.0 if deadline == math.inf else min(MAX_DEADLINE_MARGIN_S, (deadline - arrived_at) / 10)
         return min(arrived_at + wait_s, deadline - margin_s)
 
-    def _default_ttl_s(self, profile: str) -> float:
-        shape = self.info.shapes.get(profile)
+    def _ttl_s(self, arguments: AcquireArguments, match: Match | None, *, bound: bool) -> float:
+        if arguments.ttl_s is not None:
+            return arguments.ttl_s
+        if bound:
+            return math.inf
+        shape = self.info.shapes.get(arguments.profile if match is None else match.settings_of)
         return math.inf if shape is None else shape.lease_ttl_s  # who asks for an unknown profile gets none
 
     async def renew_call(self, stream: ServerStream) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -90,8 +91,10 @@ async def serving(
     service: ServicePolicy | None = None,
     make_matcher: Callable[[SimulatedHost], Matcher] | None = None,
     hand_over: Callable[[], None] = lambda: None,
+    profile: str = "default",
+    lease_ttl_s: float = math.inf,
 ) -> AsyncIterator[Served]:
-    """Serves one profile, "default"; everything is ended at the end, and must end well.
+    """Serves one profile; everything is ended at the end, and must end well.
 
     `policy` has what is different from a plain one.
     """
@@ -104,8 +107,8 @@ async def serving(
         resolve=resolve, launch=host.launch, vms_directory=directory / "vms", boot_timeout_s=30.0
     )
     coordinator = coordinator_type(
-        policies={"default": PoolPolicy(size=size, max_vcpus=4, max_memory_mib=1024, **(policy or {}))},
-        producers={"default": producer},
+        policies={profile: PoolPolicy(size=size, max_vcpus=4, max_memory_mib=1024, **(policy or {}))},
+        producers={profile: producer},
         journal=simulated_journal(),
         service=service or ServicePolicy(),
         make_id=new_id,
@@ -126,7 +129,11 @@ async def serving(
                     sock=listener,
                     info=ServiceInfo(
                         version="1.2.3",
-                        shapes={"default": ProfileShape(vcpus=1, memory_mib=256, max_vcpus=4, max_memory_mib=1024)},
+                        shapes={
+                            profile: ProfileShape(
+                                vcpus=1, memory_mib=256, max_vcpus=4, max_memory_mib=1024, lease_ttl_s=lease_ttl_s
+                            )
+                        },
                         matcher=None if make_matcher is None else make_matcher(host),
                     ),
                     hand_over=hand_over,

@@ -258,9 +258,10 @@ async def test_a_request_without_a_message(served: Served, method: str) -> None:
 
 @pytest.mark.parametrize("method", CALLS)
 async def test_a_service_that_shuts_down_refuses(served: Served, method: str) -> None:
-    async with served.client() as client, client.lease() as vm, client.exec(vm.lease_id, ["cat"]):
-        async with connected(served.path) as raw:
-            served.server.stop(grace_s=20)
-            while not (await client.status()).draining:
-                pass
-            assert (await ask(raw, method, CALLS[method]))[0] == UNAVAILABLE
+    connection = connected(served.path)
+    running = ["cat"]
+    async with served.client() as client, client.lease() as vm, client.exec(vm.lease_id, running), connection as raw:
+        served.server.stop(grace_s=20)
+        while not (await client.status()).draining:
+            pass
+        assert (await ask(raw, method, CALLS[method]))[0] == UNAVAILABLE

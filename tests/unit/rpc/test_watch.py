@@ -157,7 +157,7 @@ async def test_one_who_does_not_read_holds_up_nobody_and_begins_anew(served: Ser
         await raw.flush()
         kept = await served.coordinator.acquire(profile="default", owner=ME)
         await served.until(lambda: len(served.host.alive) == 3 and served.coordinator.views()[0].ready == 2)
-        expected = {vm_id: "ready" for vm_id in served.host.alive} | {kept.vm_id: "leased"}
+        expected = dict.fromkeys(served.host.alive, "ready") | {kept.vm_id: "leased"}
         while replayed(watch.seen) != (expected, {kept.lease_id}, 2):
             await watch.next()
         assert len([reply for reply in watch.seen if reply.snapshot is not None]) > 1

@@ -1,0 +1,252 @@
+"""Which pool has the machine that a request describes; and what becomes of it if none has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from actors.messages import Wishes
+from pool.config import ProfileSettings
+from pool.ledger.policy import OnEmpty
+from pool.matching import REMEMBERED_FILES, ForbiddenPathError, Match, Matcher, Mismatch, WantedMachine
+from tests.unit.pool.machines import image, make_matcher
+from vmm.errors import MissingFileError
+
+PLAIN = Wishes()
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> ProfileSettings:
+    return ProfileSettings(
+        **image(tmp_path, "pool"), kernel_parameters="quiet", max_vcpus=4, max_memory_mib=1024, lease_ttl_s=7.0
+    )
+
+
+@pytest.fixture
+def matcher(profile: ProfileSettings) -> Matcher:
+    return make_matcher({"default": profile})
+
+
+async def match(matcher: Matcher, wishes: Wishes = PLAIN, *, any_file: bool = True, **wanted: Any) -> Match:
+    return await matcher.match(WantedMachine(**wanted), wishes, any_file=any_file)
+
+
+def differing(found: Match) -> dict[str, tuple[str, ...]]:
+    assert found.own is not None
+    assert found.profile == ""
+    return {mismatch.profile: mismatch.fields for mismatch in found.mismatches}
+
+
+# -- a pool that has it ------------------------------------------------------------------------------------------------
+
+
+async def test_what_says_nothing_is_served_by_the_default_profile(matcher: Matcher) -> None:
+    found = await match(matcher)
+    assert (found.profile, found.own, found.mismatches, found.wishes) == ("default", None, (), PLAIN)
+    assert matcher.fallbacks == 0
+
+
+async def test_the_same_content_at_another_path_is_the_same_machine(
+    matcher: Matcher, profile: ProfileSettings, tmp_path: Path
+) -> None:
+    assert profile.kernel is not None
+    copy, link = tmp_path / "copy", tmp_path / "link"
+    shutil.copy(profile.kernel, copy)
+    link.symlink_to(profile.kernel)
+    for path in (copy, link):
+        assert (await match(matcher, kernel=path)).profile == "default"
+
+
+async def test_all_that_a_pool_has_may_be_said(matcher: Matcher, profile: ProfileSettings) -> None:
+    found = await match(
+        matcher,
+        kernel=profile.kernel,
+        initrd=profile.initrd,
+        kernel_parameters=profile.kernel_parameters,
+        cpu_model=profile.cpu_model,
+    )
+    assert found.profile == "default"
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [Wishes(vcpus=4), Wishes(memory_mib=1024), Wishes(vcpus=2, memory_mib=512), Wishes(vcpus=1, memory_mib=16)],
+    ids=str,
+)
+async def test_cpus_and_memory_up_to_the_maximum_come_from_the_pool(matcher: Matcher, wishes: Wishes) -> None:
+    """They are hot-added, so the wishes stay; what is less than the base has is no reason to boot."""
+    found = await match(matcher, wishes)
+    assert (found.profile, found.wishes) == ("default", wishes)
+
+
+async def test_another_profile_may_have_it(profile: ProfileSettings, tmp_path: Path) -> None:
+    other = ProfileSettings(**image(tmp_path, "other", kernel=b"another"), lease_ttl_s=9.0)
+    found = await match(make_matcher({"default": profile, "other": other}), kernel=other.kernel, kernel_parameters="")
+    assert differing(found)["other"] == ("kernel_parameters",), "what is left open is the default profile's"
+    plain = ProfileSettings(**image(tmp_path, "pool"))
+    found = await match(make_matcher({"default": plain, "other": other}), kernel=other.kernel, initrd=other.initrd)
+    assert (found.profile, found.settings_of) == ("other", "other")
+
+
+@pytest.mark.parametrize("first", ["big", "default"])
+async def test_of_two_that_have_it_the_one_that_was_left_open_serves(
+    profile: ProfileSettings, tmp_path: Path, first: str
+) -> None:
+    """Not one that happens to stand above it in the configuration and has sixteen times its memory."""
+    big = ProfileSettings(**image(tmp_path, "big"), kernel_parameters="quiet", memory_mib=4096)
+    profiles = {"big": big, "default": profile} if first == "big" else {"default": profile, "big": big}
+    matcher = make_matcher(profiles)
+    assert (await match(matcher)).profile == "default"
+    assert (await match(matcher, Wishes(memory_mib=2048))).profile == "big"
+
+
+async def test_a_file_that_is_replaced_is_read_again(matcher: Matcher, tmp_path: Path) -> None:
+    path = image(tmp_path, "mine")["kernel"]
+    assert (await match(matcher, kernel=path)).profile == "default"
+    replacement = tmp_path / "new"
+    replacement.write_bytes(b"KERNEL")
+    replacement.rename(path)
+    assert differing(await match(matcher, kernel=path)) == {"default": ("kernel",)}
+    path.write_bytes(b"kernel")
+    assert (await match(matcher, kernel=path)).profile == "default"
+
+
+async def test_a_file_is_read_once(matcher: Matcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = image(tmp_path, "mine")["kernel"]
+    await match(matcher, kernel=path)
+    monkeypatch.setattr("pool.matching._hash", lambda path: pytest.fail(f"{path} is read again"))
+    await match(matcher, kernel=path)
+
+
+async def test_few_files_are_remembered(matcher: Matcher, tmp_path: Path) -> None:
+    for number in range(REMEMBERED_FILES + 10):
+        await match(matcher, kernel=image(tmp_path, str(number))["kernel"])
+    assert len(matcher._hashes) == REMEMBERED_FILES
+
+
+# -- none has it -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("kernel", None), ("initrd", None), ("kernel_parameters", "quiet panic=1"), ("cpu_model", "qemu64")],
+)
+async def test_each_field_that_differs_is_named_and_booted_with(
+    matcher: Matcher, profile: ProfileSettings, tmp_path: Path, field: str, value: str | None
+) -> None:
+    wanted = value or image(tmp_path, "other", kernel=b"k", initrd=b"i")[field]
+    found = await match(matcher, **{field: wanted})
+    assert differing(found) == {"default": (field,)}
+    spec = found.own.producer.machine.spec  # type: ignore[union-attr]
+    assert getattr(spec, field) == wanted
+    for name in {"kernel", "initrd", "kernel_parameters", "cpu_model", "vcpus", "memory_mib"} - {field}:
+        assert getattr(spec, name) == getattr(profile, name), name
+
+
+@pytest.mark.parametrize(("field", "value"), [("vcpus", 5), ("memory_mib", 1025)])
+async def test_what_is_beyond_the_maximum_is_booted_with(matcher: Matcher, field: str, value: int) -> None:
+    found = await match(matcher, Wishes(**{field: value}, hostname="guest-1"))
+    assert differing(found) == {"default": (field,)}
+    assert found.own is not None
+    assert getattr(found.own.producer.machine.spec, field) == value  # type: ignore[attr-defined]
+    assert found.wishes == Wishes(hostname="guest-1"), "there is nothing left to hot-add"
+    assert found.own.policy.memory_mib == (value if field == "memory_mib" else 256)
+
+
+async def test_all_that_differs_is_named_for_every_profile(profile: ProfileSettings, tmp_path: Path) -> None:
+    other = ProfileSettings(**image(tmp_path, "other", kernel=b"k"))
+    found = await match(make_matcher({"default": profile, "other": other}), Wishes(vcpus=9), cpu_model="qemu64")
+    assert found.mismatches == (
+        Mismatch(profile="default", fields=("cpu_model", "vcpus")),
+        Mismatch(profile="other", fields=("kernel", "kernel_parameters", "cpu_model", "vcpus")),
+    )
+
+
+async def test_it_is_counted_and_logged(matcher: Matcher) -> None:
+    with capture_logs() as logs:
+        found = await match(matcher, cpu_model="qemu64")
+    assert matcher.fallbacks == 1
+    assert [(line["configuration"], line["differing"]) for line in logs] == [
+        (found.own.name, {"default": ("cpu_model",)})  # type: ignore[union-attr]
+    ]
+
+
+async def test_nothing_is_kept_ready_and_who_says_nothing_boots(matcher: Matcher) -> None:
+    found = await match(matcher, cpu_model="qemu64")
+    assert found.own is not None
+    assert (found.own.policy.size, found.own.policy.on_empty) == (0, OnEmpty.BOOT)
+    assert found.settings_of == "default"
+
+
+async def test_the_same_configuration_has_the_same_name_and_another_has_another(
+    matcher: Matcher, tmp_path: Path
+) -> None:
+    names = [
+        (await match(matcher, wishes, **wanted)).own.name  # type: ignore[union-attr]
+        for wishes, wanted in (
+            (PLAIN, {"cpu_model": "qemu64"}),
+            (Wishes(hostname="guest-1"), {"cpu_model": "qemu64", "kernel": image(tmp_path, "copy")["kernel"]}),
+            (Wishes(vcpus=2), {"cpu_model": "qemu64"}),
+            (PLAIN, {"cpu_model": "kvm64"}),
+        )
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+async def test_other_files_are_for_administrators(matcher: Matcher, profile: ProfileSettings, tmp_path: Path) -> None:
+    files = image(tmp_path, "copy")
+    for field, path in (*files.items(), ("kernel", tmp_path / "none"), ("kernel", profile.initrd)):
+        with pytest.raises(ForbiddenPathError, match=rf"config\.{field}: {path} is no profile's") as refused:
+            await match(matcher, any_file=False, **{field: path})
+        assert (refused.value.field, refused.value.path) == (field, path)
+
+
+async def test_a_forbidden_file_is_not_even_looked_at(
+    matcher: Matcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pool.matching.identify", lambda path: pytest.fail(f"{path} is looked at"))
+    with pytest.raises(ForbiddenPathError):
+        await match(matcher, any_file=False, kernel=tmp_path / "none")
+
+
+async def test_files_of_any_profile_are_for_everybody(profile: ProfileSettings, tmp_path: Path) -> None:
+    other = ProfileSettings(**image(tmp_path, "other", kernel=b"k"), kernel_parameters="quiet")
+    matcher = make_matcher({"default": profile, "other": other})
+    assert (await match(matcher, any_file=False, kernel=other.kernel)).profile == "other"
+    found = await match(matcher, any_file=False, kernel=other.kernel, cpu_model="qemu64")
+    assert differing(found) == {"default": ("kernel", "cpu_model"), "other": ("cpu_model",)}
+
+
+async def test_a_file_that_is_not_there_is_named(matcher: Matcher, tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=rf"kernel: {tmp_path / 'none'} does not exist or cannot be read"):
+        await match(matcher, kernel=tmp_path / "none")
+
+
+async def test_two_files_that_cannot_be_read_are_not_the_same(
+    matcher: Matcher, profile: ProfileSettings, tmp_path: Path
+) -> None:
+    """The pool's kernel was removed while its VMs run on."""
+    assert profile.kernel is not None
+    profile.kernel.unlink()
+    with pytest.raises(MissingFileError, match="none"):
+        await match(matcher, kernel=tmp_path / "none")
+
+
+async def test_what_is_no_file_is_not_read(matcher: Matcher, tmp_path: Path) -> None:
+    """Opening a pipe waits for a writer, and reading this device never ends."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with trio.fail_after(20):
+        for path in (pipe, Path("/dev/zero"), tmp_path):
+            with pytest.raises(MissingFileError, match=str(path)):
+                await match(matcher, kernel=path)
