@@ -52,7 +52,6 @@ class Watcher:
             await self._something.wait()
         if self._behind:
             self._behind = False
-            self._news.clear()
             return self._take_snapshot()
         return self._news.popleft()
 
