@@ -33,7 +33,8 @@ def find_orphans(vms_directory: Path) -> list[Orphan]:
     if not vms_directory.is_dir():
         return []
     users = _users_of(vms_directory)
-    names = {entry.name for entry in vms_directory.iterdir()} | users.keys()
+    with os.scandir(vms_directory) as entries:
+        names = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)} | users.keys()
     return [
         Orphan(
             vm_id=name,
