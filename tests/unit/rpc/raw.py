@@ -105,9 +105,9 @@ class RawClient:
         got = self.headers.get(call, {})
         return got.get("grpc-status", ""), unquote(got.get("grpc-message", ""))
 
-    async def message(self, call: int, kind: type[Any]) -> Any | None:
+    async def message(self, call: int, kind: type[Any], *, limit_s: float = 20) -> Any | None:
         """The next reply of a call; None if it ends before."""
-        with trio.fail_after(20):
+        with trio.fail_after(limit_s):
             while len(data := self.data.get(call, b"")) < 5 or len(data) < 5 + int.from_bytes(data[1:5], "big"):
                 if call in self.over or not await self.receive():
                     return None

@@ -1,0 +1,98 @@
+"""What a real service does by itself: it finds VMs that are dead or hang, and keeps within its limits."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from pool.client import CallError, Client, open_client
+from pool.client.records import ProfileStatus
+from pool.ledger.policy import OnEmpty
+from tests.running import RunningService, running_service
+from tests.waiting import until
+from vmm.guest.image import GuestImage
+
+pytestmark = pytest.mark.timeout(240)
+
+CONFIG = """
+[limits]
+leases_per_user = 3
+memory_budget_mib = 384
+
+[profiles.default]
+size = 1
+max_vms = 2
+memory_mib = 128
+accelerator = "tcg"
+check_interval_s = 1
+
+[profiles.follows]
+size = 0
+memory_mib = 128
+accelerator = "tcg"
+on_empty = "boot"
+adaptive = { minimum = 0, maximum = 2 }
+"""
+
+
+@pytest.fixture(scope="module")
+def limited(guest_image: GuestImage) -> Iterator[RunningService]:
+    with running_service(CONFIG, image_directory=guest_image.kernel.parent) as service:
+        yield service
+
+
+async def profile(client: Client, name: str = "default") -> ProfileStatus:
+    return next(found for found in (await client.status()).profiles if found.name == name)
+
+
+async def test_a_qemu_that_hangs_is_found_and_replaced(limited: RunningService) -> None:
+    """It is stopped with SIGSTOP, so it takes no commands, no `quit` either: only SIGKILL ends it."""
+    async with open_client(limited.socket_path) as client:
+
+        async def is_full() -> bool:
+            found = await profile(client)
+            return (found.ready, found.producing, found.stopping) == (1, 0, 0)
+
+        await until(is_full)
+        ((name, victim),) = limited.qemus().items()
+        victim.send_signal(signal.SIGSTOP)
+
+        async def lost() -> bool:
+            return (await profile(client)).counters.lost_idle >= 1
+
+        await until(lost)
+        assert "its agent did not answer a check within" in (await profile(client)).last_error
+        await until(is_full)
+        assert not psutil.pid_exists(victim.pid)
+        assert name not in limited.qemus()
+
+
+async def test_a_profile_a_user_and_the_host_have_only_so_much(limited: RunningService) -> None:
+    async with open_client(limited.socket_path) as client:
+        leases = [(await client.acquire(on_empty=OnEmpty.BOOT)).lease_id for _ in range(2)]
+        with pytest.raises(CallError, match="max_vms = 2 is reached") as refused:
+            await client.acquire(timeout_s=0.5)
+        assert refused.value.status == "DEADLINE_EXCEEDED"
+
+        assert (await profile(client, "follows")).size == 0
+        leases.append((await client.acquire(profile="follows", on_empty=OnEmpty.BOOT)).lease_id)
+        grown = await profile(client, "follows")
+        assert grown.size > 0, "somebody came"
+        assert (grown.ready, grown.producing) == (0, 0), "there is no memory for it"
+
+        with pytest.raises(CallError, match=r"has 3 VMs already, .* raise limits\.leases_per_user") as refused:
+            await client.acquire(profile="follows")
+        assert refused.value.status == "RESOURCE_EXHAUSTED"
+
+        await client.release(leases.pop(0))
+
+        async def has_grown() -> bool:
+            return (await profile(client, "follows")).ready + (await profile(client)).ready >= 1
+
+        await until(has_grown)
+        assert len(limited.qemus()) <= 3, "384 MiB are three VMs"
+        for lease_id in leases:
+            await client.release(lease_id)
