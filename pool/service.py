@@ -206,8 +206,10 @@ class _Layers:
             nursery.start_soon(Supervised(name="watchdog", main=watchdog.run, policy=NEVER_GIVE_UP).run)
 
     def _hand_over(self) -> None:
-        self._handing_over = True
-        self.stop.set()
+        """Nothing happens if the service stops already: its VMs are ended, and whoever adopts would find none."""
+        if not self.stop.is_set():
+            self._handing_over = True
+            self.stop.set()
 
     async def _run_rpc(self, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:

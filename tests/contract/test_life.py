@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from actors.parking import check
 from tests.contract.subjects import Subject
 from vmm.contract import CommandSpec, ExitReport, Vm
 from vmm.errors import AgentUnreachableError, VmExitedError
@@ -39,6 +40,25 @@ async def test_pausing_and_resuming_twice_is_pausing_and_resuming_once(vm: Vm) -
     await vm.resume()
     await vm.resume()
     assert await vm.agent.ping()
+
+
+async def test_a_check_leaves_an_idle_vm_paused(vm: Vm) -> None:
+    await vm.pause()
+    await check(vm)
+    answered = trio.Event()
+
+    async def ask() -> None:
+        await vm.agent.ping()
+        answered.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        for _ in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            await vm.pause()  # a round trip, as above
+        assert not answered.is_set()
+        await vm.resume()
+        await answered.wait()
 
 
 async def test_a_command_continues_after_a_pause(vm: Vm) -> None:
