@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import attrs
 from grpclib.const import Cardinality, Handler
 
+from pool.config import MAX_POOL_SIZE
 from pool.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
@@ -15,9 +16,6 @@ from pool.rpc.convert import profile_of
 from pool.rpc.errors import InvalidRequestError, NotAdministratorError
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
-
-MAX_SIZE: Final = 10_000
-"""Beyond it a typing error is likelier than a host of that size."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -45,8 +43,10 @@ class AdminService(wire.AdminBase):
 
     async def resize_call(self, stream: ServerStream) -> None:
         request = await self._request(stream)
-        if request.size > MAX_SIZE:
-            raise InvalidRequestError(field="size", reason=f"{request.size} is absurd; at most {MAX_SIZE} are allowed")
+        if request.size > MAX_POOL_SIZE:
+            raise InvalidRequestError(
+                field="size", reason=f"{request.size} is absurd; at most {MAX_POOL_SIZE} are allowed"
+            )
         await self.coordinator.resize(profile_of(request.profile), request.size)
         await send(stream, wire.ResizeReply())
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import trio
 
+from pool.config import MAX_POOL_SIZE
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Owner
 from pool.ledger.views import CircuitState, ProfileView
 from pool.requests import RefusedError
-from pool.rpc.admin import MAX_SIZE
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
 from tests.unit.rpc.raw import RawClient, connected
@@ -109,11 +109,11 @@ async def test_a_size_that_follows_demand_is_nobodys_to_set(vm_home: Path) -> No
         assert view(served).size == 1
 
 
-@pytest.mark.parametrize("size", [MAX_SIZE + 1, 2**32 - 1])
+@pytest.mark.parametrize("size", [MAX_POOL_SIZE + 1, 2**32 - 1])
 async def test_an_absurd_size_is_refused(served: Served, size: int) -> None:
     async with connected(served.path) as raw:
         status, message = await ask(raw, "Resize", wire.ResizeRequest(size=size))
-    assert (status, message) == (INVALID, f"size: {size} is absurd; at most {MAX_SIZE} are allowed")
+    assert (status, message) == (INVALID, f"size: {size} is absurd; at most {MAX_POOL_SIZE} are allowed")
     assert view(served).size == 2
 
 
