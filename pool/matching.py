@@ -127,6 +127,8 @@ class Matcher:
             size=0,
             on_empty=OnEmpty.BOOT,
             accelerator=base.accelerator,
+            agent=base.agent,
+            channel=base.channel,
             qemu=base.qemu,
             vcpus=max(wishes.vcpus or 0, base.vcpus),
             memory_mib=max(wishes.memory_mib or 0, base.memory_mib),
@@ -147,7 +149,9 @@ class Matcher:
             if path != other and not await self._same_content(path, other):
                 fields.append(field)
         fields += [
-            field for field in ("kernel_parameters", "cpu_model") if getattr(settings, field) != getattr(spec, field)
+            field
+            for field in ("kernel_parameters", "cpu_model", "agent", "channel")
+            if getattr(settings, field) != getattr(spec, field)
         ]
         if (wishes.vcpus or 0) > spec.max_vcpus:
             fields.append("vcpus")

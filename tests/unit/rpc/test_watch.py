@@ -191,7 +191,6 @@ async def test_a_stranger_learns_of_others_leases_without_their_ids(
         assert EVIDENCE.encode() not in b"".join(bytes(reply) for reply in watch.seen)
 
 
-@pytest.mark.xfail(strict=True, reason="the reason for which a leased VM is stopped names its lease")
 async def test_a_stranger_is_never_told_the_id_of_anothers_lease(vm_home: Path, call_as: Callable[[int], None]) -> None:
     settings = ServerSettings(allowed_uids=frozenset({STRANGER}))
     async with serving(vm_home, settings=settings) as served:
