@@ -12,6 +12,7 @@ from vmm.errors import AgentUnreachableError, QmpError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
 from vmm.guest.qga.client import QgaClient
+from vmm.qemu.directory import connect
 from vmm.qemu.instance import Instance
 from vmm.qemu.vsock import connect_vsock
 from vmm.spec import AgentKind
@@ -66,6 +67,6 @@ async def _look(instance: Instance) -> None:
 async def _open_port(instance: Instance) -> trio.SocketStream:
     path = instance.directory.agent_socket
     try:
-        return await trio.open_unix_socket(path)
+        return await connect(path)
     except OSError as error:
         raise AgentUnreachableError(f"{path}: {error}; QEMU is dead or serves another") from error

@@ -7,8 +7,10 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import Final
 
 import attrs
+import trio
 
 from vmm.errors import MissingFileError, SpecError
 
@@ -16,6 +18,9 @@ MAX_SOCKET_PATH_BYTES = 107
 """Linux: `sun_path` has 108 bytes, of which the last is the terminating zero."""
 
 TAIL_BYTES = 4096
+
+QUEUE_PAUSE_S: Final = 0.02
+"""Between attempts at a socket whose queue is full; the kernel does not tell when it has room."""
 
 
 @attrs.frozen
@@ -88,6 +93,25 @@ def listen(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+async def connect(path: Path) -> trio.SocketStream:
+    """Connects to a socket of QEMU's; waits while its queue is full, of services that were killed. Raises OSError.
+
+    Of a Unix socket whose queue is full the kernel says EAGAIN, which `trio.open_unix_socket` takes for success.
+    """
+    with contextlib.ExitStack() as undo:
+        sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        while True:
+            try:
+                sock.connect(os.fspath(path))
+            except BlockingIOError:
+                await trio.sleep(QUEUE_PAUSE_S)
+            else:
+                break
+        await trio.lowlevel.checkpoint()
+        undo.pop_all()
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 def read_tail(path: Path, *, limit: int = TAIL_BYTES) -> str:

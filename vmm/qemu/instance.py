@@ -26,7 +26,7 @@ from vmm.qemu.command_line import (
 )
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.directory import VmDirectory, listen, read_tail
+from vmm.qemu.directory import VmDirectory, connect, listen, read_tail
 from vmm.qemu.logs import LogLimiter
 from vmm.qemu.process import QemuProcess, command_line_of
 from vmm.qemu.qmp import QmpClient
@@ -131,7 +131,7 @@ class Instance:
         From here on the console's and QEMU's logs are kept short, too.
         """
         try:
-            stream = await trio.open_unix_socket(self.directory.qmp_socket)
+            stream = await connect(self.directory.qmp_socket)
         except OSError as error:
             raise QmpConnectionError(f"{self.directory.qmp_socket}: {error}; QEMU is dead or serves another") from error
         self._qmp = await QmpClient.connect(stream, nursery=nursery)
