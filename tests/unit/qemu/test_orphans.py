@@ -87,3 +87,12 @@ def test_who_is_not_root_looks_at_its_own_only(vms: Path, start: Start, monkeypa
     start(f"{vms}/vm-4/console.log", prefix=tuple(NOBODY.command()))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert find_orphans(vms) == []
+
+
+def test_what_is_no_directory_is_no_vms(vms: Path) -> None:
+    elsewhere = vms.parent / "elsewhere"
+    elsewhere.mkdir()
+    for name, make in (("file", Path.touch), ("link", lambda path: path.symlink_to(elsewhere))):
+        make(vms / name)
+        assert find_orphans(vms) == []
+        (vms / name).unlink()
