@@ -134,6 +134,7 @@ class Coordinator:
     _proofs: list[trio.Event] = attrs.field(factory=list, init=False)
     """Who waits to see that a Tick is read."""
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _keeping_held: bool = attrs.field(default=False, init=False)
     _lease_ends: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
     """Leases whose end somebody waits for."""
 
@@ -323,6 +324,8 @@ class Coordinator:
 
         It ends, unless another request with the same idempotency key has it. Nothing happens if it has ended.
         """
+        if lease.bound and self._keeping_held:
+            return
         self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id, detail=detail))
 
     def vm_of(self, lease_id: str, *, owner: Owner) -> Vm:
@@ -398,6 +401,12 @@ class Coordinator:
         """Refuses who waits and lets go of all idle and leased VMs; returns when all are, and the rest have ended."""
         self._send.send_nowait(HandoverRequested())
         await self._drained.wait()
+
+    def keep_held_leases(self) -> None:
+        """From now on a held lease outlives the call that holds it: calls end before `hand_over`, and the next run of
+        the service waits for their holders.
+        """
+        self._keeping_held = True
 
     # -- questions -----------------------------------------------------------------------------------------------
 

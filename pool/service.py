@@ -189,11 +189,13 @@ class _Layers:
                 _log.info("handing over" if self._handing_over else "stopping")
                 notify("STOPPING=1")
                 if self._handing_over:
-                    # Before the calls end: a lease that one holds open is to live on.
-                    await self.coordinator.hand_over()
+                    self.coordinator.keep_held_leases()
                 if self._server is not None:
                     self._server.stop()
-            if not self._handing_over:
+            if self._handing_over:
+                # Not before the calls end: who asked for a lease that is let go would hear that there is none.
+                await self.coordinator.hand_over()
+            else:
                 await self.coordinator.drain()
             _log.info("stopped")
             outer.cancel_scope.cancel(reason="the service has ended")
