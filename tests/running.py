@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -51,6 +52,11 @@ class RunningService:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_LIMIT_S)
 
+    def crash(self) -> None:
+        """SIGKILL, and wait. Whoever was connected learns of it by the time this returns."""
+        self.process.kill()
+        self.process.wait(STOP_LIMIT_S)
+
     def command(
         self, *arguments: str, stdin: bytes | None = None, limit_s: float = 120
     ) -> subprocess.CompletedProcess[bytes]:
@@ -82,12 +88,12 @@ class ServiceHome:
         """Of all of them, the latest at the end."""
         return self.path / "log"
 
-    def start(self) -> RunningService:
-        """A service, ready for calls. Whoever started it ends it."""
+    def launch(self) -> RunningService:
+        """A service that has only just been started. Whoever started it ends it."""
         socket_path = self.path / "run" / "s.sock"
         config = self.path / "vmpool.toml"
         with self.log.open("ab") as log:
-            service = RunningService(
+            return RunningService(
                 process=subprocess.Popen(
                     vmpool_argv("serve", "--config", str(config), "--socket", str(socket_path)),
                     stdin=subprocess.DEVNULL,
@@ -102,6 +108,10 @@ class ServiceHome:
                 socket_path=socket_path,
                 log=self.log,
             )
+
+    def start(self) -> RunningService:
+        """A service, ready for calls. Whoever started it ends it."""
+        service = self.launch()
         try:
             assert self.notices.recv(4096) == b"READY=1", self.log.read_text()
         except BaseException:
@@ -109,6 +119,14 @@ class ServiceHome:
             service.process.wait()
             raise
         return service
+
+    def drop_notices(self) -> None:
+        """Of services that were killed: nobody can tell how far they came."""
+        self.notices.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.notices.recv(4096)
+        self.notices.settimeout(READY_LIMIT_S)
 
     def end(self, service: RunningService) -> None:
         """Stops a service, if it still runs. Nothing of it may be left but the runtime directory, if it found one."""
