@@ -14,7 +14,7 @@ from pool.client.connection import Method
 from pool.client.convert import acquire_request, acquired_vm
 from pool.client.exchange import receive, send_last
 from pool.client.sdk import _HOLD, _STATUS, ANSWER_LIMIT_S
-from pool.ledger.records import OnEmpty
+from pool.ledger.policy import OnEmpty
 from pool.rpc.generated.vmpool import v1 as wire
 
 _HAND_OVER = Method(
@@ -26,11 +26,11 @@ _HAND_OVER = Method(
 
 
 @contextlib.asynccontextmanager
-async def hold(client: Client, *, key: str, wait_s: float = 60.0) -> AsyncIterator[AcquiredVm]:
+async def hold(
+    client: Client, *, key: str, profile: str = "default", on_empty: OnEmpty = OnEmpty.WAIT, wait_s: float = 60.0
+) -> AsyncIterator[AcquiredVm]:
     """A lease that lives as long as the block, and is the same one for whoever holds it by the same key."""
-    request = acquire_request(
-        profile="default", key=key, on_empty=OnEmpty.WAIT, wishes=Wishes(), ttl_s=None, wait_s=wait_s
-    )
+    request = acquire_request(profile=profile, key=key, on_empty=on_empty, wishes=Wishes(), ttl_s=None, wait_s=wait_s)
     async with client._connection.open(_HOLD, timeout_s=math.inf) as stream:
         await client._connection.call(send_last, stream, request)
         first = await client._connection.call(receive, stream)
@@ -45,8 +45,8 @@ async def hand_over(client: Client) -> None:
 
 
 async def counters_of(client: Client) -> wire.PoolCounters:
-    """Of the one profile, with what was adopted."""
-    (profile,) = (await client._ask(_STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S)).profiles
+    """Of the first profile, with what was adopted."""
+    profile, *_ = (await client._ask(_STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S)).profiles
     assert profile.counters is not None
     counters: wire.PoolCounters = profile.counters
     return counters

@@ -1,0 +1,64 @@
+"""What was done and what was seen, and what must not be: kept by those outside of the service."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+import trio
+
+from pool.client import AcquiredVm
+from tests.chaos.plan import Blow
+
+
+class ViolationError(AssertionError):
+    """The service did what it must not do."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Holding:
+    """A lease that its client knows of."""
+
+    vm: AcquiredVm
+    expires_at: float
+    """At the earliest, on trio's clock."""
+    marked: bool = False
+    """Its id was written into the guest for certain."""
+    given_back: bool = False
+    """Its release was asked for, and may have been done."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Books:
+    killed: set[str] = attrs.field(factory=set)
+    """VMs whose QEMU was killed by us; entered before it is done."""
+    of_vm: dict[str, str] = attrs.field(factory=dict)
+    """VM id to the one lease that it may ever have."""
+    blows: Counter[Blow] = attrs.field(factory=Counter)
+    done: Counter[str] = attrs.field(factory=Counter)
+    """What clients did, and how their calls ended where that was not as wished."""
+    lost: Counter[str] = attrs.field(factory=Counter)
+    """Leases that ended before their client gave them back, and why that is right."""
+    starts: int = 0
+
+    def granted(self, holding: Holding) -> None:
+        """Raises ViolationError if the VM was somebody else's before."""
+        vm = holding.vm
+        first = self.of_vm.setdefault(vm.vm_id, vm.lease_id)
+        if first != vm.lease_id:
+            raise ViolationError(f"{vm.vm_id} has lease {vm.lease_id}, and had lease {first} before")
+
+    def ended(self, holding: Holding, *, said: str) -> None:
+        """The service says that a lease has ended. Raises ViolationError if nothing that was done explains it."""
+        if holding.given_back:
+            self.lost["it was given back, and the answer to that was lost"] += 1
+        elif holding.vm.vm_id in self.killed:
+            self.lost["its QEMU was killed"] += 1
+        elif trio.current_time() >= holding.expires_at:
+            self.lost["its time was over"] += 1
+        else:
+            left_s = holding.expires_at - trio.current_time()
+            raise ViolationError(
+                f"lease {holding.vm.lease_id} of {holding.vm.vm_id} (pid {holding.vm.pid}) ended, {left_s:.1f} s early "
+                f"and with its QEMU not killed: {said}"
+            )
