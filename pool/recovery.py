@@ -16,6 +16,8 @@ from actors.producer import Adopt
 from actors.record import LeaseRecord, VmRecord
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease, Owner
+from vmm.qemu.confinement.group import VmGroup
+from vmm.qemu.directory import VmDirectory
 from vmm.qemu.orphans import end_orphan, find_orphans
 
 _log = structlog.get_logger("vmpool.recovery")
@@ -47,6 +49,7 @@ async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt, 
             case _:
                 pass
     await _end_others(journal.directory, keep=records)
+    _limit_again(journal.directory, records)
     now_ns = journal.now_ns()
     found = tuple(
         FoundVm(
@@ -97,3 +100,12 @@ async def _end_others(vms: Path, *, keep: Collection[str]) -> None:
         if orphan.vm_id not in keep:
             _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=[process.pid for process in orphan.processes])
             await end_orphan(orphan)
+
+
+def _limit_again(vms: Path, vm_ids: Collection[str]) -> None:
+    """A VM without its limits is better than none, but not silently."""
+    for vm_id in vm_ids:
+        try:
+            VmGroup.recorded_in(VmDirectory(vms / vm_id).cgroups).restrict()
+        except OSError as error:
+            _log.warning("the limits of an adopted VM cannot be set", vm_id=vm_id, error=str(error))

@@ -49,7 +49,7 @@ class VmDirectory:
 
     @property
     def cgroups(self) -> Path:
-        """Where the VM's cgroups are, one a line. Not there if it has none."""
+        """The VM's cgroups and their limits; see `VmGroup.record`. Not there if it has none."""
         return self.root / "cgroups"
 
     def create(self) -> None:

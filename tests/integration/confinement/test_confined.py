@@ -174,7 +174,8 @@ async def test_a_vm_that_is_taken_over_keeps_its_cgroup_until_its_end(
     with trio.fail_after(BOOT_LIMIT_S):
         first = await launch(spec, vm_id=VM, directory=vm_home / VM, nursery=nursery, confinement=confinement)
         await first.detach()
-        vm = await (await adopt(first.identity, vm_id=VM, directory=vm_home / VM)).connect(nursery=nursery)
+        survivor = await adopt(first.identity, vm_id=VM, directory=vm_home / VM)
+        vm = await survivor.connect(nursery=nursery)
         assert_held(vm.instance, confinement)
         await vm.stop()
     assert not any(directory.exists() for directory in vm.instance.group.directories)

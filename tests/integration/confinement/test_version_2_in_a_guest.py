@@ -11,9 +11,9 @@ import trio
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S
 from vmm.contract import CommandExit, CommandSpec
-from vmm.qemu.confinement.group import VmGroup, settings_of
+from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.confinement.limits import Limits
-from vmm.qemu.confinement.plan import CgroupVersion, Controller
+from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
 from vmm.qemu.launch import launch
 from vmm.spec import MachineSpec
 
@@ -28,14 +28,16 @@ def _checked_for_leaks(leak_check: None) -> None:
 
 
 def script() -> str:
-    """What `occupied` and `VmGroup` do, in their order, as files are written and groups joined."""
-    directory = UNIT / "vmpool-vm"
-    settings = {
-        directory / file: value
-        for controller in Controller
-        for file, value in settings_of(controller, LIMITS, version=CgroupVersion.V2).items()
-    }
-    join = VmGroup(directories=(directory,)).command(version=CgroupVersion.V2)
+    """What `occupied` and `VmGroup` do, in their order, as files are written and groups joined.
+
+    Between two services, the controllers are taken away and given again, and the limits set anew.
+    """
+    plan = CgroupPlan(version=CgroupVersion.V2, places=dict.fromkeys(Controller, UNIT))
+    group = VmGroup.planned(plan, name="vm", limits=LIMITS)
+    (directory,) = group.directories
+    restrict = [f"printf %s {shlex.quote(value)} >{path}" for path, value in group.settings.items()]
+    show = f"cat {' '.join(map(str, group.settings))}"
+    join = group.command(version=CgroupVersion.V2)
     return "\n".join(
         [
             "set -e; mkdir -p /tmp/cgroup; mount -t cgroup2 none /tmp/cgroup",
@@ -45,8 +47,13 @@ def script() -> str:
             f"mkdir {UNIT}/vmpool-service; echo 0 >{UNIT}/vmpool-service/cgroup.procs",
             f"echo '+memory +cpu +pids' >{UNIT}/cgroup.subtree_control",
             f"mkdir {directory}",
-            *(f"printf %s {shlex.quote(value)} >{path}" for path, value in settings.items()),
-            f"cat {' '.join(map(str, settings))}",
+            *restrict,
+            show,
+            f"echo '-memory -cpu -pids' >{UNIT}/cgroup.subtree_control",
+            f"echo '+memory +cpu +pids' >{UNIT}/cgroup.subtree_control",
+            show,
+            *restrict,
+            show,
             shlex.join([*join, "cat", "/proc/self/cgroup"]),
             f"rmdir {directory}",
             f"echo '-memory -cpu -pids' >{UNIT}/cgroup.subtree_control",
@@ -64,10 +71,13 @@ async def test_a_kernel_takes_what_we_write(spec: MachineSpec, vm_home: Path, nu
         finally:
             await vm.stop()
     assert (done.exit, done.stderr) == (CommandExit(status=0), b"")
+    limits = [str(LIMITS.memory_bytes), "200000 100000", "50"]
     assert done.stdout.decode().splitlines() == [
-        str(LIMITS.memory_bytes),
-        "200000 100000",
-        "50",
+        *limits,
+        "max",
+        "max 100000",
+        "max",
+        *limits,
         "0::/unit/vmpool-vm",
         "0::/unit",
     ]

@@ -53,6 +53,10 @@ def record_of(service: RunningService, vm_id: str) -> Path:
     return service.runtime / "vms" / vm_id / "vm.json"
 
 
+def groups_of(service: RunningService, vm_id: str) -> tuple[Path, ...]:
+    return VmGroup.recorded_in(record_of(service, vm_id).with_name("cgroups")).directories
+
+
 def idle(service: RunningService) -> set[str]:
     """VMs that are recorded, and as nobody's."""
     records = (service.runtime / "vms").glob("*/vm.json")
@@ -125,6 +129,9 @@ async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> 
         await output(client, returning.lease_id, "echo kept >/tmp/kept")
         expected = {vm.vm_id: vm.pid for vm in (acquired, returning, abandoned)}
         killed.crash()
+    (group,) = [group for group in groups_of(killed, acquired.vm_id) if (group / "pids.max").exists()]
+    limit = (group / "pids.max").read_text()
+    (group / "pids.max").write_text("max")  # as version 2 has it, once the controller was taken away
 
     console = record_of(killed, acquired.vm_id).with_name("console.log")
     seen = console.stat().st_size
@@ -138,6 +145,7 @@ async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> 
     try:
         async with open_client(service.socket_path) as client:
             assert (await counters_of(client)).restored == 3
+            assert (group / "pids.max").read_text() == limit != "max\n"
             left_s = {lease.lease_id: lease.expires_in_s for lease in (await client.status()).leases}
             assert 0 < (left_s[acquired.lease_id] or 0) < 600, "what is left of its time, and no more"
             assert 0 < (left_s[returning.lease_id] or 0) <= RECONNECT_S
@@ -161,6 +169,11 @@ async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> 
                 return [lease.lease_id for lease in (await client.status()).leases] == [abandoned.lease_id]
 
             await until(only_the_abandoned_is_left)
+
+            async def group_is_gone() -> bool:
+                return not group.exists()
+
+            await until(group_is_gone)
     finally:
         home.end(service)
 
@@ -240,7 +253,7 @@ async def test_a_boot_and_a_hand_out_under_way_are_ended(make_home: MakeHome) ->
             nursery.start_soon(refused, client)  # has the pool make one more
             await until(one_boots)
             before = pids(killed)
-            groups = groups_of(killed)
+            groups = [group for vm_id in before for group in groups_of(killed, vm_id)]
             killed.crash()
 
     service = home.start()
@@ -257,11 +270,6 @@ async def test_a_boot_and_a_hand_out_under_way_are_ended(make_home: MakeHome) ->
 async def refused(client: Client) -> None:
     with pytest.raises(ServiceUnavailableError):
         await client.acquire(on_empty=OnEmpty.BOOT)
-
-
-def groups_of(service: RunningService) -> list[Path]:
-    records = (service.runtime / "vms").glob("*/cgroups")
-    return [directory for record in records for directory in VmGroup.recorded_in(record).directories]
 
 
 async def test_killed_again_and_again_even_while_it_recovers(make_home: MakeHome) -> None:

@@ -107,6 +107,10 @@ async def test_a_vm_has_one_group_with_all_limits(root: Path, unit: Path, tmp_pa
 
         (directory / "cgroup.procs").write_text("")
         assert VmGroup.recorded_in(record) == group
+
+        (directory / "cpu.max").write_text("max 100000")
+        VmGroup.recorded_in(record).restrict()
+        assert (directory / "cpu.max").read_text().startswith("300000 100000")
         await group.remove()
         await group.remove()
         assert not directory.exists()

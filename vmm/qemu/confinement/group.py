@@ -26,6 +26,9 @@ GROUP_PREFIX: Final = "vmpool-"
 
 CPU_PERIOD_US: Final = 100_000
 
+_OF_DIRECTORY: Final = "\t"
+"""What a line of a record begins with that is a setting of the directory above it."""
+
 _JOIN: Final = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 126; shift; done; shift; exec "$@"'
 """Has the kernel put the shell into the groups, and the program in its place: the program never runs outside."""
 
@@ -39,6 +42,21 @@ class VmGroup:
     """The directories of one VM's group; none if it has no group."""
 
     directories: tuple[Path, ...] = ()
+    settings: Mapping[Path, str] = attrs.field(factory=dict)
+    """The limits, as they are written to the files of the directories, in this order."""
+
+    @classmethod
+    def planned(cls, plan: CgroupPlan, *, name: str, limits: Limits) -> VmGroup:
+        """The group as it is to be made."""
+        of_place = {place: place / f"{GROUP_PREFIX}{name}" for place in plan.places.values()}
+        return cls(
+            directories=tuple(of_place.values()),
+            settings={
+                of_place[place] / file: value
+                for controller, place in plan.places.items()
+                for file, value in settings_of(controller, limits, version=plan.version).items()
+            },
+        )
 
     @classmethod
     def recorded_in(cls, record: Path) -> VmGroup:
@@ -47,32 +65,50 @@ class VmGroup:
             lines = record.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except FileNotFoundError:
             return cls()
-        return cls(directories=tuple(Path(line) for line in lines))
+        directories: list[Path] = []
+        settings: dict[Path, str] = {}
+        for line in lines:
+            file, _, value = line.removeprefix(_OF_DIRECTORY).partition(" ")
+            if not line.startswith(_OF_DIRECTORY):
+                directories.append(Path(line))
+            elif directories:
+                settings[directories[-1] / file] = value
+        return cls(directories=tuple(directories), settings=settings)
+
+    def record(self, record: Path) -> None:
+        """Writes it down for `recorded_in`: a directory a line, and below it its settings. Raises OSError."""
+        lines = []
+        for directory in self.directories:
+            lines.append(str(directory))
+            lines += [
+                f"{_OF_DIRECTORY}{file.name} {value}"
+                for file, value in self.settings.items()
+                if file.parent == directory
+            ]
+        record.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
 
     @classmethod
     def create(cls, plan: CgroupPlan, *, name: str, limits: Limits, record: Path) -> VmGroup:
         """Makes the group. `record`, written first, tells of it if we are killed. Raises OSError, with nothing left."""
-        places = dict.fromkeys(plan.places.values())
-        group = cls(directories=tuple(place / f"{GROUP_PREFIX}{name}" for place in places))
-        if places:
-            record.write_text("".join(f"{d}\n" for d in group.directories), encoding="utf-8", errors="surrogateescape")
-            group.make(plan, limits=limits)
+        group = cls.planned(plan, name=name, limits=limits)
+        if group.directories:
+            group.record(record)
+            group.make()
         return group
 
-    def make(self, plan: CgroupPlan, *, limits: Limits) -> None:
-        """Makes the directories, which are below the plan's places, and sets the limits.
-
-        Raises OSError, with nothing left that was made here.
-        """
-        of_place = {directory.parent: directory for directory in self.directories}
+    def make(self) -> None:
+        """Makes the directories, and sets the limits. Raises OSError, with nothing left that was made here."""
         with contextlib.ExitStack() as undo:
             for directory in self.directories:
                 directory.mkdir()
                 undo.callback(directory.rmdir)
-            for controller, place in plan.places.items():
-                for file, value in settings_of(controller, limits, version=plan.version).items():
-                    write_setting(of_place[place] / file, value)
+            self.restrict()
             undo.pop_all()
+
+    def restrict(self) -> None:
+        """Sets the limits, again if need be: under version 2 they are gone once a controller was. Raises OSError."""
+        for file, value in self.settings.items():
+            write_setting(file, value)
 
     def command(self, *, version: CgroupVersion | None) -> list[str]:
         """The prefix of a command line that executes the rest in this group."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from vmm.qemu.confinement.group import GROUP_PREFIX, VmGroup, write_setting
+from vmm.qemu.confinement.group import VmGroup, write_setting
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion
 
@@ -37,9 +37,8 @@ def occupied(plan: CgroupPlan, *, largest: Limits) -> Iterator[CgroupPlan]:
 
 
 def _try(plan: CgroupPlan, largest: Limits) -> None:
-    (place,) = plan.places.values()
-    group = VmGroup(directories=(place / f"{GROUP_PREFIX}probe-{os.getpid()}",))
-    group.make(plan, limits=largest)
+    group = VmGroup.planned(plan, name=f"probe-{os.getpid()}", limits=largest)
+    group.make()
     group.discard()
 
 
