@@ -56,7 +56,7 @@ def steps(seed: int) -> Iterator[Step]:
     blows, weights = zip(*_WEIGHTS.items(), strict=True)
     while True:
         (blow,) = rng.choices(blows, weights)
-        yield Step(blow=blow, pause_s=rng.uniform(0.1, 1.2), choice=rng.random())
+        yield Step(blow=blow, pause_s=rng.uniform(0.2, 2.0), choice=rng.random())
 
 
 class Way(enum.Enum):
