@@ -14,7 +14,7 @@ from pool.ledger.policy import OnEmpty
 PROFILES: Final = ("template", "template", "direct")
 """Clones come faster than boots, and are asked for more often."""
 
-SHORT_TTL_S: Final = 20.0
+SHORT_TTL_S: Final = 10.0
 """A lease whose client never heard of it ends after this."""
 
 LONG_TTL_S: Final = 600.0

@@ -1,0 +1,83 @@
+"""A little chaos, and that the books see what they are for. `scripts/chaos` makes as much as you like."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from pool.client import AcquiredVm, AcquireTimings, Guest
+from tests.chaos.books import Books, Holding, ViolationError
+from tests.chaos.campaign import chaos_home, run_chaos
+from tests.chaos.plan import Blow, Way, cycles, steps
+from vmm.guest.image import GuestImage
+
+SECONDS = 15
+SEED = 1
+
+
+@pytest.mark.qemu
+@pytest.mark.timeout(300)
+async def test_whatever_is_killed_nobodys_lease_is_lost_but_with_its_qemu(guest_image: GuestImage) -> None:
+    with chaos_home(guest_image.kernel.parent) as home:
+        report = await run_chaos(home, seconds=SECONDS, seed=SEED)
+    assert report.books.starts
+    assert report.books.done["cycles"]
+    assert report.log["leases restored"]
+
+
+def test_the_choices_follow_from_the_seed() -> None:
+    def first(seed: int) -> list[object]:
+        return [*itertools.islice(steps(seed), 50), *itertools.islice(cycles(seed, 1), 50)]
+
+    assert first(1) == first(1) != first(2)
+    assert list(itertools.islice(cycles(1, 1), 9)) != list(itertools.islice(cycles(1, 2), 9))
+    assert {step.blow for step in itertools.islice(steps(1), 100)} == set(Blow)
+    assert {cycle.way for cycle in itertools.islice(cycles(1, 1), 100)} == set(Way)
+
+
+def holding(vm_id: str, lease_id: str, *, expires_at: float = math.inf) -> Holding:
+    guest = Guest(
+        hostname="",
+        cpus_online=1,
+        memory_mib=1,
+        reseeded=True,
+        wall_clock_ns=0,
+        memory_online_mib=0,
+        machine_id="",
+        vm_uuid="",
+    )
+    timings = AcquireTimings(queued_s=0, resume_s=0, prepare_s=0, total_s=0, was_ready=True, grow_s=0)
+    vm = AcquiredVm(
+        lease_id=lease_id,
+        vm_id=vm_id,
+        profile="",
+        pid=1,
+        made_by="direct",
+        expires_in_s=None,
+        fencing_token=1,
+        guest=guest,
+        timings=timings,
+    )
+    return Holding(vm=vm, expires_at=expires_at)
+
+
+def test_a_vm_with_two_leases_is_a_violation() -> None:
+    books = Books()
+    books.granted(holding("vm-1", "lease-1"))
+    books.granted(holding("vm-1", "lease-1"))
+    with pytest.raises(ViolationError, match="vm-1 has lease lease-2, and had lease lease-1"):
+        books.granted(holding("vm-1", "lease-2"))
+
+
+async def test_a_lease_that_ends_for_no_reason_is_a_violation() -> None:
+    books = Books(killed={"vm-1"})
+    books.ended(holding("vm-1", "lease-1"), said="vm_lost")
+    books.ended(holding("vm-2", "lease-2", expires_at=0.0), said="expired")
+    given_back = holding("vm-3", "lease-3")
+    given_back.given_back = True
+    books.ended(given_back, said="no lease")
+    assert sum(books.lost.values()) == len(books.lost) == 3
+    with pytest.raises(ViolationError, match=r"lease-4 of vm-4 .* ended"):
+        books.ended(holding("vm-4", "lease-4"), said="vm_lost")
