@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -26,7 +27,9 @@ async def take_over(socket_path: Path) -> None:
     """
     try:
         async with open_client(socket_path) as client:
-            await client.hand_over()
+            # It begins to end as it answers: the connection may break before the answer is here.
+            with contextlib.suppress(ServiceUnavailableError):
+                await client.hand_over()
     except ServiceUnavailableError:
         return  # if there is one all the same, its lock will tell
     _log.info("waiting for the service that runs to hand over", socket=str(socket_path))
