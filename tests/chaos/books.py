@@ -7,7 +7,6 @@ from collections import Counter
 import attrs
 import trio
 
-from pool.client import AcquiredVm
 from tests.chaos.plan import Blow
 
 
@@ -19,7 +18,8 @@ class ViolationError(AssertionError):
 class Holding:
     """A lease that its client knows of."""
 
-    vm: AcquiredVm
+    lease_id: str
+    vm_id: str
     expires_at: float
     """At the earliest, on trio's clock."""
     marked: bool = False
@@ -43,22 +43,21 @@ class Books:
 
     def granted(self, holding: Holding) -> None:
         """Raises ViolationError if the VM was somebody else's before."""
-        vm = holding.vm
-        first = self.of_vm.setdefault(vm.vm_id, vm.lease_id)
-        if first != vm.lease_id:
-            raise ViolationError(f"{vm.vm_id} has lease {vm.lease_id}, and had lease {first} before")
+        first = self.of_vm.setdefault(holding.vm_id, holding.lease_id)
+        if first != holding.lease_id:
+            raise ViolationError(f"{holding.vm_id} has lease {holding.lease_id}, and had lease {first} before")
 
     def ended(self, holding: Holding, *, said: str) -> None:
         """The service says that a lease has ended. Raises ViolationError if nothing that was done explains it."""
         if holding.given_back:
             self.lost["it was given back, and the answer to that was lost"] += 1
-        elif holding.vm.vm_id in self.killed:
+        elif holding.vm_id in self.killed:
             self.lost["its QEMU was killed"] += 1
         elif trio.current_time() >= holding.expires_at:
             self.lost["its time was over"] += 1
         else:
             left_s = holding.expires_at - trio.current_time()
             raise ViolationError(
-                f"lease {holding.vm.lease_id} of {holding.vm.vm_id} (pid {holding.vm.pid}) ended, {left_s:.1f} s early "
-                f"and with its QEMU not killed: {said}"
+                f"lease {holding.lease_id} of {holding.vm_id} ended, {left_s:.1f} s early and with its QEMU not "
+                f"killed: {said}"
             )

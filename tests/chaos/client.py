@@ -105,7 +105,7 @@ class ChaosClient:
         self.books.done[f"{what}: {error.status}"] += 1
 
     def _granted(self, vm: AcquiredVm, *, expires_at: float) -> Holding:
-        holding = Holding(vm=vm, expires_at=expires_at)
+        holding = Holding(lease_id=vm.lease_id, vm_id=vm.vm_id, expires_at=expires_at)
         self.books.granted(holding)
         return holding
 
@@ -120,7 +120,7 @@ class ChaosClient:
                 async with self._connected() as client, self._holding(client, cycle, key) as vm:
                     if holding is None:
                         holding = self._granted(vm, expires_at=math.inf)
-                    elif vm.lease_id != holding.vm.lease_id:
+                    elif vm.lease_id != holding.lease_id:
                         self.books.ended(holding, said=f"held by the same key came {vm.lease_id}")
                         holding = self._granted(vm, expires_at=math.inf)
                     else:
@@ -163,14 +163,13 @@ class ChaosClient:
 
     async def _use(self, holding: Holding, client: Client) -> None:
         """Finds its own mark in the guest, or none if it did not come to make one, and makes one."""
-        vm = holding.vm
-        async with client.exec(vm.lease_id, ["sh", "-c", _USE.format(lease_id=vm.lease_id)]) as command:
+        async with client.exec(holding.lease_id, ["sh", "-c", _USE.format(lease_id=holding.lease_id)]) as command:
             done = await command.collect()
         found = done.stdout.decode().strip()
         if done.exit != CommandExit(status=0):
-            raise ViolationError(f"a command in {vm.vm_id} ended with {done.exit}: {done.stderr!r}")
-        if found != vm.lease_id and (found or holding.marked):
-            raise ViolationError(f"{vm.vm_id} of lease {vm.lease_id} has the mark {found!r}")
+            raise ViolationError(f"a command in {holding.vm_id} ended with {done.exit}: {done.stderr!r}")
+        if found != holding.lease_id and (found or holding.marked):
+            raise ViolationError(f"{holding.vm_id} of lease {holding.lease_id} has the mark {found!r}")
         holding.marked = True
         self.books.done["commands"] += 1
 
@@ -178,14 +177,14 @@ class ChaosClient:
         began = trio.current_time()
         # Until the answer is there it may end at the sooner of both times.
         holding.expires_at = min(holding.expires_at, began + ttl_s)
-        await client.renew(holding.vm.lease_id, ttl_s=ttl_s)
+        await client.renew(holding.lease_id, ttl_s=ttl_s)
         holding.expires_at = began + ttl_s
         self.books.done["renewals"] += 1
 
     async def _release(self, holding: Holding) -> None:
         async def release(client: Client) -> None:
             try:
-                await client.release(holding.vm.lease_id)
+                await client.release(holding.lease_id)
             finally:
                 holding.given_back = True  # perhaps, if the answer is lost
 
@@ -211,9 +210,9 @@ class ChaosClient:
                     self.books.ended(holding, said=f"{what}: {error.status}: {error}")
                     raise CycleOverError from error
                 if error.status != "UNAVAILABLE":
-                    raise ViolationError(f"{what} of {holding.vm.lease_id}: {error.status}: {error}") from error
-                if trio.current_time() > patience and holding.vm.vm_id not in self.books.killed:
-                    raise ViolationError(f"{what} of {holding.vm.lease_id}: not in {PATIENCE_S} s: {error}") from error
+                    raise ViolationError(f"{what} of {holding.lease_id}: {error.status}: {error}") from error
+                if trio.current_time() > patience and holding.vm_id not in self.books.killed:
+                    raise ViolationError(f"{what} of {holding.lease_id}: not in {PATIENCE_S} s: {error}") from error
                 await trio.sleep(AGAIN_S)
 
     @contextlib.asynccontextmanager

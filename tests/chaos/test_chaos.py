@@ -7,7 +7,6 @@ import math
 
 import pytest
 
-from pool.client import AcquiredVm, AcquireTimings, Guest
 from tests.chaos.books import Books, Holding, ViolationError
 from tests.chaos.campaign import chaos_home, run_chaos
 from tests.chaos.plan import Blow, Way, cycles, steps
@@ -38,29 +37,7 @@ def test_the_choices_follow_from_the_seed() -> None:
 
 
 def holding(vm_id: str, lease_id: str, *, expires_at: float = math.inf) -> Holding:
-    guest = Guest(
-        hostname="",
-        cpus_online=1,
-        memory_mib=1,
-        reseeded=True,
-        wall_clock_ns=0,
-        memory_online_mib=0,
-        machine_id="",
-        vm_uuid="",
-    )
-    timings = AcquireTimings(queued_s=0, resume_s=0, prepare_s=0, total_s=0, was_ready=True, grow_s=0)
-    vm = AcquiredVm(
-        lease_id=lease_id,
-        vm_id=vm_id,
-        profile="",
-        pid=1,
-        made_by="direct",
-        expires_in_s=None,
-        fencing_token=1,
-        guest=guest,
-        timings=timings,
-    )
-    return Holding(vm=vm, expires_at=expires_at)
+    return Holding(lease_id=lease_id, vm_id=vm_id, expires_at=expires_at)
 
 
 def test_a_vm_with_two_leases_is_a_violation() -> None:
@@ -79,5 +56,5 @@ async def test_a_lease_that_ends_for_no_reason_is_a_violation() -> None:
     given_back.given_back = True
     books.ended(given_back, said="no lease")
     assert sum(books.lost.values()) == len(books.lost) == 3
-    with pytest.raises(ViolationError, match=r"lease-4 of vm-4 .* ended"):
+    with pytest.raises(ViolationError, match="lease-4 of vm-4 ended"):
         books.ended(holding("vm-4", "lease-4"), said="vm_lost")

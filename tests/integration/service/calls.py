@@ -1,23 +1,36 @@
-"""Calls and answers that the SDK does not have: keys for Hold, handing over, what was adopted."""
+"""Calls as they are on the wire: Hold without the SDK coming back by itself, handing over, the counters."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from grpclib.const import Cardinality
 
-from actors.messages import Wishes
 from pool.client import AcquiredVm, Client
 from pool.client.connection import Method
-from pool.client.convert import acquire_request, acquired_vm
-from pool.client.exchange import receive, send_last
-from pool.client.sdk import _HOLD, _STATUS, ANSWER_LIMIT_S
+from pool.client.convert import ON_EMPTY, acquired_vm
+from pool.client.exchange import ask, receive, send_last
 from pool.ledger.policy import OnEmpty
 from pool.rpc.generated.vmpool import v1 as wire
 
-_HAND_OVER = Method(
+ANSWER_LIMIT_S: Final = 10.0
+
+_HOLD: Final = Method(
+    path="/vmpool.v1.Pool/Hold",
+    cardinality=Cardinality.UNARY_STREAM,
+    request=wire.AcquireRequest,
+    reply=wire.HoldReply,
+)
+_STATUS: Final = Method(
+    path="/vmpool.v1.Pool/Status",
+    cardinality=Cardinality.UNARY_UNARY,
+    request=wire.StatusRequest,
+    reply=wire.StatusReply,
+)
+_HAND_OVER: Final = Method(
     path="/vmpool.v1.Admin/HandOver",
     cardinality=Cardinality.UNARY_UNARY,
     request=wire.HandOverRequest,
@@ -30,7 +43,9 @@ async def hold(
     client: Client, *, key: str, profile: str = "default", on_empty: OnEmpty = OnEmpty.WAIT, wait_s: float = 60.0
 ) -> AsyncIterator[AcquiredVm]:
     """A lease that lives as long as the block, and is the same one for whoever holds it by the same key."""
-    request = acquire_request(profile=profile, key=key, on_empty=on_empty, wishes=Wishes(), ttl_s=None, wait_s=wait_s)
+    request = wire.AcquireRequest(
+        profile=profile, idempotency_key=key, on_empty=ON_EMPTY[on_empty], wait_ms=math.ceil(wait_s * 1000)
+    )
     async with client._connection.open(_HOLD, timeout_s=math.inf) as stream:
         await client._connection.call(send_last, stream, request)
         first = await client._connection.call(receive, stream)
@@ -41,12 +56,17 @@ async def hold(
 
 async def hand_over(client: Client) -> None:
     """The service lets go of its VMs and ends."""
-    await client._ask(_HAND_OVER, wire.HandOverRequest(), timeout_s=ANSWER_LIMIT_S)
+    await _ask(client, _HAND_OVER, wire.HandOverRequest())
 
 
 async def counters_of(client: Client) -> wire.PoolCounters:
-    """Of the first profile, with what was adopted."""
-    profile, *_ = (await client._ask(_STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S)).profiles
+    """Of the first profile."""
+    profile, *_ = (await _ask(client, _STATUS, wire.StatusRequest())).profiles
     assert profile.counters is not None
     counters: wire.PoolCounters = profile.counters
     return counters
+
+
+async def _ask(client: Client, method: Method, request: Any) -> Any:
+    async with client._connection.open(method, timeout_s=ANSWER_LIMIT_S) as stream:
+        return await client._connection.call(ask, stream, request)
