@@ -114,6 +114,14 @@ class ChaosHost:
             raise ViolationError(f"the service ended with {code}:\n{tail(self.home.log)}")
         self.home.drop_notices()
 
+    def open_files(self) -> list[str]:
+        """What the service's descriptors are of."""
+        links = []
+        for entry in Path(f"/proc/{self.service.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                links.append(str(entry.readlink()))
+        return sorted(links)
+
     def _groups(self) -> Iterator[Path]:
         """Cgroups of VMs that were ever seen, wherever they are."""
         ours = {f"{GROUP_PREFIX}{vm_id}" for vm_id in self._seen | self.books.of_vm.keys()}
