@@ -35,6 +35,17 @@ async def test_a_held_lease_ends_with_its_connection(served: Served) -> None:
     await served.until(served.lost)
 
 
+async def test_a_held_lease_that_is_to_be_handed_over_does_not_end_with_its_connection(served: Served) -> None:
+    served.coordinator.keep_held_leases()
+    async with connected(served.path) as raw:
+        call = await raw.start(HOLD)
+        await raw.send(call, framed(wire.AcquireRequest()))
+        await served.until(lambda: len(served.coordinator.leases()) == 1)
+    await served.until(lambda: served.server.statistics().calls == 0)
+    (lease,) = served.coordinator.leases()
+    await served.coordinator.renew(lease.lease_id, owner=lease.owner, ttl_s=60)
+
+
 async def test_a_held_lease_ends_with_its_process(served: Served, tmp_path: Path) -> None:
     """SIGKILL: no block of the client's is left in good order."""
     script = (
