@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 import psutil
+
+from vmm.qemu.confinement.group import VmGroup
 
 READY_LIMIT_S = 60
 STOP_LIMIT_S = 60
@@ -34,15 +38,7 @@ class RunningService:
 
     def qemus(self) -> dict[str, psutil.Process]:
         """This service's QEMU processes, by VM id; zombies are none."""
-        found = {}
-        for process in psutil.process_iter():
-            try:
-                argv = process.cmdline()
-            except psutil.NoSuchProcess:
-                continue
-            if argv and "qemu-system" in argv[0] and any(f"{self.runtime}/" in argument for argument in argv):
-                found[argv[argv.index("-name") + 1].removeprefix("guest=").partition(",")[0]] = process
-        return found
+        return qemus_of(self.runtime)
 
     def descriptors(self) -> int:
         return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
@@ -69,6 +65,44 @@ class RunningService:
             timeout=limit_s,
             env=os.environ | {"VMPOOL_SOCKET": str(self.socket_path)},
         )
+
+
+def qemus_of(runtime: Path) -> dict[str, psutil.Process]:
+    """The QEMU processes of services with that runtime directory, by VM id; zombies are none."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            argv = process.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+        if argv and "qemu-system" in argv[0] and any(f"{runtime}/" in argument for argument in argv):
+            found[argv[argv.index("-name") + 1].removeprefix("guest=").partition(",")[0]] = process
+    return found
+
+
+def end_remains(runtime: Path) -> None:
+    """Ends what services left that a failing test killed or gave up: their VMs live on without them."""
+    qemus = qemus_of(runtime).values()
+    for process in qemus:
+        process.kill()
+    psutil.wait_procs(qemus, STOP_LIMIT_S)
+    for record in runtime.glob("vms/*/cgroups"):
+        for directory in VmGroup.recorded_in(record).directories:
+            with contextlib.suppress(FileNotFoundError):
+                _remove(directory)
+
+
+def _remove(group: Path) -> None:
+    """The kernel takes a dead process out of its group a moment after its end."""
+    for _ in range(1000):
+        try:
+            group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def vmpool_argv(*arguments: str) -> list[str]:
@@ -149,7 +183,10 @@ def service_home(config: str, *, image_directory: Path) -> Iterator[ServiceHome]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(home / "notify"))
             notices.settimeout(READY_LIMIT_S)
-            yield ServiceHome(path=home, image_directory=image_directory, notices=notices)
+            try:
+                yield ServiceHome(path=home, image_directory=image_directory, notices=notices)
+            finally:
+                end_remains(home / "run")
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Drift:
 
 
 def drift(samples: Sequence[Sample]) -> Drift:
-    """Medians of memory, so that one busy moment does not decide; of the rest the most that there was."""
+    """Medians, so that one busy moment does not decide; of descriptors the most that there was."""
     warm = samples[round(len(samples) * WARM_UP) :]
     first, second = warm[: len(warm) // 2], warm[len(warm) // 2 :]
 
@@ -83,5 +83,5 @@ def drift(samples: Sequence[Sample]) -> Drift:
         pss=middle(second, "pss_kib") / middle(first, "pss_kib") - 1,
         rss=middle(second, "rss_kib") / middle(first, "rss_kib") - 1,
         descriptors=most(second, "descriptors") - most(first, "descriptors"),
-        threads=most(second, "threads") - most(first, "threads"),
+        threads=round(middle(second, "threads") - middle(first, "threads")),
     )
