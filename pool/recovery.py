@@ -16,6 +16,7 @@ from actors.producer import Adopt
 from actors.record import LeaseRecord, VmRecord
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease, Owner
+from vmm.errors import StopError
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.orphans import end_orphan, find_orphans
@@ -34,10 +35,10 @@ class Recovered:
     adoptions: Mapping[str, Adoption]
 
 
-async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt, now: float) -> Recovered:
-    """Reads the records, and ends whatever is left and has none that can be used. `now` is on trio's clock.
+async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt) -> Recovered:
+    """Reads the records, and ends whatever is left and has none that can be used.
 
-    Whoever calls this holds the lock that says that nobody else uses the directory. Raises StopError.
+    Whoever calls this holds the lock that says that nobody else uses the directory.
     """
     records: dict[str, VmRecord] = {}
     for entry in journal.read_all():
@@ -50,7 +51,7 @@ async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt, 
                 pass
     await _end_others(journal.directory, keep=records)
     _limit_again(journal.directory, records)
-    now_ns = journal.now_ns()
+    now, now_ns = trio.current_time(), journal.now_ns()  # in the same moment: ending others may have taken its time
     found = tuple(
         FoundVm(
             vm_id=vm_id,
@@ -99,7 +100,11 @@ async def _end_others(vms: Path, *, keep: Collection[str]) -> None:
     for orphan in await trio.to_thread.run_sync(find_orphans, vms):
         if orphan.vm_id not in keep:
             _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=[process.pid for process in orphan.processes])
-            await end_orphan(orphan)
+            try:
+                await end_orphan(orphan)
+            except (StopError, OSError) as error:
+                # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
+                _log.error("an orphan cannot be ended", vm_id=orphan.vm_id, error=str(error))
 
 
 def _limit_again(vms: Path, vm_ids: Collection[str]) -> None:
