@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,33 +61,35 @@ def call(service: RunningService, *, gid: int) -> subprocess.CompletedProcess[st
     )
 
 
-def groups_of(service: RunningService) -> list[Path]:
-    records = (service.runtime / "vms").glob("*/cgroups")
+def groups_of(service: RunningService, vm_ids: Collection[str]) -> list[Path]:
+    records = [service.runtime / "vms" / vm_id / "cgroups" for vm_id in vm_ids]
     return [directory for record in records for directory in VmGroup.recorded_in(record).directories]
 
 
-def test_a_service_that_is_killed_leaves_nothing_to_the_next_one(home: ServiceHome) -> None:
+def test_of_a_service_that_is_killed_the_next_one_has_cgroups_and_all(home: ServiceHome) -> None:
     first = home.start()
     assert call(first, gid=GID).stdout == "released\n"
     stranger = call(first, gid=GID + 1)
     assert "released" not in stranger.stdout
     assert "Permission denied" in stranger.stderr
 
-    orphans = first.qemus()
-    left = groups_of(first)
-    assert {process.uids().real for process in orphans.values()} == {65534}
-    first.process.kill()
-    first.process.wait()
+    first.crash()
+    survivors = first.qemus()
+    assert {process.uids().real for process in survivors.values()} == {65534}
+    recorded = {record.parent.name for record in (first.runtime / "vms").glob("*/vm.json")}
+    ended = groups_of(first, survivors.keys() - recorded)
+    kept = groups_of(first, recorded)
 
     second = home.start()
     try:
         log = home.log.read_text()
         assert '"event": "QEMU\'s user"' in log
         assert '"event": "cgroups of VMs"' in log
-        assert not orphans.keys() & second.qemus().keys()
-        assert not any(directory.exists() for directory in left)
+        assert survivors.keys() & second.qemus().keys() == recorded
+        assert not any(directory.exists() for directory in ended)
+        assert all(directory.exists() for directory in kept)
         assert call(second, gid=GID).stdout == "released\n"
-        left = groups_of(second)
+        left = groups_of(second, second.qemus())
     finally:
         home.end(second)
-    assert not any(directory.exists() for directory in left)
+    assert not any(directory.exists() for directory in [*left, *kept])
