@@ -36,6 +36,20 @@ def test_no_record_is_no_group(tmp_path: Path) -> None:
     assert VmGroup.recorded_in(tmp_path / "cgroups") == VmGroup()
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/vmpool-vm-2", "vmpool-vm-1", "/sys\0/vmpool-vm-1", "\tpids.max 1"],
+)
+def test_a_damaged_record_leads_to_no_other_group(tmp_path: Path, damaged: str) -> None:
+    """Or all that is in that group would be killed."""
+    record = tmp_path / "vm-1" / "cgroups"
+    record.parent.mkdir()
+    record.write_text(f"{damaged}\n/place/vmpool-vm-1\n\tpids.max 7\n\t../escape 1\n")
+    group = VmGroup.recorded_in(record)
+    assert group.directories == (Path("/place/vmpool-vm-1"),)
+    assert group.settings == {Path("/place/vmpool-vm-1/pids.max"): "7"}
+
+
 def test_a_group_that_takes_no_limit_is_taken_back(tmp_path: Path) -> None:
     """The files of limits are the kernel's: they are never made by us."""
     plan = CgroupPlan(version=CgroupVersion.V1, places={Controller.PIDS: tmp_path})

@@ -90,7 +90,8 @@ def test_a_controller_that_takes_no_limit_is_left_out_and_told(
 
 async def test_a_vm_has_one_group_with_all_limits(root: Path, unit: Path, tmp_path: Path) -> None:
     plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
-    record = tmp_path / "cgroups"
+    record = tmp_path / "vm-1" / "cgroups"
+    record.parent.mkdir()
     with occupied(plan, largest=LIMITS) as applied:
         group = VmGroup.create(applied, name="vm-1", limits=LIMITS, record=record)
         [directory] = group.directories

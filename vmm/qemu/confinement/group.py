@@ -60,19 +60,25 @@ class VmGroup:
 
     @classmethod
     def recorded_in(cls, record: Path) -> VmGroup:
-        """The group that `record` names. Raises OSError."""
+        """The group that `record`, in its VM's directory, names. Raises OSError.
+
+        All processes of a group are killed with it: what is not named as that VM's group, because the record was
+        damaged, is not taken for it.
+        """
         try:
             lines = record.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except FileNotFoundError:
             return cls()
+        name = f"{GROUP_PREFIX}{record.parent.name}"
         directories: list[Path] = []
         settings: dict[Path, str] = {}
         for line in lines:
-            file, _, value = line.removeprefix(_OF_DIRECTORY).partition(" ")
-            if not line.startswith(_OF_DIRECTORY):
+            if line.startswith(_OF_DIRECTORY):
+                file, _, value = line.removeprefix(_OF_DIRECTORY).partition(" ")
+                if directories and file in _LIMIT_FILES and value.isascii():
+                    settings[directories[-1] / file] = value
+            elif line.startswith("/") and "\0" not in line and Path(line).name == name:
                 directories.append(Path(line))
-            elif directories:
-                settings[directories[-1] / file] = value
         return cls(directories=tuple(directories), settings=settings)
 
     def record(self, record: Path) -> None:
@@ -159,6 +165,14 @@ def settings_of(controller: Controller, limits: Limits, *, version: CgroupVersio
             return {"cpu.cfs_period_us": str(CPU_PERIOD_US), "cpu.cfs_quota_us": str(quota)}
         case Controller.PIDS, _:
             return {"pids.max": str(limits.processes)}
+
+
+_LIMIT_FILES: Final = frozenset(
+    file
+    for controller in Controller
+    for version in CgroupVersion
+    for file in settings_of(controller, Limits(memory_bytes=0, cpus=0, processes=0), version=version)
+)
 
 
 def write_setting(path: Path, value: str) -> None:
