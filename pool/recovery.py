@@ -35,11 +35,12 @@ class Recovered:
     adoptions: Mapping[str, Adoption]
 
 
-async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt) -> Recovered:
-    """Reads the records, and ends whatever is left and has none that can be used.
+async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt, now: float) -> Recovered:
+    """Reads the records, and ends whatever is left and has none that can be used. `now` is on trio's clock.
 
     Whoever calls this holds the lock that says that nobody else uses the directory.
     """
+    now_ns = journal.now_ns()  # at the same moment as `now`: to end others takes its time
     records: dict[str, VmRecord] = {}
     for entry in journal.read_all():
         match entry:
@@ -51,7 +52,6 @@ async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt) 
                 pass
     await _end_others(journal.directory, keep=records)
     _limit_again(journal.directory, records)
-    now, now_ns = trio.current_time(), journal.now_ns()  # in the same moment: ending others may have taken its time
     found = tuple(
         FoundVm(
             vm_id=vm_id,

@@ -1,8 +1,7 @@
-"""From the records of an earlier run to what the coordinator is told."""
+"""What is left to end may take its time, and may not end at all."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import attrs
@@ -11,10 +10,8 @@ import trio
 import trio.testing
 
 from actors.journal import Journal
-from actors.record import LeaseRecord
 from pool import recovery
-from pool.ledger.records import Lease
-from pool.recovery import RECONNECT_S, recover, restored
+from pool.recovery import recover
 from tests.unit.actors.stage import BOOT_ID
 from tests.unit.actors.test_record import LEASE, RECORD
 from vmm.errors import StopError
@@ -23,32 +20,6 @@ from vmm.qemu.orphans import Orphan
 
 S = 10**9
 BOOTED_NS = 5000 * S
-
-
-def lease(record: LeaseRecord) -> Lease:
-    """As it is found 5000 s after the host was booted, at 100 s of the new run's clock."""
-    return restored(attrs.evolve(RECORD, lease=record), record, now=100.0, now_ns=BOOTED_NS)
-
-
-def test_a_lease_keeps_the_time_that_it_has_left() -> None:
-    record = attrs.evolve(LEASE, bound=False, granted_at_ns=BOOTED_NS - 60 * S, expires_at_ns=BOOTED_NS + 20 * S)
-    found = lease(record)
-    assert (found.granted_at, found.expires_at) == (40.0, 120.0)
-    assert (found.lease_id, found.key, found.fencing_token) == (record.lease_id, record.key, record.fencing_token)
-
-
-def test_one_whose_time_was_over_meanwhile_has_none_left() -> None:
-    assert lease(attrs.evolve(LEASE, bound=False, expires_at_ns=BOOTED_NS - S)).expires_at == 99.0
-
-
-def test_one_that_never_ends_does_not_now() -> None:
-    assert lease(attrs.evolve(LEASE, bound=False, expires_at_ns=None)).expires_at == math.inf
-
-
-@pytest.mark.parametrize(("left_ns", "expires_at"), [(None, 100.0 + RECONNECT_S), (20 * S, 120.0)])
-def test_one_that_was_held_waits_for_its_holder_but_not_beyond_its_time(left_ns: int | None, expires_at: float) -> None:
-    expires_at_ns = None if left_ns is None else BOOTED_NS + left_ns
-    assert lease(attrs.evolve(LEASE, bound=True, expires_at_ns=expires_at_ns)).expires_at == expires_at
 
 
 @pytest.fixture
@@ -69,7 +40,7 @@ async def test_no_lease_pays_for_the_time_that_it_takes_to_end_others(
 
     began = trio.current_time()
     monkeypatch.setattr(recovery, "end_orphan", end_slowly)
-    (found,) = (await recover(journal, profiles=[], adopt=adopt)).found
+    (found,) = (await recover(journal, profiles=[], adopt=adopt, now=trio.current_time())).found
     assert found.lease is not None
     assert trio.current_time() == began + 7
     assert found.lease.expires_at == pytest.approx(60)
@@ -86,6 +57,6 @@ async def test_what_cannot_be_ended_keeps_nobody_from_starting(
         raise error
 
     monkeypatch.setattr(recovery, "end_orphan", fail)
-    recovered = await recover(journal, profiles=[], adopt=adopt)
+    recovered = await recover(journal, profiles=[], adopt=adopt, now=trio.current_time())
     assert tried == ["vm-unknown"]
     assert [found.vm_id for found in recovered.found] == [RECORD.vm_id]
