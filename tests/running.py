@@ -122,14 +122,14 @@ class ServiceHome:
         """Of all of them, the latest at the end."""
         return self.path / "log"
 
-    def launch(self) -> RunningService:
-        """A service that has only just been started. Whoever started it ends it."""
+    def launch(self, *options: str) -> RunningService:
+        """A service that has only just been started, with these options more. Whoever started it ends it."""
         socket_path = self.path / "run" / "s.sock"
         config = self.path / "vmpool.toml"
         with self.log.open("ab") as log:
             return RunningService(
                 process=subprocess.Popen(
-                    vmpool_argv("serve", "--config", str(config), "--socket", str(socket_path)),
+                    vmpool_argv("serve", "--config", str(config), "--socket", str(socket_path), *options),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

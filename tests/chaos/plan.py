@@ -28,7 +28,7 @@ class Blow(enum.Enum):
     UNRECORDED = "kill a VM on its way: in production, a shell, being handed out or stopped"
     SERVICE = "kill the service"
     RECOVERY = "kill the service, and the next one while it starts"
-    HAND_OVER = "have the service hand over"
+    TAKEOVER = "have another service take over"
 
 
 _WEIGHTS: Final = {
@@ -37,7 +37,7 @@ _WEIGHTS: Final = {
     Blow.UNRECORDED: 4,
     Blow.SERVICE: 4,
     Blow.RECOVERY: 1,
-    Blow.HAND_OVER: 1,
+    Blow.TAKEOVER: 1,
 }
 
 

@@ -1,4 +1,4 @@
-"""Calls as they are on the wire: Hold without the SDK coming back by itself, handing over, the counters."""
+"""Calls as they are on the wire: Hold without the SDK coming back by itself, the counters."""
 
 from __future__ import annotations
 
@@ -30,12 +30,6 @@ _STATUS: Final = Method(
     request=wire.StatusRequest,
     reply=wire.StatusReply,
 )
-_HAND_OVER: Final = Method(
-    path="/vmpool.v1.Admin/HandOver",
-    cardinality=Cardinality.UNARY_UNARY,
-    request=wire.HandOverRequest,
-    reply=wire.HandOverReply,
-)
 
 
 @contextlib.asynccontextmanager
@@ -52,11 +46,6 @@ async def hold(
         assert first is not None
         assert first.acquired is not None
         yield acquired_vm(first.acquired)
-
-
-async def hand_over(client: Client) -> None:
-    """The service lets go of its VMs and ends."""
-    await _ask(client, _HAND_OVER, wire.HandOverRequest())
 
 
 async def counters_of(client: Client) -> wire.PoolCounters:

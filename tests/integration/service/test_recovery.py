@@ -13,7 +13,7 @@ import trio
 from pool.client import CallError, Client, ServiceUnavailableError, open_client
 from pool.ledger.policy import OnEmpty
 from pool.recovery import RECONNECT_S
-from tests.integration.service.calls import counters_of, hand_over, hold
+from tests.integration.service.calls import counters_of, hold
 from tests.integration.service.templates import config, is_full, output, place_for_template, profile_of, times_in_log
 from tests.running import STOP_LIMIT_S, RunningService, ServiceHome, service_home
 from tests.waiting import until
@@ -322,17 +322,14 @@ async def test_a_successor_takes_over_from_a_service_that_has_callers(make_home:
         async with client.exec(leased.lease_id, ["sh", "-c", "echo kept >/tmp/kept; cat /tmp/kept; sleep 1000"]) as run:
             events = run.events()
             await anext(events)
-            await hand_over(client)
+            second = home.launch("--takeover")
             with pytest.raises(CallError) as ended:
                 async for _ in events:
                     pass
             assert ended.value.status == "UNAVAILABLE"
-    assert first.process.wait(STOP_LIMIT_S) == 0
-    assert home.notices.recv(4096) == b"STOPPING=1"
-    assert pids(first) == before, first.log.read_text()
-
-    second = home.start()
     try:
+        assert first.process.wait(STOP_LIMIT_S) == 0
+        assert [home.notices.recv(4096) for _ in range(2)] == [b"STOPPING=1", b"READY=1"]
         async with open_client(second.socket_path) as client, hold(client, key="holder") as again:
             assert again.lease_id == held.lease_id
             await until(lambda: is_full_beside(client, leased=2))
