@@ -13,6 +13,7 @@ import trio
 
 from actors.errors import describe
 from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
+from pool.client import ClientError
 from pool.config import ConfigError, Settings, load_settings
 from pool.endpoint import EndpointError
 from pool.logs import configure_logs
@@ -39,7 +40,7 @@ def serve(*, config: Path | None, socket_path: Path, takeover: bool, verbose: bo
     try:
         settings = load_settings(config)
         trio.run(partial(_serve_until_signalled, settings, socket_path, takeover=takeover))
-    except* (ConfigError, EndpointError, VmmError) as errors:
+    except* (ConfigError, EndpointError, ClientError, VmmError) as errors:
         message = describe(errors)
     else:
         return
