@@ -122,6 +122,28 @@ def first_come_first_served(effects: Sequence[Effect], ledger: Ledger, _now: flo
             assert all(vm.claim_id < other for other in waiting), f"{vm.claim_id} before {list(waiting)}"
 
 
+def nobody_overtakes_in_another_profile(effects: Sequence[Effect], ledger: Ledger, now: float) -> None:
+    """Nothing is started where all came later than one of another profile, who could have what it takes instead."""
+    for effect in effects:
+        if isinstance(effect, StartVm) and not effect.as_shell and effect.profile in ledger._moves.fleet.pages:
+            started = ledger._moves.fleet.pages[effect.profile]
+            for page in ledger._moves.fleet.pages.values():
+                claim_id = page.next_to_serve()
+                if (
+                    page is started
+                    or page.ready
+                    or claim_id is None
+                    or min(started.waiting, default=math.inf) < claim_id
+                ):
+                    continue
+                able = page.may_refill(now=now)
+                if page.unserved_boot_claims:
+                    able = page.shortage() > 0 and page.may_boot_for_claim(now=now)
+                fits = page.policy.memory_mib <= started.policy.memory_mib
+                alike = page.policy.production is started.policy.production
+                assert not (able and fits and alike), f"{claim_id} of {page.name} came before"
+
+
 def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledger, now: float) -> None:
     """Not while it backs off, not more than its limit at a time, and one at a time after a failure."""
     for effect in effects:
@@ -342,6 +364,7 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
 
 STEP_CHECKS: tuple[Callable[[Sequence[Effect], Ledger, float], None], ...] = (
     first_come_first_served,
+    nobody_overtakes_in_another_profile,
     the_pool_produces_within_its_limits,
     rolling_leaves_the_minimum,
     nothing_is_produced_without_need,

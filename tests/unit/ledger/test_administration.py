@@ -6,6 +6,7 @@ import math
 
 from actors.backoff import Backoff
 from actors.life import VmState
+from pool.ledger.demand import AdaptiveSize
 from pool.ledger.effects import RefusalCode
 from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
@@ -70,6 +71,28 @@ def test_a_resize_to_nothing_refuses_those_for_whom_nothing_will_come() -> None:
     assert not answered(world, boots)
     world.run_undisturbed()
     assert granted(world, boots)
+
+
+def test_nobody_waits_where_a_hand_out_failed_after_a_resize_to_nothing() -> None:
+    world = pool(size=1)
+    request = world.acquire("p")
+    world.process()
+    world.resize("p", 0)
+    world.die(*world.in_state(VmState.HANDING_OUT))
+    world.process()
+    assert refused(world, request) is RefusalCode.HAND_OUT_FAILED
+
+
+def test_a_resize_to_nothing_takes_stale_vms_too_though_production_fails() -> None:
+    """They are not to be replaced, so it does not matter whether they could be."""
+    world = World({"p": PoolPolicy(size=2, min_ready=0)})
+    world.run_undisturbed()
+    world.die(world.in_state(VmState.READY)[0])  # so early that it counts as a failure
+    world.process()
+    world.change_generation("p")
+    world.resize("p", 0)
+    world.run_undisturbed()
+    assert world.living == {}
 
 
 # -- drain and resume ----------------------------------------------------------------------------------------------
@@ -140,6 +163,15 @@ def test_a_resumed_profile_is_as_before() -> None:
     assert told(world, ProfileChange.RESUMED) == ["2 VMs are wanted"]
 
 
+def test_who_asks_in_a_drain_is_no_demand() -> None:
+    world = World({"p": PoolPolicy(size=1, adaptive=AdaptiveSize(minimum=1, maximum=8))})
+    world.suspend("p")
+    for _ in range(8):
+        world.acquire("p")
+    world.process()
+    assert view(world).size == 1
+
+
 # -- evict ---------------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +195,20 @@ def test_what_somebody_has_is_not_evicted() -> None:
     world.process()
     assert refused(world, request) is RefusalCode.VM_IN_USE
     assert len(world.ledger.leases()) == 1
+
+
+def test_who_would_evict_what_is_not_ready_is_told_what_to_do_instead() -> None:
+    world = pool()
+    leased = world.acquire("p")
+    world.process()
+    world.progress(*world.in_state(VmState.HANDING_OUT))
+    world.process()
+    requests = [
+        world.evict(vm_id=vm_id) for vm_id in (granted(world, leased).vm_id, *world.in_state(VmState.PRODUCING))
+    ]
+    world.process()
+    advice = [refusal(world, request).message.rpartition("; ")[2] for request in requests]
+    assert advice == ["release its lease instead", "look again in a moment"]
 
 
 def test_what_is_not_there_is_not_evicted() -> None:

@@ -12,6 +12,7 @@ from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.views import ProfileView
 from tests.properties.ledger.world import World
+from tests.unit.ledger.test_succession import leased
 from tests.unit.ledger.told import answered, granted, refusal, refused
 
 
@@ -133,6 +134,17 @@ def test_nobodys_lease_makes_room() -> None:
     assert refused(world, request) is RefusalCode.DEADLINE
     assert "512 of 512 MiB are taken" in refusal(world, request).message
     assert all(granted(world, lease).vm_id in world.living for lease in leases)
+
+
+def test_nothing_is_evicted_where_that_would_not_be_enough() -> None:
+    world = World({"p": profile(3), "q": profile(0, memory_mib=2048)}, ServicePolicy(memory_budget_mib=3000))
+    world.run_undisturbed()
+    world.acquire("q", on_empty=OnEmpty.BOOT)
+    world.run_undisturbed()
+    second = world.acquire("q", on_empty=OnEmpty.BOOT)
+    world.run_undisturbed()
+    assert not answered(world, second)
+    assert (views(world)["p"].ready, views(world)["p"].counters.evicted) == (3, 0)
 
 
 # -- more memory at hand-out ---------------------------------------------------------------------------------------
@@ -269,3 +281,34 @@ def test_it_is_told_when_memory_gets_low_and_when_there_is_enough() -> None:
     told = [n.detail for n in world.record.news if isinstance(n, ProfileNews)]
     assert told == ["low: little is left", "enough again"]
     assert all(n.change is ProfileChange.HOST_MEMORY for n in world.record.news if isinstance(n, ProfileNews))
+
+
+def test_what_takes_no_memory_is_not_stopped_to_get_some() -> None:
+    found = (leased(profile="was", memory_mib=1024), FoundVm(vm_id="old-1", profile="p"))
+    world = World({"p": profile(1, memory_mib=0)}, ServicePolicy(memory_budget_mib=512), found=found)
+    world.run_undisturbed()
+    assert world.in_state(VmState.READY) == ["old-1"]
+
+
+def test_no_vm_grows_while_memory_is_low() -> None:
+    world = World({"p": profile(2)})
+    world.run_undisturbed()
+    world.host_memory(low=True)
+    request = world.acquire("p", memory_mib=8192)
+    world.run_undisturbed()
+    assert not answered(world, request)
+    assert views(world)["p"].ready == 1
+    world.host_memory(low=False)
+    world.run_undisturbed()
+    assert granted(world, request)
+
+
+def test_no_room_is_made_while_memory_is_low() -> None:
+    """Nothing could be produced in it."""
+    world = World({"p": profile(2), "q": profile(0, memory_mib=512)}, ServicePolicy(memory_budget_mib=512))
+    world.run_undisturbed()
+    world.host_memory(low=True)
+    world.process()
+    world.acquire("q", on_empty=OnEmpty.BOOT)
+    world.run_undisturbed()
+    assert views(world)["p"].ready == 1

@@ -79,6 +79,17 @@ def test_who_waits_to_boot_when_it_opens_is_refused_too() -> None:
     assert refused(world, second) is RefusalCode.CIRCUIT_OPEN
 
 
+def test_who_wants_to_boot_and_whose_hand_out_opened_it_is_refused_too() -> None:
+    """The claim is in the queue again, and would sit there until the back-off is over."""
+    world = World({"p": PoolPolicy(size=1, breaker_threshold=1, backoff=Backoff(initial_s=30.0, jitter=0.0))})
+    world.run_undisturbed()
+    request = world.acquire("p", on_empty=OnEmpty.BOOT)
+    world.process()
+    world.die(*world.in_state(VmState.HANDING_OUT))
+    world.process()
+    assert refused(world, request) is RefusalCode.CIRCUIT_OPEN
+
+
 def test_who_can_wait_waits_through_it() -> None:
     world = failing()
     request = world.acquire("p", on_empty=OnEmpty.WAIT)

@@ -7,6 +7,7 @@ import pytest
 from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.leases import REMEMBERED_LEASES, LeaseRegister
+from pool.ledger.news import VmNews
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import EndReason, Lease, Owner
 from tests.properties.ledger.world import REPORT, TIMINGS, World
@@ -106,6 +107,31 @@ def test_a_drain_refuses_who_waits_ends_every_lease_and_stops_every_vm() -> None
     assert not world.ledger.empty
     world.run_undisturbed()
     assert world.ledger.empty
+
+
+def test_what_watchers_see_of_a_vm_names_no_lease() -> None:
+    """Everybody may watch, and a lease id is what its owner has to show."""
+    world, _, lease = leased()
+    world.release(lease.lease_id, uid=1000)
+    world.process()
+    reasons = [news.reason for news in world.record.news if isinstance(news, VmNews) and news.vm_id == lease.vm_id]
+    assert reasons[-1] == "its lease was released"
+    assert not any(lease.lease_id in reason for reason in reasons)
+
+
+def test_a_lease_that_was_renewed_and_then_expired_says_no_more_than_that() -> None:
+    world = pool(size=1)
+    request = world.acquire("p", ttl_s=5.0)
+    world.process()
+    world.progress(*world.in_state(VmState.HANDING_OUT))
+    world.process()
+    lease = granted(world, request)
+    world.advance(4.0)
+    world.renew(lease.lease_id, uid=1000, ttl_s=5.0)
+    world.advance(5.0)
+    release = world.release(lease.lease_id, uid=1000)
+    world.process()
+    assert "(expired: it was not renewed in time)" in refusal(world, release).message
 
 
 def test_so_many_ended_leases_are_remembered_and_no_more() -> None:

@@ -6,6 +6,7 @@ from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
+from tests.unit.ledger.test_succession import leased
 from tests.unit.ledger.told import granted, pool, refusal, refused
 
 OWN = PoolPolicy(size=0, on_empty=OnEmpty.BOOT, memory_mib=256)
@@ -96,3 +97,66 @@ def test_it_is_no_profile_that_others_see() -> None:
     assert [view.name for view in world.ledger.views(now=world.now)] == ["p"]
     assert refused(world, unknown) is RefusalCode.UNKNOWN_PROFILE
     assert refusal(world, unknown).message.endswith("configured: p")
+
+
+def test_its_name_is_of_no_use_to_who_does_not_have_the_configuration() -> None:
+    world = pool(size=1)
+    first = world.acquire("own", uid=1, key="k", on_empty=None, opens=OWN)
+    world.run_undisturbed()
+    assert granted(world, first)
+    by_name = world.acquire("own", uid=2, on_empty=OnEmpty.BOOT)
+    by_key_of_another = world.acquire("own", uid=2, key="k", on_empty=OnEmpty.BOOT)
+    by_another_key = world.acquire("own", uid=1, key="l", on_empty=OnEmpty.BOOT)
+    world.process()
+    requests = (by_name, by_key_of_another, by_another_key)
+    assert {refused(world, request) for request in requests} == {RefusalCode.UNKNOWN_PROFILE}
+
+
+def test_who_has_a_lease_on_it_or_waits_for_one_finds_that_again_by_its_key() -> None:
+    world = pool(size=1)
+    first = world.acquire("own", key="k", on_empty=None, opens=OWN)
+    world.process()
+    while_it_boots = world.acquire("own", key="k", on_empty=None)
+    world.run_undisturbed()
+    when_it_is_leased = world.acquire("own", key="k", on_empty=None)
+    world.run_undisturbed()
+    assert granted(world, first) == granted(world, while_it_boots) == granted(world, when_it_is_leased)
+
+
+def test_it_is_no_profile_to_administer() -> None:
+    world = pool(size=1)
+    ask(world)
+    requests = [world.resize("own", 3), world.suspend("own"), world.reset("own"), world.evict(profile="own")]
+    world.run_undisturbed()
+    assert {refused(world, request) for request in requests} == {RefusalCode.UNKNOWN_PROFILE}
+
+
+def test_a_generation_that_comes_when_it_is_closed_is_of_no_interest() -> None:
+    """Its producer said so before it knew."""
+    world = pool(size=1)
+    world.walk_away(ask(world))
+    world.run_undisturbed()
+    assert world.record.closed == ["own"]
+    world.change_generation("own")
+    world.process()
+    assert len(world.ledger.views(now=world.now)) == 1
+
+
+def test_no_shells_are_kept_for_it() -> None:
+    world = pool(size=1)
+    request = world.acquire("own", on_empty=None, opens=PoolPolicy(size=0, on_empty=OnEmpty.BOOT, shells=1))
+    world.run_undisturbed()
+    assert world.in_state(VmState.SHELL) == []
+    world.release(granted(world, request).lease_id, uid=1000)
+    world.run_undisturbed()
+    assert world.record.closed == ["own"]
+
+
+def test_what_it_takes_is_known_again_after_a_restart() -> None:
+    """A lease that is found opens the page, but only whoever asks knows the configuration."""
+    world = World(
+        {"p": PoolPolicy(size=0)}, ServicePolicy(memory_budget_mib=2048), found=(leased(profile="own", memory_mib=256),)
+    )
+    request = ask(world)
+    world.run_undisturbed()
+    assert [vm.memory_mib for vm in world.ledger.vms() if vm.vm_id == granted(world, request).vm_id] == [256]

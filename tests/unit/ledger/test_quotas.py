@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pool.ledger.demand import AdaptiveSize
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
@@ -147,3 +148,15 @@ def test_who_is_refused_costs_the_pool_nothing() -> None:
     world.process()
     assert (view(world).ready, view(world).producing, view(world).waiting) == (3, 0, 0)
     assert view(world).counters.refused == 1
+
+
+def test_who_is_refused_is_neither_hit_nor_miss_nor_demand() -> None:
+    adaptive = AdaptiveSize(minimum=1, maximum=8)
+    world = World({"p": PoolPolicy(size=1, adaptive=adaptive)}, ServicePolicy(leases_per_uid=0))
+    world.run_undisturbed()
+    for _ in range(8):
+        world.acquire("p")
+    world.process()
+    counters = view(world).counters
+    assert (counters.hits, counters.misses, counters.refused) == (0, 0, 8)
+    assert view(world).size == 1

@@ -95,6 +95,22 @@ def test_who_asks_at_once_gets_what_was_found() -> None:
     assert granted(world, request).vm_id == "old-1"
 
 
+def test_what_is_missing_is_produced_while_the_rest_is_looked_at() -> None:
+    world = World({"p": PoolPolicy(size=8, production_limit=2)}, found=idle("old-1", "old-2", "old-3"))
+    assert len(world.in_state(VmState.ADOPTING)) == 3
+    assert len(world.in_state(VmState.PRODUCING)) == 2
+
+
+def test_who_wants_to_boot_waits_for_what_was_found_and_boots_if_that_is_no_good() -> None:
+    world = World({"p": PoolPolicy(size=1, max_vms=1)}, found=idle("old-1"))
+    request = world.acquire("p", on_empty=OnEmpty.BOOT)
+    world.process()
+    assert world.in_state(VmState.PRODUCING) == []
+    world.die("old-1")
+    world.run_undisturbed()
+    assert granted(world, request).vm_id != "old-1"
+
+
 # -- leases --------------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +200,14 @@ def test_a_leased_vm_that_died_meanwhile_ends_its_lease() -> None:
     assert view(world).failures_in_a_row == 0
 
 
+def test_nothing_is_booted_for_a_profile_that_is_no_more() -> None:
+    world = after(leased(profile="was", key="k"))
+    boots, knows_the_key = world.acquire("was", on_empty=OnEmpty.BOOT), world.acquire("was", key="k")
+    world.process()
+    assert refused(world, boots) is RefusalCode.UNKNOWN_PROFILE
+    assert granted(world, knows_the_key).lease_id == "old-lease"
+
+
 # -- the end of a run ----------------------------------------------------------------------------------------------
 
 
@@ -240,3 +264,16 @@ def test_who_asks_after_that_is_sent_away() -> None:
     world.process()
     assert refused(world, request) is RefusalCode.DRAINING
     assert world.ledger.next_wakeup() == math.inf
+
+
+def test_who_has_a_lease_that_was_handed_over_is_sent_to_the_next_run() -> None:
+    world = pool()
+    request = world.acquire("p")
+    world.run_undisturbed()
+    lease = granted(world, request)
+    world.hand_over()
+    mine = [world.release(lease.lease_id, uid=1000), world.renew(lease.lease_id, uid=1000, ttl_s=60.0)]
+    strangers = world.release(lease.lease_id, uid=1001)
+    world.process()
+    assert {refused(world, request) for request in mine} == {RefusalCode.DRAINING}
+    assert refused(world, strangers) is RefusalCode.FOREIGN_LEASE

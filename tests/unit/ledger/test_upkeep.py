@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+from actors.backoff import Backoff
 from actors.life import VmState
+from pool.ledger.events import GenerationChanged
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import granted, view
@@ -179,3 +181,17 @@ def test_what_is_somebodys_is_never_too_old() -> None:
     world.advance(600.0)
     world.run_undisturbed()
     assert world.living[granted(world, request).vm_id] is VmState.LEASED
+
+
+def test_a_generation_that_comes_back_makes_nobody_younger() -> None:
+    backoff = Backoff(initial_s=1e4, maximum_s=1e4, jitter=0.0)
+    world = World({"p": PoolPolicy(size=1, min_ready=1, max_age_s=60.0, backoff=backoff)})
+    world.run_undisturbed()
+    world.inbox.append(GenerationChanged(profile="p", generation="other"))
+    world.process()
+    world.die(*world.in_state(VmState.PRODUCING))  # so that it is not replaced
+    world.process()
+    world.advance(60.0)
+    world.inbox.append(GenerationChanged(profile="p", generation=""))
+    world.process()
+    assert (view(world).ready, view(world).stale) == (1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 import attrs
 
@@ -22,7 +23,6 @@ from pool.ledger.events import (
     Tick,
 )
 from pool.ledger.facts import Facts
-from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
 from pool.ledger.refill import Refill
@@ -35,19 +35,27 @@ NOBODY = Owner(uid=4711)
 
 
 class LetsClaimsWait(Refill):
-    def serve(self, page: ProfilePage, *, now: float) -> None:
-        pass
+    def hand_out(self, page: ProfilePage, *, now: float) -> bool:
+        return False
 
 
 class LastComeFirstServed(Refill):
-    def serve(self, page: ProfilePage, *, now: float) -> None:
-        while page.waiting and page.ready:
-            self.moves.hand_out_oldest(page, next(reversed(page.waiting.values())), now=now)
+    def hand_out(self, page: ProfilePage, *, now: float) -> bool:
+        self.moves.hand_out_oldest(page, next(reversed(page.waiting.values())), now=now)
+        return True
+
+
+class ServesOneProfileAfterTheOther(Refill):
+    """Whoever came first in the last of them waits for all who ask in those before."""
+
+    def _next_to_serve(self, barred: Collection[str]) -> ProfilePage | None:
+        unserved = (page for page in self._pages() if page.name not in barred and page.next_to_serve() is not None)
+        return next(unserved, None)
 
 
 class NeverBootsForAClaim(Refill):
-    def boot_for_claims(self, page: ProfilePage, *, now: float) -> None:
-        pass
+    def produce_for_claim(self, page: ProfilePage, *, now: float) -> bool:
+        return False
 
 
 class PutsRetriesAtTheEnd(Facts):
@@ -95,10 +103,8 @@ class CountsNoRequests(Callers):
 
 
 class CountsNoLeases(Callers):
-    def _no_claim(
-        self, event: AcquireRequested, page: ProfilePage, *, hit: bool, on_empty: OnEmpty, now: float
-    ) -> Refusal | None:
-        return super()._no_claim(attrs.evolve(event, owner=NOBODY), page, hit=hit, on_empty=on_empty, now=now)
+    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
+        return super()._not_for_this_caller(attrs.evolve(event, owner=NOBODY), page)
 
 
 # -- those who have a lease ----------------------------------------------------------------------------------------

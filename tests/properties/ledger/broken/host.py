@@ -30,8 +30,8 @@ class ForgetsWhatGrew(Fleet):
 
 
 class BootsAllAtOnce(Admission):
-    def holds_back(self, profile: PoolPolicy, *, for_claim: bool = False) -> str:
-        reason = super().holds_back(profile, for_claim=for_claim)
+    def holds_back(self, profile: PoolPolicy) -> str:
+        reason = super().holds_back(profile)
         return "" if reason.endswith("already") else reason
 
 
@@ -41,9 +41,9 @@ class ForgetsProductions(Admission):
 
 
 class ProducesThoughMemoryIsLow(Admission):
-    def holds_back(self, profile: PoolPolicy, *, for_claim: bool = False) -> str:
+    def holds_back(self, profile: PoolPolicy) -> str:
         low, self.memory_low = self.memory_low, ""
-        reason = super().holds_back(profile, for_claim=for_claim)
+        reason = super().holds_back(profile)
         self.memory_low = low
         return reason
 

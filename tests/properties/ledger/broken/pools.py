@@ -81,8 +81,8 @@ class KeepsStaleShells(Facts):
 
 
 class NeverFillsShells(Refill):
-    def fill_shells(self, page: ProfilePage, *, now: float) -> None:
-        pass
+    def fill_shells(self, page: ProfilePage, *, now: float) -> bool:
+        return False
 
 
 # -- generations ---------------------------------------------------------------------------------------------------
