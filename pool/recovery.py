@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import structlog
@@ -35,7 +35,27 @@ class Recovered:
     adoptions: Mapping[str, Adoption]
 
 
-async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt, now: float) -> Recovered:
+class Sweep(Protocol):
+    """Ends what an earlier run left in a directory of VMs, but for those VMs that are to be kept."""
+
+    async def __call__(self, vms: Path, *, keep: Collection[str]) -> None: ...
+
+
+async def sweep_orphans(vms: Path, *, keep: Collection[str]) -> None:
+    """On this host: what /proc and the directory show."""
+    for orphan in await trio.to_thread.run_sync(find_orphans, vms):
+        if orphan.vm_id not in keep:
+            _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=[process.pid for process in orphan.processes])
+            try:
+                await end_orphan(orphan)
+            except (StopError, OSError) as error:
+                # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
+                _log.error("an orphan cannot be ended", vm_id=orphan.vm_id, error=str(error))
+
+
+async def recover(
+    journal: Journal, *, profiles: Collection[str], adopt: Adopt, now: float, sweep: Sweep = sweep_orphans
+) -> Recovered:
     """Reads the records, and ends whatever is left and has none that can be used. `now` is on trio's clock.
 
     Whoever calls this holds the lock that says that nobody else uses the directory.
@@ -50,7 +70,7 @@ async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt, 
                 _log.warning("a record cannot be used; its VM is ended", vm_id=vm_id, reason=reason)
             case _:
                 pass
-    await _end_others(journal.directory, keep=records)
+    await sweep(journal.directory, keep=records)
     _limit_again(journal.directory, records)
     found = tuple(
         FoundVm(
@@ -94,17 +114,6 @@ def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -
         report=lease.report,
         timings=lease.timings,
     )
-
-
-async def _end_others(vms: Path, *, keep: Collection[str]) -> None:
-    for orphan in await trio.to_thread.run_sync(find_orphans, vms):
-        if orphan.vm_id not in keep:
-            _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=[process.pid for process in orphan.processes])
-            try:
-                await end_orphan(orphan)
-            except (StopError, OSError) as error:
-                # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
-                _log.error("an orphan cannot be ended", vm_id=orphan.vm_id, error=str(error))
 
 
 def _limit_again(vms: Path, vm_ids: Collection[str]) -> None:

@@ -53,6 +53,8 @@ class _Handle:
                     for fault in self.machine.faults:
                         if isinstance(fault, StopIsSlow):
                             await trio.sleep(fault.delay_s)
+                    if self._service is not self._host.service:
+                        return ExitReport()  # it was killed while it waited
                     self.machine.exit(ExitReport(status=0))
                     self._host.forget(self.id)
         return self._exit_report
