@@ -247,6 +247,7 @@ class VmActor:
         """Answers checks until it is to be handed out. A VM that is being checked is as good as idle after a crash."""
         while True:
             order = await self._inbox.receive()
+            await trio.lowlevel.checkpoint_if_cancelled()  # it may have died since the order came
             if isinstance(order, HandOutOrder):
                 return order
             assert self._vm is not None

@@ -7,14 +7,17 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.messages import VmLost, VmReady
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty
 from pool.requests import MAX_OPEN_REQUESTS, RefusedError, TooManyRequestsError
 from tests.examples import examples
 from tests.properties.actors.service import OWNER, PROFILE, Service, running_service
+from tests.unit.actors.stage import ORDER, story
 from tests.virtual_time import in_virtual_time
 from vmm.contract import ExitReport
 from vmm.errors import VmExitedError
+from vmm.simulated import SimulatedVm
 
 KILLED = ExitReport(signal=9)
 
@@ -46,6 +49,25 @@ async def test_a_vm_dies_behind_a_crowd_of_requests(before: int, after: int, wai
                 nursery.start_soon(ask_for_nonsense, service)
         await service.quiet()
         service.check_at_rest()
+
+
+@examples(20)
+@given(order=st.random_module())
+@in_virtual_time
+async def test_a_vm_that_dies_as_its_order_comes_is_not_handed_out(order: object) -> None:
+    """Whichever its actor notices first."""
+
+    async with story() as one:
+        await one.until(VmReady)
+        vm = one.actor.vm
+        assert isinstance(vm, SimulatedVm)
+        await trio.sleep(1.0)
+        one.actor.hand_out(ORDER)
+        vm.crash(KILLED)
+    assert one.kinds() == ["VmReady", "VmLost", "VmGone"]
+    lost = one.facts[1]
+    assert isinstance(lost, VmLost)
+    assert "signal 9" in lost.reason
 
 
 @in_virtual_time
