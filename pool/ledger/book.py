@@ -164,6 +164,7 @@ class Ledger:
                     self._administration.do(event)
             case AdoptionRequested():
                 self._succession.adopt(event)
+                self._callers.expire(now=now)  # some have reached their time while no service ran
             case DrainRequested() | HandoverRequested():
                 self._succession.end(event)
             case Tick():

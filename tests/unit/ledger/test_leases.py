@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from actors.life import VmState
 from pool.ledger.effects import RefusalCode
+from pool.ledger.events import FoundVm
 from pool.ledger.leases import REMEMBERED_LEASES, LeaseRegister
 from pool.ledger.news import VmNews
-from pool.ledger.policy import OnEmpty
+from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import EndReason, Lease, Owner
 from tests.properties.ledger.world import REPORT, TIMINGS, World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
@@ -158,3 +160,11 @@ def test_so_many_ended_leases_are_remembered_and_no_more() -> None:
         RefusalCode.LEASE_ENDED,
         RefusalCode.LEASE_ENDED,
     ]
+
+
+def test_a_lease_whose_time_came_while_no_service_ran_ends_as_it_is_found() -> None:
+    lease = leased()[2]
+    found = FoundVm(vm_id="vm-old", profile="p", lease=attrs.evolve(lease, vm_id="vm-old", expires_at=10.0))
+    world = World({"p": PoolPolicy(size=0)}, now=10.0, found=(found,))
+    assert world.ledger.leases() == ()
+    assert [vm.state for vm in world.ledger.vms()] == [VmState.STOPPING]
