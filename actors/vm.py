@@ -125,7 +125,9 @@ class VmActor:
         service would end the lease when it was to end before.
         """
         record = self._record
-        if self._state is not VmState.LEASED or record is None or record.lease is None:
+        # A lease that is adopted is one before its VM is found; its owner may be quicker than that.
+        leased = self._state in (VmState.ADOPTING, VmState.LEASED)
+        if not leased or record is None or record.lease is None:
             return False
         expires_at_ns = expiry_ns(now_ns=self.journal.now_ns(), expires_in_s=expires_in_s)
         try:

@@ -26,6 +26,7 @@ from pool.ledger.events import (
     HostMemoryLow,
     HostMemoryOk,
     ReleaseRequested,
+    RenewalRecorded,
     RenewRequested,
     RequestAbandoned,
     ResetRequested,
@@ -149,6 +150,8 @@ class Ledger:
                 self._callers.release(event)
             case RenewRequested():
                 self._callers.renew(event, now=now)
+            case RenewalRecorded():
+                self._callers.renewal_recorded(event, now=now)
             case GrantUndelivered():
                 self._callers.undelivered(event)
             case LeaseAdopted() | ShellReady() | VmReady() | VmHealthy() | VmHandedOut() | VmLost() | VmGone():

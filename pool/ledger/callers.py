@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 
 from pool.ledger import refusals
-from pool.ledger.effects import Confirm, ConfirmRenewal, Refusal
-from pool.ledger.events import AcquireRequested, GrantUndelivered, ReleaseRequested, RenewRequested
+from pool.ledger.effects import Confirm, ConfirmRenewal, RecordExpiry, Refusal
+from pool.ledger.events import AcquireRequested, GrantUndelivered, ReleaseRequested, RenewalRecorded, RenewRequested
 from pool.ledger.moves import Moves
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
@@ -93,6 +93,7 @@ class Callers:
         elif lease is not None:
             if lease.bound and event.bound:  # its holder's connection was lost, and here it is again
                 lease = self.moves.renew(lease, expires_at=now + event.ttl_s)
+                self.moves.effects.append(RecordExpiry(vm_id=lease.vm_id, expires_at=lease.expires_at))
             self.moves.grant_again(event.request_id, lease)
         return True
 
@@ -141,10 +142,23 @@ class Callers:
     def renew(self, event: RenewRequested, *, now: float) -> None:
         found = self.moves.leases.find(event.lease_id, owner=event.owner)
         if isinstance(found, Lease):
-            renewed = self.moves.renew(found, expires_at=now + event.ttl_s)
-            self.moves.effects.append(ConfirmRenewal(request_id=event.request_id, lease=renewed))
+            self.moves.effects.append(RecordExpiry(vm_id=found.vm_id, expires_at=now + event.ttl_s, renewal=event))
         else:
             self.moves.refuse(event.request_id, found)
+
+    def renewal_recorded(self, event: RenewalRecorded, *, now: float) -> None:
+        renewal = event.renewal
+        found = self.moves.leases.find(renewal.lease_id, owner=renewal.owner)
+        if isinstance(found, Lease) and event.recorded:
+            found = self.moves.renew(found, expires_at=event.expires_at)
+            self.expire(now=now)  # it was for less than it took until here
+            found = self.moves.leases.find(renewal.lease_id, owner=renewal.owner)
+        elif isinstance(found, Lease):
+            found = refusals.not_recorded(found)
+        if isinstance(found, Lease):
+            self.moves.effects.append(ConfirmRenewal(request_id=renewal.request_id, lease=found))
+        else:
+            self.moves.refuse(renewal.request_id, found)
 
     def undelivered(self, event: GrantUndelivered) -> None:
         lease = self.moves.leases.undelivered(event.lease_id)

@@ -7,6 +7,7 @@ import enum
 import attrs
 
 from actors.messages import HandOutOrder
+from pool.ledger.events import RenewRequested
 from pool.ledger.news import News
 from pool.ledger.records import Lease
 
@@ -29,6 +30,7 @@ class RefusalCode(enum.Enum):
     UNKNOWN_VM = "unknown_vm"
     VM_IN_USE = "vm_in_use"
     ADAPTIVE = "adaptive"
+    NOT_RECORDED = "not_recorded"
 
 
 @attrs.frozen(kw_only=True)
@@ -121,10 +123,11 @@ class ConfirmRenewal:
 
 @attrs.frozen(kw_only=True)
 class RecordExpiry:
-    """A lease's end is another one; comes before it is confirmed."""
+    """A lease's end is another one; for a renewal it is so once a RenewalRecorded event says that it is on disk."""
 
     vm_id: str
     expires_at: float
+    renewal: RenewRequested | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -54,6 +54,15 @@ class RenewRequested:
 
 
 @attrs.frozen(kw_only=True)
+class RenewalRecorded:
+    """What became of a RecordExpiry effect; nothing is confirmed that a later run of the service would not know of."""
+
+    renewal: RenewRequested
+    expires_at: float
+    recorded: bool
+
+
+@attrs.frozen(kw_only=True)
 class GrantUndelivered:
     """A Grant is in its caller's hand no more, or never was. The lease ends, unless another request got it too."""
 
@@ -162,6 +171,7 @@ Event = (
     | RequestAbandoned
     | ReleaseRequested
     | RenewRequested
+    | RenewalRecorded
     | GrantUndelivered
     | GenerationChanged
     | AdministrationRequest

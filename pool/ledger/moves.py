@@ -22,7 +22,6 @@ from pool.ledger.effects import (
     HandOutVm,
     LeaseEnded,
     ProfileClosed,
-    RecordExpiry,
     Refusal,
     Refuse,
     StartVm,
@@ -188,7 +187,6 @@ class Moves:
 
     def renew(self, lease: Lease, *, expires_at: float) -> Lease:
         renewed = self.leases.renew(lease, expires_at=expires_at)
-        self.effects.append(RecordExpiry(vm_id=lease.vm_id, expires_at=expires_at))
         self._tell_of_lease(renewed, LeaseChange.RENEWED)
         return renewed
 

@@ -145,6 +145,14 @@ def foreign_lease(lease_id: str) -> Refusal:
     )
 
 
+def not_recorded(lease: Lease) -> Refusal:
+    return Refusal(
+        code=RefusalCode.NOT_RECORDED,
+        message=f"lease_id: the renewal of lease {lease.lease_id} cannot be written down, so it ends when it was to "
+        "end before; see that the service's runtime directory has room, and renew it again",
+    )
+
+
 def lease_ended(ended: EndedLease) -> Refusal:
     return Refusal(
         code=RefusalCode.LEASE_ENDED,

@@ -76,6 +76,7 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
     RefusalCode.UNKNOWN_VM: Status.NOT_FOUND,
     RefusalCode.VM_IN_USE: Status.FAILED_PRECONDITION,
     RefusalCode.ADAPTIVE: Status.FAILED_PRECONDITION,
+    RefusalCode.NOT_RECORDED: Status.UNAVAILABLE,
 }
 
 ERRORS: Final[Mapping[type[Exception], Status]] = {

@@ -11,7 +11,7 @@ from actors.life import VmState
 from pool.ledger import Ledger
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage, Staleness
-from pool.ledger.records import VmEntry
+from pool.ledger.records import Lease, VmEntry
 from pool.ledger.views import CircuitState
 
 COMING = (VmState.PRODUCING, VmState.ADOPTING)
@@ -67,7 +67,7 @@ def counts_match_the_vms(ledger: Ledger, now: float) -> None:
 
 def counters_cover_the_vms(ledger: Ledger, now: float) -> None:
     """What was produced is still there, or was granted, lost, or stopped."""
-    adopting = Counter(vm.profile for vm in ledger.vms() if vm.adopted)
+    adopting = Counter(vm.profile for vm in ledger._moves.fleet.all() if vm.adopted)
     for view in ledger.views(now=now):
         counters = view.counters
         there = view.ready + view.handing_out + view.leased
@@ -103,9 +103,11 @@ def no_more_vms_than_the_profile_may_have(ledger: Ledger, _now: float) -> None:
 def memory_stays_within_the_budget(ledger: Ledger, _now: float) -> None:
     """What is committed is what the VMs take, and no more than allowed, but for what was adopted."""
     admission = ledger._moves.admission
-    assert admission.committed_mib == sum(vm.memory_mib for vm in ledger.vms())
-    assert admission.stopping_mib == sum(vm.memory_mib for vm in ledger.vms() if vm.state is VmState.STOPPING)
-    adopted = sum(vm.memory_mib for vm in ledger.vms() if vm.adopted)
+    assert admission.committed_mib == sum(vm.memory_mib for vm in ledger._moves.fleet.all())
+    assert admission.stopping_mib == sum(
+        vm.memory_mib for vm in ledger._moves.fleet.all() if vm.state is VmState.STOPPING
+    )
+    adopted = sum(vm.memory_mib for vm in ledger._moves.fleet.all() if vm.adopted)
     assert admission.committed_mib <= max(ledger.service.memory_budget_mib, adopted)
 
 
@@ -129,7 +131,7 @@ def quotas_hold(ledger: Ledger, _now: float) -> None:
     assert moves.claims._requests_of == requests
     assert moves.leases._leases_of == leases
     assert all(count <= ledger.service.requests_per_uid for count in requests.values())
-    restored = Counter(lease.owner.uid for lease in ledger.leases() if lease.lease_id.startswith("old"))
+    restored = Counter(lease.owner.uid for lease in ledger.leases() if _restored(ledger, lease))
     for uid, count in (claims + leases).items():
         assert count <= max(ledger.service.leases_per_uid, restored[uid])
 
@@ -156,7 +158,7 @@ def checks_stay_within_their_budget(ledger: Ledger, _now: float) -> None:
 def passing_pages_are_closed(ledger: Ledger, _now: float) -> None:
     """When nothing is left on them, and not before: whatever there is has its profile's page."""
     pages = ledger._moves.fleet.pages
-    used = {vm.profile for vm in ledger.vms()} | {claim.profile for claim in ledger._moves.claims.all()}
+    used = {vm.profile for vm in ledger._moves.fleet.all()} | {claim.profile for claim in ledger._moves.claims.all()}
     assert used <= set(pages)
     assert ledger.draining or {page.name for page in pages.values() if page.passing} <= used
 
@@ -211,7 +213,7 @@ def claims_are_queued_or_on_a_vm(ledger: Ledger, _now: float) -> None:
         waiting = [c.claim_id for c in claims if c.profile == page.name and c.vm_id is None]
         assert list(page.waiting) == sorted(waiting)
     on_their_way = {c.claim_id: c.vm_id for c in claims if c.vm_id is not None}
-    vms = [vm for vm in ledger.vms() if vm.state is VmState.HANDING_OUT]
+    vms = [vm for vm in ledger._moves.fleet.all() if vm.state is VmState.HANDING_OUT]
     assert sorted((vm.claim_id, vm.vm_id) for vm in vms) == sorted(on_their_way.items())
 
 
@@ -227,7 +229,7 @@ def each_claim_has_someone_who_waits(ledger: Ledger, _now: float) -> None:
 def leases_and_leased_vms_pair_up(ledger: Ledger, _now: float) -> None:
     """No lease without a VM, no VM with two leases, no leased VM without a lease."""
     leases = sorted((lease.vm_id, lease.lease_id) for lease in ledger.leases())
-    leased = sorted((vm.vm_id, vm.lease_id) for vm in ledger.vms() if vm.state is VmState.LEASED)
+    leased = sorted((vm.vm_id, vm.lease_id) for vm in ledger._moves.fleet.all() if vm.state is VmState.LEASED)
     assert leases == leased
 
 
@@ -239,9 +241,14 @@ def each_lease_has_a_holder(ledger: Ledger, _now: float) -> None:
     register = ledger._moves.leases
     assert set(register._holders) == {lease.lease_id for lease in ledger.leases()}
     for lease in ledger.leases():
-        lost_its_holder = lease.bound and lease.lease_id.startswith("old")  # by the end of the run that granted it
+        lost_its_holder = lease.bound and _restored(ledger, lease)  # by the end of the run that granted it
         assert register._holders[lease.lease_id] > 0 or lost_its_holder, lease
     assert register._of_key == {(one.owner.uid, one.key): one.lease_id for one in ledger.leases() if one.key}
+
+
+def _restored(ledger: Ledger, lease: Lease) -> bool:
+    """An earlier run granted it: this one never handed its VM out."""
+    return ledger._moves.fleet[lease.vm_id].terms is None
 
 
 def a_key_leads_to_one_thing(ledger: Ledger, _now: float) -> None:
@@ -263,11 +270,11 @@ def a_draining_ledger_only_stops(ledger: Ledger, _now: float) -> None:
     if ledger.draining:
         assert not ledger._moves.claims.all()
         assert not ledger.leases()
-        assert all(vm.state is VmState.STOPPING for vm in ledger.vms())
+        assert all(vm.state is VmState.STOPPING for vm in ledger._moves.fleet.all())
 
 
 def _pages(ledger: Ledger) -> Iterable[tuple[ProfilePage, list[VmEntry]]]:
-    entries = ledger.vms()
+    entries = ledger._moves.fleet.all()
     for name, page in ledger._moves.fleet.pages.items():
         yield page, [entry for entry in entries if entry.profile == name]
 

@@ -57,6 +57,7 @@ from pool.ledger.events import (
     HostMemoryLow,
     HostMemoryOk,
     ReleaseRequested,
+    RenewalRecorded,
     RenewRequested,
     RequestAbandoned,
     ResetRequested,
@@ -107,6 +108,7 @@ class World:
     expiries: dict[str, float] = attrs.field(factory=dict, init=False)
     """VM id to the end of its lease, as it was last recorded."""
     memory_low: bool = attrs.field(default=False, init=False)
+    disk_is_full: bool = attrs.field(default=False, init=False)
     walked_away: set[int] = attrs.field(factory=set, init=False)
     undelivered: set[int] = attrs.field(factory=set, init=False)
     """Granted requests whose grant came back."""
@@ -429,8 +431,12 @@ class World:
                 self.record.ended_leases.append(lease_id)
             case ProfileClosed(profile=profile):
                 self.record.closed.append(profile)
-            case RecordExpiry(vm_id=vm_id, expires_at=expires_at):
-                self.expiries[vm_id] = expires_at
+            case RecordExpiry(vm_id=vm_id, expires_at=expires_at, renewal=renewal):
+                recorded = not self.disk_is_full
+                if recorded:
+                    self.expiries[vm_id] = expires_at
+                if renewal is not None:
+                    self.inbox.append(RenewalRecorded(renewal=renewal, expires_at=expires_at, recorded=recorded))
             case Tell(news=news):
                 self.record.news.append(news)
             case _:

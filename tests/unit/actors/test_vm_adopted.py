@@ -361,3 +361,14 @@ async def test_there_is_no_vm_while_it_is_adopted() -> None:
         with pytest.raises(VmExitedError):
             _ = one.actor.vm
         one.actor.stop("enough")
+
+
+@in_virtual_time
+async def test_a_lease_can_be_renewed_before_its_vm_is_found() -> None:
+    async with service_killed(leased=True) as one:
+        assert one.actor.state is VmState.ADOPTING
+        assert one.actor.renew(1200.0)
+        record = one.recorded()
+        assert record is not None
+        assert record.lease is not None
+        assert record.lease.expires_at_ns == one.journal.now_ns() + 1200 * 10**9

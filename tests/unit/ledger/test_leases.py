@@ -162,9 +162,44 @@ def test_so_many_ended_leases_are_remembered_and_no_more() -> None:
     ]
 
 
+def test_a_renewal_that_cannot_be_recorded_is_refused_and_the_lease_ends_when_it_was_to_end() -> None:
+    world = pool()
+    request = world.acquire("p", uid=1000, ttl_s=5.0)
+    world.process()
+    for vm_id in world.busy():
+        world.progress(vm_id)
+    world.process()
+    lease = granted(world, request)
+    world.disk_is_full = True
+    renewal = world.renew(lease.lease_id, uid=1000, ttl_s=60.0)
+    world.process()
+    world.process()
+    assert refused(world, renewal) is RefusalCode.NOT_RECORDED
+    assert world.ledger.leases() == (lease,)
+
+
+def test_a_lease_that_ends_while_its_renewal_is_recorded_is_not_renewed() -> None:
+    world, _, lease = leased()
+    renewal = world.renew(lease.lease_id, uid=1000, ttl_s=60.0)
+    world.release(lease.lease_id, uid=1000)
+    world.process()
+    world.process()
+    assert refused(world, renewal) is RefusalCode.LEASE_ENDED
+
+
 def test_a_lease_whose_time_came_while_no_service_ran_ends_as_it_is_found() -> None:
     lease = leased()[2]
     found = FoundVm(vm_id="vm-old", profile="p", lease=attrs.evolve(lease, vm_id="vm-old", expires_at=10.0))
     world = World({"p": PoolPolicy(size=0)}, now=10.0, found=(found,))
     assert world.ledger.leases() == ()
     assert [vm.state for vm in world.ledger.vms()] == [VmState.STOPPING]
+
+
+def test_a_renewal_for_less_than_it_takes_to_record_ends_the_lease() -> None:
+    world, _, lease = leased()
+    renewal = world.renew(lease.lease_id, uid=1000, ttl_s=0.25)
+    world.process()
+    world.stall(0.25)
+    world.process()
+    assert refused(world, renewal) is RefusalCode.LEASE_ENDED
+    assert world.ledger.leases() == ()
