@@ -86,12 +86,14 @@ class Callers:
         known = claim or lease
         if known is None:
             return False
-        if known.profile != event.profile:
+        # Who joins gets the lease as it was first asked for; without a call to hold it open one that is bound might
+        # never end.
+        if known.profile != event.profile or known.bound != event.bound:
             self.moves.refuse(event.request_id, refusals.key_reused(known))
         elif claim is not None:
             self.moves.claims.join(claim, event)
         elif lease is not None:
-            if lease.bound and event.bound:  # its holder's connection was lost, and here it is again
+            if lease.bound:  # its holder's connection was lost, and here it is again
                 lease = self.moves.renew(lease, expires_at=now + event.ttl_s)
                 self.moves.effects.append(RecordExpiry(vm_id=lease.vm_id, expires_at=lease.expires_at))
             self.moves.grant_again(event.request_id, lease)

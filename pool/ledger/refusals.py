@@ -127,7 +127,8 @@ def hand_out_failed(page: ProfilePage, claim: Claim, *, reason: str) -> Refusal:
 def key_reused(known: Claim | Lease) -> Refusal:
     return Refusal(
         code=RefusalCode.KEY_REUSED,
-        message=f"idempotency_key: {known.key!r} is in use for profile {known.profile!r}; use a new key",
+        message=f"idempotency_key: {known.key!r} is in use for a lease of profile {known.profile!r} that "
+        f"{'ends with' if known.bound else 'outlives'} its call; use a new key",
     )
 
 

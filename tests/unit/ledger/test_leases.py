@@ -203,3 +203,17 @@ def test_a_renewal_for_less_than_it_takes_to_record_ends_the_lease() -> None:
     world.process()
     assert refused(world, renewal) is RefusalCode.LEASE_ENDED
     assert world.ledger.leases() == ()
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_key_of_a_lease_that_is_held_open_is_not_for_one_that_is_not(bound: bool) -> None:
+    """Or who joins a lease without end that is held by a call would keep it for ever."""
+    world = pool()
+    first = world.acquire("p", key="k", bound=bound)
+    second = world.acquire("p", key="k", bound=not bound, ttl_s=5.0)
+    world.run_undisturbed()
+    third = world.acquire("p", key="k", bound=not bound, ttl_s=5.0)
+    world.process()
+    assert granted(world, first).bound is bound
+    assert refused(world, second) is RefusalCode.KEY_REUSED
+    assert refused(world, third) is RefusalCode.KEY_REUSED
