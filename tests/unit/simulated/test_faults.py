@@ -151,6 +151,20 @@ async def test_commands_sleep_on_the_virtual_clock(clock: trio.testing.MockClock
     await vm.stop()
 
 
+async def test_a_stop_ends_with_the_service_that_ordered_it(
+    clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """It was killed while it waited for QEMU's end: the VM lives on, for the next service."""
+    host = SimulatedHost(faults=scripted({0: [StopIsSlow(delay_s=3.0)]}))
+    vm = await launch(host, nursery)
+    nursery.start_soon(vm.stop)
+    await trio.sleep(1.0)
+    host.kill_service()
+    await trio.sleep(10.0)
+    assert host.alive == {"vm"}
+    assert host.machine("vm").exit_report is None
+
+
 async def test_one_id_one_vm(clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
     host = SimulatedHost()
     vm = await launch(host, nursery)
