@@ -181,7 +181,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 on_empty=OnEmpty.BOOT if own else on_empty,
                 patience_s=patience_s,
                 ttl_s=ttl_s,
-                bound=bound,
+                bound=key == "k1" if key else bound,  # a key is for one or the other
                 vcpus=vcpus,
                 memory_mib=memory_mib,
                 opens=PoolPolicy(size=0, memory_mib=256) if own else None,
