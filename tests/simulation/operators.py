@@ -1,0 +1,145 @@
+"""Those who do not want VMs: administrators, and whatever is to blame for faults."""
+
+from __future__ import annotations
+
+import signal
+from random import Random
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from pool.requests import RefusedError
+from tests.simulation.incarnation import Incarnation, ServiceGoneError
+from tests.simulation.plan import Trouble
+from vmm.contract import ExitReport
+from vmm.simulated.disk import DiskFault
+
+if TYPE_CHECKING:
+    from tests.simulation.simulation import Simulation
+
+
+async def run_administrator(simulation: Simulation, number: int) -> None:
+    """Resizes, drains, resumes, evicts and resets while the busy time lasts."""
+    random = simulation.randomness.of(f"administrator {number}")
+    while True:
+        await trio.sleep(random.expovariate(1 / 5.0))
+        if simulation.weather.quiet:
+            return
+        service = await simulation.serving()
+        profile = random.choice(simulation.plan.profiles).name
+        what = random.choice(["resize", "resize", "drain", "resume", "resume", "evict one", "evict all", "reset"])
+        size = random.randint(0, 4)
+        simulation.trace.add(f"administrator {number}", f"{what} {profile} ({size})")
+        vms = sorted(service.host.alive)
+        vm_id = random.choice(vms) if vms else "vm-never"
+        try:
+            match what:
+                case "resize":
+                    await service.call(lambda coordinator: coordinator.resize(profile, size))  # noqa: B023
+                case "drain":
+                    await service.call(lambda coordinator: coordinator.suspend(profile))  # noqa: B023
+                case "resume":
+                    await service.call(lambda coordinator: coordinator.resume(profile))  # noqa: B023
+                case "evict one":
+                    await service.call(lambda coordinator: coordinator.evict(vm_id=vm_id))  # noqa: B023
+                case "evict all":
+                    await service.call(lambda coordinator: coordinator.evict(profile=profile))  # noqa: B023
+                case _:
+                    await service.call(lambda coordinator: coordinator.reset(profile))  # noqa: B023
+        except (RefusedError, ServiceGoneError):
+            continue
+
+
+async def make_trouble(simulation: Simulation) -> None:
+    """Faults that come from outside, of the kinds that the seed has, while the busy time lasts."""
+    random = simulation.randomness.of("trouble")
+    troubles = sorted(simulation.plan.troubles & _DEEDS.keys(), key=lambda trouble: trouble.value)
+    while troubles:
+        await trio.sleep(random.expovariate(1 / 3.0))
+        for _ in range(random.choice([0, 0, random.randint(1, 30)])):
+            await trio.lowlevel.checkpoint()
+        if simulation.weather.quiet:
+            return
+        trouble = random.choice(troubles)
+        simulation.trace.add("trouble", trouble.value)
+        service = simulation.service
+        if service is not None:
+            await _DEEDS[trouble](_Deed(simulation=simulation, service=service, random=random))
+
+
+@attrs.frozen(kw_only=True)
+class _Deed:
+    simulation: Simulation
+    service: Incarnation
+    random: Random
+
+    async def let_one_die(self) -> None:
+        """A VM in whatever state, or a shell."""
+        machines = [
+            machine for vm_id in sorted(self.service.host.alive) if (machine := self.service.host.machines.get(vm_id))
+        ]
+        shells = [
+            shell
+            for backend in self.service.assembly.templates.values()
+            for shell in backend.shells.values()
+            if shell.alive and shell.id not in self.service.host.machines
+        ]
+        report = ExitReport(signal=signal.SIGSEGV, stderr_tail="simulated fault")
+        if machines and (not shells or self.random.random() < 0.7):
+            self.random.choice(machines).exit(report)
+        elif shells:
+            self.random.choice(shells).crash(report)
+
+    async def mute_one(self) -> None:
+        if machines := [vm_id for vm_id in sorted(self.service.host.alive) if vm_id in self.service.host.machines]:
+            self.service.host.machines[self.random.choice(machines)].mute()
+
+    async def fill_disk(self) -> None:
+        await self._trouble_disk(DiskFault.NO_SPACE)
+
+    async def break_disk(self) -> None:
+        await self._trouble_disk(DiskFault.IO_ERROR)
+
+    async def _trouble_disk(self, fault: DiskFault) -> None:
+        weather = self.simulation.weather
+        weather.disk_fault = fault
+        await trio.sleep(self.random.choice([0.5, 3.0, 10.0]))
+        weather.disk_fault = None
+
+    async def fail_templates(self) -> None:
+        for backend in self.service.assembly.templates.values():
+            backend.builds_fail, backend.clones_fail = self.random.random() < 0.5, self.random.random() < 0.5
+        await trio.sleep(self.random.choice([2.0, 10.0]))
+        for backend in self.service.assembly.templates.values():
+            backend.builds_fail = backend.clones_fail = False
+
+    async def damage_templates(self) -> None:
+        for backend in self.service.assembly.templates.values():
+            if backend.template is not None:
+                backend.template.damaged = True
+
+    async def change_inputs(self) -> None:
+        self.simulation.machine_numbers[self.random.choice(self.simulation.plan.profiles).name] += 1
+
+    async def jump(self) -> None:
+        self.simulation.wall_clock.ahead_s += self.random.choice([0.5, 3600.0])
+
+    async def take_memory(self) -> None:
+        weather = self.simulation.weather
+        weather.low_memory = True
+        await trio.sleep(self.random.choice([3.0, 15.0]))
+        weather.low_memory = False
+
+
+_DEEDS = {
+    Trouble.VMS_DIE: _Deed.let_one_die,
+    Trouble.AGENTS_GO_MUTE: _Deed.mute_one,
+    Trouble.DISK_IS_FULL: _Deed.fill_disk,
+    Trouble.DISK_FAILS: _Deed.break_disk,
+    Trouble.TEMPLATES_FAIL: _Deed.fail_templates,
+    Trouble.TEMPLATES_ARE_DAMAGED: _Deed.damage_templates,
+    Trouble.INPUTS_CHANGE: _Deed.change_inputs,
+    Trouble.CLOCK_JUMPS: _Deed.jump,
+    Trouble.MEMORY_GETS_LOW: _Deed.take_memory,
+}
