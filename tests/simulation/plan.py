@@ -112,7 +112,6 @@ def make_plan(randomness: Randomness) -> Plan:
 
 def _profile(name: str, random: Random) -> ProfilePlan:
     template = random.random() < 0.5
-    # Without a limit of its own a profile of several needs no more than the smallest budget has room for.
     policy = PoolPolicy(
         size=random.choice([0, 1, 1, 2, 3, 4]),
         min_ready=random.randint(0, 2),
