@@ -5,11 +5,14 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import attrs
 
 K = TypeVar("K", str, int)
+
+_FEW: Final = 64
+"""Not worth a clean-up."""
 
 
 @attrs.define(eq=False)
@@ -18,7 +21,7 @@ class Schedule(Generic[K]):
 
     _times: dict[K, float] = attrs.field(factory=dict, init=False)
     _heap: list[tuple[float, K]] = attrs.field(factory=list, init=False)
-    """What was moved or dropped stays until it comes up."""
+    """What was moved or dropped stays until it comes up, or until there is more of that than of what counts."""
 
     def set(self, key: K, at: float) -> None:
         """Infinity is never due and takes no place."""
@@ -27,6 +30,9 @@ class Schedule(Generic[K]):
         else:
             self._times[key] = at
             heapq.heappush(self._heap, (at, key))
+            if len(self._heap) > 2 * len(self._times) + _FEW:
+                self._heap = [(when, each) for each, when in self._times.items()]
+                heapq.heapify(self._heap)
 
     def drop(self, key: K) -> None:
         self._times.pop(key, None)

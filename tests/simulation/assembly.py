@@ -75,7 +75,11 @@ class Assembly:
         parts = self.simulation.parts
         profiles = {profile.name for profile in self.simulation.plan.profiles}
         recovered: Recovered = await parts.recover(
-            journal, profiles=profiles, adopt=self.host.adopt, sweep=partial(parts.sweep, self.host)
+            journal,
+            profiles=profiles,
+            adopt=self.host.adopt,
+            now=trio.current_time(),
+            sweep=partial(parts.sweep, self.host),
         )
         return recovered
 
