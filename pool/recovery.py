@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -54,13 +54,17 @@ async def sweep_orphans(vms: Path, *, keep: Collection[str]) -> None:
 
 
 async def recover(
-    journal: Journal, *, profiles: Collection[str], adopt: Adopt, now: float, sweep: Sweep = sweep_orphans
+    journal: Journal,
+    *,
+    profiles: Collection[str],
+    adopt: Adopt,
+    sweep: Sweep = sweep_orphans,
+    clock: Callable[[], float] = trio.current_time,
 ) -> Recovered:
-    """Reads the records, and ends whatever is left and has none that can be used. `now` is on trio's clock.
+    """Reads the records, and ends whatever is left and has none that can be used. `clock` is trio's.
 
     Whoever calls this holds the lock that says that nobody else uses the directory.
     """
-    now_ns = journal.now_ns()  # at the same moment as `now`: to end others takes its time
     records: dict[str, VmRecord] = {}
     for entry in journal.read_all():
         match entry:
@@ -72,6 +76,8 @@ async def recover(
                 pass
     await sweep(journal.directory, keep=records)
     _limit_again(journal.directory, records)
+    # Both clocks at once, and after the sweep: what lies between the two readings would be taken off each lease.
+    now, now_ns = clock(), journal.now_ns()
     found = tuple(
         FoundVm(
             vm_id=vm_id,

@@ -84,7 +84,7 @@ async def run_service(
         confined(settings, user=user, specs=specs) as confinement,
     ):
         journal = Journal(directory=vms)
-        recovered = await recover(journal, profiles=settings.profiles, adopt=adopt, now=trio.current_time())
+        recovered = await recover(journal, profiles=settings.profiles, adopt=adopt)
         resolvers = _resolvers(settings, runtime=runtime, confinement=confinement)
 
         start = launch or partial(launch_qemu, confinement=confinement)

@@ -128,7 +128,8 @@ class Callers:
     def _is_hit(self, event: AcquireRequested, page: ProfilePage) -> bool:
         """A VM is ready, nobody waits before him, and there is the memory that he wants more of."""
         growth_mib = max(0, (event.wishes.memory_mib or 0) - page.policy.memory_mib)
-        fits = not growth_mib or (self.moves.admission.fits(growth_mib) and not self.moves.admission.memory_low)
+        admission = self.moves.admission
+        fits = not growth_mib or (admission.fits(admission.reserved_mib + growth_mib) and not admission.memory_low)
         return bool(page.ready) and not page.waiting and fits
 
     # -- what follows --------------------------------------------------------------------------------------------

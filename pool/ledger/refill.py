@@ -59,8 +59,9 @@ class Refill:
         self.moves.admission.reserved_mib = 0
         barred = {page.name for page in self._pages() if not page.ready}
         while (head := self._next_to_serve(barred)) is not None:
-            # An older claim may have cost it what was ready.
-            if not head.ready or not self.hand_out(head, now=now):
+            # Growth is for `serve_claims`: who came before may wait for that memory to have his VM made of.
+            claim = next(iter(head.waiting.values()))
+            if not head.ready or _growth_mib(claim, head) or not self.hand_out(head, now=now):
                 barred.add(head.name)
 
     def _next_to_serve(self, barred: Collection[str]) -> ProfilePage | None:

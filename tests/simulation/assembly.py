@@ -78,7 +78,6 @@ class Assembly:
             journal,
             profiles=profiles,
             adopt=self.host.adopt,
-            now=trio.current_time(),
             sweep=partial(parts.sweep, self.host),
         )
         return recovered

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import trio
 
-from actors.memory import HostMemory, MemoryState
+from actors.memory import HostMemory
 from actors.pressure import PressureWatcher
 from actors.supervisor import NEVER_GIVE_UP, Supervised
 from pool.ledger.effects import ConfirmRenewal, Effect, Grant, HandOutVm, LeaseEnded
-from pool.ledger.events import Event, HostMemoryLow, HostMemoryOk
+from pool.ledger.events import Event
 from pool.ledger.records import Lease
 from tests.simulation.assembly import Assembly
 from tests.simulation.findings import said
@@ -187,8 +187,7 @@ class Incarnation:
         self.coordinator.generation_changed(profile, generation)
 
     def _report_memory(self, verdict: HostMemory) -> None:
-        low = verdict.state is MemoryState.LOW
-        self.coordinator.host_memory(HostMemoryLow(detail=verdict.reason) if low else HostMemoryOk())
+        self.coordinator.host_memory(verdict)
 
     # -- what is seen of it ----------------------------------------------------------------------------------------
 

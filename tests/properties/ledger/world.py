@@ -321,7 +321,8 @@ class World:
         """Time passes, and the coordinator does what is due when it is due."""
         end = self.now + seconds
         for _ in range(MANY):
-            self.process()
+            while self.inbox:  # one event may lead to the next, at the same moment
+                self.process()
             due = self.ledger.next_wakeup()
             if due > end:
                 self.now = end

@@ -126,7 +126,7 @@ async def adopt(*_: object, **__: object) -> Any:
 
 
 async def recovered(journal: Journal) -> Recovered:
-    return await recover(journal, profiles={"default"}, adopt=adopt, now=NOW)
+    return await recover(journal, profiles={"default"}, adopt=adopt, clock=lambda: NOW)
 
 
 async def test_where_nothing_was_left_nothing_is_found(journal: Journal) -> None:

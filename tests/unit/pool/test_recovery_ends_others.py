@@ -40,7 +40,7 @@ async def test_no_lease_pays_for_the_time_that_it_takes_to_end_others(
 
     began = trio.current_time()
     monkeypatch.setattr(recovery, "end_orphan", end_slowly)
-    (found,) = (await recover(journal, profiles=[], adopt=adopt, now=trio.current_time())).found
+    (found,) = (await recover(journal, profiles=[], adopt=adopt)).found
     assert found.lease is not None
     assert trio.current_time() == began + 7
     assert found.lease.expires_at == pytest.approx(60)
@@ -57,6 +57,6 @@ async def test_what_cannot_be_ended_keeps_nobody_from_starting(
         raise error
 
     monkeypatch.setattr(recovery, "end_orphan", fail)
-    recovered = await recover(journal, profiles=[], adopt=adopt, now=trio.current_time())
+    recovered = await recover(journal, profiles=[], adopt=adopt)
     assert tried == ["vm-unknown"]
     assert [found.vm_id for found in recovered.found] == [RECORD.vm_id]

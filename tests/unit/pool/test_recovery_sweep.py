@@ -55,9 +55,7 @@ async def recovered(*records: VmRecord, sweep: SlowSweep) -> Recovered:
     journal = simulated_journal()
     for record in records:
         journal.write(record)
-    return await recover(
-        journal, profiles=["default"], adopt=SimulatedHost().adopt, now=trio.current_time(), sweep=sweep
-    )
+    return await recover(journal, profiles=["default"], adopt=SimulatedHost().adopt, sweep=sweep)
 
 
 @in_virtual_time
