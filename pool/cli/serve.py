@@ -15,6 +15,7 @@ from actors.errors import describe
 from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
 from pool.config import ConfigError, Settings, load_settings
 from pool.endpoint import EndpointError
+from pool.factory.settings import settings_from_kata
 from pool.logs import configure_logs
 from pool.service import run_service
 from vmm.errors import VmmError
@@ -22,17 +23,26 @@ from vmm.errors import VmmError
 
 @click.command()
 @config_option
+@click.option(
+    "--kata-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help='Kata\'s configuration.toml instead: [factory] and [hypervisor.qemu] make one profile, "default".',
+)
 @socket_option
 @click.option("--verbose", is_flag=True, help="Log more.")
 @click.option("--log-json/--log-text", "log_json", default=None, help="Default: text on a terminal, else JSON.")
-def serve(*, config: Path | None, socket_path: Path, verbose: bool, log_json: bool | None) -> None:
+def serve(
+    *, config: Path | None, kata_config: Path | None, socket_path: Path, verbose: bool, log_json: bool | None
+) -> None:
     """Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C, then ends every VM and leaves nothing.
 
     A second signal skips the waiting for callers. Exit code 2: the configuration or this host does not allow it.
     """
+    if config is not None and kata_config is not None:
+        raise click.UsageError("--config and --kata-config exclude each other; give one")
     configure_logs(json=log_json, verbose=verbose)
     try:
-        settings = load_settings(config)
+        settings = load_settings(config) if kata_config is None else settings_from_kata(kata_config).settings
         trio.run(partial(_serve_until_signalled, settings, socket_path))
     except* (ConfigError, EndpointError, VmmError) as errors:
         message = describe(errors)

@@ -86,7 +86,7 @@ class Float32(Kind[float]):
     def decode(self, value: Any, path: str) -> float:
         if value is None:
             return 0.0
-        if type(value) not in (int, float) or abs(value) > _MAX_FLOAT32:
+        if type(value) not in (int, float) or not abs(value) <= _MAX_FLOAT32:
             raise _unfit(path, "a number that 32 bits can hold", value)
         return float(value)
 
@@ -212,4 +212,4 @@ def _narrow(value: float) -> float:
 
 
 def _unfit(path: str, wanted: str, value: Any) -> WireError:
-    return WireError(path=path, problem=f"must be {wanted}, not {json.dumps(value)[:80]}")
+    return WireError(path=path, problem=f"must be {wanted}, not {json.dumps(value, default=str)[:80]}")
