@@ -18,6 +18,7 @@ import trio
 import trio_asyncio
 from grpclib.client import Channel
 from grpclib.const import Cardinality
+from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import Deadline
 from grpclib.protocol import H2Protocol
@@ -59,6 +60,8 @@ class Connection:
 
     socket_path: Path
     loop: Any
+    codec: CodecBase | None = None
+    """None: grpclib's, which takes any bytes for a message."""
     _channels: dict[Channel, int] = attrs.field(factory=dict, init=False)
     """Channel to its number of open calls."""
 
@@ -118,7 +121,7 @@ class Connection:
                 return channel
         token = trio_asyncio.current_loop.set(self.loop)
         try:
-            channel = _UnixChannel(path=os.fspath(self.socket_path))
+            channel = _UnixChannel(path=os.fspath(self.socket_path), codec=self.codec)
         finally:
             trio_asyncio.current_loop.reset(token)
         self._channels[channel] = 0
@@ -193,12 +196,12 @@ async def _close(stream: ClientStream) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_connection(socket_path: Path | str) -> AsyncIterator[Connection]:
+async def open_connection(socket_path: Path | str, *, codec: CodecBase | None = None) -> AsyncIterator[Connection]:
     """A connection, closed at the end with all calls that are open on it. Raises ServiceUnavailableError."""
     failure = None
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(_note_loop_error)
-        connection = Connection(socket_path=Path(socket_path), loop=loop)
+        connection = Connection(socket_path=Path(socket_path), loop=loop, codec=codec)
         try:
             await connection.connect()
             yield connection
