@@ -16,7 +16,7 @@ import attrs
 import h2.exceptions
 import trio
 import trio_asyncio
-from grpclib.client import Channel
+from grpclib.client import Channel, Handler
 from grpclib.const import Cardinality
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -25,6 +25,7 @@ from grpclib.protocol import H2Protocol
 
 from pool.client.errors import CallError, ServiceUnavailableError
 from pool.client.exchange import ClientStream
+from pool.client.protocol import LastingProtocol
 
 _log = logging.getLogger("vmpool.client")
 
@@ -164,6 +165,9 @@ class Connection:
 
 class _UnixChannel(Channel):
     """A channel that knows when a Unix socket is busy: the kernel says EAGAIN, which asyncio takes for success."""
+
+    def _protocol_factory(self) -> H2Protocol:
+        return LastingProtocol(Handler(), self._config, self._h2_config)
 
     async def __connect__(self) -> H2Protocol:
         protocol = await super().__connect__()

@@ -149,9 +149,16 @@ async def _connected(endpoint: Path, method: Method) -> AsyncIterator[Connection
 async def _call(connection: Connection, method: Method, *, timeout_s: float, exchange: Exchange = ask) -> Any:
     try:
         async with connection.open(method, timeout_s=timeout_s) as stream:
-            return await connection.call(exchange, stream, Empty())
+            return await connection.call(_exchange, exchange, stream)
     except ClientError as error:
         raise _failed(method, error) from error
+
+
+async def _exchange(exchange: Exchange, stream: ClientStream) -> Any:
+    try:
+        return await exchange(stream, Empty())
+    except (AssertionError, NotImplementedError) as error:  # grpclib's, for a body cut short, or compressed
+        raise GRPCError(Status.INTERNAL, f"the answer is no gRPC message: {error}") from error
 
 
 def _name(method: Method) -> str:
