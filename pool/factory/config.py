@@ -8,17 +8,8 @@ from typing import Final
 import attrs
 
 from pool.factory.errors import InvalidConfigError
-from pool.factory.gojson import (
-    ONLY_1X,
-    ONLY_CURRENT,
-    Generation,
-    GoRecord,
-    flag,
-    struct,
-    text,
-    texts,
-    uint32,
-)
+from pool.factory.generation import ONLY_1X, ONLY_CURRENT, Generation
+from pool.factory.gojson import GoRecord, flag, struct, text, texts, uint32
 from pool.factory.hypervisor_config import HypervisorConfig
 from vmm.spec import MAX_VCPUS
 

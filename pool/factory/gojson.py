@@ -7,7 +7,6 @@ belongs. Unlike Go it keeps the keys it does not know, so that what was received
 
 from __future__ import annotations
 
-import enum
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from pool.factory.errors import Difference, WireError
+from pool.factory.generation import BOTH, Generation, Generations
 from pool.factory.gokinds import (
     FLAG,
     FLOAT32,
@@ -34,24 +34,12 @@ from pool.factory.gokinds import (
 _METADATA: Final = "pool.factory.gojson"
 
 
-class Generation(enum.Enum):
-    """Of Kata; each knows its own fields only."""
-
-    RUNTIME_1X = "runtime 1.x"
-    CURRENT = "current"
-
-
-BOTH: Final = frozenset(Generation)
-ONLY_1X: Final = frozenset({Generation.RUNTIME_1X})
-ONLY_CURRENT: Final = frozenset({Generation.CURRENT})
-
-
 @attrs.frozen(kw_only=True)
 class GoField:
     attribute: str
     name: str
     kind: Kind[Any]
-    generations: frozenset[Generation]
+    generations: Generations
 
 
 @attrs.frozen(kw_only=True)
@@ -66,60 +54,60 @@ R = TypeVar("R", bound=GoRecord)
 T = TypeVar("T")
 
 
-def text(name: str, generations: frozenset[Generation] = BOTH) -> str:
+def text(name: str, generations: Generations = BOTH) -> str:
     return _field(name, TEXT, generations)
 
 
-def flag(name: str, generations: frozenset[Generation] = BOTH) -> bool:
+def flag(name: str, generations: Generations = BOTH) -> bool:
     return _field(name, FLAG, generations)
 
 
-def uint32(name: str, generations: frozenset[Generation] = BOTH) -> int:
+def uint32(name: str, generations: Generations = BOTH) -> int:
     return _field(name, UINT32, generations)
 
 
-def uint64(name: str, generations: frozenset[Generation] = BOTH) -> int:
+def uint64(name: str, generations: Generations = BOTH) -> int:
     return _field(name, UINT64, generations)
 
 
-def int64(name: str, generations: frozenset[Generation] = BOTH) -> int:
+def int64(name: str, generations: Generations = BOTH) -> int:
     return _field(name, INT64, generations)
 
 
-def float32(name: str, generations: frozenset[Generation] = BOTH) -> float:
+def float32(name: str, generations: Generations = BOTH) -> float:
     return _field(name, FLOAT32, generations)
 
 
-def octets(name: str, generations: frozenset[Generation] = BOTH) -> bytes:
+def octets(name: str, generations: Generations = BOTH) -> bytes:
     return _field(name, OCTETS, generations)
 
 
-def optional_uint64(name: str, generations: frozenset[Generation] = BOTH) -> int | None:
+def optional_uint64(name: str, generations: Generations = BOTH) -> int | None:
     return _field(name, Optional(UINT64), generations)
 
 
-def texts(name: str, generations: frozenset[Generation] = BOTH) -> tuple[str, ...]:
+def texts(name: str, generations: Generations = BOTH) -> tuple[str, ...]:
     return _field(name, ListOf(TEXT), generations)
 
 
-def uint32s(name: str, generations: frozenset[Generation] = BOTH) -> tuple[int, ...]:
+def uint32s(name: str, generations: Generations = BOTH) -> tuple[int, ...]:
     return _field(name, ListOf(UINT32), generations)
 
 
-def mapping(name: str, *, key: Kind[Any] = TEXT, generations: frozenset[Generation] = BOTH) -> Mapping[Any, str]:
+def mapping(name: str, *, key: Kind[Any] = TEXT, generations: Generations = BOTH) -> Mapping[Any, str]:
     """From `key` to text."""
     return _field(name, MapOf(key, TEXT), generations)
 
 
-def records(name: str, record: type[R], generations: frozenset[Generation] = BOTH) -> tuple[R, ...]:
+def records(name: str, record: type[R], generations: Generations = BOTH) -> tuple[R, ...]:
     return _field(name, ListOf(Struct(record)), generations)
 
 
-def struct(name: str, record: type[R], generations: frozenset[Generation] = BOTH) -> R:
+def struct(name: str, record: type[R], generations: Generations = BOTH) -> R:
     return _field(name, Struct(record), generations)
 
 
-def _field(name: str, kind: Kind[T], generations: frozenset[Generation]) -> T:
+def _field(name: str, kind: Kind[T], generations: Generations) -> T:
     return attrs.field(default=kind.zero, metadata={_METADATA: (name, kind, generations)})
 
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 from pool.factory.errors import WireError
+from pool.factory.generation import Generation
 
 T = TypeVar("T")
 
@@ -26,11 +27,11 @@ class Kind(abc.ABC, Generic[T]):
     def decode(self, value: Any, path: str) -> T:
         """From what `json` made of it. None, JSON's null, is the zero value. Raises WireError naming `path`."""
 
-    def encode(self, value: T, generation: Any) -> Any:  # noqa: ARG002 - records have use for it
+    def encode(self, value: T, generation: Generation | None) -> Any:  # noqa: ARG002 - records have use for it
         """To what `json` writes."""
         return value
 
-    def show(self, value: T, generation: Any) -> str:  # noqa: ARG002 - idem
+    def show(self, value: T, generation: Generation | None) -> str:  # noqa: ARG002 - idem
         """As Go's %+v."""
         return str(value)
 
@@ -61,7 +62,7 @@ class Flag(Kind[bool]):
             raise _unfit(path, "true or false", value)
         return value
 
-    def show(self, value: bool, generation: Any) -> str:  # noqa: ARG002
+    def show(self, value: bool, generation: Generation | None) -> str:  # noqa: ARG002
         return "true" if value else "false"
 
 
@@ -90,14 +91,14 @@ class Float32(Kind[float]):
             raise _unfit(path, "a number that 32 bits can hold", value)
         return float(value)
 
-    def encode(self, value: float, generation: Any) -> int | float:  # noqa: ARG002
+    def encode(self, value: float, generation: Generation | None) -> int | float:  # noqa: ARG002
         """Go writes 1.0 as 1, and no more digits than tell a float32 from its neighbours."""
         if value == math.floor(value):
             return int(value)
         narrow = _narrow(value)
         return next(short for digits in range(1, 10) if _narrow(short := float(f"{narrow:.{digits}g}")) == narrow)
 
-    def show(self, value: float, generation: Any) -> str:
+    def show(self, value: float, generation: Generation | None) -> str:
         return f"{self.encode(value, generation)}"
 
 
@@ -114,10 +115,10 @@ class Octets(Kind[bytes]):
         except (binascii.Error, ValueError) as error:
             raise _unfit(path, "base64", value) from error
 
-    def encode(self, value: bytes, generation: Any) -> str | None:  # noqa: ARG002
+    def encode(self, value: bytes, generation: Generation | None) -> str | None:  # noqa: ARG002
         return base64.b64encode(value).decode("ascii") if value else None
 
-    def show(self, value: bytes, generation: Any) -> str:  # noqa: ARG002
+    def show(self, value: bytes, generation: Generation | None) -> str:  # noqa: ARG002
         return "[" + " ".join(str(octet) for octet in value) + "]"
 
 
@@ -132,10 +133,10 @@ class Optional(Kind[T | None]):
     def decode(self, value: Any, path: str) -> T | None:
         return None if value is None else self.content.decode(value, path)
 
-    def encode(self, value: T | None, generation: Any) -> Any:
+    def encode(self, value: T | None, generation: Generation | None) -> Any:
         return None if value is None else self.content.encode(value, generation)
 
-    def show(self, value: T | None, generation: Any) -> str:
+    def show(self, value: T | None, generation: Generation | None) -> str:
         return "<nil>" if value is None else self.content.show(value, generation)
 
 
@@ -154,10 +155,10 @@ class ListOf(Kind[tuple[T, ...]]):
             raise _unfit(path, "a list", value)
         return tuple(self.content.decode(member, f"{path}[{index}]") for index, member in enumerate(value))
 
-    def encode(self, value: tuple[T, ...], generation: Any) -> list[Any] | None:
+    def encode(self, value: tuple[T, ...], generation: Generation | None) -> list[Any] | None:
         return [self.content.encode(member, generation) for member in value] or None
 
-    def show(self, value: tuple[T, ...], generation: Any) -> str:
+    def show(self, value: tuple[T, ...], generation: Generation | None) -> str:
         return "[" + " ".join(self.content.show(member, generation) for member in value) + "]"
 
 
@@ -186,10 +187,10 @@ class MapOf(Kind[Mapping[Any, Any]]):
             raise _unfit(path, "an object with numbers as keys", key)
         return self.key.decode(int(key), path)
 
-    def encode(self, value: Mapping[Any, Any], generation: Any) -> dict[str, Any]:
+    def encode(self, value: Mapping[Any, Any], generation: Generation | None) -> dict[str, Any]:
         return {str(key): self.content.encode(content, generation) for key, content in sorted(value.items())}
 
-    def show(self, value: Mapping[Any, Any], generation: Any) -> str:
+    def show(self, value: Mapping[Any, Any], generation: Generation | None) -> str:
         shown = (f"{key}:{self.content.show(content, generation)}" for key, content in sorted(value.items()))
         return "map[" + " ".join(shown) + "]"
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from pool.factory.generation import ONLY_1X, ONLY_CURRENT
 from pool.factory.gojson import (
-    ONLY_1X,
-    ONLY_CURRENT,
     GoRecord,
     flag,
     float32,

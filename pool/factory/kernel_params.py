@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from pool.factory.config import KataAgentConfig
-from pool.factory.gojson import Generation
+from pool.factory.generation import Generation
 from pool.factory.hypervisor_config import HypervisorConfig, Param
 
 _SYSTEMD: Final = (

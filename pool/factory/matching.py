@@ -9,7 +9,8 @@ import attrs
 
 from pool.factory.config import ProxyConfig, VMConfig
 from pool.factory.errors import ConfigMismatchError, Difference
-from pool.factory.gojson import Generation, differences, show
+from pool.factory.generation import Generation
+from pool.factory.gojson import differences, show
 
 
 def check_config(base: VMConfig, new: VMConfig, *, generation: Generation = Generation.CURRENT) -> None:

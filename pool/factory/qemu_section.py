@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import attrs
 
-from pool.factory.gojson import Generation, fields_of
+from pool.factory.generation import Generation
+from pool.factory.gojson import fields_of
 from pool.factory.gokinds import FLAG, FLOAT32, TEXT, UINT32, UINT64, ListOf
 from pool.factory.hypervisor_config import HypervisorConfig
 from pool.factory.section import Section

@@ -24,7 +24,7 @@ from pool.factory.config import (
     KataAgentConfig,
     VMConfig,
 )
-from pool.factory.gojson import Generation
+from pool.factory.generation import Generation
 from pool.factory.gokinds import FLAG, TEXT, UINT32, ListOf
 from pool.factory.kernel_params import all_params, parse_params
 from pool.factory.qemu_section import HostSize, read_hypervisor

@@ -10,9 +10,9 @@ import attrs
 
 from actors.kinds import ProducerKind
 from pool.config import ConfigError, ProfileSettings, Settings
-from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
+from pool.factory.config import FactoryConfig, FactoryKind
 from pool.factory.errors import InvalidConfigError
-from pool.factory.gojson import Generation
+from pool.factory.generation import Generation
 from pool.factory.kernel_params import serialize_params
 from pool.factory.qemu_section import HostSize
 from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
@@ -43,7 +43,7 @@ class KataSettings:
 
     settings: Settings
     factory: FactoryConfig
-    """`vm_config` has Kata's defaults filled in: it is what clients of the cache are told."""
+    """Its `vm_config` is what clients of the cache are told."""
     generation: Generation
     agent: str = "noop"
     """The agent that the guest is expected to have. Kata's answers Kata only, so to us the guest has none."""
@@ -58,18 +58,17 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
     problems = _obstacles(config)
     try:
         kind = config.factory.choose(fetch_only=False, generation=config.generation)
-        vm_config = config.factory.vm_config.valid(config.generation)
     except InvalidConfigError as error:
         raise ConfigError(source=str(path), problems=(f"hypervisor.qemu: {error}", *problems)) from error
     if problems:
         raise ConfigError(source=str(path), problems=tuple(problems))
     try:
-        profile = _profile(config.factory, vm_config, kind)
+        profile = _profile(config.factory, kind)
     except (SpecError, ValueError) as error:
         raise ConfigError(source=str(path), problems=(_with_key(error),)) from error
     return KataSettings(
         settings=Settings(profiles={PROFILE: profile}),
-        factory=attrs.evolve(config.factory, vm_config=vm_config),
+        factory=config.factory,
         generation=config.generation,
     )
 
@@ -98,8 +97,8 @@ def _obstacles(config: RuntimeConfig) -> list[str]:
     return problems
 
 
-def _profile(factory: FactoryConfig, vm_config: VMConfig, kind: FactoryKind) -> ProfileSettings:
-    hypervisor = vm_config.hypervisor_config
+def _profile(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
+    hypervisor = factory.vm_config.hypervisor_config
     template = kind is FactoryKind.TEMPLATE
     profile = ProfileSettings(
         size=factory.cache,

@@ -12,28 +12,14 @@ import attrs
 
 from pool.factory.config import KATA_AGENT, QEMU, KataAgentConfig, VMConfig
 from pool.factory.errors import InvalidConfigError, WireError
-from pool.factory.gojson import (
-    ONLY_1X,
-    ONLY_CURRENT,
-    Generation,
-    GoRecord,
-    decode,
-    encode,
-    flag,
-    int64,
-    mapping,
-    records,
-    struct,
-    text,
-    uint32,
-    uint64,
-)
+from pool.factory.generation import ONLY_1X, ONLY_CURRENT, Generation, Generations
+from pool.factory.gojson import GoRecord, decode, encode, flag, int64, mapping, records, struct, text, uint32, uint64
 from pool.factory.gokinds import UINT32
 from pool.rpc.generated.cache import GrpcVm, GrpcVmConfig
 
 AGENT_VSOCK_PORT: Final = 1024
 
-_PROPOSED: Final = frozenset[Generation]()
+_PROPOSED: Final = Generations()
 """In neither generation, but in kata-containers' pull request 3906."""
 
 _NAMES_OF_HYPERVISORS: Final = {"clh": "cloudHypervisor", "mock": "mockHypervisor"}

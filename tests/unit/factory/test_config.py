@@ -7,7 +7,7 @@ import pytest
 
 from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
 from pool.factory.errors import InvalidConfigError
-from pool.factory.gojson import Generation
+from pool.factory.generation import Generation
 from pool.factory.hypervisor_config import HypervisorConfig
 from tests.unit.factory.configs import vm_config
 

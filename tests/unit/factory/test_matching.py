@@ -7,7 +7,8 @@ import pytest
 
 from pool.factory.config import KataAgentConfig, ProxyConfig, VMConfig
 from pool.factory.errors import ConfigMismatchError
-from pool.factory.gojson import Generation, decode
+from pool.factory.generation import Generation
+from pool.factory.gojson import decode
 from pool.factory.hypervisor_config import HypervisorConfig, Param
 from pool.factory.matching import check_config
 from tests.unit.factory.configs import sample, vm_config

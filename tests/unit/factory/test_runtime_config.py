@@ -10,7 +10,7 @@ import pytest
 from actors.kinds import ProducerKind
 from pool.config import ConfigError
 from pool.factory.config import FactoryConfig, KataAgentConfig
-from pool.factory.gojson import Generation
+from pool.factory.generation import Generation
 from pool.factory.hypervisor_config import HypervisorConfig, Param
 from pool.factory.kernel_params import parse_params, serialize_params
 from pool.factory.matching import check_config

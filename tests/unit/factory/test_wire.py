@@ -11,7 +11,8 @@ import pytest
 
 from pool.factory.config import KataAgentConfig, VMConfig
 from pool.factory.errors import InvalidConfigError, WireError
-from pool.factory.gojson import Generation, GoRecord, decode, encode, fields_of
+from pool.factory.generation import Generation
+from pool.factory.gojson import GoRecord, decode, encode, fields_of
 from pool.factory.hypervisor_config import DeviceInfo, HypervisorConfig
 from pool.factory.matching import check_config
 from pool.factory.wire import (
