@@ -51,6 +51,7 @@ class _Defaults:
     shared_fs: str
     shared_fs_choices: tuple[str, ...]
     virtio_fs_cache: str
+    max_root_ports: int
 
 
 _DEFAULTS: Final = MappingProxyType(
@@ -61,6 +62,7 @@ _DEFAULTS: Final = MappingProxyType(
             shared_fs="virtio-fs",
             shared_fs_choices=("virtio-9p", "virtio-fs", "virtio-fs-nydus", "none"),
             virtio_fs_cache="never",
+            max_root_ports=_MAX_PORTS,
         ),
         Generation.RUNTIME_1X: _Defaults(
             qemu="/usr/bin/qemu-lite-system-x86_64",
@@ -68,6 +70,7 @@ _DEFAULTS: Final = MappingProxyType(
             shared_fs="virtio-9p",
             shared_fs_choices=("virtio-9p", "virtio-fs"),
             virtio_fs_cache="none",
+            max_root_ports=UINT32.high,
         ),
     }
 )
@@ -171,7 +174,7 @@ def read_hypervisor(section: Section, *, generation: Generation, host: HostSize)
         "default_bridges": min(section.get("default_bridges", UINT32) or 1, _MAX_BRIDGES),
         "msize_9p": section.get("msize_9p", UINT32) or 8192,
         "hypervisor_loglevel": min(section.get("hypervisor_loglevel", UINT32) or 1, _MAX_LOG_LEVEL),
-        "pcie_root_port": min(section.get("pcie_root_port", UINT32), _MAX_PORTS),
+        "pcie_root_port": min(section.get("pcie_root_port", UINT32), defaults.max_root_ports),
         "pcie_switch_port": min(section.get("pcie_switch_port", UINT32), _MAX_PORTS),
         "block_device_driver": section.choice(
             "block_device_driver", "block storage driver", "drivers", among=_BLOCK_DRIVERS, default="virtio-scsi"
