@@ -107,14 +107,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pool.client.connection.LATE_ANSWER_S", 0.05)
 
 
-async def take(path: Path, *, timeout_s: float = LIMIT_S) -> str:
-    async with open_cache_client(path, timeout_s=timeout_s) as client:
-        return (await client.take_base_vm(timeout_s=timeout_s)).id
+async def take(path: Path, *, config_s: float = LIMIT_S, vm_s: float = LIMIT_S) -> str:
+    """With time limits for the two calls."""
+    async with open_cache_client(path, timeout_s=config_s) as client:
+        return (await client.take_base_vm(timeout_s=vm_s)).id
 
 
-async def failure(path: Path, *, timeout_s: float = LIMIT_S) -> CacheError:
+async def failure(path: Path, **limits: float) -> CacheError:
     with pytest.raises(CacheError) as error:
-        await take(path, timeout_s=timeout_s)
+        await take(path, **limits)
     return error.value
 
 
@@ -162,11 +163,11 @@ async def test_a_server_that_hangs_within_its_answer(vm_home: Path, share: int) 
     path = vm_home / "cache.sock"
     config, vm = scripted(CONFIG, VM)
     async with playing(path, [config[: len(config) * share // 100]], hangs=True):
-        error = await failure(path, timeout_s=0.05)
+        error = await failure(path, config_s=0.05)
         assert str(error).startswith("failed to Config: rpc error: code = DeadlineExceeded desc = no answer from ")
         assert error.code == "DeadlineExceeded"
     async with playing(path, [config, vm[: len(vm) * share // 100]], hangs=True):
-        assert (await failure(path, timeout_s=0.05)).call == "GetBaseVM"
+        assert (await failure(path, vm_s=0.05)).call == "GetBaseVM"
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 100, b"\xff" * 1000])
