@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from actors.adoption import Adoption
-from actors.journal import Journal, Recorded, Unusable
+from actors.journal import GivenAway, Journal, Recorded, Unusable
 from actors.producer import Adopt
 from actors.record import LeaseRecord, VmRecord
 from pool.ledger.events import FoundVm
@@ -35,18 +35,23 @@ class Recovered:
 async def recover(journal: Journal, *, profiles: Collection[str], adopt: Adopt, now: float) -> Recovered:
     """Reads the records, and ends whatever is left and has none that can be used. `now` is on trio's clock.
 
+    VMs that were given away are left alone; what one of them left when it ended is cleared away.
+
     Whoever calls this holds the lock that says that nobody else uses the directory. Raises StopError.
     """
     records: dict[str, VmRecord] = {}
+    given_away: set[str] = set()
     for entry in journal.read_all():
         match entry:
             case Recorded(vm_id=vm_id, record=record) if record.lease is not None or record.profile in profiles:
                 records[vm_id] = record
             case Unusable(vm_id=vm_id, reason=reason):
                 _log.warning("a record cannot be used; its VM is ended", vm_id=vm_id, reason=reason)
+            case GivenAway(vm_id=vm_id):
+                given_away.add(vm_id)
             case _:
                 pass
-    await _end_others(journal.directory, keep=records)
+    await _end_others(journal.directory, keep=records, given_away=given_away)
     now_ns = journal.now_ns()
     found = tuple(
         FoundVm(
@@ -92,8 +97,14 @@ def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -
     )
 
 
-async def _end_others(vms: Path, *, keep: Collection[str]) -> None:
+async def _end_others(vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None:
     for orphan in await trio.to_thread.run_sync(find_orphans, vms):
-        if orphan.vm_id not in keep:
-            _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=[process.pid for process in orphan.processes])
+        pids = [process.pid for process in orphan.processes]
+        if orphan.vm_id in given_away and pids:
+            # If we were killed before its taker had the answer it is nobody's, and there is no telling.
+            _log.info("a VM that was given away lives on", vm_id=orphan.vm_id, pids=pids)
+        elif orphan.vm_id in given_away:
+            await end_orphan(orphan)
+        elif orphan.vm_id not in keep:
+            _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=pids)
             await end_orphan(orphan)

@@ -34,7 +34,7 @@ from pool.rpc.generated.google.protobuf import Empty
 from pool.rpc.peer import admit, default_uids
 from pool.rpc.server import FAREWELL_LIMIT_S
 
-_log = structlog.get_logger("vmpool.cache")
+_log = structlog.get_logger("vmpool.cache", subsystem="cache")
 
 QUIT_DELAY_S: Final = 1.0
 """Between the answer to Quit and the end."""
@@ -65,13 +65,16 @@ class BaseVmSource(Protocol):
         """What all its VMs are made of, with Kata's defaults filled in."""
 
     async def take_base(self) -> BaseVm:
-        """A VM that the source has forgotten, as soon as there is one; the taker must `discard` it or give it away.
+        """A VM, as soon as there is one; the taker must `discard` it or `give_away`.
 
         Cancelled, it takes none. Raises any Exception if there will be none; its text is for the client.
         """
 
     def discard(self, vm: BaseVm) -> None:
         """Ends a VM that was taken and reached nobody. Does not wait."""
+
+    def give_away(self, vm: BaseVm) -> None:
+        """Forgets a VM that is in a client's hand: it is the client's alone. Does not wait."""
 
     def statuses(self) -> Sequence[WaitingVm]:
         """The VMs that are ready."""
@@ -133,9 +136,11 @@ class CacheService(CacheServiceBase):
         try:
             await deliver(stream, vm_to_grpc(cached_vm(vm)))
         except BaseException:
+            # Without its status the call has failed, for the client too, whatever it has read.
             self.source.discard(vm)
             raise
-        _log.info("VM handed out", vm_id=vm.id, pid=vm.pid)
+        self.source.give_away(vm)
+        _log.info("VM handed out", vm=vm.id, pid=vm.pid)
 
     async def status_call(self, stream: ServerStream) -> None:
         """This process, and the VMs that wait."""

@@ -25,6 +25,7 @@ from pool.ledger.events import (
     HandoverRequested,
     HostMemoryLow,
     HostMemoryOk,
+    LeaseRelinquished,
     ReleaseRequested,
     RenewRequested,
     RequestAbandoned,
@@ -151,6 +152,8 @@ class Ledger:
                 self._callers.renew(event, now=now)
             case GrantUndelivered():
                 self._callers.undelivered(event)
+            case LeaseRelinquished():
+                self._callers.relinquished(event)
             case LeaseAdopted() | ShellReady() | VmReady() | VmHealthy() | VmHandedOut() | VmLost() | VmGone():
                 self._facts.note(event, now=now)
             case GenerationChanged():

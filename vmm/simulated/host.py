@@ -107,6 +107,10 @@ class SimulatedVm(_Handle):
         await trio.lowlevel.checkpoint()
         self.machine.grow(vcpus=vcpus, memory_mib=memory_mib)
 
+    async def disconnect(self) -> None:
+        """See the contract."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
 
 class SimulatedSurvivor(_Handle):
     """A machine whose service is gone. Fulfils `vmm.contract.Survivor`."""

@@ -138,6 +138,7 @@ class LedgerMachine(RuleBasedStateMachine):
         patience_s=st.one_of(st.just(math.inf), st.sampled_from([0.0, 0.25, 0.25, 1.0, 1.0, 5.0])),
         ttl_s=TTLS,
         bound=st.booleans(),
+        bare=st.sampled_from([False, False, True]),
         vcpus=st.sampled_from([None, None, None, None, 4]),
         memory_mib=st.sampled_from([None, None, None, 512, 1024, 2048]),
         read=reads,
@@ -152,6 +153,7 @@ class LedgerMachine(RuleBasedStateMachine):
         patience_s: float,
         ttl_s: float,
         bound: bool,
+        bare: bool,
         vcpus: int | None,
         memory_mib: int | None,
         read: int,
@@ -159,10 +161,11 @@ class LedgerMachine(RuleBasedStateMachine):
     ) -> None:
         """For a VM of a profile, of one that is not there, or of a configuration of his own.
 
-        With `handed_out_after_s` the hand-outs that are under way end then, while nobody reads.
+        Nobody wants a bare VM with a key or with wishes. With `handed_out_after_s` the hand-outs that are under way end then, while nobody reads.
         """
         known = list(self.world.policies)
         own = profile is None and key != "k2"
+        bare = bare and not (own or key or vcpus or memory_mib)
         name = "no-such-profile" if profile is None else known[profile % len(known)]
         self.world.acquire(
             "own-configuration" if own else name,
@@ -172,6 +175,7 @@ class LedgerMachine(RuleBasedStateMachine):
             patience_s=patience_s,
             ttl_s=ttl_s,
             bound=bound,
+            bare=bare,
             vcpus=vcpus,
             memory_mib=memory_mib,
             opens=PoolPolicy(size=0, memory_mib=256) if own else None,
@@ -201,6 +205,12 @@ class LedgerMachine(RuleBasedStateMachine):
         elif granted:
             self.world.return_undelivered(data.draw(st.sampled_from(list(granted))))
         self.world.process(read)
+
+    @rule(data=st.data(), read=reads)
+    def somebody_has_a_bare_vm_in_hand(self, data: st.DataObject, read: int) -> None:
+        if granted := self.world.bare_grants():
+            self.world.relinquish(data.draw(st.sampled_from(granted)))
+            self.world.process(read)
 
     @rule(data=st.data(), uid=st.one_of(st.none(), UIDS), ttl_s=TTLS, read=reads)
     def somebody_renews_a_lease(self, data: st.DataObject, uid: int | None, ttl_s: float, read: int) -> None:

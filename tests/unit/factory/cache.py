@@ -36,11 +36,12 @@ def base_vm(number: int, *, context_id: int = 0) -> BaseVm:
 
 
 class Source:
-    """VMs are added by `add`. Every VM is ready, taken, or discarded."""
+    """VMs are added by `add`. Every VM is ready, taken, discarded or given away."""
 
     def __init__(self, *ready: BaseVm) -> None:
         self.ready = list(ready)
         self.discarded: list[BaseVm] = []
+        self.given_away: list[BaseVm] = []
         self.broken: Exception | None = None
         self.quits = trio.Event()
         self.waiting = 0
@@ -67,6 +68,9 @@ class Source:
 
     def discard(self, vm: BaseVm) -> None:
         self.discarded.append(vm)
+
+    def give_away(self, vm: BaseVm) -> None:
+        self.given_away.append(vm)
 
     def statuses(self) -> list[WaitingVm]:
         return [WaitingVm(pid=vm.pid, vcpus=vm.vcpus, memory_mib=vm.memory_mib) for vm in self.ready]

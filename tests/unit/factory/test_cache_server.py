@@ -51,6 +51,7 @@ async def test_a_client_gets_a_vm_as_it_is(vm_home: Path) -> None:
             got = await client.take_base_vm(timeout_s=LIMIT_S)
         assert got == cached_vm(vm)
         assert served.source.discarded == []
+        assert served.source.given_away == [vm]
     assert got.agent_url == "vsock://77:1024"
     assert (got.vcpus, got.memory_mib) == (2, 2048)
     sent = json.loads(encode(got.qemu))
@@ -149,6 +150,7 @@ async def lost(served: ServedCache) -> None:
     """The VM that was there is there still, or was given up properly."""
     source = served.source
     await served.until(lambda: source.waiting == 0 and len(source.ready) + len(source.discarded) == 1)
+    assert source.given_away == []
 
 
 @pytest.mark.parametrize("steps", range(0, 40, 2))

@@ -16,6 +16,7 @@ from pool.ledger.events import (
     DrainRequested,
     GrantUndelivered,
     HandoverRequested,
+    LeaseRelinquished,
     ReleaseRequested,
     RenewRequested,
     RequestAbandoned,
@@ -152,6 +153,13 @@ class CountsFencingTokensDown(Ledger):
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         self._moves._fencing_tokens = itertools.count(0, -1)
+
+
+class StopsWhatWasGivenAway(Callers):
+    def relinquished(self, event: LeaseRelinquished) -> None:
+        lease = self.moves.leases.get(event.lease_id)
+        if lease is not None:
+            self.moves.take_back(lease, EndReason.RELEASED, detail="")
 
 
 class StopsLeasedVms(Ledger):
