@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -31,6 +32,10 @@ from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
 from pool.endpoint import Endpoint, EndpointError, open_endpoint, take_lock
+from pool.factory.cache_endpoint import open_cache_endpoint
+from pool.factory.cache_server import CacheServer, serve_cache
+from pool.factory.pool_source import PoolSource
+from pool.factory.settings import CacheSettings
 from pool.machines import MachineResolver
 from pool.matching import Matcher
 from pool.notify import Watchdog, notify, watchdog_interval_s
@@ -59,12 +64,14 @@ async def run_service(
     socket_path: Path,
     stop: trio.Event,
     takeover: bool = False,
+    cache: CacheSettings | None = None,
     launch: Launch | None = None,
     adopt: Adopt = adopt_qemu,
     task_status: trio.TaskStatus[Coordinator] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `stop` is set, then ends in good order: no process, socket or directory of its own is left.
 
+    With `cache` VMs are given away to Kata's clients, too, who may end the service by their Quit.
     VMs that an earlier run left are adopted. With `takeover` a service that is running is asked to leave its own.
     Raises EndpointError, MissingFileError, ImageError, ConfinementError or SpecError before anything is started.
     Cancelled, it ends every VM too, but without statuses for those who wait.
@@ -82,6 +89,7 @@ async def run_service(
         open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,
         _vms_directory(runtime) as vms,
         confined(settings, user=user, specs=specs) as confinement,
+        contextlib.nullcontext() if cache is None else open_cache_endpoint(cache.endpoint) as cache_socket,
     ):
         journal = Journal(directory=vms)
         recovered = await recover(journal, profiles=settings.profiles, adopt=adopt, now=trio.current_time())
@@ -157,7 +165,41 @@ async def run_service(
             ),
             stop=stop,
         )
+        if cache is not None and cache_socket is not None:
+            layers.cache = _CacheLayer(
+                endpoint=cache.endpoint,
+                sock=cache_socket,
+                source=PoolSource(
+                    coordinator=coordinator,
+                    profile=cache.profile,
+                    spec=specs[cache.profile],
+                    vms_directory=vms,
+                    vm_config=cache.vm_config,
+                    quit=stop.set,
+                ),
+            )
         await layers.run(task_status=task_status)
+
+
+@attrs.define(eq=False, kw_only=True)
+class _CacheLayer:
+    """VMCache, beside the service's own API."""
+
+    endpoint: Path
+    sock: socket.socket
+    source: PoolSource
+    _server: CacheServer | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            self._server = await nursery.start(partial(serve_cache, source=self.source, sock=self.sock.dup()))
+            _log.info("VM cache server start", endpoint=str(self.endpoint))
+            task_status.started()
+        _log.info("VM cache server stop", endpoint=str(self.endpoint))
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -169,6 +211,7 @@ class _Layers:
     server_settings: ServerSettings
     watcher: PressureWatcher
     stop: trio.Event
+    cache: _CacheLayer | None = None
     _server: RpcServer | None = None
     _handing_over: bool = False
 
@@ -181,13 +224,19 @@ class _Layers:
             outer.start_soon(Supervised(name="pressure", main=self.watcher.run, policy=NEVER_GIVE_UP).run)
             async with trio.open_nursery() as inner:
                 await inner.start(Supervised(name="rpc", main=self._run_rpc, policy=_RPC_RESTARTS).run)
-                _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
-                notify("READY=1")
-                self._begin_watchdog(outer)
-                task_status.started(self.coordinator)
-                await self.stop.wait()
-                _log.info("handing over" if self._handing_over else "stopping")
-                notify("STOPPING=1")
+                async with trio.open_nursery() as kata:
+                    if self.cache is not None:
+                        await kata.start(Supervised(name="cache", main=self.cache.run, policy=_RPC_RESTARTS).run)
+                    _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
+                    notify("READY=1")
+                    self._begin_watchdog(outer)
+                    task_status.started(self.coordinator)
+                    await self.stop.wait()
+                    _log.info("handing over" if self._handing_over else "stopping")
+                    notify("STOPPING=1")
+                    if self.cache is not None:
+                        self.cache.stop()
+                # From here on each VM is the service's, or is not.
                 if self._handing_over:
                     # Before the calls end: a lease that one holds open is to live on.
                     await self.coordinator.hand_over()

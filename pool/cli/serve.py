@@ -15,7 +15,7 @@ from actors.errors import describe
 from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
 from pool.config import ConfigError, Settings, load_settings
 from pool.endpoint import EndpointError
-from pool.factory.settings import settings_from_kata
+from pool.factory.settings import CacheSettings, settings_from_kata
 from pool.logs import configure_logs
 from pool.service import run_service
 from vmm.errors import VmmError
@@ -42,8 +42,10 @@ def serve(
         raise click.UsageError("--config and --kata-config exclude each other; give one")
     configure_logs(json=log_json, verbose=verbose)
     try:
-        settings = load_settings(config) if kata_config is None else settings_from_kata(kata_config).settings
-        trio.run(partial(_serve_until_signalled, settings, socket_path))
+        kata = None if kata_config is None else settings_from_kata(kata_config)
+        settings = load_settings(config) if kata is None else kata.settings
+        cache = None if kata is None else kata.cache
+        trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache))
     except* (ConfigError, EndpointError, VmmError) as errors:
         message = describe(errors)
     else:
@@ -51,13 +53,13 @@ def serve(
     raise failure(message, code=EXIT_USAGE)
 
 
-async def _serve_until_signalled(settings: Settings, socket_path: Path) -> None:
+async def serve_until_signalled(settings: Settings, socket_path: Path, *, cache: CacheSettings | None) -> None:
     stop = trio.Event()
     # Outermost, or the third signal would meet its default action while VMs are being ended.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, received, stop, nursery.cancel_scope)
-            await run_service(settings, socket_path=socket_path, stop=stop)
+            await run_service(settings, socket_path=socket_path, stop=stop, cache=cache)
             nursery.cancel_scope.cancel(reason="the service has ended")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 def open_cache_endpoint(path: Path) -> Iterator[socket.socket]:
     """Listens on `path` (mode 0600), in a directory that is made (mode 0755) if it is missing. Raises EndpointError.
 
-    As in Kata, whatever is at `path` already is a running server's, and is left alone. Closes the socket at the end and
-    removes it. Blocks only as long as file operations do.
+    As in Kata, a server that runs already is left alone, and so is whatever is at `path` and is no socket. Unlike in
+    Kata a server that was killed is not in the way: its socket is replaced. Closes the socket at the end and removes
+    it. Blocks only as long as file operations do.
     """
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
         raise EndpointError(
@@ -38,16 +41,41 @@ def open_cache_endpoint(path: Path) -> Iterator[socket.socket]:
 
 def _listen(path: Path, cleanup: contextlib.ExitStack) -> socket.socket:
     listener = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
-    try:
-        listener.bind(os.fspath(path))
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            # Kata's text, blanks and all.
-            raise EndpointError(
-                f"{path} already exist.  Please stop running VMCache server and remove {path}"
-            ) from error
-        raise
-    cleanup.callback(path.unlink, missing_ok=True)
-    path.chmod(0o600)  # before anybody can connect
-    listener.listen(BACKLOG)
+    with _alone_in(path.parent):  # between bind and listen a living server looks like a dead one
+        if _is_abandoned(path):
+            path.unlink()
+        try:
+            listener.bind(os.fspath(path))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                # Kata's text, blanks and all.
+                raise EndpointError(
+                    f"{path} already exist.  Please stop running VMCache server and remove {path}"
+                ) from error
+            raise
+        cleanup.callback(path.unlink, missing_ok=True)
+        path.chmod(0o600)  # before anybody can connect
+        listener.listen(BACKLOG)
     return listener
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """No other vmpool is setting up a socket in the directory within the block, which is short."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether it is a socket on which nobody listens. One whose owner is only busy does not refuse."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        return probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED

@@ -10,7 +10,7 @@ import attrs
 
 from actors.kinds import ProducerKind
 from pool.config import ConfigError, ProfileSettings, Settings
-from pool.factory.config import FactoryConfig, FactoryKind
+from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
 from pool.factory.errors import InvalidConfigError
 from pool.factory.generation import Generation
 from pool.factory.kernel_params import serialize_params
@@ -38,6 +38,16 @@ _KEYS: Final = {
 
 
 @attrs.frozen(kw_only=True)
+class CacheSettings:
+    """The VMCache service beside the service's own API."""
+
+    endpoint: Path
+    profile: str
+    vm_config: VMConfig
+    """What its VMs are made of, valid and with Kata's defaults."""
+
+
+@attrs.frozen(kw_only=True)
 class KataSettings:
     """What the service runs with in place of its own configuration file."""
 
@@ -47,6 +57,17 @@ class KataSettings:
     generation: Generation
     agent: str = "noop"
     """The agent that the guest is expected to have. Kata's answers Kata only, so to us the guest has none."""
+
+    @property
+    def cache(self) -> CacheSettings | None:
+        """None if `vm_cache_number` is 0."""
+        if not self.factory.cache:
+            return None
+        return CacheSettings(
+            endpoint=Path(self.factory.vm_cache_endpoint),
+            profile=PROFILE,
+            vm_config=self.factory.vm_config.valid(self.generation),
+        )
 
 
 def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Client = Client.COMMAND) -> KataSettings:

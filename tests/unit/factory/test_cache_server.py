@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -193,22 +195,34 @@ class TestSocket:
         for directory in (path.parent, path.parent.parent):
             directory.rmdir()
 
-    @pytest.mark.parametrize("kind", ["socket", "file", "link"])
+    @pytest.mark.parametrize("kind", ["server", "busy server", "file", "link"])
     def test_what_is_there_already_is_left_alone(self, vm_home: Path, kind: str) -> None:
         path = vm_home / "cache.sock"
-        if kind == "socket":
-            with open_cache_endpoint(path):
-                path.rename(vm_home / "moved")
-            (vm_home / "moved").rename(path)
-        elif kind == "file":
-            path.touch()
-        else:
-            path.symlink_to("nowhere")
-        with pytest.raises(EndpointError) as error, open_cache_endpoint(path):
-            pass
-        assert str(error.value) == f"{path} already exist.  Please stop running VMCache server and remove {path}"
-        assert path.is_symlink() or path.exists()
-        path.unlink()
+        with contextlib.ExitStack() as others:
+            if kind == "file":
+                path.touch()
+            elif kind == "link":
+                path.symlink_to("nowhere")
+            else:
+                others.enter_context(open_cache_endpoint(path)).listen(0)
+                for _ in range(5 if kind == "busy server" else 0):
+                    client = others.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                    client.setblocking(False)
+                    client.connect_ex(str(path))
+            with pytest.raises(EndpointError) as error, open_cache_endpoint(path):
+                pass
+            assert str(error.value) == f"{path} already exist.  Please stop running VMCache server and remove {path}"
+            assert path.is_symlink() or path.exists()
+        path.unlink(missing_ok=True)
+
+    def test_a_server_that_was_killed_is_not_in_the_way(self, vm_home: Path) -> None:
+        path = vm_home / "cache.sock"
+        with open_cache_endpoint(path):
+            path.rename(vm_home / "moved")
+        (vm_home / "moved").rename(path)
+        with open_cache_endpoint(path), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(path))
+        assert not path.exists()
 
     def test_a_path_that_is_too_long(self, vm_home: Path) -> None:
         with (
