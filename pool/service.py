@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ from pool.access import MIB, AccessSettings, LimitSettings
 from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
-from pool.endpoint import Endpoint, EndpointError, open_endpoint, take_lock
+from pool.endpoint import Endpoint, open_endpoint, open_vms_directory
 from pool.factory.cache_endpoint import open_cache_endpoint
 from pool.factory.cache_server import CacheServer, serve_cache
 from pool.factory.pool_source import PoolSource
@@ -49,7 +49,6 @@ from pool.takeover import take_over
 from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu
 from vmm.qemu.confinement import Confinement
-from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.launch import launch as launch_qemu
 
 _log = structlog.get_logger("vmpool")
@@ -87,7 +86,7 @@ async def run_service(
         await take_over(socket_path)
     with (
         open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,
-        _vms_directory(runtime) as vms,
+        open_vms_directory(runtime) as vms,
         confined(settings, user=user, specs=specs) as confinement,
         contextlib.nullcontext() if cache is None else open_cache_endpoint(cache.endpoint) as cache_socket,
     ):
@@ -300,30 +299,3 @@ def server_settings(access: AccessSettings, limits: LimitSettings) -> ServerSett
         acquire_timeout_s=limits.acquire_timeout_s,
         max_message_bytes=limits.max_message_mib * MIB,
     )
-
-
-@contextlib.contextmanager
-def _vms_directory(runtime: Path) -> Iterator[Path]:
-    """Where each VM has its directory. Removed at the end, when it is empty."""
-    directory = runtime / "vms"
-    longest = directory / "vm-000000000000" / "agent.sock"
-    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
-        raise EndpointError(
-            f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
-            "choose a shorter one with --socket or service.runtime_directory"
-        )
-    with contextlib.ExitStack() as cleanup:
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Two services may have different sockets and yet share this directory; one would end the other's VMs.
-            take_lock(runtime / "vms.lock", cleanup)
-        except OSError as error:
-            raise EndpointError(
-                f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
-                "service.runtime_directory"
-            ) from error
-        try:
-            yield directory
-        finally:
-            with contextlib.suppress(OSError):  # something of a VM is left, and was told of
-                directory.rmdir()

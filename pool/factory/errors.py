@@ -3,6 +3,7 @@
 KataError
 |- InvalidConfigError      Kata would refuse the configuration; the text is Kata's
 |- ConfigMismatchError     a VM of one configuration cannot serve a request for another
+|- UnsupportedError        this kind of factory, or of VM, cannot do that
 |- WireError               JSON that is not what Kata sends
 `- CacheError              a VMCache server did not do what it was asked
 """
@@ -35,6 +36,10 @@ class ConfigMismatchError(KataError):
     def __init__(self, message: str, *, differences: tuple[Difference, ...]) -> None:
         super().__init__(message)
         self.differences = differences
+
+
+class UnsupportedError(KataError):
+    """This kind of factory, or of VM, cannot do that. Where Kata panics, the text is Kata's."""
 
 
 class WireError(KataError):

@@ -84,7 +84,7 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
     if problems:
         raise ConfigError(source=str(path), problems=tuple(problems))
     try:
-        profile = _profile(config.factory, kind)
+        profile = profile_of(config.factory, kind)
     except (SpecError, ValueError) as error:
         raise ConfigError(source=str(path), problems=(_with_key(error),)) from error
     return KataSettings(
@@ -118,7 +118,8 @@ def _obstacles(config: RuntimeConfig) -> list[str]:
     return problems
 
 
-def _profile(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
+def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
+    """A profile that makes the VMs of a factory. Raises SpecError or ValueError for what cannot be made."""
     hypervisor = factory.vm_config.hypervisor_config
     template = kind is FactoryKind.TEMPLATE
     profile = ProfileSettings(
