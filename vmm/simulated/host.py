@@ -203,14 +203,20 @@ class SimulatedHost:
         nursery: trio.Nursery,
     ) -> SimulatedVm:
         """As `vmm.qemu.attach.attach`."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
         machine = self._alive.get(vm_id)
         if machine is None or machine.exit_report is not None:
             raise AttachError(vm_id=vm_id, reason="it is not running any more")
+        vm = SimulatedVm(machine, self)
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            await vm.stop()
+            raise
         machine.begin_session(nursery)
         if foreign_agent:
             machine.mute()
-        return SimulatedVm(machine, self)
+        return vm
 
     def kill_service(self) -> None:
         """The process that has the VMs dies: they go on, and what its tasks still do with them has no effect.
