@@ -60,7 +60,9 @@ def kata_config(path: Path, *, image: GuestImage, endpoint: Path, number: int, f
 def kata_home(image: GuestImage, *, number: int, factory: str = "") -> Iterator[KataHome]:
     with service_home("", image_directory=image.kernel.parent, option="--kata-config") as home:
         endpoint, config = home.path / "cache" / "cache.sock", home.path / "vmpool.toml"
-        kata_config(config, image=image, endpoint=endpoint, number=number, factory=factory)
+        kata_config(
+            config, image=image, endpoint=endpoint, number=number, factory=factory.format(place=home.path / "template")
+        )
         yield KataHome(home=home, endpoint=endpoint, config=config)
 
 
