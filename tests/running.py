@@ -76,8 +76,8 @@ class ServiceHome:
     path: Path
     image_directory: Path
     notices: socket.socket
-    option: str = "--config"
-    """By which a service is told its configuration."""
+    command: tuple[str, ...] = ("serve", "--config")
+    """What starts a service; the configuration comes next."""
 
     @property
     def log(self) -> Path:
@@ -91,7 +91,7 @@ class ServiceHome:
         with self.log.open("ab") as log:
             service = RunningService(
                 process=subprocess.Popen(
-                    vmpool_argv("serve", self.option, str(config), "--socket", str(socket_path)),
+                    vmpool_argv(*self.command, str(config), "--socket", str(socket_path)),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -126,14 +126,16 @@ class ServiceHome:
 
 
 @contextmanager
-def service_home(config: str, *, image_directory: Path, option: str = "--config") -> Iterator[ServiceHome]:
+def service_home(
+    config: str, *, image_directory: Path, command: tuple[str, ...] = ("serve", "--config")
+) -> Iterator[ServiceHome]:
     with tempfile.TemporaryDirectory(prefix="vmpool-") as name:
         home = Path(name)
         (home / "vmpool.toml").write_text(config)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(home / "notify"))
             notices.settimeout(READY_LIMIT_S)
-            yield ServiceHome(path=home, image_directory=image_directory, notices=notices, option=option)
+            yield ServiceHome(path=home, image_directory=image_directory, notices=notices, command=command)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "release": ("pool.cli.lease:release", "End a lease; its VM is destroyed."),
     "exec": ("pool.cli.execute:exec_", "Run a command in a VM that you hold."),
     "status": ("pool.cli.status:status", "Show the service and its pools."),
+    "factory": ("pool.cli.factory:factory", "Manage vm factory, as kata-runtime does."),
     "image": ("pool.cli.image:image", "Build or show the guest image."),
     "doctor": ("pool.cli.doctor:doctor", "Check what this host can do, with a fix for what it cannot."),
     "demo": ("pool.cli.demo:demo", "Start a service, take a VM, run a command, show the times, clean up."),

@@ -53,7 +53,8 @@ class FactoryHost:
 async def open_qemu_host(runtime: Path) -> AsyncIterator[FactoryHost]:
     """QEMU, with the VMs' directories below `runtime`, an absolute path.
 
-    No service and no other factory may use it meanwhile. What an earlier one left there when it was killed is ended. Raises EndpointError, StopError.
+    No service and no other factory may use it meanwhile. What an earlier one left there when it was killed is ended.
+    Raises EndpointError, StopError.
     """
     with open_vms_directory(runtime) as vms:
         journal = Journal(directory=vms)

@@ -57,8 +57,11 @@ def kata_config(path: Path, *, image: GuestImage, endpoint: Path, number: int, f
 
 
 @contextmanager
-def kata_home(image: GuestImage, *, number: int, factory: str = "") -> Iterator[KataHome]:
-    with service_home("", image_directory=image.kernel.parent, option="--kata-config") as home:
+def kata_home(
+    image: GuestImage, *, number: int, factory: str = "", command: tuple[str, ...] = ("serve",)
+) -> Iterator[KataHome]:
+    argv = (*command, "--kata-config")
+    with service_home("", image_directory=image.kernel.parent, command=argv) as home:
         endpoint, config = home.path / "cache" / "cache.sock", home.path / "vmpool.toml"
         kata_config(
             config, image=image, endpoint=endpoint, number=number, factory=factory.format(place=home.path / "template")

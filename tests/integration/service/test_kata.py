@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from pool.factory.host import open_qemu_host
 from pool.factory.runtime_config import load_runtime_config
 from pool.factory.wire import CachedVm
 from tests.integration.service.kata import KataHome, kata_home, qmp
-from tests.running import RunningService
+from tests.running import RunningService, vmpool_argv
 from tests.waiting import until
 from vmm.contract import CommandExit, CommandSpec, Output, Preparation, Vm
 from vmm.errors import AttachError
@@ -158,3 +160,70 @@ async def test_without_a_cache_there_is_no_endpoint(guest_image: GuestImage) -> 
         with pytest.raises(CacheError, match=r"code = Unavailable desc = .*cache\.sock"):
             await cache_status(kata.endpoint, timeout_s=LIMIT_S)
         kata.end(service)
+
+
+def test_the_commands_drive_the_server(guest_image: GuestImage) -> None:
+    """Kata's texts and exit codes: init, which serves; status; destroy, which ends it; and both without a server."""
+    with kata_home(guest_image, number=1, command=("factory", "init")) as kata:
+        service = kata.home.start()
+
+        def ask(command: str) -> subprocess.CompletedProcess[bytes]:
+            return service.command("factory", command, "--kata-config", str(kata.config))
+
+        take_all = trio.run(take, kata.endpoint)
+        deadline = time.monotonic() + LIMIT_S
+        while (lines := ask("status").stdout.decode().splitlines())[1].startswith("vm factory"):
+            assert time.monotonic() < deadline
+        server, vm, rest = lines
+        assert server == f"VM cache server pid = {service.process.pid}"
+        pid = next(process.pid for vm_id, process in service.qemus().items() if vm_id != take_all.id)
+        assert vm == f"VM pid = {pid} Cpu = 1 Memory = 256MiB"
+        assert rest == "vm factory not enabled"
+
+        done = ask("destroy")
+        assert (done.returncode, done.stdout) == (0, b"vm factory destroyed\n")
+        assert service.process.wait(LIMIT_S) == 0
+        assert set(service.qemus()) == {take_all.id}
+        for said in ("VM cache server start", "VM cache server stop", "VM cache server will stop after 1 second"):
+            assert said in kata.home.log.read_text()
+
+        done = ask("status")
+        assert done.returncode == 0
+        assert done.stdout.startswith(b"failed to call gRPC Status\n: rpc error: code = Unavailable")
+        done = ask("destroy")
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"failed to call gRPC Quit" in done.stderr
+        kata.end(service)
+
+
+def test_a_template_is_made_fetched_and_removed_by_the_commands(guest_image: GuestImage) -> None:
+    with kata_home(guest_image, number=0, factory='enable_template = true\ntemplate_path = "{place}"') as kata:
+
+        def ask(command: str) -> tuple[int, bytes]:
+            argv = vmpool_argv(
+                "factory", command, "--kata-config", str(kata.config), "--socket", str(kata.home.path / "s")
+            )
+            done = subprocess.run(argv, check=False, capture_output=True, timeout=LIMIT_S)
+            assert b"Traceback" not in done.stderr, done.stderr
+            return done.returncode, done.stdout
+
+        assert ask("status") == (0, b"vm factory is off\n")
+        assert ask("init") == (0, b"vm factory initialized\n")
+        assert ask("status") == (0, b"vm factory is on\n")
+        assert ask("init") == (1, b"")
+        trio.run(_clone, kata)
+        assert ask("destroy") == (0, b"vm factory destroyed\n")
+        assert ask("status") == (0, b"vm factory is off\n")
+        assert not list((kata.home.path / "template").rglob("memory"))
+
+
+async def _clone(kata: KataHome) -> None:
+    config = load_runtime_config(kata.config).factory
+    async with (
+        open_qemu_host(kata.home.path / "factory") as host,
+        open_factory(config, host=host, fetch_only=True) as factory,
+    ):
+        with trio.fail_after(LIMIT_S):
+            vm = await factory.get_vm(config.vm_config)
+        assert await output(vm, "/bin/echo", "hello") == b"hello\n"
+        await vm.stop()

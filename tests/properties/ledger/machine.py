@@ -161,7 +161,8 @@ class LedgerMachine(RuleBasedStateMachine):
     ) -> None:
         """For a VM of a profile, of one that is not there, or of a configuration of his own.
 
-        Nobody wants a bare VM with a key or with wishes. With `handed_out_after_s` the hand-outs that are under way end then, while nobody reads.
+        Nobody wants a bare VM with a key or with wishes. With `handed_out_after_s` the hand-outs that are under way end
+        then, while nobody reads.
         """
         known = list(self.world.policies)
         own = profile is None and key != "k2"
