@@ -25,7 +25,7 @@ from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.confinement.plan import CgroupSetting
 from vmm.qemu.confinement.user import AUTO, decide_user
-from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, MachineSpec
+from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, MachineSpec
 
 MAX_POOL_SIZE: Final = 10_000
 """Beyond it a typing error is likelier than a host of that size."""
@@ -75,6 +75,8 @@ class ProfileSettings:
     initrd: Path | None = None
     kernel_parameters: str = attrs.field(default="", validator=[max_len(1024), matches_re(r"[ -~]*")])
     cpu_model: str = attrs.field(default="max", validator=matches_re(r"[A-Za-z0-9_.,+=-]+"))
+    pci_bridges: int = attrs.field(default=0, validator=_between(0, MAX_PCI_BRIDGES))
+    """For devices that somebody else hot-plugs into VMs that are given away."""
     producer: ProducerKind = ProducerKind.DIRECT
     min_ready: int = attrs.field(default=1, validator=_between(0, MAX_POOL_SIZE))
     """VMs that are out of date are replaced a few at a time; never so many that fewer than this are ready."""
@@ -139,6 +141,7 @@ class ProfileSettings:
             max_memory_mib=self.memory_mib if self.max_memory_mib is None else self.max_memory_mib,
             kernel_parameters=self.kernel_parameters,
             cpu_model=self.cpu_model,
+            pci_bridges=self.pci_bridges,
         )
 
 

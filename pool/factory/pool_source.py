@@ -13,8 +13,9 @@ from pool.coordinator import Coordinator
 from pool.factory.cache_client import WaitingVm
 from pool.factory.cache_server import BaseVm
 from pool.factory.config import VMConfig
+from pool.factory.wire import Bridge
 from pool.ledger.records import Lease, Owner
-from vmm.qemu.command_line import machine_uuid
+from vmm.qemu.command_line import BRIDGE_SLOTS, machine_uuid, pci_bridge
 from vmm.qemu.directory import VmDirectory
 from vmm.spec import MachineSpec
 
@@ -52,6 +53,7 @@ class PoolSource:
             max_vcpus=self.spec.max_vcpus,
             memory_mib=self.spec.memory_mib,
             uuid=machine_uuid(lease.vm_id),
+            bridges=tuple(_bridge(number) for number in range(self.spec.pci_bridges)),
         )
 
     def discard(self, vm: BaseVm) -> None:
@@ -69,3 +71,8 @@ class PoolSource:
 
     def request_quit(self) -> None:
         self.quit()
+
+
+def _bridge(number: int) -> Bridge:
+    bridge = pci_bridge(number)
+    return Bridge(id=bridge.id, type="pci", addr=bridge.slot, max_capacity=BRIDGE_SLOTS)

@@ -17,7 +17,7 @@ from pool.factory.kernel_params import serialize_params
 from pool.factory.qemu_section import HostSize
 from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
 from vmm.errors import SpecError
-from vmm.spec import MAX_MEMORY_MIB, Accelerator
+from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator
 
 PROFILE: Final = "default"
 
@@ -33,6 +33,7 @@ _KEYS: Final = {
     "kernel_parameters": "hypervisor.qemu.kernel_params",
     "cpu_model": "hypervisor.qemu.cpu_features",
     "qemu": "hypervisor.qemu.path",
+    "pci_bridges": "hypervisor.qemu.default_bridges",
 }
 """A profile's fields by the keys that they come from."""
 
@@ -134,6 +135,7 @@ def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
         kernel_parameters=serialize_params(hypervisor.kernel_params),
         # Kata says `host`, which is `max` under KVM, and nothing without it.
         cpu_model=",".join(part for part in ("max", hypervisor.cpu_features) if part),
+        pci_bridges=min(hypervisor.default_bridges, MAX_PCI_BRIDGES),
         producer=ProducerKind.TEMPLATE if template else ProducerKind.DIRECT,
         template_directory=Path(factory.template_path) / TEMPLATE_SUBDIRECTORY if template else None,
     )

@@ -41,6 +41,7 @@ with grpc.insecure_channel("unix:" + sys.argv[2]) as channel:
         "qmp": hypervisor["QmpChannelpath"],
         "uuid": hypervisor["State"]["UUID"],
         "size": [vm.cpu, vm.memory],
+        "bridge": hypervisor["State"]["Bridges"][0],
     }))
 """
 
@@ -74,6 +75,13 @@ def test_a_vm_taken_by_grpcio_outlives_the_service(stubs: Path, guest_image: Gue
         status, uuid, _, running = qmp(got["qmp"], "query-status", "query-uuid", "cont", "query-status")
         assert (status["status"], running["status"]) == ("paused", "running")
         assert uuid["UUID"] == got["uuid"]
+        assert (got["bridge"]["ID"], got["bridge"]["Addr"], got["bridge"]["MaxCapacity"]) == ("pci-bridge-0", 2, 30)
+        # As Kata plugs a network in.
+        qmp(got["qmp"], "device_add", driver="virtio-net-pci", id="net", bus=got["bridge"]["ID"], addr="01")
+        (buses,) = qmp(got["qmp"], "query-pci")
+        (bridge,) = [one for one in buses[0]["devices"] if one["qdev_id"] == "pci-bridge-0"]
+        assert bridge["slot"] == 2
+        assert [one["qdev_id"] for one in bridge["pci_bridge"]["devices"]] == ["net"]
         assert left[got["id"]].status() != psutil.STATUS_ZOMBIE
         kill(left[got["id"]].pid)
         kata.end(service)

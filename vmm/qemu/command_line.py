@@ -84,6 +84,33 @@ class Channels:
     """Where that file is. QEMU does not open it; who looks for a VM's process finds it by this."""
 
 
+@attrs.frozen(kw_only=True)
+class PciBridge:
+    """A bridge with the id and the place that Kata's have."""
+
+    id: str
+    slot: int
+    """Of the root bus."""
+    option: str
+    """QEMU's."""
+
+
+BRIDGE_SLOTS = 30
+"""Devices that a bridge takes, as Kata counts."""
+
+_FIRST_BRIDGE_SLOT = 2
+
+
+def pci_bridge(number: int) -> PciBridge:
+    """The n-th, from 0."""
+    bridge, slot = f"pci-bridge-{number}", _FIRST_BRIDGE_SLOT + number
+    option = (
+        f"pci-bridge,bus=pcie.0,id={bridge},chassis_nr={number + 1},shpc=off,addr={slot:x},"
+        "io-reserve=4k,mem-reserve=1m,pref64-reserve=1m"
+    )
+    return PciBridge(id=bridge, slot=slot, option=option)
+
+
 def machine_uuid(vm_id: str) -> str:
     """What the firmware says of the machine with that id, unless it is a clone: then it is the template's."""
     return str(uuid.uuid5(_UUID_NAMESPACE, vm_id))
@@ -123,6 +150,8 @@ def build_argv(
         *("-chardev", _options("file", id="console", path=f"/dev/fdset/{_CONSOLE_FD_SET}", append="on")),
         *("-serial", "chardev:console"),
         *("-chardev", _options("socket", id="agent", fd=channels.agent_fd, server="on", wait="off")),
+        # First: these have places of their own on the root bus, and the rest takes what is free.
+        *(word for number in range(spec.pci_bridges) for word in ("-device", pci_bridge(number).option)),
         *("-device", _options("virtio-serial-pci", id="serial")),
         *("-device", _options("virtserialport", bus="serial.0", chardev="agent", name=AGENT_PORT_NAME)),
         *("-object", _options("rng-random", id="rng", filename="/dev/urandom")),

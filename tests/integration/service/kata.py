@@ -69,8 +69,8 @@ def kata_home(
         yield KataHome(home=home, endpoint=endpoint, config=config)
 
 
-def qmp(path: str, *commands: str) -> list[Any]:
-    """What a QEMU answers. Blocks, ten seconds at most."""
+def qmp(path: str, *commands: str, **arguments: Any) -> list[Any]:
+    """What a QEMU answers; the arguments are the last command's. Blocks, ten seconds at most."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(10.0)
         connection.connect(path)
@@ -78,7 +78,8 @@ def qmp(path: str, *commands: str) -> list[Any]:
             assert "QMP" in json.loads(stream.readline())
             answers = []
             for command in ("qmp_capabilities", *commands):
-                stream.write(json.dumps({"execute": command}) + "\n")
+                given = arguments if command == commands[-1] else {}
+                stream.write(json.dumps({"execute": command, "arguments": given}) + "\n")
                 stream.flush()
                 while "return" not in (answer := json.loads(stream.readline())):
                     assert "event" in answer, answer

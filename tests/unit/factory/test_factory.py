@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 import pytest
 import structlog.testing
@@ -16,6 +18,7 @@ from tests.virtual_time import in_virtual_time
 from vmm.contract import RESEED_BYTES, BootStage, ExitReport, Preparation
 from vmm.errors import AgentUnreachableError, BootError, HotplugError, TemplateError, VmExitedError
 from vmm.simulated import AgentGoesMute, BootFails, Moment, scripted
+from vmm.template.store import TemplateStore
 
 # -- which factory -------------------------------------------------------------------------------------------------
 
@@ -250,6 +253,26 @@ async def test_t2_t5_clones_are_paused_and_come_from_a_made_and_from_a_fetched_t
             for vm in (first, second):
                 async with taken(stage, vm):
                     assert not stage.running(vm)
+
+
+def test_t3_a_template_is_there_when_all_of_it_is(tmp_path: Path) -> None:
+    """Kata looks whether memory and state are there; here they must be what was saved, too."""
+    store = TemplateStore(tmp_path / "templates" / "default")
+
+    def missing() -> str:
+        with pytest.raises(TemplateError) as error:
+            store.open(fingerprint="f")
+        return error.value.reason
+
+    assert missing() == "there is none"
+    memory, state = store.begin(memory_mib=1)
+    assert memory.exists()
+    assert missing() == "there is none"
+    state.write_bytes(b"state")
+    store.publish(fingerprint="f")
+    store.open(fingerprint="f")
+    state.unlink()
+    assert "No such file or directory" in missing()
 
 
 @in_virtual_time

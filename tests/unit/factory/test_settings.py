@@ -44,6 +44,7 @@ def test_the_profile_is_katas_vm(home: Path) -> None:
     )
     assert profile.kernel_parameters == "scsi_mod.scan=none x=y"
     assert profile.cpu_model == "max,pmu=off"
+    assert profile.pci_bridges == 1
     assert profile.template_directory == Path("/t/vmpool"), "Kata's own template is not touched"
 
 
