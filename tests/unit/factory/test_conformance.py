@@ -30,7 +30,7 @@ UNTESTED_BY_KATA: Final = (
 )
 
 
-def tests() -> frozenset[str]:
+def all_tests() -> frozenset[str]:
     return frozenset(
         name
         for path in TESTS.rglob("test_*.py")
@@ -61,7 +61,7 @@ def rows() -> dict[str, str]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_case_has_a_test_of_its_name_and_the_page_names_it(case: str) -> None:
-    named = {test for test in tests() if case in cases_of(test)}
+    named = {test for test in all_tests() if case in cases_of(test)}
     assert named, f"no test is named after {case}"
     listed = set(re.findall(r"`(test_\w+)`", rows()[case]))
     assert listed == named
@@ -74,9 +74,9 @@ def test_what_kata_does_not_test_is_tested(gap: str) -> None:
 
 def test_the_page_names_no_test_that_is_not_there() -> None:
     listed = set(re.findall(r"`(test_\w+)`", DOCS.read_text(encoding="utf-8")))
-    assert listed - tests() == set()
+    assert listed - all_tests() == set()
 
 
 def test_every_deliberate_difference_is_on_the_page() -> None:
     page = DOCS.read_text(encoding="utf-8")
-    assert [test for test in sorted(tests()) if test.startswith("test_deviation_") and f"`{test}`" not in page] == []
+    assert [test for test in sorted(all_tests()) if test.startswith("test_deviation_") and f"`{test}`" not in page] == []
