@@ -103,8 +103,6 @@ async def _end_others(vms: Path, *, keep: Collection[str], given_away: Collectio
         if orphan.vm_id in given_away and pids:
             # If we were killed before its taker had the answer it is nobody's, and there is no telling.
             _log.info("a VM that was given away lives on", vm_id=orphan.vm_id, pids=pids)
-        elif orphan.vm_id in given_away:
-            await end_orphan(orphan)
         elif orphan.vm_id not in keep:
             _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=pids)
             await end_orphan(orphan)

@@ -79,4 +79,6 @@ def test_the_page_names_no_test_that_is_not_there() -> None:
 
 def test_every_deliberate_difference_is_on_the_page() -> None:
     page = DOCS.read_text(encoding="utf-8")
-    assert [test for test in sorted(all_tests()) if test.startswith("test_deviation_") and f"`{test}`" not in page] == []
+    assert [
+        test for test in sorted(all_tests()) if test.startswith("test_deviation_") and f"`{test}`" not in page
+    ] == []

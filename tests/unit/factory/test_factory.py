@@ -9,14 +9,15 @@ import pytest
 import structlog.testing
 import trio
 
+from actors.journal import GivenAway, Recorded
 from pool.factory.config import VMConfig
 from pool.factory.errors import CacheError, InvalidConfigError, UnsupportedError
 from pool.factory.generation import Generation
 from tests.unit.factory.configs import vm_config
 from tests.unit.factory.factories import Stage, small, taken
 from tests.virtual_time import in_virtual_time
-from vmm.contract import RESEED_BYTES, BootStage, ExitReport, Preparation
-from vmm.errors import AgentUnreachableError, BootError, HotplugError, TemplateError, VmExitedError
+from vmm.contract import RESEED_BYTES, BootStage, ExitReport, Preparation, Vm
+from vmm.errors import AgentUnreachableError, AttachError, BootError, HotplugError, TemplateError, VmExitedError
 from vmm.simulated import AgentGoesMute, BootFails, Moment, scripted
 from vmm.template.store import TemplateStore
 
@@ -442,6 +443,39 @@ async def test_a_base_that_cannot_be_had_is_told() -> None:
                 await factory.get_vm(small())
     assert logs[-1]["event"] == "failed to get base VM"
     assert not stage.vms.alive
+
+
+@in_virtual_time
+async def test_what_was_taken_from_the_cache_is_nobodys_when_this_process_is_killed() -> None:
+    """The mark that says that it is somebody's goes; the next factory ends it."""
+    stage = Stage()
+    async with stage.open(cache=1) as factory:
+        vm = await factory.get_base_vm()
+        found = stage.host.journal.read_all()
+        assert not any(isinstance(one, GivenAway) for one in found)
+        assert not any(isinstance(one, Recorded) and one.vm_id == vm.id for one in found)
+        await vm.stop()
+
+
+@in_virtual_time
+async def test_a_cached_vm_that_cannot_be_attached_is_ended_and_replaced() -> None:
+    stage = Stage()
+    attached = []
+
+    async def attach(*, vm_id: str, **rest: object) -> Vm:
+        attached.append(vm_id)
+        if len(attached) == 1:
+            raise AttachError(vm_id=vm_id, reason="no luck")
+        return await stage.vms.attach(vm_id=vm_id, **rest)  # type: ignore[arg-type]
+
+    stage.host = attrs.evolve(stage.host, attach=attach)
+    async with stage.open(cache=1) as factory:
+        with pytest.raises(AttachError, match="no luck"):
+            await factory.get_vm(small())
+        await trio.sleep(60)
+        assert attached[0] not in stage.vms.alive
+        async with taken(stage, await factory.get_vm(small())):
+            pass
 
 
 @in_virtual_time

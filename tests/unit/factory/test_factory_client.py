@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
-from pool.factory.cache_server import BaseVm
+from pool.factory.cache_server import BaseVm, cached_vm
 from pool.factory.config import FactoryConfig
 from pool.factory.errors import CacheError, UnsupportedError
 from pool.factory.factory import open_factory
 from pool.factory.gojson import decode
-from pool.factory.sources import attach_cached
+from pool.factory.sources import ClientSource, attach_cached
 from pool.factory.wire import CachedVm, QemuGrpc
 from tests.unit.actors.stage import NOWHERE, SPEC
 from tests.unit.factory.cache import ServedCache, base_vm, serving_cache
@@ -137,6 +138,29 @@ async def test_a_caller_who_goes_away_takes_no_vm(
         await served.until(lambda: len(source.ready + source.discarded + source.given_away) == 1)
         assert bool(source.given_away) == (not stage.vms.alive)
         stage.vms.forget(vm.id)
+
+
+async def test_a_caller_who_goes_away_while_the_connection_is_closed_takes_no_vm(
+    stage: Stage, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = await kept(stage, 1, nursery)
+
+    class Client:
+        async def take_base_vm(self, *, timeout_s: float) -> CachedVm:
+            return cached_vm(vm)
+
+    with trio.CancelScope() as scope:
+
+        @contextlib.asynccontextmanager
+        async def slow_to_close(_endpoint: Path, *, timeout_s: float) -> AsyncIterator[Client]:
+            yield Client()
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr("pool.factory.sources.open_cache_client", slow_to_close)
+        await ClientSource(host=stage.host, endpoint=NOWHERE, nursery=nursery).take()
+    assert scope.cancelled_caught
+    assert not stage.vms.alive
 
 
 @pytest.mark.parametrize("path", ["/run/vc/vm/ID/monitor.sock", "ID/qmp.sock/x", ""])
