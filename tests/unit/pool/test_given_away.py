@@ -1,4 +1,4 @@
-"""What is done about what an earlier run left, by what its directory says. /bin/sh plays QEMU."""
+"""A VM that was given away, at the start of a later run: /bin/sh plays QEMU."""
 
 from __future__ import annotations
 
