@@ -28,6 +28,9 @@ class Disk(Protocol):
     def sync_directory(self, directory: Path) -> None:
         """Waits until the names in it are safe: files made, renamed and removed."""
 
+    def exists(self, path: Path) -> bool:
+        """Whether there is such a file."""
+
     def read(self, path: Path, *, limit: int) -> bytes:
         """The first `limit` bytes of a file, or all of it."""
 
@@ -60,6 +63,9 @@ class HostDisk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
 
     def read(self, path: Path, *, limit: int) -> bytes:
         with path.open("rb") as file:

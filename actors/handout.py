@@ -24,6 +24,10 @@ GROWTH_TIMEOUT_S: Final = 30.0
 """On top, where CPUs or memory are hot-added: a second under TCG, many for hundreds of GiB."""
 
 
+UNPREPARED: Final = PreparationReport(reseeded=False, wall_clock_ns=0, hostname="", cpus_online=0, memory_mib=0)
+"""Of a VM that is given away as it is: its guest was not asked."""
+
+
 @attrs.frozen(kw_only=True)
 class HandOutProcedure:
     """How VMs of one pool are handed out. The sources of time, entropy and identity are replaceable in tests."""

@@ -1,5 +1,7 @@
 """The VMs' records on disk: `<vm_id>/vm.json` is there if and only if that VM may be adopted.
 
+`<vm_id>/given-away` is there if it may be somebody else's: then no run of the service ends it.
+
 A record is replaced whole or not at all: written to a file beside it, synced, renamed, and the directory synced. So
 whoever reads after a crash, at whatever point, finds the record from before it or from after it.
 """
@@ -18,6 +20,7 @@ from actors.disk import Disk, HostDisk
 from actors.record import MAX_RECORD_BYTES, RecordError, VmRecord, decode, encode
 
 RECORD_NAME: Final = "vm.json"
+GIVEN_AWAY_NAME: Final = "given-away"
 _NEW_NAME: Final = "vm.json.new"
 
 
@@ -56,7 +59,14 @@ class Unrecorded:
     vm_id: str
 
 
-Found = Recorded | Unusable | Unrecorded
+@attrs.frozen(kw_only=True)
+class GivenAway:
+    """The VM is somebody else's, or may be: it is not for the service to end."""
+
+    vm_id: str
+
+
+Found = Recorded | Unusable | Unrecorded | GivenAway
 
 
 def boottime_ns() -> int:
@@ -99,20 +109,38 @@ class Journal:
 
     def erase(self, vm_id: str) -> None:
         """Sees to it that there is no record. Idempotent. Raises JournalError."""
+        self._remove(vm_id, RECORD_NAME)
+
+    def _remove(self, vm_id: str, name: str) -> None:
         home = self.directory / vm_id
         try:
             with contextlib.suppress(FileNotFoundError):
-                self.disk.unlink(home / RECORD_NAME)
+                self.disk.unlink(home / name)
             with contextlib.suppress(FileNotFoundError):  # the directory has gone, and the record with it
                 self.disk.sync_directory(home)
         except OSError as error:
             raise JournalError(vm_id=vm_id, what="erased", reason=str(error)) from error
+
+    def offer(self, vm_id: str) -> None:
+        """Marks a VM that has no record as given away, before anybody is told of it. Raises JournalError."""
+        home = self.directory / vm_id
+        try:
+            self.disk.write(home / GIVEN_AWAY_NAME, b"")
+            self.disk.sync_directory(home)
+        except OSError as error:
+            raise JournalError(vm_id=vm_id, what="given up", reason=str(error)) from error
+
+    def withdraw(self, vm_id: str) -> None:
+        """Takes an offer back that reached nobody. Idempotent. Raises JournalError."""
+        self._remove(vm_id, GIVEN_AWAY_NAME)
 
     def read_all(self) -> tuple[Found, ...]:
         """What is there of VMs, by their ids. Raises OSError if the directory itself cannot be read."""
         return tuple(self._read(vm_id) for vm_id in sorted(self.disk.directories(self.directory)))
 
     def _read(self, vm_id: str) -> Found:
+        if self.disk.exists(self.directory / vm_id / GIVEN_AWAY_NAME):
+            return GivenAway(vm_id=vm_id)
         try:
             record = decode(self.disk.read(self.directory / vm_id / RECORD_NAME, limit=MAX_RECORD_BYTES + 1))
         except FileNotFoundError:

@@ -80,6 +80,8 @@ class HandOutOrder:
 
     wishes: Wishes = attrs.field(factory=Wishes)
     lease_terms: LeaseTerms
+    bare: bool = False
+    """The VM stays a base VM, paused: it is only let go of, so that its taker can connect. Nothing is wished for."""
 
 
 @attrs.frozen(kw_only=True)

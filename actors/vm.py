@@ -10,12 +10,13 @@ import trio
 
 from actors.adoption import Adoption, park_again, reach
 from actors.errors import describe, evidence
-from actors.handout import HandOutProcedure
+from actors.handout import UNPREPARED, HandOutProcedure
 from actors.journal import Journal, JournalError
 from actors.life import VmState, check_transition
 from actors.messages import (
     CheckOrder,
     HandOutOrder,
+    HandOutTimings,
     LeaseAdopted,
     ShellReady,
     VmFact,
@@ -41,7 +42,7 @@ class VmActor:
     `run` never raises an Exception: whatever goes wrong with this VM ends as a fact.
 
     The VM's record is on disk if and only if a later run of the service may adopt the VM: while it is READY or LEASED,
-    and from before that is reported.
+    and from before that is reported. A VM that is given away has none: a mark says that it is not ours to end.
     """
 
     vm_id: str
@@ -61,6 +62,10 @@ class VmActor:
     _record: VmRecord | None = attrs.field(init=False, repr=False)
     """What is on disk."""
     _letting_go: bool = False
+    _offered: bool = False
+    """The mark is on disk."""
+    _disowned: bool = False
+    """It is its taker's."""
     _unverified: BaseExceptionGroup[StopError] | None = attrs.field(default=None, repr=False)
     """Production failed and could not take back what it had started."""
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
@@ -154,15 +159,25 @@ class VmActor:
         self._letting_go = True
         self._life.cancel(reason=reason)
 
+    def disown(self) -> None:
+        """The VM, which was handed out bare, is its taker's: from here on no order ends it, only our part in it.
+
+        What it leaves when it has ended by itself is cleared away if the service lives to see it. Nothing happens if
+        the VM has ended, or was ordered to.
+        """
+        self._disowned = self._offered
+
     async def run(self) -> None:
         """The VM's life story."""
         gone = VmGone(vm_id=self.vm_id)
+        vm: Vm | None = None
         try:
             async with trio.open_nursery() as nursery:
                 try:
                     with self._life:
                         await self._live(nursery)
                 finally:
+                    vm = self._vm if self._disowned else None
                     gone = await self._end()
                     nursery.cancel_scope.cancel(reason="the VM is gone")
         except Exception as error:  # noqa: BLE001 - only a bug gets here; it must cost no more than this VM
@@ -171,6 +186,8 @@ class VmActor:
         finally:
             self._to(VmState.GONE)
             self.report(gone)
+            if vm is not None:
+                await self._clear_up_after(vm)
 
     async def _live(self, nursery: trio.Nursery) -> None:
         """`nursery` is for the VM's connections, which are still needed to end it; its watchers end with its life."""
@@ -181,7 +198,8 @@ class VmActor:
                 else:
                     await self._adopt(self.adoption, nursery, watchers)
                 if self._state is VmState.READY:
-                    await self._hand_out(await self._idle())
+                    order = await self._idle()
+                    await (self._offer() if order.bare else self._hand_out(order))
                 await trio.sleep_forever()
         except* (VmmError, JournalError) as errors:
             self._unverified = errors.subgroup(StopError)
@@ -272,6 +290,32 @@ class VmActor:
         self._to(VmState.LEASED)
         self.report(VmHandedOut(vm_id=self.vm_id, report=report, timings=timings))
 
+    async def _offer(self) -> None:
+        """From a base VM to one that its taker can connect to, and that no run of the service ends by itself."""
+        self._to(VmState.HANDING_OUT)
+        vm, began = self._vm, trio.current_time()
+        assert vm is not None
+        self.journal.erase(self.vm_id)
+        self._record = None
+        await vm.disconnect()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._offered = True
+        self.journal.offer(self.vm_id)
+        self._to(VmState.LEASED)
+        timings = HandOutTimings(resume_s=0.0, prepare_s=0.0, total_s=trio.current_time() - began)
+        self.report(VmHandedOut(vm_id=self.vm_id, report=UNPREPARED, timings=timings))
+
+    async def _clear_up_after(self, vm: Vm) -> None:
+        """A VM that is somebody else's ends some day; then its directory goes, and its process is reaped."""
+        try:
+            await vm.wait_exited()
+            await vm.stop()
+        except Exception as error:  # noqa: BLE001 - what is left costs a directory, until the next start
+            _log.warning("a VM that was given away left something", vm_id=self.vm_id, error=describe(error))
+        except BaseException:
+            await vm.detach()
+            raise
+
     async def _watch(self, vm: Vm | Shell | Survivor) -> None:
         """Notices the death of the process at once, whatever the story is waiting for."""
         exit_report = await vm.wait_exited()
@@ -293,6 +337,8 @@ class VmActor:
     async def _end(self) -> VmGone:
         vm, shell = self._vm or self._survivor, self._shell
         self._vm = self._survivor = self._shell = None
+        if self._disowned:
+            return VmGone(vm_id=self.vm_id, let_go=True)
         if vm is not None and self._record is not None and self._letting_go:
             await vm.detach()
             return VmGone(vm_id=self.vm_id, let_go=True)
@@ -335,6 +381,13 @@ class VmActor:
                 _log.warning("record not erased", vm_id=self.vm_id, error=str(error))
             else:
                 self._record = None
+        if self._offered and not self._disowned:
+            try:
+                self.journal.withdraw(self.vm_id)
+            except JournalError as error:
+                _log.warning("mark not removed", vm_id=self.vm_id, error=str(error))
+            else:
+                self._offered = False
 
     def _to(self, target: VmState) -> None:
         check_transition(vm_id=self.vm_id, state=self._state, target=target)

@@ -25,7 +25,16 @@ from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.confinement.plan import CgroupSetting
 from vmm.qemu.confinement.user import AUTO, decide_user
-from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, AgentChannel, AgentKind, MachineSpec
+from vmm.spec import (
+    MAX_MEMORY_MIB,
+    MAX_PCI_BRIDGES,
+    MAX_VCPUS,
+    MIN_MEMORY_MIB,
+    Accelerator,
+    AgentChannel,
+    AgentKind,
+    MachineSpec,
+)
 
 MAX_POOL_SIZE: Final = 10_000
 """Beyond it a typing error is likelier than a host of that size."""
@@ -83,6 +92,8 @@ class ProfileSettings:
     initrd: Path | None = None
     kernel_parameters: str = attrs.field(default="", validator=[max_len(MAX_KERNEL_PARAMETERS), matches_re(PRINTABLE)])
     cpu_model: str = attrs.field(default="max", validator=matches_re(CPU_MODEL))
+    pci_bridges: int = attrs.field(default=0, validator=_between(0, MAX_PCI_BRIDGES))
+    """For devices that somebody else hot-plugs into VMs that are given away."""
     agent: AgentKind = AgentKind.BUILTIN
     """What answers in the guest. The built image has the built-in one."""
     channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
@@ -153,6 +164,7 @@ class ProfileSettings:
             cpu_model=self.cpu_model,
             agent=self.agent,
             channel=self.channel,
+            pci_bridges=self.pci_bridges,
         )
 
 

@@ -53,6 +53,7 @@ from pool.ledger.events import (
     HandoverRequested,
     HostMemoryLow,
     HostMemoryOk,
+    LeaseRelinquished,
     ReleaseRequested,
     RenewalRecorded,
     RenewRequested,
@@ -198,7 +199,7 @@ class Coordinator:
             case StopVm(vm_id=vm_id, reason=reason):
                 self._actors[vm_id].stop(reason)
             case DetachVm(vm_id=vm_id):
-                self._actors[vm_id].detach("the service hands over")
+                self._actors[vm_id].detach("it lives on without this service")
             case Tell(news=news):
                 self._watchers.tell(news)
             case ProfileClosed(profile=profile):
@@ -254,13 +255,15 @@ class Coordinator:
         wishes: Wishes | None = None,
         ttl_s: float = math.inf,
         bound: bool = False,
+        bare: bool = False,
         own: OwnConfiguration | None = None,
     ) -> Lease:
         """Waits for a VM. `deadline` is on trio's clock; the lease lives for `ttl_s`, and longer if it is renewed.
 
         With a configuration of one's own `profile` is not looked at. A bound lease is one that its caller gives back
-        when the call ends. Raises RefusedError, or TooManyRequestsError. If cancelled, the claim is dropped, and a
-        lease that was granted in that same moment is given back.
+        when the call ends. A bare one is of a base VM, paused, to which nothing is connected: its caller has to
+        `relinquish` it or give it back. Raises RefusedError, or TooManyRequestsError. If cancelled, the claim is
+        dropped, and a lease that was granted in that same moment is given back.
         """
         request_id, reply = self._requests.open()
         if own is not None:
@@ -277,6 +280,7 @@ class Coordinator:
                     wishes=wishes or Wishes(),
                     ttl_s=ttl_s,
                     bound=bound,
+                    bare=bare,
                     opens=None if own is None else own.policy,
                 )
             )
@@ -330,6 +334,17 @@ class Coordinator:
         if lease.bound and self._keeping_held:
             return
         self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id, detail=detail))
+
+    def relinquish(self, lease: Lease) -> None:
+        """Says that the VM of a bare lease is in its taker's hand; does not wait.
+
+        It is not the service's any more, and is not ended by it: not now, not by a later run. Nothing happens if it has
+        ended, or was ordered to.
+        """
+        actor = self._actors.get(lease.vm_id)
+        if actor is not None:
+            actor.disown()
+        self._send.send_nowait(LeaseRelinquished(lease_id=lease.lease_id))
 
     def vm_of(self, lease_id: str, *, owner: Owner) -> Vm:
         """The VM of a living lease, to talk to its agent. Raises RefusedError; VmExitedError while it is dying."""

@@ -156,3 +156,33 @@ def _listen(path: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> 
         path.chmod(0o660)
     listener.listen(BACKLOG)
     return listener
+
+
+@contextlib.contextmanager
+def open_vms_directory(runtime: Path) -> Iterator[Path]:
+    """Where each VM has its directory, `vms` in a runtime directory, and nobody else's. Removed at the end, when empty.
+
+    Raises EndpointError.
+    """
+    directory = runtime / "vms"
+    longest = directory / "vm-000000000000" / "agent.sock"
+    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
+        raise EndpointError(
+            f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
+            "choose a shorter one with --socket or service.runtime_directory"
+        )
+    with contextlib.ExitStack() as cleanup:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Two services may have different sockets and yet share this directory; one would end the other's VMs.
+            take_lock(runtime / "vms.lock", cleanup)
+        except OSError as error:
+            raise EndpointError(
+                f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
+                "service.runtime_directory"
+            ) from error
+        try:
+            yield directory
+        finally:
+            with contextlib.suppress(OSError):  # something of a VM is left, and was told of
+                directory.rmdir()

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from actors.adoption import Adoption
-from actors.journal import Journal, Recorded, Unusable
+from actors.journal import GivenAway, Journal, Recorded, Unusable
 from actors.producer import Adopt
 from actors.record import LeaseRecord, VmRecord
 from pool.ledger.events import FoundVm
@@ -36,16 +36,20 @@ class Recovered:
 
 
 class Sweep(Protocol):
-    """Ends what an earlier run left in a directory of VMs, but for those VMs that are to be kept."""
+    """Ends what an earlier run left of VMs, but for what is to be kept, and what was given away and lives."""
 
-    async def __call__(self, vms: Path, *, keep: Collection[str]) -> None: ...
+    async def __call__(self, vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None: ...
 
 
-async def sweep_orphans(vms: Path, *, keep: Collection[str]) -> None:
+async def sweep_orphans(vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None:
     """On this host: what /proc and the directory show."""
     for orphan in await trio.to_thread.run_sync(find_orphans, vms):
-        if orphan.vm_id not in keep:
-            _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=[process.pid for process in orphan.processes])
+        pids = [process.pid for process in orphan.processes]
+        if orphan.vm_id in given_away and pids:
+            # If we were killed before its taker had the answer it is nobody's, and there is no telling.
+            _log.info("a VM that was given away lives on", vm_id=orphan.vm_id, pids=pids)
+        elif orphan.vm_id not in keep:
+            _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=pids)
             try:
                 await end_orphan(orphan)
             except (StopError, OSError) as error:
@@ -63,18 +67,23 @@ async def recover(
 ) -> Recovered:
     """Reads the records, and ends whatever is left and has none that can be used. `clock` is trio's.
 
+    VMs that were given away are left alone; what one of them left when it ended is cleared away.
+
     Whoever calls this holds the lock that says that nobody else uses the directory.
     """
     records: dict[str, VmRecord] = {}
+    given_away: set[str] = set()
     for entry in journal.read_all():
         match entry:
             case Recorded(vm_id=vm_id, record=record) if record.lease is not None or record.profile in profiles:
                 records[vm_id] = record
             case Unusable(vm_id=vm_id, reason=reason):
                 _log.warning("a record cannot be used; its VM is ended", vm_id=vm_id, reason=reason)
+            case GivenAway(vm_id=vm_id):
+                given_away.add(vm_id)
             case _:
                 pass
-    await sweep(journal.directory, keep=records)
+    await sweep(journal.directory, keep=records, given_away=given_away)
     _limit_again(journal.directory, records)
     # Both clocks at once, and after the sweep: what lies between the two readings would be taken off each lease.
     now, now_ns = clock(), journal.now_ns()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +31,11 @@ from pool.access import MIB, AccessSettings, LimitSettings
 from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
-from pool.endpoint import Endpoint, EndpointError, open_endpoint, take_lock
+from pool.endpoint import Endpoint, open_endpoint, open_vms_directory
+from pool.factory.cache_endpoint import open_cache_endpoint
+from pool.factory.cache_server import CacheServer, serve_cache
+from pool.factory.pool_source import PoolSource
+from pool.factory.settings import CacheSettings
 from pool.machines import MachineResolver
 from pool.matching import Matcher
 from pool.notify import Watchdog, notify, watchdog_interval_s
@@ -44,7 +49,6 @@ from pool.takeover import take_over
 from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu
 from vmm.qemu.confinement import Confinement
-from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.launch import launch as launch_qemu
 
 _log = structlog.get_logger("vmpool")
@@ -59,12 +63,14 @@ async def run_service(
     socket_path: Path,
     stop: trio.Event,
     takeover: bool = False,
+    cache: CacheSettings | None = None,
     launch: Launch | None = None,
     adopt: Adopt = adopt_qemu,
     task_status: trio.TaskStatus[Coordinator] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `stop` is set, then ends in good order: no process, socket or directory of its own is left.
 
+    With `cache` VMs are given away to Kata's clients, too, who may end the service by their Quit.
     VMs that an earlier run left are adopted. With `takeover` a service that is running is asked to leave its own.
     Raises EndpointError, MissingFileError, ImageError, ConfinementError or SpecError before anything is started.
     Cancelled, it ends every VM too, but without statuses for those who wait.
@@ -80,8 +86,9 @@ async def run_service(
         await take_over(socket_path)
     with (
         open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,
-        _vms_directory(runtime) as vms,
+        open_vms_directory(runtime) as vms,
         confined(settings, user=user, specs=specs) as confinement,
+        contextlib.nullcontext() if cache is None else open_cache_endpoint(cache.endpoint) as cache_socket,
     ):
         journal = Journal(directory=vms)
         recovered = await recover(journal, profiles=settings.profiles, adopt=adopt)
@@ -157,7 +164,41 @@ async def run_service(
             ),
             stop=stop,
         )
+        if cache is not None and cache_socket is not None:
+            layers.cache = _CacheLayer(
+                endpoint=cache.endpoint,
+                sock=cache_socket,
+                source=PoolSource(
+                    coordinator=coordinator,
+                    profile=cache.profile,
+                    spec=specs[cache.profile],
+                    vms_directory=vms,
+                    vm_config=cache.vm_config,
+                    quit=stop.set,
+                ),
+            )
         await layers.run(task_status=task_status)
+
+
+@attrs.define(eq=False, kw_only=True)
+class _CacheLayer:
+    """VMCache, beside the service's own API."""
+
+    endpoint: Path
+    sock: socket.socket
+    source: PoolSource
+    _server: CacheServer | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            self._server = await nursery.start(partial(serve_cache, source=self.source, sock=self.sock.dup()))
+            _log.info("VM cache server start", endpoint=str(self.endpoint))
+            task_status.started()
+        _log.info("VM cache server stop", endpoint=str(self.endpoint))
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -169,6 +210,7 @@ class _Layers:
     server_settings: ServerSettings
     watcher: PressureWatcher
     stop: trio.Event
+    cache: _CacheLayer | None = None
     _server: RpcServer | None = None
     _handing_over: bool = False
 
@@ -181,13 +223,19 @@ class _Layers:
             outer.start_soon(Supervised(name="pressure", main=self.watcher.run, policy=NEVER_GIVE_UP).run)
             async with trio.open_nursery() as inner:
                 await inner.start(Supervised(name="rpc", main=self._run_rpc, policy=_RPC_RESTARTS).run)
-                _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
-                notify("READY=1")
-                self._begin_watchdog(outer)
-                task_status.started(self.coordinator)
-                await self.stop.wait()
-                _log.info("handing over" if self._handing_over else "stopping")
-                notify("STOPPING=1")
+                async with trio.open_nursery() as kata:
+                    if self.cache is not None:
+                        await kata.start(Supervised(name="cache", main=self.cache.run, policy=_RPC_RESTARTS).run)
+                    _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
+                    notify("READY=1")
+                    self._begin_watchdog(outer)
+                    task_status.started(self.coordinator)
+                    await self.stop.wait()
+                    _log.info("handing over" if self._handing_over else "stopping")
+                    notify("STOPPING=1")
+                    if self.cache is not None:
+                        self.cache.stop()
+                # From here on each VM is the service's, or is not.
                 if self._handing_over:
                     self.coordinator.keep_held_leases()
                 if self._server is not None:
@@ -255,30 +303,3 @@ def server_settings(access: AccessSettings, limits: LimitSettings) -> ServerSett
         acquire_timeout_s=limits.acquire_timeout_s,
         max_message_bytes=limits.max_message_mib * MIB,
     )
-
-
-@contextlib.contextmanager
-def _vms_directory(runtime: Path) -> Iterator[Path]:
-    """Where each VM has its directory. Removed at the end, when it is empty."""
-    directory = runtime / "vms"
-    longest = directory / "vm-000000000000" / "agent.sock"
-    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
-        raise EndpointError(
-            f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
-            "choose a shorter one with --socket or service.runtime_directory"
-        )
-    with contextlib.ExitStack() as cleanup:
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Two services may have different sockets and yet share this directory; one would end the other's VMs.
-            take_lock(runtime / "vms.lock", cleanup)
-        except OSError as error:
-            raise EndpointError(
-                f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
-                "service.runtime_directory"
-            ) from error
-        try:
-            yield directory
-        finally:
-            with contextlib.suppress(OSError):  # something of a VM is left, and was told of
-                directory.rmdir()

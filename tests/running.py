@@ -116,6 +116,8 @@ class ServiceHome:
     path: Path
     image_directory: Path
     notices: socket.socket
+    command: tuple[str, ...] = ("serve", "--config")
+    """What starts a service; the configuration comes next."""
 
     @property
     def log(self) -> Path:
@@ -129,7 +131,7 @@ class ServiceHome:
         with self.log.open("ab") as log:
             return RunningService(
                 process=subprocess.Popen(
-                    vmpool_argv("serve", "--config", str(config), "--socket", str(socket_path), *options),
+                    vmpool_argv(*self.command, str(config), "--socket", str(socket_path), *options),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -176,7 +178,9 @@ class ServiceHome:
 
 
 @contextmanager
-def service_home(config: str, *, image_directory: Path) -> Iterator[ServiceHome]:
+def service_home(
+    config: str, *, image_directory: Path, command: tuple[str, ...] = ("serve", "--config")
+) -> Iterator[ServiceHome]:
     with tempfile.TemporaryDirectory(prefix="vmpool-") as name:
         home = Path(name)
         (home / "vmpool.toml").write_text(config)
@@ -184,7 +188,7 @@ def service_home(config: str, *, image_directory: Path) -> Iterator[ServiceHome]
             notices.bind(str(home / "notify"))
             notices.settimeout(READY_LIMIT_S)
             try:
-                yield ServiceHome(path=home, image_directory=image_directory, notices=notices)
+                yield ServiceHome(path=home, image_directory=image_directory, notices=notices, command=command)
             finally:
                 end_remains(home / "run")
 

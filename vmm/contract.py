@@ -290,6 +290,12 @@ class Vm(Protocol):
         Idempotent. Runs to the end under cancellation (shielded, bounded by the escalation's own time limits).
         """
 
+    async def disconnect(self) -> None:
+        """Closes what is connected to the VM, so that somebody else can connect. Shielded.
+
+        Of this object only `pid`, `identity`, `wait_exited`, `stop` and `detach` are used afterwards.
+        """
+
     async def detach(self) -> None:
         """Lets go of the VM: it goes on as it is, for a later run of the service to adopt. Shielded.
 

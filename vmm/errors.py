@@ -11,6 +11,7 @@
     |- TemplateError               a template is not there, not whole, or of something else
     |- HotplugError                the machine cannot be given more CPUs or memory
     |- NotUniqueError              a VM shows what another one showed before
+    |- AttachError                 there is no VM to take over where one should be
     |- VmExitedError               QEMU is gone while something was asked of it
     |- QmpError                    QMP failed
     |  |- QmpCommandError          QEMU answered a command with an error
@@ -133,6 +134,15 @@ class NotUniqueError(VmmError):
         self.vm_id = vm_id
         self.what = what
         self.other = other
+
+
+class AttachError(VmmError):
+    """There is no VM to take over where one should be."""
+
+    def __init__(self, *, vm_id: str, reason: str) -> None:
+        super().__init__(f"{vm_id} cannot be taken over: {reason}")
+        self.vm_id = vm_id
+        self.reason = reason
 
 
 class VmExitedError(VmmError):

@@ -18,6 +18,9 @@ MIN_MEMORY_MIB = 64
 MAX_MEMORY_MIB = 1024 * 1024
 """1 TiB: more is a typing error on the hosts this runs on."""
 
+MAX_PCI_BRIDGES = 5
+"""Kata's limit."""
+
 MAX_VCPUS = 240
 """Kata's limit for amd64 (govmm `MaxVCPUs`), below q35's 288."""
 
@@ -67,6 +70,8 @@ class MachineSpec:
     """Upper bound for memory hot-add; at least `memory_mib`."""
     machine_type: str = "q35"
     cpu_model: str = "max"
+    pci_bridges: int = 0
+    """For devices that somebody else hot-plugs; the root bus takes none. See `vmm.qemu.command_line.pci_bridge`."""
     kernel_parameters: str = ""
     """Appended to the parameters the driver needs itself."""
     agent: AgentKind = AgentKind.BUILTIN
@@ -78,6 +83,10 @@ class MachineSpec:
         if not self.vcpus <= self.max_vcpus <= MAX_VCPUS:
             raise SpecError(
                 field="max_vcpus", value=self.max_vcpus, reason=f"must be between vcpus ({self.vcpus}) and {MAX_VCPUS}"
+            )
+        if not 0 <= self.pci_bridges <= MAX_PCI_BRIDGES:
+            raise SpecError(
+                field="pci_bridges", value=self.pci_bridges, reason=f"must be between 0 and {MAX_PCI_BRIDGES}"
             )
         if not MIN_MEMORY_MIB <= self.memory_mib <= MAX_MEMORY_MIB:
             raise SpecError(

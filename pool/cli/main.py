@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "resume": ("pool.cli.administration:resume", "End a drain."),
     "evict": ("pool.cli.administration:evict", "Stop an idle VM, or replace all of a profile."),
     "reset": ("pool.cli.administration:reset", "Forget a profile's failures and try again now."),
+    "factory": ("pool.cli.factory:factory", "Manage vm factory, as kata-runtime does."),
     "image": ("pool.cli.image:image", "Build or show the guest image."),
     "doctor": ("pool.cli.doctor:doctor", "Check what this host can do, with a fix for what it cannot."),
     "demo": ("pool.cli.demo:demo", "Start a service, take a VM, run a command, show the times, clean up."),

@@ -16,6 +16,7 @@ from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
 from pool.client import ClientError
 from pool.config import ConfigError, Settings, load_settings
 from pool.endpoint import EndpointError
+from pool.factory.settings import CacheSettings, settings_from_kata
 from pool.logs import configure_logs
 from pool.service import run_service
 from vmm.errors import VmmError
@@ -23,6 +24,11 @@ from vmm.errors import VmmError
 
 @click.command()
 @config_option
+@click.option(
+    "--kata-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help='Kata\'s configuration.toml instead: [factory] and [hypervisor.qemu] make one profile, "default".',
+)
 @socket_option
 @click.option(
     "--takeover",
@@ -31,15 +37,27 @@ from vmm.errors import VmmError
 )
 @click.option("--verbose", is_flag=True, help="Log more.")
 @click.option("--log-json/--log-text", "log_json", default=None, help="Default: text on a terminal, else JSON.")
-def serve(*, config: Path | None, socket_path: Path, takeover: bool, verbose: bool, log_json: bool | None) -> None:
+def serve(
+    *,
+    config: Path | None,
+    kata_config: Path | None,
+    socket_path: Path,
+    takeover: bool,
+    verbose: bool,
+    log_json: bool | None,
+) -> None:
     """Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C, then ends every VM and leaves nothing.
 
     A second signal skips the waiting for callers. Exit code 2: the configuration or this host does not allow it.
     """
+    if config is not None and kata_config is not None:
+        raise click.UsageError("--config and --kata-config exclude each other; give one")
     configure_logs(json=log_json, verbose=verbose)
     try:
-        settings = load_settings(config)
-        trio.run(partial(_serve_until_signalled, settings, socket_path, takeover=takeover))
+        kata = None if kata_config is None else settings_from_kata(kata_config)
+        settings = load_settings(config) if kata is None else kata.settings
+        cache = None if kata is None else kata.cache
+        trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache, takeover=takeover))
     except* (ConfigError, EndpointError, ClientError, VmmError) as errors:
         message = describe(errors)
     else:
@@ -47,13 +65,15 @@ def serve(*, config: Path | None, socket_path: Path, takeover: bool, verbose: bo
     raise failure(message, code=EXIT_USAGE)
 
 
-async def _serve_until_signalled(settings: Settings, socket_path: Path, *, takeover: bool) -> None:
+async def serve_until_signalled(
+    settings: Settings, socket_path: Path, *, cache: CacheSettings | None, takeover: bool = False
+) -> None:
     stop = trio.Event()
     # Outermost, or the third signal would meet its default action while VMs are being ended.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, received, stop, nursery.cancel_scope)
-            await run_service(settings, socket_path=socket_path, stop=stop, takeover=takeover)
+            await run_service(settings, socket_path=socket_path, stop=stop, takeover=takeover, cache=cache)
             nursery.cancel_scope.cancel(reason="the service has ended")
 
 

@@ -17,7 +17,8 @@ import attrs
 import h2.exceptions
 import trio
 import trio_asyncio
-from grpclib.client import Channel
+from grpclib.client import Channel, Handler
+from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import Deadline
 from grpclib.protocol import H2Protocol
@@ -26,6 +27,7 @@ from actors.backoff import Backoff
 from pool.client.errors import CallError, ServiceUnavailableError
 from pool.client.exchange import ClientStream, ask
 from pool.client.methods import Method
+from pool.client.protocol import LastingProtocol
 
 _log = logging.getLogger("vmpool.client")
 
@@ -64,6 +66,8 @@ class Connection:
     loop: Any
     tasks: trio.Nursery
     """For calls that outlast the method that makes them; ended with the connection."""
+    codec: CodecBase | None = None
+    """None: grpclib's, which takes any bytes for a message."""
     _channels: dict[Channel, int] = attrs.field(factory=dict, init=False)
     """Channel to its number of open calls."""
 
@@ -138,7 +142,7 @@ class Connection:
                 return channel
         token = trio_asyncio.current_loop.set(self.loop)
         try:
-            channel = _UnixChannel(path=os.fspath(self.socket_path))
+            channel = _UnixChannel(path=os.fspath(self.socket_path), codec=self.codec)
         finally:
             trio_asyncio.current_loop.reset(token)
         self._channels[channel] = 0
@@ -182,6 +186,9 @@ class Connection:
 class _UnixChannel(Channel):
     """A channel that knows when a Unix socket is busy: the kernel says EAGAIN, which asyncio takes for success."""
 
+    def _protocol_factory(self) -> H2Protocol:
+        return LastingProtocol(Handler(), self._config, self._h2_config)
+
     async def __connect__(self) -> H2Protocol:
         protocol = await super().__connect__()
         if not self._connected:
@@ -213,14 +220,16 @@ async def _close(stream: ClientStream) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_connection(socket_path: Path | str, *, wait_s: float = 0.0) -> AsyncIterator[Connection]:
+async def open_connection(
+    socket_path: Path | str, *, wait_s: float = 0.0, codec: CodecBase | None = None
+) -> AsyncIterator[Connection]:
     """A connection, closed at the end with all calls that are open on it. Raises ServiceUnavailableError."""
     failure = None
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(_note_loop_error)
         with contextlib.ExitStack() as cleanup:
             async with trio.open_nursery() as tasks:
-                connection = Connection(socket_path=Path(socket_path), loop=loop, tasks=tasks)
+                connection = Connection(socket_path=Path(socket_path), loop=loop, tasks=tasks, codec=codec)
                 cleanup.callback(connection.close)
                 try:
                     await connection.connect(wait_s=wait_s)

@@ -25,6 +25,7 @@ from pool.ledger.events import (
     HandoverRequested,
     HostMemoryLow,
     HostMemoryOk,
+    LeaseRelinquished,
     ReleaseRequested,
     RenewalRecorded,
     RenewRequested,
@@ -152,8 +153,8 @@ class Ledger:
                 self._callers.renew(event, now=now)
             case RenewalRecorded():
                 self._callers.renewal_recorded(event, now=now)
-            case GrantUndelivered():
-                self._callers.undelivered(event)
+            case GrantUndelivered() | LeaseRelinquished():
+                self._callers.has_it_no_more(event)
             case LeaseAdopted() | ShellReady() | VmReady() | VmHealthy() | VmHandedOut() | VmLost() | VmGone():
                 self._facts.note(event, now=now)
             case GenerationChanged():

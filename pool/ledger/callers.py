@@ -6,7 +6,14 @@ import attrs
 
 from pool.ledger import refusals
 from pool.ledger.effects import Confirm, ConfirmRenewal, RecordExpiry, Refusal
-from pool.ledger.events import AcquireRequested, GrantUndelivered, ReleaseRequested, RenewalRecorded, RenewRequested
+from pool.ledger.events import (
+    AcquireRequested,
+    GrantUndelivered,
+    LeaseRelinquished,
+    ReleaseRequested,
+    RenewalRecorded,
+    RenewRequested,
+)
 from pool.ledger.moves import Moves
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
@@ -163,10 +170,23 @@ class Callers:
         else:
             self.moves.refuse(renewal.request_id, found)
 
+    def has_it_no_more(self, event: GrantUndelivered | LeaseRelinquished) -> None:
+        if isinstance(event, LeaseRelinquished):
+            self.relinquished(event)
+        else:
+            self.undelivered(event)
+
     def undelivered(self, event: GrantUndelivered) -> None:
         lease = self.moves.leases.undelivered(event.lease_id)
         if lease is not None:
             self.moves.take_back(lease, EndReason.ABANDONED, detail=event.detail)
+
+    def relinquished(self, event: LeaseRelinquished) -> None:
+        """Nothing is left to do for a lease that ended meanwhile: its VM knows whose it is."""
+        lease = self.moves.leases.get(event.lease_id)
+        if lease is not None:
+            self.moves.end_lease(lease, EndReason.GIVEN_AWAY, detail="the VM is its taker's")
+            self.moves.detach_vm(self.moves.fleet[lease.vm_id], reason="it was given away")
 
 
 def _nothing_for(on_empty: OnEmpty, page: ProfilePage, *, now: float) -> Refusal | None:

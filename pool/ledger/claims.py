@@ -41,6 +41,7 @@ class ClaimRegister:
             wishes=event.wishes,
             ttl_s=event.ttl_s,
             bound=event.bound,
+            bare=event.bare,
             found_ready=found_ready,
         )
         self._claims[claim.claim_id] = claim

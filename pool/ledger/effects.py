@@ -83,7 +83,7 @@ class StopVm:
 
 @attrs.frozen(kw_only=True)
 class DetachVm:
-    """Let go of it, and let it run on for the next run of the service."""
+    """Let go of it, and let it run on: for the next run of the service, or for whom it was given to."""
 
     vm_id: str
 

@@ -25,6 +25,8 @@ class AcquireRequested:
     """How long the lease lives without being renewed."""
     bound: bool = False
     """It ends with the caller's call."""
+    bare: bool = False
+    """The VM is to be given away as it is: paused, nothing of the service connected to it. No wishes, no key."""
     opens: PoolPolicy | None = None
     """The profile is one of the caller's own configuration, to be opened if it is not there."""
 
@@ -68,6 +70,13 @@ class GrantUndelivered:
 
     lease_id: str
     detail: str = "its caller went away before it had it"
+
+
+@attrs.frozen(kw_only=True)
+class LeaseRelinquished:
+    """The VM of a bare lease is in its taker's hand, and the service's no more."""
+
+    lease_id: str
 
 
 @attrs.frozen(kw_only=True)
@@ -173,6 +182,7 @@ Event = (
     | RenewRequested
     | RenewalRecorded
     | GrantUndelivered
+    | LeaseRelinquished
     | GenerationChanged
     | AdministrationRequest
     | AdoptionRequested

@@ -86,6 +86,7 @@ class Facts:
             granted_at=now,
             expires_at=now + terms.ttl_s,
             bound=terms.bound,
+            bare=self.moves.claims[entry.claim_id].bare,
             fencing_token=terms.fencing_token,
             queued_s=terms.queued_s,
             was_ready=terms.was_ready,

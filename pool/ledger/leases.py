@@ -94,6 +94,9 @@ class LeaseRegister:
     def __getitem__(self, lease_id: str) -> Lease:
         return self._live[lease_id]
 
+    def get(self, lease_id: str) -> Lease | None:
+        return self._live.get(lease_id)
+
     def all(self) -> tuple[Lease, ...]:
         """Those that live, oldest first."""
         return tuple(self._live.values())

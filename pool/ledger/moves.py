@@ -103,7 +103,8 @@ class Moves:
             queued_s=claim.chosen_at - claim.arrived_at,
             was_ready=claim.found_ready,
         )
-        self.effects.append(HandOutVm(vm_id=entry.vm_id, order=HandOutOrder(wishes=claim.wishes, lease_terms=terms)))
+        order = HandOutOrder(wishes=claim.wishes, lease_terms=terms, bare=claim.bare)
+        self.effects.append(HandOutVm(vm_id=entry.vm_id, order=order))
 
     def stop_vm(self, entry: VmEntry, *, reason: str) -> None:
         self.fleet.leave(entry, reason=reason)

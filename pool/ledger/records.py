@@ -66,6 +66,8 @@ class Claim:
     ttl_s: float = math.inf
     bound: bool = False
     """The lease is to end with its caller's call."""
+    bare: bool = False
+    """The VM is to be given away as it is."""
     found_ready: bool
     """A VM was ready when it arrived: the pool's hit."""
     requests: dict[int, float] = attrs.field(factory=dict)
@@ -91,6 +93,8 @@ class Lease:
     """When it ends by itself, unless it is renewed."""
     bound: bool = False
     """It ends with its caller's call."""
+    bare: bool = False
+    """Its VM is on its way out of the service: paused, unprepared, nothing connected to it."""
     fencing_token: int = 0
     """Greater than that of every lease that had been granted when a VM was chosen for this one, so that whoever guards
     something else can turn away the holder of an older one."""
@@ -110,6 +114,8 @@ class EndReason(enum.Enum):
     ABANDONED = "abandoned"
     """The caller went away before it had the lease in hand, or while it held it open."""
     SHUTDOWN = "shutdown"
+    GIVEN_AWAY = "given_away"
+    """The VM lives on, and is its taker's alone."""
 
 
 @attrs.frozen(kw_only=True)

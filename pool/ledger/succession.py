@@ -59,7 +59,10 @@ class Succession:
     def _hand_over(self) -> None:
         """Idle and leased VMs live on, leases with them; the rest could not be taken over by anybody."""
         for lease in self.moves.leases.all():
-            self.moves.leases.let_go(lease)
+            if lease.bare:  # unrecorded, and in nobody's hand yet
+                self.moves.take_back(lease, EndReason.SHUTDOWN, detail="the service hands over")
+            else:
+                self.moves.leases.let_go(lease)
         for entry in self.moves.fleet.all():
             if entry.state in (VmState.READY, VmState.LEASED):
                 self.moves.detach_vm(entry, reason="it is handed over to the next run of the service")

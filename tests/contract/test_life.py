@@ -87,6 +87,26 @@ async def test_stop_leaves_nothing_and_may_be_repeated(subject: Subject, fresh_v
     assert await fresh_vm.wait_exited() == report
 
 
+async def test_what_is_disconnected_is_still_watched_and_can_be_ended(
+    subject: Subject, fresh_vm: Vm, nursery: trio.Nursery
+) -> None:
+    await fresh_vm.pause()
+    ended = trio.Event()
+
+    async def watch() -> None:
+        await fresh_vm.wait_exited()
+        ended.set()
+
+    nursery.start_soon(watch)
+    await fresh_vm.disconnect()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not ended.is_set()
+    assert subject.exists("fresh")
+    await fresh_vm.stop()
+    await ended.wait()
+    assert not subject.exists("fresh")
+
+
 async def test_stop_of_a_paused_vm_by_several_tasks(subject: Subject, fresh_vm: Vm) -> None:
     await fresh_vm.pause()
     reports: list[ExitReport] = []

@@ -122,11 +122,11 @@ class RaisesOnRenewals(Callers):
 # -- recovery --------------------------------------------------------------------------------------------------------
 
 
-async def sweep_nothing(_host: Host, _vms: Path, *, keep: Collection[str]) -> None:
+async def sweep_nothing(_host: Host, _vms: Path, *, keep: Collection[str], given_away: Collection[str] = ()) -> None:
     pass
 
 
-async def sweep_all(host: Host, vms: Path, *, keep: Collection[str]) -> None:
+async def sweep_all(host: Host, vms: Path, *, keep: Collection[str], given_away: Collection[str] = ()) -> None:
     await host.sweep(vms, keep=())
 
 

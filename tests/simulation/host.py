@@ -183,7 +183,7 @@ class Host(SimulatedHost):
         self.disk.remove_directory(VMS / vm_id)
         self.on_forget(vm_id)
 
-    async def sweep(self, vms: Path, *, keep: Collection[str]) -> None:
+    async def sweep(self, vms: Path, *, keep: Collection[str], given_away: Collection[str] = ()) -> None:
         """As `pool.recovery.sweep_orphans`: whatever is there, QEMU or directory."""
         for vm_id in sorted({*self._alive, *self.disk.directories(vms)} - set(keep)):
             await trio.sleep(0.01)

@@ -131,6 +131,33 @@ def agent_link(argv: Sequence[str]) -> AgentLink:
     return AgentLink(agent=AgentKind.NOOP)
 
 
+@attrs.frozen(kw_only=True)
+class PciBridge:
+    """A bridge with the id and the place that Kata's have."""
+
+    id: str
+    slot: int
+    """Of the root bus."""
+    option: str
+    """QEMU's."""
+
+
+BRIDGE_SLOTS = 30
+"""Devices that a bridge takes, as Kata counts."""
+
+_FIRST_BRIDGE_SLOT = 2
+
+
+def pci_bridge(number: int) -> PciBridge:
+    """The n-th, from 0."""
+    bridge, slot = f"pci-bridge-{number}", _FIRST_BRIDGE_SLOT + number
+    option = (
+        f"pci-bridge,bus=pcie.0,id={bridge},chassis_nr={number + 1},shpc=off,addr={slot:x},"
+        "io-reserve=4k,mem-reserve=1m,pref64-reserve=1m"
+    )
+    return PciBridge(id=bridge, slot=slot, option=option)
+
+
 def machine_uuid(vm_id: str) -> str:
     """What the firmware says of the machine with that id, unless it is a clone: then it is the template's."""
     return str(uuid.uuid5(_UUID_NAMESPACE, vm_id))
@@ -169,6 +196,8 @@ def build_argv(
         *("-add-fd", _options(fd=channels.console_fd, set=_CONSOLE_FD_SET, opaque=channels.console_log)),
         *("-chardev", _options("file", id="console", path=f"/dev/fdset/{_CONSOLE_FD_SET}", append="on")),
         *("-serial", "chardev:console"),
+        # First: these have places of their own on the root bus, and the rest takes what is free.
+        *(word for number in range(spec.pci_bridges) for word in ("-device", pci_bridge(number).option)),
         *_agent_options(spec, channels),
         *("-object", _options("rng-random", id="rng", filename="/dev/urandom")),
         *("-device", _options("virtio-rng-pci", rng="rng")),

@@ -85,6 +85,10 @@ class QemuVm:
         """Ends the VM and removes its directory; see `Instance.stop`. Idempotent. Raises StopError."""
         return await self.instance.stop()
 
+    async def disconnect(self) -> None:
+        """See the contract. QMP and the agent's channel take one client at a time."""
+        await self.instance.disconnect()
+
     async def detach(self) -> None:
         """Lets the VM run on without this object, for a later `adopt` by this or another process."""
         await self.instance.detach()

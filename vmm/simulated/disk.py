@@ -122,6 +122,9 @@ class SimulatedDisk:
     def read(self, path: Path, *, limit: int) -> bytes:
         return self._find(path).contents[:limit]
 
+    def exists(self, path: Path) -> bool:
+        return path.parent in self._directories and path.name in self._directories[path.parent].names
+
     def directories(self, parent: Path) -> list[str]:
         return [directory.name for directory in self._directories if directory.parent == parent]
 

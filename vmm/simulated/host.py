@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from vmm.contract import ExitReport, ProcessIdentity
-from vmm.errors import BootError, VmExitedError
+from vmm.errors import AttachError, BootError, VmExitedError
 from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.faults import BootFails, BootHangs, Fault, FaultPlan, Moment, StopIsSlow, no_faults
 from vmm.simulated.machine import Machine, Power, simulated_uuid
@@ -109,6 +109,10 @@ class SimulatedVm(_Handle):
         await trio.lowlevel.checkpoint()
         self.machine.grow(vcpus=vcpus, memory_mib=memory_mib)
 
+    async def disconnect(self) -> None:
+        """See the contract."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
 
 class SimulatedSurvivor(_Handle):
     """A machine whose service is gone. Fulfils `vmm.contract.Survivor`."""
@@ -190,6 +194,31 @@ class SimulatedHost:
             machine.exit(ExitReport(signal=signal.SIGKILL))
         self.forget(vm_id)
         raise VmExitedError(vm_id=vm_id, reason="it is not running any more")
+
+    async def attach(
+        self,
+        *,
+        vm_id: str,
+        directory: Path,  # noqa: ARG002 - as for a real VM
+        uuid: str,  # noqa: ARG002 - idem
+        foreign_agent: str = "",
+        nursery: trio.Nursery,
+    ) -> SimulatedVm:
+        """As `vmm.qemu.attach.attach`."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        machine = self._alive.get(vm_id)
+        if machine is None or machine.exit_report is not None:
+            raise AttachError(vm_id=vm_id, reason="it is not running any more")
+        vm = SimulatedVm(machine, self)
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            await vm.stop()
+            raise
+        machine.begin_session(nursery)
+        if foreign_agent:
+            machine.mute()
+        return vm
 
     def kill_service(self) -> None:
         """The process that has the VMs dies: they go on, and what its tasks still do with them has no effect.

@@ -106,6 +106,25 @@ def test_a_configuration_that_is_wrong(home: Path, config: str, message: str) ->
     assert_refused(serve(home=home, config=config), message, home=home)
 
 
+def test_a_kata_configuration_that_is_wrong(home: Path) -> None:
+    (home / "configuration.toml").write_text("[hypervisor.qemu]\nkernel = '/nowhere/vmlinuz'\n")
+    done = subprocess.run(
+        vmpool_argv(
+            "serve", "--kata-config", str(home / "configuration.toml"), "--socket", str(home / "run" / "s.sock")
+        ),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert_refused(done, "hypervisor.qemu.kernel: file /nowhere/vmlinuz does not exist", home=home)
+
+
+def test_two_configurations(home: Path) -> None:
+    done = serve("--kata-config", "x", home=home)
+    assert_refused(done, "--config and --kata-config exclude each other", home=home)
+
+
 def test_a_service_that_runs_already(service: RunningService, home: Path, guest_image: GuestImage) -> None:
     done = serve(
         "--socket",

@@ -54,6 +54,7 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "only_idle_vms_are_evicted": (callers.StopsLeasedVms,),
     "checks_are_of_ready_vms": (answers.ChecksWhoeverIsThere,),
     "detached_vms_can_be_adopted": (callers.HandsOverWhatNobodyCanAdopt,),
+    "only_bare_leases_are_given_away": (callers.StopsWhatWasGivenAway,),
     "news_follow_the_vms": (answers.SkipsNews,),
     # Of all effects of an event.
     "first_come_first_served": (callers.LastComeFirstServed,),

@@ -41,6 +41,8 @@ class SeenVm:
     checks_ordered: int = 0
     fill_ordered: bool = False
     hand_out_ordered: bool = False
+    bare: bool = False
+    """Handed out as it is, to be given away."""
     stop_ordered: bool = False
     told_shell: bool = False
     told_ready: bool = False
@@ -62,6 +64,7 @@ class SeenRequest:
     renews: str | None = None
     """The lease that it renews."""
     administers: bool = False
+    bare: bool = False
     told: bool = False
     """The ledger has read it."""
     told_abandoned: bool = False
@@ -86,6 +89,8 @@ class Record:
     restored: dict[str, Lease] = attrs.field(factory=dict)
     """Leases of an earlier run."""
     ended_leases: list[str] = attrs.field(factory=list)
+    relinquished: set[str] = attrs.field(factory=set)
+    """Leases whose VM is its taker's."""
     closed: list[str] = attrs.field(factory=list)
     """Profiles that were opened for one configuration."""
     news: list[News] = attrs.field(factory=list)
@@ -200,14 +205,27 @@ def checks_are_of_ready_vms(effect: Effect, record: Record) -> None:
 
 
 def detached_vms_can_be_adopted(effect: Effect, record: Record) -> None:
-    """Idle or leased; and only when the service ends."""
-    if isinstance(effect, DetachVm):
+    """Idle or leased, and only when the service ends; but for those that are given away, which are somebody's."""
+    if isinstance(effect, DetachVm) and not record.vms[effect.vm_id].bare:
         vm = record.vms[effect.vm_id]
         assert record.draining
         assert vm.told_ready
         assert vm.told_handed_out or not vm.hand_out_ordered
         assert not vm.stop_ordered
         assert not vm.told_lost
+
+
+def only_bare_leases_are_given_away(effect: Effect, record: Record) -> None:
+    """When their taker has the VM, and not before; and such a VM is not stopped."""
+    vm = record.vms.get(effect.vm_id) if isinstance(effect, DetachVm | StopVm) else None
+    if vm is not None and vm.bare:
+        of_it = {
+            r.answer.lease_id
+            for r in record.requests.values()
+            if r.acquires and isinstance(r.answer, Lease) and r.answer.vm_id == effect.vm_id  # type: ignore[union-attr]
+        }
+        given = bool(of_it & record.relinquished)
+        assert given == isinstance(effect, DetachVm), f"relinquished: {given}"
 
 
 def news_follow_the_vms(effect: Effect, record: Record) -> None:
@@ -274,6 +292,8 @@ def answers_fit_their_requests(effect: Effect, record: Record) -> None:
         assert effect.lease.profile == request.profile
         assert effect.lease.owner == request.owner
         assert effect.lease.key == request.key
+        assert effect.lease.bare == request.bare
+        assert record.vms[effect.lease.vm_id].bare == request.bare
     elif isinstance(effect, Confirm):
         request = record.requests[effect.request_id]
         assert request.administers or request.releases is not None
@@ -359,6 +379,7 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
     only_idle_vms_are_evicted,
     checks_are_of_ready_vms,
     detached_vms_can_be_adopted,
+    only_bare_leases_are_given_away,
     news_follow_the_vms,
 )
 

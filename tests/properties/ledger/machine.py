@@ -143,6 +143,7 @@ class LedgerMachine(RuleBasedStateMachine):
         patience_s=st.one_of(st.just(math.inf), st.sampled_from([0.0, 0.25, 0.25, 1.0, 1.0, 5.0])),
         ttl_s=TTLS,
         bound=st.booleans(),
+        bare=st.sampled_from([False, False, True]),
         vcpus=st.sampled_from([*[None] * 9, 4]),
         memory_mib=st.sampled_from([*[None] * 6, 512, 1024, 2048]),
         read=reads,
@@ -160,6 +161,7 @@ class LedgerMachine(RuleBasedStateMachine):
         patience_s: float,
         ttl_s: float,
         bound: bool,
+        bare: bool,
         vcpus: int | None,
         memory_mib: int | None,
         read: int,
@@ -168,10 +170,12 @@ class LedgerMachine(RuleBasedStateMachine):
     ) -> None:
         """For a VM of a profile, of one that is not there, or of a configuration of his own; once or again and again.
 
-        And then what is under way for callers comes to its end, one way or another.
+        Nobody wants a bare VM with a key or with wishes. And then what is under way for callers comes to its end, one
+        way or another.
         """
         known = list(self.world.policies)
         own = profile is None and key != "k2"
+        bare = bare and not (own or key or vcpus or memory_mib)
         name = "no-such-profile" if profile is None else known[profile % len(known)]
         for _ in range(times):
             self.world.acquire(
@@ -182,6 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 patience_s=patience_s,
                 ttl_s=ttl_s,
                 bound=key == "k1" if key else bound,  # a key is for one or the other
+                bare=bare,
                 vcpus=vcpus,
                 memory_mib=memory_mib,
                 opens=PoolPolicy(size=0, memory_mib=256) if own else None,
@@ -226,6 +231,12 @@ class LedgerMachine(RuleBasedStateMachine):
         elif uid == 0:
             self.world.release("lease-never", uid=uid)
         self.world.process(read)
+
+    @rule(data=st.data(), read=reads)
+    def somebody_has_a_bare_vm_in_hand(self, data: st.DataObject, read: int) -> None:
+        if granted := self.world.bare_grants():
+            self.world.relinquish(data.draw(st.sampled_from(granted)))
+            self.world.process(read)
 
     # -- administrators and the host -----------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ from pool.ledger.events import (
     HandoverRequested,
     HostMemoryLow,
     HostMemoryOk,
+    LeaseRelinquished,
     ReleaseRequested,
     RenewalRecorded,
     RenewRequested,
@@ -105,6 +106,8 @@ class World:
     """Ready VMs that were asked whether they are there, and have not answered."""
     detached: set[str] = attrs.field(factory=set, init=False)
     """VMs that live on without the service."""
+    disowned: set[str] = attrs.field(factory=set, init=False)
+    """VMs that are their takers', whatever the ledger orders."""
     expiries: dict[str, float] = attrs.field(factory=dict, init=False)
     """VM id to the end of its lease, as it was last recorded."""
     memory_low: bool = attrs.field(default=False, init=False)
@@ -139,6 +142,7 @@ class World:
         patience_s: float = math.inf,
         ttl_s: float = math.inf,
         bound: bool = False,
+        bare: bool = False,
         vcpus: int | None = None,
         memory_mib: int | None = None,
         opens: PoolPolicy | None = None,
@@ -152,6 +156,7 @@ class World:
             owner=Owner(uid=uid),
             key=key,
             deadline=self.now + patience_s,
+            bare=bare,
         )
         self.record.requests[request.request_id] = request
         self.inbox.append(
@@ -164,6 +169,7 @@ class World:
                 deadline=request.deadline,
                 ttl_s=ttl_s,
                 bound=bound,
+                bare=bare,
                 wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib),
                 opens=opens,
             )
@@ -218,6 +224,21 @@ class World:
         lease = self.grants()[request_id]
         self.undelivered.add(request_id)
         self.inbox.append(GrantUndelivered(lease_id=lease.lease_id))
+
+    def relinquish(self, request_id: int) -> None:
+        """The VM of a bare lease is in its taker's hand: its actor knows at once, the ledger will hear of it."""
+        lease = self.grants()[request_id]
+        if self.living.get(lease.vm_id) is VmState.LEASED:
+            self.disowned.add(lease.vm_id)
+        self.inbox.append(LeaseRelinquished(lease_id=lease.lease_id))
+
+    def bare_grants(self) -> list[int]:
+        """Requests whose caller has a bare lease in hand and has not said what became of the VM."""
+        return [
+            request_id
+            for request_id, lease in self.grants().items()
+            if self.record.requests[request_id].bare and lease.vm_id not in self.disowned
+        ]
 
     def drain(self) -> None:
         self.inbox.append(DrainRequested())
@@ -407,6 +428,8 @@ class World:
                 request = self.record.requests[request_id]
                 # A deadline that has come is answered first, as it would have been if the coordinator were not late.
                 request.told_abandoned = self.now < request.deadline
+            case LeaseRelinquished(lease_id=lease_id):
+                self.record.relinquished.add(lease_id)
             case DrainRequested() | HandoverRequested():
                 self.record.draining = True
             case HostMemoryLow():
@@ -463,8 +486,9 @@ class World:
                 self.record.vms[vm_id].checks_ordered += 1
                 if self.living.get(vm_id) is VmState.READY:
                     self.checking.add(vm_id)
-            case HandOutVm(vm_id=vm_id):
+            case HandOutVm(vm_id=vm_id, order=order):
                 self.record.vms[vm_id].hand_out_ordered = True
+                self.record.vms[vm_id].bare = order.bare
                 self.checking.discard(vm_id)
                 if self.living.get(vm_id) is VmState.READY:
                     self.living[vm_id] = VmState.HANDING_OUT

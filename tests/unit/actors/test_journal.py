@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import attrs
 import pytest
 
 from actors.disk import HostDisk
-from actors.journal import Journal, JournalError, Recorded, Unrecorded, Unusable, boottime_ns, host_boot_id
+from actors.journal import GivenAway, Journal, JournalError, Recorded, Unrecorded, Unusable, boottime_ns, host_boot_id
 from actors.record import MAX_RECORD_BYTES, encode
 from tests.leaks import nothing_left
 from tests.unit.actors.stage import BOOT_ID
@@ -47,6 +48,26 @@ def test_what_was_erased_is_not_found(journal: Journal) -> None:
     assert journal.read_all() == (Unrecorded(vm_id="vm-1"),)
     journal.erase("vm-1")
     assert files(journal) == set()
+
+
+def test_what_was_offered_is_somebody_elses_until_it_is_withdrawn(journal: Journal) -> None:
+    journal.offer("vm-1")
+    assert journal.read_all() == (GivenAway(vm_id="vm-1"),)
+    assert files(journal) == {"given-away"}
+    journal.withdraw("vm-1")
+    journal.withdraw("vm-1")
+    assert journal.read_all() == (Unrecorded(vm_id="vm-1"),)
+
+
+def test_an_offer_is_safe_before_it_is_made() -> None:
+    """From its first moment, or else the VM would be ended after all."""
+    disk = SimulatedDisk()
+    journal = Journal(directory=Path("/vms"), disk=disk, boot_id=BOOT_ID)
+    disk.make_directory(Path("/vms/vm-1"))
+    journal.offer("vm-1")
+    for seed in range(20):
+        after = attrs.evolve(journal, disk=disk.after_power_loss(Random(seed)))
+        assert after.read_all() == (GivenAway(vm_id="vm-1"),)
 
 
 def test_erasing_where_there_is_no_directory_is_done(journal: Journal) -> None:

@@ -45,7 +45,7 @@ class SlowSweep:
     takes_s: float = 0.0
     kept: list[str] = attrs.field(factory=list)
 
-    async def __call__(self, vms: Path, *, keep: Collection[str]) -> None:
+    async def __call__(self, vms: Path, *, keep: Collection[str], given_away: Collection[str] = ()) -> None:
         assert vms == VMS
         self.kept.extend(sorted(keep))
         await trio.sleep(self.takes_s)

@@ -17,6 +17,7 @@ from pool.ledger.events import (
     DrainRequested,
     GrantUndelivered,
     HandoverRequested,
+    LeaseRelinquished,
     ReleaseRequested,
     RenewRequested,
     RequestAbandoned,
@@ -158,6 +159,13 @@ class CountsFencingTokensDown(Ledger):
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         self._moves._fencing_tokens = itertools.count(0, -1)
+
+
+class StopsWhatWasGivenAway(Callers):
+    def relinquished(self, event: LeaseRelinquished) -> None:
+        lease = self.moves.leases.get(event.lease_id)
+        if lease is not None:
+            self.moves.take_back(lease, EndReason.RELEASED, detail="")
 
 
 class StopsLeasedVms(Ledger):

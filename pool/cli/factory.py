@@ -1,0 +1,175 @@
+"""`vmpool factory`: Kata's VM factory, by Kata's configuration file; commands, texts and exit codes are Kata's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import click
+import structlog
+import trio
+
+from actors.errors import describe
+from pool.cli.options import EXIT_INTERRUPTED, failure, socket_option
+from pool.cli.serve import serve_until_signalled
+from pool.config import ConfigError
+from pool.endpoint import EndpointError
+from pool.factory.cache_client import cache_status, quit_cache
+from pool.factory.errors import KataError
+from pool.factory.factory import open_factory
+from pool.factory.host import open_qemu_host
+from pool.factory.settings import KataSettings, settings_from_kata
+from pool.logs import configure_logs
+from vmm.errors import VmmError
+
+_log = structlog.get_logger("vmpool.factory", subsystem="factory")
+
+DEFAULT_CONFIGS: Final = (
+    Path("/etc/kata-containers/configuration.toml"),
+    Path("/usr/share/defaults/kata-containers/configuration.toml"),
+)
+"""Where Kata looks, in this order."""
+
+_ANSWER_LIMIT_S: Final = 10.0
+_END_LIMIT_S: Final = 60.0
+"""For a server that was told to quit: it ends its VMs before it is gone."""
+_LOOK_EACH_S: Final = 0.05
+
+_FAILURES: Final = (KataError, VmmError, EndpointError, OSError)
+
+
+def _config_option(command: Any) -> Any:
+    return click.option(
+        "--kata-config",
+        "path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help=f"Kata's configuration.toml; default: {' or '.join(map(str, DEFAULT_CONFIGS))}.",
+    )(command)
+
+
+def _load(path: Path | None) -> KataSettings:
+    found = path or next((place for place in DEFAULT_CONFIGS if place.is_file()), None)
+    if found is None:
+        raise failure("invalid runtime config: there is none; name one with --kata-config", code=1)
+    try:
+        return settings_from_kata(found)
+    except ConfigError as error:
+        raise failure(f"invalid runtime config: {error}", code=1) from error
+
+
+@click.group()
+def factory() -> None:
+    """Manage vm factory, as kata-runtime does."""
+    configure_logs()
+
+
+@factory.command()
+@_config_option
+@socket_option
+def init(*, path: Path | None, socket_path: Path) -> None:
+    """Initialize a VM factory based on Kata's configuration.
+
+    With vm_cache_number the VM cache server runs until SIGTERM, Ctrl-C or `vmpool factory destroy`. With
+    enable_template alone the template is made, and stays when the command has ended.
+    """
+    kata = _load(path)
+    if kata.cache is not None:
+        _run("create vm factory failed", serve_until_signalled, kata.settings, socket_path, cache=kata.cache)
+    elif kata.factory.template:
+        _run("create vm factory failed", _make_template, kata, socket_path)
+        click.echo("vm factory initialized")
+    else:
+        click.echo("vm factory or VMCache is not enabled")
+
+
+@factory.command()
+@_config_option
+@socket_option
+def destroy(*, path: Path | None, socket_path: Path) -> None:
+    """Destroy the VM factory: end the VM cache server, or remove the template."""
+    kata = _load(path)
+    if kata.cache is not None:
+        _run("", _end_server, kata.cache.endpoint)
+    elif kata.factory.template:
+        try:
+            trio.run(partial(_with_template, kata, socket_path, remove=True))
+        except* _FAILURES as errors:
+            _log.warning("load vm factory failed", error=describe(errors))
+    click.echo("vm factory destroyed")
+
+
+@factory.command()
+@_config_option
+@socket_option
+def status(*, path: Path | None, socket_path: Path) -> None:
+    """Query the status of VM factory."""
+    kata = _load(path)
+    if kata.cache is not None:
+        try:
+            server = trio.run(partial(cache_status, kata.cache.endpoint, timeout_s=_ANSWER_LIMIT_S))
+        except* KataError as errors:
+            click.echo(f"failed to call gRPC Status\n: {_cause(describe(errors))}")
+        else:
+            click.echo(f"VM cache server pid = {server.pid}")
+            for vm in server.vms:
+                click.echo(f"VM pid = {vm.pid} Cpu = {vm.vcpus} Memory = {vm.memory_mib}MiB")
+    if not kata.factory.template:
+        click.echo("vm factory not enabled")
+        return
+    try:
+        trio.run(partial(_with_template, kata, socket_path))
+    except* _FAILURES as errors:
+        _log.info("no template", reason=describe(errors))
+        click.echo("vm factory is off")
+    else:
+        click.echo("vm factory is on")
+
+
+async def _make_template(kata: KataSettings, socket_path: Path) -> None:
+    await _with_template(kata, socket_path, make=True)
+
+
+async def _with_template(kata: KataSettings, socket_path: Path, *, make: bool = False, remove: bool = False) -> None:
+    """Opens the factory of the template alone: VMs of a cache are its server's."""
+    only_template = attrs.evolve(kata.factory, cache=0, vm_cache=False)
+    runtime = socket_path.absolute().parent / "factory"  # noqa: ASYNC240 - asks for the working directory, nothing else
+    async with (
+        open_qemu_host(runtime) as host,
+        open_factory(only_template, host=host, fetch_only=not make, generation=kata.generation) as opened,
+    ):
+        if remove:
+            await opened.aclose()
+
+
+async def _end_server(endpoint: Path) -> None:
+    await quit_cache(endpoint, timeout_s=_ANSWER_LIMIT_S)
+    with trio.move_on_after(_END_LIMIT_S) as limit:
+        while endpoint.exists():  # noqa: ASYNC110, ASYNC240 - a socket file tells nobody that it has gone
+            await trio.sleep(_LOOK_EACH_S)
+    if limit.cancelled_caught:
+        raise EndpointError(
+            f"{endpoint} is still there {_END_LIMIT_S:g} s after its server was told to quit; see its log"
+        )
+
+
+def _run(failed: str, function: Callable[..., Awaitable[None]], *args: object, **options: object) -> None:
+    """Runs an async function; its failures end the command with code 1, logged as `failed` if that says something."""
+    try:
+        trio.run(partial(function, *args, **options))
+    except* _FAILURES as errors:
+        message, code = describe(errors), 1
+    except* KeyboardInterrupt:
+        message, code = "interrupted", EXIT_INTERRUPTED
+    else:
+        return
+    if failed:
+        _log.error(failed, error=message)
+    raise failure(message, code=code)
+
+
+def _cause(message: str) -> str:
+    """Kata prints what its client said, without the text that it wraps errors in."""
+    return message.removeprefix("failed to call gRPC Status: ")

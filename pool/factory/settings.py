@@ -1,0 +1,154 @@
+"""From Kata's configuration file to settings of this service: one profile, the Kata factory's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from actors.kinds import ProducerKind
+from pool.config import ConfigError, ProfileSettings, Settings
+from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
+from pool.factory.errors import InvalidConfigError
+from pool.factory.generation import Generation
+from pool.factory.kernel_params import serialize_params
+from pool.factory.qemu_section import HostSize
+from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
+from vmm.errors import SpecError
+from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator
+
+PROFILE: Final = "default"
+
+TEMPLATE_SUBDIRECTORY: Final = "vmpool"
+"""Below Kata's template_path. Kata's own template has the same file names there, in another format."""
+
+_KEYS: Final = {
+    "size": "factory.vm_cache_number",
+    "memory_mib": "hypervisor.qemu.default_memory",
+    "max_memory_mib": "hypervisor.qemu.default_maxmemory",
+    "vcpus": "hypervisor.qemu.default_vcpus",
+    "max_vcpus": "hypervisor.qemu.default_maxvcpus",
+    "kernel_parameters": "hypervisor.qemu.kernel_params",
+    "cpu_model": "hypervisor.qemu.cpu_features",
+    "qemu": "hypervisor.qemu.path",
+    "pci_bridges": "hypervisor.qemu.default_bridges",
+}
+"""A profile's fields by the keys that they come from."""
+
+
+@attrs.frozen(kw_only=True)
+class CacheSettings:
+    """The VMCache service beside the service's own API."""
+
+    endpoint: Path
+    profile: str
+    vm_config: VMConfig
+    """What its VMs are made of, valid and with Kata's defaults."""
+
+
+@attrs.frozen(kw_only=True)
+class KataSettings:
+    """What the service runs with in place of its own configuration file."""
+
+    settings: Settings
+    factory: FactoryConfig
+    """Its `vm_config` is what clients of the cache are told."""
+    generation: Generation
+    agent: str = "noop"
+    """The agent that the guest is expected to have. Kata's answers Kata only, so to us the guest has none."""
+
+    @property
+    def cache(self) -> CacheSettings | None:
+        """None if `vm_cache_number` is 0."""
+        if not self.factory.cache:
+            return None
+        return CacheSettings(
+            endpoint=Path(self.factory.vm_cache_endpoint),
+            profile=PROFILE,
+            vm_config=self.factory.vm_config.valid(self.generation),
+        )
+
+
+def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Client = Client.COMMAND) -> KataSettings:
+    """Reads Kata's file for `vmpool serve`. Raises ConfigError, naming keys.
+
+    The profile keeps `vm_cache_number` VMs, made by cloning if `enable_template`; 0 keeps none, and the cache is off.
+    """
+    config = load_runtime_config(path, host=host, client=client)
+    problems = _obstacles(config)
+    try:
+        kind = config.factory.choose(fetch_only=False, generation=config.generation)
+    except InvalidConfigError as error:
+        raise ConfigError(source=str(path), problems=(f"hypervisor.qemu: {error}", *problems)) from error
+    if problems:
+        raise ConfigError(source=str(path), problems=tuple(problems))
+    try:
+        profile = profile_of(config.factory, kind)
+    except (SpecError, ValueError) as error:
+        raise ConfigError(source=str(path), problems=(_with_key(error),)) from error
+    return KataSettings(
+        settings=Settings(profiles={PROFILE: profile}),
+        factory=config.factory,
+        generation=config.generation,
+    )
+
+
+def _obstacles(config: RuntimeConfig) -> list[str]:
+    """What Kata's factory refuses when it makes its first VM, and what this service cannot make."""
+    hypervisor = config.factory.vm_config.hypervisor_config
+    old = config.generation is Generation.RUNTIME_1X
+    problems = []
+    machine = hypervisor.hypervisor_machine_type
+    if machine != "q35":
+        said = (
+            "vmpool makes q35 machines only" if old or machine == "microvm" else f"unrecognised machinetype: {machine}"
+        )
+        problems.append(f'hypervisor.qemu.machine_type: {said}; set "q35"')
+    if hypervisor.image_path:
+        problems.append("hypervisor.qemu.image: vmpool boots an initrd only; set initrd instead")
+    if config.factory.template and (
+        hypervisor.shared_fs == "virtio-fs" or (old and hypervisor.file_backed_mem_root_dir)
+    ):
+        cause = "either virtio-fs or file backed memory" if old else "virtio-fs"
+        problems.append(
+            f"hypervisor.qemu.shared_fs: VM templating has been enabled with {cause} and this configuration will not "
+            'work; set "virtio-9p"'
+        )
+    return problems
+
+
+def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
+    """A profile that makes the VMs of a factory. Raises SpecError or ValueError for what cannot be made."""
+    hypervisor = factory.vm_config.hypervisor_config
+    template = kind is FactoryKind.TEMPLATE
+    profile = ProfileSettings(
+        size=factory.cache,
+        vcpus=hypervisor.vcpus,
+        max_vcpus=max(hypervisor.default_max_vcpus, hypervisor.vcpus),
+        memory_mib=hypervisor.memory_size,
+        max_memory_mib=max(min(hypervisor.default_max_memory_size, MAX_MEMORY_MIB), hypervisor.memory_size),
+        qemu=hypervisor.hypervisor_path,
+        kernel=Path(hypervisor.kernel_path),
+        initrd=Path(hypervisor.initrd_path),
+        kernel_parameters=serialize_params(hypervisor.kernel_params),
+        # Kata says `host`, which is `max` under KVM, and nothing without it.
+        cpu_model=",".join(part for part in ("max", hypervisor.cpu_features) if part),
+        pci_bridges=min(hypervisor.default_bridges, MAX_PCI_BRIDGES),
+        producer=ProducerKind.TEMPLATE if template else ProducerKind.DIRECT,
+        template_directory=Path(factory.template_path) / TEMPLATE_SUBDIRECTORY if template else None,
+    )
+    nowhere = Path("/")
+    profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)  # checks the limits
+    return profile
+
+
+def _with_key(error: Exception) -> str:
+    """A fault in a profile's field, with the name of the key in Kata's file."""
+    if isinstance(error, SpecError):
+        return f"{_KEYS[error.field]}: {error.reason}"
+    said = str(error.args[0])  # attrs adds more; the first is the sentence, with the field's name in quotes
+    named = re.search(r"'(\w+)' ", said)
+    assert named is not None
+    return f"{_KEYS[named[1]]}: {said.removeprefix(named[0])}"

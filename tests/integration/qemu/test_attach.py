@@ -1,0 +1,76 @@
+"""Taking over a QEMU that somebody else started and let go of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from vmm.errors import AgentUnreachableError, AttachError
+from vmm.qemu.attach import attach
+from vmm.qemu.launch import launch
+from vmm.qemu.vm import QemuVm
+from vmm.spec import MachineSpec
+
+BOOT_LIMIT_S = 120.0
+
+pytestmark = pytest.mark.usefixtures("leak_check")
+
+
+@pytest.fixture
+async def given(spec: MachineSpec, vm_home: Path, nursery: trio.Nursery) -> AsyncIterator[QemuVm]:
+    """Paused, with nobody connected to it. Its maker only watches it."""
+    with trio.fail_after(BOOT_LIMIT_S):
+        vm = await launch(spec, vm_id="vm-1", directory=vm_home / "vm-1", nursery=nursery)
+    await vm.pause()
+    await vm.disconnect()
+    yield vm
+    await vm.stop()
+
+
+async def test_it_is_paused_runs_when_resumed_and_can_be_asked_and_ended(given: QemuVm, nursery: trio.Nursery) -> None:
+    vm = await attach(vm_id="vm-1", directory=given.directory, uuid=given.uuid, nursery=nursery)
+    assert (vm.pid, vm.uuid, vm.identity) == (given.pid, given.uuid, given.identity)
+    assert (await vm.instance.execute("query-status"))["status"] == "paused"
+    await vm.resume()
+    assert (await vm.instance.execute("query-status"))["status"] == "running"
+    assert (await vm.agent.ping()).kernel_release
+    await vm.agent.put_file("/tmp/file", b"contents")
+    assert await vm.agent.get_file("/tmp/file") == b"contents"
+    await vm.pause()
+    await vm.stop()
+    assert not psutil.pid_exists(given.pid)
+    assert not given.directory.exists()
+
+
+async def test_it_can_be_let_go_of_again(given: QemuVm, nursery: trio.Nursery) -> None:
+    for _ in range(2):
+        vm = await attach(
+            vm_id="vm-1", directory=given.directory, uuid=given.uuid, foreign_agent="vsock://3:1024", nursery=nursery
+        )
+        with pytest.raises(AgentUnreachableError, match="its agent at vsock://3:1024 is not one that vmpool can ask"):
+            await vm.agent.ping()
+        await vm.detach()
+    assert psutil.pid_exists(given.pid)
+
+
+async def test_one_that_does_not_answer_is_ended_when_it_is_given_up(given: QemuVm, nursery: trio.Nursery) -> None:
+    """Another client has its QMP."""
+    async with await trio.open_unix_socket(given.directory / "qmp.sock") as other:
+        assert b"QMP" in await other.receive_some()
+        with trio.move_on_after(0.2) as limit:
+            await attach(vm_id="vm-1", directory=given.directory, uuid=given.uuid, nursery=nursery)
+    assert limit.cancelled_caught
+    await given.wait_exited()
+    assert not psutil.pid_exists(given.pid)
+    assert not given.directory.exists()
+
+
+async def test_one_that_is_another_than_it_was_said_is_left_alone(given: QemuVm, nursery: trio.Nursery) -> None:
+    other = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    with pytest.raises(AttachError, match=f"no processes have -uuid {other}"):
+        await attach(vm_id="vm-1", directory=given.directory, uuid=other, nursery=nursery)
+    assert psutil.pid_exists(given.pid)

@@ -1,0 +1,147 @@
+"""Kata's configuration file: the file itself, [factory] and [agent]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pool.factory.config import FactoryConfig, KataAgentConfig
+from pool.factory.runtime_config import Client, load_runtime_config
+from tests.unit.factory.kata_files import OLD, load, problems
+
+
+def test_unknown_keys_and_tables_are_passed_over(home: Path) -> None:
+    load(home, "warp = 9", rest="[runtime]\nexperimental = []\nwarp = 9\n[factory]\nwarp = 9\n[netmon]\nx = 1")
+
+
+def test_drop_ins_lie_on_top_in_order_of_their_names(home: Path) -> None:
+    (home / "config.d").mkdir()
+    (home / "config.d" / "20-b.toml").write_text("[factory]\nvm_cache_number = 2")
+    (home / "config.d" / "10-a.toml").write_text(
+        "[factory]\nvm_cache_number = 1\n[hypervisor.qemu]\ndefault_memory = 512"
+    )
+    config = load(home, "default_memory = 1024\ndefault_bridges = 2").factory
+    assert config.cache == 2
+    assert config.vm_config.hypervisor_config.memory_size == 512
+    assert config.vm_config.hypervisor_config.default_bridges == 2
+
+
+def test_unusable_files(home: Path) -> None:
+    assert "cannot be read" in problems(load_runtime_config, home / "none.toml")[0]
+    (home / "bad.toml").write_text("[")
+    assert problems(load_runtime_config, home / "bad.toml")[0].startswith("not TOML: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "hypervisor.qemu: vmpool runs QEMU only; the file needs this table"),
+        ("hypervisor = 1", "hypervisor: must be a table"),
+        ("[hypervisor.xen]", 'hypervisor.xen: configuration file contains invalid hypervisor section: "xen"'),
+        ("[hypervisor]\nqemu = 1", "hypervisor.qemu: must be a table"),
+        ("factory = 1", "factory: must be a table"),
+    ],
+)
+def test_tables_that_are_none(home: Path, text: str, problem: str) -> None:
+    (home / "c.toml").write_text(text)
+    assert problem in problems(load_runtime_config, home / "c.toml")
+
+
+def test_without_a_factory_table_everything_is_off(home: Path) -> None:
+    factory = load(home).factory
+    assert (factory.template, factory.vm_cache, factory.cache) == (False, False, 0)
+    assert factory.template_path == "/run/vc/vm/template"
+    assert factory.vm_cache_endpoint == "/var/run/kata-containers/cache.sock"
+
+
+def test_the_factorys_keys(home: Path) -> None:
+    factory = load(
+        home,
+        rest='[factory]\nenable_template = true\ntemplate_path = "/t"\nvm_cache_number = 3\n'
+        'vm_cache_endpoint = "/c.sock"',
+    ).factory
+    assert factory == FactoryConfig(
+        template=True,
+        vm_cache=True,
+        cache=3,
+        template_path="/t",
+        vm_cache_endpoint="/c.sock",
+        vm_config=factory.vm_config,
+    )
+
+
+def test_empty_strings_are_the_defaults(home: Path) -> None:
+    factory = load(home, rest='[factory]\ntemplate_path = ""\nvm_cache_endpoint = ""').factory
+    assert factory.template_path == "/run/vc/vm/template"
+    assert factory.vm_cache_endpoint == "/var/run/kata-containers/cache.sock"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("enable_template = 1", "factory.enable_template: must be true or false, not 1"),
+        ("vm_cache_number = -1", "factory.vm_cache_number: must be a whole number from 0 to 4294967295, not -1"),
+        ('vm_cache_number = "2"', 'factory.vm_cache_number: must be a whole number from 0 to 4294967295, not "2"'),
+        ("vm_cache_endpoint = 1979-05-27", 'factory.vm_cache_endpoint: must be a string, not "1979-05-27"'),
+    ],
+)
+def test_a_wrong_type_is_named_with_its_key(home: Path, line: str, problem: str) -> None:
+    assert problems(load, home, rest=f"[factory]\n{line}") == (problem,)
+
+
+def test_g1_without_templates_any_rootfs_will_do(home: Path) -> None:
+    load(home)
+    load(home, rootfs="image")
+
+
+@pytest.mark.parametrize("generation", ["", OLD])
+def test_g2_templates_of_an_initrd(home: Path, generation: str) -> None:
+    assert load(home, rest=f"[factory]\nenable_template = true\n{generation}").factory.template
+
+
+def test_g3_templates_of_an_image_are_refused_by_runtime_1x_only(home: Path) -> None:
+    rest = "[factory]\nenable_template = true\n"
+    assert load(home, rootfs="image", rest=rest).factory.template
+    assert problems(load, home, rootfs="image", rest=rest + OLD) == (
+        "factory.enable_template: Factory option enable_template requires an initrd image",
+    )
+
+
+def test_a_cache_needs_qemu(home: Path) -> None:
+    path = home / "configuration.toml"
+    path.write_text("[hypervisor.clh]\n[factory]\nvm_cache_number = 1")
+    assert problems(load_runtime_config, path) == ("hypervisor: VM cache just support qemu",)
+
+
+def test_without_a_table_for_the_agent(home: Path) -> None:
+    assert load(home).factory.vm_config.agent_config == KataAgentConfig()
+
+
+def test_the_agents_keys(home: Path) -> None:
+    config = load(home, rest='[agent.kata]\ndial_timeout = 45\nkernel_modules = ["m"]').factory.vm_config
+    assert config.agent_config == KataAgentConfig(dial_timeout=45, kernel_modules=("m",), long_live_conn=True)
+    assert (config.agent_type, config.proxy_type) == ("", "")
+
+
+def test_the_two_programs_of_runtime_1x_make_different_configs(home: Path) -> None:
+    agent = "[agent.kata]\nenable_debug = true\n"
+    command = load(home, rest=agent + OLD).factory.vm_config
+    assert command.agent_config == KataAgentConfig(debug=True)
+    assert (command.agent_type, command.proxy_type) == ("kata", "kataProxy")
+    shim = load(home, rest=agent + OLD, client=Client.SHIM).factory.vm_config
+    assert shim.agent_config == KataAgentConfig(long_live_conn=True)
+    assert (shim.agent_type, shim.proxy_type) == ("kata", "kataBuiltInProxy")
+
+
+@pytest.mark.parametrize("client", Client)
+def test_vsock_needs_no_proxy(home: Path, client: Client) -> None:
+    config = load(home, "use_vsock = true", rest=OLD, client=client).factory.vm_config
+    assert config.proxy_type == "noProxy"
+    assert config.agent_config.use_vsock
+
+
+def test_runtime_1x_knows_one_agent(home: Path) -> None:
+    assert problems(load, home, rest="[agent.hyperstart]\n" + OLD) == (
+        "agent.hyperstart: hyperstart agent type is not supported",
+    )

@@ -1,0 +1,123 @@
+"""Kata's configuration file to settings of this service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from actors.kinds import ProducerKind
+from pool.factory.matching import check_config
+from pool.factory.qemu_section import HostSize
+from pool.factory.settings import KataSettings, settings_from_kata
+from pool.factory.wire import config_from_grpc, config_to_grpc
+from tests.unit.factory.kata_files import HOST, OLD, load, problems, write
+
+
+def settings(home: Path, qemu: str = "", **parts: str) -> KataSettings:
+    return settings_from_kata(write(home, qemu, **parts), host=HOST)
+
+
+def test_no_cache_keeps_no_vms(home: Path) -> None:
+    made = settings(home)
+    (profile,) = made.settings.profiles.values()
+    assert profile.size == 0
+    assert profile.producer is ProducerKind.DIRECT
+    assert not made.factory.vm_cache
+    assert made.agent == "noop"
+
+
+def test_the_profile_is_katas_vm(home: Path) -> None:
+    made = settings(
+        home,
+        'default_vcpus = 1.5\ndefault_memory = 512\nkernel_params = "x=y"\ncpu_features = "pmu=off"',
+        rest='[factory]\nvm_cache_number = 3\nenable_template = true\ntemplate_path = "/t"',
+    )
+    (profile,) = made.settings.profiles.values()
+    assert made.settings.profiles.keys() == {"default"}
+    assert (profile.size, profile.producer) == (3, ProducerKind.TEMPLATE)
+    assert (profile.vcpus, profile.max_vcpus, profile.memory_mib, profile.max_memory_mib) == (2, 4, 512, 16000)
+    assert (profile.qemu, profile.kernel, profile.initrd) == (
+        f"{home}/qemu",
+        home / "vmlinuz",
+        home / "initrd",
+    )
+    assert profile.kernel_parameters == "scsi_mod.scan=none x=y"
+    assert profile.cpu_model == "max,pmu=off"
+    assert profile.pci_bridges == 1
+    assert profile.template_directory == Path("/t/vmpool"), "Kata's own template is not touched"
+
+
+def test_a_small_host(home: Path) -> None:
+    """Kata lets a VM have more memory than the host."""
+    made = settings_from_kata(write(home), host=HostSize(cpus=1, memory_mib=1024))
+    profile = made.settings.profiles["default"]
+    assert (profile.memory_mib, profile.max_memory_mib, profile.max_vcpus) == (2048, 2048, 1)
+
+
+def test_a_large_host(home: Path) -> None:
+    made = settings_from_kata(write(home), host=HostSize(cpus=1024, memory_mib=4 * 2**20))
+    profile = made.settings.profiles["default"]
+    assert (profile.max_memory_mib, profile.max_vcpus) == (2**20, 240)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_client_with_the_same_file_matches(home: Path, old: bool) -> None:
+    """The server's side, as it travels, against what a client's loader computes."""
+    rest = "[factory]\nvm_cache_number = 1\n[agent.kata]\ndial_timeout = 45\n" + (OLD if old else "")
+    made = settings(home, 'kernel_params = "a b=c"\nmachine_type = "q35"', rest=rest)
+    received = config_from_grpc(config_to_grpc(made.factory.vm_config))
+    clients = load(home, 'kernel_params = "a b=c"\nmachine_type = "q35"', rest=rest)
+    check_config(received, clients.factory.vm_config.valid(clients.generation), generation=clients.generation)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('machine_type = "pc"', 'hypervisor.qemu.machine_type: unrecognised machinetype: pc; set "q35"'),
+        ('machine_type = "microvm"', 'hypervisor.qemu.machine_type: vmpool makes q35 machines only; set "q35"'),
+    ],
+)
+def test_machines_that_cannot_be_made(home: Path, line: str, problem: str) -> None:
+    assert problems(settings, home, line) == (problem,)
+
+
+def test_an_image_cannot_be_booted(home: Path) -> None:
+    assert problems(settings, home, rootfs="image") == (
+        "hypervisor.qemu.image: vmpool boots an initrd only; set initrd instead",
+    )
+
+
+def test_g5_and_g6_katas_verdict_comes_along(home: Path) -> None:
+    assert problems(settings, home, f'image = "{home}/image"')[0] == (
+        "hypervisor.qemu: Image and initrd path cannot be both set"
+    )
+    path = home / "c.toml"
+    path.write_text(f'[hypervisor.qemu]\npath = "{home}/qemu"\nkernel = "{home}/vmlinuz"\nshared_fs = "none"')
+    assert problems(settings_from_kata, path) == ("hypervisor.qemu: Missing image and initrd path",)
+
+
+def test_templates_and_virtio_fs(home: Path) -> None:
+    template = "[factory]\nenable_template = true\n"
+    fs = 'shared_fs = "virtio-fs"\nvirtio_fs_daemon = "/d"'
+    (said,) = problems(settings, home, shared_fs=fs, rest=template)
+    assert said.startswith(
+        "hypervisor.qemu.shared_fs: VM templating has been enabled with virtio-fs and this configuration "
+    )
+    (said,) = problems(settings, home, 'machine_type = "q35"\nfile_mem_backend = "/dev/shm"', rest=template + OLD)
+    assert "with either virtio-fs or file backed memory and" in said
+    settings(home, shared_fs=fs)
+
+
+@pytest.mark.parametrize(
+    ("parts", "problem"),
+    [
+        ({"rest": "[factory]\nvm_cache_number = 20000"}, "factory.vm_cache_number: must be <= 10000: 20000"),
+        ({"qemu": "default_memory = 2000000"}, "hypervisor.qemu.default_memory: must be <= 1048576: 2000000"),
+        ({"qemu": 'cpu_features = "x y"'}, "hypervisor.qemu.cpu_features: must match"),
+        ({"qemu": f'kernel_params = "{"x" * 2000}"'}, "hypervisor.qemu.kernel_params: Length of"),
+    ],
+)
+def test_what_the_service_cannot_take_is_named_by_katas_key(home: Path, parts: dict[str, str], problem: str) -> None:
+    (said,) = problems(settings, home, **parts)
+    assert said.startswith(problem)

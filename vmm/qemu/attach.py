@@ -1,0 +1,166 @@
+"""Taking a VM that somebody else made, and gave away: a paused QEMU to which nobody is connected."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from vmm.contract import Command, CommandSpec, ExitReport, GuestInfo, Preparation, PreparationReport, ProcessIdentity
+from vmm.errors import AgentUnreachableError, AttachError
+from vmm.qemu.agents import ConnectedAgent, connect_agent
+from vmm.qemu.confinement.group import VmGroup
+from vmm.qemu.directory import VmDirectory
+from vmm.qemu.hotplug import grow
+from vmm.qemu.instance import Instance
+from vmm.qemu.process import QemuProcess, command_line_of, start_time_of
+
+
+class LateAgent:
+    """An agent that is connected to when it is first asked: that of a paused guest would not answer before.
+
+    Fulfils `vmm.contract.Agent`.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[ConnectedAgent]]) -> None:
+        self._connect = connect
+        self._connecting = trio.Lock()
+        self._client: ConnectedAgent | None = None
+
+    async def ping(self) -> GuestInfo:
+        return await (await self._reach()).ping()
+
+    async def prepare(self, preparation: Preparation) -> PreparationReport:
+        return await (await self._reach()).prepare(preparation)
+
+    async def start_command(self, spec: CommandSpec) -> Command:
+        return await (await self._reach()).start_command(spec)
+
+    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        await (await self._reach()).put_file(path, data, mode=mode)
+
+    async def get_file(self, path: str) -> bytes:
+        return await (await self._reach()).get_file(path)
+
+    async def _reach(self) -> ConnectedAgent:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._connect()
+            return self._client
+
+
+class AttachedVm:
+    """A VM that was taken over paused. Fulfils `vmm.contract.Vm`; whoever attached it must `stop` or `detach` it."""
+
+    def __init__(self, instance: Instance, *, uuid: str, agent: LateAgent) -> None:
+        self.instance = instance
+        self._uuid = uuid
+        self._agent = agent
+        self._growing = trio.Lock()
+
+    @property
+    def id(self) -> str:
+        return self.instance.vm_id
+
+    @property
+    def uuid(self) -> str:
+        return self._uuid
+
+    @property
+    def pid(self) -> int:
+        return self.instance.process.pid
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return self.instance.process.identity
+
+    @property
+    def agent(self) -> LateAgent:
+        return self._agent
+
+    async def pause(self) -> None:
+        await self.instance.execute("stop")
+
+    async def resume(self) -> None:
+        await self.instance.execute("cont")
+
+    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
+        async with self._growing:
+            await grow(self.instance, vcpus=vcpus, memory_mib=memory_mib)
+
+    async def wait_exited(self) -> ExitReport:
+        return await self.instance.process.wait_exited()
+
+    async def stop(self) -> ExitReport:
+        return await self.instance.stop()
+
+    async def disconnect(self) -> None:
+        await self.instance.disconnect()
+
+    async def detach(self) -> None:
+        await self.instance.detach()
+
+
+async def attach(
+    *, vm_id: str, directory: Path, uuid: str, foreign_agent: str = "", nursery: trio.Nursery
+) -> AttachedVm:
+    """Takes over a QEMU with its directory, which is named by its id, has its QMP socket, and goes with it.
+
+    With `foreign_agent`, an address, the guest's agent is not one that can be asked. The connections' background tasks
+    live in `nursery`. Raises AttachError if there is no such QEMU: then nothing was touched. On other errors, QmpError,
+    and when it is cancelled, the VM is ended.
+
+    A QEMU that serves another QMP client is waited for; the caller sets the time limit.
+    """
+    home = VmDirectory(directory)
+    if directory.name != vm_id or not directory.is_absolute():
+        raise AttachError(vm_id=vm_id, reason=f"{directory} is not a directory of its own, in a place that is known")
+    with trio.CancelScope(shield=True):  # or a VM that is nobody else's would be left
+        process = await trio.to_thread.run_sync(_find_process, vm_id, uuid, home)
+    instance = Instance(
+        vm_id=vm_id,
+        directory=home,
+        process=process,
+        group=VmGroup.recorded_in(home.cgroups),
+        argv=command_line_of(process.pid),
+    )
+    try:
+        await instance.connect_qmp(nursery=nursery)
+        said = (await instance.execute("query-uuid"))["UUID"]
+    except BaseException:
+        await instance.kill()
+        raise
+    if said != uuid:
+        await instance.detach()
+        raise AttachError(vm_id=vm_id, reason=f"the QEMU at {home.qmp_socket} is {said}, not {uuid}")
+
+    async def reach() -> ConnectedAgent:
+        if foreign_agent:
+            raise AgentUnreachableError(f"{vm_id}: its agent at {foreign_agent} is not one that vmpool can ask")
+        return await connect_agent(instance, nursery=nursery)
+
+    return AttachedVm(instance, uuid=uuid, agent=LateAgent(reach))
+
+
+def _find_process(vm_id: str, uuid: str, home: VmDirectory) -> QemuProcess:
+    """By its command line. The credentials of its socket are those of who listened, from whom QEMU inherited it."""
+    found = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _has_uuid(command_line_of(int(entry.name)), uuid)
+    ]
+    if len(found) != 1:
+        raise AttachError(vm_id=vm_id, reason=f"{len(found) or 'no'} processes have -uuid {uuid or '(none)'}")
+    started = start_time_of(found[0])
+    if started is None:
+        raise AttachError(vm_id=vm_id, reason="it has just ended")
+    try:
+        return QemuProcess.adopt(ProcessIdentity(pid=found[0], start_time=started), log=home.qemu_log)
+    except OSError as error:
+        raise AttachError(vm_id=vm_id, reason=f"it has just ended: {error}") from error
+
+
+def _has_uuid(argv: list[str], uuid: str) -> bool:
+    return bool(uuid) and any(pair == ("-uuid", uuid) for pair in itertools.pairwise(argv))
