@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "status": ("pool.cli.status:status", "Show the service and its pools."),
     "image": ("pool.cli.image:image", "Build or show the guest image."),
     "doctor": ("pool.cli.doctor:doctor", "Check what this host can do, with a fix for what it cannot."),
+    "bench": ("pool.cli.bench:bench", "Measure this host and this revision, beside baselines; from a checkout."),
     "demo": ("pool.cli.demo:demo", "Start a service, take a VM, run a command, show the times, clean up."),
 }
 
