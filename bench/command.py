@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
+import structlog
 import trio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -65,6 +67,7 @@ def run(options: Options) -> int:
         chosen = ALL.select(options.only)
     except (ResultsError, LookupError) as error:
         raise BenchError(str(error.args[0])) from error
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
         results = trio.run(_run, options, chosen)
     except* VmmError as errors:

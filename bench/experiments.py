@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bench.micro import actors, codecs, kata, ledger, rpc
+from bench.micro import actors, cli, codecs, kata, ledger, rpc
 from bench.registry import Registry
+from bench.system import confinement, handout, idle, miss, restart, start, throughput
 
 ALL = Registry(
     (
@@ -12,5 +13,14 @@ ALL = Registry(
         actors.EXPERIMENT,
         kata.EXPERIMENT,
         rpc.EXPERIMENT,
+        cli.EXPERIMENT,
+        start.EXPERIMENT,
+        handout.HAND_OUT,
+        miss.EXPERIMENT,
+        throughput.EXPERIMENT,
+        handout.EXEC,
+        idle.EXPERIMENT,
+        restart.EXPERIMENT,
+        confinement.EXPERIMENT,
     )
 )

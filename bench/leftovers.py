@@ -53,10 +53,11 @@ def _processes(home: Path) -> dict[int, str]:
         if not entry.name.isdecimal():
             continue
         try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            commands[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
+        parents[int(entry.name)], commands[int(entry.name)] = parent, command
     ours = os.getpid()
     return {
         pid: commands[pid].strip() or "(zombie)"

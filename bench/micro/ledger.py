@@ -19,7 +19,7 @@ from pool.ledger.book import Ledger
 from pool.ledger.effects import Effect, Grant, HandOutVm, StartVm
 from pool.ledger.events import AcquireRequested, Event, ReleaseRequested, Tick
 from pool.ledger.policy import PoolPolicy
-from pool.ledger.records import Owner
+from pool.ledger.records import Lease, Owner
 from vmm.contract import PreparationReport
 
 SIZES: Final = (10, 100, 1000, 10_000)
@@ -45,6 +45,8 @@ class Pool:
     size: int
     now: float = 0.0
     ledger: Ledger = attrs.field(init=False)
+    _granted: Lease = attrs.field(init=False)
+    """The last lease."""
     _requests: Callable[[], int] = attrs.field(factory=lambda: partial(next, itertools.count()), init=False)
     _ids: Callable[[], int] = attrs.field(factory=lambda: partial(next, itertools.count()), init=False)
 
