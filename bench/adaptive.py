@@ -28,7 +28,8 @@ from pool.ledger import Effect, Event, Ledger
 from pool.ledger.demand import AdaptiveSize, Demand
 from pool.ledger.effects import Grant, HandOutVm, StartVm, StopVm
 from pool.ledger.events import AcquireRequested, ReleaseRequested, Tick
-from pool.ledger.records import OnEmpty, Owner, PoolPolicy
+from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.records import Owner
 from vmm.contract import PreparationReport
 
 PRODUCTION_S: Final = 4.0

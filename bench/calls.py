@@ -32,6 +32,12 @@ _RESIZE: Final = Method(
     request=wire.ResizeRequest,
     reply=wire.ResizeReply,
 )
+_STATUS: Final = Method(
+    path="/vmpool.v1.Pool/Status",
+    cardinality=Cardinality.UNARY_UNARY,
+    request=wire.StatusRequest,
+    reply=wire.StatusReply,
+)
 _LIMIT_S: Final = 10.0
 
 
@@ -50,6 +56,11 @@ class Caller:
 
     async def resize(self, size: int, *, profile: str = "default") -> None:
         await self._ask(_RESIZE, wire.ResizeRequest(profile=profile, size=size))
+
+    async def adopted(self) -> int:
+        """VMs that the service took over from an earlier one, of all profiles."""
+        status = await self._ask(_STATUS, wire.StatusRequest())
+        return sum(profile.counters.adopted for profile in status.profiles)
 
     async def _ask(self, method: Method, request: Any) -> Any:
         async with self._connection.open(method, timeout_s=_LIMIT_S) as stream:

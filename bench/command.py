@@ -171,4 +171,3 @@ class _Display:
         if self._task is not None:
             task = self._progress.tasks[self._task]
             self._progress.update(self._task, completed=task.total, case="")
-

@@ -66,7 +66,8 @@ def compare(old: Results, new: Results) -> list[Change]:
     p_values = [mann_whitney(_medians(before), _medians(after)) for before, after in scaled]
     sure = holm(p_values, alpha=ALPHA)
     return [
-        _change(before, after, p=p, sure=holds) for (before, after), p, holds in zip(scaled, p_values, sure, strict=True)
+        _change(before, after, p=p, sure=holds)
+        for (before, after), p, holds in zip(scaled, p_values, sure, strict=True)
     ]
 
 

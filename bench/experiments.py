@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.micro import actors, cli, codecs, kata, ledger, rpc
 from bench.registry import Registry
-from bench.system import confinement, handout, idle, miss, restart, start, throughput
+from bench.system import confinement, handout, idle, miss, others, restart, start, throughput
 
 ALL = Registry(
     (
@@ -21,6 +21,7 @@ ALL = Registry(
         handout.EXEC,
         idle.EXPERIMENT,
         restart.EXPERIMENT,
+        others.EXPERIMENT,
         confinement.EXPERIMENT,
     )
 )

@@ -30,7 +30,6 @@ class Watch:
 
     async def end(self) -> list[str]:
         """A line for each thing that is left; nothing is mended. Waits a moment for what is on its way out."""
-        gc.collect()
         found = self._look()
         with trio.move_on_after(_GRACE_S):
             while found:
@@ -39,6 +38,7 @@ class Watch:
         return found
 
     def _look(self) -> list[str]:
+        gc.collect()  # what only a cycle kept open is closed
         processes = {pid: what for pid, what in _processes(self.home).items() if pid not in self._processes}
         found = [f"process {pid}: {what}" for pid, what in processes.items()]
         found += [f"descriptor {what}" for what in _descriptors() if what not in self._descriptors]

@@ -142,8 +142,15 @@ def _draw_scaling(wanted: Scaling, lines: dict[str, list[tuple[int, Series]]]) -
         if wanted.axis != "vms" or wanted.label != "MiB":
             axes.plot(at, _values(points, p99, wanted.scale), marker="x", linestyle=":", color=line.get_color(),
                       label=f"{name}, p99")  # fmt: skip
-    logarithmic = max(at) >= 10 * max(1, min(at)) if (at := [n for points in lines.values() for n, _ in points]) else False
-    axes.set(xscale="log" if logarithmic and min(at) > 0 else "linear", xlabel=wanted.axis, ylabel=wanted.label, title=wanted.title)
+    logarithmic = (
+        max(at) >= 10 * max(1, min(at)) if (at := [n for points in lines.values() for n, _ in points]) else False
+    )
+    axes.set(
+        xscale="log" if logarithmic and min(at) > 0 else "linear",
+        xlabel=wanted.axis,
+        ylabel=wanted.label,
+        title=wanted.title,
+    )
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")
     return figure

@@ -45,6 +45,8 @@ class Registry:
                 )
             }
             if not found:
-                raise LookupError(f"no case, experiment or kind is called {pattern!r}; `vmpool bench --list` shows them")
+                raise LookupError(
+                    f"no case, experiment or kind is called {pattern!r}; `vmpool bench --list` shows them"
+                )
             chosen |= found
         return frozenset(chosen)

@@ -75,9 +75,7 @@ async def run_experiment(
     watch = Watch.begin(bench.home)
     try:
         with trio.fail_after(experiment.limit_s):
-            async with experiment.open(bench) as samplers:
-                turns = [(case, samplers[case.name]) for case in cases]
-                await _take_turns(tally, turns, rounds=rounds, warm_up=warm_up, progress=progress)
+            await _measure(tally, cases, bench, rounds=rounds, warm_up=warm_up, progress=progress)
     except Exception as failure:  # noqa: BLE001 - one experiment's failure must not cost the others
         error = describe(failure) or type(failure).__name__
     leftovers = await watch.end()
@@ -91,6 +89,15 @@ async def run_experiment(
         ),
         series=tally.series(),
     )
+
+
+async def _measure(
+    tally: _Tally, cases: Sequence[Case], bench: Bench, *, rounds: int, warm_up: int, progress: Progress
+) -> None:
+    """In a frame of its own: what samplers refer to is let go with it, and is not taken for a leftover."""
+    async with tally.experiment.open(bench) as samplers:
+        turns = [(case, samplers[case.name]) for case in cases]
+        await _take_turns(tally, turns, rounds=rounds, warm_up=warm_up, progress=progress)
 
 
 async def _take_turns(
@@ -117,9 +124,7 @@ async def _take_turns(
                 tally.add(case, turn)
 
 
-def _there_and_back(
-    turns: Sequence[tuple[Case, Sampler]], number: int
-) -> Iterable[tuple[Case, Sampler]]:
+def _there_and_back(turns: Sequence[tuple[Case, Sampler]], number: int) -> Iterable[tuple[Case, Sampler]]:
     return reversed(turns) if number % 2 else turns
 
 
@@ -147,4 +152,3 @@ class Quiet:
 
     def turn(self, experiment: str, *, number: int, rounds: int, case: str) -> None:
         """Says nothing."""
-

@@ -16,8 +16,8 @@ from typing import Final
 import attrs
 import trio
 
-from bench.case import Bench, BenchError
 from bench.calls import Caller, open_caller
+from bench.case import Bench, BenchError
 from pool.client import ProfileStatus
 
 READY_LIMIT_S: Final = 120.0
@@ -118,8 +118,10 @@ async def service_home(bench: Bench, config: str, *, name: str = "s") -> AsyncIt
         try:
             yield home
         finally:
-            await home.stop()
-        _remove(directory)
+            try:
+                await home.stop()
+            finally:
+                _remove(directory)
 
 
 def _remove(directory: Path) -> None:
@@ -161,9 +163,7 @@ def settled(status: ProfileStatus, *, shells: int = 0) -> bool:
     return status.producer.ready and status.ready == status.size and status.shells >= shells and not busy
 
 
-async def until(
-    home: Home, caller: Caller, done: Callable[[ProfileStatus], bool], *, poll_s: float = _POLL_S
-) -> None:
+async def until(home: Home, caller: Caller, done: Callable[[ProfileStatus], bool], *, poll_s: float = _POLL_S) -> None:
     """Until it holds for every profile. Raises BenchError if it never does."""
     with trio.move_on_after(QUIET_LIMIT_S):
         while True:

@@ -111,7 +111,6 @@ async def _serve(path: Path, size: int) -> None:
         sys.stdout.buffer.flush()
         await trio.to_thread.run_sync(sys.stdin.buffer.read)
         server.stop()
-    path.unlink()
 
 
 @contextlib.asynccontextmanager
@@ -135,4 +134,8 @@ async def simulated_service(socket_path: Path, *, size: int, checkout: Path) -> 
 
 
 if __name__ == "__main__":
-    trio.run(_serve, Path(sys.argv[1]), int(sys.argv[2]))
+    place = Path(sys.argv[1])
+    try:
+        trio.run(_serve, place, int(sys.argv[2]))
+    finally:
+        place.unlink()

@@ -85,7 +85,9 @@ class Estimate:
     high: float
 
 
-def ratio(over: Rounds, under: Rounds, *, statistic: Statistic = median, under_statistic: Statistic = median) -> Estimate:
+def ratio(
+    over: Rounds, under: Rounds, *, statistic: Statistic = median, under_statistic: Statistic = median
+) -> Estimate:
     """`statistic` of the one over `under_statistic` of the other. The same rounds are drawn of both: they ran together.
 
     Raises ValueError if one has no samples.

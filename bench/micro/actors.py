@@ -46,9 +46,7 @@ async def spawn(size: int) -> float:
         await nursery.start(producer.run)
         began = time.perf_counter()
         for number in range(size):
-            actor = VmActor(
-                vm_id=f"vm-{number}", profile="default", producer=producer, report=report, journal=journal
-            )
+            actor = VmActor(vm_id=f"vm-{number}", profile="default", producer=producer, report=report, journal=journal)
             nursery.start_soon(actor.run)
         await waiting.wait()
         seconds = time.perf_counter() - began
@@ -64,6 +62,4 @@ async def _open(_bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
     yield {case.name: partial(sample, size=case.at["vms"]) for case in CASES}
 
 
-EXPERIMENT: Final = Experiment(
-    name="actor", kind=Kind.MICRO, cases=CASES, open=_open, rounds=12, quick_rounds=3
-)
+EXPERIMENT: Final = Experiment(name="actor", kind=Kind.MICRO, cases=CASES, open=_open, rounds=12, quick_rounds=3)

@@ -111,6 +111,4 @@ async def _open(_bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
     yield {case.name: partial(repeat, exchange=exchange) for case, exchange in zip(CASES, made, strict=True)}
 
 
-EXPERIMENT: Final = Experiment(
-    name="codec", kind=Kind.MICRO, cases=CASES, open=_open, rounds=40, quick_rounds=8
-)
+EXPERIMENT: Final = Experiment(name="codec", kind=Kind.MICRO, cases=CASES, open=_open, rounds=40, quick_rounds=8)

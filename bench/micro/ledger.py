@@ -71,9 +71,7 @@ class Pool:
         """Lets every production that was ordered succeed."""
         for effect in effects:
             if isinstance(effect, StartVm):
-                ready = VmReady(
-                    vm_id=effect.vm_id, pid=1, production_s=1.0, generation="", made_by=ProducerKind.DIRECT
-                )
+                ready = VmReady(vm_id=effect.vm_id, pid=1, production_s=1.0, generation="", made_by=ProducerKind.DIRECT)
                 self.follow(self.apply(ready))
 
     def request(self) -> AcquireRequested:
@@ -114,6 +112,4 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
     yield {name: partial(decide, pool=pool) for name, pool in pools.items()}
 
 
-EXPERIMENT: Final = Experiment(
-    name="ledger", kind=Kind.MICRO, cases=CASES, open=_open, rounds=40, quick_rounds=8
-)
+EXPERIMENT: Final = Experiment(name="ledger", kind=Kind.MICRO, cases=CASES, open=_open, rounds=40, quick_rounds=8)

@@ -190,7 +190,9 @@ def power_off_program() -> bytes:
     entry = base + header_size + segment_size
     size = header_size + segment_size + len(code)
     ident = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)
-    header = ident + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, entry, header_size, 0, 0, header_size, segment_size, 1, 0, 0, 0)
+    header = ident + struct.pack(
+        "<HHIQQQIHHHHHH", 2, 62, 1, entry, header_size, 0, 0, header_size, segment_size, 1, 0, 0, 0
+    )
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
     return header + segment + code
 

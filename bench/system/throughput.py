@@ -43,7 +43,9 @@ _PRODUCTION: Final = (
     ),
 )
 _BURSTS: Final = (
-    Case(name="burst/clones", what=f"{_BURST} callers at once, pool of {_POOL}: each one's Acquire; part: the last one"),
+    Case(
+        name="burst/clones", what=f"{_BURST} callers at once, pool of {_POOL}: each one's Acquire; part: the last one"
+    ),
 )
 _SUSTAINED: Final = tuple(
     Case(
