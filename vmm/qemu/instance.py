@@ -113,9 +113,7 @@ class Instance:
             process.close()
             what = shlex.join(argv[:1]) or "dead"
             raise VmExitedError(vm_id=vm_id, reason=f"process {identity.pid} is not its QEMU: it is {what}")
-        return cls(
-            vm_id=vm_id, directory=home, process=process, group=VmGroup.recorded_in(home.cgroups), argv=argv
-        )
+        return cls(vm_id=vm_id, directory=home, process=process, group=VmGroup.recorded_in(home.cgroups), argv=argv)
 
     async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:
         """Opens the one QMP connection; the instance closes it. Raises QmpConnectionError.
