@@ -198,4 +198,3 @@ def qemu_pids(home: Home) -> list[int]:
                 if f"{home.directory}/run/vms/".encode() in command and b"qemu-system" in command.split(b"\0")[0]:
                     found.append(int(entry.name))
     return found
-
