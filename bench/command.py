@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -67,6 +68,7 @@ def run(options: Options) -> int:
         chosen = ALL.select(options.only)
     except (ResultsError, LookupError) as error:
         raise BenchError(str(error.args[0])) from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: services and VMs are ended, not left
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
         results = trio.run(_run, options, chosen)

@@ -56,11 +56,10 @@ DISTRIBUTIONS: Final = (
     ),
     Distribution(
         file="others",
-        title="Beside others, same guest kernel and QEMU",
+        title="Beside others; libvirt with the same guest and QEMU, quick-sandbox with its own guest",
         series=(
-            "others/vmpool-clone", "others/vmpool-hand-out", "others/libvirt-start", "others/libvirt-restore",
-            "others/libvirt-resume", "others/quick-sandbox-start", "others/quick-sandbox-revert",
-            "others/quick-sandbox-execute",
+            "others/vmpool-hand-out", "others/vmpool-clone", "others/libvirt-resume", "others/libvirt-restore",
+            "others/libvirt-start", "others/quick-sandbox:revert", "others/quick-sandbox",
         ),
     ),
 )  # fmt: skip
@@ -142,15 +141,9 @@ def _draw_scaling(wanted: Scaling, lines: dict[str, list[tuple[int, Series]]]) -
         if wanted.axis != "vms" or wanted.label != "MiB":
             axes.plot(at, _values(points, p99, wanted.scale), marker="x", linestyle=":", color=line.get_color(),
                       label=f"{name}, p99")  # fmt: skip
-    logarithmic = (
-        max(at) >= 10 * max(1, min(at)) if (at := [n for points in lines.values() for n, _ in points]) else False
-    )
-    axes.set(
-        xscale="log" if logarithmic and min(at) > 0 else "linear",
-        xlabel=wanted.axis,
-        ylabel=wanted.label,
-        title=wanted.title,
-    )
+    places = [number for points in lines.values() for number, _ in points]
+    scale = "log" if max(places) >= 10 * min(places) else "linear"
+    axes.set(xscale=scale, xlabel=wanted.axis, ylabel=wanted.label, title=wanted.title)
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")
     return figure
@@ -161,6 +154,9 @@ def _values(points: Iterable[tuple[int, Series]], statistic: Any, scale: float) 
 
 
 def _save(figure: Any, path: Path) -> None:
+    from matplotlib import rc_context  # noqa: PLC0415 - an optional dependency
+
     figure.savefig(path.with_suffix(".png"), dpi=120)
     # Without what changes from run to run though the picture does not: the date, and random ids.
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    with rc_context({"svg.hashsalt": path.name}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
