@@ -7,7 +7,7 @@ import logging
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,12 +68,14 @@ def run(options: Options) -> int:
         chosen = ALL.select(options.only)
     except (ResultsError, LookupError) as error:
         raise BenchError(str(error.args[0])) from error
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: services and VMs are ended, not left
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    results, failure = None, ""
     try:
-        results = trio.run(_run, options, chosen)
-    except* VmmError as errors:
-        raise BenchError(describe(errors)) from errors
+        results = trio.run(_run_unless_told_to_stop, options, chosen)
+    except* (VmmError, BenchError) as errors:
+        failure = describe(errors)
+    if results is None:
+        raise BenchError(failure)
     table.show(results, console)
     if reason := plots.draw(results, options.output):
         console.print(f"skipped the plots: {reason}", style="yellow", highlight=False, markup=False)
@@ -81,6 +83,21 @@ def run(options: Options) -> int:
     if old is not None:
         table.show_changes(compare(old, results), console)
     return EXIT_FAILED if results.errors() or results.leftovers() else 0
+
+
+async def _run_unless_told_to_stop(options: Options, chosen: frozenset[str]) -> Results:
+    """SIGTERM, SIGHUP and Ctrl-C end services and VMs; what was written down by then stays."""
+
+    async def watch(received: AsyncIterator[int]) -> None:
+        number = await anext(received)
+        raise BenchError(f"ended by {signal.Signals(number).name}")
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP, signal.SIGINT) as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, received)
+            results = await _run(options, chosen)
+            nursery.cancel_scope.cancel(reason="all is measured")
+    return results
 
 
 async def _run(options: Options, chosen: frozenset[str]) -> Results:
