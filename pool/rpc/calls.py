@@ -114,8 +114,14 @@ async def deliver(stream: ServerStream, message: Any) -> None:
     The receipt is an HTTP/2 PING in the same packet. It is waited for before the call's status is sent, so a client
     whose call has ended well is never taken for one that went away.
     """
-    await aio_as_trio(stream.send_initial_metadata)()
-    receipt = guarded(stream).request_receipt()
-    await send(stream, message)
+    receipt = await aio_as_trio(_send_with_receipt)(stream, message)
     with trio.move_on_after(RECEIPT_LIMIT_S):
         await receipt.wait()
+
+
+async def _send_with_receipt(stream: ServerStream, message: Any) -> trio.Event:
+    """All of it at one go: each crossing between trio and asyncio takes several rounds of the loop."""
+    await stream.send_initial_metadata()
+    receipt = guarded(stream).request_receipt()
+    await stream.send_message(message)
+    return receipt

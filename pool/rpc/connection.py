@@ -23,7 +23,7 @@ from grpclib.server import Handler, Server, request_handler
 from h2.errors import ErrorCodes
 from h2.events import Event as H2Event
 from h2.events import PingAckReceived, RequestReceived
-from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
 
 from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec, MessageBuffer
 
@@ -68,8 +68,17 @@ class GuardedStream(Stream):
         self.buffer = MessageBuffer(acknowledge=acknowledge, limit=self._max_message_bytes)  # type: ignore[assignment]
 
     async def send_headers(self, headers: Headers, end_stream: bool = False) -> None:
-        await super().send_headers(headers, end_stream=end_stream)
-        self.answered = self.answered or end_stream
+        if end_stream:
+            await super().send_headers(headers, end_stream=True)
+            self.answered = True
+            return
+        # The first ones wait for the first message, to go in one packet with it: each packet wakes the client.
+        await self.connection.write_ready.wait()
+        assert self.id is not None  # the client has opened it
+        if self.id not in self._h2_connection.streams:
+            raise StreamClosedError(self.id)
+        self._h2_connection.send_headers(self.id, headers)
+        self.connection.headers_send_process()
 
     @property
     def abandoned(self) -> bool:

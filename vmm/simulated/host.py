@@ -49,7 +49,7 @@ class _Handle:
             async with self._stopping:
                 if self._service is not self._host.service:
                     return ExitReport()  # this code runs in a process that is dead
-                if self.id in self._host.alive:
+                if self._host.has(self.id):
                     for fault in self.machine.faults:
                         if isinstance(fault, StopIsSlow):
                             await trio.sleep(fault.delay_s)
@@ -143,6 +143,10 @@ class SimulatedHost:
     def alive(self) -> frozenset[str]:
         """The VMs that were launched and are not stopped; those booting and those that died by themselves included."""
         return frozenset(self._alive)
+
+    def has(self, vm_id: str) -> bool:
+        """Whether it is one of those that are `alive`, without looking at all of them."""
+        return vm_id in self._alive
 
     @property
     def launched(self) -> int:

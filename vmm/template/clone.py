@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,7 +16,7 @@ import trio
 from vmm.contract import RESEED_BYTES, Agent, BootStage, Preparation
 from vmm.errors import AgentError, QmpError, SnapshotError, TemplateError, VmExitedError
 from vmm.qemu.agents import connect_agent
-from vmm.qemu.command_line import FileMemory, Start
+from vmm.qemu.command_line import FileMemory, Start, machine_uuid
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import check_files
@@ -76,7 +77,7 @@ async def _running_template(start: Callable[..., Instance], *, memory: Path) -> 
                     await instance.connect_qmp(nursery=nursery)
                     agent = await connect_agent(instance, nursery=nursery)
                     for _ in range(REHEARSALS):
-                        await _rehearse(agent)
+                        await _rehearse(agent, vm_id=instance.vm_id)
                     # First the host hangs up, then the guest comes to rest: what is left to do would be done by each
                     # clone again.
                     await agent.aclose()
@@ -144,8 +145,17 @@ async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nu
     return QemuVm(instance, agent, timings=StageTimings(qmp_s=loaded - began, guest_s=trio.current_time() - loaded))
 
 
-async def _rehearse(agent: Agent) -> None:
-    report = await agent.prepare(Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns()))
+async def _rehearse(agent: Agent, *, vm_id: str) -> None:
+    """All that every hand-out asks for; each clone's own does it again."""
+    report = await agent.prepare(
+        Preparation(
+            entropy=os.urandom(RESEED_BYTES),
+            wall_clock_ns=time.time_ns(),
+            hostname=vm_id,
+            machine_id=uuid.uuid4().hex,
+            vm_uuid=machine_uuid(vm_id),
+        )
+    )
     if not report.reseeded:
         # Its clones would draw the same random numbers, keys among them.
         raise TemplateError(

@@ -1,0 +1,1 @@
+"""Benchmarks: `vmpool bench`, from a checkout. No part of the wheel."""

@@ -1,0 +1,27 @@
+"""The experiments that there are."""
+
+from __future__ import annotations
+
+from bench.micro import actors, cli, codecs, kata, ledger, rpc
+from bench.registry import Registry
+from bench.system import confinement, handout, idle, miss, others, restart, start, throughput
+
+ALL = Registry(
+    (
+        ledger.EXPERIMENT,
+        codecs.EXPERIMENT,
+        actors.EXPERIMENT,
+        kata.EXPERIMENT,
+        rpc.EXPERIMENT,
+        cli.EXPERIMENT,
+        start.EXPERIMENT,
+        handout.HAND_OUT,
+        miss.EXPERIMENT,
+        throughput.EXPERIMENT,
+        handout.EXEC,
+        idle.EXPERIMENT,
+        restart.EXPERIMENT,
+        others.EXPERIMENT,
+        confinement.EXPERIMENT,
+    )
+)

@@ -1,0 +1,144 @@
+"""The service over simulated VMs: all of it but QEMU, its guests, and the disk.
+
+    python -m bench.simulated SOCKET SIZE
+
+serves a pool of that size until its stdin ends, and says on stdout when it is full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from actors.direct import DirectBootProducer
+from actors.journal import Journal
+from actors.kinds import ProducerKind
+from actors.machine import ResolvedMachine
+from pool.coordinator import Coordinator
+from pool.ledger.policy import PoolPolicy
+from pool.rpc.convert import ProfileShape
+from pool.rpc.server import serve
+from pool.rpc.service import ServiceInfo
+from vmm.simulated import SimulatedHost
+from vmm.spec import Accelerator, MachineSpec
+
+SPEC: Final = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
+NOWHERE: Final = Path("/nowhere")
+_FULL: Final = b"full\n"
+_BOOTS_AT_ONCE: Final = 50
+_POLL_S: Final = 0.005
+
+
+class MemoryDisk:
+    """Files in a dictionary. Fulfils `actors.disk.Disk`."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, bytes] = {}
+
+    def write(self, path: Path, data: bytes) -> None:
+        self._files[path] = data
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._files[target] = self._files.pop(source)
+
+    def unlink(self, path: Path) -> None:
+        del self._files[path]
+
+    def sync_directory(self, directory: Path) -> None:
+        """It is as safe as it gets."""
+
+    def exists(self, path: Path) -> bool:
+        return path in self._files
+
+    def read(self, path: Path, *, limit: int) -> bytes:
+        return self._files[path][:limit]
+
+    def directories(self, parent: Path) -> list[str]:
+        return sorted({path.parent.name for path in self._files if path.parent.parent == parent})
+
+
+def memory_journal() -> Journal:
+    return Journal(directory=NOWHERE, disk=MemoryDisk(), boot_id="simulated", now_ns=time.time_ns)
+
+
+@contextlib.asynccontextmanager
+async def simulated_pool(*, size: int, boot_s: float = 0.0) -> AsyncIterator[Coordinator]:
+    """A coordinator whose pool is full. At the end all its VMs are ended."""
+    host = SimulatedHost(boot_s=boot_s)
+
+    async def resolve() -> ResolvedMachine:
+        return ResolvedMachine(spec=SPEC, reason="simulated", fingerprint="simulated")
+
+    producer = DirectBootProducer(resolve=resolve, launch=host.launch, vms_directory=NOWHERE, boot_timeout_s=60.0)
+    coordinator = Coordinator(
+        policies={"default": PoolPolicy(size=size, production_limit=_BOOTS_AT_ONCE, production=ProducerKind.DIRECT)},
+        producers={"default": producer},
+        journal=memory_journal(),
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(producer.run)
+        await nursery.start(coordinator.run)
+        await until_full(coordinator)
+        yield coordinator
+        await coordinator.drain()
+        nursery.cancel_scope.cancel(reason="the pool is drained")
+
+
+async def until_full(coordinator: Coordinator) -> None:
+    """Full, and nothing is on its way in or out."""
+    while True:
+        (view,) = coordinator.views()
+        if view.ready == view.size and not (view.producing or view.stopping or view.handing_out or view.leased):
+            return
+        await trio.sleep(_POLL_S)
+
+
+async def _serve(path: Path, size: int) -> None:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener.bind(str(path))
+    listener.listen(128)
+    shape = ProfileShape(vcpus=1, memory_mib=256, max_vcpus=1, max_memory_mib=256)
+    info = ServiceInfo(version="simulated", shapes={"default": shape})
+    async with simulated_pool(size=size) as coordinator, trio.open_nursery() as nursery:
+        server = await nursery.start(
+            lambda task_status: serve(coordinator=coordinator, sock=listener, info=info, task_status=task_status)
+        )
+        sys.stdout.buffer.write(_FULL)
+        sys.stdout.buffer.flush()
+        await trio.to_thread.run_sync(sys.stdin.buffer.read)
+        server.stop()
+
+
+@contextlib.asynccontextmanager
+async def simulated_service(socket_path: Path, *, size: int, checkout: Path) -> AsyncIterator[None]:
+    """The same in a process of its own, as a client meets it; ended at the end."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "bench.simulated", str(socket_path), str(size)], cwd=checkout, stdin=-1, stdout=-1
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        said = await process.stdout.receive_some()
+        if said != _FULL:
+            raise RuntimeError(f"the simulated service of {size} VMs did not start: see above")
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await process.stdin.aclose()
+            await process.wait()
+            await process.stdout.aclose()
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    try:
+        trio.run(_serve, place, int(sys.argv[2]))
+    finally:
+        place.unlink()

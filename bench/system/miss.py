@@ -1,0 +1,97 @@
+"""Nothing is ready: what a caller waits under each policy, beside QEMU's own start."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from bench.case import Bench, BenchError, Case, Experiment, Kind, Sampler, Turn
+from bench.service import profile, running, settled, until
+from bench.system.starts import blank_memory, qemu_start
+from pool.client import CallError, ProfileStatus
+from pool.ledger.policy import OnEmpty
+
+CASES: Final = (
+    Case(name="miss/qemu-start", what="QEMU itself with a clone's options: spawn to QMP greeting"),
+    Case(name="miss/fail", what="policy fail: until the refusal"),
+    Case(name="miss/shell", what="policy boot, template producer with a shell: whole Acquire"),
+    Case(name="miss/clone", what="policy boot, template producer without shells: whole Acquire"),
+    Case(name="miss/wait", what="policy wait, pool of one clone that was just taken: whole Acquire"),
+    Case(name="miss/direct", what="policy boot, direct producer: whole Acquire"),
+)
+
+
+@contextlib.asynccontextmanager
+async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
+    settings = "".join(
+        (
+            profile(bench, name="shell", size=0, producer="template", shells=1),
+            profile(bench, name="clone", size=0, producer="template"),
+            profile(bench, name="wait", size=1, producer="template"),
+            profile(bench, name="direct", size=0),
+        )
+    )
+    async with running(bench, settings) as (home, caller):
+        client = caller.client
+
+        def at_rest(status: ProfileStatus) -> bool:
+            return settled(status, shells=status.name == "shell")
+
+        async def missed(turn: Turn, name: str, on_empty: OnEmpty) -> None:
+            await until(home, caller, at_rest)
+            began = time.perf_counter()
+            vm = await client.acquire(profile=name, on_empty=on_empty)
+            turn.record(time.perf_counter() - began)
+            await client.release(vm.lease_id)
+            if vm.timings.was_ready:
+                raise BenchError(f"{name}: a VM was ready")
+
+        async def shell(turn: Turn) -> None:
+            await missed(turn, "shell", OnEmpty.BOOT)
+
+        async def clone(turn: Turn) -> None:
+            await missed(turn, "clone", OnEmpty.BOOT)
+
+        async def direct(turn: Turn) -> None:
+            await missed(turn, "direct", OnEmpty.BOOT)
+
+        async def wait(turn: Turn) -> None:
+            await until(home, caller, at_rest)
+            taken = await client.acquire(profile="wait")
+            began = time.perf_counter()
+            vm = await client.acquire(profile="wait")
+            turn.record(time.perf_counter() - began)
+            await client.release(taken.lease_id)
+            await client.release(vm.lease_id)
+
+        async def fail(turn: Turn) -> None:
+            await until(home, caller, at_rest)
+            began = time.perf_counter()
+            try:
+                await client.acquire(profile="clone", on_empty=OnEmpty.FAIL)
+            except CallError as error:
+                turn.record(time.perf_counter() - began)
+                if error.status != "RESOURCE_EXHAUSTED":
+                    raise
+            else:
+                raise BenchError("a VM was ready")
+
+        with blank_memory(bench) as memory:
+
+            async def start(turn: Turn) -> None:
+                await until(home, caller, at_rest)
+                turn.record(await qemu_start(bench, memory=memory))
+
+            yield {
+                "miss/qemu-start": start,
+                "miss/fail": fail,
+                "miss/shell": shell,
+                "miss/clone": clone,
+                "miss/wait": wait,
+                "miss/direct": direct,
+            }
+
+
+EXPERIMENT: Final = Experiment(name="miss", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=30, quick_rounds=2)

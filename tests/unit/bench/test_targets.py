@@ -1,0 +1,71 @@
+"""Targets, judged from results."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import targets
+from bench.statistics import p99
+from bench.targets import Figure, Judgement, Target, Verdict, judge
+from tests.unit.bench.runs import results, series
+
+RATIO = Figure(over="a", under="b")
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> object:
+    def judge_one(target: Target, *found: list[float]) -> Judgement:
+        monkeypatch.setattr(targets, "TARGETS", (target,))
+        named = (series(name, *([value] for value in values)) for name, values in zip("ab", found, strict=False))
+        (judgement,) = judge(results(*named))
+        return judgement
+
+    return judge_one
+
+
+@pytest.mark.parametrize(
+    ("bounds", "over", "verdict"),
+    [
+        ({"at_most": 3.0}, 2.9, Verdict.MET),
+        ({"at_most": 3.0}, 3.1, Verdict.MISSED),
+        ({"at_least": 0.9}, 0.95, Verdict.MET),
+        ({"at_least": 0.9}, 0.85, Verdict.MISSED),
+    ],
+)
+def test_a_ratio_is_held_against_its_bound(judged, bounds, over, verdict) -> None:  # type: ignore[no-untyped-def]
+    judgement = judged(Target(number="1", what="", figure=RATIO, **bounds), [over] * 5, [1.0] * 5)
+    assert judgement.verdict is verdict
+    assert judgement.estimate.value == over
+    assert judgement.sure
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed(judged) -> None:  # type: ignore[no-untyped-def]
+    judgement = judged(Target(number="1", what="", figure=RATIO, at_most=3.0), [1.0])
+    assert judgement.verdict is Verdict.UNKNOWN
+    assert not judgement.sure
+
+
+def test_a_limit_inside_the_interval_is_not_sure(judged) -> None:  # type: ignore[no-untyped-def]
+    wide = [1.0, 5.0, 1.0, 5.0, 3.0, 1.0, 5.0]
+    assert not judged(Target(number="1", what="", figure=RATIO, at_most=3.5), wide, [1.0] * 7).sure
+
+
+def test_a_figure_may_be_of_the_tails_and_scaled(judged) -> None:  # type: ignore[no-untyped-def]
+    figure = Figure(over="a", under="b", statistic=p99, under_statistic=p99, factor=2.0)
+    tail = [1.0] * 50 + [10.0] * 50
+    assert judged(Target(number="1", what="", figure=figure, at_most=5.0), tail, [2.0] * 100).estimate.value == 10.0
+
+
+@pytest.mark.parametrize(("bare_s", "limit_ms"), [(0.010, 150.0), (0.100, 300.0)])
+def test_the_commands_limit_is_the_larger_of_two(bare_s: float, limit_ms: float) -> None:
+    run = results(series("cli/python", [bare_s]), series("cli/help", [0.2]))
+    (judgement,) = [each for each in judge(run) if each.target.number == "7a"]
+    assert judgement.limit == pytest.approx(limit_ms)
+    assert judgement.estimate is not None
+    assert judgement.estimate.value == pytest.approx(200.0)
+
+
+def test_every_target_has_one_bound() -> None:
+    for target in targets.TARGETS:
+        bounds = (target.at_most, target.at_least, target.limit_of)
+        assert sum(bound is not None for bound in bounds) == 1, target.number
