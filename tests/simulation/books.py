@@ -151,9 +151,12 @@ class Books:
     def binds(self, held: Held) -> bool:
         """Whether it must live now: promised, not expired, and its VM did not die by itself."""
         machine = self.machines[held.lease.vm_id]
+        # A call that joins another sets its lease's time anew even if that cannot be recorded.
+        unrecorded = held.lease.bound and held.lease.vm_id in self.refused
         return (
             held.standing is Standing.PROMISED
             and not held.renewals
+            and not unrecorded
             and trio.current_time() < held.expires_at - ROUNDING_S
             and not (machine.exit_report is not None and machine.exit_report.stderr_tail)
         )
@@ -173,9 +176,7 @@ class Books:
         there = {lease.lease_id: lease for lease in leases}
         now = trio.current_time()
         for lease_id, held in self.held.items():
-            # A call that joins another sets its lease's time anew even if that cannot be recorded.
-            unrecorded = held.lease.bound and held.lease.vm_id in self.refused
-            if unrecorded or not self.binds(held):
+            if not self.binds(held):
                 if (lease := there.get(lease_id)) is not None:
                     held.expires_at = lease.expires_at
                     held.recorded_until = None if lease.bound else lease.expires_at

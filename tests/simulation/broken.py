@@ -106,6 +106,13 @@ class EndsLeasesEarly(Facts):
         self.moves.leases._expiries.set(entry.lease_id, now + 1.0)
 
 
+class AnswersNobodyTooLate(Callers):
+    def expire(self, *, now: float) -> None:
+        for request_id, _ in self.moves.claims.overdue(now=now):
+            self.moves.leave_claim(request_id)
+        super().expire(now=now)
+
+
 class ForgetsLeasesThatAreRenewed(Callers):
     def renewal_recorded(self, event: RenewalRecorded, *, now: float) -> None:
         super().renewal_recorded(event, now=now)
@@ -138,7 +145,8 @@ async def recover_without_keys(*arguments: Any, **options: Any) -> Recovered:
 
 BROKEN: Final[Mapping[str, tuple[Parts, ...]]] = {
     "requests_are_answered_once": (with_ledger(answers.GrantsTwice),),
-    "requests_are_answered_in_time": (with_ledger(callers.ExpiresWithoutAWord),),
+    "requests_are_answered_in_time": (with_ledger(AnswersNobodyTooLate),),
+    "the_service_does_not_spin": (with_ledger(answers.WantsATickAllTheTime),),
     "no_actor_has_a_bug": (
         Parts(name="RaisesInHandOut", actor=RaisesInHandOut),
         Parts(name="GoesOnWithADeadVm", actor=GoesOnWithADeadVm),

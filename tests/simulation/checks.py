@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -26,12 +27,19 @@ EACH: Final = 3
 mostly stays wrong. The ledger's own state machine checks them after each."""
 
 
+MOST_AT_ONCE: Final = 2_000
+"""More events than all clients and VMs together have for it at one moment."""
+
+
 @attrs.define(eq=False, kw_only=True)
 class Checks:
     simulation: Simulation
     answers: Counter[tuple[int, int]] = attrs.field(factory=Counter)
     """By run of the service and request."""
     _events: int = 0
+    _at_once: int = 0
+    """Events that were applied without any time passing."""
+    _last: float = -1.0
 
     def before_effect(self, service: Incarnation, effect: Effect) -> None:
         if isinstance(effect, Grant | Refuse | Confirm | ConfirmRenewal):
@@ -47,6 +55,9 @@ class Checks:
         if isinstance(event, VmGone) and event.let_go:
             service.let_go.add(event.vm_id)
         self._events += 1
+        self._at_once = self._at_once + 1 if trio.current_time() == self._last else 0
+        self._last = trio.current_time()
+        findings.check("the_service_does_not_spin", self._at_once < MOST_AT_ONCE, event)
         if self._events % EACH == 0:
             self._ledger(service)
         if isinstance(event, AdoptionRequested):
@@ -125,7 +136,11 @@ class Checks:
             wanted = min(wanted, max(0, policy.max_vms - view.leased))
         taken_mib = sum(vm.memory_mib for vm in ledger._moves.fleet.all())
         crowded = taken_mib + policy.memory_mib > admission.policy.memory_budget_mib
-        if view.producing or view.handing_out or view.stopping or view.waiting:
+        if view.handing_out or view.waiting:
+            return "somebody waits"
+        if policy.max_age_s < math.inf and view.ready + view.producing >= wanted:
+            return ""  # some are always being replaced
+        if view.producing or view.stopping:
             return "it is busy"
         if not (view.ready == wanted or (crowded and view.ready < wanted)):
             return f"{wanted} are wanted"

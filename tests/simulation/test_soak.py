@@ -48,8 +48,8 @@ class KeepsLeases(Coordinator):
 
 @pytest.mark.parametrize(("coordinator", "grows"), [(Coordinator, False), (KeepsLeases, True)])
 def test_a_short_soak(coordinator: type[Coordinator], grows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short, so fewer leases that have ended are remembered."""
+    """Short, so fewer leases that have ended are remembered; and what varies by itself is more of the whole."""
     monkeypatch.setattr("pool.ledger.leases.REMEMBERED_LEASES", 50)
     measured = soak(600, make_coordinator=coordinator)
-    assert (measured.drift("traced_kib") > 0.02) is grows, str(measured)
+    assert (measured.drift("traced_kib") > 0.1) is grows, str(measured)
     assert measured.descriptors_constant

@@ -155,3 +155,20 @@ def test_a_vm_whose_actor_ended_without_a_word_is_lost_all_the_same() -> None:
     assert view(world).last_error == "StopError"
     world.run_undisturbed()
     assert view(world).ready == 1
+
+
+def test_stale_vms_that_are_too_many_do_not_keep_production_from_being_tried_again() -> None:
+    """While production fails one more VM is wanted, to see whether it works; an old one does not take its place."""
+    world = pool(size=3, production_limit=3, full=False)
+    world.process()
+    first, second, third = world.in_state(VmState.PRODUCING)
+    world.progress(first)
+    world.progress(second)
+    world.process()
+    world.die(third)
+    world.evict(profile="p")
+    world.resize("p", 1)
+    world.process()
+    assert (view(world).stale, view(world).failures_in_a_row) == (1, 1)
+    world.run_undisturbed()
+    assert (view(world).ready, view(world).stale, view(world).failures_in_a_row) == (1, 0, 0)
