@@ -197,7 +197,12 @@ def _integer_or_none(value: Any, kind: Any) -> int | None:
 
 
 def _number(value: Any, kind: Any) -> float:
-    return float(_integer(value, kind)) if type(value) is int else _finite(value)
+    if type(value) is not int:
+        return _finite(value)
+    integer = _integer(value, kind)
+    if int(float(integer)) != integer:
+        raise ValueError(f"must be a number that is not rounded, not {integer}")
+    return float(integer)
 
 
 def _finite(value: Any) -> float:
