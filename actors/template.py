@@ -257,6 +257,7 @@ class TemplateProducer:
         if not self.fallback or machine is None:
             self._failed += 1
             raise TemplateError(reason=failed.reason)
+        self._announce(self._generation_of(machine))  # it may be another machine than that of the last template
         bring_up = partial(
             self.launch, machine.spec, vm_id=vm_id, directory=self.vms_directory / vm_id, nursery=nursery
         )

@@ -332,3 +332,16 @@ async def test_whatever_a_build_fails_with_it_boots_meanwhile() -> None:
     async with stage(backend=FailsInAGroup) as it:
         assert (await it.produce()).made_by is ProducerKind.DIRECT
         assert "killed" in it.producer.statistics().detail
+
+
+@in_virtual_time
+async def test_what_is_booted_for_want_of_a_template_is_of_the_generation_that_was_told() -> None:
+    """Or it would be stale when it comes, and so would be what it is replaced with, without end."""
+    async with stage() as on_stage:
+        await on_stage.produce()
+        on_stage.templates.builds_fail = True
+        on_stage.machine.fingerprint = "f2"
+        await trio.sleep(WATCH_S + BUILD_S + 1.0)
+        base = await on_stage.produce()
+        assert base.made_by is ProducerKind.DIRECT
+        assert (base.generation, on_stage.generations) == ("f2", ["f1", "f2"])
