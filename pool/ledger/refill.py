@@ -109,7 +109,8 @@ class Refill:
         if able and self._admits(page):
             self.moves.start_vm(page, claim_id=claim_id)
             return True
-        if able and not self.moves.admission.fits(self.moves.admission.reserved_mib + page.policy.memory_mib):
+        if able:
+            # Also when it fits and waits for something else: a pool would take what was made free for it.
             self._reserve(page.policy.memory_mib, for_page=page)
         if claim_id is not None and page.producing_for_pool:
             page.pass_on_production(claim_id)

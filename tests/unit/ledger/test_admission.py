@@ -185,6 +185,30 @@ def test_pools_leave_alone_what_somebody_waits_for() -> None:
     assert granted(world, request)
 
 
+def test_pools_leave_alone_what_was_made_free_for_one_that_waits_for_its_turn() -> None:
+    """Or a VM would be produced and evicted without end, for as long as nothing else can be cloned."""
+    policies = {
+        "busy": profile(1, production=ProducerKind.TEMPLATE),
+        "p": profile(3),
+        "q": profile(0, production=ProducerKind.TEMPLATE),
+    }
+    world = World(policies, ServicePolicy(memory_budget_mib=1024, clones_at_once=1))
+    clone, *boots = world.in_state(VmState.PRODUCING)
+    for vm_id in boots:
+        world.progress(vm_id)
+    world.process()
+    request = world.acquire("q", on_empty=OnEmpty.BOOT)
+    world.process()
+    (evicted,) = world.in_state(VmState.STOPPING)
+    world.progress(evicted)
+    world.process()
+    assert (views(world)["p"].ready, views(world)["p"].producing) == (2, 0)
+    world.progress(clone)
+    world.run_undisturbed()
+    assert granted(world, request)
+    assert views(world)["p"].counters.evicted == 1
+
+
 def test_who_comes_after_one_that_wants_much_waits_behind_it() -> None:
     world = World({"p": profile(1), "q": profile(0)}, ServicePolicy(memory_budget_mib=512))
     world.run_undisturbed()
