@@ -194,8 +194,7 @@ class Coordinator:
                 self._actors[vm_id].hand_out(order)
             case RecordExpiry(vm_id=vm_id, expires_at=expires_at, renewal=renewal):
                 recorded = self._actors[vm_id].renew(expires_at - trio.current_time())
-                if renewal is not None:
-                    self._send.send_nowait(RenewalRecorded(renewal=renewal, expires_at=expires_at, recorded=recorded))
+                self._send.send_nowait(RenewalRecorded(renewal=renewal, expires_at=expires_at, recorded=recorded))
             case StopVm(vm_id=vm_id, reason=reason):
                 self._actors[vm_id].stop(reason)
             case DetachVm(vm_id=vm_id):

@@ -9,6 +9,7 @@ from pool.ledger.effects import Confirm, ConfirmRenewal, RecordExpiry, Refusal
 from pool.ledger.events import (
     AcquireRequested,
     GrantUndelivered,
+    HeldAnew,
     LeaseRelinquished,
     ReleaseRequested,
     RenewalRecorded,
@@ -100,10 +101,12 @@ class Callers:
         elif claim is not None:
             self.moves.claims.join(claim, event)
         elif lease is not None:
+            self.moves.leases.join(lease)
             if lease.bound:  # its holder's connection was lost, and here it is again
-                lease = self.moves.renew(lease, expires_at=now + event.ttl_s)
-                self.moves.effects.append(RecordExpiry(vm_id=lease.vm_id, expires_at=lease.expires_at))
-            self.moves.grant_again(event.request_id, lease)
+                again = HeldAnew(lease_id=lease.lease_id, request=event)
+                self._record_expiry(lease, expires_at=now + event.ttl_s, renewal=again)
+            else:
+                self.moves.grant_again(event.request_id, lease)
         return True
 
     def _open_claim(self, event: AcquireRequested, page: ProfilePage, *, now: float) -> None:
@@ -152,23 +155,39 @@ class Callers:
     def renew(self, event: RenewRequested, *, now: float) -> None:
         found = self.moves.leases.find(event.lease_id, owner=event.owner)
         if isinstance(found, Lease):
-            self.moves.effects.append(RecordExpiry(vm_id=found.vm_id, expires_at=now + event.ttl_s, renewal=event))
+            self._record_expiry(found, expires_at=now + event.ttl_s, renewal=event)
         else:
             self.moves.refuse(event.request_id, found)
 
+    def _record_expiry(self, lease: Lease, *, expires_at: float, renewal: RenewRequested | HeldAnew) -> None:
+        self.moves.effects.append(RecordExpiry(vm_id=lease.vm_id, expires_at=expires_at, renewal=renewal))
+
     def renewal_recorded(self, event: RenewalRecorded, *, now: float) -> None:
-        renewal = event.renewal
-        found = self.moves.leases.find(renewal.lease_id, owner=renewal.owner)
-        if isinstance(found, Lease) and event.recorded:
-            found = self.moves.renew(found, expires_at=event.expires_at)
+        lease = self.moves.leases.get(event.renewal.lease_id)
+        if lease is not None and event.recorded:
+            self.moves.renew(lease, expires_at=event.expires_at)
             self.expire(now=now)  # it was for less than it took until here
-            found = self.moves.leases.find(renewal.lease_id, owner=renewal.owner)
-        elif isinstance(found, Lease):
+        if isinstance(event.renewal, HeldAnew):
+            self._held_anew(event.renewal, now=now)
+        else:
+            self._renewed(event.renewal, recorded=event.recorded)
+
+    def _renewed(self, renewal: RenewRequested, *, recorded: bool) -> None:
+        found = self.moves.leases.find(renewal.lease_id, owner=renewal.owner)
+        if isinstance(found, Lease) and not recorded:
             found = refusals.not_recorded(found)
         if isinstance(found, Lease):
             self.moves.effects.append(ConfirmRenewal(request_id=renewal.request_id, lease=found))
         else:
             self.moves.refuse(renewal.request_id, found)
+
+    def _held_anew(self, renewal: HeldAnew, *, now: float) -> None:
+        """With the time that it had if the new one could not be recorded: what is granted, a later run knows of."""
+        lease = self.moves.leases.get(renewal.lease_id)
+        if lease is not None:
+            self.moves.grant_again(renewal.request.request_id, lease)
+        else:  # it ended meanwhile
+            self.acquire(renewal.request, now=now)
 
     def has_it_no_more(self, event: GrantUndelivered | LeaseRelinquished) -> None:
         if isinstance(event, LeaseRelinquished):

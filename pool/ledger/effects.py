@@ -7,7 +7,7 @@ import enum
 import attrs
 
 from actors.messages import HandOutOrder
-from pool.ledger.events import RenewRequested
+from pool.ledger.events import HeldAnew, RenewRequested
 from pool.ledger.news import News
 from pool.ledger.records import Lease
 
@@ -123,11 +123,11 @@ class ConfirmRenewal:
 
 @attrs.frozen(kw_only=True)
 class RecordExpiry:
-    """A lease's end is another one; for a renewal it is so once a RenewalRecorded event says that it is on disk."""
+    """A lease is to have another end. It has it once a RenewalRecorded event says that it is on disk."""
 
     vm_id: str
     expires_at: float
-    renewal: RenewRequested | None = None
+    renewal: RenewRequested | HeldAnew
 
 
 @attrs.frozen(kw_only=True)

@@ -56,10 +56,18 @@ class RenewRequested:
 
 
 @attrs.frozen(kw_only=True)
+class HeldAnew:
+    """A bound lease whose caller is back, with its idempotency key: it lives on for as long as it is asked for now."""
+
+    lease_id: str
+    request: AcquireRequested
+
+
+@attrs.frozen(kw_only=True)
 class RenewalRecorded:
     """What became of a RecordExpiry effect; nothing is confirmed that a later run of the service would not know of."""
 
-    renewal: RenewRequested
+    renewal: RenewRequested | HeldAnew
     expires_at: float
     recorded: bool
 

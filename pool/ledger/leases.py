@@ -56,7 +56,7 @@ class LeaseRegister:
         for lease_id in self._expiries.take_due(now=now):
             yield self._live[lease_id]
 
-    def grant_again(self, lease: Lease) -> None:
+    def join(self, lease: Lease) -> None:
         """One more request with the same idempotency key has it."""
         self._holders[lease.lease_id] += 1
 

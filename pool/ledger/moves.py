@@ -183,7 +183,6 @@ class Moves:
         self._tell_of_lease(lease, LeaseChange.GRANTED)
 
     def grant_again(self, request_id: int, lease: Lease) -> None:
-        self.leases.grant_again(lease)
         self.effects.append(Grant(request_id=request_id, lease=lease))
 
     def renew(self, lease: Lease, *, expires_at: float) -> Lease:

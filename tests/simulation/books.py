@@ -151,12 +151,9 @@ class Books:
     def binds(self, held: Held) -> bool:
         """Whether it must live now: promised, not expired, and its VM did not die by itself."""
         machine = self.machines[held.lease.vm_id]
-        # A call that joins another sets its lease's time anew even if that cannot be recorded.
-        unrecorded = held.lease.bound and held.lease.vm_id in self.refused
         return (
             held.standing is Standing.PROMISED
             and not held.renewals
-            and not unrecorded
             and trio.current_time() < held.expires_at - ROUNDING_S
             and not (machine.exit_report is not None and machine.exit_report.stderr_tail)
         )

@@ -459,8 +459,7 @@ class World:
                 recorded = not self.disk_is_full
                 if recorded:
                     self.expiries[vm_id] = expires_at
-                if renewal is not None:
-                    self.inbox.append(RenewalRecorded(renewal=renewal, expires_at=expires_at, recorded=recorded))
+                self.inbox.append(RenewalRecorded(renewal=renewal, expires_at=expires_at, recorded=recorded))
             case Tell(news=news):
                 self.record.news.append(news)
             case _:

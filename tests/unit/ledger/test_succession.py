@@ -156,12 +156,32 @@ def test_its_holder_comes_back_by_its_key_and_holds_it_as_before() -> None:
     world = after(leased(key="k", bound=True, expires_at=30.0))
     request = world.acquire("p", key="k", bound=True)
     world.process()
+    world.process()
     assert granted(world, request).expires_at == math.inf
     world.advance(60.0)
     assert len(world.ledger.leases()) == 1
     world.return_undelivered(request)  # the call has ended
     world.process()
     assert world.ledger.leases() == ()
+
+
+def test_who_comes_back_is_told_the_old_end_if_the_new_one_cannot_be_recorded() -> None:
+    """A run of the service after this one would know of no other."""
+    world = after(leased(key="k", bound=True, expires_at=30.0))
+    world.disk_is_full = True
+    request = world.acquire("p", key="k", bound=True)
+    world.process()
+    world.process()
+    assert granted(world, request).expires_at == 30.0
+    assert [lease.expires_at for lease in world.ledger.leases()] == [30.0]
+
+
+def test_who_comes_back_to_a_lease_that_ends_meanwhile_gets_another() -> None:
+    world = after(leased(key="k", bound=True, expires_at=30.0))
+    request = world.acquire("p", key="k", bound=True)
+    world.release("old-lease", uid=1000)
+    world.run_undisturbed()
+    assert granted(world, request).lease_id != "old-lease"
 
 
 def test_who_does_not_come_back_has_it_no_longer() -> None:
