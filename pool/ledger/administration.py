@@ -20,7 +20,8 @@ from pool.ledger.events import (
 from pool.ledger.moves import Moves
 from pool.ledger.news import ProfileChange
 from pool.ledger.policy import OnEmpty
-from pool.ledger.profile import ProfilePage, Staleness
+from pool.ledger.profile import ProfilePage
+from pool.ledger.ready import Staleness
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -72,9 +73,10 @@ class Administration:
                 self.moves.tell_of(page, ProfileChange.RESUMED, f"{page.size} VMs are wanted")
             case EvictRequested():
                 for vm_id in page.ready:
-                    page.stale[vm_id] = Staleness.REQUEST
+                    page.ready.stale[vm_id] = Staleness.REQUEST
             case ResetRequested():
-                page.reset()
+                page.failures.none()
+                page.shells.failures.none()
                 self.moves.tell_of(page, ProfileChange.CIRCUIT, "closed: its failures were forgotten by request")
             case _:
                 assert_never(request)

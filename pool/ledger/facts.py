@@ -68,9 +68,9 @@ class Facts:
 
     def healthy(self, entry: VmEntry, *, now: float) -> None:
         page = self.moves.fleet.page_of(entry)
-        if entry.vm_id in page.being_checked:  # else it is on its way to a caller by now
-            del page.being_checked[entry.vm_id]
-            page.checks.set(entry.vm_id, now + page.policy.check_interval_s)
+        if entry.vm_id in page.ready.being_checked:  # else it is on its way to a caller by now
+            del page.ready.being_checked[entry.vm_id]
+            page.ready.checks.set(entry.vm_id, now + page.policy.check_interval_s)
 
     def handed_out(self, entry: VmEntry, fact: VmHandedOut, *, now: float) -> None:
         assert entry.claim_id is not None
@@ -124,8 +124,10 @@ class Facts:
     def _shell_lost(self, entry: VmEntry, page: ProfilePage, *, came_up: bool, now: float) -> None:
         page.counters.lost_shells += 1
         if not came_up or now - entry.ready_at < EARLY_DEATH_S:
-            page.shells.failures_in_a_row = max(page.shells.failures_in_a_row, entry.failures_before)
-            page.shells.back_off(page.policy.backoff, now=now, randomness=self.moves.rng.random())
+            randomness = self.moves.rng.random()
+            page.shells.failures.one_more(
+                page.policy.backoff, after=entry.failures_before, now=now, randomness=randomness
+            )
 
     def _production_lost(
         self, entry: VmEntry, page: ProfilePage, claim: Claim | None, *, reason: str, now: float
@@ -142,8 +144,6 @@ class Facts:
 
     def _idle_lost(self, entry: VmEntry, page: ProfilePage, claim: Claim | None, *, reason: str, now: float) -> None:
         early = now - entry.ready_at < EARLY_DEATH_S
-        if early:  # it follows the failures from before it came up
-            page.failures_in_a_row = max(page.failures_in_a_row, entry.failures_before)
         if claim is None:
             page.counters.lost_idle += 1
         else:
@@ -151,7 +151,7 @@ class Facts:
         if claim is not None:
             self.retry(claim, page, reason=reason)
         if early or claim is not None:
-            self.moves.back_off(page, now=now)
+            self.moves.back_off(page, after=entry.failures_before if early else 0, now=now)
 
     def retry(self, claim: Claim, page: ProfilePage, *, reason: str) -> None:
         """A hand-out failed: the claim goes back to where it was in the queue, if it may have another VM."""

@@ -12,7 +12,8 @@ from actors.messages import ShellReady, VmReady
 from pool.ledger.admission import Admission
 from pool.ledger.news import News, VmNews
 from pool.ledger.policy import PoolPolicy
-from pool.ledger.profile import ProfilePage, Staleness
+from pool.ledger.profile import ProfilePage
+from pool.ledger.ready import Staleness
 from pool.ledger.records import Claim, Lease, VmEntry
 
 
@@ -95,8 +96,8 @@ class Fleet:
         entry.pid = fact.pid
         entry.ready_at = now
         entry.generation = fact.generation
-        entry.failures_before = page.shells.failures_in_a_row
-        page.shells.failures_in_a_row = 0
+        entry.failures_before = page.shells.failures.in_a_row
+        page.shells.failures.none()
         del page.shells.starting[entry.vm_id]
         page.shells.idle[entry.vm_id] = None
 
@@ -121,27 +122,27 @@ class Fleet:
         self._to(entry, VmState.READY)
         entry.pid = fact.pid
         entry.ready_at = now
-        entry.failures_before = page.failures_in_a_row
+        entry.failures_before = page.failures.in_a_row
         entry.generation = fact.generation
         entry.made_by = fact.made_by
         current = not page.generation or fact.generation == page.generation
         production_s = None if entry.adopted else fact.production_s
         page.production_succeeded(entry.vm_id, production_s=production_s, current=current, now=now)
         page.counters.adopted += entry.adopted
-        page.ages.set(entry.vm_id, now + page.policy.max_age_s)
-        page.checks.set(entry.vm_id, now + page.policy.check_interval_s * (1.0 - spread / 2.0))
+        page.ready.ages.set(entry.vm_id, now + page.policy.max_age_s)
+        page.ready.checks.set(entry.vm_id, now + page.policy.check_interval_s * (1.0 - spread / 2.0))
 
     def change_generation(self, page: ProfilePage, generation: str) -> None:
         page.generation = generation
         for vm_id in page.ready:
             if self._vms[vm_id].generation != generation:
-                page.stale.setdefault(vm_id, Staleness.GENERATION)
-            elif page.stale.get(vm_id) is Staleness.GENERATION:
-                del page.stale[vm_id]
+                page.ready.stale.setdefault(vm_id, Staleness.GENERATION)
+            elif page.ready.stale.get(vm_id) is Staleness.GENERATION:
+                del page.ready.stale[vm_id]
 
     def hand_out_oldest(self, page: ProfilePage, claim: Claim, *, now: float) -> VmEntry:
         """The VM whose turn it is goes on its way to a waiting claim."""
-        vm_id = page.take_ready()
+        vm_id = page.ready.take()
         page.dequeue(claim)
         entry = self._vms[vm_id]
         self._to(entry, VmState.HANDING_OUT)
@@ -174,7 +175,7 @@ class Fleet:
             case VmState.SHELL:
                 page.shells.forget(entry.vm_id)
             case VmState.READY:
-                page.not_ready(entry.vm_id)
+                page.ready.drop(entry.vm_id)
             case VmState.HANDING_OUT:
                 page.handing_out -= 1
             case VmState.LEASED:

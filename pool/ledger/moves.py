@@ -88,7 +88,7 @@ class Moves:
         self.effects.append(FillShell(vm_id=vm_id))
 
     def check_vm(self, vm_id: str, page: ProfilePage) -> None:
-        page.being_checked[vm_id] = None
+        page.ready.being_checked[vm_id] = None
         self.effects.append(CheckVm(vm_id=vm_id))
 
     def hand_out_oldest(self, page: ProfilePage, claim: Claim, *, now: float) -> None:
@@ -129,11 +129,11 @@ class Moves:
         if page.follow_demand(now=now):
             self.tell_of(page, ProfileChange.RESIZED, f"{page.size}, by demand")
 
-    def back_off(self, page: ProfilePage, *, now: float) -> None:
+    def back_off(self, page: ProfilePage, *, after: int = 0, now: float) -> None:
         """One more production has failed; the circuit may open."""
-        page.back_off(now=now, randomness=self.rng.random())
+        page.failures.one_more(page.policy.backoff, after=after, now=now, randomness=self.rng.random())
         if page.circuit(now=now) is CircuitState.OPEN:
-            seconds = page.retry_at - now
+            seconds = page.failures.retry_at - now
             self.tell_of(page, ProfileChange.CIRCUIT, f"open for {seconds:.1f} s after: {page.last_error}")
             for claim_id in list(page.unserved_boot_claims):
                 self.refuse_claim(self.claims[claim_id], refusals.circuit_open(page, now=now))

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import enum
 import itertools
 import math
 from collections import OrderedDict
-from typing import Final
 
 import attrs
 
 from pool.ledger.demand import Demand
+from pool.ledger.failures import Failures
 from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.ready import ReadyVms
 from pool.ledger.records import Claim
-from pool.ledger.schedule import Schedule
 from pool.ledger.shells import ShellRack
 from pool.ledger.views import CircuitState, Counters, ProfileView
-
-_LOOK_AHEAD: Final = 8
-"""More than are being checked at a time on any sensible setting; the oldest of them is good enough."""
 
 
 def _demand(policy: PoolPolicy) -> Demand | None:
     return Demand(policy=policy.adaptive, production_limit=policy.production_limit) if policy.adaptive else None
-
-
-class Staleness(enum.Enum):
-    """Why a ready VM is to be replaced."""
-
-    GENERATION = "it is of an older generation"
-    AGE = "it has been idle for too long"
-    REQUEST = "its replacement was asked for"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -51,8 +39,7 @@ class ProfilePage:
     """When the demand could want another size although nothing happens."""
     suspended: bool = False
     """Nothing is handed out or produced, and nobody waits."""
-    ready: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
-    """Oldest first; handed out in this order."""
+    ready: ReadyVms = attrs.field(factory=ReadyVms)
     producing_for_pool: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     adopting: set[str] = attrs.field(factory=set)
     """Of those, what an earlier run of the service made; they are as good as produced."""
@@ -65,21 +52,12 @@ class ProfilePage:
     shells: ShellRack = attrs.field(factory=ShellRack)
     generation: str = ""
     """What the producer makes; empty until it has said so."""
-    stale: OrderedDict[str, Staleness] = attrs.field(factory=OrderedDict)
-    """Those of the ready VMs that are to be replaced."""
-    ages: Schedule[str] = attrs.field(factory=Schedule)
-    """When a ready VM is too old."""
-    checks: Schedule[str] = attrs.field(factory=Schedule)
-    """When a ready VM's agent is asked next."""
-    being_checked: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     boot_claims: int = 0
     """All waiting BOOT claims."""
     handing_out: int = 0
     leased: int = 0
     stopping: int = 0
-    failures_in_a_row: int = 0
-    retry_at: float = 0.0
-    """End of the back-off; 0 when there is none."""
+    failures: Failures = attrs.field(factory=Failures)
     last_error: str = ""
     last_evidence: str = ""
     last_production_s: float = 0.0
@@ -108,9 +86,9 @@ class ProfilePage:
         return wanted if self.policy.max_vms is None else min(wanted, max(0, self.policy.max_vms - self.out()))
 
     def wants_surge(self) -> bool:
-        if not self.stale or len(self.ready) > self.size:
+        if not self.ready.stale or len(self.ready) > self.size:
             return False
-        return len(self.ready) <= self.min_ready() or bool(self.failures_in_a_row)
+        return len(self.ready) <= self.min_ready() or bool(self.failures.in_a_row)
 
     def min_ready(self) -> int:
         return min(self.policy.min_ready, self.size)
@@ -198,16 +176,13 @@ class ProfilePage:
         claim_id = self.production_ended(vm_id)
         if claim_id is not None:
             self.unserved_boot_claims[claim_id] = None
-        self.ready[vm_id] = None
-        if not current:
-            self.stale[vm_id] = Staleness.GENERATION
+        self.ready.add(vm_id, current=current)
         self.counters.produced += 1
         if production_s is not None:
             self.last_production_s = production_s
             if self.demand is not None:
                 self.demand.produced(production_s, now)
-            self.failures_in_a_row = 0
-            self.retry_at = 0.0
+            self.failures.none()
 
     def pass_on_production(self, claim_id: int) -> None:
         """The pool's oldest production becomes that of a waiting BOOT claim."""
@@ -216,40 +191,20 @@ class ProfilePage:
 
     def cheapest(self) -> str:
         """The VM that is missed least: a stale one, the youngest in production for the pool, the one ready longest."""
-        if self.stale and len(self.ready) > self.min_ready():
-            return next(iter(self.stale))
+        if self.ready.stale and len(self.ready) > self.min_ready():
+            return next(iter(self.ready.stale))
         return next(reversed(self.producing_for_pool)) if self.producing_for_pool else next(iter(self.ready))
 
     def has_too_many(self) -> bool:
         """Whether one that is nobody's can be stopped, and should be."""
         return self.shortage() < 0 and bool(self.ready or self.producing_for_pool)
 
-    def take_ready(self) -> str:
-        """The VM to hand out: the one that is ready longest, of the current generation if there is any.
-
-        One that is being asked whether it is there comes last: who gets it waits for its answer.
-        """
-        current = [vm_id for vm_id in itertools.islice(self.ready, _LOOK_AHEAD) if vm_id not in self.stale]
-        if not current:  # all of the oldest are stale: look on
-            current = list(itertools.islice((vm_id for vm_id in self.ready if vm_id not in self.stale), _LOOK_AHEAD))
-        candidates = current or list(itertools.islice(self.ready, _LOOK_AHEAD))
-        vm_id = next((vm_id for vm_id in candidates if vm_id not in self.being_checked), candidates[0])
-        self.not_ready(vm_id)
-        return vm_id
-
-    def not_ready(self, vm_id: str) -> None:
-        del self.ready[vm_id]
-        self.stale.pop(vm_id, None)
-        self.ages.drop(vm_id)
-        self.checks.drop(vm_id)
-        self.being_checked.pop(vm_id, None)
-
     def may_roll(self, *, may_surge: bool) -> bool:
         """Whether one more stale VM may be stopped now: few at a time, enough stay ready, and production works.
 
         Where there is no room for one VM more than wanted the minimum cannot be kept: one goes, then one comes.
         """
-        if not self.stale or self.failures_in_a_row or self.suspended:
+        if not self.ready.stale or self.failures.in_a_row or self.suspended:
             return False
         if may_surge and self.has_room():
             in_flight = len(self.producing_for_pool) + max(0, self.shortage())
@@ -257,9 +212,7 @@ class ProfilePage:
         return len(self.producing_for_pool) + self.stopping < self.policy.production_limit
 
     def circuit(self, *, now: float) -> CircuitState:
-        if self.failures_in_a_row < self.policy.breaker_threshold:
-            return CircuitState.CLOSED
-        return CircuitState.OPEN if now < self.retry_at else CircuitState.HALF_OPEN
+        return self.failures.circuit(threshold=self.policy.breaker_threshold, now=now)
 
     def may_boot_for_claim(self, *, now: float) -> bool:
         """Whether a BOOT claim may have its production as far as failures go; claims are not subject to back-off."""
@@ -273,20 +226,15 @@ class ProfilePage:
 
     def may_refill(self, *, now: float) -> bool:
         """Whether one more VM is to be started for the pool now, as far as the profile goes."""
-        if not self.may_produce(now=now):
+        if not self.failures.may_try(now=now):
             return False
         # After a failure one VM at a time is tried, until one succeeds.
-        limit = self.policy.production_limit if not self.failures_in_a_row else 1
+        limit = self.policy.production_limit if not self.failures.in_a_row else 1
         half_open = self.circuit(now=now) is CircuitState.HALF_OPEN
         # Adoption is no production: it costs little, and proves nothing.
         busy = (self.producing() if half_open else len(self.producing_for_pool)) - len(self.adopting)
         # A VM on its way out is replaced when it has arrived, milliseconds later: a boot would compete with it.
         return self.shortage() > self.handing_out and busy < limit
-
-    def reset(self) -> None:
-        """Failures are forgotten."""
-        self.failures_in_a_row = self.shells.failures_in_a_row = 0
-        self.retry_at = self.shells.retry_at = 0.0
 
     def wants_shell(self, *, now: float) -> bool:
         """Whether to start one now."""
@@ -307,7 +255,7 @@ class ProfilePage:
             return None
         if self.ready:
             return None  # it waits for memory, not for a VM
-        if now < self.retry_at and not self.boot_claims:
+        if now < self.failures.retry_at and not self.boot_claims:
             return None
         return next(iter(self.shells.idle))
 
@@ -324,25 +272,11 @@ class ProfilePage:
         self.unserved_boot_claims[claim_id] = None
         return claim_id
 
-    def back_off(self, *, now: float, randomness: float) -> None:
-        """One more failure: nothing is produced for the pool for a while."""
-        self.failures_in_a_row += 1
-        self.retry_at = now + self.policy.backoff.delay(self.failures_in_a_row, randomness=randomness)
-
-    def may_produce(self, *, now: float) -> bool:
-        """Whether VMs may be started for the pool; ends a back-off that is over."""
-        if now < self.retry_at:
-            return False
-        self.retry_at = 0.0
-        return True
-
     def next_wakeup(self) -> float:
-        """When production may be tried again, if there is any to try; infinity if not.
-
-        It stays when that time has come, until `may_produce` was asked: no wake-up is lost if nobody looked in time.
-        """
-        pool = self.retry_at if self.retry_at and self.shortage() > 0 else math.inf
-        shells = self.shells.retry_at if self.shells.retry_at and self.lacks_shell() else math.inf
+        """When production may be tried again, if there is any to try; infinity if not."""
+        pool = self.failures.retry_at if self.failures.retry_at and self.shortage() > 0 else math.inf
+        shells = self.shells.failures.retry_at
+        shells = shells if shells and self.lacks_shell() else math.inf
         return min(pool, shells, self.review_at)
 
     def view(self, *, held_back: str, now: float) -> ProfileView:
@@ -356,12 +290,12 @@ class ProfilePage:
             stopping=self.stopping,
             waiting=len(self.waiting),
             shells=len(self.shells.idle),
-            stale=len(self.stale),
+            stale=len(self.ready.stale),
             suspended=self.suspended,
             generation=self.generation,
             circuit=self.circuit(now=now),
-            failures_in_a_row=self.failures_in_a_row,
-            retry_in_s=max(0.0, self.retry_at - now) if self.retry_at else 0.0,
+            failures_in_a_row=self.failures.in_a_row,
+            retry_in_s=max(0.0, self.failures.retry_at - now) if self.failures.retry_at else 0.0,
             held_back=held_back,
             last_error=self.last_error,
             last_evidence=self.last_evidence,

@@ -139,7 +139,7 @@ class Refill:
             donor = max(
                 (page for page in donors if self._spare(page, for_page)), key=lambda p: len(p.ready) - p.min_ready()
             )
-            vm_id = next(iter(donor.stale or donor.ready))
+            vm_id = next(iter(donor.ready.stale or donor.ready))
             self.moves.evict(vm_id, reason=f"its memory is needed for a claim of profile {for_page.name}")
 
     @staticmethod
@@ -163,7 +163,7 @@ class Refill:
         admission = self.moves.admission
         while page.may_roll(may_surge=admission.fits(page.policy.memory_mib)) and not admission.memory_low:
             page.counters.rolled += 1
-            vm_id, why = next(iter(page.stale.items()))
+            vm_id, why = next(iter(page.ready.stale.items()))
             self.moves.stop_vm(self.moves.fleet[vm_id], reason=why.value)
 
     def _neediest(self, *, now: float) -> ProfilePage | None:

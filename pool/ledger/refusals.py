@@ -81,8 +81,8 @@ def suspended(page: ProfilePage) -> Refusal:
 def circuit_open(page: ProfilePage, *, now: float) -> Refusal:
     return Refusal(
         code=RefusalCode.CIRCUIT_OPEN,
-        message=f"profile {page.name}: the last {page.failures_in_a_row} productions failed, the last one with: "
-        f"{page.last_error}; nothing is booted for {max(0.0, page.retry_at - now):.1f} s; "
+        message=f"profile {page.name}: the last {page.failures.in_a_row} productions failed, the last one with: "
+        f"{page.last_error}; nothing is booted for {max(0.0, page.failures.retry_at - now):.1f} s; "
         f"mend the cause and use `vmpool reset {page.name}`",
     )
 
@@ -164,4 +164,4 @@ def lease_ended(ended: EndedLease) -> Refusal:
 
 def _state_of(page: ProfilePage) -> str:
     words = f"{page.producing()} in production, {len(page.waiting)} waiting"
-    return f"{words}, last error: {page.last_error}" if page.failures_in_a_row else words
+    return f"{words}, last error: {page.last_error}" if page.failures.in_a_row else words

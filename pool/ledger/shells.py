@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import attrs
 
-from actors.backoff import Backoff
+from pool.ledger.failures import Failures
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -18,26 +18,17 @@ class ShellRack:
     """Oldest first; filled in this order."""
     filling: set[str] = attrs.field(factory=set)
     """In production, out of a shell."""
-    failures_in_a_row: int = 0
-    """Shells that did not come up or died early. The pool's own back-off is apart: a shell that starts proves nothing
-    about clones, and one that does not keeps nobody waiting."""
-    retry_at: float = 0.0
-    """End of the back-off; 0 when there is none."""
+    failures: Failures = attrs.field(factory=Failures)
+    """Shells that did not come up or died early. The pool's own are apart: a shell that starts proves nothing about
+    clones, and one that does not keeps nobody waiting."""
 
     def __len__(self) -> int:
         """Shells that are, or soon will be, there to be filled."""
         return len(self.starting) + len(self.idle)
 
-    def back_off(self, backoff: Backoff, *, now: float, randomness: float) -> None:
-        self.failures_in_a_row += 1
-        self.retry_at = now + backoff.delay(self.failures_in_a_row, randomness=randomness)
-
     def may_start(self, *, now: float) -> bool:
         """Whether one may be started; ends a back-off that is over. After a failure one at a time is tried."""
-        if now < self.retry_at:
-            return False
-        self.retry_at = 0.0
-        return not (self.failures_in_a_row and self.starting)
+        return self.failures.may_try(now=now) and not (self.failures.in_a_row and self.starting)
 
     def forget(self, vm_id: str) -> bool:
         """A VM is a shell no more, for whatever reason. Returns whether it was one that holds no guest."""

@@ -11,7 +11,8 @@ from pool.ledger.events import GenerationChanged, HostMemoryLow, HostMemoryOk
 from pool.ledger.facts import Facts
 from pool.ledger.moves import Moves
 from pool.ledger.news import ProfileChange, ProfileNews
-from pool.ledger.profile import ProfilePage, Staleness
+from pool.ledger.profile import ProfilePage
+from pool.ledger.ready import Staleness
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -24,26 +25,26 @@ class Upkeep:
     def next_wakeup(self) -> float:
         """When something is due; infinity if nothing is. What waits for a check to end is not waited for here."""
         pages = self.moves.fleet.pages.values()
-        ages = min((page.ages.next_at() for page in pages), default=math.inf)
+        ages = min((page.ready.ages.next_at() for page in pages), default=math.inf)
         if self._checks_under_way() >= self.moves.service.checks_at_once:
             return ages
-        return min(ages, min((page.checks.next_at() for page in pages), default=math.inf))
+        return min(ages, min((page.ready.checks.next_at() for page in pages), default=math.inf))
 
     def note_ages(self, *, now: float) -> None:
         for page in self.moves.fleet.pages.values():
-            for vm_id in page.ages.take_due(now=now):
-                page.stale[vm_id] = Staleness.AGE  # which no generation cures
+            for vm_id in page.ready.ages.take_due(now=now):
+                page.ready.stale[vm_id] = Staleness.AGE  # which no generation cures
 
     def check_agents(self, *, now: float) -> None:
         """Few at a time."""
         budget = self.moves.service.checks_at_once - self._checks_under_way()
         for page in self.moves.fleet.pages.values():
-            while budget > 0 and page.checks.next_at() <= now:
-                self.moves.check_vm(next(page.checks.take_due(now=now)), page)
+            while budget > 0 and page.ready.checks.next_at() <= now:
+                self.moves.check_vm(next(page.ready.checks.take_due(now=now)), page)
                 budget -= 1
 
     def _checks_under_way(self) -> int:
-        return sum(len(page.being_checked) for page in self.moves.fleet.pages.values())
+        return sum(len(page.ready.being_checked) for page in self.moves.fleet.pages.values())
 
     def generation_changed(self, event: GenerationChanged) -> None:
         page = self.moves.fleet.pages.get(event.profile)

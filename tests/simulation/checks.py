@@ -98,7 +98,7 @@ class Checks:
                 if there and machine is not None and vm.state is VmState.READY and actor.state is VmState.READY:
                     page = service.coordinator._ledger._moves.fleet.pages[vm.profile]
                     idle = machine.state.value.power is not Power.RUNNING
-                    checked = checked or vm.vm_id in page.being_checked
+                    checked = checked or vm.vm_id in page.ready.being_checked
                     check("idle_vms_are_paused", idle or checked, vm)
             adoptable = actor.state in (VmState.READY, VmState.LEASED)
             recorded = host.disk.has_record(vm.vm_id)

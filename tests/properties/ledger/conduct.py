@@ -27,7 +27,7 @@ from pool.ledger.effects import (
     Tell,
 )
 from pool.ledger.news import News, VmNews
-from pool.ledger.profile import Staleness
+from pool.ledger.ready import Staleness
 from pool.ledger.records import Lease, Owner
 from tests.properties.ledger.invariants import ViolationError
 
@@ -155,9 +155,9 @@ def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledge
         if isinstance(effect, StartVm):
             page = ledger._moves.fleet.pages[effect.profile]
             if effect.vm_id in page.producing_for_pool:
-                limit = 1 if page.failures_in_a_row else page.policy.production_limit
+                limit = 1 if page.failures.in_a_row else page.policy.production_limit
                 assert len(page.producing_for_pool) - len(page.adopting) <= limit
-                assert now >= page.retry_at
+                assert now >= page.failures.retry_at
 
 
 def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _now: float) -> None:
@@ -171,7 +171,7 @@ def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _now: 
             there = page.present() + page.out() + page.stopping
             crowded = crowded or (page.policy.max_vms is not None and there >= page.policy.max_vms)
             assert crowded or len(page.ready) >= min(page.policy.min_ready, page.size)
-            assert not page.failures_in_a_row
+            assert not page.failures.in_a_row
 
 
 def nothing_is_produced_without_need(effects: Sequence[Effect], ledger: Ledger, now: float) -> None:
@@ -180,8 +180,8 @@ def nothing_is_produced_without_need(effects: Sequence[Effect], ledger: Ledger, 
         if isinstance(effect, StartVm) and effect.profile in ledger._moves.fleet.pages:
             page = ledger._moves.fleet.pages[effect.profile]
             assert not ledger._moves.admission.memory_low
-            if not effect.as_shell and page.failures_in_a_row >= page.policy.breaker_threshold:
-                assert now >= page.retry_at, "the circuit is open"
+            if not effect.as_shell and page.failures.in_a_row >= page.policy.breaker_threshold:
+                assert now >= page.failures.retry_at, "the circuit is open"
                 assert page.producing() - len(page.adopting) <= 1 + len(page.shells.filling), "the circuit is half open"
 
 

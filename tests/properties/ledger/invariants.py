@@ -10,7 +10,8 @@ from actors.kinds import ProducerKind
 from actors.life import VmState
 from pool.ledger import Ledger
 from pool.ledger.policy import OnEmpty
-from pool.ledger.profile import ProfilePage, Staleness
+from pool.ledger.profile import ProfilePage
+from pool.ledger.ready import Staleness
 from pool.ledger.records import Lease, VmEntry
 from pool.ledger.views import CircuitState
 
@@ -85,7 +86,7 @@ def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
         present = sum(entry.state in (VmState.READY, *COMING) for entry in entries) - len(page.shells.starting)
         boot_claims = sum(claim.on_empty is OnEmpty.BOOT for claim in page.waiting.values())
         filled = min(len(page.shells.filling), len(page.waiting) - boot_claims)
-        surge = bool(page.stale) and (len(page.ready) <= page.policy.min_ready or bool(page.failures_in_a_row))
+        surge = bool(page.ready.stale) and (len(page.ready) <= page.policy.min_ready or bool(page.failures.in_a_row))
         allowed = page.size + boot_claims + filled + surge
         # What is being produced for a claim is that claim's.
         present -= max(0, len(page.producing_for_claim) - allowed)
@@ -148,11 +149,11 @@ def a_drained_profile_is_still(ledger: Ledger, _now: float) -> None:
 def checks_stay_within_their_budget(ledger: Ledger, _now: float) -> None:
     """Few agents are asked at a time, and only those of ready VMs."""
     pages = ledger._moves.fleet.pages.values()
-    assert sum(len(page.being_checked) for page in pages) <= ledger.service.checks_at_once
+    assert sum(len(page.ready.being_checked) for page in pages) <= ledger.service.checks_at_once
     for page in pages:
-        assert set(page.being_checked) <= set(page.ready)
+        assert set(page.ready.being_checked) <= set(page.ready)
         if page.policy.check_interval_s != math.inf and not ledger.draining:
-            assert set(page.ready) == set(page.being_checked) | {v for v in page.ready if v in page.checks}
+            assert set(page.ready) == set(page.ready.being_checked) | {v for v in page.ready if v in page.ready.checks}
 
 
 def passing_pages_are_closed(ledger: Ledger, _now: float) -> None:
@@ -172,8 +173,8 @@ def stale_is_what_is_of_another_generation(ledger: Ledger, _now: float) -> None:
     """Ready VMs are known to be stale, and stale shells are none: they could not be filled."""
     for page, entries in _pages(ledger):
         other = {e.vm_id for e in entries if page.generation and e.generation != page.generation}
-        known = {vm_id for vm_id, why in page.stale.items() if why is Staleness.GENERATION}
-        assert known <= other & set(page.ready) <= set(page.stale) <= set(page.ready)
+        known = {vm_id for vm_id, why in page.ready.stale.items() if why is Staleness.GENERATION}
+        assert known <= other & set(page.ready) <= set(page.ready.stale) <= set(page.ready)
         assert not other & set(page.shells.idle)
 
 
@@ -181,7 +182,7 @@ def no_shell_idles_while_a_claim_waits(ledger: Ledger, now: float) -> None:
     """Each waiting claim has one filled for it, if there is one; while the pool backs off, only for BOOT claims."""
     for page, _ in _pages(ledger):
         admitted = not ledger._moves.admission.holds_back(page.policy) and page.has_room() and not page.ready
-        if now >= page.retry_at and not ledger.draining and admitted and not page.failures_in_a_row:
+        if now >= page.failures.retry_at and not ledger.draining and admitted and not page.failures.in_a_row:
             assert not page.shells.idle or len(page.waiting) <= len(page.shells.filling)
 
 

@@ -58,4 +58,4 @@ class AsksOnlyOnce(Facts):
 
     def healthy(self, entry: VmEntry, *, now: float) -> None:
         super().healthy(entry, now=now)
-        self.moves.fleet.page_of(entry).checks.drop(entry.vm_id)
+        self.moves.fleet.page_of(entry).ready.checks.drop(entry.vm_id)

@@ -57,7 +57,7 @@ class TriesSeveralAtOnce(ProfilePage):
 
     def may_refill(self, *, now: float) -> bool:
         in_production = len(self.producing_for_pool)
-        return self.may_produce(now=now) and self.shortage() > 0 and in_production < self.policy.production_limit
+        return self.failures.may_try(now=now) and self.shortage() > 0 and in_production < self.policy.production_limit
 
 
 class KeepsIdleVmsOfADrainedProfile(Refill):
@@ -91,10 +91,10 @@ class NeverFillsShells(Refill):
 class ForgetsWhatIsStale(Upkeep):
     def generation_changed(self, event: GenerationChanged) -> None:
         super().generation_changed(event)
-        self.moves.fleet.pages[event.profile].stale.clear()
+        self.moves.fleet.pages[event.profile].ready.stale.clear()
 
 
 class RollsAllAtOnce(Refill):
     def replace_stale(self, page: ProfilePage) -> None:
-        for vm_id, why in list(page.stale.items()):
+        for vm_id, why in list(page.ready.stale.items()):
             self.moves.stop_vm(self.moves.fleet[vm_id], reason=why.value)
