@@ -19,7 +19,8 @@ from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
 from tests.properties.ledger.invariants import ViolationError
-from tests.properties.ledger.world import MANY, REPORT, TIMINGS, World
+from tests.properties.ledger.vms import REPORT, TIMINGS
+from tests.properties.ledger.world import MANY, World
 
 PROFILES = ("alpha", "beta", "gamma")
 UIDS = st.sampled_from([0, 1000, 1000, 1001])

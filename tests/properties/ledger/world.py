@@ -9,39 +9,28 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
 import attrs
 
 from actors.life import VmState
 from actors.messages import (
-    HandOutTimings,
-    LeaseAdopted,
     ShellReady,
     VmGone,
     VmHandedOut,
-    VmHealthy,
     VmLost,
     VmReady,
     Wishes,
 )
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import (
-    AdoptVm,
-    CheckVm,
     Confirm,
     ConfirmRenewal,
-    DetachVm,
-    FillShell,
     Grant,
-    HandOutVm,
     LeaseEnded,
     ProfileClosed,
     RecordExpiry,
     Refuse,
-    StartVm,
-    StopVm,
     Tell,
 )
 from pool.ledger.events import (
@@ -69,19 +58,16 @@ from pool.ledger.events import (
 )
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
-from tests.properties.ledger.conduct import Record, SeenRequest, SeenVm, check_effect, check_step
+from tests.properties.ledger.conduct import Record, SeenRequest, check_effect, check_step
 from tests.properties.ledger.invariants import ViolationError, check_state
-from vmm.contract import PreparationReport
-
-REPORT = PreparationReport(reseeded=True, wall_clock_ns=1, hostname="guest", cpus_online=1, memory_mib=256)
-TIMINGS = HandOutTimings(resume_s=0.001, prepare_s=0.002, total_s=0.003)
+from tests.properties.ledger.vms import Vms
 
 MANY = 2_000
 """More events than any world here produces by itself; who needs more is spinning."""
 
 
 @attrs.define(eq=False)
-class World:
+class World(Vms):
     """Runs one ledger and checks it after every event; `only` restricts the checks to those named."""
 
     policies: Mapping[str, PoolPolicy]
@@ -91,23 +77,6 @@ class World:
     now: float = 0.0
     found: tuple[FoundVm, ...] = ()
     """What an earlier run left."""
-    ledger: Ledger = attrs.field(init=False)
-    record: Record = attrs.field(init=False)
-    inbox: deque[Event] = attrs.field(factory=deque, init=False)
-    living: dict[str, VmState] = attrs.field(factory=dict, init=False)
-    """VM id to what its actor knows: STOPPING is one that died or was told to stop."""
-    shells: set[str] = attrs.field(factory=set, init=False)
-    """VMs that began as shells and have not been filled."""
-    makes: dict[str, str] = attrs.field(factory=dict, init=False)
-    """Profile to the generation that its producer makes now."""
-    made_of: dict[str, str] = attrs.field(factory=dict, init=False)
-    """VM id to the generation that its production, or its shell, began with."""
-    checking: set[str] = attrs.field(factory=set, init=False)
-    """Ready VMs that were asked whether they are there, and have not answered."""
-    detached: set[str] = attrs.field(factory=set, init=False)
-    """VMs that live on without the service."""
-    disowned: set[str] = attrs.field(factory=set, init=False)
-    """VMs that are their takers', whatever the ledger orders."""
     expiries: dict[str, float] = attrs.field(factory=dict, init=False)
     """VM id to the end of its lease, as it was last recorded."""
     memory_low: bool = attrs.field(default=False, init=False)
@@ -280,53 +249,6 @@ class World:
         self.makes[profile] = f"generation-{int(self.makes.get(profile, 'generation-0').partition('-')[2]) + 1}"
         self.inbox.append(GenerationChanged(profile=profile, generation=self.makes[profile]))
 
-    # -- VMs -----------------------------------------------------------------------------------------------------
-
-    def in_state(self, *states: VmState) -> list[str]:
-        return [vm_id for vm_id, state in self.living.items() if state in states]
-
-    def progress(self, vm_id: str) -> None:
-        """The VM does what it was ordered to, and says so: becomes ready, is handed out, is gone."""
-        match self.living[vm_id]:
-            case VmState.PRODUCING if vm_id in self.shells:
-                self.living[vm_id] = VmState.SHELL
-                self.inbox.append(ShellReady(vm_id=vm_id, pid=1, generation=self.made_of[vm_id]))
-            case VmState.PRODUCING | VmState.ADOPTING as was:
-                self.living[vm_id] = VmState.READY
-                self.inbox.append(
-                    VmReady(
-                        vm_id=vm_id,
-                        pid=1,
-                        production_s=0.1,
-                        generation=self.made_of[vm_id],
-                        adopted=was is VmState.ADOPTING,
-                    )
-                )
-            case VmState.HANDING_OUT:
-                self.living[vm_id] = VmState.LEASED
-                self.inbox.append(VmHandedOut(vm_id=vm_id, report=REPORT, timings=TIMINGS))
-            case VmState.STOPPING:
-                del self.living[vm_id]
-                self.checking.discard(vm_id)
-                self.inbox.append(VmGone(vm_id=vm_id))
-            case VmState.READY if vm_id in self.checking:
-                self.checking.remove(vm_id)
-                self.inbox.append(VmHealthy(vm_id=vm_id))
-            case _:
-                raise AssertionError(f"{vm_id} has nothing to do")
-
-    def die(self, vm_id: str) -> None:
-        """Production fails, the process dies, the hand-out fails or it does not answer; its files are still there."""
-        self.checking.discard(vm_id)
-        self.living[vm_id] = VmState.STOPPING
-        self.inbox.append(VmLost(vm_id=vm_id, reason="fault"))
-
-    def vanish(self, vm_id: str, *, error: str | None = None) -> None:
-        """The VM ends without having said why: nobody but a bug does that, and it must not cost the pool."""
-        self.checking.discard(vm_id)
-        del self.living[vm_id]
-        self.inbox.append(VmGone(vm_id=vm_id, error=error))
-
     # -- time ----------------------------------------------------------------------------------------------------
 
     def process(self, events: int = MANY) -> None:
@@ -369,11 +291,6 @@ class World:
                 self.now = max(self.now, due)
                 self._apply(Tick())
         self._spinning("the_world_comes_to_rest")
-
-    def busy(self) -> list[str]:
-        """VMs that have something to do."""
-        at_work = self.in_state(VmState.PRODUCING, VmState.ADOPTING, VmState.HANDING_OUT, VmState.STOPPING)
-        return [*at_work, *sorted(self.checking)]
 
     def _only_upkeep_is_left(self) -> bool:
         moves = self.ledger._moves
@@ -463,51 +380,7 @@ class World:
             case Tell(news=news):
                 self.record.news.append(news)
             case _:
-                self._order(effect)
-
-    def _order(self, effect: Effect) -> None:
-        """What a VM is told to do, and does, unless it has died meanwhile."""
-        match effect:
-            case StartVm(vm_id=vm_id, profile=profile, as_shell=as_shell):
-                self.record.vms[vm_id] = SeenVm(profile=profile)
-                self.living[vm_id] = VmState.PRODUCING
-                self.made_of[vm_id] = self.makes.get(profile, "")
-                if as_shell:
-                    self.shells.add(vm_id)
-            case AdoptVm(vm_id=vm_id, profile=profile):
-                self._adopt(vm_id, profile)
-            case FillShell(vm_id=vm_id):
-                self.record.vms[vm_id].fill_ordered = True
-                if self.living.get(vm_id) is VmState.SHELL:
-                    self.living[vm_id] = VmState.PRODUCING
-                    self.shells.discard(vm_id)
-            case CheckVm(vm_id=vm_id):
-                self.record.vms[vm_id].checks_ordered += 1
-                if self.living.get(vm_id) is VmState.READY:
-                    self.checking.add(vm_id)
-            case HandOutVm(vm_id=vm_id, order=order):
-                self.record.vms[vm_id].hand_out_ordered = True
-                self.record.vms[vm_id].bare = order.bare
-                self.checking.discard(vm_id)
-                if self.living.get(vm_id) is VmState.READY:
-                    self.living[vm_id] = VmState.HANDING_OUT
-            case StopVm(vm_id=vm_id) | DetachVm(vm_id=vm_id):
-                self.record.vms[vm_id].stop_ordered = True
-                self.checking.discard(vm_id)
-                if vm_id in self.living:
-                    self.living[vm_id] = VmState.STOPPING
-                    if isinstance(effect, DetachVm):
-                        self.detached.add(vm_id)
-
-    def _adopt(self, vm_id: str, profile: str) -> None:
-        lease = next((lease for lease in self.ledger.leases() if lease.vm_id == vm_id), None)
-        seen = SeenVm(profile=profile, adopted=True)
-        seen.told_handed_out = seen.hand_out_ordered = seen.told_ready = lease is not None
-        self.record.vms[vm_id] = seen
-        self.living[vm_id] = VmState.ADOPTING if lease is None else VmState.LEASED
-        if lease is not None:
-            self.inbox.append(LeaseAdopted(vm_id=vm_id, pid=1))
-        self.made_of[vm_id] = self.makes.get(profile, "")
+                self.order(effect)
 
     def _answer(self, request_id: int, answer: object) -> None:
         request = self.record.requests[request_id]

@@ -12,7 +12,8 @@ from pool.ledger.leases import REMEMBERED_LEASES, LeaseRegister
 from pool.ledger.news import VmNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import EndReason, Lease, Owner
-from tests.properties.ledger.world import REPORT, TIMINGS, World
+from tests.properties.ledger.vms import REPORT, TIMINGS
+from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
 
 

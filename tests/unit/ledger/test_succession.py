@@ -9,7 +9,8 @@ from pool.ledger.effects import RefusalCode
 from pool.ledger.events import FoundVm
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
-from tests.properties.ledger.world import REPORT, TIMINGS, World
+from tests.properties.ledger.vms import REPORT, TIMINGS
+from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refused, view
 
 

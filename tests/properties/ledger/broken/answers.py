@@ -13,7 +13,7 @@ from pool.ledger.effects import CheckVm, FillShell, Grant, HandOutVm, LeaseEnded
 from pool.ledger.events import RequestAbandoned, Tick
 from pool.ledger.news import VmNews
 from pool.ledger.records import Owner
-from tests.properties.ledger.world import REPORT, TIMINGS
+from tests.properties.ledger.vms import REPORT, TIMINGS
 
 
 class _Twice(Ledger):

@@ -1,0 +1,134 @@
+"""The VMs around a ledger, each living as its actor would: what they are told to do, and what they report."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from actors.life import VmState
+from actors.messages import HandOutTimings, LeaseAdopted, ShellReady, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
+from pool.ledger import Effect, Event, Ledger
+from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, FillShell, HandOutVm, StartVm, StopVm
+from tests.properties.ledger.conduct import Record, SeenVm
+from vmm.contract import PreparationReport
+
+REPORT = PreparationReport(reseeded=True, wall_clock_ns=1, hostname="guest", cpus_online=1, memory_mib=256)
+TIMINGS = HandOutTimings(resume_s=0.001, prepare_s=0.002, total_s=0.003)
+
+
+@attrs.define(eq=False)
+class Vms:
+    """What they report waits in the inbox, so that orders and facts cross."""
+
+    ledger: Ledger = attrs.field(init=False)
+    record: Record = attrs.field(init=False)
+    inbox: deque[Event] = attrs.field(factory=deque, init=False)
+    living: dict[str, VmState] = attrs.field(factory=dict, init=False)
+    """VM id to what its actor knows: STOPPING is one that died or was told to stop."""
+    shells: set[str] = attrs.field(factory=set, init=False)
+    """VMs that began as shells and have not been filled."""
+    makes: dict[str, str] = attrs.field(factory=dict, init=False)
+    """Profile to the generation that its producer makes now."""
+    made_of: dict[str, str] = attrs.field(factory=dict, init=False)
+    """VM id to the generation that its production, or its shell, began with."""
+    checking: set[str] = attrs.field(factory=set, init=False)
+    """Ready VMs that were asked whether they are there, and have not answered."""
+    detached: set[str] = attrs.field(factory=set, init=False)
+    """VMs that live on without the service."""
+    disowned: set[str] = attrs.field(factory=set, init=False)
+    """VMs that are their takers', whatever the ledger orders."""
+
+    def in_state(self, *states: VmState) -> list[str]:
+        return [vm_id for vm_id, state in self.living.items() if state in states]
+
+    def progress(self, vm_id: str) -> None:
+        """The VM does what it was ordered to, and says so: becomes ready, is handed out, is gone."""
+        match self.living[vm_id]:
+            case VmState.PRODUCING if vm_id in self.shells:
+                self.living[vm_id] = VmState.SHELL
+                self.inbox.append(ShellReady(vm_id=vm_id, pid=1, generation=self.made_of[vm_id]))
+            case VmState.PRODUCING | VmState.ADOPTING as was:
+                self.living[vm_id] = VmState.READY
+                self.inbox.append(
+                    VmReady(
+                        vm_id=vm_id,
+                        pid=1,
+                        production_s=0.1,
+                        generation=self.made_of[vm_id],
+                        adopted=was is VmState.ADOPTING,
+                    )
+                )
+            case VmState.HANDING_OUT:
+                self.living[vm_id] = VmState.LEASED
+                self.inbox.append(VmHandedOut(vm_id=vm_id, report=REPORT, timings=TIMINGS))
+            case VmState.STOPPING:
+                del self.living[vm_id]
+                self.checking.discard(vm_id)
+                self.inbox.append(VmGone(vm_id=vm_id))
+            case VmState.READY if vm_id in self.checking:
+                self.checking.remove(vm_id)
+                self.inbox.append(VmHealthy(vm_id=vm_id))
+            case _:
+                raise AssertionError(f"{vm_id} has nothing to do")
+
+    def die(self, vm_id: str) -> None:
+        """Production fails, the process dies, the hand-out fails or it does not answer; its files are still there."""
+        self.checking.discard(vm_id)
+        self.living[vm_id] = VmState.STOPPING
+        self.inbox.append(VmLost(vm_id=vm_id, reason="fault"))
+
+    def vanish(self, vm_id: str, *, error: str | None = None) -> None:
+        """The VM ends without having said why: nobody but a bug does that, and it must not cost the pool."""
+        self.checking.discard(vm_id)
+        del self.living[vm_id]
+        self.inbox.append(VmGone(vm_id=vm_id, error=error))
+
+    def busy(self) -> list[str]:
+        """VMs that have something to do."""
+        at_work = self.in_state(VmState.PRODUCING, VmState.ADOPTING, VmState.HANDING_OUT, VmState.STOPPING)
+        return [*at_work, *sorted(self.checking)]
+
+    def order(self, effect: Effect) -> None:
+        """What a VM is told to do, and does, unless it has died meanwhile."""
+        match effect:
+            case StartVm(vm_id=vm_id, profile=profile, as_shell=as_shell):
+                self.record.vms[vm_id] = SeenVm(profile=profile)
+                self.living[vm_id] = VmState.PRODUCING
+                self.made_of[vm_id] = self.makes.get(profile, "")
+                if as_shell:
+                    self.shells.add(vm_id)
+            case AdoptVm(vm_id=vm_id, profile=profile):
+                self._adopt(vm_id, profile)
+            case FillShell(vm_id=vm_id):
+                self.record.vms[vm_id].fill_ordered = True
+                if self.living.get(vm_id) is VmState.SHELL:
+                    self.living[vm_id] = VmState.PRODUCING
+                    self.shells.discard(vm_id)
+            case CheckVm(vm_id=vm_id):
+                self.record.vms[vm_id].checks_ordered += 1
+                if self.living.get(vm_id) is VmState.READY:
+                    self.checking.add(vm_id)
+            case HandOutVm(vm_id=vm_id, order=order):
+                self.record.vms[vm_id].hand_out_ordered = True
+                self.record.vms[vm_id].bare = order.bare
+                self.checking.discard(vm_id)
+                if self.living.get(vm_id) is VmState.READY:
+                    self.living[vm_id] = VmState.HANDING_OUT
+            case StopVm(vm_id=vm_id) | DetachVm(vm_id=vm_id):
+                self.record.vms[vm_id].stop_ordered = True
+                self.checking.discard(vm_id)
+                if vm_id in self.living:
+                    self.living[vm_id] = VmState.STOPPING
+                    if isinstance(effect, DetachVm):
+                        self.detached.add(vm_id)
+
+    def _adopt(self, vm_id: str, profile: str) -> None:
+        leased = vm_id in {lease.vm_id for lease in self.ledger.leases()}
+        seen = SeenVm(profile=profile, adopted=True)
+        seen.told_handed_out = seen.hand_out_ordered = seen.told_ready = leased
+        self.record.vms[vm_id] = seen
+        self.living[vm_id] = VmState.LEASED if leased else VmState.ADOPTING
+        if leased:
+            self.inbox.append(LeaseAdopted(vm_id=vm_id, pid=1))
+        self.made_of[vm_id] = self.makes.get(profile, "")
