@@ -109,6 +109,11 @@ def vmpool_argv(*arguments: str) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "pool.cli.main", *arguments]
 
 
+def at_a_terminal(argv: list[str]) -> list[str]:
+    """Ctrl-C reaches it, even if the tests were started in the background, where a shell has it ignored."""
+    return ["env", "--default-signal=INT", *argv]
+
+
 @attrs.frozen(kw_only=True)
 class ServiceHome:
     """Where services run one after the other, with the same configuration, socket and runtime directory."""

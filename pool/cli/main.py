@@ -48,12 +48,12 @@ class LazyGroup(click.Group):
             click.echo("vmpool: interrupted", err=True)
             sys.exit(130)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try once more at its end
             sys.exit(128 + signal.SIGPIPE)
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             click.echo(f"vmpool: {error.strerror}: {error.filename or 'standard output'}", err=True)
             sys.exit(1)
+        finally:
+            _flush_or_abandon_stdout()
         sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -79,6 +79,14 @@ def _reserve_standard_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, useless_mode)  # the lowest free number: this one
+
+
+def _flush_or_abandon_stdout() -> None:
+    """Else the interpreter would try once more at its end, and make the exit code its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.running import RunningService, vmpool_argv
+from tests.running import RunningService, at_a_terminal, vmpool_argv
 
 
 def test_run_computes_inside_a_vm(service: RunningService) -> None:
@@ -41,7 +41,7 @@ def test_ctrl_c_reaches_the_guests_command(service: RunningService) -> None:
     """The command says when it is ready for the signal, and what it did with it."""
     script = "trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.05; done"
     with subprocess.Popen(
-        vmpool_argv("run", "--", "sh", "-c", script),
+        at_a_terminal(vmpool_argv("run", "--", "sh", "-c", script)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env=os.environ | {"VMPOOL_SOCKET": str(service.socket_path)},

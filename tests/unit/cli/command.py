@@ -41,4 +41,6 @@ async def vmpool(socket_path: Path, *arguments: str, as_nobody: bool = False) ->
 
 
 def environment(socket_path: Path) -> dict[str, str]:
-    return os.environ | {"VMPOOL_SOCKET": str(socket_path)}
+    """As a user has it: output to files and pipes is buffered."""
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return ours | {"VMPOOL_SOCKET": str(socket_path)}

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import trio
 
-from tests.running import vmpool_argv
+from tests.running import at_a_terminal, vmpool_argv
 from tests.unit.cli.command import environment
 from tests.unit.rpc.served import Served
 
@@ -55,7 +55,7 @@ class Watching:
 @contextlib.asynccontextmanager
 async def watching(served: Served, *options: str) -> AsyncIterator[Watching]:
     process = await trio.lowlevel.open_process(
-        vmpool_argv("watch", *options),
+        at_a_terminal(vmpool_argv("watch", *options)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
