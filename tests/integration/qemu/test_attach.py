@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from vmm.spec import MachineSpec
 
 BOOT_LIMIT_S = 120.0
 
+VM_ID = f"vm-{secrets.token_hex(4)}"
+"""Its UUID is made of it, and looked for on the whole host."""
+
 pytestmark = pytest.mark.usefixtures("leak_check")
 
 
@@ -24,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("leak_check")
 async def given(spec: MachineSpec, vm_home: Path, nursery: trio.Nursery) -> AsyncIterator[QemuVm]:
     """Paused, with nobody connected to it. Its maker only watches it."""
     with trio.fail_after(BOOT_LIMIT_S):
-        vm = await launch(spec, vm_id="vm-1", directory=vm_home / "vm-1", nursery=nursery)
+        vm = await launch(spec, vm_id=VM_ID, directory=vm_home / VM_ID, nursery=nursery)
     await vm.pause()
     await vm.disconnect()
     yield vm
@@ -32,7 +36,7 @@ async def given(spec: MachineSpec, vm_home: Path, nursery: trio.Nursery) -> Asyn
 
 
 async def test_it_is_paused_runs_when_resumed_and_can_be_asked_and_ended(given: QemuVm, nursery: trio.Nursery) -> None:
-    vm = await attach(vm_id="vm-1", directory=given.directory, uuid=given.uuid, nursery=nursery)
+    vm = await attach(vm_id=VM_ID, directory=given.directory, uuid=given.uuid, nursery=nursery)
     assert (vm.pid, vm.uuid, vm.identity) == (given.pid, given.uuid, given.identity)
     assert (await vm.instance.execute("query-status"))["status"] == "paused"
     await vm.resume()
@@ -49,7 +53,7 @@ async def test_it_is_paused_runs_when_resumed_and_can_be_asked_and_ended(given: 
 async def test_it_can_be_let_go_of_again(given: QemuVm, nursery: trio.Nursery) -> None:
     for _ in range(2):
         vm = await attach(
-            vm_id="vm-1", directory=given.directory, uuid=given.uuid, foreign_agent="vsock://3:1024", nursery=nursery
+            vm_id=VM_ID, directory=given.directory, uuid=given.uuid, foreign_agent="vsock://3:1024", nursery=nursery
         )
         with pytest.raises(AgentUnreachableError, match="its agent at vsock://3:1024 is not one that vmpool can ask"):
             await vm.agent.ping()
@@ -62,7 +66,7 @@ async def test_one_that_does_not_answer_is_ended_when_it_is_given_up(given: Qemu
     async with await trio.open_unix_socket(given.directory / "qmp.sock") as other:
         assert b"QMP" in await other.receive_some()
         with trio.move_on_after(0.2) as limit:
-            await attach(vm_id="vm-1", directory=given.directory, uuid=given.uuid, nursery=nursery)
+            await attach(vm_id=VM_ID, directory=given.directory, uuid=given.uuid, nursery=nursery)
     assert limit.cancelled_caught
     await given.wait_exited()
     assert not psutil.pid_exists(given.pid)
@@ -72,5 +76,5 @@ async def test_one_that_does_not_answer_is_ended_when_it_is_given_up(given: Qemu
 async def test_one_that_is_another_than_it_was_said_is_left_alone(given: QemuVm, nursery: trio.Nursery) -> None:
     other = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
     with pytest.raises(AttachError, match=f"no processes have -uuid {other}"):
-        await attach(vm_id="vm-1", directory=given.directory, uuid=other, nursery=nursery)
+        await attach(vm_id=VM_ID, directory=given.directory, uuid=other, nursery=nursery)
     assert psutil.pid_exists(given.pid)

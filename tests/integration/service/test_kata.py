@@ -24,7 +24,8 @@ from tests.waiting import until
 from vmm.contract import CommandExit, CommandSpec, Output, Preparation, Vm
 from vmm.errors import AttachError
 from vmm.guest.image import GuestImage
-from vmm.qemu.attach import AttachedVm, attach
+from vmm.qemu.attach import attach
+from vmm.qemu.vm import QemuVm
 
 LIMIT_S = 120.0
 
@@ -68,7 +69,7 @@ async def test_a_factory_makes_running_vms_of_what_the_service_gives(guest_image
                 await vm.stop()
 
                 vm = await factory.get_base_vm()
-                assert isinstance(vm, AttachedVm)
+                assert isinstance(vm, QemuVm)
                 assert (await vm.instance.execute("query-status"))["status"] == "paused"
                 await vm.resume()
                 assert (await vm.instance.execute("query-status"))["status"] == "running"
