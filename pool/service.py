@@ -46,10 +46,12 @@ from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
 from pool.takeover import take_over
+from vmm.guest.noop import NOT_DONE
 from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.launch import launch as launch_qemu
+from vmm.spec import AgentKind
 
 _log = structlog.get_logger("vmpool")
 
@@ -81,6 +83,8 @@ async def run_service(
     user = user_for(settings)
     resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
+    for name in (name for name, spec in specs.items() if spec.agent is AgentKind.NOOP):
+        _log.warning("nobody in the guests can be asked; this is logged once", profile=name, detail=NOT_DONE)
     own_group = own_cgroup()  # before `confined` moves us: the VMs' groups are below this one
     if takeover:
         await take_over(socket_path)

@@ -47,7 +47,8 @@ class BaseVm:
     id: str
     pid: int
     qmp_socket: Path
-    agent_socket: Path
+    agent_socket: Path | None = None
+    """Of the agent's virtio-serial port, if it has one."""
     vcpus: int
     max_vcpus: int
     memory_mib: int
@@ -96,8 +97,14 @@ def cached_vm(vm: BaseVm) -> CachedVm:
         ),
         vcpus=vm.vcpus,
         memory_mib=vm.memory_mib,
-        agent_url=vsock_url(vm.context_id) if vm.context_id else f"unix://{vm.agent_socket}",
+        agent_url=_agent_url(vm),
     )
+
+
+def _agent_url(vm: BaseVm) -> str:
+    if vm.context_id:
+        return vsock_url(vm.context_id)
+    return "" if vm.agent_socket is None else f"unix://{vm.agent_socket}"
 
 
 @attrs.define(eq=False, kw_only=True)

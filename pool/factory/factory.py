@@ -27,11 +27,13 @@ from pool.factory.generation import Generation
 from pool.factory.host import FactoryHost
 from pool.factory.hypervisor_config import HypervisorConfig
 from pool.factory.matching import check_config
-from pool.factory.settings import PROFILE, profile_of
+from pool.factory.settings import PROFILE, UNLIKE_CLONES, profile_of
 from pool.factory.sources import CONNECT_LIMIT_S, CacheSource, ClientSource, DirectSource, Source, TemplateSource
 from pool.ledger.policy import PoolPolicy
-from vmm.contract import RESEED_BYTES, Preparation, Vm
+from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
 from vmm.errors import AgentUnreachableError, SnapshotError, TemplateError
+from vmm.guest.noop import NOT_DONE
+from vmm.spec import AgentKind
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")
 
@@ -44,6 +46,8 @@ class Factory:
     _maker: _Maker
     _vm_config: VMConfig
     _generation: Generation
+    _silence_told: bool = attrs.field(default=False, init=False)
+    """That its guests cannot be asked is logged once."""
 
     def config(self) -> VMConfig:
         """What its base VMs are made of; those of a cache's client are the server's. Valid, with its defaults."""
@@ -52,8 +56,11 @@ class Factory:
     async def get_vm(self, config: VMConfig) -> Vm:
         """A running VM for a request: reseeded, its clock set, with as many CPUs and as much memory as are wanted.
 
-        A request that the base VMs cannot serve is booted by itself. The caller stops the VM. On error and cancellation
-        nothing of it is left. Raises InvalidConfigError, CacheError, UnsupportedError, RefusedError and VmmError.
+        A request that the base VMs cannot serve is booted by itself. In a guest without an agent, those of Kata's
+        servers among them, nothing can be done: its VM runs, and has what was added to it plugged in.
+
+        The caller stops the VM. On error and cancellation nothing of it is left. Raises InvalidConfigError, CacheError,
+        UnsupportedError, RefusedError and VmmError.
         """
         wanted = config.hypervisor_config  # as it was asked for: defaults are not a reason to add anything
         if self._generation is Generation.RUNTIME_1X:
@@ -72,12 +79,21 @@ class Factory:
         else:
             vm, base = await self._take(), self._vm_config.hypervisor_config
         try:
-            await _make_ready(vm, base=base, wanted=wanted)
+            report = await _make_ready(vm, base=base, wanted=wanted)
         except BaseException:
             _log.info("clean up vm", vm=vm.id)
             await vm.stop()
             raise
+        self._note(report, vm=vm)
         return vm
+
+    def _note(self, report: PreparationReport, *, vm: Vm) -> None:
+        """Says what the VM's taker cannot rely on."""
+        if report.was_seen and not report.reseeded:
+            _log.warning("the guest's random numbers are not its own: it cannot be reseeded", vm=vm.id)
+        elif not report.was_seen and not self._silence_told:
+            self._silence_told = True
+            _log.warning("nobody in the guest can be asked; this is logged once", vm=vm.id, detail=NOT_DONE)
 
     async def get_base_vm(self) -> Vm:
         """A paused VM, as it was made. The caller stops it. Raises as `get_vm`."""
@@ -178,7 +194,9 @@ class _Maker:
         )
 
     async def _template(self, *, fetch_only: bool) -> TemplateProducer:
-        """A template that is there, or is made now; and what clones it. Raises TemplateError, VmmError."""
+        """A template that is there, or is made now; and what clones it. Raises TemplateError, VmmError, KataError."""
+        if self.config.agent is AgentKind.NOOP:
+            raise UnsupportedError(UNLIKE_CLONES)
         profile = profile_of(self.config, FactoryKind.TEMPLATE)
         assert profile.template_directory is not None
         backend = self.host.templates(profile.template_directory)
@@ -236,7 +254,7 @@ class _Maker:
         )
 
 
-async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfig) -> None:
+async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfig) -> PreparationReport:
     """From a base VM to one that can be used: the second half of Kata's GetVM, with its steps in their order."""
     vcpus = wanted.vcpus if wanted.vcpus > base.vcpus else None
     memory_mib = wanted.memory_size if wanted.memory_size > base.memory_size else None
@@ -249,10 +267,10 @@ async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfi
             report = await vm.agent.prepare(
                 Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns(), vm_uuid=vm.uuid)
             )
-            if not report.reseeded:
-                _log.warning("the guest's random numbers are not its own: it cannot be reseeded", vm=vm.id)
             if grows:
                 await vm.grow(vcpus=vcpus or 0, memory_mib=memory_mib or 0)
+            if grows and report.was_seen:
                 await vm.agent.prepare(Preparation(vcpus=vcpus, memory_mib=memory_mib))
     except trio.TooSlowError as error:
         raise AgentUnreachableError(f"{vm.id}: not ready for use within {limit_s:g} s") from error
+    return report

@@ -1,7 +1,7 @@
 """Kata's configuration file, `configuration.toml`, and the drop-ins beside it.
 
 As in Kata unknown keys are passed over, `config.d/*` next to the file is laid on top in order of names, and paths are
-resolved. Unlike Kata every fault is told, with its key.
+resolved. Unlike Kata every fault is told, with its key. One table is ours, and unknown to Kata: [vmpool].
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pool.factory.gokinds import FLAG, TEXT, UINT32, ListOf
 from pool.factory.kernel_params import all_params, parse_params
 from pool.factory.qemu_section import HostSize, read_hypervisor
 from pool.factory.section import Section
+from vmm.spec import AgentChannel, AgentKind
 
 _HYPERVISORS: Final = frozenset({"acrn", "clh", "dragonball", "firecracker", "qemu", "remote", "stratovirt"})
 _TRACE_MODES: Final = ("dynamic", "static")
@@ -106,6 +107,8 @@ def _interpret(
     template = factory.get("enable_template", FLAG)
     if template and old and not vm_config.hypervisor_config.initrd_path:
         factory.fault("enable_template", "Factory option enable_template requires an initrd image")
+    ours = Section(path="vmpool", table=_table(tables, "vmpool", problems), problems=problems)
+    agent = ours.member("agent", AgentKind, AgentKind.NOOP)
     return RuntimeConfig(
         source=source,
         generation=generation,
@@ -116,8 +119,17 @@ def _interpret(
             template_path=factory.text("template_path", DEFAULT_TEMPLATE_PATH),
             vm_cache_endpoint=factory.text("vm_cache_endpoint", DEFAULT_CACHE_ENDPOINT),
             vm_config=vm_config,
+            agent=agent,
+            channel=_channel(ours, agent, generation=generation, vm_config=vm_config),
         ),
     )
+
+
+def _channel(ours: Section, agent: AgentKind, *, generation: Generation, vm_config: VMConfig) -> AgentChannel:
+    """Kata's own agent is behind vsock, but with runtime 1.x, where that is a choice."""
+    vsock = generation is Generation.CURRENT or vm_config.hypervisor_config.use_vsock
+    katas = AgentChannel.VSOCK if vsock else AgentChannel.VIRTIO_SERIAL
+    return ours.member("channel", AgentChannel, katas if agent is AgentKind.NOOP else AgentChannel.VIRTIO_SERIAL)
 
 
 def _vm_config(

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from vmm.contract import Command, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentRequestError
+
+NOT_DONE: Final = (
+    "its random numbers are not reseeded, its clock is not set, what is added to it is not brought online, and no "
+    "command is run in it"
+)
+"""What a guest without an agent goes without, for logs."""
 
 
 class NoopAgent:

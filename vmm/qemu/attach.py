@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from vmm.contract import Command, CommandSpec, GuestInfo, Preparation, PreparationReport, ProcessIdentity
-from vmm.errors import AgentUnreachableError, AttachError
+from vmm.errors import AttachError
 from vmm.qemu.agents import ConnectedAgent, connect_agent
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
@@ -51,12 +52,12 @@ class LateAgent:
             return self._client
 
 
-async def attach(*, vm_id: str, directory: Path, uuid: str, foreign_agent: str = "", nursery: trio.Nursery) -> QemuVm:
+async def attach(*, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> QemuVm:
     """Takes over a QEMU with its directory, which is named by its id, has its QMP socket, and goes with it.
 
-    With `foreign_agent`, an address, the guest's agent is not one that can be asked. The connections' background tasks
-    live in `nursery`. Raises AttachError if there is no such QEMU: then nothing was touched. On other errors, QmpError,
-    and when it is cancelled, the VM is ended.
+    Its agent is the one that its command line names, if vmpool started it; else it has none that can be asked. The
+    connections' background tasks live in `nursery`. Raises AttachError if there is no such QEMU: then nothing was
+    touched. On other errors, QmpError, and when it is cancelled, the VM is ended.
 
     A QEMU that serves another QMP client is waited for; the caller sets the time limit.
     """
@@ -82,12 +83,8 @@ async def attach(*, vm_id: str, directory: Path, uuid: str, foreign_agent: str =
         await instance.detach()
         raise AttachError(vm_id=vm_id, reason=f"the QEMU at {home.qmp_socket} is {said}, not {uuid}")
 
-    async def reach() -> ConnectedAgent:
-        if foreign_agent:
-            raise AgentUnreachableError(f"{vm_id}: its agent at {foreign_agent} is not one that vmpool can ask")
-        return await connect_agent(instance, nursery=nursery)
-
-    return QemuVm(instance, LateAgent(reach), uuid=uuid)
+    agent = LateAgent(partial(connect_agent, instance, nursery=nursery))
+    return QemuVm(instance, agent, uuid=uuid)
 
 
 def _find_process(vm_id: str, uuid: str, home: VmDirectory) -> QemuProcess:

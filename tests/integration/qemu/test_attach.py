@@ -10,11 +10,14 @@ import psutil
 import pytest
 import trio
 
-from vmm.errors import AgentUnreachableError, AttachError
+from vmm.contract import Preparation
+from vmm.errors import AttachError
 from vmm.qemu.attach import attach
+from vmm.qemu.command_line import AgentLink
 from vmm.qemu.launch import launch
+from vmm.qemu.process import command_line_of
 from vmm.qemu.vm import QemuVm
-from vmm.spec import MachineSpec
+from vmm.spec import AgentKind, MachineSpec
 
 BOOT_LIMIT_S = 120.0
 
@@ -52,13 +55,22 @@ async def test_it_is_paused_runs_when_resumed_and_can_be_asked_and_ended(given: 
 
 async def test_it_can_be_let_go_of_again(given: QemuVm, nursery: trio.Nursery) -> None:
     for _ in range(2):
-        vm = await attach(
-            vm_id=VM_ID, directory=given.directory, uuid=given.uuid, foreign_agent="vsock://3:1024", nursery=nursery
-        )
-        with pytest.raises(AgentUnreachableError, match="its agent at vsock://3:1024 is not one that vmpool can ask"):
-            await vm.agent.ping()
+        vm = await attach(vm_id=VM_ID, directory=given.directory, uuid=given.uuid, nursery=nursery)
         await vm.detach()
     assert psutil.pid_exists(given.pid)
+
+
+async def test_nobody_is_asked_in_the_guest_of_one_that_vmpool_did_not_start(
+    given: QemuVm, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command line does not say that its console is in the directory, as those of Kata's servers do not."""
+    monkeypatch.setattr("vmm.qemu.attach.command_line_of", lambda pid: [*command_line_of(pid), "changed"])
+    monkeypatch.setattr("vmm.qemu.instance.names_console", lambda argv, _console: argv[-1] != "changed")
+    vm = await attach(vm_id=VM_ID, directory=given.directory, uuid=given.uuid, nursery=nursery)
+    assert vm.instance.agent_link == AgentLink(agent=AgentKind.NOOP)
+    await vm.resume()
+    assert not (await vm.agent.prepare(Preparation(entropy=b"x"))).was_seen
+    await vm.detach()
 
 
 async def test_one_that_does_not_answer_is_ended_when_it_is_given_up(given: QemuVm, nursery: trio.Nursery) -> None:

@@ -31,6 +31,9 @@ shared_fs = "virtio-9p"
 default_memory = 256
 default_maxmemory = 1024
 default_maxvcpus = 2
+
+[vmpool]
+agent = "{agent}"
 """
 
 
@@ -51,9 +54,13 @@ class KataHome:
         assert self.home.notices.recv(4096) == b"STOPPING=1"
 
 
-def kata_config(path: Path, *, image: GuestImage, endpoint: Path, number: int, factory: str = "") -> None:
+def kata_config(
+    path: Path, *, image: GuestImage, endpoint: Path, number: int, factory: str = "", agent: str = "builtin"
+) -> None:
     qemu = shutil.which("qemu-system-x86_64")
-    path.write_text(CONFIG.format(number=number, endpoint=endpoint, qemu=qemu, image=image, factory=factory))
+    path.write_text(
+        CONFIG.format(number=number, endpoint=endpoint, qemu=qemu, image=image, factory=factory, agent=agent)
+    )
 
 
 @contextmanager

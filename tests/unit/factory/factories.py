@@ -20,7 +20,7 @@ from vmm.contract import Vm
 from vmm.simulated import FaultPlan, SimulatedHost, no_faults
 from vmm.simulated.machine import Machine, Power
 from vmm.simulated.templates import SimulatedTemplates
-from vmm.spec import Accelerator
+from vmm.spec import Accelerator, AgentKind
 
 SMALL = {"memory_size": 512, "num_vcpus_f": 1.0, "default_max_vcpus": 4, "default_max_memory_size": 4096}
 
@@ -59,7 +59,9 @@ class Stage:
         generation: Generation = Generation.CURRENT,
         **config: object,
     ) -> contextlib.AbstractAsyncContextManager[Factory]:
-        made = FactoryConfig(vm_config=vm_config or small(), **config)  # type: ignore[arg-type]
+        """With guests that can be asked, unless `agent` says otherwise."""
+        asked = {"agent": AgentKind.BUILTIN} | config
+        made = FactoryConfig(vm_config=vm_config or small(), **asked)  # type: ignore[arg-type]
         return open_factory(made, host=self.host, fetch_only=fetch_only, generation=generation)
 
     def machine(self, vm: Vm) -> Machine:
