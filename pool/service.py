@@ -142,6 +142,7 @@ async def run_service(
                     max_memory_mib=spec.max_memory_mib,
                     max_vms=settings.profiles[name].max_vms or 0,
                     lease_ttl_s=settings.profiles[name].lease_ttl_s,
+                    agent=spec.agent,
                 )
                 for name, spec in specs.items()
             },

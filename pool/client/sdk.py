@@ -55,7 +55,7 @@ class Client(AdminCalls):
         for a config. The lease ends by itself after `ttl_s` (None: the profile's default) unless you `renew` it.
 
         Cancelled, it takes no VM. With `math.inf` the service's own limit holds. CallError statuses: NOT_FOUND,
-        INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS.
+        INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS, FAILED_PRECONDITION.
         """
         request = acquire_request(
             profile=profile,

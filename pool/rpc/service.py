@@ -12,6 +12,7 @@ import attrs
 import trio
 from grpclib.const import Cardinality, Handler
 
+from actors.messages import Wishes
 from pool.coordinator import Coordinator
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
@@ -37,6 +38,8 @@ from pool.rpc.exec import ExecCall
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
 from pool.rpc.watching import WatchMessages
+from pool.rpc.wishes import for_silent_guest
+from vmm.spec import AgentKind
 
 MAX_DEADLINE_MARGIN_S: Final = 0.1
 """Taken off a caller's deadline, at most a tenth of it, so that the refusal still reaches the caller in time."""
@@ -126,12 +129,19 @@ class PoolService(wire.PoolBase):
             owner=_owner(),
             key=arguments.key,
             on_empty=on_empty,
-            wishes=arguments.wishes if match is None else match.wishes,
+            wishes=self._wishes(arguments, match),
             ttl_s=self._ttl_s(arguments, match, bound=bound),
             bound=bound,
             deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
         return match, lease
+
+    def _wishes(self, arguments: AcquireArguments, match: Match | None) -> Wishes:
+        wishes = arguments.wishes if match is None else match.wishes
+        shape = self.info.shapes.get(arguments.profile if match is None else match.settings_of)
+        if shape is None or shape.agent is not AgentKind.NOOP:
+            return wishes
+        return for_silent_guest(wishes, vcpus=shape.vcpus, memory_mib=shape.memory_mib)
 
     async def _match(self, arguments: AcquireArguments) -> Match | None:
         if arguments.machine is None:
