@@ -46,6 +46,7 @@ from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
 from pool.takeover import take_over
+from pool.tracing import NO_SPANS, Spans
 from vmm.guest.noop import NOT_DONE
 from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu
@@ -66,6 +67,7 @@ async def run_service(
     stop: trio.Event,
     takeover: bool = False,
     cache: CacheSettings | None = None,
+    spans: Spans = NO_SPANS,
     launch: Launch | None = None,
     adopt: Adopt = adopt_qemu,
     task_status: trio.TaskStatus[Coordinator] = trio.TASK_STATUS_IGNORED,
@@ -147,6 +149,7 @@ async def run_service(
                 for name, spec in specs.items()
             },
             service_uid=os.geteuid(),
+            spans=spans,
             matcher=Matcher(
                 profiles=settings.profiles,
                 specs=specs,
@@ -181,6 +184,7 @@ async def run_service(
                     vm_config=cache.vm_config,
                     quit=stop.set,
                 ),
+                spans=spans,
             )
         await layers.run(task_status=task_status)
 
@@ -192,11 +196,14 @@ class _CacheLayer:
     endpoint: Path
     sock: socket.socket
     source: PoolSource
+    spans: Spans
     _server: CacheServer | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
-            self._server = await nursery.start(partial(serve_cache, source=self.source, sock=self.sock.dup()))
+            self._server = await nursery.start(
+                partial(serve_cache, source=self.source, sock=self.sock.dup(), spans=self.spans)
+            )
             _log.info("VM cache server start", endpoint=str(self.endpoint))
             task_status.started()
         _log.info("VM cache server stop", endpoint=str(self.endpoint))

@@ -33,6 +33,7 @@ from pool.rpc.generated.cache import CacheServiceBase, GrpcStatus, GrpcVm, GrpcV
 from pool.rpc.generated.google.protobuf import Empty
 from pool.rpc.peer import admit, default_uids
 from pool.rpc.server import FAREWELL_LIMIT_S
+from pool.tracing import NO_SPANS, Spans
 
 _log = structlog.get_logger("vmpool.cache", subsystem="cache")
 
@@ -113,6 +114,7 @@ class CacheService(CacheServiceBase):
 
     source: BaseVmSource
     calls: Calls
+    spans: Spans = NO_SPANS
     quit_requested: trio.Event = attrs.field(factory=trio.Event)
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -136,7 +138,8 @@ class CacheService(CacheServiceBase):
         """A client that goes away before it has read the reply takes no VM with it."""
         await _take_request(stream)
         try:
-            vm = await self.source.take_base()
+            with self.spans.span("GetBaseVM", source="vmpool", package="factory", subsystem="cache"):
+                vm = await self.source.take_base()
         except Exception as error:  # whatever it is, Kata's clients know it by this text
             _log.warning("no VM for a client", reason=describe(error))
             raise GRPCError(Status.UNKNOWN, shorten(f"failed to GetBaseVM: {describe(error)}")) from error
@@ -216,6 +219,7 @@ async def serve_cache(
     *,
     source: BaseVmSource,
     sock: socket.socket,
+    spans: Spans = NO_SPANS,
     task_status: trio.TaskStatus[CacheServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves cache.CacheService on `sock`, a listening Unix stream socket, which it closes.
@@ -226,7 +230,7 @@ async def serve_cache(
     """
     async with open_loop() as loop:
         calls = Calls()
-        service = CacheService(source=source, calls=calls)
+        service = CacheService(source=source, calls=calls, spans=spans)
         server = GuardedServer([service], max_message_bytes=MAX_MESSAGE_BYTES)
         listen(server, RecvRequest, admit(default_uids()))
         listen(server, RecvRequest, calls.refuse_while_stopping)

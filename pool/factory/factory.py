@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 import structlog
@@ -30,12 +31,17 @@ from pool.factory.matching import check_config
 from pool.factory.settings import PROFILE, UNLIKE_CLONES, profile_of
 from pool.factory.sources import CONNECT_LIMIT_S, CacheSource, ClientSource, DirectSource, Source, TemplateSource
 from pool.ledger.policy import PoolPolicy
+from pool.tracing import NO_SPANS, Spans
 from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
 from vmm.errors import AgentUnreachableError, SnapshotError, TemplateError
 from vmm.guest.noop import NOT_DONE
 from vmm.spec import AgentKind
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")
+
+
+SPAN_TAGS: Final = {"source": "runtime", "package": "factory", "subsystem": "factory"}
+"""Kata's, of its spans NewFactory and GetVM."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -46,6 +52,7 @@ class Factory:
     _maker: _Maker
     _vm_config: VMConfig
     _generation: Generation
+    _spans: Spans
     _silence_told: bool = attrs.field(default=False, init=False)
     """That its guests cannot be asked is logged once."""
 
@@ -62,6 +69,10 @@ class Factory:
         The caller stops the VM. On error and cancellation nothing of it is left. Raises InvalidConfigError, CacheError,
         UnsupportedError, RefusedError and VmmError.
         """
+        with self._spans.span("GetVM", **SPAN_TAGS):
+            return await self._get_vm(config)
+
+    async def _get_vm(self, config: VMConfig) -> Vm:
         wanted = config.hypervisor_config  # as it was asked for: defaults are not a reason to add anything
         if self._generation is Generation.RUNTIME_1X:
             config.check_request()
@@ -102,7 +113,8 @@ class Factory:
     async def _take(self) -> Vm:
         _log.info("get base VM")
         try:
-            vm = await self._source.take()
+            with self._spans.span("GetBaseVM", **SPAN_TAGS):
+                vm = await self._source.take()
         except Exception as error:
             _log.error("failed to get base VM", error=describe(error))
             raise
@@ -115,7 +127,8 @@ class Factory:
 
     async def aclose(self) -> None:
         """Kata's CloseFactory: ends the VMs that are kept, and removes the template. VMs that were given stay."""
-        await self._source.close()
+        with self._spans.span("CloseFactory", **SPAN_TAGS):
+            await self._source.close()
 
 
 @contextlib.asynccontextmanager
@@ -125,6 +138,7 @@ async def open_factory(
     host: FactoryHost,
     fetch_only: bool = False,
     generation: Generation = Generation.CURRENT,
+    spans: Spans = NO_SPANS,
 ) -> AsyncIterator[Factory]:
     """Makes a factory by the rules of Kata's NewFactory; with `fetch_only` it uses what is there and makes nothing.
 
@@ -137,9 +151,10 @@ async def open_factory(
     async with trio.open_nursery() as nursery:
         maker = _Maker(config=valid, host=host, nursery=nursery)
         try:
-            source = await maker.make(kind, fetch_only=fetch_only)
-            vm_config = await maker.config_of(kind)
-            yield Factory(source=source, maker=maker, vm_config=vm_config, generation=generation)
+            with spans.span("NewFactory", **SPAN_TAGS):
+                source = await maker.make(kind, fetch_only=fetch_only)
+                vm_config = await maker.config_of(kind)
+            yield Factory(source=source, maker=maker, vm_config=vm_config, generation=generation, spans=spans)
         except Exception as raised:  # noqa: BLE001 - raised below: the nursery would wrap it
             error = raised
         nursery.cancel_scope.cancel(reason="the factory's block has ended")

@@ -7,6 +7,7 @@ resolved. Unlike Kata every fault is told, with its key. One table is ours, and 
 from __future__ import annotations
 
 import enum
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,9 @@ _HYPERVISORS: Final = frozenset({"acrn", "clh", "dragonball", "firecracker", "qe
 _TRACE_MODES: Final = ("dynamic", "static")
 _TRACE_TYPES: Final = ("isolated", "collated")
 _MIB: Final = 2**20
+_JAEGER: Final = "http://localhost:14268/api/traces"
+"""Kata's default."""
+_OTLP_PORT: Final = 4318
 
 
 class Client(enum.Enum):
@@ -52,6 +56,8 @@ class RuntimeConfig:
     generation: Generation
     """1.x if the file has a [proxy] or [shim] table, which ended with it."""
     factory: FactoryConfig
+    otlp_endpoint: str | None = None
+    """Where spans go, if `enable_tracing` says so."""
 
 
 def load_runtime_config(path: Path, *, host: HostSize | None = None, client: Client = Client.COMMAND) -> RuntimeConfig:
@@ -107,10 +113,12 @@ def _interpret(
     template = factory.get("enable_template", FLAG)
     if template and old and not vm_config.hypervisor_config.initrd_path:
         factory.fault("enable_template", "Factory option enable_template requires an initrd image")
+    runtime = Section(path="runtime", table=_table(tables, "runtime", problems), problems=problems)
     ours = Section(path="vmpool", table=_table(tables, "vmpool", problems), problems=problems)
     agent = ours.member("agent", AgentKind, AgentKind.NOOP)
     return RuntimeConfig(
         source=source,
+        otlp_endpoint=_otlp_endpoint(runtime),
         generation=generation,
         factory=FactoryConfig(
             template=template,
@@ -123,6 +131,22 @@ def _interpret(
             channel=_channel(ours, agent, generation=generation, vm_config=vm_config),
         ),
     )
+
+
+def _otlp_endpoint(runtime: Section) -> str | None:
+    """Kata sends its spans to Jaeger's own port. Jaeger takes OTLP at another, on the same host."""
+    tracing = runtime.get("enable_tracing", FLAG)
+    jaeger = runtime.text("jaeger_endpoint", _JAEGER)
+    if not tracing:
+        return None
+    for key in ("jaeger_user", "jaeger_password"):
+        if runtime.text(key):
+            runtime.fault(key, "set the variable OTEL_EXPORTER_OTLP_HEADERS instead, which says how to log in")
+    url = re.fullmatch(r"(https?://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+))(?::\d+)?(?:/[!-~]*)?", jaeger, re.ASCII)
+    if url is None:
+        runtime.fault("jaeger_endpoint", f"{jaeger!r} is no URL; it looks like {_JAEGER}")
+        return None
+    return f"{url[1]}:{_OTLP_PORT}"
 
 
 def _channel(ours: Section, agent: AgentKind, *, generation: Generation, vm_config: VMConfig) -> AgentChannel:

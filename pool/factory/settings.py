@@ -16,6 +16,7 @@ from pool.factory.generation import Generation
 from pool.factory.kernel_params import serialize_params
 from pool.factory.qemu_section import HostSize
 from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
+from pool.tracing import TracingSettings
 from vmm.errors import SpecError
 from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentKind
 
@@ -93,7 +94,7 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
     except (SpecError, ValueError) as error:
         raise ConfigError(source=str(path), problems=(_with_key(error),)) from error
     return KataSettings(
-        settings=Settings(profiles={PROFILE: profile}),
+        settings=Settings(profiles={PROFILE: profile}, tracing=TracingSettings(otlp_endpoint=config.otlp_endpoint)),
         factory=config.factory,
         generation=config.generation,
     )

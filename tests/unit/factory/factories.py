@@ -14,6 +14,7 @@ from pool.factory.config import FactoryConfig, VMConfig
 from pool.factory.factory import Factory, open_factory
 from pool.factory.generation import Generation
 from pool.factory.host import FactoryHost
+from pool.tracing import NO_SPANS, Spans
 from tests.unit.actors.stage import NOWHERE, simulated_journal
 from tests.unit.factory.configs import vm_config
 from vmm.contract import Vm
@@ -57,12 +58,13 @@ class Stage:
         *,
         fetch_only: bool = False,
         generation: Generation = Generation.CURRENT,
+        spans: Spans = NO_SPANS,
         **config: object,
     ) -> contextlib.AbstractAsyncContextManager[Factory]:
         """With guests that can be asked, unless `agent` says otherwise."""
         asked = {"agent": AgentKind.BUILTIN} | config
         made = FactoryConfig(vm_config=vm_config or small(), **asked)  # type: ignore[arg-type]
-        return open_factory(made, host=self.host, fetch_only=fetch_only, generation=generation)
+        return open_factory(made, host=self.host, fetch_only=fetch_only, generation=generation, spans=spans)
 
     def machine(self, vm: Vm) -> Machine:
         return self.vms.machine(vm.id)

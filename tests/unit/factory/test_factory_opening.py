@@ -9,6 +9,7 @@ import structlog.testing
 from pool.factory.config import VMConfig
 from pool.factory.errors import CacheError, InvalidConfigError
 from pool.factory.generation import Generation
+from tests.spans import kept_spans
 from tests.unit.factory.configs import vm_config
 from tests.unit.factory.factories import Stage, small, taken
 from tests.virtual_time import in_virtual_time
@@ -85,6 +86,20 @@ async def test_f7_what_a_factory_logs_says_that_it_is_the_factory() -> None:
     ours = [entry for entry in logs if entry.get("subsystem") == "factory"]
     assert [entry["event"] for entry in ours] == ["get base VM", "got base VM"]
     assert ours[-1]["vm"].startswith("vm-")
+
+
+@in_virtual_time
+async def test_what_a_factory_does_is_traced_as_in_kata() -> None:
+    """Kata traces NewFactory and GetVM, with these attributes."""
+    stage = Stage()
+    with kept_spans() as (spans, exporter):
+        async with stage.open(spans=spans) as factory, taken(stage, await factory.get_vm(small())):
+            await factory.aclose()
+        new, base, whole, closed = exporter.get_finished_spans()
+    assert [span.name for span in (new, base, whole, closed)] == ["NewFactory", "GetBaseVM", "GetVM", "CloseFactory"]
+    assert base.parent == whole.context
+    for span in (new, base, whole, closed):
+        assert span.attributes == {"source": "runtime", "package": "factory", "subsystem": "factory"}
 
 
 @in_virtual_time

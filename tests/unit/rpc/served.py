@@ -26,6 +26,7 @@ from pool.matching import Matcher
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
+from pool.tracing import NO_SPANS, Spans
 from tests.unit.actors.stage import simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
 from vmm.simulated.machine import Machine
@@ -94,6 +95,7 @@ async def serving(
     profile: str = "default",
     lease_ttl_s: float = math.inf,
     agent: AgentKind = AgentKind.BUILTIN,
+    spans: Spans = NO_SPANS,
 ) -> AsyncIterator[Served]:
     """Serves one profile; everything is ended at the end, and must end well.
 
@@ -140,6 +142,7 @@ async def serving(
                                 agent=agent,
                             )
                         },
+                        spans=spans,
                         matcher=None if make_matcher is None else make_matcher(host),
                     ),
                     hand_over=hand_over,
