@@ -34,6 +34,7 @@ default_maxvcpus = 2
 
 [vmpool]
 agent = "{agent}"
+channel = "virtio-serial"
 """
 
 
@@ -65,13 +66,23 @@ def kata_config(
 
 @contextmanager
 def kata_home(
-    image: GuestImage, *, number: int, factory: str = "", command: tuple[str, ...] = ("serve",)
+    image: GuestImage,
+    *,
+    number: int,
+    factory: str = "",
+    agent: str = "builtin",
+    command: tuple[str, ...] = ("serve",),
 ) -> Iterator[KataHome]:
     argv = (*command, "--kata-config")
     with service_home("", image_directory=image.kernel.parent, command=argv) as home:
         endpoint, config = home.path / "cache" / "cache.sock", home.path / "vmpool.toml"
         kata_config(
-            config, image=image, endpoint=endpoint, number=number, factory=factory.format(place=home.path / "template")
+            config,
+            image=image,
+            endpoint=endpoint,
+            number=number,
+            factory=factory.format(place=home.path / "template"),
+            agent=agent,
         )
         yield KataHome(home=home, endpoint=endpoint, config=config)
 

@@ -12,6 +12,7 @@ import attrs
 import pytest
 import trio
 
+from pool.client import CallError, Wishes, open_client
 from pool.factory.cache_client import cache_status, open_cache_client
 from pool.factory.config import FactoryConfig
 from pool.factory.errors import CacheError
@@ -152,6 +153,28 @@ async def test_no_vm_is_lost_or_given_twice_by_a_service_that_is_killed(guest_im
         assert all((service.runtime / "vms" / vm_id / "given-away").exists() for vm_id in unclaimed)
         assert len(unclaimed) <= len(KILLED_AFTER)
         assert given <= set(service.qemus()), "the end of the service is not theirs"
+        kata.end(service)
+
+
+async def test_a_guest_that_only_its_taker_can_ask(guest_image: GuestImage) -> None:
+    """As Kata's: pooled, given away and adopted unasked; what somebody in it would have to do costs no VM."""
+    with kata_home(guest_image, number=1, agent="noop") as kata:
+        service = await trio.to_thread.run_sync(kata.home.start)
+        with trio.fail_after(LIMIT_S):
+            vm = await take(kata.endpoint)
+        assert (vm.agent_url, vm.qemu.context_id) == ("", 0)
+        (answer,) = await trio.to_thread.run_sync(qmp, vm.qemu.qmp_channel_path, "query-status")
+        assert answer["status"] == "paused"
+        service = await killed_and_restarted(kata, service)
+        async with open_client(service.socket_path) as client:
+            with pytest.raises(CallError, match="environment: UNSUPPORTED"):
+                await client.acquire(wishes=Wishes(environment={"SHAPE": "round"}))
+            async with client.lease(timeout_s=LIMIT_S) as held:
+                assert not held.guest.reseeded
+                assert held.vm_id != vm.id
+        said = [line for line in kata.home.log.read_text().splitlines() if "nobody in the guests can be asked" in line]
+        assert len(said) == 2, "once for each service"
+        assert vm.id in service.qemus()
         kata.end(service)
 
 
