@@ -63,5 +63,5 @@ async def reach(survivor: Survivor, *, nursery: trio.Nursery) -> Vm:
                 reason = describe(error)
         failures += 1
         if failures == 1:
-            _log.warning("an adopted VM cannot be reached; trying on", vm_id=survivor.id, error=reason)
+            _log.warning("an adopted VM cannot be reached; trying on", vm=survivor.id, error=reason)
         await trio.sleep(_BETWEEN_ATTEMPTS.delay(failures))

@@ -138,7 +138,7 @@ class VmActor:
         try:
             self._write(attrs.evolve(record, lease=attrs.evolve(record.lease, expires_at_ns=expires_at_ns)))
         except JournalError as error:
-            _log.warning("renewal not recorded", vm_id=self.vm_id, error=str(error))
+            _log.warning("renewal not recorded", vm=self.vm_id, error=str(error))
             return False
         return True
 
@@ -181,7 +181,7 @@ class VmActor:
                     gone = await self._end()
                     nursery.cancel_scope.cancel(reason="the VM is gone")
         except Exception as error:  # noqa: BLE001 - only a bug gets here; it must cost no more than this VM
-            _log.exception("VM actor failed", vm_id=self.vm_id)
+            _log.exception("VM actor failed", vm=self.vm_id)
             self.report(VmLost(vm_id=self.vm_id, reason=f"internal error: {describe(error)}"))
         finally:
             self._to(VmState.GONE)
@@ -311,7 +311,7 @@ class VmActor:
             await vm.wait_exited()
             await vm.stop()
         except Exception as error:  # noqa: BLE001 - what is left costs a directory, until the next start
-            _log.warning("a VM that was given away left something", vm_id=self.vm_id, error=describe(error))
+            _log.warning("a VM that was given away left something", vm=self.vm_id, error=describe(error))
         except BaseException:
             await vm.detach()
             raise
@@ -331,7 +331,7 @@ class VmActor:
         self._to(VmState.STOPPING)
         self._erase()
         reason = describe(error)
-        _log.warning("VM lost", vm_id=self.vm_id, was=was.value, error=reason)
+        _log.warning("VM lost", vm=self.vm_id, was=was.value, error=reason)
         self.report(VmLost(vm_id=self.vm_id, reason=reason, evidence=evidence(error)))
 
     async def _end(self) -> VmGone:
@@ -351,7 +351,7 @@ class VmActor:
         try:
             await mortal.stop()
         except Exception as error:  # noqa: BLE001 - StopError or a bug; either way nobody has seen the end
-            _log.exception("VM could not be ended", vm_id=self.vm_id)
+            _log.exception("VM could not be ended", vm=self.vm_id)
             return VmGone(vm_id=self.vm_id, error=describe(error))
         return VmGone(vm_id=self.vm_id)
 
@@ -378,14 +378,14 @@ class VmActor:
             try:
                 self.journal.erase(self.vm_id)
             except JournalError as error:
-                _log.warning("record not erased", vm_id=self.vm_id, error=str(error))
+                _log.warning("record not erased", vm=self.vm_id, error=str(error))
             else:
                 self._record = None
         if self._offered and not self._disowned:
             try:
                 self.journal.withdraw(self.vm_id)
             except JournalError as error:
-                _log.warning("mark not removed", vm_id=self.vm_id, error=str(error))
+                _log.warning("mark not removed", vm=self.vm_id, error=str(error))
             else:
                 self._offered = False
 

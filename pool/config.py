@@ -21,6 +21,7 @@ from actors.memory import MemoryPolicy
 from pool.access import AccessSettings, Account, LimitSettings, structure_account
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.tracing import TracingSettings
 from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.confinement.plan import CgroupSetting
@@ -173,6 +174,7 @@ class Settings:
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
     access: AccessSettings = attrs.field(factory=AccessSettings)
     limits: LimitSettings = attrs.field(factory=LimitSettings)
+    tracing: TracingSettings = attrs.field(factory=TracingSettings)
     profiles: dict[str, ProfileSettings]
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
 import attrs
-import structlog
 import trio
 
 from actors.adoption import Adoption
@@ -70,8 +69,6 @@ from pool.ledger.views import ProfileView
 from pool.requests import MAX_OPEN_REQUESTS, OpenRequests, RefusedError
 from pool.watch import Snapshot, WatchHub
 from vmm.contract import Vm
-
-_log = structlog.get_logger("vmpool.coordinator")
 
 _PLAIN: Final = HandOutProcedure()
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from typing import Any, TextIO, cast
+from functools import partial
+from typing import Any, Final, TextIO, cast
 
 import structlog
+
+_OURS: Final = "vmpool"
 
 
 def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
@@ -20,6 +23,7 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
     level = logging.DEBUG if verbose else logging.INFO
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _add_subsystem,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -31,7 +35,7 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=stderr),
+        logger_factory=partial(_NamedLogger, file=stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stderr)
@@ -41,6 +45,20 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level if verbose else logging.WARNING, force=True)
+
+
+class _NamedLogger(structlog.PrintLogger):
+    def __init__(self, name: str = _OURS, *, file: TextIO) -> None:
+        super().__init__(file)
+        self.name = name
+
+
+def _add_subsystem(logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Each line says which part of the service it is from, as Kata's do: `vm` for the logger vmpool.vm."""
+    record = event.get("_record")  # of a library's, or the client's, by way of stdlib
+    name = logger.name if record is None else record.name
+    event.setdefault("subsystem", name.removeprefix(f"{_OURS}.") if name != _OURS else "service")
+    return event
 
 
 class _Unbreakable:

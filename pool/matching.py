@@ -23,7 +23,7 @@ from pool.coordinator import OwnConfiguration
 from pool.ledger.policy import OnEmpty
 from pool.machines import MachineResolver
 from vmm.identity import FileIdentity, identify
-from vmm.spec import MachineSpec
+from vmm.spec import AgentKind, MachineSpec
 
 _log = structlog.get_logger("vmpool.matching")
 
@@ -153,9 +153,10 @@ class Matcher:
             for field in ("kernel_parameters", "cpu_model", "agent", "channel")
             if getattr(settings, field) != getattr(spec, field)
         ]
-        if (wishes.vcpus or 0) > spec.max_vcpus:
+        grows = spec.agent is not AgentKind.NOOP  # else nobody brings online what is added
+        if (wishes.vcpus or 0) > (spec.max_vcpus if grows else spec.vcpus):
             fields.append("vcpus")
-        if (wishes.memory_mib or 0) > spec.max_memory_mib:
+        if (wishes.memory_mib or 0) > (spec.max_memory_mib if grows else spec.memory_mib):
             fields.append("memory_mib")
         return tuple(fields)
 

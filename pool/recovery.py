@@ -47,14 +47,14 @@ async def sweep_orphans(vms: Path, *, keep: Collection[str], given_away: Collect
         pids = [process.pid for process in orphan.processes]
         if orphan.vm_id in given_away and pids:
             # If we were killed before its taker had the answer it is nobody's, and there is no telling.
-            _log.info("a VM that was given away lives on", vm_id=orphan.vm_id, pids=pids)
+            _log.info("a VM that was given away lives on", vm=orphan.vm_id, pids=pids)
         elif orphan.vm_id not in keep:
-            _log.warning("ending an orphan", vm_id=orphan.vm_id, pids=pids)
+            _log.warning("ending an orphan", vm=orphan.vm_id, pids=pids)
             try:
                 await end_orphan(orphan)
             except (StopError, OSError) as error:
                 # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
-                _log.error("an orphan cannot be ended", vm_id=orphan.vm_id, error=str(error))
+                _log.error("an orphan cannot be ended", vm=orphan.vm_id, error=str(error))
 
 
 async def recover(
@@ -78,7 +78,7 @@ async def recover(
             case Recorded(vm_id=vm_id, record=record) if record.lease is not None or record.profile in profiles:
                 records[vm_id] = record
             case Unusable(vm_id=vm_id, reason=reason):
-                _log.warning("a record cannot be used; its VM is ended", vm_id=vm_id, reason=reason)
+                _log.warning("a record cannot be used; its VM is ended", vm=vm_id, reason=reason)
             case GivenAway(vm_id=vm_id):
                 given_away.add(vm_id)
             case _:
@@ -137,4 +137,4 @@ def _limit_again(vms: Path, vm_ids: Collection[str]) -> None:
         try:
             VmGroup.recorded_in(VmDirectory(vms / vm_id).cgroups).restrict()
         except OSError as error:
-            _log.warning("the limits of an adopted VM cannot be set", vm_id=vm_id, error=str(error))
+            _log.warning("the limits of an adopted VM cannot be set", vm=vm_id, error=str(error))

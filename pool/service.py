@@ -46,10 +46,13 @@ from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
 from pool.takeover import take_over
+from pool.tracing import NO_SPANS, Spans
+from vmm.guest.noop import NOT_DONE
 from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.launch import launch as launch_qemu
+from vmm.spec import AgentKind
 
 _log = structlog.get_logger("vmpool")
 
@@ -64,6 +67,7 @@ async def run_service(
     stop: trio.Event,
     takeover: bool = False,
     cache: CacheSettings | None = None,
+    spans: Spans = NO_SPANS,
     launch: Launch | None = None,
     adopt: Adopt = adopt_qemu,
     task_status: trio.TaskStatus[Coordinator] = trio.TASK_STATUS_IGNORED,
@@ -81,6 +85,8 @@ async def run_service(
     user = user_for(settings)
     resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
+    for name in (name for name, spec in specs.items() if spec.agent is AgentKind.NOOP):
+        _log.warning("nobody in the guests can be asked; this is logged once", profile=name, detail=NOT_DONE)
     own_group = own_cgroup()  # before `confined` moves us: the VMs' groups are below this one
     if takeover:
         await take_over(socket_path)
@@ -138,10 +144,12 @@ async def run_service(
                     max_memory_mib=spec.max_memory_mib,
                     max_vms=settings.profiles[name].max_vms or 0,
                     lease_ttl_s=settings.profiles[name].lease_ttl_s,
+                    agent=spec.agent,
                 )
                 for name, spec in specs.items()
             },
             service_uid=os.geteuid(),
+            spans=spans,
             matcher=Matcher(
                 profiles=settings.profiles,
                 specs=specs,
@@ -176,6 +184,7 @@ async def run_service(
                     vm_config=cache.vm_config,
                     quit=stop.set,
                 ),
+                spans=spans,
             )
         await layers.run(task_status=task_status)
 
@@ -187,11 +196,14 @@ class _CacheLayer:
     endpoint: Path
     sock: socket.socket
     source: PoolSource
+    spans: Spans
     _server: CacheServer | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
-            self._server = await nursery.start(partial(serve_cache, source=self.source, sock=self.sock.dup()))
+            self._server = await nursery.start(
+                partial(serve_cache, source=self.source, sock=self.sock.dup(), spans=self.spans)
+            )
             _log.info("VM cache server start", endpoint=str(self.endpoint))
             task_status.started()
         _log.info("VM cache server stop", endpoint=str(self.endpoint))

@@ -100,6 +100,11 @@ class PreparationReport:
     vm_uuid: str = ""
     """Empty if none was given, or if the guest's kernel shows no UUID."""
 
+    @property
+    def was_seen(self) -> bool:
+        """Whether anybody in the guest looked; a guest has at least one CPU."""
+        return self.cpus_online > 0
+
 
 @attrs.frozen(kw_only=True)
 class GuestInfo:

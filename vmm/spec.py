@@ -44,7 +44,7 @@ class AgentKind(enum.Enum):
 
 
 class AgentChannel(enum.Enum):
-    """The device through which the built-in agent is reached."""
+    """The device through which the guest's agent is reached: by us the built-in one, by others one of their own."""
 
     VIRTIO_SERIAL = "virtio-serial"
     VSOCK = "vsock"
@@ -100,9 +100,9 @@ class MachineSpec:
                 value=self.max_memory_mib,
                 reason=f"must be between memory_mib ({self.memory_mib}) and {MAX_MEMORY_MIB} MiB",
             )
-        if self.channel is AgentChannel.VSOCK and self.agent is not AgentKind.BUILTIN:
+        if self.channel is AgentChannel.VSOCK and self.agent is AgentKind.QGA:
             raise SpecError(
                 field="channel",
                 value=self.channel.value,
-                reason=f'is for the built-in agent; leave it out with agent = "{self.agent.value}"',
+                reason='is not where qemu-ga answers; leave it out with agent = "qga"',
             )

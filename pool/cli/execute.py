@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -15,12 +14,11 @@ import trio
 from pool.cli.acquiring import Asked, acquire_options, tell_match
 from pool.cli.connection import call
 from pool.cli.options import EXIT_OWN_FAILURE, SECONDS, OutputError, socket_option
+from pool.cli.stdin import forward_stdin, known_stdin
 from pool.client import Client, RemoteCommand
 from vmm.contract import CommandExit, Output, OutputStream
 
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
-_CHUNK: Final = 64 * 1024
-_STDIN: Final = 0
 _TARGETS: Final = {OutputStream.STDOUT: 1, OutputStream.STDERR: 2}
 
 _command_line = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -69,6 +67,11 @@ def _exec_options(command: Any) -> Any:
         ),
         click.option("--workdir", "-w", default=None, help="Working directory in the guest."),
         click.option("--time-limit", "time_limit_s", type=SECONDS, help="Then SIGKILL."),
+        click.option(
+            "--stdin-first",
+            is_flag=True,
+            help="Read stdin to its end, at most 256 KiB, before the command starts: qemu-ga takes it only then.",
+        ),
     ):
         command = option(command)
     return command
@@ -85,6 +88,7 @@ def run(
     environment: dict[str, str],
     workdir: str | None,
     time_limit_s: float | None,
+    stdin_first: bool,
     socket_path: Path,
 ) -> None:
     """Acquire a VM, run a command in it, release it.
@@ -93,6 +97,7 @@ def run(
     """
 
     async def session(client: Client) -> CommandExit:
+        stdin = await known_stdin(all_of_it=stdin_first)
         async with client.lease(
             profile=asked.profile,
             on_empty=asked.on_empty,
@@ -107,8 +112,9 @@ def run(
                 environment=environment,
                 working_directory=workdir,
                 time_limit_s=time_limit_s,
+                stdin=stdin,
             ) as command:
-                return await _attend(command)
+                return await _attend(command, streams_stdin=stdin is None)
 
     sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE)))
 
@@ -124,28 +130,32 @@ def exec_(
     environment: dict[str, str],
     workdir: str | None,
     time_limit_s: float | None,
+    stdin_first: bool,
     socket_path: Path,
 ) -> None:
     """Run a command in a VM that you hold. Otherwise as `vmpool run`."""
 
     async def session(client: Client) -> CommandExit:
+        stdin = await known_stdin(all_of_it=stdin_first)
         async with client.exec(
             lease_id,
             argv,
             environment=environment,
             working_directory=workdir,
             time_limit_s=time_limit_s,
+            stdin=stdin,
         ) as command:
-            return await _attend(command)
+            return await _attend(command, streams_stdin=stdin is None)
 
     sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE)))
 
 
-async def _attend(command: RemoteCommand) -> CommandExit:
+async def _attend(command: RemoteCommand, *, streams_stdin: bool) -> CommandExit:
     """Connects a command with our own stdin, stdout, stderr and signals until it ends."""
     async with trio.open_nursery() as nursery:
         await nursery.start(_forward_signals, command)
-        nursery.start_soon(_forward_stdin, command)
+        if streams_stdin:
+            nursery.start_soon(forward_stdin, command)
         ended = await _write_output(command)
         nursery.cancel_scope.cancel(reason="the command has ended")
     return ended
@@ -173,17 +183,6 @@ def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-async def _forward_stdin(command: RemoteCommand) -> None:
-    """Reads in a thread: our stdin may be a file, a pipe or a terminal that others share, so it stays blocking."""
-    try:
-        while data := await trio.to_thread.run_sync(os.read, _STDIN, _CHUNK, abandon_on_cancel=True):
-            await command.send_stdin(data)
-    except OSError as error:
-        if error.errno != errno.EBADF:  # closed, or not open for reading: there is no stdin to pass
-            raise OutputError(f"stdin cannot be read: {error.strerror}") from error
-    await command.close_stdin()
 
 
 async def _forward_signals(

@@ -23,6 +23,7 @@ from pool.factory.factory import open_factory
 from pool.factory.host import open_qemu_host
 from pool.factory.settings import KataSettings, settings_from_kata
 from pool.logs import configure_logs
+from pool.tracing import TracingError, open_spans
 from vmm.errors import VmmError
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")
@@ -38,7 +39,7 @@ _END_LIMIT_S: Final = 60.0
 """For a server that was told to quit: it ends its VMs before it is gone."""
 _LOOK_EACH_S: Final = 0.05
 
-_FAILURES: Final = (KataError, VmmError, EndpointError, OSError)
+_FAILURES: Final = (KataError, VmmError, EndpointError, TracingError, OSError)
 
 
 def _config_option(command: Any) -> Any:
@@ -137,8 +138,9 @@ async def _with_template(kata: KataSettings, socket_path: Path, *, make: bool = 
     only_template = attrs.evolve(kata.factory, cache=0, vm_cache=False)
     runtime = socket_path.absolute().parent / "factory"  # noqa: ASYNC240 - asks for the working directory, nothing else
     async with (
+        open_spans(kata.settings.tracing) as spans,
         open_qemu_host(runtime) as host,
-        open_factory(only_template, host=host, fetch_only=not make, generation=kata.generation) as opened,
+        open_factory(only_template, host=host, fetch_only=not make, generation=kata.generation, spans=spans) as opened,
     ):
         if remove:
             await opened.aclose()

@@ -19,6 +19,7 @@ from pool.endpoint import EndpointError
 from pool.factory.settings import CacheSettings, settings_from_kata
 from pool.logs import configure_logs
 from pool.service import run_service
+from pool.tracing import TracingError, open_spans
 from vmm.errors import VmmError
 
 
@@ -58,7 +59,7 @@ def serve(
         settings = load_settings(config) if kata is None else kata.settings
         cache = None if kata is None else kata.cache
         trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache, takeover=takeover))
-    except* (ConfigError, EndpointError, ClientError, VmmError) as errors:
+    except* (ConfigError, EndpointError, ClientError, TracingError, VmmError) as errors:
         message = describe(errors)
     else:
         return
@@ -73,7 +74,10 @@ async def serve_until_signalled(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, received, stop, nursery.cancel_scope)
-            await run_service(settings, socket_path=socket_path, stop=stop, takeover=takeover, cache=cache)
+            async with open_spans(settings.tracing) as spans:
+                await run_service(
+                    settings, socket_path=socket_path, stop=stop, takeover=takeover, cache=cache, spans=spans
+                )
             nursery.cancel_scope.cancel(reason="the service has ended")
 
 

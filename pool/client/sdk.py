@@ -55,7 +55,7 @@ class Client(AdminCalls):
         for a config. The lease ends by itself after `ttl_s` (None: the profile's default) unless you `renew` it.
 
         Cancelled, it takes no VM. With `math.inf` the service's own limit holds. CallError statuses: NOT_FOUND,
-        INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS.
+        INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS, FAILED_PRECONDITION.
         """
         request = acquire_request(
             profile=profile,
@@ -140,11 +140,14 @@ class Client(AdminCalls):
         environment: Mapping[str, str] | None = None,
         working_directory: str | None = None,
         time_limit_s: float | None = None,
+        stdin: bytes | None = None,
     ) -> AsyncIterator[RemoteCommand]:
         """Runs a command in a leased VM. At the end of the block it is killed if it still runs.
 
-        The guest kills it after `time_limit_s`. CallError statuses: those of `release`, INVALID_ARGUMENT if it cannot
-        be started, ABORTED if the lease ends meanwhile.
+        The guest kills it after `time_limit_s`. `stdin` is all that the command can read, at most 256 KiB; None: what
+        `RemoteCommand.send_stdin` sends, which guests with qemu-ga do not take. CallError statuses: those of
+        `release`, INVALID_ARGUMENT if it cannot be started, FAILED_PRECONDITION if its guest has no agent for that,
+        ABORTED if the lease ends meanwhile.
         """
         start = wire.ExecStart(
             lease_id=lease_id,
@@ -152,13 +155,17 @@ class Client(AdminCalls):
             environment=dict(environment or {}),
             working_directory=working_directory or "",
             time_limit_ms=math.ceil((time_limit_s or 0.0) * 1000),
+            stdin=stdin or b"",
         )
         async with self._connection.open(methods.EXEC, timeout_s=math.inf) as stream:
             await self._connection.call(send, stream, wire.ExecRequest(start=start))
             first = await self._connection.call(receive, stream)
             if first is None or first.started is None:
                 raise CallError(status="INTERNAL", message="the service did not start the command; see its log")
-            yield RemoteCommand(self._connection, stream)
+            command = RemoteCommand(self._connection, stream)
+            if stdin is not None:  # that it is empty the start cannot say
+                await command.close_stdin()
+            yield command
 
     async def status(self) -> ServiceStatus:
         """The service, its pools, and your leases as they are now."""

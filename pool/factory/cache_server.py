@@ -33,6 +33,7 @@ from pool.rpc.generated.cache import CacheServiceBase, GrpcStatus, GrpcVm, GrpcV
 from pool.rpc.generated.google.protobuf import Empty
 from pool.rpc.peer import admit, default_uids
 from pool.rpc.server import FAREWELL_LIMIT_S
+from pool.tracing import NO_SPANS, Spans
 
 _log = structlog.get_logger("vmpool.cache", subsystem="cache")
 
@@ -47,7 +48,8 @@ class BaseVm:
     id: str
     pid: int
     qmp_socket: Path
-    agent_socket: Path
+    agent_socket: Path | None = None
+    """Of the agent's virtio-serial port, if it has one."""
     vcpus: int
     max_vcpus: int
     memory_mib: int
@@ -96,8 +98,14 @@ def cached_vm(vm: BaseVm) -> CachedVm:
         ),
         vcpus=vm.vcpus,
         memory_mib=vm.memory_mib,
-        agent_url=vsock_url(vm.context_id) if vm.context_id else f"unix://{vm.agent_socket}",
+        agent_url=_agent_url(vm),
     )
+
+
+def _agent_url(vm: BaseVm) -> str:
+    if vm.context_id:
+        return vsock_url(vm.context_id)
+    return "" if vm.agent_socket is None else f"unix://{vm.agent_socket}"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -106,6 +114,7 @@ class CacheService(CacheServiceBase):
 
     source: BaseVmSource
     calls: Calls
+    spans: Spans = NO_SPANS
     quit_requested: trio.Event = attrs.field(factory=trio.Event)
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -129,7 +138,8 @@ class CacheService(CacheServiceBase):
         """A client that goes away before it has read the reply takes no VM with it."""
         await _take_request(stream)
         try:
-            vm = await self.source.take_base()
+            with self.spans.span("GetBaseVM", source="vmpool", package="factory", subsystem="cache"):
+                vm = await self.source.take_base()
         except Exception as error:  # whatever it is, Kata's clients know it by this text
             _log.warning("no VM for a client", reason=describe(error))
             raise GRPCError(Status.UNKNOWN, shorten(f"failed to GetBaseVM: {describe(error)}")) from error
@@ -209,6 +219,7 @@ async def serve_cache(
     *,
     source: BaseVmSource,
     sock: socket.socket,
+    spans: Spans = NO_SPANS,
     task_status: trio.TaskStatus[CacheServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves cache.CacheService on `sock`, a listening Unix stream socket, which it closes.
@@ -219,7 +230,7 @@ async def serve_cache(
     """
     async with open_loop() as loop:
         calls = Calls()
-        service = CacheService(source=source, calls=calls)
+        service = CacheService(source=source, calls=calls, spans=spans)
         server = GuardedServer([service], max_message_bytes=MAX_MESSAGE_BYTES)
         listen(server, RecvRequest, admit(default_uids()))
         listen(server, RecvRequest, calls.refuse_while_stopping)

@@ -11,7 +11,7 @@ from pool.factory.errors import InvalidConfigError
 from pool.factory.generation import ONLY_1X, ONLY_CURRENT, Generation
 from pool.factory.gojson import GoRecord, flag, struct, text, texts, uint32
 from pool.factory.hypervisor_config import HypervisorConfig
-from vmm.spec import MAX_VCPUS
+from vmm.spec import MAX_VCPUS, AgentChannel, AgentKind
 
 QEMU: Final = "qemu"
 KATA_AGENT: Final = "kata"
@@ -147,6 +147,10 @@ class FactoryConfig:
     template_path: str = DEFAULT_TEMPLATE_PATH
     vm_cache_endpoint: str = DEFAULT_CACHE_ENDPOINT
     vm_config: VMConfig = attrs.field(factory=VMConfig)
+    agent: AgentKind = AgentKind.NOOP
+    """Whom vmpool can ask in the guest. Kata's own agent answers Kata only."""
+    channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
+    """The device to that agent; without one, to the agent of whoever gets the VM."""
 
     def choose(self, *, fetch_only: bool, generation: Generation = Generation.CURRENT) -> FactoryKind:
         """What Kata's `NewFactory` would make of this, `cache` VMs deep if that is not 0. Raises InvalidConfigError.

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 import structlog
@@ -27,13 +28,20 @@ from pool.factory.generation import Generation
 from pool.factory.host import FactoryHost
 from pool.factory.hypervisor_config import HypervisorConfig
 from pool.factory.matching import check_config
-from pool.factory.settings import PROFILE, profile_of
+from pool.factory.settings import PROFILE, UNLIKE_CLONES, profile_of
 from pool.factory.sources import CONNECT_LIMIT_S, CacheSource, ClientSource, DirectSource, Source, TemplateSource
 from pool.ledger.policy import PoolPolicy
-from vmm.contract import RESEED_BYTES, Preparation, Vm
+from pool.tracing import NO_SPANS, Spans
+from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
 from vmm.errors import AgentUnreachableError, SnapshotError, TemplateError
+from vmm.guest.noop import NOT_DONE
+from vmm.spec import AgentKind
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")
+
+
+SPAN_TAGS: Final = {"source": "runtime", "package": "factory", "subsystem": "factory"}
+"""Kata's, of its spans NewFactory and GetVM."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -44,6 +52,9 @@ class Factory:
     _maker: _Maker
     _vm_config: VMConfig
     _generation: Generation
+    _spans: Spans
+    _silence_told: bool = attrs.field(default=False, init=False)
+    """That its guests cannot be asked is logged once."""
 
     def config(self) -> VMConfig:
         """What its base VMs are made of; those of a cache's client are the server's. Valid, with its defaults."""
@@ -52,9 +63,16 @@ class Factory:
     async def get_vm(self, config: VMConfig) -> Vm:
         """A running VM for a request: reseeded, its clock set, with as many CPUs and as much memory as are wanted.
 
-        A request that the base VMs cannot serve is booted by itself. The caller stops the VM. On error and cancellation
-        nothing of it is left. Raises InvalidConfigError, CacheError, UnsupportedError, RefusedError and VmmError.
+        A request that the base VMs cannot serve is booted by itself. In a guest without an agent, those of Kata's
+        servers among them, nothing can be done: its VM runs, and has what was added to it plugged in.
+
+        The caller stops the VM. On error and cancellation nothing of it is left. Raises InvalidConfigError, CacheError,
+        UnsupportedError, RefusedError and VmmError.
         """
+        with self._spans.span("GetVM", **SPAN_TAGS):
+            return await self._get_vm(config)
+
+    async def _get_vm(self, config: VMConfig) -> Vm:
         wanted = config.hypervisor_config  # as it was asked for: defaults are not a reason to add anything
         if self._generation is Generation.RUNTIME_1X:
             config.check_request()
@@ -72,12 +90,21 @@ class Factory:
         else:
             vm, base = await self._take(), self._vm_config.hypervisor_config
         try:
-            await _make_ready(vm, base=base, wanted=wanted)
+            report = await _make_ready(vm, base=base, wanted=wanted)
         except BaseException:
             _log.info("clean up vm", vm=vm.id)
             await vm.stop()
             raise
+        self._note(report, vm=vm)
         return vm
+
+    def _note(self, report: PreparationReport, *, vm: Vm) -> None:
+        """Says what the VM's taker cannot rely on."""
+        if report.was_seen and not report.reseeded:
+            _log.warning("the guest's random numbers are not its own: it cannot be reseeded", vm=vm.id)
+        elif not report.was_seen and not self._silence_told:
+            self._silence_told = True
+            _log.warning("nobody in the guest can be asked; this is logged once", vm=vm.id, detail=NOT_DONE)
 
     async def get_base_vm(self) -> Vm:
         """A paused VM, as it was made. The caller stops it. Raises as `get_vm`."""
@@ -86,7 +113,8 @@ class Factory:
     async def _take(self) -> Vm:
         _log.info("get base VM")
         try:
-            vm = await self._source.take()
+            with self._spans.span("GetBaseVM", **SPAN_TAGS):
+                vm = await self._source.take()
         except Exception as error:
             _log.error("failed to get base VM", error=describe(error))
             raise
@@ -99,7 +127,8 @@ class Factory:
 
     async def aclose(self) -> None:
         """Kata's CloseFactory: ends the VMs that are kept, and removes the template. VMs that were given stay."""
-        await self._source.close()
+        with self._spans.span("CloseFactory", **SPAN_TAGS):
+            await self._source.close()
 
 
 @contextlib.asynccontextmanager
@@ -109,6 +138,7 @@ async def open_factory(
     host: FactoryHost,
     fetch_only: bool = False,
     generation: Generation = Generation.CURRENT,
+    spans: Spans = NO_SPANS,
 ) -> AsyncIterator[Factory]:
     """Makes a factory by the rules of Kata's NewFactory; with `fetch_only` it uses what is there and makes nothing.
 
@@ -121,9 +151,10 @@ async def open_factory(
     async with trio.open_nursery() as nursery:
         maker = _Maker(config=valid, host=host, nursery=nursery)
         try:
-            source = await maker.make(kind, fetch_only=fetch_only)
-            vm_config = await maker.config_of(kind)
-            yield Factory(source=source, maker=maker, vm_config=vm_config, generation=generation)
+            with spans.span("NewFactory", **SPAN_TAGS):
+                source = await maker.make(kind, fetch_only=fetch_only)
+                vm_config = await maker.config_of(kind)
+            yield Factory(source=source, maker=maker, vm_config=vm_config, generation=generation, spans=spans)
         except Exception as raised:  # noqa: BLE001 - raised below: the nursery would wrap it
             error = raised
         nursery.cancel_scope.cancel(reason="the factory's block has ended")
@@ -178,7 +209,9 @@ class _Maker:
         )
 
     async def _template(self, *, fetch_only: bool) -> TemplateProducer:
-        """A template that is there, or is made now; and what clones it. Raises TemplateError, VmmError."""
+        """A template that is there, or is made now; and what clones it. Raises TemplateError, VmmError, KataError."""
+        if self.config.agent is AgentKind.NOOP:
+            raise UnsupportedError(UNLIKE_CLONES)
         profile = profile_of(self.config, FactoryKind.TEMPLATE)
         assert profile.template_directory is not None
         backend = self.host.templates(profile.template_directory)
@@ -236,7 +269,7 @@ class _Maker:
         )
 
 
-async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfig) -> None:
+async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfig) -> PreparationReport:
     """From a base VM to one that can be used: the second half of Kata's GetVM, with its steps in their order."""
     vcpus = wanted.vcpus if wanted.vcpus > base.vcpus else None
     memory_mib = wanted.memory_size if wanted.memory_size > base.memory_size else None
@@ -249,10 +282,10 @@ async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfi
             report = await vm.agent.prepare(
                 Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns(), vm_uuid=vm.uuid)
             )
-            if not report.reseeded:
-                _log.warning("the guest's random numbers are not its own: it cannot be reseeded", vm=vm.id)
             if grows:
                 await vm.grow(vcpus=vcpus or 0, memory_mib=memory_mib or 0)
+            if grows and report.was_seen:
                 await vm.agent.prepare(Preparation(vcpus=vcpus, memory_mib=memory_mib))
     except trio.TooSlowError as error:
         raise AgentUnreachableError(f"{vm.id}: not ready for use within {limit_s:g} s") from error
+    return report

@@ -30,9 +30,7 @@ from vmm.template.store import TemplateStore
 class Attach(Protocol):
     """Takes over a paused VM that somebody gave away; see `vmm.qemu.attach.attach`."""
 
-    async def __call__(
-        self, *, vm_id: str, directory: Path, uuid: str, foreign_agent: str = "", nursery: trio.Nursery
-    ) -> Vm: ...
+    async def __call__(self, *, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> Vm: ...
 
 
 @attrs.frozen(kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -15,8 +15,9 @@ from pool.factory.cache_server import BaseVm
 from pool.factory.config import VMConfig
 from pool.factory.wire import Bridge
 from pool.ledger.records import Lease, Owner
-from vmm.qemu.command_line import BRIDGE_SLOTS, machine_uuid, pci_bridge
+from vmm.qemu.command_line import BRIDGE_SLOTS, agent_link, machine_uuid, needs_agent_port, pci_bridge
 from vmm.qemu.directory import VmDirectory
+from vmm.qemu.process import command_line_of
 from vmm.spec import MachineSpec
 
 
@@ -34,6 +35,8 @@ class PoolSource:
     vm_config: VMConfig
     """Valid, with its defaults."""
     quit: Callable[[], None]
+    command_line: Callable[[int], Sequence[str]] = command_line_of
+    """Of a process. A VM's vsock CID was drawn when QEMU was started, and is told nowhere else."""
     _taken: dict[str, Lease] = attrs.field(factory=dict, init=False)
     """By VM id, until their takers have them."""
 
@@ -48,11 +51,12 @@ class PoolSource:
             id=lease.vm_id,
             pid=lease.pid,
             qmp_socket=home.qmp_socket,
-            agent_socket=home.agent_socket,
+            agent_socket=home.agent_socket if needs_agent_port(self.spec) else None,
             vcpus=self.spec.vcpus,
             max_vcpus=self.spec.max_vcpus,
             memory_mib=self.spec.memory_mib,
             uuid=machine_uuid(lease.vm_id),
+            context_id=agent_link(self.command_line(lease.pid)).vsock_cid or 0,
             bridges=tuple(_bridge(number) for number in range(self.spec.pci_bridges)),
         )
 

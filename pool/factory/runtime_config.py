@@ -1,12 +1,13 @@
 """Kata's configuration file, `configuration.toml`, and the drop-ins beside it.
 
 As in Kata unknown keys are passed over, `config.d/*` next to the file is laid on top in order of names, and paths are
-resolved. Unlike Kata every fault is told, with its key.
+resolved. Unlike Kata every fault is told, with its key. One table is ours, and unknown to Kata: [vmpool].
 """
 
 from __future__ import annotations
 
 import enum
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,11 +30,15 @@ from pool.factory.gokinds import FLAG, TEXT, UINT32, ListOf
 from pool.factory.kernel_params import all_params, parse_params
 from pool.factory.qemu_section import HostSize, read_hypervisor
 from pool.factory.section import Section
+from vmm.spec import AgentChannel, AgentKind
 
 _HYPERVISORS: Final = frozenset({"acrn", "clh", "dragonball", "firecracker", "qemu", "remote", "stratovirt"})
 _TRACE_MODES: Final = ("dynamic", "static")
 _TRACE_TYPES: Final = ("isolated", "collated")
 _MIB: Final = 2**20
+_JAEGER: Final = "http://localhost:14268/api/traces"
+"""Kata's default."""
+_OTLP_PORT: Final = 4318
 
 
 class Client(enum.Enum):
@@ -51,6 +56,8 @@ class RuntimeConfig:
     generation: Generation
     """1.x if the file has a [proxy] or [shim] table, which ended with it."""
     factory: FactoryConfig
+    otlp_endpoint: str | None = None
+    """Where spans go, if `enable_tracing` says so."""
 
 
 def load_runtime_config(path: Path, *, host: HostSize | None = None, client: Client = Client.COMMAND) -> RuntimeConfig:
@@ -106,8 +113,12 @@ def _interpret(
     template = factory.get("enable_template", FLAG)
     if template and old and not vm_config.hypervisor_config.initrd_path:
         factory.fault("enable_template", "Factory option enable_template requires an initrd image")
+    runtime = Section(path="runtime", table=_table(tables, "runtime", problems), problems=problems)
+    ours = Section(path="vmpool", table=_table(tables, "vmpool", problems), problems=problems)
+    agent = ours.member("agent", AgentKind, AgentKind.NOOP)
     return RuntimeConfig(
         source=source,
+        otlp_endpoint=_otlp_endpoint(runtime),
         generation=generation,
         factory=FactoryConfig(
             template=template,
@@ -116,8 +127,33 @@ def _interpret(
             template_path=factory.text("template_path", DEFAULT_TEMPLATE_PATH),
             vm_cache_endpoint=factory.text("vm_cache_endpoint", DEFAULT_CACHE_ENDPOINT),
             vm_config=vm_config,
+            agent=agent,
+            channel=_channel(ours, agent, generation=generation, vm_config=vm_config),
         ),
     )
+
+
+def _otlp_endpoint(runtime: Section) -> str | None:
+    """Kata sends its spans to Jaeger's own port. Jaeger takes OTLP at another, on the same host."""
+    tracing = runtime.get("enable_tracing", FLAG)
+    jaeger = runtime.text("jaeger_endpoint", _JAEGER)
+    if not tracing:
+        return None
+    for key in ("jaeger_user", "jaeger_password"):
+        if runtime.text(key):
+            runtime.fault(key, "set the variable OTEL_EXPORTER_OTLP_HEADERS instead, which says how to log in")
+    url = re.fullmatch(r"(https?://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+))(?::\d+)?(?:/[!-~]*)?", jaeger, re.ASCII)
+    if url is None:
+        runtime.fault("jaeger_endpoint", f"{jaeger!r} is no URL; it looks like {_JAEGER}")
+        return None
+    return f"{url[1]}:{_OTLP_PORT}"
+
+
+def _channel(ours: Section, agent: AgentKind, *, generation: Generation, vm_config: VMConfig) -> AgentChannel:
+    """Kata's own agent is behind vsock, but with runtime 1.x, where that is a choice."""
+    vsock = generation is Generation.CURRENT or vm_config.hypervisor_config.use_vsock
+    katas = AgentChannel.VSOCK if vsock else AgentChannel.VIRTIO_SERIAL
+    return ours.member("channel", AgentChannel, katas if agent is AgentKind.NOOP else AgentChannel.VIRTIO_SERIAL)
 
 
 def _vm_config(

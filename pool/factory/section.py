@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from pool.factory.errors import WireError
 from pool.factory.gokinds import TEXT, Kind
 
 T = TypeVar("T")
+E = TypeVar("E", bound=enum.Enum)
 
 
 @attrs.define(kw_only=True)
@@ -42,6 +44,15 @@ class Section:
         if value not in among:
             self.fault(key, f"Invalid hypervisor {what} {value} specified (supported {plural}: [{' '.join(among)}])")
         return value
+
+    def member(self, key: str, kind: type[E], default: E) -> E:
+        """One of an enumeration of ours, by its value."""
+        value = self.get(key, TEXT, default.value)
+        try:
+            return kind(value)
+        except ValueError:
+            self.fault(key, f"must be one of {', '.join(repr(member.value) for member in kind)}")
+            return default
 
     def file(self, key: str, default: str = "") -> str:
         """A path that must exist, without its symbolic links; empty if neither key nor default name one."""

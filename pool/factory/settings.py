@@ -16,13 +16,19 @@ from pool.factory.generation import Generation
 from pool.factory.kernel_params import serialize_params
 from pool.factory.qemu_section import HostSize
 from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
+from pool.tracing import TracingSettings
 from vmm.errors import SpecError
-from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator
+from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentKind
 
 PROFILE: Final = "default"
 
 TEMPLATE_SUBDIRECTORY: Final = "vmpool"
 """Below Kata's template_path. Kata's own template has the same file names there, in another format."""
+
+UNLIKE_CLONES: Final = (
+    "clones must be reseeded, and vmpool does not speak to Kata's agent; have a guest that it can ask, and say which "
+    'under [vmpool]: agent = "builtin" or "qga"'
+)
 
 _KEYS: Final = {
     "size": "factory.vm_cache_number",
@@ -34,6 +40,7 @@ _KEYS: Final = {
     "cpu_model": "hypervisor.qemu.cpu_features",
     "qemu": "hypervisor.qemu.path",
     "pci_bridges": "hypervisor.qemu.default_bridges",
+    "channel": "vmpool.channel",
 }
 """A profile's fields by the keys that they come from."""
 
@@ -56,8 +63,6 @@ class KataSettings:
     factory: FactoryConfig
     """Its `vm_config` is what clients of the cache are told."""
     generation: Generation
-    agent: str = "noop"
-    """The agent that the guest is expected to have. Kata's answers Kata only, so to us the guest has none."""
 
     @property
     def cache(self) -> CacheSettings | None:
@@ -89,7 +94,7 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
     except (SpecError, ValueError) as error:
         raise ConfigError(source=str(path), problems=(_with_key(error),)) from error
     return KataSettings(
-        settings=Settings(profiles={PROFILE: profile}),
+        settings=Settings(profiles={PROFILE: profile}, tracing=TracingSettings(otlp_endpoint=config.otlp_endpoint)),
         factory=config.factory,
         generation=config.generation,
     )
@@ -116,6 +121,8 @@ def _obstacles(config: RuntimeConfig) -> list[str]:
             f"hypervisor.qemu.shared_fs: VM templating has been enabled with {cause} and this configuration will not "
             'work; set "virtio-9p"'
         )
+    if config.factory.template and config.factory.agent is AgentKind.NOOP:
+        problems.append(f"factory.enable_template: {UNLIKE_CLONES}")
     return problems
 
 
@@ -138,6 +145,8 @@ def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
         pci_bridges=min(hypervisor.default_bridges, MAX_PCI_BRIDGES),
         producer=ProducerKind.TEMPLATE if template else ProducerKind.DIRECT,
         template_directory=Path(factory.template_path) / TEMPLATE_SUBDIRECTORY if template else None,
+        agent=factory.agent,
+        channel=factory.channel,
     )
     nowhere = Path("/")
     profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)  # checks the limits

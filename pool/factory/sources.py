@@ -159,32 +159,26 @@ class ClientSource(_KeepsNone):
 async def attach_cached(cached: CachedVm, *, host: FactoryHost, nursery: trio.Nursery) -> Vm:
     """Makes a VM of what any VMCache server gave: paused, to be resumed and stopped; the caller's.
 
-    Its agent can be asked if it is vmpool's own. Raises AttachError if nothing is there, or if its QMP socket is not
+    Its agent can be asked if vmpool started the VM. Raises AttachError if nothing is there, or if its QMP socket is not
     where a VM's is: then nothing was touched. QmpError, with the VM ended.
     """
     socket = Path(cached.qemu.qmp_channel_path)
     home = VmDirectory(socket.parent)
     if socket != home.qmp_socket:
         raise UnsupportedError(f"VM {cached.id!r}: its QMP socket {str(socket)!r} is not called {home.qmp_socket.name}")
-    ours = cached.agent_url == f"unix://{home.agent_socket}"
     return await _attach(
         host,
         vm_id=cached.id,
         directory=home.root,
         uuid=cached.qemu.state.uuid,
-        foreign_agent="" if ours else cached.agent_url or "an address that was not told",
         nursery=nursery,
     )
 
 
-async def _attach(
-    host: FactoryHost, *, vm_id: str, directory: Path, uuid: str, foreign_agent: str = "", nursery: trio.Nursery
-) -> Vm:
+async def _attach(host: FactoryHost, *, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> Vm:
     try:
         with trio.fail_after(CONNECT_LIMIT_S):
-            return await host.attach(
-                vm_id=vm_id, directory=directory, uuid=uuid, foreign_agent=foreign_agent, nursery=nursery
-            )
+            return await host.attach(vm_id=vm_id, directory=directory, uuid=uuid, nursery=nursery)
     except trio.TooSlowError as error:
         raise AttachError(
             vm_id=vm_id, reason=f"QMP did not answer within {CONNECT_LIMIT_S:g} s, and the VM was ended"

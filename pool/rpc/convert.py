@@ -22,6 +22,7 @@ from pool.rpc.errors import InvalidRequestError, shorten
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wishes import check_variable, wishes_of
 from vmm.contract import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
+from vmm.spec import AgentKind
 
 DEFAULT_PROFILE: Final = "default"
 MAX_NAME_BYTES: Final = 128
@@ -52,6 +53,7 @@ class ProfileShape:
     max_vms: int = 0
     """0: no limit."""
     lease_ttl_s: float = math.inf
+    agent: AgentKind = AgentKind.BUILTIN
 
 
 @attrs.frozen(kw_only=True)

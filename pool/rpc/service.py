@@ -12,6 +12,7 @@ import attrs
 import trio
 from grpclib.const import Cardinality, Handler
 
+from actors.messages import Wishes
 from pool.coordinator import Coordinator
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
@@ -37,6 +38,9 @@ from pool.rpc.exec import ExecCall
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
 from pool.rpc.watching import WatchMessages
+from pool.rpc.wishes import for_silent_guest
+from pool.tracing import NO_SPANS, Spans, Stage
+from vmm.spec import AgentKind
 
 MAX_DEADLINE_MARGIN_S: Final = 0.1
 """Taken off a caller's deadline, at most a tenth of it, so that the refusal still reaches the caller in time."""
@@ -53,6 +57,7 @@ class ServiceInfo:
     """For requests that describe a machine; None: there are none."""
     service_uid: int = attrs.field(factory=os.geteuid)
     """Who may see evidence, besides root."""
+    spans: Spans = NO_SPANS
     started_at: float = attrs.field(factory=trio.current_time)
     """On trio's clock."""
 
@@ -126,12 +131,36 @@ class PoolService(wire.PoolBase):
             owner=_owner(),
             key=arguments.key,
             on_empty=on_empty,
-            wishes=arguments.wishes if match is None else match.wishes,
+            wishes=self._wishes(arguments, match),
             ttl_s=self._ttl_s(arguments, match, bound=bound),
             bound=bound,
             deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
+        self._trace(stream, lease, bound=bound)
         return match, lease
+
+    def _trace(self, stream: ServerStream, lease: Lease, *, bound: bool) -> None:
+        if self.info.spans is NO_SPANS:
+            return
+        lasted_s = trio.current_time() - guarded(stream).arrived_at
+        self.info.spans.record(
+            "Hold" if bound else "Acquire",
+            lasted_s=lasted_s,
+            stages=_stages(lease, lasted_s=lasted_s),
+            parent=_traceparent(stream),
+            source="vmpool",
+            subsystem="pool",
+            profile=lease.profile,
+            vm=lease.vm_id,
+            was_ready=lease.was_ready,
+        )
+
+    def _wishes(self, arguments: AcquireArguments, match: Match | None) -> Wishes:
+        wishes = arguments.wishes if match is None else match.wishes
+        shape = self.info.shapes.get(arguments.profile if match is None else match.settings_of)
+        if shape is None or shape.agent is not AgentKind.NOOP:
+            return wishes
+        return for_silent_guest(wishes, vcpus=shape.vcpus, memory_mib=shape.memory_mib)
 
     async def _match(self, arguments: AcquireArguments) -> Match | None:
         if arguments.machine is None:
@@ -206,6 +235,25 @@ class PoolService(wire.PoolBase):
             producer=self.coordinator.producers[view.name].statistics(),
             with_evidence=may_administer(owner, service_uid=self.info.service_uid),
         )
+
+
+def _traceparent(stream: ServerStream) -> str:
+    """Of the caller's own trace, as W3C's Trace Context has it; empty if there is none."""
+    return "" if stream.metadata is None else str(stream.metadata.get("traceparent", ""))
+
+
+def _stages(lease: Lease, *, lasted_s: float) -> tuple[Stage, ...]:
+    """Of the call that took the lease. One that joins it later, by its key, waited for nothing of that."""
+    timings, in_vm_s = lease.timings, lease.queued_s + lease.timings.grow_s
+    if lease.granted_at < trio.current_time() - lasted_s or lease.queued_s + timings.total_s > lasted_s:
+        return ()
+    stages = (
+        Stage(name="queue", begins_s=0.0, lasts_s=lease.queued_s),
+        Stage(name="grow", begins_s=lease.queued_s, lasts_s=timings.grow_s),
+        Stage(name="resume", begins_s=in_vm_s, lasts_s=timings.resume_s),
+        Stage(name="prepare", begins_s=in_vm_s, lasts_s=timings.prepare_s),
+    )
+    return tuple(stage for stage in stages if stage.lasts_s)
 
 
 def _owner() -> Owner:

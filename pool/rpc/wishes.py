@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import attrs
+
 from actors.messages import GuestFile, Wishes
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.generated.vmpool import v1 as wire
+from vmm.guest.noop import nobody_there
 from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS
 
 MAX_HOSTNAME: Final = 64
@@ -45,6 +48,22 @@ def wishes_of(request: wire.AcquireRequest) -> Wishes:
         environment=dict(request.environment),
         files=tuple(_file(number, file) for number, file in enumerate(request.files)),
     )
+
+
+def for_silent_guest(wishes: Wishes, *, vcpus: int, memory_mib: int) -> Wishes:
+    """The wishes as a guest without an agent can fulfil them, that starts with so much: by having it all.
+
+    Refused now, and not in the hand-out, they cost no VM. Raises AgentRequestError.
+    """
+    for field, wished in (
+        ("vcpus", (wishes.vcpus or 0) > vcpus),
+        ("memory_mib", (wishes.memory_mib or 0) > memory_mib),
+        ("environment", bool(wishes.environment)),
+        ("files", bool(wishes.files)),
+    ):
+        if wished:
+            raise nobody_there(field)
+    return attrs.evolve(wishes, vcpus=None, memory_mib=None)
 
 
 def check_variable(field: str, name: str, value: str) -> None:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from vmm.contract import Command, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentRequestError
+
+NOT_DONE: Final = (
+    "its random numbers are not reseeded, its clock is not set, what is added to it is not brought online, and no "
+    "command is run in it"
+)
+"""What a guest without an agent goes without, for logs."""
 
 
 class NoopAgent:
@@ -29,25 +36,26 @@ class NoopAgent:
         CPUs or memory brought online, variables of the environment.
         """
         if preparation.vcpus is not None or preparation.memory_mib is not None:
-            raise _refusal("prepare", "nobody in the guest can bring CPUs and memory online")
+            raise nobody_there("prepare", "nobody in the guest can bring CPUs and memory online")
         if preparation.environment:
-            raise _refusal("prepare", "nobody in the guest can give commands an environment")
+            raise nobody_there("prepare", "nobody in the guest can give commands an environment")
         return PreparationReport(reseeded=False, wall_clock_ns=0, hostname="", cpus_online=0, memory_mib=0)
 
     async def start_command(self, spec: CommandSpec) -> Command:  # noqa: ARG002 - nobody is there to be told
-        raise _refusal("exec")
+        raise nobody_there("exec")
 
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - idem
-        raise _refusal("put")
+        raise nobody_there("put")
 
     async def get_file(self, path: str) -> bytes:  # noqa: ARG002 - idem
-        raise _refusal("get")
+        raise nobody_there("get")
 
     async def aclose(self) -> None:
         """There is nothing to close."""
 
 
-def _refusal(request: str, why: str = "nobody in the guest can answer") -> AgentRequestError:
+def nobody_there(request: str, why: str = "nobody in the guest can answer") -> AgentRequestError:
+    """The refusal of what an agent would have to do."""
     return AgentRequestError(
         request=request,
         code="UNSUPPORTED",

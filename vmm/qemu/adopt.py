@@ -11,7 +11,7 @@ from vmm.errors import VmExitedError
 from vmm.qemu.agents import connect_agent
 from vmm.qemu.instance import Instance
 from vmm.qemu.orphans import end_remains
-from vmm.qemu.vm import QemuVm, StageTimings
+from vmm.qemu.vm import QemuVm
 
 
 class QemuSurvivor:
@@ -30,17 +30,14 @@ class QemuSurvivor:
 
     async def connect(self, *, nursery: trio.Nursery) -> QemuVm:
         """See the contract."""
-        began = trio.current_time()
         try:
             await self._instance.connect_qmp(nursery=nursery)
-            answered = trio.current_time()
             await self._instance.execute("cont")
             agent = await connect_agent(self._instance, nursery=nursery)
         except BaseException:
             await self._instance.disconnect()
             raise
-        timings = StageTimings(qmp_s=answered - began, guest_s=trio.current_time() - answered)
-        return QemuVm(self._instance, agent, timings=timings)
+        return QemuVm(self._instance, agent)
 
     async def wait_exited(self) -> ExitReport:
         return await self._instance.process.wait_exited()

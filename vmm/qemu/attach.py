@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from vmm.contract import Command, CommandSpec, ExitReport, GuestInfo, Preparation, PreparationReport, ProcessIdentity
-from vmm.errors import AgentUnreachableError, AttachError
+from vmm.contract import Command, CommandSpec, GuestInfo, Preparation, PreparationReport, ProcessIdentity
+from vmm.errors import AttachError
 from vmm.qemu.agents import ConnectedAgent, connect_agent
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
-from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
 from vmm.qemu.process import QemuProcess, command_line_of, start_time_of
+from vmm.qemu.vm import QemuVm
 
 
 class LateAgent:
@@ -51,66 +52,12 @@ class LateAgent:
             return self._client
 
 
-class AttachedVm:
-    """A VM that was taken over paused. Fulfils `vmm.contract.Vm`; whoever attached it must `stop` or `detach` it."""
-
-    def __init__(self, instance: Instance, *, uuid: str, agent: LateAgent) -> None:
-        self.instance = instance
-        self._uuid = uuid
-        self._agent = agent
-        self._growing = trio.Lock()
-
-    @property
-    def id(self) -> str:
-        return self.instance.vm_id
-
-    @property
-    def uuid(self) -> str:
-        return self._uuid
-
-    @property
-    def pid(self) -> int:
-        return self.instance.process.pid
-
-    @property
-    def identity(self) -> ProcessIdentity:
-        return self.instance.process.identity
-
-    @property
-    def agent(self) -> LateAgent:
-        return self._agent
-
-    async def pause(self) -> None:
-        await self.instance.execute("stop")
-
-    async def resume(self) -> None:
-        await self.instance.execute("cont")
-
-    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
-        async with self._growing:
-            await grow(self.instance, vcpus=vcpus, memory_mib=memory_mib)
-
-    async def wait_exited(self) -> ExitReport:
-        return await self.instance.process.wait_exited()
-
-    async def stop(self) -> ExitReport:
-        return await self.instance.stop()
-
-    async def disconnect(self) -> None:
-        await self.instance.disconnect()
-
-    async def detach(self) -> None:
-        await self.instance.detach()
-
-
-async def attach(
-    *, vm_id: str, directory: Path, uuid: str, foreign_agent: str = "", nursery: trio.Nursery
-) -> AttachedVm:
+async def attach(*, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> QemuVm:
     """Takes over a QEMU with its directory, which is named by its id, has its QMP socket, and goes with it.
 
-    With `foreign_agent`, an address, the guest's agent is not one that can be asked. The connections' background tasks
-    live in `nursery`. Raises AttachError if there is no such QEMU: then nothing was touched. On other errors, QmpError,
-    and when it is cancelled, the VM is ended.
+    Its agent is the one that its command line names, if vmpool started it; else it has none that can be asked. The
+    connections' background tasks live in `nursery`. Raises AttachError if there is no such QEMU: then nothing was
+    touched. On other errors, QmpError, and when it is cancelled, the VM is ended.
 
     A QEMU that serves another QMP client is waited for; the caller sets the time limit.
     """
@@ -136,12 +83,8 @@ async def attach(
         await instance.detach()
         raise AttachError(vm_id=vm_id, reason=f"the QEMU at {home.qmp_socket} is {said}, not {uuid}")
 
-    async def reach() -> ConnectedAgent:
-        if foreign_agent:
-            raise AgentUnreachableError(f"{vm_id}: its agent at {foreign_agent} is not one that vmpool can ask")
-        return await connect_agent(instance, nursery=nursery)
-
-    return AttachedVm(instance, uuid=uuid, agent=LateAgent(reach))
+    agent = LateAgent(partial(connect_agent, instance, nursery=nursery))
+    return QemuVm(instance, agent, uuid=uuid)
 
 
 def _find_process(vm_id: str, uuid: str, home: VmDirectory) -> QemuProcess:

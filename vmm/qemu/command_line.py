@@ -36,6 +36,10 @@ KERNEL_PARAMETERS = (
     "swiotlb=noforce"
 )
 
+_OUR_VSOCK = "vsock"
+"""The id of the device behind which the built-in agent listens. One that is others' to use is called as Kata calls it,
+with its CID."""
+
 _CONSOLE_FD_SET = 0
 
 _UUID_NAMESPACE = uuid.UUID("7b1ec2a5-5f0b-4d55-9a3c-0f6c9ed5a1b6")
@@ -110,7 +114,7 @@ class AgentLink:
 
     agent: AgentKind
     vsock_cid: int | None = None
-    """None: not by vsock."""
+    """None: not by vsock. A guest whose agent is others' only may have one."""
 
 
 def needs_agent_port(spec: MachineSpec) -> bool:
@@ -124,7 +128,9 @@ def agent_link(argv: Sequence[str]) -> AgentLink:
     for driver, *properties in devices:
         values = dict(text.partition("=")[::2] for text in properties)
         if driver == "vhost-vsock-pci":
-            return AgentLink(agent=AgentKind.BUILTIN, vsock_cid=int(values["guest-cid"]))
+            ours = values.get("id") == _OUR_VSOCK
+            agent = AgentKind.BUILTIN if ours else AgentKind.NOOP
+            return AgentLink(agent=agent, vsock_cid=int(values["guest-cid"]))
         for kind, name in AGENT_PORT_NAMES.items():
             if driver == "virtserialport" and values.get("name") == name:
                 return AgentLink(agent=kind)
@@ -209,7 +215,8 @@ def build_argv(
 def _agent_options(spec: MachineSpec, channels: Channels) -> tuple[str, ...]:
     if channels.vsock is not None:
         vsock = channels.vsock
-        return ("-device", _options("vhost-vsock-pci", id="vsock", guest_cid=vsock.cid, vhostfd=vsock.fd))
+        device = _OUR_VSOCK if spec.agent is AgentKind.BUILTIN else f"{_OUR_VSOCK}-{vsock.cid}"
+        return ("-device", _options("vhost-vsock-pci", id=device, guest_cid=vsock.cid, vhostfd=vsock.fd))
     if channels.agent_fd is not None:
         port = AGENT_PORT_NAMES[spec.agent]
         return (
@@ -224,7 +231,8 @@ def _guest_options(spec: MachineSpec) -> tuple[str, ...]:
     """What a guest boots from. A clone's is in its memory already: QEMU would only keep a copy of these files, 35 MB
     for the default guest, and take 10 ms to read them.
     """
-    channel = f"{VSOCK_PARAMETER} " if spec.channel is AgentChannel.VSOCK else ""
+    listens = spec.agent is AgentKind.BUILTIN and spec.channel is AgentChannel.VSOCK
+    channel = f"{VSOCK_PARAMETER} " if listens else ""
     parameters = f"{KERNEL_PARAMETERS} nr_cpus={spec.max_vcpus} {channel}{spec.kernel_parameters}".strip()
     return ("-kernel", str(spec.kernel), "-initrd", str(spec.initrd), "-append", parameters)
 

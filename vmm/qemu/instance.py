@@ -32,7 +32,7 @@ from vmm.qemu.process import QemuProcess, command_line_of
 from vmm.qemu.qmp import QmpClient
 from vmm.qemu.qmp.client import EventSubscription
 from vmm.qemu.vsock import reserve_vsock
-from vmm.spec import AgentChannel, MachineSpec
+from vmm.spec import AgentChannel, AgentKind, MachineSpec
 
 QUIT_LIMIT_S = 3.0
 """From QMP `quit` to the end of the process; SIGKILL comes after it."""
@@ -122,7 +122,12 @@ class Instance:
 
     @property
     def agent_link(self) -> AgentLink:
-        """How this QEMU's agent is reached. An adopted one's own command line tells."""
+        """How this QEMU's agent is reached: its own command line tells, also of one that was adopted or given.
+
+        A command line that we did not make tells nothing, and there is nobody in such a guest whom we can ask.
+        """
+        if not names_console(self.argv, self.directory.console_log):
+            return AgentLink(agent=AgentKind.NOOP)
         return agent_link(self.argv)
 
     async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:

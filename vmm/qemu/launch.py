@@ -17,7 +17,7 @@ from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
 from vmm.qemu.settle import wait_until_idle
 from vmm.qemu.version import QEMU_REMEDY
-from vmm.qemu.vm import QemuVm, StageTimings
+from vmm.qemu.vm import QemuVm
 from vmm.qemu.vsock import check_vsock
 from vmm.spec import AgentChannel, AgentKind, MachineSpec
 
@@ -44,13 +44,10 @@ async def launch(
     not come up: at once if QEMU dies. On any error and on cancellation all is stopped and removed.
     """
     check_files(spec)
-    began = trio.current_time()
     instance = Instance.start(spec, vm_id=vm_id, directory=directory, confinement=confinement)
-    spawned = trio.current_time()
     try:
         async with _stage(instance, BootStage.QMP):
             await instance.connect_qmp(nursery=nursery)
-        answered = trio.current_time()
         async with _stage(instance, BootStage.GUEST):
             if spec.agent is AgentKind.NOOP:
                 await wait_until_idle(instance.process.pid)
@@ -60,8 +57,7 @@ async def launch(
             instance.add_evidence(error)  # for whoever turns the caller's time limit into an error
         await instance.kill()
         raise
-    timings = StageTimings(spawn_s=spawned - began, qmp_s=answered - spawned, guest_s=trio.current_time() - answered)
-    return QemuVm(instance, agent, timings=timings)
+    return QemuVm(instance, agent)
 
 
 def check_files(spec: MachineSpec) -> None:

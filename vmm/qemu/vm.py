@@ -1,10 +1,9 @@
-"""A ready VM: a QEMU instance whose guest agent has answered. Fulfils `vmm.contract.Vm`."""
+"""A VM in QEMU: an instance, and its guest's agent. Fulfils `vmm.contract.Vm`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import attrs
 import trio
 
 from vmm.contract import Agent, ExitReport, ProcessIdentity
@@ -13,39 +12,23 @@ from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
 
 
-@attrs.frozen(kw_only=True)
-class StageTimings:
-    """How long each stage of bringing a VM up took, in seconds."""
-
-    spawn_s: float = 0.0
-    qmp_s: float
-    guest_s: float
-
-    @property
-    def total_s(self) -> float:
-        return self.spawn_s + self.qmp_s + self.guest_s
-
-
 class QemuVm:
     """One VM in QEMU. Whoever got it must call `stop` in the end, or `detach`.
 
-    Its background tasks live in the nursery given to `launch` or `connect`. Every operation on a VM whose QEMU is gone
-    raises VmExitedError, those of the agent AgentUnreachableError.
+    Its background tasks live in the nursery given to `launch`, `connect` or `attach`. Every operation on a VM whose
+    QEMU is gone raises VmExitedError, those of the agent AgentUnreachableError.
     """
 
-    def __init__(self, instance: Instance, agent: Agent, *, timings: StageTimings) -> None:
+    def __init__(self, instance: Instance, agent: Agent, *, uuid: str | None = None) -> None:
+        """`uuid` is that of its command line; None: the one that `build_argv` gives to a VM of this id."""
         self.instance = instance
-        self.timings = timings
+        self.uuid = machine_uuid(instance.vm_id) if uuid is None else uuid
         self._agent = agent
         self._growing = trio.Lock()
 
     @property
     def id(self) -> str:
         return self.instance.vm_id
-
-    @property
-    def uuid(self) -> str:
-        return machine_uuid(self.id)
 
     @property
     def pid(self) -> int:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import trio
 
-from vmm.contract import ExitReport, ProcessIdentity
+from vmm.contract import Agent, ExitReport, ProcessIdentity
 from vmm.errors import AttachError, BootError, VmExitedError
+from vmm.guest.noop import NoopAgent
 from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.faults import BootFails, BootHangs, Fault, FaultPlan, Moment, StopIsSlow, no_faults
 from vmm.simulated.machine import Machine, Power, simulated_uuid
-from vmm.spec import MachineSpec
+from vmm.spec import AgentKind, MachineSpec
 
 
 class _Handle:
@@ -83,7 +84,9 @@ class SimulatedVm(_Handle):
 
     def __init__(self, machine: Machine, host: SimulatedHost) -> None:
         super().__init__(machine, host)
-        self._agent = SimulatedAgent(machine)
+        self._agent = (
+            SimulatedAgent(machine) if machine.spec.agent is not AgentKind.NOOP else NoopAgent(look=machine.look)
+        )
 
     @property
     def uuid(self) -> str:
@@ -94,7 +97,7 @@ class SimulatedVm(_Handle):
         return self.machine.identity
 
     @property
-    def agent(self) -> SimulatedAgent:
+    def agent(self) -> Agent:
         return self._agent
 
     async def pause(self) -> None:
@@ -205,7 +208,6 @@ class SimulatedHost:
         vm_id: str,
         directory: Path,  # noqa: ARG002 - as for a real VM
         uuid: str,  # noqa: ARG002 - idem
-        foreign_agent: str = "",
         nursery: trio.Nursery,
     ) -> SimulatedVm:
         """As `vmm.qemu.attach.attach`."""
@@ -220,8 +222,6 @@ class SimulatedHost:
             await vm.stop()
             raise
         machine.begin_session(nursery)
-        if foreign_agent:
-            machine.mute()
         return vm
 
     def kill_service(self) -> None:

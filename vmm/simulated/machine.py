@@ -172,6 +172,12 @@ class Machine:
         if state.power is Power.DEAD:
             raise self.unreachable()
 
+    async def look(self) -> None:
+        """What can be seen of the guest from outside. Raises AgentUnreachableError if the machine is dead."""
+        await trio.lowlevel.checkpoint()
+        if self.exit_report is not None:
+            raise self.unreachable()
+
     def unreachable(self) -> AgentUnreachableError:
         return AgentUnreachableError(f"{self.vm_id}: the agent's channel is closed: {self.exit_report}")
 

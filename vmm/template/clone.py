@@ -22,7 +22,7 @@ from vmm.qemu.instance import Instance
 from vmm.qemu.launch import check_files
 from vmm.qemu.settle import wait_until_idle
 from vmm.qemu.snapshot import load, save
-from vmm.qemu.vm import QemuVm, StageTimings
+from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
 from vmm.template.store import Template, TemplateStore
 
@@ -131,18 +131,16 @@ async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nu
     entropy of its own. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError,
     SnapshotError.
     """
-    began = trio.current_time()
     try:
         async with _evidence(instance):
             template.check()
             await load(instance, state=template.state)
-            loaded = trio.current_time()
             await instance.execute("cont")
             agent = await connect_agent(instance, nursery=nursery)
     except BaseException:
         await instance.kill()
         raise
-    return QemuVm(instance, agent, timings=StageTimings(qmp_s=loaded - began, guest_s=trio.current_time() - loaded))
+    return QemuVm(instance, agent)
 
 
 async def _rehearse(agent: Agent, *, vm_id: str) -> None:

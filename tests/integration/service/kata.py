@@ -31,6 +31,10 @@ shared_fs = "virtio-9p"
 default_memory = 256
 default_maxmemory = 1024
 default_maxvcpus = 2
+
+[vmpool]
+agent = "{agent}"
+channel = "virtio-serial"
 """
 
 
@@ -51,20 +55,34 @@ class KataHome:
         assert self.home.notices.recv(4096) == b"STOPPING=1"
 
 
-def kata_config(path: Path, *, image: GuestImage, endpoint: Path, number: int, factory: str = "") -> None:
+def kata_config(
+    path: Path, *, image: GuestImage, endpoint: Path, number: int, factory: str = "", agent: str = "builtin"
+) -> None:
     qemu = shutil.which("qemu-system-x86_64")
-    path.write_text(CONFIG.format(number=number, endpoint=endpoint, qemu=qemu, image=image, factory=factory))
+    path.write_text(
+        CONFIG.format(number=number, endpoint=endpoint, qemu=qemu, image=image, factory=factory, agent=agent)
+    )
 
 
 @contextmanager
 def kata_home(
-    image: GuestImage, *, number: int, factory: str = "", command: tuple[str, ...] = ("serve",)
+    image: GuestImage,
+    *,
+    number: int,
+    factory: str = "",
+    agent: str = "builtin",
+    command: tuple[str, ...] = ("serve",),
 ) -> Iterator[KataHome]:
     argv = (*command, "--kata-config")
     with service_home("", image_directory=image.kernel.parent, command=argv) as home:
         endpoint, config = home.path / "cache" / "cache.sock", home.path / "vmpool.toml"
         kata_config(
-            config, image=image, endpoint=endpoint, number=number, factory=factory.format(place=home.path / "template")
+            config,
+            image=image,
+            endpoint=endpoint,
+            number=number,
+            factory=factory.format(place=home.path / "template"),
+            agent=agent,
         )
         yield KataHome(home=home, endpoint=endpoint, config=config)
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -112,15 +113,15 @@ def test_bad_input_is_named(service: RunningService, arguments: list[str], code:
     assert done.returncode == code
 
 
-def run_shell(service: RunningService, script: str) -> subprocess.CompletedProcess[bytes]:
-    """A shell that redirects; `vmpool` is the command under test."""
+def run_shell(service: RunningService, script: str, *, file: Path) -> subprocess.CompletedProcess[bytes]:
+    """A shell that redirects; `vmpool` is the command under test, and `$F` may be written to."""
     command = shlex.join(vmpool_argv())
     return subprocess.run(
         ["sh", "-c", script.replace("vmpool", command)],
         check=False,
         capture_output=True,
         timeout=120,
-        env=os.environ | {"VMPOOL_SOCKET": str(service.socket_path)},
+        env=os.environ | {"VMPOOL_SOCKET": str(service.socket_path), "F": str(file)},
     )
 
 
@@ -128,6 +129,11 @@ def run_shell(service: RunningService, script: str) -> subprocess.CompletedProce
     ("script", "code", "stdout", "stderr"),
     [
         ("vmpool run -- cat <&-", 0, b"", b""),
+        ("vmpool run --stdin-first -- cat <&-", 0, b"", b""),
+        ("printf one | vmpool run --stdin-first -- cat", 0, b"one", b""),
+        ("head -c 262145 /dev/zero | vmpool run --stdin-first -- cat", 125, b"", b"leave --stdin-first out"),
+        ("head -c 300000 /dev/zero >$F; (head -c 1 >/dev/null; vmpool run -- wc -c) <$F", 0, b"299999\n", b""),
+        ("printf 1234 >$F; (dd bs=1 count=1 2>&1 >&-; vmpool run -- cat) <$F | tail -c 3", 0, b"234", b""),
         ("vmpool run -- echo hello 2>&-", 0, b"hello\n", b""),
         ("vmpool run -- echo hello >/dev/full", 125, b"", b"No space left"),
         ("vmpool run -- echo hello >&-", 125, b"", b"Bad file descriptor"),
@@ -138,8 +144,10 @@ def run_shell(service: RunningService, script: str) -> subprocess.CompletedProce
         ("vmpool run --time-limit inf -- true", 2, b"", b"--time-limit"),
     ],
 )
-def test_odd_surroundings(service: RunningService, script: str, code: int, stdout: bytes, stderr: bytes) -> None:
-    done = run_shell(service, script)
+def test_odd_surroundings(
+    service: RunningService, tmp_path: Path, script: str, code: int, stdout: bytes, stderr: bytes
+) -> None:
+    done = run_shell(service, script, file=tmp_path / "file")
     assert b"Traceback" not in done.stderr
     assert (done.returncode, done.stdout) == (code, stdout), done.stderr
     assert stderr in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from functools import partial
@@ -11,6 +12,7 @@ import attrs
 import pytest
 import trio
 
+from pool.client import CallError, Wishes, open_client
 from pool.factory.cache_client import cache_status, open_cache_client
 from pool.factory.config import FactoryConfig
 from pool.factory.errors import CacheError
@@ -24,7 +26,8 @@ from tests.waiting import until
 from vmm.contract import CommandExit, CommandSpec, Output, Preparation, Vm
 from vmm.errors import AttachError
 from vmm.guest.image import GuestImage
-from vmm.qemu.attach import AttachedVm, attach
+from vmm.qemu.attach import attach
+from vmm.qemu.vm import QemuVm
 
 LIMIT_S = 120.0
 
@@ -68,7 +71,7 @@ async def test_a_factory_makes_running_vms_of_what_the_service_gives(guest_image
                 await vm.stop()
 
                 vm = await factory.get_base_vm()
-                assert isinstance(vm, AttachedVm)
+                assert isinstance(vm, QemuVm)
                 assert (await vm.instance.execute("query-status"))["status"] == "paused"
                 await vm.resume()
                 assert (await vm.instance.execute("query-status"))["status"] == "running"
@@ -153,6 +156,28 @@ async def test_no_vm_is_lost_or_given_twice_by_a_service_that_is_killed(guest_im
         kata.end(service)
 
 
+async def test_a_guest_that_only_its_taker_can_ask(guest_image: GuestImage) -> None:
+    """As Kata's: pooled, given away and adopted unasked; what somebody in it would have to do costs no VM."""
+    with kata_home(guest_image, number=1, agent="noop") as kata:
+        service = await trio.to_thread.run_sync(kata.home.start)
+        with trio.fail_after(LIMIT_S):
+            vm = await take(kata.endpoint)
+        assert (vm.agent_url, vm.qemu.context_id) == ("", 0)
+        (answer,) = await trio.to_thread.run_sync(qmp, vm.qemu.qmp_channel_path, "query-status")
+        assert answer["status"] == "paused"
+        service = await killed_and_restarted(kata, service)
+        async with open_client(service.socket_path) as client:
+            with pytest.raises(CallError, match="environment: UNSUPPORTED"):
+                await client.acquire(wishes=Wishes(environment={"SHAPE": "round"}))
+            async with client.lease(timeout_s=LIMIT_S) as held:
+                assert not held.guest.reseeded
+                assert held.vm_id != vm.id
+        said = [line for line in kata.home.log.read_text().splitlines() if "nobody in the guests can be asked" in line]
+        assert len(said) == 2, "once for each service"
+        assert vm.id in service.qemus()
+        kata.end(service)
+
+
 async def test_without_a_cache_there_is_no_endpoint(guest_image: GuestImage) -> None:
     with kata_home(guest_image, number=0) as kata:
         service = await trio.to_thread.run_sync(kata.home.start)
@@ -184,6 +209,10 @@ def test_the_commands_drive_the_server(guest_image: GuestImage) -> None:
         assert (done.returncode, done.stdout) == (0, b"vm factory destroyed\n")
         assert service.process.wait(LIMIT_S) == 0
         assert set(service.qemus()) == {take_all.id}
+        lines = [json.loads(line) for line in kata.home.log.read_text().splitlines() if line.startswith("{")]
+        assert all("subsystem" in line for line in lines)
+        (given,) = [line for line in lines if line["event"] == "VM handed out"]
+        assert (given["subsystem"], given["vm"]) == ("cache", take_all.id)
         for said in ("VM cache server start", "VM cache server stop", "VM cache server will stop after 1 second"):
             assert said in kata.home.log.read_text()
 

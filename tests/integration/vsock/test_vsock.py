@@ -15,14 +15,16 @@ from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.errors import AgentUnreachableError, VmExitedError
+from vmm.guest.client import AgentClient
 from vmm.guest.image import GuestImage
 from vmm.qemu.adopt import adopt
+from vmm.qemu.command_line import VSOCK_PARAMETER
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.user import decide_user
 from vmm.qemu.launch import launch
 from vmm.qemu.version import detect_version
-from vmm.qemu.vsock import VHOST_VSOCK
-from vmm.spec import AgentChannel, MachineSpec
+from vmm.qemu.vsock import VHOST_VSOCK, connect_vsock
+from vmm.spec import AgentChannel, AgentKind, MachineSpec
 from vmm.template.clone import build_template, load_clone, start_shell
 from vmm.template.fingerprint import fingerprint
 from vmm.template.store import TemplateStore
@@ -114,3 +116,21 @@ async def test_clones_have_cids_of_their_own(
     finally:
         for vm in vms:
             await vm.stop()
+
+
+async def test_an_agent_that_is_others_is_left_to_them(spec: MachineSpec, vm_home: Path, nursery: trio.Nursery) -> None:
+    """The guest listens all the same, as Kata's does; vmpool has given it the device, and asks nobody."""
+    spec = attrs.evolve(spec, agent=AgentKind.NOOP, kernel_parameters=VSOCK_PARAMETER)
+    with trio.fail_after(NESTED_BOOT_LIMIT_S):
+        vm = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+    try:
+        link = vm.instance.agent_link
+        assert link.agent is AgentKind.NOOP
+        assert link.vsock_cid is not None
+        assert not (await vm.agent.prepare(Preparation())).was_seen
+        with trio.fail_after(NESTED_BOOT_LIMIT_S):
+            stream = await connect_vsock(link.vsock_cid, gone=vm.wait_exited)
+            others = await AgentClient.connect(stream, nursery=nursery)
+        await others.aclose()
+    finally:
+        await vm.stop()

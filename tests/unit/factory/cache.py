@@ -16,6 +16,7 @@ from pool.factory.cache_server import BaseVm, CacheServer, serve_cache
 from pool.factory.config import VMConfig
 from pool.factory.gojson import decode
 from pool.factory.wire import Bridge
+from pool.tracing import NO_SPANS, Spans
 from tests.unit.factory.configs import sample
 
 
@@ -93,13 +94,13 @@ class ServedCache:
 
 
 @contextlib.asynccontextmanager
-async def serving_cache(directory: Path, *ready: BaseVm) -> AsyncIterator[ServedCache]:
+async def serving_cache(directory: Path, *ready: BaseVm, spans: Spans = NO_SPANS) -> AsyncIterator[ServedCache]:
     """Ended at the end, with whoever waits."""
     path, source = directory / "cache.sock", Source(*ready)
     with open_cache_endpoint(path) as listener:
         async with trio.open_nursery() as nursery:
             server: CacheServer = await nursery.start(
-                lambda task_status: serve_cache(source=source, sock=listener, task_status=task_status)
+                lambda task_status: serve_cache(source=source, sock=listener, spans=spans, task_status=task_status)
             )
             yield ServedCache(path=path, source=source, server=server)
             server.stop()

@@ -14,13 +14,14 @@ from pool.factory.config import FactoryConfig, VMConfig
 from pool.factory.factory import Factory, open_factory
 from pool.factory.generation import Generation
 from pool.factory.host import FactoryHost
+from pool.tracing import NO_SPANS, Spans
 from tests.unit.actors.stage import NOWHERE, simulated_journal
 from tests.unit.factory.configs import vm_config
 from vmm.contract import Vm
 from vmm.simulated import FaultPlan, SimulatedHost, no_faults
 from vmm.simulated.machine import Machine, Power
 from vmm.simulated.templates import SimulatedTemplates
-from vmm.spec import Accelerator
+from vmm.spec import Accelerator, AgentKind
 
 SMALL = {"memory_size": 512, "num_vcpus_f": 1.0, "default_max_vcpus": 4, "default_max_memory_size": 4096}
 
@@ -57,10 +58,13 @@ class Stage:
         *,
         fetch_only: bool = False,
         generation: Generation = Generation.CURRENT,
+        spans: Spans = NO_SPANS,
         **config: object,
     ) -> contextlib.AbstractAsyncContextManager[Factory]:
-        made = FactoryConfig(vm_config=vm_config or small(), **config)  # type: ignore[arg-type]
-        return open_factory(made, host=self.host, fetch_only=fetch_only, generation=generation)
+        """With guests that can be asked, unless `agent` says otherwise."""
+        asked = {"agent": AgentKind.BUILTIN} | config
+        made = FactoryConfig(vm_config=vm_config or small(), **asked)  # type: ignore[arg-type]
+        return open_factory(made, host=self.host, fetch_only=fetch_only, generation=generation, spans=spans)
 
     def machine(self, vm: Vm) -> Machine:
         return self.vms.machine(vm.id)

@@ -21,6 +21,7 @@ from pool.factory.errors import CacheError
 from pool.factory.gojson import encode
 from pool.factory.matching import check_config
 from pool.rpc.generated.google.protobuf import Empty
+from tests.spans import kept_spans
 from tests.unit.factory.cache import ServedCache, base_vm, serving_cache
 from tests.unit.rpc.raw import connected
 
@@ -60,6 +61,17 @@ async def test_a_client_gets_a_vm_as_it_is(vm_home: Path) -> None:
     assert sent["QmpChannelpath"] == "/run/vc/vm/vm-1/qmp.sock"
     assert sent["State"]["Bridges"][0]["ID"] == "pci-bridge-0", "Kata hot-plugs nothing without"
     assert sent["QemuSMP"] == {"CPUs": 2, "Cores": 1, "Threads": 1, "Sockets": 4, "MaxCPUs": 4}
+
+
+async def test_what_a_client_waits_for_is_traced(vm_home: Path) -> None:
+    with kept_spans() as (spans, exporter):
+        async with serving_cache(vm_home, base_vm(1), spans=spans) as served:
+            await take(served.path)
+        (span,) = exporter.get_finished_spans()
+    assert (span.name, span.attributes) == (
+        "GetBaseVM",
+        {"source": "vmpool", "package": "factory", "subsystem": "cache"},
+    )
 
 
 def test_without_vsock_the_agent_is_at_its_socket() -> None:

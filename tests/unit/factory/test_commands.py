@@ -16,7 +16,7 @@ from pool.factory.host import FactoryHost
 from tests.unit.factory.factories import Stage
 from tests.unit.factory.kata_files import write
 
-TEMPLATE = "[factory]\nenable_template = true\n"
+TEMPLATE = '[factory]\nenable_template = true\n[vmpool]\nagent = "builtin"\n'
 Logs = list[structlog.typing.EventDict]
 CACHE = '[factory]\nvm_cache_number = 1\nvm_cache_endpoint = "{home}/cache.sock"\n'
 

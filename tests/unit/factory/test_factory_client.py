@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import structlog.testing
 import trio
 
 from pool.factory.cache_server import BaseVm, cached_vm
@@ -21,8 +22,9 @@ from tests.unit.actors.stage import NOWHERE, SPEC
 from tests.unit.factory.cache import ServedCache, base_vm, serving_cache
 from tests.unit.factory.configs import sample
 from tests.unit.factory.factories import Stage
-from vmm.errors import AgentUnreachableError, AttachError
+from vmm.errors import AttachError
 from vmm.simulated import SimulatedVm
+from vmm.spec import AgentKind
 
 pytestmark = pytest.mark.usefixtures("leak_check")
 
@@ -34,9 +36,10 @@ def stage() -> Iterator[Stage]:
     assert not one.vms.alive
 
 
-async def kept(stage: Stage, number: int, nursery: trio.Nursery) -> BaseVm:
+async def kept(stage: Stage, number: int, nursery: trio.Nursery, *, agent: AgentKind = AgentKind.BUILTIN) -> BaseVm:
     """A paused VM of a server."""
-    vm: SimulatedVm = await stage.vms.launch(SPEC, vm_id=f"vm-{number}", directory=NOWHERE, nursery=nursery)
+    spec = attrs.evolve(SPEC, agent=agent, memory_mib=2048, max_memory_mib=4096)
+    vm: SimulatedVm = await stage.vms.launch(spec, vm_id=f"vm-{number}", directory=NOWHERE, nursery=nursery)
     await vm.pause()
     return base_vm(number)
 
@@ -80,18 +83,25 @@ async def test_a_base_vm_is_paused(vm_home: Path, stage: Stage, nursery: trio.Nu
         await vm.stop()
 
 
-async def test_a_vm_whose_agent_is_katas_is_given_as_a_base_vm_only(
-    vm_home: Path, stage: Stage, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+async def test_a_vm_whose_agent_is_katas_runs_and_has_what_was_added_plugged_in(
+    vm_home: Path, stage: Stage, nursery: trio.Nursery
 ) -> None:
-    monkeypatch.setattr("pool.factory.factory.HAND_OUT_TIMEOUT_S", 0.05)
-    vms = [attrs.evolve(await kept(stage, number, nursery), context_id=77) for number in (1, 2)]
+    """Its taker, who speaks to it, does the rest. That it is left to him is logged once."""
+    vms = [await kept(stage, number, nursery, agent=AgentKind.NOOP) for number in (1, 2)]
     async with serving_cache(vm_home, *vms) as served, open_factory(client_of(served), host=stage.host) as factory:
-        vm = await factory.get_base_vm()
-        await vm.resume()
-        await vm.stop()
-        with pytest.raises(AgentUnreachableError):
-            await factory.get_vm(factory.config())
-        assert not stage.vms.alive
+        config = factory.config()
+        hypervisor = config.hypervisor_config
+        bigger = attrs.evolve(hypervisor, memory_size=hypervisor.memory_size + 128)
+        more = attrs.evolve(config, hypervisor_config=bigger)
+        with structlog.testing.capture_logs() as logs:
+            for request in (config, more):
+                vm = await factory.get_vm(request)
+                assert stage.running(vm)
+                machine = stage.machine(vm)
+                assert machine.entropy == []
+                assert machine.plugged.value.memory_mib == request.hypervisor_config.memory_size
+                await vm.stop()
+    assert [entry["vm"] for entry in logs if entry["event"].startswith("nobody in the guest can be asked")] == ["vm-1"]
 
 
 async def test_a_vm_that_is_not_there_is_told(vm_home: Path, stage: Stage) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pool.factory.config import FactoryConfig, KataAgentConfig
 from pool.factory.runtime_config import Client, load_runtime_config
 from tests.unit.factory.kata_files import OLD, load, problems
+from vmm.spec import AgentChannel
 
 
 def test_unknown_keys_and_tables_are_passed_over(home: Path) -> None:
@@ -25,6 +26,40 @@ def test_drop_ins_lie_on_top_in_order_of_their_names(home: Path) -> None:
     assert config.cache == 2
     assert config.vm_config.hypervisor_config.memory_size == 512
     assert config.vm_config.hypervisor_config.default_bridges == 2
+
+
+@pytest.mark.parametrize(
+    ("runtime", "endpoint"),
+    [
+        ("", None),
+        ('jaeger_endpoint = "http://jaeger:14268/api/traces"', None),
+        ("enable_tracing = true", "http://localhost:4318"),
+        ('enable_tracing = true\njaeger_endpoint = ""\njaeger_user = ""', "http://localhost:4318"),
+        ('enable_tracing = true\njaeger_endpoint = "http://jaeger:14268/api/traces"', "http://jaeger:4318"),
+        ('enable_tracing = true\njaeger_endpoint = "https://[::1]:14268/api/traces"', "https://[::1]:4318"),
+    ],
+)
+def test_spans_go_to_jaegers_other_port(home: Path, runtime: str, endpoint: str | None) -> None:
+    assert load(home, rest=f"[runtime]\n{runtime}").otlp_endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("runtime", "problem"),
+    [
+        ('jaeger_endpoint = "jaeger:14268"', "runtime.jaeger_endpoint: 'jaeger:14268' is no URL"),
+        ('jaeger_endpoint = "http://[x"', "runtime.jaeger_endpoint: "),
+        ('jaeger_user = "me"', "runtime.jaeger_user: set the variable OTEL_EXPORTER_OTLP_HEADERS"),
+        ('jaeger_password = "secret"', "runtime.jaeger_password: set the variable OTEL_EXPORTER_OTLP_HEADERS"),
+    ],
+)
+def test_spans_that_cannot_go_there(home: Path, runtime: str, problem: str) -> None:
+    (said,) = problems(load, home, rest=f"[runtime]\nenable_tracing = true\n{runtime}")
+    assert said.startswith(problem)
+
+
+def test_enable_tracing_of_the_wrong_type(home: Path) -> None:
+    (said,) = problems(load, home, rest='[runtime]\nenable_tracing = "yes"')
+    assert said.startswith("runtime.enable_tracing: ")
 
 
 def test_unusable_files(home: Path) -> None:
@@ -68,6 +103,7 @@ def test_the_factorys_keys(home: Path) -> None:
         template_path="/t",
         vm_cache_endpoint="/c.sock",
         vm_config=factory.vm_config,
+        channel=AgentChannel.VSOCK,
     )
 
 

@@ -12,6 +12,10 @@ from pool.factory.qemu_section import HostSize
 from pool.factory.settings import KataSettings, settings_from_kata
 from pool.factory.wire import config_from_grpc, config_to_grpc
 from tests.unit.factory.kata_files import HOST, OLD, load, problems, write
+from vmm.spec import AgentChannel, AgentKind
+
+OURS = '[vmpool]\nagent = "builtin"\n'
+"""The guest is not Kata's."""
 
 
 def settings(home: Path, qemu: str = "", **parts: str) -> KataSettings:
@@ -24,14 +28,13 @@ def test_no_cache_keeps_no_vms(home: Path) -> None:
     assert profile.size == 0
     assert profile.producer is ProducerKind.DIRECT
     assert not made.factory.vm_cache
-    assert made.agent == "noop"
 
 
 def test_the_profile_is_katas_vm(home: Path) -> None:
     made = settings(
         home,
         'default_vcpus = 1.5\ndefault_memory = 512\nkernel_params = "x=y"\ncpu_features = "pmu=off"',
-        rest='[factory]\nvm_cache_number = 3\nenable_template = true\ntemplate_path = "/t"',
+        rest=f'[factory]\nvm_cache_number = 3\nenable_template = true\ntemplate_path = "/t"\n{OURS}',
     )
     (profile,) = made.settings.profiles.values()
     assert made.settings.profiles.keys() == {"default"}
@@ -98,7 +101,7 @@ def test_g5_and_g6_katas_verdict_comes_along(home: Path) -> None:
 
 
 def test_templates_and_virtio_fs(home: Path) -> None:
-    template = "[factory]\nenable_template = true\n"
+    template = f"[factory]\nenable_template = true\n{OURS}"
     fs = 'shared_fs = "virtio-fs"\nvirtio_fs_daemon = "/d"'
     (said,) = problems(settings, home, shared_fs=fs, rest=template)
     assert said.startswith(
@@ -120,4 +123,46 @@ def test_templates_and_virtio_fs(home: Path) -> None:
 )
 def test_what_the_service_cannot_take_is_named_by_katas_key(home: Path, parts: dict[str, str], problem: str) -> None:
     (said,) = problems(settings, home, **parts)
+    assert said.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("rest", "agent", "channel"),
+    [
+        pytest.param("", AgentKind.NOOP, AgentChannel.VSOCK, id="katas-agent-is-behind-vsock"),
+        pytest.param(OLD, AgentKind.NOOP, AgentChannel.VIRTIO_SERIAL, id="or-behind-a-proxy-in-runtime-1x"),
+        pytest.param('[vmpool]\nchannel = "virtio-serial"', AgentKind.NOOP, AgentChannel.VIRTIO_SERIAL, id="no-vsock"),
+        pytest.param(OURS, AgentKind.BUILTIN, AgentChannel.VIRTIO_SERIAL, id="ours"),
+        pytest.param(f'{OURS}channel = "vsock"', AgentKind.BUILTIN, AgentChannel.VSOCK, id="ours-behind-vsock"),
+        pytest.param('[vmpool]\nagent = "qga"', AgentKind.QGA, AgentChannel.VIRTIO_SERIAL, id="qemu-ga"),
+    ],
+)
+def test_whom_vmpool_can_ask_in_the_guest(home: Path, rest: str, agent: AgentKind, channel: AgentChannel) -> None:
+    profile = settings(home, 'machine_type = "q35"', rest=rest).settings.profiles["default"]
+    assert (profile.agent, profile.channel) == (agent, channel)
+
+
+def test_runtime_1x_with_vsock(home: Path) -> None:
+    made = settings(home, 'machine_type = "q35"\nuse_vsock = true', rest=OLD)
+    assert made.settings.profiles["default"].channel is AgentChannel.VSOCK
+
+
+@pytest.mark.parametrize(
+    ("rest", "problem"),
+    [
+        ('[vmpool]\nagent = "kata"', "vmpool.agent: must be one of 'builtin', 'qga', 'noop'"),
+        ("[vmpool]\nagent = 1", "vmpool.agent: "),
+        ('[vmpool]\nchannel = "hvsock"', "vmpool.channel: must be one of 'virtio-serial', 'vsock'"),
+        ('[vmpool]\nagent = "qga"\nchannel = "vsock"', "vmpool.channel: is not where qemu-ga answers"),
+        ("vmpool = 1", "vmpool: must be a table"),
+        ("[factory]\nenable_template = true", "factory.enable_template: clones must be reseeded"),
+    ],
+)
+def test_agents_that_cannot_be(home: Path, rest: str, problem: str) -> None:
+    if rest.startswith("vmpool"):
+        path = write(home)
+        path.write_text(f"{rest}\n{path.read_text()}")
+        (said,) = problems(settings_from_kata, path)
+    else:
+        (said,) = problems(settings, home, rest=rest)
     assert said.startswith(problem)

@@ -56,7 +56,7 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
         ("[profiles.a]\nagent = 'noop'\nstrict_uniqueness = true", 'profiles.a.agent: "noop" reads no random bytes'),
         (
             "[profiles.a]\nagent = 'qga'\nchannel = 'vsock'",
-            "profiles.a.channel = 'vsock': is for the built-in agent",
+            "profiles.a.channel = 'vsock': is not where qemu-ga answers",
         ),
         ("profiles = 3", "profiles: must be a table"),
         ("[profiles]\na = 3", "profiles.a: must be a table"),

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -17,6 +18,7 @@ from pool.ledger.policy import OnEmpty
 from pool.matching import REMEMBERED_FILES, ForbiddenPathError, Match, Matcher, Mismatch, WantedMachine
 from tests.unit.pool.machines import image, make_matcher
 from vmm.errors import MissingFileError
+from vmm.spec import AgentKind
 
 PLAIN = Wishes()
 
@@ -83,6 +85,18 @@ async def test_cpus_and_memory_up_to_the_maximum_come_from_the_pool(matcher: Mat
     """They are hot-added, so the wishes stay; what is less than the base has is no reason to boot."""
     found = await match(matcher, wishes)
     assert (found.profile, found.wishes) == ("default", wishes)
+
+
+@pytest.mark.parametrize("wishes", [Wishes(vcpus=2), Wishes(memory_mib=512)], ids=str)
+async def test_guests_that_nobody_can_ask_have_no_more_than_they_began_with(
+    profile: ProfileSettings, wishes: Wishes
+) -> None:
+    """Such a machine is booted with it."""
+    silent = attrs.evolve(profile, agent=AgentKind.NOOP)
+    found = await match(make_matcher({"default": silent}), wishes)
+    (fields,) = differing(found).values()
+    assert fields == tuple(name for name in ("vcpus", "memory_mib") if getattr(wishes, name))
+    assert (found.wishes.vcpus, found.wishes.memory_mib) == (None, None)
 
 
 async def test_another_profile_may_have_it(profile: ProfileSettings, tmp_path: Path) -> None:

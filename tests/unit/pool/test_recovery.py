@@ -177,7 +177,7 @@ async def test_what_cannot_be_adopted_goes(journal: Journal, left: VmRecord | by
     assert [vm.vm_id for vm in found.found] == ["vm-2"]
     assert not remains.exists()
     assert kept.exists()
-    told = [line["event"] for line in logs if line.get("vm_id") == "vm-9"]
+    told = [line["event"] for line in logs if line.get("vm") == "vm-9"]
     assert told == ([] if left is None else ["a record cannot be used; its VM is ended"]) + ["ending an orphan"]
 
 

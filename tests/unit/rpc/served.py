@@ -26,10 +26,11 @@ from pool.matching import Matcher
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
+from pool.tracing import NO_SPANS, Spans
 from tests.unit.actors.stage import simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
 from vmm.simulated.machine import Machine
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import Accelerator, AgentKind, MachineSpec
 
 SPEC = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
 
@@ -93,6 +94,8 @@ async def serving(
     hand_over: Callable[[], None] = lambda: None,
     profile: str = "default",
     lease_ttl_s: float = math.inf,
+    agent: AgentKind = AgentKind.BUILTIN,
+    spans: Spans = NO_SPANS,
 ) -> AsyncIterator[Served]:
     """Serves one profile; everything is ended at the end, and must end well.
 
@@ -101,7 +104,7 @@ async def serving(
     host = SimulatedHost(boot_s=boot_s, faults=faults)
 
     async def resolve() -> ResolvedMachine:
-        return ResolvedMachine(spec=SPEC, reason="simulated", fingerprint="f1")
+        return ResolvedMachine(spec=attrs.evolve(SPEC, agent=agent), reason="simulated", fingerprint="f1")
 
     producer = DirectBootProducer(
         resolve=resolve, launch=host.launch, vms_directory=directory / "vms", boot_timeout_s=30.0
@@ -131,9 +134,15 @@ async def serving(
                         version="1.2.3",
                         shapes={
                             profile: ProfileShape(
-                                vcpus=1, memory_mib=256, max_vcpus=4, max_memory_mib=1024, lease_ttl_s=lease_ttl_s
+                                vcpus=1,
+                                memory_mib=256,
+                                max_vcpus=4,
+                                max_memory_mib=1024,
+                                lease_ttl_s=lease_ttl_s,
+                                agent=agent,
                             )
                         },
+                        spans=spans,
                         matcher=None if make_matcher is None else make_matcher(host),
                     ),
                     hand_over=hand_over,

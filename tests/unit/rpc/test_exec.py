@@ -40,6 +40,16 @@ async def test_stdin_until_it_is_closed(served: Served) -> None:
         await command.send_signal(9)
 
 
+@pytest.mark.parametrize("given", [b"all of it", b""])
+async def test_stdin_that_is_known_beforehand(served: Served, given: bytes) -> None:
+    async with (
+        served.client() as client,
+        client.lease() as vm,
+        client.exec(vm.lease_id, ["cat"], stdin=given) as command,
+    ):
+        assert (await command.collect()).stdout == given
+
+
 async def test_stdin_that_is_given_with_the_start(served: Served) -> None:
     async with served.client() as client, client.lease() as vm, connected(served.path) as raw:
         start = wire.ExecStart(lease_id=vm.lease_id, argv=["cat"], stdin=b"all of it")

@@ -57,8 +57,8 @@ class QgaCommand:
             raise AgentRequestError(
                 request="exec",
                 code="UNSUPPORTED",
-                message="qemu-ga takes a command's stdin only when it starts it; put a file and have the command read "
-                'that, or use agent = "builtin"',
+                message="qemu-ga takes a command's stdin only when it starts it; give it then (`vmpool run "
+                '--stdin-first`), put a file and have the command read that, or use agent = "builtin"',
             )
 
     async def close_stdin(self) -> None:

@@ -1,0 +1,63 @@
+"""Stdin of commands in guests with qemu-ga, by the command and by the SDK."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool.client import CallError, open_client
+from tests.running import RunningService, running_service, vmpool_argv
+from vmm.guest.image import GuestImage
+
+pytestmark = pytest.mark.qemu
+
+CONFIG = """
+[profiles.default]
+size = 1
+accelerator = "tcg"
+agent = "qga"
+kernel = "{image.kernel}"
+initrd = "{image.initrd}"
+"""
+
+
+@pytest.fixture(scope="module")
+def service(guest_image: GuestImage, qga_image: GuestImage) -> Iterator[RunningService]:
+    directory = guest_image.kernel.parent
+    with running_service(CONFIG.format(image=qga_image), image_directory=directory) as service:
+        yield service
+
+
+def test_a_file_is_given_with_the_start(service: RunningService, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"from a file")
+    with (tmp_path / "file").open("rb") as file:
+        done = subprocess.run(
+            vmpool_argv("run", "--", "cat"),
+            check=False,
+            stdin=file,
+            capture_output=True,
+            env=os.environ | {"VMPOOL_SOCKET": str(service.socket_path)},
+        )
+    assert (done.returncode, done.stdout) == (0, b"from a file"), done.stderr
+
+
+def test_a_pipe_is_if_that_is_asked_for(service: RunningService) -> None:
+    done = service.command("run", "--stdin-first", "--", "cat", stdin=b"from a pipe")
+    assert (done.returncode, done.stdout) == (0, b"from a pipe"), done.stderr
+
+
+async def test_the_sdk_gives_it_and_cannot_send_it_later(service: RunningService) -> None:
+    async with open_client(service.socket_path) as client, client.lease() as vm:
+        async with client.exec(vm.lease_id, ["cat"], stdin=b"all of it") as command:
+            assert (await command.collect()).stdout == b"all of it"
+        async with client.exec(vm.lease_id, ["cat"], stdin=b"") as command:
+            assert (await command.collect()).stdout == b""
+        async with client.exec(vm.lease_id, ["sleep", "1000"]) as command:
+            await command.send_stdin(b"late")
+            with pytest.raises(CallError, match="only when it starts it; give it then") as error:
+                await command.collect()
+    assert error.value.status == "FAILED_PRECONDITION"
