@@ -11,6 +11,7 @@ import trio
 from actors.memory import HostMemory, MemoryState
 from actors.messages import Wishes
 from actors.producer import BaseVmMaker
+from pool.deliveries import Deliveries
 from pool.ledger.events import (
     AcquireRequested,
     AdministrationRequest,
@@ -58,6 +59,7 @@ class Reception:
     """By request, until the ledger has read it."""
     _proofs: list[trio.Event] = attrs.field(factory=list, init=False)
     """Who waits to see that a Tick is read."""
+    _deliveries: Deliveries = attrs.field(factory=Deliveries, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
     _keeping_held: bool = attrs.field(default=False, init=False)
 
@@ -151,11 +153,19 @@ class Reception:
             self._requests.close(request_id)
         return reply.result()
 
+    def delivered(self, lease: Lease) -> None:
+        """Says that the caller has been told of the lease; does not wait. What would hold up the reply may go on.
+
+        Who does not say so has other VMs begin a moment later, no more.
+        """
+        self._deliveries.end(lease.lease_id)
+
     def give_back(self, lease: Lease, *, detail: str = "its caller went away before it had it") -> None:
         """Says that a lease is in its caller's hand no more, or never was; does not wait.
 
         It ends, unless another request with the same idempotency key has it. Nothing happens if it has ended.
         """
+        self._deliveries.end(lease.lease_id)
         if lease.bound and self._keeping_held:
             return
         self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id, detail=detail))
