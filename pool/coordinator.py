@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, assert_never
 
 import attrs
@@ -15,8 +15,7 @@ import trio
 from actors.adoption import Adoption
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
-from actors.memory import HostMemory, MemoryState
-from actors.messages import VmGone, Wishes
+from actors.messages import VmGone
 from actors.producer import BaseVmMaker, Producer, ShellProducer
 from actors.vm import VmActor
 from pool.ledger.book import Ledger
@@ -41,36 +40,25 @@ from pool.ledger.effects import (
 )
 from pool.ledger.events import (
     AcquireRequested,
-    AdministrationRequest,
     AdoptionRequested,
-    DrainRequested,
     Event,
-    EvictRequested,
     FoundVm,
-    GenerationChanged,
-    GrantUndelivered,
-    HandoverRequested,
-    HostMemoryLow,
-    HostMemoryOk,
     LeaseRelinquished,
-    ReleaseRequested,
     RenewalRecorded,
-    RenewRequested,
-    RequestAbandoned,
-    ResetRequested,
-    ResizeRequested,
-    ResumeRequested,
-    SuspendRequested,
     Tick,
 )
-from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
+from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
-from pool.requests import MAX_OPEN_REQUESTS, OpenRequests, RefusedError
+from pool.reception import Reception
+from pool.requests import RefusedError
 from pool.watch import Snapshot, WatchHub
 from vmm.contract import Vm
 
 _PLAIN: Final = HandOutProcedure()
+
+EVENTS_AT_ONCE: Final = 8
+"""So much of what has come meanwhile is applied without a turn of the scheduler for each; it takes a millisecond."""
 
 
 def new_id(prefix: str) -> str:
@@ -85,18 +73,8 @@ class CoordinatorStatistics:
     actors: int
 
 
-@attrs.frozen(kw_only=True)
-class OwnConfiguration:
-    """What a caller asks for that no profile has: a page of the ledger, and how to make what is on it."""
-
-    name: str
-    """The same for the same configuration."""
-    policy: PoolPolicy
-    producer: BaseVmMaker
-
-
 @attrs.define(eq=False, kw_only=True)
-class Coordinator:
+class Coordinator(Reception):
     """Receives events one by one, asks the ledger, and does what it says. Never waits for a VM.
 
     Its death means that the pool's state is lost: `run` lets errors escape, and the service ends with them.
@@ -115,29 +93,20 @@ class Coordinator:
     """By profile name, for the profiles whose policy has shells."""
     procedures: Mapping[str, HandOutProcedure] = attrs.field(factory=dict)
     """By profile name, where the plain one is not meant."""
-    max_open_requests: int = MAX_OPEN_REQUESTS
     make_id: Callable[[str], str] = new_id
     rng: random.Random = attrs.field(factory=random.Random)
     clock_ns: Callable[[], int] = time.time_ns
     make_actor: Callable[..., VmActor] = VmActor
     _ledger: Ledger = attrs.field(init=False)
     _watchers: WatchHub = attrs.field(init=False)
-    _requests: OpenRequests = attrs.field(init=False)
-    _send: trio.MemorySendChannel[Event] = attrs.field(init=False, repr=False)
-    _inbox: trio.MemoryReceiveChannel[Event] = attrs.field(init=False, repr=False)
     _actors: dict[str, VmActor] = attrs.field(factory=dict, init=False)
-    _own: dict[int, OwnConfiguration] = attrs.field(factory=dict, init=False)
-    """By request, until the ledger has read it."""
     _own_producers: dict[str, BaseVmMaker] = attrs.field(factory=dict, init=False)
     """By the name of the page that the ledger has for them."""
-    _proofs: list[trio.Event] = attrs.field(factory=list, init=False)
-    """Who waits to see that a Tick is read."""
-    _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _keeping_held: bool = attrs.field(default=False, init=False)
     _lease_ends: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
     """Leases whose end somebody waits for."""
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         # The wall clock outgrows the leases of earlier runs, at less than one per nanosecond; and if it was set back,
         # what was adopted tells.
         tokens = (found.lease.fencing_token for found in self.found if found.lease is not None)
@@ -149,10 +118,6 @@ class Coordinator:
             first_fencing_token=max(self.clock_ns(), *tokens, 0) + 1,
         )
         self._watchers = WatchHub(take_snapshot=self.snapshot)
-        self._requests = OpenRequests(maximum=self.max_open_requests)
-        # Unbounded, because facts must never be dropped and actors must never wait here; what bounds it is the number
-        # of VMs, each of which says at most four things, and the limit on open requests.
-        self._send, self._inbox = trio.open_memory_channel[Event](math.inf)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Cancelling it ends every VM that is left, with the bounded escalation of `Vm.stop`."""
@@ -164,6 +129,8 @@ class Coordinator:
                 with trio.move_on_at(self._ledger.next_wakeup()):
                     event = await self._inbox.receive()
                 self._apply(event, vms)
+                for _ in range(min(EVENTS_AT_ONCE, self._inbox.statistics().current_buffer_used)):
+                    self._apply(self._inbox.receive_nowait(), vms)
 
     def _apply(self, event: Event, vms: trio.Nursery) -> None:
         if isinstance(event, AcquireRequested) and (own := self._own.pop(event.request_id, None)) is not None:
@@ -218,12 +185,20 @@ class Coordinator:
             adoption=self.adoptions[effect.vm_id] if isinstance(effect, AdoptVm) else None,
         )
         self._actors[effect.vm_id] = actor
-        vms.start_soon(actor.run, name=effect.vm_id)
+        run = actor.run if isinstance(effect, AdoptVm) else partial(self._run_in_a_moment, actor)
+        vms.start_soon(run, name=effect.vm_id)
+
+    async def _run_in_a_moment(self, actor: VmActor) -> None:
+        """Spawning QEMU holds up the event loop, and the replies that are on their way."""
+        await self._deliveries.wait_none()
+        await actor.run()
 
     def _answer(self, effect: Grant | Refuse | Confirm | ConfirmRenewal | LeaseEnded) -> None:
         match effect:
             case Grant(request_id=request_id, lease=lease):
-                if not self._requests.answer(request_id, lease):
+                if self._requests.answer(request_id, lease):
+                    self._deliveries.begin(lease.lease_id)
+                else:
                     # Its caller went away while the grant was on its way: nobody knows of this lease.
                     self.give_back(lease)
             case Refuse(request_id=request_id, refusal=refusal):
@@ -238,98 +213,7 @@ class Coordinator:
             case _:
                 assert_never(effect)
 
-    # -- what callers ask for ------------------------------------------------------------------------------------
-
-    async def acquire(
-        self,
-        *,
-        profile: str,
-        owner: Owner,
-        key: str = "",
-        on_empty: OnEmpty | None = OnEmpty.WAIT,
-        deadline: float = math.inf,
-        wishes: Wishes | None = None,
-        ttl_s: float = math.inf,
-        bound: bool = False,
-        bare: bool = False,
-        own: OwnConfiguration | None = None,
-    ) -> Lease:
-        """Waits for a VM. `deadline` is on trio's clock; the lease lives for `ttl_s`, and longer if it is renewed.
-
-        With a configuration of one's own `profile` is not looked at. A bound lease is one that its caller gives back
-        when the call ends. A bare one is of a base VM, paused, to which nothing is connected: its caller has to
-        `relinquish` it or give it back. Raises RefusedError, or TooManyRequestsError. If cancelled, the claim is
-        dropped, and a lease that was granted in that same moment is given back.
-        """
-        request_id, reply = self._requests.open()
-        if own is not None:
-            self._own[request_id] = own
-        try:
-            self._send.send_nowait(
-                AcquireRequested(
-                    request_id=request_id,
-                    profile=profile if own is None else own.name,
-                    owner=owner,
-                    key=key,
-                    on_empty=on_empty,
-                    deadline=deadline,
-                    wishes=wishes or Wishes(),
-                    ttl_s=ttl_s,
-                    bound=bound,
-                    bare=bare,
-                    opens=None if own is None else own.policy,
-                )
-            )
-            await reply.event.wait()
-        except BaseException:
-            self._requests.close(request_id)
-            if isinstance(reply.value, Lease):
-                self.give_back(reply.value)
-            else:
-                self._send.send_nowait(RequestAbandoned(request_id=request_id))
-            raise
-        self._requests.close(request_id)
-        lease = reply.result()
-        assert lease is not None
-        return lease
-
-    async def release(self, lease_id: str, *, owner: Owner) -> None:
-        """Ends a lease. Its VM is stopped in the background. Raises RefusedError, or TooManyRequestsError.
-
-        If cancelled, the lease ends all the same.
-        """
-        await self._ask(lambda request_id: ReleaseRequested(request_id=request_id, lease_id=lease_id, owner=owner))
-
-    async def renew(self, lease_id: str, *, owner: Owner, ttl_s: float) -> Lease:
-        """The lease lives for `ttl_s` from now on; returns it as it is then. Raises as `release`.
-
-        If cancelled, it is renewed all the same.
-        """
-        renewed = await self._ask(
-            lambda request_id: RenewRequested(request_id=request_id, lease_id=lease_id, owner=owner, ttl_s=ttl_s)
-        )
-        assert renewed is not None
-        return renewed
-
-    async def _ask(
-        self, event: Callable[[int], ReleaseRequested | RenewRequested | AdministrationRequest]
-    ) -> Lease | None:
-        request_id, reply = self._requests.open()
-        try:
-            self._send.send_nowait(event(request_id))
-            await reply.event.wait()
-        finally:
-            self._requests.close(request_id)
-        return reply.result()
-
-    def give_back(self, lease: Lease, *, detail: str = "its caller went away before it had it") -> None:
-        """Says that a lease is in its caller's hand no more, or never was; does not wait.
-
-        It ends, unless another request with the same idempotency key has it. Nothing happens if it has ended.
-        """
-        if lease.bound and self._keeping_held:
-            return
-        self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id, detail=detail))
+    # -- the VMs of leases ---------------------------------------------------------------------------------------------
 
     def relinquish(self, lease: Lease) -> None:
         """Says that the VM of a bare lease is in its taker's hand; does not wait.
@@ -340,6 +224,7 @@ class Coordinator:
         actor = self._actors.get(lease.vm_id)
         if actor is not None:
             actor.disown()
+        self._deliveries.end(lease.lease_id)
         self._send.send_nowait(LeaseRelinquished(lease_id=lease.lease_id))
 
     def vm_of(self, lease_id: str, *, owner: Owner) -> Vm:
@@ -366,61 +251,6 @@ class Coordinator:
             await self._lease_ends.setdefault(lease_id, trio.Event()).wait()
             found = self._ledger.find_lease(lease_id, owner=owner)
         return found
-
-    # -- what administrators ask for: all raise RefusedError, TooManyRequestsError ---------------------------------
-
-    async def resize(self, profile: str, size: int) -> None:
-        """Until the service is started anew."""
-        await self._ask(lambda request_id: ResizeRequested(request_id=request_id, profile=profile, size=size))
-
-    async def suspend(self, profile: str) -> None:
-        """Refuses who waits for the profile, and stops its idle VMs; leases go on."""
-        await self._ask(lambda request_id: SuspendRequested(request_id=request_id, profile=profile))
-
-    async def resume(self, profile: str) -> None:
-        await self._ask(lambda request_id: ResumeRequested(request_id=request_id, profile=profile))
-
-    async def reset(self, profile: str) -> None:
-        """Forgets the failures of its production."""
-        await self._ask(lambda request_id: ResetRequested(request_id=request_id, profile=profile))
-
-    async def evict(self, *, vm_id: str = "", profile: str = "") -> None:
-        """Stops one idle VM, or has all idle VMs of a profile replaced, few at a time."""
-        await self._ask(lambda request_id: EvictRequested(request_id=request_id, profile=profile, vm_id=vm_id))
-
-    # -- what the service says -----------------------------------------------------------------------------------
-
-    def generation_changed(self, profile: str, generation: str) -> None:
-        """A producer makes VMs of another generation from now on; does not wait."""
-        self._send.send_nowait(GenerationChanged(profile=profile, generation=generation))
-
-    def host_memory(self, memory: HostMemory) -> None:
-        """Takes note of how the host is off; does not wait."""
-        low = memory.state is MemoryState.LOW
-        self._send.send_nowait(HostMemoryLow(detail=memory.reason) if low else HostMemoryOk())
-
-    async def prove_alive(self) -> None:
-        """Returns when events are being read. Not counted among the requests: it must work when there are too many."""
-        alive = trio.Event()
-        self._proofs.append(alive)
-        self._send.send_nowait(Tick())
-        await alive.wait()
-
-    async def drain(self) -> None:
-        """Refuses who waits, ends every lease and every VM; returns when nothing is left of them."""
-        self._send.send_nowait(DrainRequested())
-        await self._drained.wait()
-
-    async def hand_over(self) -> None:
-        """Refuses who waits and lets go of all idle and leased VMs; returns when all are, and the rest have ended."""
-        self._send.send_nowait(HandoverRequested())
-        await self._drained.wait()
-
-    def keep_held_leases(self) -> None:
-        """From now on a held lease outlives the call that holds it: calls end before `hand_over`, and the next run of
-        the service waits for their holders.
-        """
-        self._keeping_held = True
 
     # -- questions -----------------------------------------------------------------------------------------------
 

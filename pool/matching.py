@@ -19,9 +19,9 @@ from actors.direct import MachineBoot
 from actors.messages import Wishes
 from actors.producer import Launch
 from pool.config import ProfileSettings
-from pool.coordinator import OwnConfiguration
 from pool.ledger.policy import OnEmpty
 from pool.machines import MachineResolver
+from pool.reception import OwnConfiguration
 from vmm.identity import FileIdentity, identify
 from vmm.spec import AgentKind, MachineSpec
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import structlog
@@ -32,10 +31,6 @@ from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
 from pool.endpoint import Endpoint, open_endpoint, open_vms_directory
-from pool.factory.cache_endpoint import open_cache_endpoint
-from pool.factory.cache_server import CacheServer, serve_cache
-from pool.factory.pool_source import PoolSource
-from pool.factory.settings import CacheSettings
 from pool.machines import MachineResolver
 from pool.matching import Matcher
 from pool.notify import Watchdog, notify, watchdog_interval_s
@@ -54,6 +49,9 @@ from vmm.qemu.confinement import Confinement
 from vmm.qemu.launch import launch as launch_qemu
 from vmm.spec import AgentKind
 
+if TYPE_CHECKING:  # who serves no Kata need not wait for what is imported for it
+    from pool.vmcache import CacheLayer, VmCache
+
 _log = structlog.get_logger("vmpool")
 
 _RPC_RESTARTS: Final = RestartPolicy(max_restarts=3, window_s=30.0, backoff=Backoff(initial_s=0.1, maximum_s=2.0))
@@ -66,7 +64,7 @@ async def run_service(
     socket_path: Path,
     stop: trio.Event,
     takeover: bool = False,
-    cache: CacheSettings | None = None,
+    cache: VmCache | None = None,
     spans: Spans = NO_SPANS,
     launch: Launch | None = None,
     adopt: Adopt = adopt_qemu,
@@ -94,7 +92,7 @@ async def run_service(
         open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,
         open_vms_directory(runtime) as vms,
         confined(settings, user=user, specs=specs) as confinement,
-        contextlib.nullcontext() if cache is None else open_cache_endpoint(cache.endpoint) as cache_socket,
+        contextlib.nullcontext() if cache is None else cache.open_endpoint() as cache_socket,
     ):
         journal = Journal(directory=vms)
         recovered = await recover(journal, profiles=settings.profiles, adopt=adopt)
@@ -173,44 +171,15 @@ async def run_service(
             stop=stop,
         )
         if cache is not None and cache_socket is not None:
-            layers.cache = _CacheLayer(
-                endpoint=cache.endpoint,
+            layers.cache = cache.layer(
+                coordinator=coordinator,
+                specs=specs,
+                vms_directory=vms,
                 sock=cache_socket,
-                source=PoolSource(
-                    coordinator=coordinator,
-                    profile=cache.profile,
-                    spec=specs[cache.profile],
-                    vms_directory=vms,
-                    vm_config=cache.vm_config,
-                    quit=stop.set,
-                ),
+                quit=stop.set,
                 spans=spans,
             )
         await layers.run(task_status=task_status)
-
-
-@attrs.define(eq=False, kw_only=True)
-class _CacheLayer:
-    """VMCache, beside the service's own API."""
-
-    endpoint: Path
-    sock: socket.socket
-    source: PoolSource
-    spans: Spans
-    _server: CacheServer | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as nursery:
-            self._server = await nursery.start(
-                partial(serve_cache, source=self.source, sock=self.sock.dup(), spans=self.spans)
-            )
-            _log.info("VM cache server start", endpoint=str(self.endpoint))
-            task_status.started()
-        _log.info("VM cache server stop", endpoint=str(self.endpoint))
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.stop()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -222,7 +191,7 @@ class _Layers:
     server_settings: ServerSettings
     watcher: PressureWatcher
     stop: trio.Event
-    cache: _CacheLayer | None = None
+    cache: CacheLayer | None = None
     _server: RpcServer | None = None
     _handing_over: bool = False
 

@@ -24,6 +24,7 @@ from pool.factory.host import open_qemu_host
 from pool.factory.settings import KataSettings, settings_from_kata
 from pool.logs import configure_logs
 from pool.tracing import TracingError, open_spans
+from pool.vmcache import VmCache
 from vmm.errors import VmmError
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")
@@ -78,7 +79,8 @@ def init(*, path: Path | None, socket_path: Path) -> None:
     """
     kata = _load(path)
     if kata.cache is not None:
-        _run("create vm factory failed", serve_until_signalled, kata.settings, socket_path, cache=kata.cache)
+        cache = VmCache(settings=kata.cache)
+        _run("create vm factory failed", serve_until_signalled, kata.settings, socket_path, cache=cache)
     elif kata.factory.template:
         _run("create vm factory failed", _make_template, kata, socket_path)
         click.echo("vm factory initialized")

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import structlog
@@ -16,11 +17,13 @@ from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
 from pool.client import ClientError
 from pool.config import ConfigError, Settings, load_settings
 from pool.endpoint import EndpointError
-from pool.factory.settings import CacheSettings, settings_from_kata
 from pool.logs import configure_logs
 from pool.service import run_service
 from pool.tracing import TracingError, open_spans
 from vmm.errors import VmmError
+
+if TYPE_CHECKING:
+    from pool.vmcache import VmCache
 
 
 @click.command()
@@ -55,9 +58,7 @@ def serve(
         raise click.UsageError("--config and --kata-config exclude each other; give one")
     configure_logs(json=log_json, verbose=verbose)
     try:
-        kata = None if kata_config is None else settings_from_kata(kata_config)
-        settings = load_settings(config) if kata is None else kata.settings
-        cache = None if kata is None else kata.cache
+        settings, cache = (load_settings(config), None) if kata_config is None else _settings_from_kata(kata_config)
         trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache, takeover=takeover))
     except* (ConfigError, EndpointError, ClientError, TracingError, VmmError) as errors:
         message = describe(errors)
@@ -66,8 +67,17 @@ def serve(
     raise failure(message, code=EXIT_USAGE)
 
 
+def _settings_from_kata(path: Path) -> tuple[Settings, VmCache | None]:
+    # Imported here: a tenth of the time until the service is ready would go into it, for everybody.
+    from pool.factory.settings import settings_from_kata  # noqa: PLC0415
+    from pool.vmcache import VmCache  # noqa: PLC0415
+
+    kata = settings_from_kata(path)
+    return kata.settings, None if kata.cache is None else VmCache(settings=kata.cache)
+
+
 async def serve_until_signalled(
-    settings: Settings, socket_path: Path, *, cache: CacheSettings | None, takeover: bool = False
+    settings: Settings, socket_path: Path, *, cache: VmCache | None, takeover: bool = False
 ) -> None:
     stop = trio.Event()
     # Outermost, or the third signal would meet its default action while VMs are being ended.

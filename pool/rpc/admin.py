@@ -11,7 +11,7 @@ from grpclib.const import Cardinality, Handler
 from pool.config import MAX_POOL_SIZE
 from pool.coordinator import Coordinator
 from pool.ledger.records import Owner
-from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
+from pool.rpc.calls import Calls, ServerStream, deliver, receive_only, reply
 from pool.rpc.convert import profile_of
 from pool.rpc.errors import InvalidRequestError, NotAdministratorError
 from pool.rpc.generated.vmpool import v1 as wire
@@ -48,19 +48,19 @@ class AdminService(wire.AdminBase):
                 field="size", reason=f"{request.size} is absurd; at most {MAX_POOL_SIZE} are allowed"
             )
         await self.coordinator.resize(profile_of(request.profile), request.size)
-        await send(stream, wire.ResizeReply())
+        await reply(stream, wire.ResizeReply())
 
     async def drain_call(self, stream: ServerStream) -> None:
         await self.coordinator.suspend(profile_of((await self._request(stream)).profile))
-        await send(stream, wire.DrainReply())
+        await reply(stream, wire.DrainReply())
 
     async def resume_call(self, stream: ServerStream) -> None:
         await self.coordinator.resume(profile_of((await self._request(stream)).profile))
-        await send(stream, wire.ResumeReply())
+        await reply(stream, wire.ResumeReply())
 
     async def reset_call(self, stream: ServerStream) -> None:
         await self.coordinator.reset(profile_of((await self._request(stream)).profile))
-        await send(stream, wire.ResetReply())
+        await reply(stream, wire.ResetReply())
 
     async def evict_call(self, stream: ServerStream) -> None:
         request = await self._request(stream)
@@ -70,7 +70,7 @@ class AdminService(wire.AdminBase):
             await self.coordinator.evict(profile=profile_of(request.profile))
         else:
             raise InvalidRequestError(field="what", reason="is nothing; name a vm_id or a profile")
-        await send(stream, wire.EvictReply())
+        await reply(stream, wire.EvictReply())
 
     async def hand_over_call(self, stream: ServerStream) -> None:
         await self._request(stream)
@@ -79,13 +79,10 @@ class AdminService(wire.AdminBase):
         self.begin_hand_over()
 
     async def _request(self, stream: ServerStream) -> Any:
-        request = await receive(stream)
         owner = Owner(uid=current_caller.get().uid)
         if not may_administer(owner, service_uid=self.service_uid):
             raise NotAdministratorError(uid=owner.uid, service_uid=self.service_uid)
-        if request is None:
-            raise InvalidRequestError(field="request", reason="is missing; send one message")
-        return request
+        return await receive_only(stream)
 
 
 def may_administer(owner: Owner, *, service_uid: int) -> bool:

@@ -11,14 +11,15 @@ import trio
 from grpclib.events import RecvRequest
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
-from trio_asyncio import aio_as_trio, trio_as_aio
+from trio_asyncio import trio_as_aio
 
 from pool.rpc.connection import RECEIPT_LIMIT_S, guarded
-from pool.rpc.errors import DeadlineError, StoppingError, to_status
+from pool.rpc.crossing import in_asyncio
+from pool.rpc.errors import DeadlineError, InvalidRequestError, StoppingError, to_status
 
 ServerStream = Stream[Any, Any]
 Body = Callable[[ServerStream], Awaitable[None]]
-"""Trio code that answers one call: receives with `receive`, answers with `send`, and raises errors of the house."""
+"""Trio code that answers one call with the functions below, and raises errors of the house."""
 
 ANSWERED_WHILE_STOPPING: Final = frozenset(
     {"/vmpool.v1.Pool/Status", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
@@ -100,12 +101,32 @@ class Calls:
 
 async def receive(stream: ServerStream) -> Any | None:
     """The next request, None after the last. Raises GRPCError for bytes that are none."""
-    return await aio_as_trio(stream.recv_message)()
+    request = await in_asyncio(stream.recv_message)
+    await trio.lowlevel.checkpoint()  # a client that sends faster than it is served must not stop the others
+    return request
+
+
+async def receive_only(stream: ServerStream) -> Any:
+    """The one request of a call that has one. Raises GRPCError for bytes that are none, InvalidRequestError for none at
+    all. No checkpoint if it is there, as a rule it is.
+    """
+    request = await in_asyncio(stream.recv_message)
+    if request is None:
+        raise InvalidRequestError(field="request", reason="is missing; send one message")
+    return request
 
 
 async def send(stream: ServerStream, message: Any) -> None:
-    """Sends a reply; returns when it lies in the connection's buffer. Waits while the client does not read."""
-    await aio_as_trio(stream.send_message)(message)
+    """Sends one of several replies; returns when it lies in the connection's buffer. Waits while the client does not
+    read.
+    """
+    await in_asyncio(stream.send_message, message)
+    await trio.lowlevel.checkpoint()
+
+
+async def reply(stream: ServerStream, message: Any) -> None:
+    """Sends the one reply and the status OK, in one packet. Waits while the client does not read."""
+    await in_asyncio(_send_with_status, stream, message)
 
 
 async def deliver(stream: ServerStream, message: Any) -> None:
@@ -114,13 +135,23 @@ async def deliver(stream: ServerStream, message: Any) -> None:
     The receipt is an HTTP/2 PING in the same packet. It is waited for before the call's status is sent, so a client
     whose call has ended well is never taken for one that went away.
     """
-    receipt = await aio_as_trio(_send_with_receipt)(stream, message)
+    receipt = await in_asyncio(_send_with_receipt, stream, message)
     with trio.move_on_after(RECEIPT_LIMIT_S):
         await receipt.wait()
 
 
+async def end(stream: ServerStream) -> None:
+    """Sends the status OK after what was sent."""
+    await in_asyncio(stream.send_trailing_metadata)
+
+
+async def _send_with_status(stream: ServerStream, message: Any) -> None:
+    guarded(stream).status_follows = True
+    await stream.send_message(message)
+    await stream.send_trailing_metadata()
+
+
 async def _send_with_receipt(stream: ServerStream, message: Any) -> trio.Event:
-    """All of it at one go: each crossing between trio and asyncio takes several rounds of the loop."""
     await stream.send_initial_metadata()
     receipt = guarded(stream).request_receipt()
     await stream.send_message(message)

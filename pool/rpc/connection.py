@@ -51,6 +51,8 @@ class GuardedStream(Stream):
     deadline: float = math.inf
     answered: bool = False
     """The client has got, or will get, a status."""
+    status_follows: bool = False
+    """What is sent next is the last message, and waits for the status, to go in one packet with it."""
 
     def __init__(self, protocol: GuardedProtocol, *, stream_id: int, max_message_bytes: int) -> None:
         super().__init__(protocol.connection, protocol.http2, protocol.transport)
@@ -79,6 +81,25 @@ class GuardedStream(Stream):
             raise StreamClosedError(self.id)
         self._h2_connection.send_headers(self.id, headers)
         self.connection.headers_send_process()
+
+    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
+        if not (self.status_follows and self._takes_at_once(len(data))):
+            await super().send_data(data, end_stream=end_stream)
+            return
+        assert self.id is not None  # the client has opened it
+        self._h2_connection.send_data(self.id, data, end_stream=end_stream)
+        self.data_sent += len(data)
+        self.connection.data_sent += len(data)
+        self.connection.data_send_process()
+
+    def _takes_at_once(self, size: int) -> bool:
+        """Whether a message of so many bytes fits into one frame and the windows, and the client reads."""
+        http2 = self._h2_connection
+        return (
+            self.connection.write_ready.is_set()
+            and self.id in http2.streams
+            and size <= min(http2.local_flow_control_window(self.id), http2.max_outbound_frame_size)
+        )
 
     @property
     def abandoned(self) -> bool:

@@ -19,7 +19,7 @@ from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
 from pool.matching import Match, Matcher
 from pool.rpc.admin import may_administer
-from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
+from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, send
 from pool.rpc.connection import guarded
 from pool.rpc.convert import (
     AcquireArguments,
@@ -97,20 +97,23 @@ class PoolService(wire.PoolBase):
 
     async def acquire_call(self, stream: ServerStream) -> None:
         """A caller that goes away before it has read the reply takes no VM with it."""
-        arguments = acquire_arguments(_required(await receive(stream)))
+        arguments = acquire_arguments(await receive_only(stream))
         match, lease = await self._acquire(stream, arguments)
         try:
             await deliver(stream, self._reply_to(stream, lease, match))
         except BaseException:
             self.coordinator.give_back(lease)
             raise
+        await end(stream)
+        self.coordinator.delivered(lease)
 
     async def hold_call(self, stream: ServerStream) -> None:
         """The lease ends with the call, however that ends."""
-        arguments = acquire_arguments(_required(await receive(stream)))
+        arguments = acquire_arguments(await receive_only(stream))
         match, lease = await self._acquire(stream, arguments, bound=True)
         try:
             await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease, match)))
+            self.coordinator.delivered(lease)
             ended = await self.coordinator.wait_lease_ended(lease.lease_id, owner=lease.owner)
             await send(stream, wire.HoldReply(ended=wire.LeaseEnd(reason=ended.message)))
         finally:
@@ -189,25 +192,25 @@ class PoolService(wire.PoolBase):
         return math.inf if shape is None else shape.lease_ttl_s  # who asks for an unknown profile gets none
 
     async def renew_call(self, stream: ServerStream) -> None:
-        request = _required(await receive(stream))
+        request = await receive_only(stream)
         renewed = await self.coordinator.renew(
             lease_id_of(request), owner=_owner(), ttl_s=lease_ttl("ttl_ms", request.ttl_ms)
         )
-        await send(stream, wire.RenewReply(lease=lease_message(renewed, now=trio.current_time())))
+        await reply(stream, wire.RenewReply(lease=lease_message(renewed, now=trio.current_time())))
 
     async def release_call(self, stream: ServerStream) -> None:
-        lease_id = lease_id_of(_required(await receive(stream)))
+        lease_id = lease_id_of(await receive_only(stream))
         await self.coordinator.release(lease_id, owner=_owner())
-        await send(stream, wire.ReleaseReply())
+        await reply(stream, wire.ReleaseReply())
 
     async def exec_call(self, stream: ServerStream) -> None:
         await ExecCall(stream=stream, coordinator=self.coordinator, owner=_owner()).run()
 
     async def status_call(self, stream: ServerStream) -> None:
-        _required(await receive(stream))
+        await receive_only(stream)
         owner = _owner()
         now = trio.current_time()
-        reply = status_reply(
+        status = status_reply(
             version=self.info.version,
             uptime_s=now - self.info.started_at,
             draining=self.calls.stopping or self.coordinator.draining,
@@ -217,11 +220,11 @@ class PoolService(wire.PoolBase):
                 lease_status(lease, now=now) for lease in self.coordinator.leases() if owner.may_touch(lease.owner)
             ),
         )
-        await send(stream, reply)
+        await reply(stream, status)
 
     async def watch_call(self, stream: ServerStream) -> None:
         """Waits for the caller to read, and lets the watcher fall behind meanwhile."""
-        _required(await receive(stream))
+        await receive_only(stream)
         owner = _owner()
         messages = WatchMessages(owner=owner, profile_status=partial(self._profile_status, owner=owner))
         with self.coordinator.watchers.watch() as watcher:
@@ -258,9 +261,3 @@ def _stages(lease: Lease, *, lasted_s: float) -> tuple[Stage, ...]:
 
 def _owner() -> Owner:
     return Owner(uid=current_caller.get().uid)
-
-
-def _required(request: Any | None) -> Any:
-    if request is None:
-        raise InvalidRequestError(field="request", reason="is missing; send one message")
-    return request

@@ -80,7 +80,7 @@ async def test_orders_to_a_vm_that_is_gone_have_no_effect() -> None:
         actor = service.coordinator._actors[vm_id]
         vm = service.vm(vm_id)
         async with trio.open_nursery() as nursery:
-            for _ in range(200):
+            for _ in range(900):
                 nursery.start_soon(ask_for_nonsense, service)
             await trio.lowlevel.checkpoint()
             vm.crash(KILLED)

@@ -9,7 +9,7 @@ import pwd
 import pytest
 
 from pool.config import ConfigError, Settings, parse_settings
-from pool.coordinator import MAX_OPEN_REQUESTS
+from pool.requests import MAX_OPEN_REQUESTS
 from pool.rpc.server import ServerSettings
 from pool.service import server_settings
 from vmm.qemu.confinement.plan import CgroupSetting

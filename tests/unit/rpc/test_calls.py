@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from h2.settings import SettingCodes
 
 from pool.client import CallError
 from pool.ledger.policy import OnEmpty
@@ -15,7 +16,7 @@ from pool.ledger.records import Owner
 from pool.rpc.admin import may_administer
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
-from tests.unit.rpc.raw import ACQUIRE, connected
+from tests.unit.rpc.raw import ACQUIRE, STATUS, connected
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 from vmm.simulated import BootFails, scripted
 
@@ -56,6 +57,34 @@ async def test_an_idempotency_key_gives_the_same_lease(served: Served) -> None:
         first = await client.acquire(idempotency_key="job-7")
         again = await client.acquire(idempotency_key="job-7")
     assert first.lease_id == again.lease_id
+
+
+async def test_a_reply_and_its_status_come_in_one_packet(served: Served) -> None:
+    """Each packet wakes the client."""
+    async with connected(served.path) as raw:
+        await raw.status(await raw.request(STATUS, wire.StatusRequest()))
+        (connection,) = served.server._server.connections
+        packets: list[bytes] = []
+        write = connection.transport.write
+
+        def note(data: bytes) -> None:
+            packets.append(data)
+            write(data)
+
+        connection.transport.write = note  # type: ignore[assignment, method-assign]
+        assert await raw.status(await raw.request(STATUS, wire.StatusRequest())) == ("0", "")
+        assert len([packet for packet in packets if packet]) == 1
+
+
+async def test_a_reply_that_does_not_fit_into_the_window_comes_in_pieces(served: Served) -> None:
+    async with connected(served.path) as raw:
+        raw.http2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 10})
+        await raw.flush()
+        call = await raw.request(STATUS, wire.StatusRequest())
+        assert await raw.status(call) == ("0", "")
+        reply = await raw.message(call, wire.StatusReply)
+    assert reply is not None
+    assert reply.version == "1.2.3"
 
 
 async def test_unknown_profile(served: Served) -> None:
