@@ -13,7 +13,7 @@ from vmm.qemu.command_line import Channels, VsockDevice, build_argv, needs_agent
 from vmm.qemu.version import QemuVersion
 from vmm.spec import AgentChannel, MachineSpec
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Goes up when a template of the same inputs would be another one, as with a change of what is done to it."""
 
 

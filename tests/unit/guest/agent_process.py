@@ -25,7 +25,6 @@ class RememberingSystem(System):
     def __init__(self, plugged: Path) -> None:
         self._plugged = plugged
         self.hostname = "unnamed"
-        self.id = ""
         self.wall_clock_ns = time.time_ns()
         self.cpus = 1
         self.blocks = 1
@@ -43,16 +42,10 @@ class RememberingSystem(System):
     def random(self, count: int) -> bytes:
         return bytes(range(count))
 
-    def set_machine_id(self, machine_id: str) -> None:
-        self.id = machine_id
+    def set_machine_id(self, machine_id: str) -> str:
+        return machine_id
 
-    def machine_id(self) -> str:
-        return self.id
-
-    def set_vm_uuid(self, vm_uuid: str) -> None:
-        """This system shows none."""
-
-    def vm_uuid(self) -> str:
+    def set_vm_uuid(self, vm_uuid: str) -> str:
         return ""
 
     def cpus_online(self) -> int:

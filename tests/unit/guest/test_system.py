@@ -64,3 +64,22 @@ def test_what_cannot_be_brought_up_does_not_stop_the_rest(sys_devices: Path) -> 
         f"{sys_devices}/memory/memory9/state: Is a directory",
         "",
     ]
+
+
+@pytest.mark.parametrize("before", [None, "", "0" * 8, "0" * 32 + "\n", "0" * 300])
+def test_an_identity_replaces_what_was_there_and_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    path = tmp_path / "machine-id"
+    if before is not None:
+        path.write_text(before)
+        path.chmod(0o644)
+    monkeypatch.setattr(system, "_MACHINE_ID", str(path))
+    assert System().set_machine_id("a" * 32) == "a" * 32
+    assert path.read_text() == "a" * 32 + "\n"
+
+
+def test_a_kernel_that_shows_no_uuid_is_shown_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "_VM_UUID", str(tmp_path / "product_uuid"))
+    assert System().set_vm_uuid("a" * 36) == ""
+    assert list(tmp_path.iterdir()) == []

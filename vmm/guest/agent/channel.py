@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
     from .loop import Loop
 
-_READ_SIZE = 64 * 1024
+_READ_SIZE = 4096
+"""What a virtio port gives at a time. Less than that was all there was, and nothing more is tried: an attempt that
+fails is an exception, and what a guest does first is what a clone under TCG translates anew."""
+
+_LONG_READ_SIZE = 64 * 1024
+"""Once there is more: a socket gives it. As the first read it would have the allocator ask the kernel for memory."""
+
 _READS_PER_TURN = 32
 """A virtio port gives 4 KiB at a time: 128 KiB of input, then everything else has its turn."""
 
@@ -29,7 +35,7 @@ _MAX_REQUEST = 4 * 1024 * 1024
 
 
 class Channel:
-    """Edge-triggered: with no host connected the port is silent, where level-triggered polling would spin on HUP."""
+    """Level-triggered while a host is there. With none the port says HUP all the time, so then it is edge-triggered."""
 
     def __init__(
         self, fd: int, loop: Loop, on_frame: Callable[[int, int, bytes], None], on_hangup: Callable[[], None]
@@ -41,9 +47,14 @@ class Channel:
         self._on_hangup = on_hangup
         self._decoder = wire.Decoder(max_message=_MAX_REQUEST)
         self._outgoing = bytearray()
-        self._readable = True
+        self._readable = False
+        self._flowing = False
+        """The last read gave all that it could."""
         self._writable = True
-        loop.watch(fd, READ | WRITE | EDGE, self._on_events)
+        self._absent = False
+        """The host has closed its end, and has said nothing since."""
+        self._watched = READ
+        loop.watch(fd, READ, self._on_events)
 
     @property
     def busy(self) -> bool:
@@ -78,9 +89,17 @@ class Channel:
         self._loop.unwatch(self._fd)
         os.close(self._fd)
 
-    def _on_events(self, _events: int) -> None:
-        # Which events came tells less than trying: HUP and IN come and go together on a virtio port.
-        self._readable = self._writable = True
+    def _on_events(self, events: int) -> None:
+        # HUP alone is to be read, too: the end is.
+        self._readable = events != WRITE
+        self._writable = self._writable or events & WRITE != 0
+        self._watch()
+
+    def _watch(self) -> None:
+        wanted = READ | (0 if self._writable else WRITE) | (EDGE if self._absent else 0)
+        if wanted != self._watched:
+            self._watched = wanted
+            self._loop.rewatch(self._fd, wanted)
 
     def run(self) -> None:
         """Reads and writes what can be, a bounded amount of it, without waiting."""
@@ -93,31 +112,37 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            data = os.read(self._fd, _READ_SIZE)
+            data = os.read(self._fd, _LONG_READ_SIZE if self._flowing else _READ_SIZE)
         except BlockingIOError:
-            self._readable = False
+            self._readable = self._flowing = False
             return
         except ConnectionResetError:
             data = b""
         if not data:
             # The host closed its end. It may open it again, and that may even have happened already: news of it comes
             # on another queue than data. So this ends nothing; the next hello does.
-            self._readable = False
+            self._readable = self._flowing = False
+            self._absent = True
+            self._watch()
             self._on_hangup()
             return
+        self._readable = self._flowing = len(data) >= _READ_SIZE
+        self._absent = False
+        self._watch()
         for kind, stream, payload in self._decoder.feed(data):
             self._on_frame(kind, stream, payload)
 
     def _write(self) -> None:
+        outgoing = self._outgoing
         try:
-            with memoryview(self._outgoing) as view:
-                written = os.write(self._fd, view[:_WRITE_SIZE])
+            written = os.write(self._fd, outgoing if len(outgoing) <= _WRITE_SIZE else outgoing[:_WRITE_SIZE])
         except BlockingIOError:
             written = 0
         except (BrokenPipeError, ConnectionResetError):
-            self._outgoing.clear()
+            outgoing.clear()
             written = 0
         if written == 0:
             self._writable = False
+            self._watch()
         else:
-            del self._outgoing[:written]
+            del outgoing[:written]

@@ -54,6 +54,10 @@ class Loop:
         self._callbacks[fd] = callback
         self._main.register(fd, events)
 
+    def rewatch(self, fd: int, events: int) -> None:
+        """Other events of a descriptor that is watched. What is so already is reported again, edge-triggered too."""
+        self._main.modify(fd, events)
+
     def watching(self, fd: int) -> bool:
         return fd in self._callbacks
 
@@ -109,10 +113,10 @@ class Loop:
         if callback is not None:
             callback(events)
 
-    def _timeout(self) -> float:
+    def _timeout(self) -> float | None:
         pending = [timer.due_ns for timer in self._timers if not timer.cancelled]
         if not pending:
-            return -1
+            return None
         # A millisecond more, because epoll may round down; an hour at most, because epoll takes no more than 24 days.
         return min(max(0, min(pending) - time.monotonic_ns() + 1_000_000) / 1e9, 3600)
 

@@ -23,7 +23,7 @@ is less."""
 _MAX_RANDOM = 256
 """Up to so many bytes getrandom gives all that was asked for."""
 
-_HEXADECIMAL = frozenset("0123456789abcdef")
+_HEXADECIMAL = "0123456789abcdef"
 
 
 class Preparation:
@@ -56,6 +56,7 @@ class Preparation:
         self._memory_mib: int | None = request.get("memory_mib")
         self._reply: dict[str, Any] = {}
         self._deadline_ns = 0
+        """Set once there is something to wait for."""
         self._problem = ""
         self._timer: Timer | None = None
 
@@ -74,12 +75,9 @@ class Preparation:
         if (hostname := get("hostname")) is not None:
             system.set_hostname(hostname)
         if (machine_id := get("machine_id")) is not None:
-            system.set_machine_id(machine_id)
-            self._reply["machine_id"] = system.machine_id()
+            self._reply["machine_id"] = system.set_machine_id(machine_id)
         if (vm_uuid := get("vm_uuid")) is not None:
-            system.set_vm_uuid(vm_uuid)
-            self._reply["vm_uuid"] = system.vm_uuid()
-        self._deadline_ns = time.monotonic_ns() + self._limit_ns
+            self._reply["vm_uuid"] = system.set_vm_uuid(vm_uuid)
         self._look()
 
     def _look(self) -> None:
@@ -91,7 +89,11 @@ class Preparation:
         memory_online_mib: int = self._reply.get("memory_online_mib", 0)
         if cpus_online >= (cpus or 0) and memory_online_mib >= (memory_mib or 0):
             self._reply["cpus_online"] = cpus_online
-            self._on_done(self._stream, self._reply | self._system.report())
+            self._reply.update(self._system.report())
+            self._on_done(self._stream, self._reply)
+        elif not self._deadline_ns:
+            self._deadline_ns = time.monotonic_ns() + self._limit_ns
+            self._look()
         elif time.monotonic_ns() >= self._deadline_ns:
             there = f"{cpus_online} CPUs" if memory_mib is None else f"{cpus_online} CPUs and {memory_online_mib} MiB"
             wanted = " and ".join(
@@ -145,17 +147,20 @@ class Preparation:
 
 
 def _is_hostname(text: str) -> bool:
-    return 0 < len(text.encode("utf-8", "surrogateescape")) <= 64 and text.isprintable() and not set(text) & set(" /")
+    return (
+        0 < len(text.encode("utf-8", "surrogateescape")) <= 64
+        and text.isprintable()
+        and " " not in text
+        and "/" not in text
+    )
 
 
 def _is_hexadecimal(text: str, size: int) -> bool:
-    return len(text) == size and _HEXADECIMAL.issuperset(text)
+    return len(text) == size and not text.strip(_HEXADECIMAL)
 
 
 def _is_uuid(text: str) -> bool:
-    parts = text.split("-")
-    sizes = (8, 4, 4, 4, 12)
-    return len(parts) == len(sizes) and all(map(_is_hexadecimal, parts, sizes))
+    return len(text) == 36 and text[8:24:5] == "----" and _is_hexadecimal(text.replace("-", ""), 32)
 
 
 def _is_environment(variables: dict[str, Any]) -> bool:

@@ -156,7 +156,8 @@ class Service:
         )
         job.start()
         # Outlives the session: it is the VM's, not the host's that happens to be connected.
-        self._environment |= job.environment
+        if job.environment:
+            self._environment |= job.environment
 
     def _prepared(self, stream: int, reply: dict[str, Any]) -> None:
         self._channel.send_value(wire.REPLY, stream, reply)

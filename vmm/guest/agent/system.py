@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# The C module behind `socket`, which itself would import `selectors` and `enum` with it.
+import _socket
 import fcntl
 import os
 import struct
@@ -18,9 +20,11 @@ _POOL_INFO = struct.Struct("<ii")
 _CHUNK = 512
 """fcntl.ioctl takes at most 1024 bytes."""
 
+_PHYS_PAGES = os.sysconf_names["SC_PHYS_PAGES"]
+_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
 _CPUS = "/sys/devices/system/cpu"
 _MEMORY = "/sys/devices/system/memory"
-_HOSTNAME = "/proc/sys/kernel/hostname"
 _MACHINE_ID = "/etc/machine-id"
 _VM_UUID = "/sys/class/dmi/id/product_uuid"
 """`init` has put a file that can be written over what the firmware says."""
@@ -51,25 +55,16 @@ class System:
         return os.getrandom(count, os.GRND_NONBLOCK)
 
     def set_hostname(self, hostname: str) -> None:
-        _write(_HOSTNAME, hostname)
+        _socket.sethostname(hostname)
 
-    def set_machine_id(self, machine_id: str) -> None:
-        _overwrite(_MACHINE_ID, f"{machine_id}\n", os.O_CREAT)
+    def set_machine_id(self, machine_id: str) -> str:
+        """Returns what is there now."""
+        return _overwrite(_MACHINE_ID, machine_id, os.O_CREAT)
 
-    def machine_id(self) -> str:
-        return _read(_MACHINE_ID).strip()
-
-    def set_vm_uuid(self, vm_uuid: str) -> None:
-        """Does nothing in a guest whose kernel shows no UUID."""
+    def set_vm_uuid(self, vm_uuid: str) -> str:
+        """Returns what is there now. In a guest whose kernel shows no UUID that is nothing, and nothing is done."""
         try:
-            _overwrite(_VM_UUID, f"{vm_uuid}\n")
-        except FileNotFoundError:
-            return
-
-    def vm_uuid(self) -> str:
-        """Empty in a guest whose kernel shows none."""
-        try:
-            return _read(_VM_UUID).strip()
+            return _overwrite(_VM_UUID, vm_uuid)
         except FileNotFoundError:
             return ""
 
@@ -104,9 +99,9 @@ class System:
     def report(self) -> dict[str, Any]:
         """What is always told."""
         return {
-            "hostname": os.uname().nodename,
+            "hostname": _socket.gethostname(),
             # One system call; the same number from /proc/meminfo costs a clone milliseconds under TCG.
-            "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
+            "memory_mib": os.sysconf(_PHYS_PAGES) * _PAGE_SIZE // 2**20,
             "wall_clock_ns": time.time_ns(),
         }
 
@@ -121,7 +116,7 @@ def _numbered(directory: str, prefix: str) -> list[str]:
 def _read(path: str) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(fd, 65536).decode()
+        return os.read(fd, 4096).decode()
     finally:
         os.close(fd)
 
@@ -134,11 +129,19 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _overwrite(path: str, text: str, flags: int = 0) -> None:
-    """Gives a file this content, in place: it may be a mount point. Whoever reads it never sees it empty."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o444)
+def _overwrite(path: str, text: str, flags: int = 0) -> str:
+    """Makes this line the content of a file, in place: it may be a mount point. Whoever reads it never sees it empty.
+
+    Returns what can be read from it then.
+    """
+    line = f"{text}\n".encode()
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o444)
     try:
-        os.write(fd, text.encode())
-        os.ftruncate(fd, len(text))
+        os.pwrite(fd, line, 0)
+        found = os.pread(fd, 256, 0)
+        if len(found) != len(line):
+            os.ftruncate(fd, len(line))
+            found = os.pread(fd, 256, 0)
     finally:
         os.close(fd)
+    return found.decode().rstrip("\n")

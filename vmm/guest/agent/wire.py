@@ -58,6 +58,8 @@ Frame = tuple[int, int, bytes]
 
 def encode(kind: int, stream: int, payload: bytes = b"") -> bytes:
     """One message as bytes. For data use `encode_data`, whose pieces need not be put together again."""
+    if len(payload) <= MAX_PAYLOAD and MARKER not in payload:
+        return HEADER.pack(kind, stream, len(payload)) + payload
     pieces = _pieces(payload)
     last = len(pieces) - 1
     return b"".join(
@@ -100,21 +102,24 @@ class Decoder:
         frames: list[Frame] = []
         window = self._seen + data
         found = window.rfind(MARKER)
+        fresh = data
         if found >= 0:
             # What came before it was said to, or by, somebody who is gone.
             frames.append((SYNCED, 0, b""))
             self._synced = True
             self._parts.clear()
-            self._buffer = bytearray(window[found + len(MARKER) :])
-        elif self._synced:
-            self._buffer += data
+            self._buffer.clear()
+            fresh = window[found + len(MARKER) :]
         self._seen = window[1 - len(MARKER) :]
         if self._synced:
-            self._parse(frames)
+            self._parse(fresh, frames)
         return frames
 
-    def _parse(self, frames: list[Frame]) -> None:
-        buffer = self._buffer
+    def _parse(self, fresh: bytes, frames: list[Frame]) -> None:
+        buffer: bytes | bytearray = fresh
+        if self._buffer:
+            self._buffer += fresh
+            buffer = self._buffer
         size = HEADER.size
         start = 0
         while len(buffer) - start >= size:
@@ -137,7 +142,10 @@ class Decoder:
                 payload = bytes(self._parts)
                 self._parts.clear()
             frames.append((kind, stream, payload))
-        del buffer[:start]
+        if buffer is self._buffer:
+            del self._buffer[:start]
+        elif start < len(buffer):
+            self._buffer += buffer[start:]
 
     def _break(self, frames: list[Frame], reason: str) -> None:
         self._synced = False
