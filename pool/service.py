@@ -31,6 +31,7 @@ from pool.access import MIB, AccessSettings, LimitSettings
 from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
+from pool.descriptors import raise_limit
 from pool.endpoint import Endpoint, open_endpoint, open_vms_directory
 from pool.factory.cache_endpoint import open_cache_endpoint
 from pool.factory.cache_server import CacheServer, serve_cache
@@ -78,6 +79,7 @@ async def run_service(
     # QEMU's command lines name places, and tell an orphan by them: they must not depend on where we were started.
     socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
+    _log.debug("descriptors", limit=raise_limit())
     user = user_for(settings)
     resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
