@@ -39,7 +39,7 @@ from pool.factory.pool_source import PoolSource
 from pool.factory.settings import CacheSettings
 from pool.machines import MachineResolver
 from pool.matching import Matcher
-from pool.notify import Watchdog, notify, watchdog_interval_s
+from pool.notify import Watchdog, tell, watchdog_interval_s
 from pool.paths import cache_directory, default_image_directory
 from pool.producers import make_producer
 from pool.recovery import recover
@@ -229,12 +229,12 @@ class _Layers:
                     if self.cache is not None:
                         await kata.start(Supervised(name="cache", main=self.cache.run, policy=_RPC_RESTARTS).run)
                     _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
-                    notify("READY=1")
+                    tell("READY=1")
                     self._begin_watchdog(outer)
                     task_status.started(self.coordinator)
                     await self.stop.wait()
                     _log.info("handing over" if self._handing_over else "stopping")
-                    notify("STOPPING=1")
+                    tell("STOPPING=1")
                     if self.cache is not None:
                         self.cache.stop()
                 # From here on each VM is the service's, or is not.
