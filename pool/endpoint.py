@@ -107,7 +107,8 @@ def _check_shared(directory: Path, status: os.stat_result, *, group: int) -> Non
     if status.st_mode & 0o027 or not enters:
         raise EndpointError(
             f"{directory} has mode {stat.S_IMODE(status.st_mode):o} and gid {status.st_gid}: socket_group cannot "
-            f"pass, or others can; `chgrp {group} {directory} && chmod 0710 {directory}`"
+            f"pass, or others can; `chgrp {group} {directory} && chmod 0710 {directory}`, or Group={group} and "
+            "RuntimeDirectoryMode=0710 in the unit if systemd makes it"
         )
 
 
