@@ -243,13 +243,14 @@ class TemplateProducer:
         return BaseVm(vm=vm, generation=offer.generation, made_by=ProducerKind.TEMPLATE)
 
     async def _attempt(self, step: Callable[[], Awaitable[_T]]) -> _T:
-        """A step of a clone; its failures are counted against the template."""
+        """A step of a clone; its failures are counted against the template, but for those of which it has no part."""
         try:
             return await step()
         except VmmError as error:
             self._failed += 1
             self._last_clone_error = describe(error)
-            self._clone_failures.value += 1
+            if not (isinstance(error, BootError) and error.stage is BootStage.SPAWN):
+                self._clone_failures.value += 1
             raise
 
     async def _boot(self, failed: _Failed, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:

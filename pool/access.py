@@ -20,10 +20,13 @@ Account = str | int
 
 MIB: Final = 2**20
 
+MAX_ID: Final = 2**32 - 2
+"""Of users and groups; the number above it is no one."""
+
 
 def structure_account(value: Any, _: Any) -> Account:
     """For cattrs. A number need not be known to the host, a name must be; that is told by `problems`."""
-    if isinstance(value, str) or (type(value) is int and value >= 0):
+    if (isinstance(value, str) and "\0" not in value) or (type(value) is int and 0 <= value <= MAX_ID):
         return value
     raise TypeError(f"must be a name or a number, not {value!r}")
 

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import tomllib
+import typing
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,8 @@ MAX_KERNEL_PARAMETERS: Final = 1024
 """Characters; with what the driver needs itself, less than x86's 2048."""
 
 PRINTABLE: Final = r"[ -~]*"
+
+PROGRAM: Final = r"[^\0]{1,4096}"
 
 CPU_MODEL: Final = r"[A-Za-z0-9_.,+=-]{1,1024}"
 """A model, and its features after commas."""
@@ -87,7 +90,7 @@ class ProfileSettings:
     max_vcpus: int | None = attrs.field(default=None)
     max_memory_mib: int | None = attrs.field(default=None)
     accelerator: AcceleratorSetting = AcceleratorSetting.AUTO
-    qemu: str = attrs.field(default="qemu-system-x86_64", validator=max_len(4096))
+    qemu: str = attrs.field(default="qemu-system-x86_64", validator=matches_re(PROGRAM))
     """Name in PATH, or path."""
     kernel: Path | None = None
     initrd: Path | None = None
@@ -221,6 +224,11 @@ def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
         problems.append(f"profiles.{name}: kernel and initrd go together; give both, or none for the built image")
     if profile.shells and profile.producer is not ProducerKind.TEMPLATE:
         problems.append(f'profiles.{name}.shells: only the template producer has shells; set producer = "template"')
+    if profile.backoff_initial_s > profile.backoff_maximum_s:
+        problems.append(
+            f"profiles.{name}.backoff_initial_s: {profile.backoff_initial_s:g} is more than "
+            f"backoff_maximum_s = {profile.backoff_maximum_s:g}"
+        )
     if profile.max_vms is not None and profile.size > profile.max_vms:
         problems.append(f"profiles.{name}.size: {profile.size} is more than max_vms = {profile.max_vms}")
     problems += _agent_checks(name, profile)
@@ -298,7 +306,7 @@ def _say(error: BaseException, kind: type[Any] | None) -> str:
             return str(error)
         case AttributeError():
             return "must be a table"  # cattrs asked a non-table for its items
-        case TypeError() if kind is not None and attrs.has(kind):
+        case TypeError() if any(attrs.has(each) for each in (kind, *typing.get_args(kind))):
             return "must be a table"
         case TypeError():
             return "must be a list"  # and a non-list for its members

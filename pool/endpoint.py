@@ -107,7 +107,8 @@ def _check_shared(directory: Path, status: os.stat_result, *, group: int) -> Non
     if status.st_mode & 0o027 or not enters:
         raise EndpointError(
             f"{directory} has mode {stat.S_IMODE(status.st_mode):o} and gid {status.st_gid}: socket_group cannot "
-            f"pass, or others can; `chgrp {group} {directory} && chmod 0710 {directory}`"
+            f"pass, or others can; `chgrp {group} {directory} && chmod 0710 {directory}`, or Group={group} and "
+            "RuntimeDirectoryMode=0710 in the unit if systemd makes it"
         )
 
 
@@ -162,7 +163,7 @@ def _listen(path: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> 
 def open_vms_directory(runtime: Path) -> Iterator[Path]:
     """Where each VM has its directory, `vms` in a runtime directory, and nobody else's. Removed at the end, when empty.
 
-    Raises EndpointError.
+    Raises EndpointError, also if others could put things there: records in it are believed.
     """
     directory = runtime / "vms"
     longest = directory / "vm-000000000000" / "agent.sock"
@@ -173,7 +174,9 @@ def open_vms_directory(runtime: Path) -> Iterator[Path]:
         )
     with contextlib.ExitStack() as cleanup:
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in (runtime, directory):
+                made.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_private(directory)
             # Two services may have different sockets and yet share this directory; one would end the other's VMs.
             take_lock(runtime / "vms.lock", cleanup)
         except OSError as error:
@@ -186,3 +189,17 @@ def open_vms_directory(runtime: Path) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):  # something of a VM is left, and was told of
                 directory.rmdir()
+
+
+def _check_private(directory: Path) -> None:
+    """Raises EndpointError if anybody else could have something in `directory`, or put another one in its place."""
+    inner, outer = directory.lstat(), directory.parent.stat()
+    private = stat.S_ISDIR(inner.st_mode) and inner.st_uid == os.geteuid() and not inner.st_mode & 0o077
+    # In a sticky directory, as /tmp is, nobody but its owner and we can replace what is ours.
+    fixed = outer.st_uid in (0, os.geteuid()) and (outer.st_mode & stat.S_ISVTX or not outer.st_mode & 0o022)
+    for place, status, ours in ((directory.parent, outer, fixed), (directory, inner, private)):
+        if not ours:
+            raise EndpointError(
+                f"{place} is open to others (mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}); remove it, "
+                "or choose a directory of your own with --socket or service.runtime_directory"
+            )

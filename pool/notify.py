@@ -28,6 +28,14 @@ def notify(state: str, *, environment: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
+def tell(state: str) -> None:
+    """`notify`, for what is true whoever hears of it: that nobody does is logged."""
+    try:
+        notify(state)
+    except OSError as error:
+        _log.warning("whoever started us takes no notice", state=state, error=str(error))
+
+
 def watchdog_interval_s(*, environment: Mapping[str, str] = os.environ, pid: int | None = None) -> float | None:
     """How often the watchdog wants to hear of us: half of its patience. None if it waits for nobody, or another.
 

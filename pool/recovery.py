@@ -19,7 +19,7 @@ from pool.ledger.records import Lease, Owner
 from vmm.errors import StopError
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
-from vmm.qemu.orphans import end_orphan, find_orphans
+from vmm.qemu.orphans import Orphan, end_orphan, find_orphans
 
 _log = structlog.get_logger("vmpool.recovery")
 
@@ -43,18 +43,25 @@ class Sweep(Protocol):
 
 async def sweep_orphans(vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None:
     """On this host: what /proc and the directory show."""
-    for orphan in await trio.to_thread.run_sync(find_orphans, vms):
-        pids = [process.pid for process in orphan.processes]
-        if orphan.vm_id in given_away and pids:
-            # If we were killed before its taker had the answer it is nobody's, and there is no telling.
-            _log.info("a VM that was given away lives on", vm=orphan.vm_id, pids=pids)
-        elif orphan.vm_id not in keep:
-            _log.warning("ending an orphan", vm=orphan.vm_id, pids=pids)
-            try:
-                await end_orphan(orphan)
-            except (StopError, OSError) as error:
-                # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
-                _log.error("an orphan cannot be ended", vm=orphan.vm_id, error=str(error))
+    orphans = await trio.to_thread.run_sync(find_orphans, vms)
+    async with trio.open_nursery() as nursery:
+        # All at once: one that hangs in the kernel is given up after 20 s, and where one does, many do.
+        for orphan in orphans:
+            pids = [process.pid for process in orphan.processes]
+            if orphan.vm_id in given_away and pids:
+                # If we were killed before its taker had the answer it is nobody's, and there is no telling.
+                _log.info("a VM that was given away lives on", vm=orphan.vm_id, pids=pids)
+            elif orphan.vm_id not in keep:
+                nursery.start_soon(_end, orphan)
+
+
+async def _end(orphan: Orphan) -> None:
+    _log.warning("ending an orphan", vm=orphan.vm_id, pids=[process.pid for process in orphan.processes])
+    try:
+        await end_orphan(orphan)
+    except (StopError, OSError) as error:
+        # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
+        _log.error("an orphan cannot be ended", vm=orphan.vm_id, error=str(error))
 
 
 async def recover(

@@ -30,10 +30,11 @@ from pool.access import MIB, AccessSettings, LimitSettings
 from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
+from pool.descriptors import raise_limit
 from pool.endpoint import Endpoint, open_endpoint, open_vms_directory
 from pool.machines import MachineResolver
 from pool.matching import Matcher
-from pool.notify import Watchdog, notify, watchdog_interval_s
+from pool.notify import Watchdog, tell, watchdog_interval_s
 from pool.paths import cache_directory, default_image_directory
 from pool.producers import make_producer
 from pool.recovery import recover
@@ -80,6 +81,7 @@ async def run_service(
     # QEMU's command lines name places, and tell an orphan by them: they must not depend on where we were started.
     socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
+    _log.debug("descriptors", limit=raise_limit())
     user = user_for(settings)
     resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
@@ -208,12 +210,12 @@ class _Layers:
                     if self.cache is not None:
                         await kata.start(Supervised(name="cache", main=self.cache.run, policy=_RPC_RESTARTS).run)
                     _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
-                    notify("READY=1")
+                    tell("READY=1")
                     self._begin_watchdog(outer)
                     task_status.started(self.coordinator)
                     await self.stop.wait()
                     _log.info("handing over" if self._handing_over else "stopping")
-                    notify("STOPPING=1")
+                    tell("STOPPING=1")
                     if self.cache is not None:
                         self.cache.stop()
                 # From here on each VM is the service's, or is not.

@@ -123,6 +123,8 @@ class ServiceHome:
     notices: socket.socket
     command: tuple[str, ...] = ("serve", "--config")
     """What starts a service; the configuration comes next."""
+    prefix: tuple[str, ...] = ()
+    """What executes all of that, and has its pid."""
 
     @property
     def log(self) -> Path:
@@ -136,7 +138,7 @@ class ServiceHome:
         with self.log.open("ab") as log:
             return RunningService(
                 process=subprocess.Popen(
-                    vmpool_argv(*self.command, str(config), "--socket", str(socket_path), *options),
+                    [*self.prefix, *vmpool_argv(*self.command, str(config), "--socket", str(socket_path), *options)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -11,7 +11,7 @@ from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.agent import values, wire
 from vmm.guest.connection import Connection
-from vmm.guest.requests import refusal
+from vmm.guest.requests import refusal, with_credit
 
 
 class _Buffer:
@@ -91,7 +91,7 @@ class RemoteCommand:
         if not 1 <= number <= 64:
             raise ValueError(f"signal = {number}: must be between 1 and 64")
         if not self._over:
-            self._check()
+            self._connection.check_backlog()
             self._connection.send_value(wire.SIGNAL, self._stream, number)
 
     def events(self) -> AsyncIterator[Output | CommandExit]:
@@ -140,8 +140,10 @@ class RemoteCommand:
             if len(buffer.unread) > wire.WINDOW:
                 raise AgentProtocolError("the guest agent sent more output than there was room for")
         elif kind == wire.CREDIT + wire.STDIN:
-            self._stdin_credit += wire.COUNT.unpack(payload)[0]
+            self._stdin_credit = with_credit(self._stdin_credit, payload)
         elif kind == wire.REPLY:
+            if self._pid is not None:
+                raise AgentProtocolError("the guest agent answered exec twice")
             self._pid = int(values.unpack(payload)["pid"])
         elif kind == wire.EXITED:
             self._end(exit_report=_exit_report(payload))
@@ -163,6 +165,7 @@ class RemoteCommand:
 
     def _give_stdin(self, data: bytes) -> None:
         # It is no more than the window that every stream begins with, so there is nothing to wait for.
+        self._stdin_credit -= len(data)
         for start in range(0, len(data), wire.MAX_PAYLOAD):
             self._connection.send_data(self._stream, data[start : start + wire.MAX_PAYLOAD])
         self._stdin_closed = True

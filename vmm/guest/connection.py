@@ -13,6 +13,9 @@ from vmm.guest.agent import values, wire
 
 _READ_SIZE = 64 * 1024
 
+MAX_BACKLOG = 64 * 2**20
+"""Bytes that wait for a guest to read them, when no more is begun: 256 streams with a full window each."""
+
 _MAX_MESSAGE = 256 * 1024
 """Of the guest's replies. A guest is not trusted with the host's memory."""
 
@@ -31,13 +34,14 @@ class Receiver(Protocol):
 
 
 class Connection:
-    """Frames in and out. What is queued to be written is bounded by the windows of the streams, and by the requests."""
+    """Frames in and out. What is queued to be written is bounded by the windows of the streams, and by MAX_BACKLOG."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._decoder = wire.Decoder(max_message=_MAX_MESSAGE)
         self._nonce = os.urandom(wire.NONCE_SIZE)
         self._outgoing = bytearray()
+        self._on_its_way = 0
         self._has_outgoing = trio.Event()
         self._written = trio.Event()
         self._said_hello = trio.Event()
@@ -73,6 +77,13 @@ class Connection:
         if self._failure is not None:
             raise type(self._failure)(*self._failure.args) from self._failure.__cause__
 
+    def check_backlog(self) -> None:
+        """Raises AgentError if the connection has ended, or so much waits for the guest that nothing may be added."""
+        self.check()
+        waiting = self._on_its_way + len(self._outgoing)
+        if waiting > MAX_BACKLOG:
+            raise AgentUnreachableError(f"the guest agent does not read its channel: {waiting} bytes wait for it")
+
     def fail(self, error: AgentError) -> None:
         """Ends the connection: all that waits, and all that comes later, gets this error. The first one counts."""
         if self._failure is None:
@@ -88,7 +99,7 @@ class Connection:
 
     def open_stream(self, receiver: Receiver) -> int:
         """A new stream whose frames go to the receiver until `close_stream`. Raises AgentError."""
-        self.check()
+        self.check_backlog()
         self._last_stream += 1
         self._receivers[self._last_stream] = receiver
         return self._last_stream
@@ -147,7 +158,9 @@ class Connection:
             await self._has_outgoing.wait()
             self._has_outgoing = trio.Event()
             data, self._outgoing = self._outgoing, bytearray()
+            self._on_its_way = len(data)
             await self._stream.send_all(data)
+            self._on_its_way = 0
             if not self._outgoing:
                 self._written.set()
 

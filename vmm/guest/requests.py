@@ -19,6 +19,16 @@ def refusal(request: str, payload: bytes) -> AgentRequestError:
     return AgentRequestError(request=request, code=str(fields.get("code")), message=str(fields.get("message")))
 
 
+def with_credit(credit: int, payload: bytes) -> int:
+    """What a stream may send after the agent's CREDIT. Raises AgentProtocolError if that is more than was used up:
+    what a guest does not read lies in the host's memory.
+    """
+    credit += int(wire.COUNT.unpack(payload)[0])
+    if credit > wire.WINDOW:
+        raise AgentProtocolError("the guest agent gave more credit than was used")
+    return credit
+
+
 class Request:
     """One request on a stream of its own. Use as a context manager: leaving it early cancels it in the guest."""
 
@@ -84,6 +94,8 @@ class Request:
 
     def on_frame(self, kind: int, payload: bytes) -> None:
         if kind == wire.REPLY:
+            if self._reply is not None:
+                raise AgentProtocolError(f"the guest agent answered {self._name} twice")
             fields = values.unpack(payload)
             if not isinstance(fields, dict):
                 raise AgentProtocolError("the guest agent sent a reply that is no dict")
@@ -93,7 +105,7 @@ class Request:
             self._error = refusal(self._name, payload)
             self._over = True
         elif kind == wire.CREDIT + wire.STDIN:
-            self._credit += wire.COUNT.unpack(payload)[0]
+            self._credit = with_credit(self._credit, payload)
         elif kind == wire.DATA + wire.STDOUT and self._name == "get":
             self._receive(payload)
         elif kind == wire.EOF + wire.STDOUT and self._name == "get":

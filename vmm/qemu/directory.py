@@ -115,10 +115,15 @@ async def connect(path: Path) -> trio.SocketStream:
 
 
 def read_tail(path: Path, *, limit: int = TAIL_BYTES) -> str:
-    """The end of a log, at most `limit` bytes, as evidence; empty if there is no such file."""
+    """The end of a log, at most `limit` bytes, as evidence; empty if there is no such file.
+
+    Never raises OSError: it is read while something else fails or ends, and evidence must not get in the way of that.
+    """
     try:
         with path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - limit))
             return log.read(limit).decode("utf-8", "backslashreplace").strip()
     except FileNotFoundError:
         return ""
+    except OSError as error:
+        return f"({path} cannot be read: {error.strerror})"

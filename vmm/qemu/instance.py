@@ -75,11 +75,14 @@ class Instance:
 
         QEMU inherits the sockets listening: whoever connects needs no retries, and sees QEMU die at once. All that is
         in the directory, and a vsock device, is passed to it open; it need not be able to enter, or to open one.
-        Raises SpecError and MissingFileError for the directory and for vsock, BootError if the program cannot be
-        executed; nothing is left then.
+        Raises SpecError and MissingFileError for the directory and for vsock, BootError if the directory cannot be made
+        or the program not be executed; nothing is left then.
         """
         home = VmDirectory(directory)
-        home.create()
+        try:
+            home.create()
+        except OSError as error:
+            raise BootError(stage=BootStage.SPAWN, reason=f"its directory cannot be made: {error}") from error
         group = VmGroup()
         try:
             group = confinement.make_group(spec, name=home.root.name, record=home.cgroups)

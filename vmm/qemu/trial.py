@@ -8,7 +8,8 @@ from pathlib import Path
 import attrs
 import trio
 
-from vmm.errors import BootError
+from vmm.contract import BootStage
+from vmm.errors import BootError, VmmError
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.launch import launch
 from vmm.spec import Accelerator, MachineSpec
@@ -30,18 +31,24 @@ async def boot(
 ) -> str | None:
     """Boots `spec` in a new directory below `directory`, waits for its agent, and stops it again.
 
-    Returns None if the agent answered, else why not, in words. Nothing is left in any case. Raises MissingFileError and
-    SpecError, which say nothing about the accelerator.
+    Returns None if the agent answered, else why not, in words. Nothing is left in any case. Raises MissingFileError,
+    SpecError, and BootError if QEMU could not even be started, which say nothing about the accelerator.
     """
     vm_id = f"trial-{uuid.uuid4().hex[:8]}"
+    unrelated: VmmError | None = None
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(limit_s):
             try:
                 vm = await launch(
                     spec, vm_id=vm_id, directory=directory / vm_id, nursery=nursery, confinement=confinement
                 )
-            except BootError as error:
-                return str(error)
-            await vm.stop()
-            return None
+            except VmmError as error:
+                if isinstance(error, BootError) and error.stage is not BootStage.SPAWN:
+                    return str(error)
+                unrelated = error  # raised below: the nursery would wrap it
+            else:
+                await vm.stop()
+                return None
+    if unrelated is not None:
+        raise unrelated
     return f"no answer from the guest agent within {limit_s:g} s"

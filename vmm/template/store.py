@@ -83,11 +83,10 @@ class TemplateStore:
     def _manifest(self) -> Path:
         return self.directory / "manifest.json"
 
-    def begin(self, *, memory_mib: int, writer: tuple[int, int] | None = None) -> tuple[Path, Path]:
+    def begin(self, *, memory_mib: int) -> tuple[Path, Path]:
         """Clears the place and makes an empty memory file of that size. Returns the paths of memory and state.
 
-        `writer` is the uid and gid of the QEMU that fills it, if they are not ours: the file is theirs until it is
-        published. Raises TemplateError if there is not enough room, OSError.
+        Raises TemplateError if there is not enough room, OSError.
         """
         if self.directory.exists():
             self._check_private()
@@ -107,8 +106,6 @@ class TemplateStore:
         descriptor = os.open(memory, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, memory_mib * 2**20)
-            if writer is not None:
-                os.fchown(descriptor, *writer)
         finally:
             os.close(descriptor)
         return memory, state
@@ -116,7 +113,8 @@ class TemplateStore:
     def publish(self, *, fingerprint: str) -> Template:
         """Makes what lies in the place a template, by writing its manifest; no QEMU may use it any more.
 
-        Hashes both files and copies the memory. Raises OSError.
+        The files are ours from then on, whosever they were while a QEMU filled them. Hashes both files and copies
+        the memory. Raises OSError.
         """
         memory, state = self.directory / "memory", self.directory / "state"
         for path in (memory, state):

@@ -8,8 +8,11 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
+from tests.integration.service.templates import config as template_config
+from tests.integration.service.templates import place_for_template
 from tests.running import RunningService, ServiceHome, service_home
 from vmm.guest.image import GuestImage
 from vmm.qemu.confinement.group import VmGroup
@@ -28,6 +31,8 @@ socket_group = {GID}
 size = 1
 accelerator = "tcg"
 """
+
+UNIT = Path(__file__).parents[3] / "packaging" / "systemd" / "vmpool.service"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start QEMU as somebody else")
 
@@ -93,3 +98,30 @@ def test_of_a_service_that_is_killed_the_next_one_has_cgroups_and_all(home: Serv
     finally:
         home.end(second)
     assert not any(directory.exists() for directory in [*left, *kept])
+
+
+def with_the_units_capabilities() -> tuple[str, ...]:
+    """Executes a program as the root that systemd makes: one that may not open what is another user's."""
+    (allowed,) = (
+        line.partition("=")[2].split()
+        for line in UNIT.read_text(encoding="utf-8").splitlines()
+        if line.startswith("CapabilityBoundingSet=")
+    )
+    kept = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in allowed)
+    return ("setpriv", f"--bounding-set=-all,{kept}", "--inh-caps=-all", "--no-new-privs", "--")
+
+
+def test_a_template_is_built_with_the_capabilities_that_the_unit_leaves(guest_image: GuestImage) -> None:
+    with place_for_template() as place:
+        config = f"{CONFIG.partition('[profiles')[0]}{template_config(place, template_fallback=False)}"
+        with service_home(config, image_directory=guest_image.kernel.parent) as plain:
+            plain.path.chmod(0o711)
+            home = attrs.evolve(plain, prefix=with_the_units_capabilities())
+            service = home.start()
+            try:
+                done = call(service, gid=GID)
+                assert done.stdout == "released\n", f"{done.stderr}\n{home.log.read_text()}"
+                assert {process.uids().real for process in service.qemus().values()} == {65534}
+            finally:
+                home.end(service)
+        assert (place / "manifest.json").exists()

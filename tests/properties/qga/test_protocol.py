@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.guest.qga.protocol import Decoder, Delimiter, Garbage, Message, Overlong, Reply, encode, encode_sync, errno_of
+from vmm.guest.qga.protocol import (
+    MAX_PIECES,
+    Decoder,
+    Delimiter,
+    Garbage,
+    Message,
+    Overlong,
+    Reply,
+    encode,
+    encode_sync,
+    errno_of,
+)
 
 MAX_LINE = 100
 
@@ -67,3 +78,11 @@ def test_a_request_is_one_line_that_no_delimiter_is_in(name: str, value: object,
 def test_an_errno_is_known_by_its_words(number: int) -> None:
     assert errno_of(f"failed to open file '/x' (mode: 'r'): {os.strerror(number)}") == errno.errorcode[number]
     assert errno_of("something else went wrong") is None
+
+
+def test_an_answer_of_more_pieces_than_any_has_is_not_read() -> None:
+    """The host would be at it for a second, again and again: eight MiB have room for millions."""
+    pieces = b",".join([b"[]"] * MAX_PIECES)
+    assert [type(message) for message in Decoder().feed(b'{"return": [' + pieces + b"]}\n")] == [Garbage]
+    output = Decoder().feed(b'{"return": {"out-data": "' + b"QUJD" * MAX_PIECES + b'"}}\n')
+    assert [type(message) for message in output] == [Reply]

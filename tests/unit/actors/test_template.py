@@ -218,6 +218,26 @@ async def test_one_failed_clone_does_not_cost_the_template() -> None:
 
 
 @in_virtual_time
+async def test_qemus_that_cannot_be_started_do_not_cost_the_template() -> None:
+    """A full disk, or no descriptor or process left: to build another one takes more of the same."""
+
+    async def fail(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise BootError(stage=BootStage.SPAWN, reason="No space left on device")
+
+    async with stage() as it:
+        await it.produce()
+        with pytest.MonkeyPatch.context() as full:
+            full.setattr(SimulatedTemplates, "start_shell", fail)
+            for _ in range(SUSPECT_AFTER):
+                with pytest.raises(BootError):
+                    await it.produce()
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await it.produce()).made_by is ProducerKind.TEMPLATE
+        assert it.templates.built == 1
+
+
+@in_virtual_time
 async def test_a_damaged_template_is_noticed_and_built_anew() -> None:
     async with stage() as it:
         await it.produce()

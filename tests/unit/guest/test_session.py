@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from tests.agents import LocalAgent, collect, until
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
 from vmm.errors import AgentProtocolError, AgentUnreachableError
+from vmm.guest import connection
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
 
@@ -233,6 +236,7 @@ async def test_an_agent_that_starts_anew_ends_the_session(nursery: trio.Nursery)
         wire.encode(wire.ERROR, 1, values.pack(7)),
         wire.encode(wire.DATA + wire.STDOUT, 1, b"unasked"),
         wire.encode(wire.CREDIT, 1, b"\1"),
+        wire.encode(wire.CREDIT + wire.STDIN, 1, wire.COUNT.pack(1)),
         wire.encode(wire.REPLY, 2, values.pack({})),
         b"\xff" * 9,
     ],
@@ -268,6 +272,77 @@ async def test_a_guest_that_ignores_credit_is_left(nursery: trio.Nursery) -> Non
     with pytest.raises(AgentProtocolError, match="room"):
         await client.ping()
     await command.aclose()
+    await client.aclose()
+
+
+async def test_a_guest_that_grants_more_credit_than_was_used_is_left(nursery: trio.Nursery) -> None:
+    """It could have all that its caller sends heaped up on the host, by not reading it."""
+    ours, theirs = memory_stream_pair()
+
+    async def grant() -> None:
+        await theirs.send_all(hello_reply(await read_hello(theirs)))
+        await theirs.receive_some()
+        await theirs.send_all(wire.encode(wire.REPLY, 1, values.pack({"pid": 1})))
+        await theirs.send_all(wire.encode(wire.CREDIT + wire.STDIN, 1, wire.COUNT.pack(2**32 - 1)))
+
+    nursery.start_soon(grant)
+    client = await AgentClient.connect(ours, nursery=nursery)
+    command = await client.start_command(CommandSpec(argv=["cat"]))
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(AgentProtocolError, match="credit"):
+        await client.ping()
+    await command.aclose()
+    await client.aclose()
+
+
+@pytest.mark.parametrize("operation", ["get", "exec"])
+async def test_a_guest_that_answers_again_and_again_is_left(nursery: trio.Nursery, operation: str) -> None:
+    """Each answer takes the host's time to read, however many there are."""
+    ours, theirs = memory_stream_pair()
+
+    async def repeat() -> None:
+        await theirs.send_all(hello_reply(await read_hello(theirs)))
+        await theirs.receive_some()
+        await theirs.send_all(wire.encode(wire.REPLY, 1, values.pack({"pid": 1})) * 2)
+
+    async def ask() -> None:
+        if operation == "exec":
+            command = await client.start_command(CommandSpec(argv=["true"]))
+            try:
+                assert [event async for event in command.events()] == []
+            finally:
+                await command.aclose()
+        else:
+            await client.get_file("/file")
+
+    nursery.start_soon(repeat)
+    client = await AgentClient.connect(ours, nursery=nursery)
+    with trio.fail_after(10), pytest.raises(AgentProtocolError, match="twice"):
+        await ask()
+    await client.aclose()
+
+
+async def test_what_waits_for_a_guest_that_reads_nothing_has_an_end(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of what nobody waits for any more: a caller may ask and go away as often as it likes."""
+    monkeypatch.setattr(connection, "MAX_BACKLOG", 3 * wire.WINDOW)
+    ours, theirs = lockstep_stream_pair()
+
+    async def greet() -> None:
+        await theirs.send_all(hello_reply(await read_hello(theirs)))
+
+    nursery.start_soon(greet)
+    client = await AgentClient.connect(ours, nursery=nursery)
+    for _ in range(3):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as asking:
+                asking.start_soon(partial(client.put_file, "/file", bytes(2 * wire.WINDOW)))
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+    with pytest.raises(AgentUnreachableError, match="does not read"):
+        await client.put_file("/file", b"")
+    await trio.aclose_forcefully(theirs)
     await client.aclose()
 
 

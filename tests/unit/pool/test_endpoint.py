@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pool.endpoint import EndpointError, ServiceRunningError, open_endpoint
+from pool.endpoint import EndpointError, ServiceRunningError, open_endpoint, open_vms_directory
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 
 
@@ -163,3 +163,50 @@ def test_a_directory_of_another_group_is_refused(path: Path) -> None:
     with pytest.raises(EndpointError, match="socket_group cannot pass"), open_endpoint(path, group=GROUP):
         pass
     path.parent.rmdir()
+
+
+def vms_refused(runtime: Path, *, why: str) -> None:
+    with pytest.raises(EndpointError, match=why), open_vms_directory(runtime):
+        pass
+
+
+def test_the_directory_of_vms_is_made_private_and_removed(vm_home: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        with open_vms_directory(vm_home / "run") as vms:
+            assert mode_of(vms) == mode_of(vms.parent) == 0o700
+    finally:
+        os.umask(before)
+    assert not vms.exists()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o755])
+def test_a_directory_of_vms_that_others_can_enter_is_refused(vm_home: Path, mode: int) -> None:
+    """What is in it is believed: records of VMs to adopt, groups whose members are killed."""
+    vms = vm_home / "vms"
+    vms.mkdir()
+    vms.chmod(mode)
+    vms_refused(vm_home, why=rf"{vms} is open to others \(mode {mode:o}")
+
+
+def test_a_directory_of_vms_that_is_a_link_is_refused(vm_home: Path, tmp_path: Path) -> None:
+    (vm_home / "vms").symlink_to(tmp_path)
+    vms_refused(vm_home, why="is open to others")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("whose", [".", "vms"])
+def test_a_directory_of_vms_that_somebody_else_made_is_refused(vm_home: Path, whose: str) -> None:
+    """As in /tmp, when runtime_directory is below it and somebody else was there first."""
+    (vm_home / "vms").mkdir(mode=0o700)
+    os.chown(vm_home / whose, 65534, 65534)
+    vms_refused(vm_home, why=r"is open to others \(mode 700, uid 65534\)")
+    os.chown(vm_home, 0, 0)
+
+
+def test_in_a_directory_like_tmp_it_is_taken(vm_home: Path) -> None:
+    vm_home.chmod(0o1777)
+    with open_vms_directory(vm_home):
+        pass
+    vm_home.chmod(0o777)
+    vms_refused(vm_home, why="is open to others")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -14,6 +15,7 @@ from pool import recovery
 from pool.recovery import recover
 from tests.unit.actors.stage import BOOT_ID
 from tests.unit.actors.test_record import LEASE, RECORD
+from tests.waiting import LIMIT_S
 from vmm.errors import StopError
 from vmm.qemu.adopt import adopt
 from vmm.qemu.orphans import Orphan
@@ -60,3 +62,26 @@ async def test_what_cannot_be_ended_keeps_nobody_from_starting(
     recovered = await recover(journal, profiles=[], adopt=adopt)
     assert tried == ["vm-unknown"]
     assert [found.vm_id for found in recovered.found] == [RECORD.vm_id]
+
+
+async def test_one_that_takes_long_to_end_keeps_no_other_from_ending(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    """A process that hangs in the kernel takes 20 s to be given up, and systemd waits 90 for the service to start."""
+    others = {"vm-unknown", "vm-unknown-2", "vm-unknown-3"}
+    for vm_id in others:
+        (journal.directory / vm_id).mkdir(exist_ok=True)
+    begun: set[str] = set()
+    all_begun = trio.Event()
+
+    async def hang(orphan: Orphan) -> None:
+        begun.add(orphan.vm_id)
+        if begun == others:
+            all_begun.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(recovery, "end_orphan", hang)
+    nursery.start_soon(partial(recover, journal, profiles=[], adopt=adopt))
+    with trio.fail_after(LIMIT_S):
+        await all_begun.wait()
+    nursery.cancel_scope.cancel()

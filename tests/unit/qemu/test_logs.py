@@ -33,3 +33,8 @@ def test_a_tail_is_bounded_in_bytes_whatever_they_are(tmp_path: Path) -> None:
     assert read_tail(log) == ""
     log.write_bytes(b"\xff" + "ü".encode() * 10)
     assert read_tail(log, limit=5) == "\\xbc" + "üü"
+
+
+def test_a_tail_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """It is read while errors are told and processes ended, and must not come in between."""
+    assert read_tail(tmp_path) == f"({tmp_path} cannot be read: Is a directory)"

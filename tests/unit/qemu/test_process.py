@@ -44,6 +44,17 @@ async def test_last_words_are_bounded(tmp_path: Path) -> None:
     assert report.stderr_tail.endswith("line 1999")
 
 
+async def test_a_log_that_cannot_be_read_does_not_hide_the_end(tmp_path: Path) -> None:
+    """As when there are no descriptors left: a process that is reaped but not known to be dead would never end."""
+    log = tmp_path / "log"
+    process = start("exit 3", log)
+    log.unlink()
+    log.mkdir()
+    assert await process.kill() == process.exit_report
+    assert process.exit_report is not None
+    assert "Is a directory" in process.exit_report.stderr_tail
+
+
 async def test_it_runs_in_a_session_of_its_own_without_our_stdin(tmp_path: Path) -> None:
     process = start("readlink /proc/self/fd/0", tmp_path / "log")
     assert os.getsid(process.pid) == process.pid

@@ -23,6 +23,10 @@ DELIMITER: Final = b"\xff"
 MAX_LINE: Final = 8 * 2**20
 """Of what qemu-ga says; a command's output is in it, in base64. A guest is not trusted with the host's memory."""
 
+MAX_PIECES: Final = 2**17
+"""Of a line: objects, lists, and what is in them. What takes the host's time to read is not output in base64, which is
+one. The longest list that is asked for is that of a guest's blocks of memory: 32768 pieces for a TiB."""
+
 
 @attrs.frozen(kw_only=True)
 class Reply:
@@ -69,6 +73,9 @@ def encode_sync(number: int, *, request_id: int) -> bytes:
 
 _SHOWN: Final = 200
 """Bytes of garbage that are kept as evidence."""
+
+_PIECES: Final = (b"{", b"[", b",")
+"""What there is at least one of for each piece but the first."""
 
 _END: Final = re.compile(rb"[\n\xff]")
 
@@ -131,6 +138,8 @@ _ERRNO_NAMES: Final = {os.strerror(number): name for number, name in errno.error
 
 
 def _parse(line: bytes) -> Reply | Garbage:
+    if sum(map(line.count, _PIECES)) > MAX_PIECES:
+        return Garbage(line=line[:_SHOWN])
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError):

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from vmm.qemu.accelerator import KVM_DEVICE, HostFacts, linux_host
+from vmm.qemu.confinement.files import limit_files
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.confinement.limits import limits_for
 from vmm.qemu.confinement.plan import CgroupPlan
@@ -26,6 +27,8 @@ class Confinement:
 
     user: QemuUser | None = None
     cgroups: CgroupPlan = attrs.field(factory=CgroupPlan)
+    files: bool = True
+    """Whether what it writes to files has an end."""
 
     def make_group(self, spec: MachineSpec, *, name: str, record: Path) -> VmGroup:
         """The group for one VM of that spec; see `VmGroup.create`. Raises OSError, with nothing left."""
@@ -37,7 +40,8 @@ class Confinement:
 
     def command(self, argv: Sequence[str], *, spec: MachineSpec, group: VmGroup) -> list[str]:
         """The command line that starts `argv` as the user and in the group. Its pid is the program's."""
-        return [*group.command(version=self.cgroups.version), *self._user_command(spec), *argv]
+        limits = limit_files() if self.files else []
+        return [*limits, *group.command(version=self.cgroups.version), *self._user_command(spec), *argv]
 
     def host_facts(self) -> HostFacts:
         """The host as our QEMU finds it: /dev/kvm must be for its user to open, not only for us."""
@@ -60,7 +64,7 @@ def _open_kvm(facts: HostFacts, user: QemuUser) -> None:
         raise PermissionError(errno.EACCES, f"QEMU runs as {user.name}: {mode}", str(KVM_DEVICE))
 
 
-UNCONFINED: Final = Confinement()
+UNCONFINED: Final = Confinement(files=False)
 
 
 def host_memory_bytes() -> int:

@@ -9,8 +9,12 @@ from typing import Any
 from vmm.errors import QmpConnectionError
 from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success, encode_command, parse_line
 
-MAX_LINE_BYTES = 10 * 1024 * 1024
-"""The longest line that is read, as in `qemu.qmp`. `query-qmp-schema` answers with about 200 KiB."""
+MAX_LINE_BYTES = 1024 * 1024
+"""The longest line that is read. `query-qmp-schema` answers with about 200 KiB, nothing that is asked with more.
+
+QEMU may be in its guest's hands, and a line is parsed in one go: with 10 MiB, as `qemu.qmp` allows, it could take the
+event loop 0.8 s and 320 MiB, again and again.
+"""
 
 
 class Phase(enum.Enum):

@@ -1,0 +1,42 @@
+"""What a trial of an accelerator says nothing of."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from vmm.contract import BootStage
+from vmm.errors import BootError
+from vmm.qemu.trial import boot
+from vmm.spec import Accelerator, MachineSpec
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> MachineSpec:
+    """Whose QEMU is no program that the kernel executes."""
+    for name in ("qemu", "file"):
+        (tmp_path / name).write_bytes(b"\x7fELF not really")
+    (tmp_path / "qemu").chmod(0o755)
+    file = tmp_path / "file"
+    return MachineSpec(
+        qemu=tmp_path / "qemu", kernel=file, initrd=file, accelerator=Accelerator.KVM, vcpus=1, memory_mib=256
+    )
+
+
+async def test_a_qemu_that_cannot_be_started_is_no_verdict(spec: MachineSpec, vm_home: Path) -> None:
+    """It would be remembered, and the host's VMs would run without KVM until its next boot."""
+    with pytest.raises(BootError, match="cannot be started") as caught:
+        await boot(spec, directory=vm_home, limit_s=60)
+    assert caught.value.stage is BootStage.SPAWN
+
+
+async def test_a_full_disk_is_no_verdict(spec: MachineSpec, vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, **_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(BootError, match="No space left on device") as caught:
+        await boot(spec, directory=vm_home, limit_s=60)
+    assert caught.value.stage is BootStage.SPAWN
