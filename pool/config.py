@@ -48,6 +48,8 @@ PRINTABLE: Final = r"[ -~]*"
 
 PROGRAM: Final = r"[^\0]{1,4096}"
 
+DEFAULT_QEMU: Final = "qemu-system-x86_64"
+
 CPU_MODEL: Final = r"[A-Za-z0-9_.,+=-]{1,1024}"
 """A model, and its features after commas."""
 
@@ -90,7 +92,7 @@ class ProfileSettings:
     max_vcpus: int | None = attrs.field(default=None)
     max_memory_mib: int | None = attrs.field(default=None)
     accelerator: AcceleratorSetting = AcceleratorSetting.AUTO
-    qemu: str = attrs.field(default="qemu-system-x86_64", validator=matches_re(PROGRAM))
+    qemu: str = attrs.field(default=DEFAULT_QEMU, validator=matches_re(PROGRAM))
     """Name in PATH, or path."""
     kernel: Path | None = None
     initrd: Path | None = None

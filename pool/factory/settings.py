@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from actors.kinds import ProducerKind
-from pool.config import ConfigError, ProfileSettings, Settings
+from pool.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings
 from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
 from pool.factory.errors import InvalidConfigError
 from pool.factory.generation import Generation
@@ -136,7 +136,7 @@ def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
         max_vcpus=max(hypervisor.default_max_vcpus, hypervisor.vcpus),
         memory_mib=hypervisor.memory_size,
         max_memory_mib=max(min(hypervisor.default_max_memory_size, MAX_MEMORY_MIB), hypervisor.memory_size),
-        qemu=hypervisor.hypervisor_path,
+        qemu=hypervisor.hypervisor_path or DEFAULT_QEMU,
         kernel=Path(hypervisor.kernel_path),
         initrd=Path(hypervisor.initrd_path),
         kernel_parameters=serialize_params(hypervisor.kernel_params),
