@@ -56,6 +56,8 @@ def serve(
     configure_logs(json=log_json, verbose=verbose)
     try:
         kata = None if kata_config is None else settings_from_kata(kata_config)
+        if kata is not None:
+            kata.check_host()
         settings = load_settings(config) if kata is None else kata.settings
         cache = None if kata is None else kata.cache
         trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache, takeover=takeover))
