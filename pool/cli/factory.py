@@ -79,6 +79,10 @@ def init(*, path: Path | None, socket_path: Path) -> None:
     """
     kata = _load(path)
     if kata.cache is not None:
+        try:
+            kata.check_host()
+        except ConfigError as error:
+            raise failure(f"invalid runtime config: {error}", code=1) from error
         cache = VmCache(settings=kata.cache)
         _run("create vm factory failed", serve_until_signalled, kata.settings, socket_path, cache=cache)
     elif kata.factory.template:

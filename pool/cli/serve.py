@@ -73,6 +73,7 @@ def _settings_from_kata(path: Path) -> tuple[Settings, VmCache | None]:
     from pool.vmcache import VmCache  # noqa: PLC0415
 
     kata = settings_from_kata(path)
+    kata.check_host()
     return kata.settings, None if kata.cache is None else VmCache(settings=kata.cache)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +18,9 @@ from pool.factory.kernel_params import serialize_params
 from pool.factory.qemu_section import HostSize
 from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
 from pool.tracing import TracingSettings
-from vmm.errors import SpecError
-from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentKind
+from vmm.errors import MissingFileError, SpecError
+from vmm.qemu.vsock import check_vsock
+from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind
 
 PROFILE: Final = "default"
 
@@ -59,10 +61,19 @@ class CacheSettings:
 class KataSettings:
     """What the service runs with in place of its own configuration file."""
 
+    source: Path
     settings: Settings
     factory: FactoryConfig
     """Its `vm_config` is what clients of the cache are told."""
     generation: Generation
+
+    def check_host(self, *, check_vsock: Callable[[], None] = check_vsock) -> None:
+        """As Kata, which refuses a host without vsock. Raises ConfigError, naming our key and not the profile's."""
+        if any(profile.channel is AgentChannel.VSOCK for profile in self.settings.profiles.values()):
+            try:
+                check_vsock()
+            except MissingFileError as error:
+                raise ConfigError(source=str(self.source), problems=(f"vmpool.{error}",)) from error
 
     @property
     def cache(self) -> CacheSettings | None:
@@ -94,6 +105,7 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
     except (SpecError, ValueError) as error:
         raise ConfigError(source=str(path), problems=(_with_key(error),)) from error
     return KataSettings(
+        source=path,
         settings=Settings(profiles={PROFILE: profile}, tracing=TracingSettings(otlp_endpoint=config.otlp_endpoint)),
         factory=config.factory,
         generation=config.generation,

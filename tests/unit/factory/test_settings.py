@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from actors.kinds import ProducerKind
+from pool.config import ConfigError
 from pool.factory.matching import check_config
 from pool.factory.qemu_section import HostSize
 from pool.factory.settings import KataSettings, settings_from_kata
 from pool.factory.wire import config_from_grpc, config_to_grpc
 from tests.unit.factory.kata_files import HOST, OLD, load, problems, write
+from vmm.qemu.vsock import check_vsock
 from vmm.spec import AgentChannel, AgentKind
 
 OURS = '[vmpool]\nagent = "builtin"\n'
@@ -166,3 +168,18 @@ def test_agents_that_cannot_be(home: Path, rest: str, problem: str) -> None:
     else:
         (said,) = problems(settings, home, rest=rest)
     assert said.startswith(problem)
+
+
+def test_a_host_without_vsock_is_told_by_our_key(home: Path) -> None:
+    """Set elsewhere in the file it would be passed over."""
+
+    def check() -> None:
+        check_vsock(home / "vhost-vsock")
+
+    with pytest.raises(
+        ConfigError, match=r": vmpool\.channel: \S*/vhost-vsock does not exist or cannot be read; .* set"
+    ):
+        settings(home).check_host(check_vsock=check)
+    settings(home, rest=OURS).check_host(check_vsock=check)
+    (home / "vhost-vsock").touch()
+    settings(home).check_host(check_vsock=check)
