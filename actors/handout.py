@@ -63,7 +63,7 @@ class HandOutProcedure:
                     report = await vm.agent.prepare(self._preparation(vm, wishes))
                     answered_at = trio.current_time()
                 if self.witness is not None:
-                    self.witness.check(vm_id=vm.id, report=report)
+                    self.witness.check(vm_id=vm.id, report=report, hostname_chosen=bool(wishes.hostname))
                 for file in wishes.files:
                     await vm.agent.put_file(file.path, file.data, mode=file.mode)
         except trio.TooSlowError as error:

@@ -26,19 +26,22 @@ class Witness:
     _seen: OrderedDict[bytes, str] = attrs.field(factory=OrderedDict)
     """Digest of a sighting to the VM that it was seen of."""
 
-    def check(self, *, vm_id: str, report: PreparationReport) -> None:
-        """Takes note of a VM. Raises NotUniqueError if another showed the same, or if this one showed nothing."""
+    def check(self, *, vm_id: str, report: PreparationReport, hostname_chosen: bool = False) -> None:
+        """Takes note of a VM. Raises NotUniqueError if another showed the same, or if this one showed nothing.
+
+        `hostname_chosen`: by its caller, who may choose what others have; then it is no sign of anything.
+        """
         if len(report.random) != self.random_bytes:
             raise NotUniqueError(vm_id=vm_id, what="random bytes", other="no VM: it did not return any")
         sightings = {
             "random bytes": report.random,
-            "hostname": report.hostname.encode(),
+            "hostname": b"" if hostname_chosen else report.hostname.encode(),
             "machine-id": report.machine_id.encode(),
             "VM UUID": report.vm_uuid.encode(),
         }
         for what, value in sightings.items():
             if not value:
-                continue  # the guest has no such thing
+                continue  # the guest has no such thing, or it does not count
             # Hashed, so that nobody can read from our memory what a guest drew from its generator.
             digest = hashlib.blake2b(value, digest_size=16, person=what.encode()[:16]).digest()
             other = self._seen.setdefault(digest, vm_id)

@@ -20,7 +20,7 @@ from vmm.qemu.adopt import adopt
 from vmm.qemu.command_line import FileMemory, Start
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
-from vmm.qemu.process import start_time_of
+from vmm.qemu.process import command_line_of, start_time_of
 from vmm.spec import MachineSpec
 
 BOOT_LIMIT_S = 120.0
@@ -158,6 +158,11 @@ async def test_a_connection_that_was_given_up_is_made_anew(spec: MachineSpec, vm
     """QEMU serves one client at a time: the one that was given up must have hung up."""
     home = vm_home / "x"
     booting = Instance.start(spec, vm_id="x", directory=home)
+
+    async def has_a_command_line() -> bool:
+        return command_line_of(booting.process.pid) != []
+
+    await until(has_a_command_line)  # the kernel shows none in the first moment after an exec
     await booting.detach()
     survivor = await adopt(booting.process.identity, vm_id="x", directory=home)
 

@@ -133,8 +133,20 @@ def test_a_reply_before_the_greeting_is_out_of_turn() -> None:
 def test_a_reply_to_nothing_is_refused() -> None:
     protocol = QmpProtocol()
     protocol.receive(lines([GREETING]))
+    number, _ = protocol.command("qmp_capabilities", {})
+    protocol.receive(lines([{"return": {}, "id": number}]))
     with pytest.raises(QmpConnectionError, match="command 7"):
         protocol.receive(b'{"return": {}, "id": 7}\n')
+    assert protocol.phase is Phase.BROKEN
+
+
+def test_what_an_earlier_client_asked_is_answered_to_the_next_and_passed_over() -> None:
+    """QEMU was at it when that client hung up: a service that was killed, or that gave a connection up."""
+    protocol = QmpProtocol(last_id=40)
+    late = [{"return": {}, "id": 2}, {"error": {"class": "GenericError", "desc": "no"}, "id": 3}]
+    assert len(protocol.receive(lines([GREETING, late[0]]))) == 1
+    number, _ = protocol.command("qmp_capabilities", {})
+    assert protocol.receive(lines([late[1], {"return": {}, "id": number}])) == [Success(id=41, value={})]
 
 
 def test_arguments_that_json_cannot_say_leave_no_command_outstanding() -> None:

@@ -6,6 +6,7 @@ import array
 import json
 import os
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -143,6 +144,20 @@ async def test_connect_fails_and_closes_when_the_peer_is_no_qemu(nursery: trio.N
     with pytest.raises(QmpConnectionError, match="does not speak QMP"):
         await QmpClient.connect(ours, nursery=nursery)
     assert await theirs.receive_some() == b""
+
+
+async def test_no_two_clients_number_their_commands_alike(nursery: trio.Nursery) -> None:
+    """Or the answer to one that has gone would be taken for that to the next one's command."""
+    numbers = []
+    for _ in range(2):
+        client, qemu = await connected(nursery)
+        nursery.start_soon(partial(client.execute, "query-status"))
+        command = await qemu.hear()
+        numbers.append(command["id"])
+        await qemu.say({"return": {}, "id": command["id"]})
+        await trio.testing.wait_all_tasks_blocked()
+        await client.aclose()
+    assert numbers[0] != numbers[1]
 
 
 async def test_cancelled_connect_closes_the_stream(nursery: trio.Nursery) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import random
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ class QmpClient:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._protocol = QmpProtocol()
+        self._protocol = QmpProtocol(last_id=random.getrandbits(48))
         self._sending = trio.Lock()
         self._pending: dict[int, _PendingCommand] = {}
         self._subscriptions: list[EventSubscription] = []

@@ -27,14 +27,19 @@ class QmpProtocol:
     """The client's side of one connection: frames lines, numbers commands and checks each reply against them.
 
     The first error breaks the protocol for good: every later call raises QmpConnectionError.
+
+    QEMU may still be at a command of the client before us, who was killed or hung up, and then answers us. Commands are
+    taken in turn, so such replies come before the first one of ours, and are passed over. Our numbers begin after
+    `last_id`; they must not be that client's.
     """
 
-    def __init__(self, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, *, last_id: int = 0, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._max_line_bytes = max_line_bytes
         self._buffer = bytearray()
         self._searched = 0
         self._phase = Phase.GREETING
-        self._last_id = 0
+        self._last_id = last_id
+        self._answered = False
         self._outstanding: set[int] = set()
 
     @property
@@ -65,7 +70,8 @@ class QmpProtocol:
             raise QmpConnectionError("this QMP connection is broken; connect again")
         try:
             self._buffer += data
-            return [self._accept(parse_line(line)) for line in self._complete_lines()]
+            messages = [parse_line(line) for line in self._complete_lines()]
+            return [message for message in messages if self._accept(message)]
         except QmpConnectionError:
             self._phase = Phase.BROKEN
             self._buffer.clear()
@@ -88,7 +94,8 @@ class QmpProtocol:
         if length > self._max_line_bytes:
             raise QmpConnectionError(f"QMP line of over {self._max_line_bytes} bytes; the peer does not speak QMP")
 
-    def _accept(self, message: Message) -> Message:
+    def _accept(self, message: Message) -> bool:
+        """Whether it is for us. Raises QmpConnectionError if it has no place here."""
         match message, self._phase:
             case Greeting(), Phase.GREETING:
                 self._phase = Phase.COMMANDS
@@ -96,8 +103,11 @@ class QmpProtocol:
                 pass
             case Success(id=int(command_id)) | Failure(id=int(command_id)), Phase.COMMANDS:
                 if command_id not in self._outstanding:
+                    if not self._answered:
+                        return False
                     raise QmpConnectionError(f"QMP reply to command {command_id}, which was not asked or is answered")
                 self._outstanding.remove(command_id)
+                self._answered = True
             case _:
                 raise QmpConnectionError(f"QMP peer out of turn in phase {self._phase.value!r}: {message}")
-        return message
+        return True

@@ -1,0 +1,42 @@
+"""The witness of uniqueness: what repeats is refused, but for what callers chose to be alike."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from actors.handout import HandOutProcedure
+from actors.messages import Wishes
+from actors.uniqueness import Witness
+from tests.unit.actors.stage import NOWHERE, SPEC
+from tests.virtual_time import in_virtual_time
+from vmm.errors import NotUniqueError
+from vmm.simulated import SimulatedHost
+
+
+async def hand_out_two(*, procedure: HandOutProcedure, wishes: Wishes) -> None:
+    host = SimulatedHost()
+    async with trio.open_nursery() as nursery:
+        try:
+            for number in range(2):
+                vm = await host.launch(SPEC, vm_id=f"vm-{number}", directory=NOWHERE, nursery=nursery)
+                await vm.pause()
+                report, _ = await procedure.run(vm, wishes)
+                assert report.hostname == (wishes.hostname or vm.id)
+                await vm.stop()
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_two_callers_may_choose_the_same_hostname() -> None:
+    """Or one caller could burn the others' VMs, three for each acquisition, by asking for their name first."""
+    await hand_out_two(procedure=HandOutProcedure(witness=Witness()), wishes=Wishes(hostname="db"))
+
+
+@in_virtual_time
+async def test_a_machine_id_that_repeats_is_refused() -> None:
+    procedure = HandOutProcedure(witness=Witness(), new_machine_id=lambda: "0" * 32)
+    with pytest.raises(ExceptionGroup) as caught:
+        await hand_out_two(procedure=procedure, wishes=Wishes())
+    assert caught.group_contains(NotUniqueError, match="machine-id")
