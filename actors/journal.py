@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import structlog
 
 from actors.disk import Disk, HostDisk
 from actors.record import MAX_RECORD_BYTES, RecordError, VmRecord, decode, encode
+
+_log = structlog.get_logger("vmpool.journal")
 
 RECORD_NAME: Final = "vm.json"
 GIVEN_AWAY_NAME: Final = "given-away"
@@ -25,7 +28,7 @@ _NEW_NAME: Final = "vm.json.new"
 
 
 class JournalError(Exception):
-    """A record could not be written or erased. What is on disk is as it was, or as it was to be."""
+    """A record could not be written or erased. What is on disk is as it was."""
 
     def __init__(self, *, vm_id: str, what: str, reason: str) -> None:
         super().__init__(
@@ -103,9 +106,9 @@ class Journal:
                     self.disk.unlink(home / _NEW_NAME)
                 raise
             self.disk.rename(home / _NEW_NAME, home / RECORD_NAME)
-            self.disk.sync_directory(home)
         except (RecordError, OSError) as error:
             raise JournalError(vm_id=record.vm_id, what="written", reason=str(error)) from error
+        self._sync(home)
 
     def erase(self, vm_id: str) -> None:
         """Sees to it that there is no record. Idempotent. Raises JournalError."""
@@ -116,10 +119,20 @@ class Journal:
         try:
             with contextlib.suppress(FileNotFoundError):
                 self.disk.unlink(home / name)
-            with contextlib.suppress(FileNotFoundError):  # the directory has gone, and the record with it
-                self.disk.sync_directory(home)
         except OSError as error:
             raise JournalError(vm_id=vm_id, what="erased", reason=str(error)) from error
+        self._sync(home)
+
+    def _sync(self, home: Path) -> None:
+        """An error here means nothing to the next run of the service: only the host's end could undo what was done,
+        and no record outlives that. To whoever asked it must not look as if it had not been done.
+        """
+        try:
+            self.disk.sync_directory(home)
+        except FileNotFoundError:
+            pass  # the directory has gone, and the record with it
+        except OSError as error:
+            _log.warning("a change of a record is not synced", vm=home.name, error=str(error))
 
     def offer(self, vm_id: str) -> None:
         """Marks a VM that has no record as given away, before anybody is told of it. Raises JournalError."""

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         atexit.register(gc.freeze)  # all of it is about to go, cycles or not
         try:
             code = super().main(*args, **(extra | {"standalone_mode": False}))
-            sys.stdout.flush()
+            _flush_stdout()
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
@@ -95,10 +95,16 @@ def _reserve_standard_descriptors() -> None:
             os.open(os.devnull, useless_mode)  # the lowest free number: this one
 
 
+def _flush_stdout() -> None:
+    stdout: TextIO | None = sys.stdout  # there is none if it was closed when we were started
+    if stdout is not None:
+        stdout.flush()
+
+
 def _flush_or_abandon_stdout() -> None:
     """Else the interpreter would try once more at its end, and make the exit code its own."""
     try:
-        sys.stdout.flush()
+        _flush_stdout()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

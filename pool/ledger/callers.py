@@ -183,11 +183,14 @@ class Callers:
 
     def _held_anew(self, renewal: HeldAnew, *, now: float) -> None:
         """With the time that it had if the new one could not be recorded: what is granted, a later run knows of."""
-        lease = self.moves.leases.get(renewal.lease_id)
-        if lease is not None:
-            self.moves.grant_again(renewal.request.request_id, lease)
-        else:  # it ended meanwhile
-            self.acquire(renewal.request, now=now)
+        lease, request = self.moves.leases.get(renewal.lease_id), renewal.request
+        if lease is None:  # it ended meanwhile
+            self.acquire(request, now=now)
+        elif request.deadline <= now:
+            self.moves.refuse_late(request.request_id, self.moves.fleet.pages[lease.profile])
+            self.undelivered(GrantUndelivered(lease_id=lease.lease_id))
+        else:
+            self.moves.grant_again(request.request_id, lease)
 
     def has_it_no_more(self, event: GrantUndelivered | LeaseRelinquished) -> None:
         if isinstance(event, LeaseRelinquished):

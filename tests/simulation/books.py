@@ -140,7 +140,9 @@ class Books:
     def renewed(self, lease: Lease) -> None:
         if (held := self.held.get(lease.lease_id)) is not None:
             held.renewals = max(0, held.renewals - 1)
-            held.expires_at = held.recorded_until = self.told[lease.lease_id]
+            told = self.told[lease.lease_id]
+            if told != held.expires_at:  # else it was held anew, and that could not be recorded
+                held.expires_at = held.recorded_until = told
 
     def renewal_refused(self, lease: Lease) -> None:
         if (held := self.held.get(lease.lease_id)) is not None:

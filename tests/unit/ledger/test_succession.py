@@ -185,6 +185,16 @@ def test_who_comes_back_to_a_lease_that_ends_meanwhile_gets_another() -> None:
     assert granted(world, request).lease_id != "old-lease"
 
 
+def test_who_comes_back_and_is_answered_too_late_has_it_no_longer() -> None:
+    world = after(leased(key="k", bound=True, expires_at=30.0))
+    request = world.acquire("p", key="k", bound=True, patience_s=1.0)
+    world.process()
+    world.stall(1.0)
+    world.process()
+    assert refused(world, request) is RefusalCode.DEADLINE
+    assert world.ledger.leases() == ()
+
+
 def test_who_does_not_come_back_has_it_no_longer() -> None:
     world = after(leased(key="k", bound=True, expires_at=30.0))
     world.advance(30.0)
