@@ -40,7 +40,6 @@ from pool.recovery import recover
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
-from pool.takeover import take_over
 from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu
 from vmm.qemu.confinement import Confinement
@@ -81,6 +80,9 @@ async def run_service(
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
     own_group = own_cgroup()  # before `confined` moves us: the VMs' groups are below this one
     if takeover:
+        # Imported here, as the client is: it is much to import, for what is seldom asked for.
+        from pool.takeover import take_over  # noqa: PLC0415
+
         await take_over(socket_path)
     with (
         open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,
