@@ -126,36 +126,47 @@ def expiry_ns(*, now_ns: int, expires_in_s: float) -> int | None:
 
 def encode(record: VmRecord) -> bytes:
     """The record as JSON. Raises RecordError for what `decode` would not take: what cannot be read is not written."""
+    table = _converter.unstructure(record)
     try:
-        data = json.dumps(_converter.unstructure(record), allow_nan=False).encode("ascii")
+        data = json.dumps(table, allow_nan=False).encode("ascii")
     except ValueError as error:
         raise RecordError(key="", reason=f"cannot be written as JSON: {error}") from error
-    decode(data)
+    # What `decode` would do, but for JSON, which gives back what it was given: a caller waits for this.
+    _check_size(data)
+    _structure(table)
     return data
 
 
 def decode(data: bytes) -> VmRecord:
     """The record that `encode` was given. Raises RecordError for anything else."""
-    if len(data) > MAX_RECORD_BYTES:
-        raise RecordError(key="", reason=f"has {len(data)} bytes, which is more than {MAX_RECORD_BYTES}")
+    _check_size(data)
     try:
         table = json.loads(data.decode("utf-8"), object_pairs_hook=_table, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise RecordError(key="", reason=f"is not JSON: {error}") from error
     if not isinstance(table, dict):
         raise RecordError(key="", reason="is not a JSON object")
+    record = _structure(table)
+    _check_whole(table, _converter.unstructure(record))
+    return record
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > MAX_RECORD_BYTES:
+        raise RecordError(key="", reason=f"has {len(data)} bytes, which is more than {MAX_RECORD_BYTES}")
+
+
+def _structure(table: dict[str, Any]) -> VmRecord:
     version = table.get("version")
     if type(version) is not int or version != FORMAT_VERSION:
         raise RecordError(
             key="version", reason=f"must be {FORMAT_VERSION}, not {version!r:.40}; another vmpool wrote this record"
         )
     try:
-        record = _converter.structure(table, VmRecord)
+        return _converter.structure(table, VmRecord)
     except cattrs.BaseValidationError as error:
         first, *_ = cattrs.transform_error(error, format_exception=_say)
         raise _record_error(first) from error
-    _check_whole(table, _converter.unstructure(record))
-    return record
 
 
 def _check_whole(table: dict[str, Any], whole: dict[str, Any], *, place: str = "") -> None:

@@ -14,7 +14,6 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from pool.client import Client
 from pool.client.connection import Connection, open_connection
-from pool.client.exchange import ask
 from pool.client.methods import Method
 from pool.rpc.generated.vmpool import v1 as wire
 
@@ -64,8 +63,7 @@ class Caller:
         return sum(profile.counters.adopted for profile in status.profiles)
 
     async def _ask(self, method: Method, request: Any) -> Any:
-        async with self._connection.open(method, timeout_s=_LIMIT_S) as stream:
-            return await self._connection.call(ask, stream, request)
+        return await self._connection.ask(method, request, timeout_s=_LIMIT_S)
 
 
 @contextlib.asynccontextmanager

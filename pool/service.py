@@ -41,7 +41,6 @@ from pool.recovery import recover
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
-from pool.takeover import take_over
 from pool.tracing import NO_SPANS, Spans
 from vmm.guest.noop import NOT_DONE
 from vmm.memory import own_cgroup, read_memory
@@ -89,6 +88,9 @@ async def run_service(
         _log.warning("nobody in the guests can be asked; this is logged once", profile=name, detail=NOT_DONE)
     own_group = own_cgroup()  # before `confined` moves us: the VMs' groups are below this one
     if takeover:
+        # Imported here, as the client is: it is much to import, for what is seldom asked for.
+        from pool.takeover import take_over  # noqa: PLC0415
+
         await take_over(socket_path)
     with (
         open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import trio
 
-from pool.client import ServiceUnavailableError, open_client
+from pool.client import CallError, ServiceUnavailableError, open_client
 from pool.endpoint import EndpointError, lock_path
 
 _log = structlog.get_logger("vmpool.takeover")
@@ -23,7 +23,7 @@ HAND_OVER_LIMIT_S: Final = 30.0
 async def take_over(socket_path: Path) -> None:
     """Asks the service at `socket_path` to hand over, and returns when it has ended; at once if there is none.
 
-    Raises EndpointError if it does not end in time, and CallError if it refuses.
+    Raises EndpointError if it refuses, or does not end in time.
     """
     try:
         async with open_client(socket_path) as client:
@@ -32,6 +32,8 @@ async def take_over(socket_path: Path) -> None:
                 await client.hand_over()
     except ServiceUnavailableError:
         return  # if there is one all the same, its lock will tell
+    except CallError as error:
+        raise EndpointError(f"the service at {socket_path} does not hand over: {error}") from error
     _log.info("waiting for the service that runs to hand over", socket=str(socket_path))
     lock = lock_path(socket_path)
     with trio.move_on_after(HAND_OVER_LIMIT_S):

@@ -14,7 +14,6 @@ import trio
 
 from actors.errors import describe
 from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
-from pool.client import ClientError
 from pool.config import ConfigError, Settings, load_settings
 from pool.endpoint import EndpointError
 from pool.logs import configure_logs
@@ -60,7 +59,7 @@ def serve(
     try:
         settings, cache = (load_settings(config), None) if kata_config is None else _settings_from_kata(kata_config)
         trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache, takeover=takeover))
-    except* (ConfigError, EndpointError, ClientError, TracingError, VmmError) as errors:
+    except* (ConfigError, EndpointError, TracingError, VmmError) as errors:
         message = describe(errors)
     else:
         return

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import math
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,12 +19,11 @@ import trio_asyncio
 from grpclib.client import Channel, Handler
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.metadata import Deadline
 from grpclib.protocol import H2Protocol
 
 from actors.backoff import Backoff
 from pool.client.errors import CallError, ServiceUnavailableError
-from pool.client.exchange import ClientStream, ask
+from pool.client.exchange import ClientStream, begin, close, exchange
 from pool.client.methods import Method
 from pool.client.protocol import LastingProtocol
 
@@ -68,7 +66,7 @@ class Connection:
     """For calls that outlast the method that makes them; ended with the connection."""
     codec: CodecBase | None = None
     """None: grpclib's, which takes any bytes for a message."""
-    _channels: dict[Channel, int] = attrs.field(factory=dict, init=False)
+    _channels: dict[_UnixChannel, int] = attrs.field(factory=dict, init=False)
     """Channel to its number of open calls."""
 
     async def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -84,10 +82,13 @@ class Connection:
             trio_asyncio.current_loop.reset(token)
         return result
 
-    async def ask(self, method: Method, request: Any, *, timeout_s: float) -> Any:
-        """One request, one reply. Raises ClientError."""
-        async with self.open(method, timeout_s=timeout_s) as stream:
-            return await self.call(ask, stream, request)
+    async def ask(self, method: Method, request: Any, *, timeout_s: float, to_the_end: bool = False) -> Any:
+        """One request, one reply; `to_the_end` as `ask_to_the_end`. Raises ClientError.
+
+        All of it is one task of the loop: each crossing from trio takes several rounds.
+        """
+        async with self._taking_channel(timeout_s) as channel:
+            return await self.call(exchange, channel, method, request, timeout_s, to_the_end)
 
     async def connect(self, *, wait_s: float = 0.0) -> None:
         """Tries for `wait_s` while nobody listens; may take CONNECT_LIMIT_S longer. Raises ServiceUnavailableError."""
@@ -109,22 +110,24 @@ class Connection:
 
         `timeout_s` is the service's to keep. The call is given up LATE_ANSWER_S later: CallError DEADLINE_EXCEEDED.
         """
+        async with self._taking_channel(timeout_s) as channel:
+            stream = await self.call(begin, channel, method, timeout_s)
+            try:
+                yield stream
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self.call(close, stream)
+
+    @contextlib.asynccontextmanager
+    async def _taking_channel(self, timeout_s: float) -> AsyncIterator[_UnixChannel]:
         channel = self._channel()
         self._channels[channel] += 1
         scope = trio.CancelScope(deadline=trio.current_time() + timeout_s + LATE_ANSWER_S)
         try:
             with scope:
-                await self._connect(channel)
-                stream = channel.request(method.path, method.cardinality, method.request, method.reply)
-                await self.call(stream.__aenter__)
-                if timeout_s != math.inf:
-                    # Set after entering: grpclib would end the call itself, before the service can say why.
-                    stream._deadline = Deadline.from_timeout(timeout_s)  # noqa: SLF001 - nowhere public
-                try:
-                    yield stream
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await self.call(_close, stream)
+                if not channel.connected:
+                    await self._connect(channel)
+                yield channel
         finally:
             self._channels[channel] -= 1
         if scope.cancelled_caught:
@@ -136,7 +139,7 @@ class Connection:
         for channel in self._channels:
             channel.close()
 
-    def _channel(self) -> Channel:
+    def _channel(self) -> _UnixChannel:
         for channel, calls in self._channels.items():
             if calls < CALLS_PER_CHANNEL:
                 return channel
@@ -148,7 +151,7 @@ class Connection:
         self._channels[channel] = 0
         return channel
 
-    async def _connect(self, channel: Channel) -> None:
+    async def _connect(self, channel: _UnixChannel) -> None:
         with trio.move_on_after(CONNECT_LIMIT_S):
             try:
                 await self.call(channel.__connect__)
@@ -189,6 +192,10 @@ class _UnixChannel(Channel):
     def _protocol_factory(self) -> H2Protocol:
         return LastingProtocol(Handler(), self._config, self._h2_config)
 
+    @property
+    def connected(self) -> bool:
+        return bool(self._connected)
+
     async def __connect__(self) -> H2Protocol:
         protocol = await super().__connect__()
         if not self._connected:
@@ -211,12 +218,6 @@ class _UnixChannel(Channel):
                 break
         _, protocol = await self._loop.create_unix_connection(self._protocol_factory, sock=sock)
         return protocol
-
-
-async def _close(stream: ClientStream) -> None:
-    # An error as argument: grpclib then neither waits for the end of the call nor complains that there was none.
-    with contextlib.suppress(asyncio.CancelledError):
-        await stream.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
 
 
 @contextlib.asynccontextmanager

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from typing import Any, Final
 
 import h2.exceptions
-from grpclib.client import Stream
+from grpclib.client import Channel, Stream
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.metadata import Deadline
 from h2.errors import ErrorCodes
+
+from pool.client.methods import Method
 
 ClientStream = Stream[Any, Any]
 
@@ -18,6 +23,32 @@ REST_LIMIT_S: Final = 1.0
 
 _ENDED = (StreamTerminatedError, h2.exceptions.ProtocolError)
 """What grpclib raises when the call has ended, even if a status came along."""
+
+
+async def begin(channel: Channel, method: Method, timeout_s: float) -> ClientStream:
+    """A call on a channel that is connected; `close` ends it."""
+    stream = channel.request(method.path, method.cardinality, method.request, method.reply)
+    await stream.__aenter__()
+    if timeout_s != math.inf:
+        # Set after entering: grpclib would end the call itself, before the service can say why.
+        stream._deadline = Deadline.from_timeout(timeout_s)  # noqa: SLF001 - nowhere public
+    return stream
+
+
+async def close(stream: ClientStream) -> None:
+    """Resets the call unless it has ended."""
+    # An error as argument: grpclib then neither waits for the end of the call nor complains that there was none.
+    with contextlib.suppress(asyncio.CancelledError):
+        await stream.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+
+
+async def exchange(channel: Channel, method: Method, request: Any, timeout_s: float, to_the_end: bool) -> Any:
+    """A call from its beginning to its end, by `ask` or `ask_to_the_end`."""
+    stream = await begin(channel, method, timeout_s)
+    try:
+        return await (ask_to_the_end if to_the_end else ask)(stream, request)
+    finally:
+        await close(stream)
 
 
 async def ask(stream: ClientStream, request: Any) -> Any:

@@ -17,7 +17,7 @@ from pool.client.admin import AdminCalls
 from pool.client.connection import ANSWER_LIMIT_S, open_connection
 from pool.client.convert import acquire_request, acquired_vm, change, service_status
 from pool.client.errors import CallError, ClientError
-from pool.client.exchange import ask_to_the_end, receive, send, send_last
+from pool.client.exchange import receive, send, send_last
 from pool.client.held import HeldLease
 from pool.client.records import AcquiredVm, Change, ServiceStatus, VmConfig
 from pool.client.remote import RemoteCommand
@@ -65,8 +65,7 @@ class Client(AdminCalls):
             config=config,
             ttl_s=ttl_s,
         )
-        async with self._connection.open(methods.ACQUIRE, timeout_s=timeout_s) as stream:
-            vm = acquired_vm(await self._connection.call(ask_to_the_end, stream, request))
+        vm = acquired_vm(await self._connection.ask(methods.ACQUIRE, request, timeout_s=timeout_s, to_the_end=True))
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:

@@ -11,33 +11,35 @@ import trio
 import trio.testing
 
 from pool import takeover
-from pool.client import ServiceUnavailableError
+from pool.client import CallError, ServiceUnavailableError
 from pool.endpoint import EndpointError, lock_path, take_lock
 from pool.takeover import take_over
 
+BROKEN = ServiceUnavailableError(socket_path=Path("s.sock"), reason="the connection broke", remedy="-")
+
 
 class Predecessor:
-    """Answers, or has its connection break as it does."""
+    """Answers, or fails to."""
 
-    def __init__(self, *, breaks: bool) -> None:
-        self.breaks = breaks
+    def __init__(self, *, error: Exception | None = None) -> None:
+        self.error = error
         self.asked = trio.Event()
 
     async def hand_over(self) -> None:
         self.asked.set()
-        if self.breaks:
-            raise ServiceUnavailableError(socket_path=Path("s.sock"), reason="the connection broke", remedy="-")
+        if self.error is not None:
+            raise self.error
 
     @contextlib.asynccontextmanager
     async def connected(self, _path: Path) -> AsyncIterator[Predecessor]:
         yield self
 
 
-@pytest.mark.parametrize("breaks", [False, True], ids=["answers", "breaks off"])
+@pytest.mark.parametrize("error", [None, BROKEN], ids=["answers", "breaks off"])
 async def test_it_waits_for_the_end_of_a_service_that_hands_over(
-    vm_home: Path, monkeypatch: pytest.MonkeyPatch, breaks: bool
+    vm_home: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
-    predecessor = Predecessor(breaks=breaks)
+    predecessor = Predecessor(error=error)
     monkeypatch.setattr(takeover, "open_client", predecessor.connected)
     socket_path = vm_home / "s.sock"
     with contextlib.ExitStack() as lock:
@@ -58,13 +60,20 @@ async def test_it_waits_for_the_end_of_a_service_that_hands_over(
 
 
 async def test_it_says_so_if_that_does_not_end(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(takeover, "open_client", Predecessor(breaks=False).connected)
+    monkeypatch.setattr(takeover, "open_client", Predecessor().connected)
     monkeypatch.setattr(takeover, "HAND_OVER_LIMIT_S", 0.0)
     socket_path = vm_home / "s.sock"
     with contextlib.ExitStack() as lock:
         take_lock(lock_path(socket_path), lock)
         with pytest.raises(EndpointError, match="did not end within 0 s of handing over"):
             await take_over(socket_path)
+
+
+async def test_it_passes_on_why_a_service_refuses(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = CallError(status="PERMISSION_DENIED", message="uid 7 may not do this")
+    monkeypatch.setattr(takeover, "open_client", Predecessor(error=refusal).connected)
+    with pytest.raises(EndpointError, match=r"does not hand over: .*uid 7 may not do this"):
+        await take_over(vm_home / "s.sock")
 
 
 async def test_without_a_service_there_is_nothing_to_wait_for(vm_home: Path) -> None:
