@@ -106,9 +106,9 @@ async def start_shell(
     nursery: trio.Nursery,
     confinement: Confinement = UNCONFINED,
 ) -> Instance:
-    """Starts a QEMU that has mapped the template's memory privately and waits for a state to load.
+    """Starts a QEMU that has mapped the template's memory privately and loaded its state: all but run.
 
-    The caller must end it. Raises BootError. On error and cancellation nothing is left.
+    The caller must end it. Raises TemplateError, BootError, SnapshotError. On error and cancellation nothing is left.
     """
     template.check()
     instance = Instance.start(
@@ -122,6 +122,7 @@ async def start_shell(
     try:
         async with _evidence(instance):
             await instance.connect_qmp(nursery=nursery)
+            await load(instance, state=template.state)
     except BaseException:
         await instance.kill()
         raise
@@ -129,24 +130,22 @@ async def start_shell(
 
 
 async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nursery) -> QemuVm:
-    """Makes a VM of a shell: loads the state, runs it, and has its agent answer.
+    """Makes a VM of a shell: runs it, and has its agent answer.
 
     Returns it running, its RNG in the state of the template's: no two clones may be used before each was prepared with
-    entropy of its own. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError,
-    SnapshotError.
+    entropy of its own. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError.
     """
     began = trio.current_time()
     try:
         async with _evidence(instance):
             template.check()
-            await load(instance, state=template.state)
-            loaded = trio.current_time()
             await instance.execute("cont")
+            resumed = trio.current_time()
             agent = await connect_agent(instance, nursery=nursery)
     except BaseException:
         await instance.kill()
         raise
-    return QemuVm(instance, agent, timings=StageTimings(qmp_s=loaded - began, guest_s=trio.current_time() - loaded))
+    return QemuVm(instance, agent, timings=StageTimings(qmp_s=resumed - began, guest_s=trio.current_time() - resumed))
 
 
 async def _rehearse(agent: Agent, *, vm_id: str) -> None:
