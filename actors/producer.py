@@ -87,7 +87,7 @@ class ShellProducer(Producer, Protocol):
     """A producer that can do the first half of a production ahead of time."""
 
     async def start_shell(self, *, vm_id: str, nursery: trio.Nursery) -> Shell:
-        """Starts a process that waits for its guest. Otherwise as `produce`; the caller ends the shell."""
+        """Starts a process that waits to run its guest. Otherwise as `produce`; the caller ends the shell."""
 
     async def fill_shell(self, shell: Shell, *, nursery: trio.Nursery) -> BaseVm:
         """Makes a VM of a shell, and with it takes over the shell: on error and cancellation nothing of it is left."""

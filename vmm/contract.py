@@ -203,7 +203,7 @@ class VmTemplate(Protocol):
 
 
 class Shell(Protocol):
-    """A process that is started, holds no guest yet, and waits for one. Whoever got it must end it."""
+    """A process that holds a template's guest and has not run it yet. Whoever got it must end it."""
 
     @property
     def id(self) -> str: ...

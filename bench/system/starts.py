@@ -24,7 +24,6 @@ from vmm.guest import cpio
 from vmm.qemu.command_line import FileMemory, Start
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
-from vmm.qemu.snapshot import load
 from vmm.template.backend import QemuTemplates
 from vmm.template.clone import load_clone, start_shell
 from vmm.template.store import Template, TemplateStore
@@ -80,7 +79,6 @@ class Workshop:
         vm_id = self.name()
         shell = await self._shell(vm_id)
         try:
-            await load(shell, state=self.template.state)
             await shell.execute("cont")
         except BaseException:
             await shell.kill()

@@ -19,7 +19,7 @@ from vmm.template.store import Template, TemplateStore
 
 @attrs.frozen(kw_only=True)
 class QemuShell:
-    """A QEMU that waits for the device state of a template. Fulfils `vmm.contract.Shell`."""
+    """A QEMU that has loaded a template and waits to run it. Fulfils `vmm.contract.Shell`."""
 
     instance: Instance
     generation: str

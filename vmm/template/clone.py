@@ -111,9 +111,9 @@ async def start_shell(
     nursery: trio.Nursery,
     confinement: Confinement = UNCONFINED,
 ) -> Instance:
-    """Starts a QEMU that has mapped the template's memory privately and waits for a state to load.
+    """Starts a QEMU that has mapped the template's memory privately and loaded its state: all but run.
 
-    The caller must end it. Raises BootError. On error and cancellation nothing is left.
+    The caller must end it. Raises TemplateError, BootError, SnapshotError. On error and cancellation nothing is left.
     """
     template.check()
     instance = Instance.start(
@@ -127,6 +127,7 @@ async def start_shell(
     try:
         async with _evidence(instance):
             await instance.connect_qmp(nursery=nursery)
+            await load(instance, state=template.state)
     except BaseException:
         await instance.kill()
         raise
@@ -134,16 +135,14 @@ async def start_shell(
 
 
 async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nursery) -> QemuVm:
-    """Makes a VM of a shell: loads the state, runs it, and has its agent answer.
+    """Makes a VM of a shell: runs it, and has its agent answer.
 
     Returns it running, its RNG in the state of the template's: no two clones may be used before each was prepared with
-    entropy of its own. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError,
-    SnapshotError.
+    entropy of its own. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError.
     """
     try:
         async with _evidence(instance):
             template.check()
-            await load(instance, state=template.state)
             await instance.execute("cont")
             agent = await connect_agent(instance, nursery=nursery)
     except BaseException:

@@ -88,11 +88,9 @@ async def test_a_state_that_is_none_is_an_error_at_once(
     _, state = store.begin(memory_mib=template_spec.memory_mib)
     state.write_bytes(b"no device state")
     broken = store.publish(fingerprint="broken")
-    shell = await start_shell(
-        template_spec, template=broken, vm_id="broken-vm", directory=vm_home / "broken-vm", nursery=nursery
-    )
+    home = vm_home / "broken-vm"
     with trio.fail_after(20), pytest.raises((SnapshotError, BootError)) as caught:
-        await load_clone(shell, template=broken, nursery=nursery)
+        await start_shell(template_spec, template=broken, vm_id="broken-vm", directory=home, nursery=nursery)
     assert "QEMU's command line" in "".join(caught.value.__notes__)
     store.clear()
 
