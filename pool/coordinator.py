@@ -77,7 +77,8 @@ class CoordinatorStatistics:
 class Coordinator(Reception):
     """Receives events one by one, asks the ledger, and does what it says. Never waits for a VM.
 
-    Its death means that the pool's state is lost: `run` lets errors escape, and the service ends with them.
+    Its death means that the pool's state is lost: `run` lets errors escape, and the service ends with them. VMs that
+    are recorded outlive it, as they would a kill: whose they are is for the next run to know.
     """
 
     policies: Mapping[str, PoolPolicy]
@@ -122,15 +123,30 @@ class Coordinator(Reception):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Cancelling it ends every VM that is left, with the bounded escalation of `Vm.stop`."""
         async with trio.open_nursery() as vms:
-            self._apply(AdoptionRequested(found=self.found), vms)
-            task_status.started()
-            while True:
-                event: Event = Tick()
-                with trio.move_on_at(self._ledger.next_wakeup()):
-                    event = await self._inbox.receive()
-                self._apply(event, vms)
-                for _ in range(min(EVENTS_AT_ONCE, self._inbox.statistics().current_buffer_used)):
-                    self._apply(self._inbox.receive_nowait(), vms)
+            try:
+                self._apply(AdoptionRequested(found=self.found), vms)
+                task_status.started()
+                await self._read_events(vms)
+            except Exception:
+                self.let_go()
+                raise
+
+    async def _read_events(self, vms: trio.Nursery) -> None:
+        while True:
+            event: Event = Tick()
+            with trio.move_on_at(self._ledger.next_wakeup()):
+                event = await self._inbox.receive()
+            self._apply(event, vms)
+            for _ in range(min(EVENTS_AT_ONCE, self._inbox.statistics().current_buffer_used)):
+                self._apply(self._inbox.receive_nowait(), vms)
+
+    def let_go(self) -> None:
+        """Leaves the VMs for a later run to adopt, because this one has failed; those that have no record end.
+
+        Does not wait: `run` is to be cancelled, or to fail, next.
+        """
+        for actor in self._actors.values():
+            actor.detach("the service has failed")
 
     def _apply(self, event: Event, vms: trio.Nursery) -> None:
         if isinstance(event, AcquireRequested) and (own := self._own.pop(event.request_id, None)) is not None:

@@ -202,36 +202,43 @@ class _Layers:
     async def run(self, *, task_status: trio.TaskStatus[Coordinator]) -> None:
         async with trio.open_nursery() as outer:
             await outer.start(self.coordinator.run)
-            for name, producer in self.producers.items():
-                supervised = Supervised(name=f"producer of {name}", main=producer.run, policy=NEVER_GIVE_UP)
-                outer.start_soon(supervised.run)
-            outer.start_soon(Supervised(name="pressure", main=self.watcher.run, policy=NEVER_GIVE_UP).run)
-            async with trio.open_nursery() as inner:
-                await inner.start(Supervised(name="rpc", main=self._run_rpc, policy=_RPC_RESTARTS).run)
-                async with trio.open_nursery() as kata:
-                    if self.cache is not None:
-                        await kata.start(Supervised(name="cache", main=self.cache.run, policy=_RPC_RESTARTS).run)
-                    _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
-                    tell("READY=1")
-                    self._begin_watchdog(outer)
-                    task_status.started(self.coordinator)
-                    await self.stop.wait()
-                    _log.info("handing over" if self._handing_over else "stopping")
-                    tell("STOPPING=1")
-                    if self.cache is not None:
-                        self.cache.stop()
-                # From here on each VM is the service's, or is not.
-                if self._handing_over:
-                    self.coordinator.keep_held_leases()
-                if self._server is not None:
-                    self._server.stop()
-            if self._handing_over:
-                # Not before the calls end: who asked for a lease that is let go would hear that there is none.
-                await self.coordinator.hand_over()
-            else:
-                await self.coordinator.drain()
-            _log.info("stopped")
+            try:
+                await self._serve(outer, task_status=task_status)
+            except Exception:
+                self.coordinator.let_go()
+                raise
             outer.cancel_scope.cancel(reason="the service has ended")
+
+    async def _serve(self, outer: trio.Nursery, *, task_status: trio.TaskStatus[Coordinator]) -> None:
+        for name, producer in self.producers.items():
+            supervised = Supervised(name=f"producer of {name}", main=producer.run, policy=NEVER_GIVE_UP)
+            outer.start_soon(supervised.run)
+        outer.start_soon(Supervised(name="pressure", main=self.watcher.run, policy=NEVER_GIVE_UP).run)
+        async with trio.open_nursery() as inner:
+            await inner.start(Supervised(name="rpc", main=self._run_rpc, policy=_RPC_RESTARTS).run)
+            async with trio.open_nursery() as kata:
+                if self.cache is not None:
+                    await kata.start(Supervised(name="cache", main=self.cache.run, policy=_RPC_RESTARTS).run)
+                _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
+                tell("READY=1")
+                self._begin_watchdog(outer)
+                task_status.started(self.coordinator)
+                await self.stop.wait()
+                _log.info("handing over" if self._handing_over else "stopping")
+                tell("STOPPING=1")
+                if self.cache is not None:
+                    self.cache.stop()
+            # From here on each VM is the service's, or is not.
+            if self._handing_over:
+                self.coordinator.keep_held_leases()
+            if self._server is not None:
+                self._server.stop()
+        if self._handing_over:
+            # Not before the calls end: who asked for a lease that is let go would hear that there is none.
+            await self.coordinator.hand_over()
+        else:
+            await self.coordinator.drain()
+        _log.info("stopped")
 
     def _begin_watchdog(self, nursery: trio.Nursery) -> None:
         """In the layer that lasts longest: a service that drains is alive."""

@@ -12,6 +12,7 @@ import trio.testing
 
 from actors.journal import Recorded
 from pool.coordinator import Coordinator, new_id
+from pool.ledger import Ledger
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Owner
@@ -99,6 +100,31 @@ async def test_who_asks_and_leaves_leaves_nothing() -> None:
             await coordinator.prove_alive()
         await coordinator.prove_alive()
         assert coordinator._proofs == []
+
+
+# -- failing -----------------------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_bug_costs_the_service_and_no_vm_that_the_next_one_can_adopt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a kill would; a user's VM must not end because of a fault in how they are counted."""
+    host = SimulatedHost(faults=scripted({3: (BootHangs(),)}))
+    kept: set[str] = set()
+    with pytest.RaisesGroup(pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug"))):
+        async with coordinating(host, size=3) as coordinator:
+            await until_ready(coordinator, 3)
+            await coordinator.acquire(profile="default", owner=ME)
+            await trio.testing.wait_all_tasks_blocked()
+            kept = {vm.vm_id for vm in coordinator.snapshot().vms if vm.state.value in ("ready", "leased")}
+
+            def fail(*_: object, **__: object) -> None:
+                raise RuntimeError("a bug")
+
+            monkeypatch.setattr(Ledger, "apply", fail)
+            await coordinator.prove_alive()
+    assert len(kept) == 3
+    assert host.alive == kept
+    assert {found.vm_id for found in coordinator.journal.read_all() if isinstance(found, Recorded)} == kept
 
 
 # -- handing over ------------------------------------------------------------------------------------------------------
