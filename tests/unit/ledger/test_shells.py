@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from actors.life import VmState
-from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.demand import AdaptiveSize
+from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
-from tests.unit.ledger.told import granted, view
+from tests.unit.ledger.told import answered, granted, view
 
 
 def empty_pool(*, shells: int = 1) -> World:
@@ -62,3 +65,25 @@ def test_shells_of_an_older_generation_go_at_once() -> None:
     assert {world.living[vm_id] for vm_id in old} == {VmState.STOPPING}
     world.run_undisturbed()
     assert view(world).shells == 2
+
+
+def test_what_was_filled_for_one_who_waits_for_memory_is_kept_for_him() -> None:
+    """However small the pool has become meanwhile: or what was filled would be stopped as too much, without end."""
+    adaptive = AdaptiveSize(minimum=0, maximum=3, window_s=6.0, hold_s=1.0)
+    policies = {"p": PoolPolicy(size=0, adaptive=adaptive, shells=1), "q": PoolPolicy(size=1, memory_mib=1024)}
+    world = World(policies, ServicePolicy(memory_budget_mib=1024))
+    world.run_undisturbed()
+    taken = world.acquire("q")
+    world.run_undisturbed()
+    request = world.acquire("p", memory_mib=512, patience_s=math.inf)
+    world.run_undisturbed()
+    world.advance(600.0)
+    world.run_undisturbed()
+    assert not answered(world, request)
+    assert len(world.in_state(VmState.READY)) == 1
+    world.release(granted(world, taken).lease_id, uid=1000)
+    world.process()
+    world.run_undisturbed()
+    assert granted(world, request)
+    world.advance(600.0)
+    assert {view.name: view.size for view in world.ledger.views(now=world.now)} == {"p": 0, "q": 1}
