@@ -12,10 +12,6 @@ an honest QEMU writes is the device state of a template, with less than a MiB; g
 _BLOCK: Final = 512
 """POSIX: the unit of `ulimit -f`."""
 
-_LIMIT: Final = 'ulimit -f "$1"; trap "" XFSZ; shift; exec "$@"'
-"""Ignored, the signal leaves an error for who writes. QEMU then drops what the guest says, and goes on."""
-
-
-def limit_files() -> list[str]:
-    """The prefix of a command line that executes the rest under this limit, which it cannot raise."""
-    return ["/bin/sh", "-c", _LIMIT, "sh", str(MAX_FILE_BYTES // _BLOCK)]
+LIMIT_FILES: Final = f'ulimit -f {MAX_FILE_BYTES // _BLOCK}; trap "" XFSZ; '
+"""For the shell that QEMU is started by; it cannot be raised again. Ignored, the signal leaves an error for who writes:
+QEMU then drops what the guest says, and goes on."""

@@ -116,12 +116,19 @@ class VmGroup:
         for file, value in self.settings.items():
             write_setting(file, value)
 
-    def command(self, *, version: CgroupVersion | None) -> list[str]:
-        """The prefix of a command line that executes the rest in this group."""
-        if not self.directories:
+    def command(self, *, version: CgroupVersion | None, first: str = "") -> list[str]:
+        """The prefix of a command line that executes the rest in this group, and has the shell do something `first`."""
+        if not self.directories and not first:
             return []
         entrance = _ENTRANCES[version or CgroupVersion.V2]
-        return ["/bin/sh", "-c", _JOIN, "sh", *(str(directory / entrance) for directory in self.directories), "--"]
+        return [
+            "/bin/sh",
+            "-c",
+            first + _JOIN,
+            "sh",
+            *(str(directory / entrance) for directory in self.directories),
+            "--",
+        ]
 
     def discard(self) -> None:
         """Removes a group in which nothing was ever started. Raises OSError."""

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from vmm.qemu.accelerator import KVM_DEVICE, HostFacts, linux_host
-from vmm.qemu.confinement.files import limit_files
+from vmm.qemu.confinement.files import LIMIT_FILES
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.confinement.limits import limits_for
 from vmm.qemu.confinement.plan import CgroupPlan
@@ -40,8 +40,8 @@ class Confinement:
 
     def command(self, argv: Sequence[str], *, spec: MachineSpec, group: VmGroup) -> list[str]:
         """The command line that starts `argv` as the user and in the group. Its pid is the program's."""
-        limits = limit_files() if self.files else []
-        return [*limits, *group.command(version=self.cgroups.version), *self._user_command(spec), *argv]
+        entry = group.command(version=self.cgroups.version, first=LIMIT_FILES if self.files else "")
+        return [*entry, *self._user_command(spec), *argv]
 
     def host_facts(self) -> HostFacts:
         """The host as our QEMU finds it: /dev/kvm must be for its user to open, not only for us."""
