@@ -163,14 +163,17 @@ def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledge
 def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _now: float) -> None:
     """Stale VMs are stopped only while enough others are ready, and not while production fails."""
     vms = {vm.vm_id: vm for vm in ledger.vms()}
-    for effect in effects:
+    for number, effect in enumerate(effects):
         if isinstance(effect, StopVm) and effect.reason in {why.value for why in Staleness}:
             page = ledger._moves.fleet.pages[vms[effect.vm_id].profile]
+            # Who waited for memory takes his VM after that, and it was ready until then.
+            later = [other.vm_id for other in effects[number:] if isinstance(other, HandOutVm)]
+            taken = sum(vms[vm_id].profile == page.name for vm_id in later)
             crowded = not page.has_room() or not ledger._moves.admission.fits(page.policy.memory_mib)
             # They were, before these were stopped.
             there = page.present() + page.out() + page.stopping
             crowded = crowded or (page.policy.max_vms is not None and there >= page.policy.max_vms)
-            assert crowded or len(page.ready) >= min(page.policy.min_ready, page.size)
+            assert crowded or len(page.ready) + taken >= min(page.policy.min_ready, page.size)
             assert not page.failures.in_a_row
 
 
