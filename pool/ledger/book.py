@@ -145,8 +145,8 @@ class Ledger:
         match event:
             case AcquireRequested():
                 self._callers.acquire(event, now=now)
-            case RequestAbandoned(request_id=request_id):
-                self._moves.leave_claim(request_id)
+            case RequestAbandoned():
+                self._callers.abandoned(event)
             case ReleaseRequested():
                 self._callers.release(event)
             case RenewRequested():

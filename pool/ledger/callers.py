@@ -14,6 +14,7 @@ from pool.ledger.events import (
     ReleaseRequested,
     RenewalRecorded,
     RenewRequested,
+    RequestAbandoned,
 )
 from pool.ledger.moves import Moves
 from pool.ledger.policy import OnEmpty
@@ -27,6 +28,8 @@ class Callers:
     """Answers requests, or queues them as claims."""
 
     moves: Moves
+    _returning: dict[int, str] = attrs.field(factory=dict, init=False)
+    """Requests, and the leases that they are to hold anew once the new end is recorded."""
 
     def expire(self, *, now: float) -> None:
         """Ends what has reached its time: requests that wait, and leases."""
@@ -104,6 +107,7 @@ class Callers:
             self.moves.leases.join(lease)
             if lease.bound:  # its holder's connection was lost, and here it is again
                 again = HeldAnew(lease_id=lease.lease_id, request=event)
+                self._returning[event.request_id] = lease.lease_id
                 self._record_expiry(lease, expires_at=now + event.ttl_s, renewal=again)
             else:
                 self.moves.grant_again(event.request_id, lease)
@@ -184,6 +188,8 @@ class Callers:
     def _held_anew(self, renewal: HeldAnew, *, now: float) -> None:
         """With the time that it had if the new one could not be recorded: what is granted, a later run knows of."""
         lease, request = self.moves.leases.get(renewal.lease_id), renewal.request
+        if self._returning.pop(request.request_id, None) is None:
+            return  # it was abandoned
         if lease is None:  # it ended meanwhile
             self.acquire(request, now=now)
         elif request.deadline <= now:
@@ -191,6 +197,14 @@ class Callers:
             self.undelivered(GrantUndelivered(lease_id=lease.lease_id))
         else:
             self.moves.grant_again(request.request_id, lease)
+
+    def abandoned(self, event: RequestAbandoned) -> None:
+        """Nothing happens if it was answered."""
+        lease_id = self._returning.pop(event.request_id, None)
+        if lease_id is None:
+            self.moves.leave_claim(event.request_id)
+        else:
+            self.undelivered(GrantUndelivered(lease_id=lease_id))
 
     def has_it_no_more(self, event: GrantUndelivered | LeaseRelinquished) -> None:
         if isinstance(event, LeaseRelinquished):

@@ -195,6 +195,15 @@ def test_who_comes_back_and_is_answered_too_late_has_it_no_longer() -> None:
     assert world.ledger.leases() == ()
 
 
+def test_who_comes_back_and_leaves_before_he_is_answered_has_it_no_longer() -> None:
+    world = after(leased(key="k", bound=True, expires_at=30.0))
+    request = world.acquire("p", key="k", bound=True)
+    world.walk_away(request)
+    world.run_undisturbed()
+    assert not answered(world, request)
+    assert world.ledger.leases() == ()
+
+
 def test_who_does_not_come_back_has_it_no_longer() -> None:
     world = after(leased(key="k", bound=True, expires_at=30.0))
     world.advance(30.0)
