@@ -65,7 +65,7 @@ def _add_subsystem(logger: Any, _method: str, event: structlog.typing.EventDict)
 
 
 def _make_visible(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Guests have a say in errors and evidence. A value of several lines is quoted by the renderer, a message is not."""
+    """Guests have a say in errors and evidence. The renderer quotes values of several lines, but no message."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = visible(value, kept="" if key == "event" else "\n\t")
