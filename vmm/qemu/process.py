@@ -60,10 +60,18 @@ class QemuProcess:
 
     @classmethod
     def adopt(cls, identity: ProcessIdentity, *, log: Path) -> QemuProcess:
-        """Watches a process that is running already. Raises ProcessLookupError if it is gone or its pid is reused."""
+        """Watches a process that is running already. Raises ProcessLookupError if it is gone or its pid is reused.
+
+        Other OSErrors: it cannot be told.
+        """
         pidfd = os.pidfd_open(identity.pid)
-        # In this order: a process that has the pid now, with the right start time, had it before too.
-        if start_time_of(identity.pid) != identity.start_time:
+        try:
+            # In this order: a process that has the pid now, with the right start time, had it before too.
+            started = start_time_of(identity.pid)
+        except BaseException:
+            os.close(pidfd)
+            raise
+        if started != identity.start_time:
             os.close(pidfd)
             raise ProcessLookupError(f"pid {identity.pid} belongs to another, younger process")
         return cls(identity, pidfd=pidfd, log=log)
