@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
+import trio
 
 from pool.cli.options import failure
 from pool.rpc.generated.vmpool import v1 as wire
@@ -48,6 +50,26 @@ async def test_by_watch(hostile: ScriptedService) -> None:
 async def test_json_has_it_as_it_is(hostile: ScriptedService) -> None:
     said = (await vmpool(hostile.path, "status", "--json")).stdout
     assert json.loads(said)["profiles"][0]["last_error"] == HOSTILE
+    assert_no_orders(said)
+
+
+LOSING = f"""
+import logging, sys
+from pathlib import Path
+from pool.cli.connection import call
+
+async def lose(client):
+    logging.getLogger("vmpool.client").warning("lease %s is lost: %s", "lease-1", {HOSTILE!a})
+
+call(Path(sys.argv[1]), lose)
+"""
+
+
+async def test_by_what_the_client_has_to_say_meanwhile(service: ScriptedService) -> None:
+    """A lease that is lost is told of at once, with the reason."""
+    argv = [sys.executable, "-c", LOSING, str(service.path)]
+    said = (await trio.run_process(argv, capture_stderr=True)).stderr.decode()
+    assert said.startswith(r"lease lease-1 is lost: guest: \x1b]0;title\x07")
     assert_no_orders(said)
 
 
