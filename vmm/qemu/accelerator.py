@@ -135,8 +135,13 @@ async def _decide_by_trial(
     cache = cache_directory / "accelerator.json"
     remembered = _verdict(_read_cache(cache, boot_id=host.boot_id()).get(identifier), uptime_s=host.uptime_s())
     if remembered is not None:
-        return attrs.evolve(remembered, reason=f"{remembered.reason} (remembered from an earlier start)")
+        return _again(remembered)
     failure = await trial_boot()
+    # Read anew: other profiles' verdicts may have been written during the trial, and some are on the same machine.
+    verdicts = _read_cache(cache, boot_id=host.boot_id())
+    meanwhile = _verdict(verdicts.get(identifier), uptime_s=host.uptime_s())
+    if failure is not None and failure.timed_out and meanwhile is not None:
+        return _again(meanwhile)
     if failure is None:
         decision = AcceleratorDecision(accelerator=Accelerator.KVM, reason="a guest booted under KVM.")
     else:
@@ -146,10 +151,12 @@ async def _decide_by_trial(
     verdict: dict[str, Any] = {"accelerator": decision.accelerator.value, "reason": decision.reason}
     if failure is not None and failure.timed_out:
         verdict["until_uptime_s"] = host.uptime_s() + TIMEOUT_REMEMBERED_S
-    # Read anew: another profile's verdict may have been written during the trial.
-    verdicts = _read_cache(cache, boot_id=host.boot_id()) | {identifier: verdict}
-    _write_cache(cache, {"boot_id": host.boot_id(), "verdicts": verdicts})
+    _write_cache(cache, {"boot_id": host.boot_id(), "verdicts": verdicts | {identifier: verdict}})
     return decision
+
+
+def _again(remembered: AcceleratorDecision) -> AcceleratorDecision:
+    return attrs.evolve(remembered, reason=f"{remembered.reason} (remembered from an earlier trial)")
 
 
 def _identifier(identity: TrialIdentity) -> str:

@@ -144,6 +144,19 @@ async def test_a_trial_that_ran_out_of_time_is_remembered_for_a_while(choose: Ch
     assert (await choose(AcceleratorSetting.AUTO, later, trial)).accelerator is Accelerator.KVM
 
 
+async def test_running_out_of_time_says_nothing_against_a_guest_that_booted_meanwhile(choose: Chooser) -> None:
+    """Profiles of one kernel are tried at the same time."""
+
+    class Slow(Trial):
+        async def __call__(self) -> TrialFailure | None:
+            await choose(AcceleratorSetting.AUTO, GOOD_HOST, Trial(None))
+            return TIMED_OUT
+
+    decision = await choose(AcceleratorSetting.AUTO, GOOD_HOST, Slow(None))
+    assert decision.accelerator is Accelerator.KVM
+    assert (await choose(AcceleratorSetting.AUTO, GOOD_HOST, Trial(REFUSED))).accelerator is Accelerator.KVM
+
+
 async def test_profiles_of_different_kernels_remember_beside_each_other(choose: Chooser, tmp_path: Path) -> None:
     first, other = choose.identity, attrs.evolve(choose.identity, kernel=tmp_path / "other")
     other.kernel.write_bytes(b"another kernel")
