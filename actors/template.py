@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -31,6 +32,9 @@ SUSPECT_AFTER: Final = 2
 
 class TemplateBackend(Protocol):
     """Makes templates, shells and clones: on QEMU, or simulated."""
+
+    def own(self) -> AbstractContextManager[None]:
+        """Within the block no other process builds or discards there. Raises TemplateError if one has it already."""
 
     async def open(self, *, fingerprint: str) -> VmTemplate:
         """The template that is there, verified. Raises TemplateError if there is none, or another machine's."""
@@ -97,7 +101,7 @@ class TemplateProducer:
     fallback: bool = True
     """Boot directly while there is no template. Without it production fails, visibly, until there is one."""
     fetch_only: bool = False
-    """Use the template that is there; never build one."""
+    """Use the template that is there, which others may use too; never build or discard one."""
     on_generation: Callable[[str], None] = lambda _: None
     """Told the fingerprint of what is made from now on, each time that changes."""
     kind: Final = ProducerKind.TEMPLATE
@@ -118,18 +122,20 @@ class TemplateProducer:
         """Has a template, watches it, and has another when it is not current any more. Raises VmmError, OSError."""
         machine: ResolvedMachine | None = None
         try:
-            while True:
-                machine = await self.resolve()
-                if isinstance(self._offer.value, _Offer):
-                    self._offer.value = _Pending()
-                template = await self._obtain(machine)
-                self._clone_failures.value = 0
-                generation = self._generation_of(machine)
-                self._offer.value = _Offer(machine=machine, template=template, generation=generation)
-                self._announce(generation)
-                task_status.started()
-                task_status = trio.TASK_STATUS_IGNORED
-                await self._until_unusable(machine, template)
+            machine = await self.resolve()
+            with nullcontext() if self.fetch_only else self.backend.own():
+                while True:
+                    if isinstance(self._offer.value, _Offer):
+                        self._offer.value = _Pending()
+                    template = await self._obtain(machine)
+                    self._clone_failures.value = 0
+                    generation = self._generation_of(machine)
+                    self._offer.value = _Offer(machine=machine, template=template, generation=generation)
+                    self._announce(generation)
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    await self._until_unusable(machine, template)
+                    machine = await self.resolve()
         except Exception as error:
             self._offer.value = _Failed(machine=machine, reason=describe(error))
             raise
@@ -170,13 +176,17 @@ class TemplateProducer:
                 _log.warning("template is damaged", error=error.reason)
                 self._damages += 1
                 self._announce(self._generation_of(machine))
-                await self.backend.discard()
+                await self._discard()
                 return
             if not watch.cancelled_caught:
-                await self.backend.discard()
+                await self._discard()
                 raise TemplateError(
                     reason=f"{SUSPECT_AFTER} clones in a row failed, the last one with: {self._last_clone_error}"
                 )
+
+    async def _discard(self) -> None:
+        if not self.fetch_only:  # else it is somebody else's
+            await self.backend.discard()
 
     def _generation_of(self, machine: ResolvedMachine) -> str:
         """The machine's fingerprint, and another one after each template that was damaged."""

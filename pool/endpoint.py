@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import stat
@@ -18,6 +17,8 @@ from typing import Final
 
 import attrs
 
+from vmm import lock
+from vmm.errors import LockHeldError
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 
 BACKLOG: Final = 128
@@ -121,29 +122,11 @@ def _remove_if_empty(directory: Path) -> None:
 
 
 def take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
-    """Holds the lock file at `path`, which names our pid, until `cleanup`. Raises ServiceRunningError, OSError."""
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
-            os.close(lock)
-            raise ServiceRunningError(lock=path, pid=pid) from None
-        if _is_still(lock, path):
-            break
-        os.close(lock)  # its last holder removed it between our open and our lock
-    cleanup.callback(os.close, lock)
-    cleanup.callback(path.unlink, missing_ok=True)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
-
-
-def _is_still(descriptor: int, path: Path) -> bool:
+    """Holds the lock file of a service until `cleanup`. Raises ServiceRunningError, OSError."""
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+        lock.take_lock(path, cleanup)
+    except LockHeldError as error:
+        raise ServiceRunningError(lock=error.lock, pid=error.pid) from None
 
 
 def _listen(path: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> socket.socket:

@@ -6,9 +6,12 @@ import contextlib
 import logging
 import sys
 from functools import partial
+from io import StringIO
 from typing import Any, Final, TextIO, cast
 
 import structlog
+
+from pool.terminal import visible
 
 _OURS: Final = "vmpool"
 
@@ -30,7 +33,7 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
     renderer: list[Any] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=True)]
+        else [_make_visible, structlog.dev.ConsoleRenderer(colors=True, exception_formatter=_write_traceback)]
     )
     structlog.configure(
         processors=[*shared, *renderer],
@@ -59,6 +62,20 @@ def _add_subsystem(logger: Any, _method: str, event: structlog.typing.EventDict)
     name = logger.name if record is None else record.name
     event.setdefault("subsystem", name.removeprefix(f"{_OURS}.") if name != _OURS else "service")
     return event
+
+
+def _make_visible(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Guests have a say in errors and evidence. The renderer quotes values of several lines, but no message."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = visible(value, kept="" if key == "event" else "\n\t")
+    return event
+
+
+def _write_traceback(out: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    plain = StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    out.write(visible(plain.getvalue()))
 
 
 class _Unbreakable:

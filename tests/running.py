@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -156,12 +157,22 @@ class ServiceHome:
         """A service, ready for calls. Whoever started it ends it."""
         service = self.launch()
         try:
+            self._wait_until_told_or(service.process)
             assert self.notices.recv(4096) == b"READY=1", self.log.read_text()
         except BaseException:
             service.process.kill()
             service.process.wait()
             raise
         return service
+
+    def _wait_until_told_or(self, process: subprocess.Popen[bytes]) -> None:
+        """Fails with the log if the process ends first."""
+        ended = os.pidfd_open(process.pid)
+        try:
+            readable, _, _ = select.select([self.notices, ended], [], [], READY_LIMIT_S)
+        finally:
+            os.close(ended)
+        assert self.notices in readable, self.log.read_text()
 
     def drop_notices(self) -> None:
         """Of services that were killed: nobody can tell how far they came."""

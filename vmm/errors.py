@@ -117,6 +117,15 @@ class TemplateError(VmmError):
         self.reason = reason
 
 
+class LockHeldError(VmmError):
+    """A live process holds a lock file; `pid` is what it wrote there."""
+
+    def __init__(self, *, lock: Path, pid: str) -> None:
+        super().__init__(f"process {pid or '(unknown)'} holds {lock}; stop it, or choose another place")
+        self.lock = lock
+        self.pid = pid
+
+
 class HotplugError(VmmError):
     """The machine cannot be given `what`; `reason` is its limit or QEMU's words."""
 

@@ -11,6 +11,7 @@ import attrs
 import click
 
 from pool.cli.options import SECONDS
+from pool.cli.output import say
 from pool.client import AcquiredVm, OnEmpty, VmConfig, Wishes
 
 _HOST_PATH: Final = click.Path(path_type=Path)
@@ -96,7 +97,7 @@ def tell_match(vm: AcquiredVm) -> None:
     if vm.match is None:
         return
     if vm.match.profile:
-        click.echo(f"vmpool: served from the pool of profile {vm.match.profile}", err=True)
+        say(f"vmpool: served from the pool of profile {vm.match.profile}", to_stderr=True)
         return
     reasons = [f"profile {other.profile} differs in {', '.join(other.fields)}" for other in vm.match.mismatches]
-    click.echo(f"vmpool: booted for this request: {'; '.join(reasons) or 'no pool is like it'}", err=True)
+    say(f"vmpool: booted for this request: {'; '.join(reasons) or 'no pool is like it'}", to_stderr=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,7 @@ import trio
 
 from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, OutputError, failure
+from pool.cli.output import StderrHandler
 from pool.client import Client, ClientError, open_client
 
 T = TypeVar("T")
@@ -22,6 +24,7 @@ def call(socket_path: Path, do: Callable[[Client], Awaitable[T]], *, failure_cod
         async with open_client(socket_path) as client:
             return await do(client)
 
+    logging.basicConfig(handlers=[StderrHandler()], format="%(message)s")
     try:
         return trio.run(session)
     except* (ClientError, OutputError) as errors:

@@ -23,6 +23,7 @@ from rich.table import Table
 from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, failure
 from pool.client import AcquiredVm, Client, ClientError, ProfileStatus, open_client
+from pool.terminal import visible
 
 _BOOT_LIMIT_S: Final = 180.0
 _POLL_S: Final = 0.2
@@ -142,10 +143,10 @@ def _print(outcome: _Outcome) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     answer, _, kernel = outcome.output.partition(" ")
     table.add_row("command in the VM", " ".join(_COMMAND))
-    table.add_row("its answer", answer)
+    table.add_row("its answer", visible(answer))
     table.add_row("cold boot", f"{boot_s * 1000:.0f} ms")
     table.add_row("hand-out (Acquire)", f"{hand_out_s * 1000:.1f} ms")
     table.add_row("ratio", f"{boot_s / hand_out_s:.0f}")
-    table.add_row("guest kernel", kernel)
+    table.add_row("guest kernel", visible(kernel))
     table.add_row("accelerator", f"{outcome.profile.producer.accelerator}: {outcome.profile.producer.detail}")
     Console().print(table)

@@ -14,6 +14,7 @@ import trio
 
 from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, failure, socket_option
+from pool.cli.output import say
 from pool.cli.serve import serve_until_signalled
 from pool.config import ConfigError
 from pool.endpoint import EndpointError
@@ -87,9 +88,9 @@ def init(*, path: Path | None, socket_path: Path) -> None:
         _run("create vm factory failed", serve_until_signalled, kata.settings, socket_path, cache=cache)
     elif kata.factory.template:
         _run("create vm factory failed", _make_template, kata, socket_path)
-        click.echo("vm factory initialized")
+        say("vm factory initialized")
     else:
-        click.echo("vm factory or VMCache is not enabled")
+        say("vm factory or VMCache is not enabled")
 
 
 @factory.command()
@@ -105,7 +106,7 @@ def destroy(*, path: Path | None, socket_path: Path) -> None:
             trio.run(partial(_with_template, kata, socket_path, remove=True))
         except* _FAILURES as errors:
             _log.warning("load vm factory failed", error=describe(errors))
-    click.echo("vm factory destroyed")
+    say("vm factory destroyed")
 
 
 @factory.command()
@@ -118,21 +119,21 @@ def status(*, path: Path | None, socket_path: Path) -> None:
         try:
             server = trio.run(partial(cache_status, kata.cache.endpoint, timeout_s=_ANSWER_LIMIT_S))
         except* KataError as errors:
-            click.echo(f"failed to call gRPC Status\n: {_cause(describe(errors))}")
+            say(f"failed to call gRPC Status\n: {_cause(describe(errors))}")
         else:
-            click.echo(f"VM cache server pid = {server.pid}")
+            say(f"VM cache server pid = {server.pid}")
             for vm in server.vms:
-                click.echo(f"VM pid = {vm.pid} Cpu = {vm.vcpus} Memory = {vm.memory_mib}MiB")
+                say(f"VM pid = {vm.pid} Cpu = {vm.vcpus} Memory = {vm.memory_mib}MiB")
     if not kata.factory.template:
-        click.echo("vm factory not enabled")
+        say("vm factory not enabled")
         return
     try:
         trio.run(partial(_with_template, kata, socket_path))
     except* _FAILURES as errors:
         _log.info("no template", reason=describe(errors))
-        click.echo("vm factory is off")
+        say("vm factory is off")
     else:
-        click.echo("vm factory is on")
+        say("vm factory is on")
 
 
 async def _make_template(kata: KataSettings, socket_path: Path) -> None:

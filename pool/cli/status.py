@@ -10,7 +10,9 @@ import click
 
 from pool.cli.connection import call
 from pool.cli.options import socket_option
+from pool.cli.output import say
 from pool.client import Client, LeaseStatus, ProfileStatus, ServiceStatus
+from pool.terminal import visible
 
 _COLUMNS = ("profile", "size", "ready", "producing", "leased", "waiting", "hits", "misses", "producer", "boot")
 
@@ -25,7 +27,7 @@ def status(*, as_json: bool, socket_path: Path) -> None:
         return await client.status()
 
     answer = call(socket_path, ask)
-    click.echo(json_module.dumps(attrs.asdict(answer), indent=2) if as_json else _render(answer))
+    say(json_module.dumps(attrs.asdict(answer), indent=2) if as_json else _render(answer))
 
 
 def _render(answer: ServiceStatus) -> str:
@@ -45,7 +47,7 @@ def render_profiles(profiles: tuple[ProfileStatus, ...]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     for profile in profiles:
-        lines += [f"{profile.name}: {remark}" for remark in _remarks(profile)]
+        lines += [visible(f"{profile.name}: {remark}", kept="") for remark in _remarks(profile)]
     return lines
 
 

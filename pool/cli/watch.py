@@ -14,8 +14,10 @@ import trio
 
 from pool.cli.connection import call
 from pool.cli.options import OutputError, socket_option
+from pool.cli.output import say
 from pool.cli.status import render_lease, render_profiles
 from pool.client import Change, Client, LeaseChange, ProfileChange, Snapshot, VmChange
+from pool.terminal import visible
 
 _STDOUT: Final = 1
 
@@ -46,7 +48,7 @@ def watch(*, as_json: bool, socket_path: Path) -> None:
 def _wrote(text: str) -> bool:
     """Whether somebody reads it."""
     try:
-        click.echo(text)
+        say(text)
     except BrokenPipeError:
         return False
     except OSError as error:
@@ -84,4 +86,4 @@ def _as_text(change: Change) -> str:
 
 
 def _line(*words: Any) -> str:
-    return "  ".join(word for word in words if word)
+    return "  ".join(visible(word, kept="") for word in words if word)

@@ -242,7 +242,7 @@ class _Maker:
     async def _build(self, backend: TemplateBackend, machine: ResolvedMachine, *, limit_s: float) -> None:
         vm_id = new_id("vm")
         directory = self.host.vms_directory / vm_id
-        with trio.move_on_after(limit_s) as limit:
+        with backend.own(), trio.move_on_after(limit_s) as limit:
             await backend.build(machine.spec, fingerprint=machine.fingerprint, vm_id=vm_id, directory=directory)
         if limit.cancelled_caught:
             raise SnapshotError(what="building a template", reason=f"not done within {limit_s:g} s")

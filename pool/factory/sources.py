@@ -88,7 +88,8 @@ class TemplateSource(_KeepsNone):
         return (await self.producer.produce(vm_id=new_id("vm"), nursery=self.nursery)).vm
 
     async def close(self) -> None:
-        await self.backend.discard()
+        with self.backend.own():
+            await self.backend.discard()
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -18,6 +21,9 @@ from vmm.spec import Accelerator
 KVM_DEVICE = Path("/dev/kvm")
 HARDWARE_FLAGS = frozenset({"vmx", "svm"})
 """Intel VT-x and AMD-V, as /proc/cpuinfo calls them."""
+
+TIMEOUT_REMEMBERED_S = 3600.0
+"""A host that is busy lets a trial run out of time, and is not busy for ever."""
 
 _KVM_REMEDY = "set the accelerator to `auto` or `tcg`, or give the service's user access to working KVM"
 
@@ -47,6 +53,8 @@ class HostFacts:
     cpu_flags: Callable[[], frozenset[str]]
     boot_id: Callable[[], str]
     """Changes with each boot of the host."""
+    uptime_s: Callable[[], float]
+    """Since the host's boot, its sleep included."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,8 +67,18 @@ class TrialIdentity:
     """Whom QEMU runs as."""
 
 
-TrialBoot = Callable[[], Awaitable[str | None]]
-"""Boots the real guest under KVM. Returns None if its agent answered, else why not, in words. Sets its own deadline."""
+@attrs.frozen(kw_only=True)
+class TrialFailure:
+    """Why no agent answered."""
+
+    reason: str
+    """In words."""
+    timed_out: bool
+    """Nothing is known to be wrong: it took too long."""
+
+
+TrialBoot = Callable[[], Awaitable[TrialFailure | None]]
+"""Boots the real guest under KVM. Returns None if its agent answered, else why not. Sets its own deadline."""
 
 
 async def decide(
@@ -71,7 +89,8 @@ async def decide(
     cache_directory: Path,
     host: HostFacts | None = None,
 ) -> AcceleratorDecision:
-    """Chooses the accelerator. `auto` boots a guest under KVM once per host boot, QEMU version and kernel.
+    """Chooses the accelerator. `auto` boots a guest under KVM once per host boot, QEMU version, user and kernel;
+    again after TIMEOUT_REMEMBERED_S if that took too long.
 
     Raises AcceleratorError if KVM was asked for and is not usable; OSError if the kernel cannot be read or the cache
     directory cannot be written. If cancelled during the trial boot, nothing is cached.
@@ -91,7 +110,7 @@ async def decide(
 
 def linux_host() -> HostFacts:
     """The facts of the host we run on."""
-    return HostFacts(open_kvm=_open_kvm, cpu_flags=_cpu_flags, boot_id=_boot_id)
+    return HostFacts(open_kvm=_open_kvm, cpu_flags=_cpu_flags, boot_id=_boot_id, uptime_s=_uptime_s)
 
 
 def _kvm_obstacle(host: HostFacts) -> str | None:
@@ -112,43 +131,64 @@ def _kvm_obstacle(host: HostFacts) -> str | None:
 async def _decide_by_trial(
     identity: TrialIdentity, *, trial_boot: TrialBoot, cache_directory: Path, host: HostFacts
 ) -> AcceleratorDecision:
-    key = {
-        "boot_id": host.boot_id(),
-        "qemu": str(identity.qemu_version),
-        "uid": str(identity.uid),
-        "kernel_sha256": hashlib.sha256(identity.kernel.read_bytes()).hexdigest(),
-    }
+    identifier = _identifier(identity)
     cache = cache_directory / "accelerator.json"
-    remembered = _read_cache(cache, key)
+    remembered = _verdict(_read_cache(cache, boot_id=host.boot_id()).get(identifier), uptime_s=host.uptime_s())
     if remembered is not None:
-        return attrs.evolve(remembered, reason=f"{remembered.reason} (remembered from an earlier start)")
+        return _again(remembered)
     failure = await trial_boot()
+    # Read anew: other profiles' verdicts may have been written during the trial, and some are on the same machine.
+    verdicts = _read_cache(cache, boot_id=host.boot_id())
+    meanwhile = _verdict(verdicts.get(identifier), uptime_s=host.uptime_s())
+    if failure is not None and failure.timed_out and meanwhile is not None:
+        return _again(meanwhile)
     if failure is None:
         decision = AcceleratorDecision(accelerator=Accelerator.KVM, reason="a guest booted under KVM.")
     else:
         decision = AcceleratorDecision(
-            accelerator=Accelerator.TCG, reason=f"a guest does not boot under KVM here: {failure}."
+            accelerator=Accelerator.TCG, reason=f"a guest does not boot under KVM here: {failure.reason}."
         )
-    _write_cache(cache, key, decision)
+    verdict: dict[str, Any] = {"accelerator": decision.accelerator.value, "reason": decision.reason}
+    if failure is not None and failure.timed_out:
+        verdict["until_uptime_s"] = host.uptime_s() + TIMEOUT_REMEMBERED_S
+    _write_cache(cache, {"boot_id": host.boot_id(), "verdicts": verdicts | {identifier: verdict}})
     return decision
 
 
-def _read_cache(cache: Path, key: dict[str, str]) -> AcceleratorDecision | None:
-    """None if there is nothing for this key; a damaged cache is as good as none."""
+def _again(remembered: AcceleratorDecision) -> AcceleratorDecision:
+    return attrs.evolve(remembered, reason=f"{remembered.reason} (remembered from an earlier trial)")
+
+
+def _identifier(identity: TrialIdentity) -> str:
+    kernel_sha256 = hashlib.sha256(identity.kernel.read_bytes()).hexdigest()
+    return f"qemu {identity.qemu_version}, uid {identity.uid}, kernel {kernel_sha256}"
+
+
+def _read_cache(cache: Path, *, boot_id: str) -> dict[str, Any]:
+    """What was found since the host's boot, by identity; a damaged cache is as good as none."""
     try:
-        entry = json.loads(cache.read_bytes())
-        if entry["key"] == key:
-            return AcceleratorDecision(accelerator=Accelerator(entry["accelerator"]), reason=str(entry["reason"]))
+        found = json.loads(cache.read_bytes())
+        if found["boot_id"] == boot_id and isinstance(found["verdicts"], dict):
+            return found["verdicts"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
-    return None
+    return {}
 
 
-def _write_cache(cache: Path, key: dict[str, str], decision: AcceleratorDecision) -> None:
+def _verdict(entry: Any, *, uptime_s: float) -> AcceleratorDecision | None:
+    """None if there is none, if it has had its time, or if it is damaged."""
+    try:
+        if uptime_s >= entry.get("until_uptime_s", math.inf):
+            return None
+        return AcceleratorDecision(accelerator=Accelerator(entry["accelerator"]), reason=str(entry["reason"]))
+    except (AttributeError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_cache(cache: Path, content: dict[str, Any]) -> None:
     cache.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    entry = {"key": key, "accelerator": decision.accelerator.value, "reason": decision.reason}
     new = cache.with_suffix(".new")
-    new.write_text(json.dumps(entry, indent=2) + "\n")
+    new.write_text(json.dumps(content, indent=2) + "\n")
     new.replace(cache)
 
 
@@ -166,3 +206,7 @@ def _cpu_flags() -> frozenset[str]:
 
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _uptime_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

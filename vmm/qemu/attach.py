@@ -66,13 +66,12 @@ async def attach(*, vm_id: str, directory: Path, uuid: str, nursery: trio.Nurser
         raise AttachError(vm_id=vm_id, reason=f"{directory} is not a directory of its own, in a place that is known")
     with trio.CancelScope(shield=True):  # or a VM that is nobody else's would be left
         process = await trio.to_thread.run_sync(_find_process, vm_id, uuid, home)
-    instance = Instance(
-        vm_id=vm_id,
-        directory=home,
-        process=process,
-        group=VmGroup.recorded_in(home.cgroups),
-        argv=command_line_of(process.pid),
-    )
+    try:
+        group, argv = VmGroup.recorded_in(home.cgroups), command_line_of(process.pid)
+    except OSError as error:
+        process.close()
+        raise AttachError(vm_id=vm_id, reason=f"what is known of it cannot be read: {error}") from error
+    instance = Instance(vm_id=vm_id, directory=home, process=process, group=group, argv=argv)
     try:
         await instance.connect_qmp(nursery=nursery)
         said = (await instance.execute("query-uuid"))["UUID"]

@@ -109,19 +109,24 @@ class Instance:
     def adopt(cls, *, vm_id: str, directory: Path, identity: ProcessIdentity) -> Instance:
         """Takes over a running QEMU that another run of the service started and detached, or lost; not a checkpoint.
 
-        Raises VmExitedError if that process is gone or is not this VM's; the directory is left alone then.
+        Raises VmExitedError if that process is gone or is not this VM's, OSError if its cgroup's record cannot be read;
+        process and directory are left alone then.
         """
         home = VmDirectory(directory)
         try:
             process = QemuProcess.adopt(identity, log=home.qemu_log)
         except OSError as error:
             raise VmExitedError(vm_id=vm_id, reason=f"it is not running any more: {error}") from error
-        argv = command_line_of(identity.pid)
+        try:
+            argv, group = command_line_of(identity.pid), VmGroup.recorded_in(home.cgroups)
+        except BaseException:
+            process.close()
+            raise
         if not names_console(argv, home.console_log):
             process.close()
             what = shlex.join(argv[:1]) or "dead"
             raise VmExitedError(vm_id=vm_id, reason=f"process {identity.pid} is not its QEMU: it is {what}")
-        return cls(vm_id=vm_id, directory=home, process=process, group=VmGroup.recorded_in(home.cgroups), argv=argv)
+        return cls(vm_id=vm_id, directory=home, process=process, group=group, argv=argv)
 
     @property
     def agent_link(self) -> AgentLink:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -17,6 +18,15 @@ from vmm.qemu.directory import read_tail
 
 KILL_LIMIT_S = 10.0
 """A process that outlives SIGKILL by this is stuck in the kernel."""
+
+
+_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "QEMU_MODULE_DIR", "TMPDIR")
+"""What QEMU, and the programs that start it, are found by and look things up in."""
+
+
+def qemu_environment() -> dict[str, str]:
+    """What a QEMU is given of our environment. The rest may hold secrets, and a guest that gets out is in QEMU."""
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
 
 
 class QemuProcess:
@@ -43,7 +53,13 @@ class QemuProcess:
         log_fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, pass_fds=pass_fds, start_new_session=True
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log_fd,
+                stderr=log_fd,
+                pass_fds=pass_fds,
+                env=qemu_environment(),
+                start_new_session=True,
             )
         finally:
             os.close(log_fd)
@@ -60,10 +76,18 @@ class QemuProcess:
 
     @classmethod
     def adopt(cls, identity: ProcessIdentity, *, log: Path) -> QemuProcess:
-        """Watches a process that is running already. Raises ProcessLookupError if it is gone or its pid is reused."""
+        """Watches a process that is running already. Raises ProcessLookupError if it is gone or its pid is reused.
+
+        Other OSErrors: it cannot be told.
+        """
         pidfd = os.pidfd_open(identity.pid)
-        # In this order: a process that has the pid now, with the right start time, had it before too.
-        if start_time_of(identity.pid) != identity.start_time:
+        try:
+            # In this order: a process that has the pid now, with the right start time, had it before too.
+            started = start_time_of(identity.pid)
+        except BaseException:
+            os.close(pidfd)
+            raise
+        if started != identity.start_time:
             os.close(pidfd)
             raise ProcessLookupError(f"pid {identity.pid} belongs to another, younger process")
         return cls(identity, pidfd=pidfd, log=log)

@@ -10,6 +10,7 @@ import trio
 
 from vmm.contract import BootStage
 from vmm.errors import BootError, VmmError
+from vmm.qemu.accelerator import TrialFailure
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.launch import launch
 from vmm.spec import Accelerator, MachineSpec
@@ -20,7 +21,7 @@ TRIAL_LIMIT_S = 20.0
 
 async def boot_under_kvm(
     spec: MachineSpec, *, directory: Path, limit_s: float = TRIAL_LIMIT_S, confinement: Confinement = UNCONFINED
-) -> str | None:
+) -> TrialFailure | None:
     """`boot` of `spec` with KVM as the accelerator, whatever it says itself."""
     under_kvm = attrs.evolve(spec, accelerator=Accelerator.KVM)
     return await boot(under_kvm, directory=directory, limit_s=limit_s, confinement=confinement)
@@ -28,10 +29,10 @@ async def boot_under_kvm(
 
 async def boot(
     spec: MachineSpec, *, directory: Path, limit_s: float, confinement: Confinement = UNCONFINED
-) -> str | None:
+) -> TrialFailure | None:
     """Boots `spec` in a new directory below `directory`, waits for its agent, and stops it again.
 
-    Returns None if the agent answered, else why not, in words. Nothing is left in any case. Raises MissingFileError,
+    Returns None if the agent answered, else why not. Nothing is left in any case. Raises MissingFileError,
     SpecError, and BootError if QEMU could not even be started, which say nothing about the accelerator.
     """
     vm_id = f"trial-{uuid.uuid4().hex[:8]}"
@@ -44,11 +45,11 @@ async def boot(
                 )
             except VmmError as error:
                 if isinstance(error, BootError) and error.stage is not BootStage.SPAWN:
-                    return str(error)
+                    return TrialFailure(reason=str(error), timed_out=False)
                 unrelated = error  # raised below: the nursery would wrap it
             else:
                 await vm.stop()
                 return None
     if unrelated is not None:
         raise unrelated
-    return f"no answer from the guest agent within {limit_s:g} s"
+    return TrialFailure(reason=f"no answer from the guest agent within {limit_s:g} s", timed_out=True)

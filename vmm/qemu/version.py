@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from vmm.errors import MissingFileError, SpecError
+from vmm.qemu.process import qemu_environment
 
 QEMU_REMEDY = "install it with `apt-get install qemu-system-x86`, or set `qemu` to its path"
 
@@ -52,7 +53,12 @@ async def detect_version(qemu: Path) -> QemuVersion:
         raise MissingFileError(field="qemu", path=qemu, remedy=QEMU_REMEDY)
     try:
         done = await trio.run_process(
-            [str(qemu), "--version"], capture_stdout=True, stderr=subprocess.DEVNULL, check=False, deliver_cancel=_kill
+            [str(qemu), "--version"],
+            capture_stdout=True,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            env=qemu_environment(),
+            deliver_cancel=_kill,
         )
         version = parse_version(done.stdout.decode("utf-8", "replace"))
     except (OSError, ValueError) as error:

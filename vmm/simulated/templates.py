@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -68,10 +70,17 @@ class SimulatedTemplates:
     clone_s: float = 0.0
     builds_fail: bool = False
     clones_fail: bool = False
+    owned_elsewhere: bool = False
     template: SimulatedTemplate | None = None
     """What is there; survives the producer, as files do."""
     built: int = 0
     shells: dict[str, SimulatedShell] = attrs.field(factory=dict)
+
+    @contextlib.contextmanager
+    def own(self) -> Iterator[None]:
+        if self.owned_elsewhere:
+            raise TemplateError(reason="process 4711 uses it")
+        yield
 
     async def open(self, *, fingerprint: str) -> SimulatedTemplate:
         await trio.lowlevel.checkpoint()

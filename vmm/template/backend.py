@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +46,9 @@ class QemuTemplates:
 
     store: TemplateStore
     confinement: Confinement = UNCONFINED
+
+    def own(self) -> AbstractContextManager[None]:
+        return self.store.own()
 
     async def open(self, *, fingerprint: str) -> Template:
         """Reads the whole template: 0.5 s for 256 MiB. Raises TemplateError."""

@@ -6,19 +6,22 @@ the other two, so a truncated or corrupted template is not one either.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import attrs
 import cattrs
 
-from vmm.errors import TemplateError
+from vmm.errors import LockHeldError, TemplateError
 from vmm.identity import FileIdentity, identify
+from vmm.lock import take_lock
 from vmm.template.sealed import SealedMemory
 
 _FILES: Final = ("manifest.json", "manifest.new", "state", "memory")
@@ -74,7 +77,7 @@ class Template:
 
 
 class TemplateStore:
-    """The place of one template. One process at a time may use it."""
+    """The place of one template. Who writes to it owns it meanwhile, with `own`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -83,18 +86,37 @@ class TemplateStore:
     def _manifest(self) -> Path:
         return self.directory / "manifest.json"
 
+    @contextlib.contextmanager
+    def own(self) -> Iterator[None]:
+        """Within the block no other process has the place for its own: two would remove each other's templates.
+
+        The lock is a file beside the place, which is removed and made anew. Raises TemplateError if another process
+        has it, or others could get at it; OSError.
+        """
+        with contextlib.ExitStack() as cleanup:
+            self._make_parent()
+            self._check_private(self.directory.parent)
+            try:
+                take_lock(self.directory.with_name(f"{self.directory.name}.lock"), cleanup)
+            except LockHeldError as error:
+                raise TemplateError(
+                    directory=self.directory,
+                    reason=f"process {error.pid or '(unknown)'} uses it ({error.lock}); "
+                    "stop it, or set template_directory to a place of its own",
+                ) from error
+            yield
+
     def begin(self, *, memory_mib: int) -> tuple[Path, Path]:
         """Clears the place and makes an empty memory file of that size. Returns the paths of memory and state.
 
         Raises TemplateError if there is not enough room, OSError.
         """
         if self.directory.exists():
-            self._check_private()
+            self._check_private(self.directory, self.directory.parent)
         self.clear()
-        self.directory.parent.parent.mkdir(parents=True, exist_ok=True)
-        self.directory.parent.mkdir(mode=0o700, exist_ok=True)
+        self._make_parent()
         self.directory.mkdir(mode=0o700)
-        self._check_private()
+        self._check_private(self.directory, self.directory.parent)
         free_mib = shutil.disk_usage(self.directory).free // 2**20
         if free_mib < memory_mib + _HEADROOM_MIB:
             raise TemplateError(
@@ -132,7 +154,7 @@ class TemplateStore:
     def open(self, *, fingerprint: str) -> Template:
         """The template with that fingerprint. Reads both files whole. Raises TemplateError if there is none."""
         if self.directory.exists():
-            self._check_private()
+            self._check_private(self.directory, self.directory.parent)
         try:
             table = json.loads(self._manifest.read_bytes())
             manifest = _converter.structure(table if isinstance(table, dict) else {}, _Manifest)
@@ -177,9 +199,13 @@ class TemplateStore:
             (self.directory / name).unlink(missing_ok=True)
         self.directory.rmdir()
 
-    def _check_private(self) -> None:
+    def _make_parent(self) -> None:
+        self.directory.parent.parent.mkdir(parents=True, exist_ok=True)
+        self.directory.parent.mkdir(mode=0o700, exist_ok=True)
+
+    def _check_private(self, *places: Path) -> None:
         """Its name can be guessed, and its parent may be anybody's: what others could have put there is not used."""
-        for place in (self.directory, self.directory.parent):
+        for place in places:
             status = place.lstat()
             ours = status.st_uid == os.geteuid() and not status.st_mode & 0o022
             if not ours or (place == self.directory and status.st_mode & 0o077):

@@ -19,7 +19,7 @@ async def test_a_guest_that_does_not_answer_in_time(spec: MachineSpec, vm_home: 
 async def test_a_qemu_that_refuses(spec: MachineSpec, vm_home: Path) -> None:
     failure = await trial.boot_under_kvm(attrs.evolve(spec, machine_type="nonsense"), directory=vm_home)
     assert failure is not None
-    assert "unsupported machine type" in failure
+    assert "unsupported machine type" in failure.reason
 
 
 async def test_a_guest_that_answers(spec: MachineSpec, vm_home: Path) -> None:

@@ -34,6 +34,41 @@ RECORD = VmRecord(
 )
 
 
+VERSION_1: dict[str, Any] = {
+    "version": 1,
+    "vm_id": "vm-1",
+    "profile": "default",
+    "generation": "f1",
+    "made_by": "template",
+    "process": {"pid": 4242, "start_time": 777},
+    "boot_id": "4f9d1c1e-boot",
+    "made_at_ns": 100000000000,
+    "lease": {
+        "lease_id": "lease-1",
+        "owner_uid": 1000,
+        "key": "job-7",
+        "granted_at_ns": 1000000000000,
+        "expires_at_ns": 1600000000000,
+        "bound": False,
+        "fencing_token": 7,
+        "queued_s": 0.5,
+        "was_ready": True,
+        "report": {
+            "reseeded": True,
+            "wall_clock_ns": 42,
+            "hostname": "guest-1",
+            "cpus_online": 1,
+            "memory_mib": 224,
+            "memory_online_mib": None,
+            "machine_id": "",
+            "vm_uuid": "",
+        },
+        "timings": {"grow_s": 0.0, "resume_s": 0.001, "prepare_s": 0.002, "total_s": 0.003},
+    },
+}
+"""As the services that are out there write it."""
+
+
 def table() -> dict[str, Any]:
     """The record as JSON has it, to be spoiled."""
     parsed: dict[str, Any] = json.loads(encode(RECORD))
@@ -49,6 +84,12 @@ def refusal(data: bytes) -> RecordError:
 @pytest.mark.parametrize("record", [RECORD, attrs.evolve(RECORD, lease=None)], ids=["leased", "base"])
 def test_a_record_is_read_as_it_was_written(record: VmRecord) -> None:
     assert decode(encode(record)) == record
+
+
+def test_the_format_is_the_one_that_other_services_write() -> None:
+    """Or an update of vmpool ends the leased VMs of who makes it: see docs/decisions/0011 before you change this."""
+    assert json.loads(encode(RECORD)) == VERSION_1
+    assert decode(json.dumps(VERSION_1).encode()) == RECORD
 
 
 def test_what_the_guest_drew_from_its_generator_is_not_recorded() -> None:

@@ -153,6 +153,29 @@ async def test_fetch_only_never_builds() -> None:
 
 
 @in_virtual_time
+async def test_fetch_only_shares_with_an_owner_and_discards_nothing() -> None:
+    shared = SimulatedTemplate(fingerprint="f1")
+    async with stage(fetch_only=True, template=shared, owned_elsewhere=True) as it:
+        assert (await it.produce()).made_by is ProducerKind.TEMPLATE
+        shared.damaged = True
+        await trio.sleep(2 * WATCH_S)
+        assert it.templates.template is shared
+
+
+@in_virtual_time
+async def test_while_the_place_is_anothers_it_boots_and_says_whose_it_is() -> None:
+    theirs = SimulatedTemplate(fingerprint="f0")
+    async with stage(template=theirs, owned_elsewhere=True) as it:
+        assert (await it.produce()).made_by is ProducerKind.DIRECT
+        assert "process 4711 uses it" in it.producer.statistics().detail
+        assert it.templates.template is theirs
+
+        it.templates.owned_elsewhere = False
+        await trio.sleep(BOOT_S + BUILD_S + 60)
+        assert (await it.produce()).made_by is ProducerKind.TEMPLATE
+
+
+@in_virtual_time
 async def test_while_builds_fail_it_boots_and_says_why() -> None:
     async with stage(builds_fail=True) as it:
         fallen_back = await it.produce()

@@ -24,6 +24,7 @@ _REQUESTS: Final[dict[str, Any]] = {
     "Release": wire.ReleaseRequest,
     "Exec": wire.ExecRequest,
     "Status": wire.StatusRequest,
+    "Watch": wire.WatchRequest,
 }
 
 

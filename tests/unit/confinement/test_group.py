@@ -97,3 +97,18 @@ async def test_a_group_whose_members_do_not_die_is_an_error_that_names_them(
     with pytest.raises(StopError, match=r"process 123456 .* has \[123456\]"):
         await VmGroup(directories=(tmp_path,)).remove()
     assert killed[0] == 123456
+
+
+async def test_a_member_that_the_kernel_does_not_name_is_no_process_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows those of other pid namespaces as 0, and that is our own process group to kill()."""
+    monkeypatch.setattr(group_module, "REMOVE_LIMIT_S", 0.0)
+    killed: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.append(pid))
+    (tmp_path / "cgroup.procs").write_text("0\n123456\n")
+    busy = OSError(16, "Device or resource busy")
+    monkeypatch.setattr(Path, "rmdir", lambda path: (_ for _ in ()).throw(busy))
+    with pytest.raises(StopError, match=r"process 123456 .* 0 is one of another pid namespace"):
+        await VmGroup(directories=(tmp_path,)).remove()
+    assert set(killed) == {123456}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +23,28 @@ logging.getLogger("grpclib.server").warning("gone")
 """
 
 
-def logged(*, as_json: bool) -> list[str]:
+HOSTILE = "\x1b]0;title\x07\x9b2J\rover\u202e\n[info] all is well"
+
+HOSTILE_SCRIPT = """
+import logging, structlog
+from pool.logs import configure_logs
+configure_logs(json={json})
+hostile = {hostile!a}
+structlog.get_logger("vmpool.vm").warning("VM lost", evidence=hostile, seen=[hostile], word="\\x9b2J")
+logging.getLogger("vmpool.client").warning("gone: %s", hostile)
+try:
+    raise ValueError(hostile)
+except ValueError:
+    structlog.get_logger("vmpool").exception("failed")
+    logging.getLogger("grpclib.server").exception("failed")
+"""
+
+
+def logged(*, as_json: bool, script: str = SCRIPT) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(json=as_json)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", script.format(json=as_json, hostile=HOSTILE)], check=True, capture_output=True
     )
-    return done.stderr.splitlines()
+    return done.stderr.decode().removesuffix("\n").split("\n")
 
 
 def test_a_line_says_which_part_of_the_service_it_is_from() -> None:
@@ -38,6 +56,22 @@ def test_a_line_says_which_part_of_the_service_it_is_from() -> None:
 
 def test_on_a_terminal_too() -> None:
     assert all("subsystem" in line for line in logged(as_json=False))
+
+
+def test_what_a_guest_says_gives_a_terminal_no_orders() -> None:
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in logged(as_json=False, script=HOSTILE_SCRIPT)]
+    assert all(line.replace("\t", "").isprintable() for line in lines), lines
+    assert all(r"\x9b2J" in lines[at] for at in (0, 1))
+    assert sum(line.startswith(r"ValueError: \x1b]0;title\x07\x9b2J\rover\u202e") for line in lines) == 2
+
+
+def test_nor_can_it_pass_for_a_line_of_the_log() -> None:
+    messages = logged(as_json=False, script=HOSTILE_SCRIPT)[:2]
+    assert all("all is well" in line and not line.startswith("[info]") for line in messages), messages
+
+
+def test_json_has_it_as_it_is() -> None:
+    assert json.loads(logged(as_json=True, script=HOSTILE_SCRIPT)[0])["evidence"] == HOSTILE
 
 
 def test_every_logger_has_a_name_and_a_vm_is_always_called_the_same() -> None:

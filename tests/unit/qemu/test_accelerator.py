@@ -11,7 +11,16 @@ import pytest
 import trio
 
 from vmm.errors import AcceleratorError
-from vmm.qemu.accelerator import AcceleratorDecision, AcceleratorSetting, HostFacts, TrialIdentity, decide, linux_host
+from vmm.qemu.accelerator import (
+    TIMEOUT_REMEMBERED_S,
+    AcceleratorDecision,
+    AcceleratorSetting,
+    HostFacts,
+    TrialFailure,
+    TrialIdentity,
+    decide,
+    linux_host,
+)
 from vmm.qemu.version import QemuVersion
 from vmm.spec import Accelerator
 
@@ -23,7 +32,12 @@ def refusing(error: OSError) -> Callable[[], None]:
     return open_kvm
 
 
-GOOD_HOST = HostFacts(open_kvm=lambda: None, cpu_flags=lambda: frozenset({"fpu", "vmx"}), boot_id=lambda: "boot-1")
+GOOD_HOST = HostFacts(
+    open_kvm=lambda: None,
+    cpu_flags=lambda: frozenset({"fpu", "vmx"}),
+    boot_id=lambda: "boot-1",
+    uptime_s=lambda: 1000.0,
+)
 NO_DEVICE = attrs.evolve(GOOD_HOST, open_kvm=refusing(FileNotFoundError(2, "No such file or directory")))
 NOT_ALLOWED = attrs.evolve(GOOD_HOST, open_kvm=refusing(PermissionError(13, "Permission denied")))
 SOFTWARE_KVM = attrs.evolve(GOOD_HOST, cpu_flags=lambda: frozenset({"fpu"}))
@@ -38,13 +52,17 @@ OBSTACLES = [
 class Trial:
     """A trial boot with a set result, counted."""
 
-    def __init__(self, result: str | None) -> None:
+    def __init__(self, result: TrialFailure | None) -> None:
         self.result = result
         self.boots = 0
 
-    async def __call__(self) -> str | None:
+    async def __call__(self) -> TrialFailure | None:
         self.boots += 1
         return self.result
+
+
+REFUSED = TrialFailure(reason="QEMU says no", timed_out=False)
+TIMED_OUT = TrialFailure(reason="no answer from the guest agent within 20 s", timed_out=True)
 
 
 class Chooser:
@@ -76,7 +94,7 @@ async def test_kvm_that_cannot_work_is_an_error(choose: Chooser, host: HostFacts
 
 
 async def test_kvm_is_taken_at_its_word_without_a_trial(choose: Chooser) -> None:
-    trial = Trial("would fail")
+    trial = Trial(REFUSED)
     decision = await choose(AcceleratorSetting.KVM, GOOD_HOST, trial)
     assert (decision.accelerator, trial.boots) == (Accelerator.KVM, 0)
 
@@ -100,11 +118,63 @@ async def test_auto_believes_a_guest_that_booted_and_remembers(choose: Chooser) 
 
 
 async def test_auto_remembers_failure_too(choose: Chooser) -> None:
-    trial = Trial("no answer from the guest agent within 20 s")
-    for _ in range(2):
-        decision = await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    trial = Trial(REFUSED)
+    for host in (GOOD_HOST, attrs.evolve(GOOD_HOST, uptime_s=lambda: 1e9)):
+        decision = await choose(AcceleratorSetting.AUTO, host, trial)
+        assert decision.accelerator is Accelerator.TCG
+        assert "QEMU says no" in decision.reason
+    assert trial.boots == 1
+
+
+async def test_a_trial_that_ran_out_of_time_is_remembered_for_a_while(choose: Chooser) -> None:
+    """The host may just have been busy; one whose KVM hangs must not wait for a trial at each start of a producer."""
+    trial = Trial(TIMED_OUT)
+    boots = []
+    for uptime_s in (1000.0, 999.0 + TIMEOUT_REMEMBERED_S, 1000.0 + TIMEOUT_REMEMBERED_S):
+        decision = await choose(
+            AcceleratorSetting.AUTO, attrs.evolve(GOOD_HOST, uptime_s=lambda now=uptime_s: now), trial
+        )
         assert decision.accelerator is Accelerator.TCG
         assert "no answer from the guest agent within 20 s" in decision.reason
+        boots.append(trial.boots)
+    assert boots == [1, 1, 2]
+
+    trial.result = None
+    later = attrs.evolve(GOOD_HOST, uptime_s=lambda: 1000.0 + 2 * TIMEOUT_REMEMBERED_S)
+    assert (await choose(AcceleratorSetting.AUTO, later, trial)).accelerator is Accelerator.KVM
+
+
+async def test_running_out_of_time_says_nothing_against_a_guest_that_booted_meanwhile(choose: Chooser) -> None:
+    """Profiles of one kernel are tried at the same time."""
+
+    class Slow(Trial):
+        async def __call__(self) -> TrialFailure | None:
+            await choose(AcceleratorSetting.AUTO, GOOD_HOST, Trial(None))
+            return TIMED_OUT
+
+    decision = await choose(AcceleratorSetting.AUTO, GOOD_HOST, Slow(None))
+    assert decision.accelerator is Accelerator.KVM
+    assert (await choose(AcceleratorSetting.AUTO, GOOD_HOST, Trial(REFUSED))).accelerator is Accelerator.KVM
+
+
+async def test_profiles_of_different_kernels_remember_beside_each_other(choose: Chooser, tmp_path: Path) -> None:
+    first, other = choose.identity, attrs.evolve(choose.identity, kernel=tmp_path / "other")
+    other.kernel.write_bytes(b"another kernel")
+    works, refused = Trial(None), Trial(REFUSED)
+    for _ in range(2):
+        choose.identity = first
+        assert (await choose(AcceleratorSetting.AUTO, GOOD_HOST, works)).accelerator is Accelerator.KVM
+        choose.identity = other
+        assert (await choose(AcceleratorSetting.AUTO, GOOD_HOST, refused)).accelerator is Accelerator.TCG
+    assert (works.boots, refused.boots) == (1, 1)
+
+
+async def test_what_was_found_before_the_host_booted_is_forgotten(choose: Chooser) -> None:
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, Trial(None))
+    await choose(AcceleratorSetting.AUTO, attrs.evolve(GOOD_HOST, boot_id=lambda: "boot-2"), Trial(None))
+    assert len(json.loads((choose.cache / "accelerator.json").read_bytes())["verdicts"]) == 1
+    trial = Trial(None)
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
     assert trial.boots == 1
 
 
@@ -119,19 +189,35 @@ async def test_another_host_boot_qemu_or_kernel_is_tried_anew(choose: Chooser) -
     assert trial.boots == 4
 
 
-@pytest.mark.parametrize("damage", [b"", b"[]", b'{"key": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"[]", b'{"boot_id": "boot-1"}', b'{"boot_id": "boot-1", "verdicts": [1]}', b"\xff\xfe"]
+)
 async def test_a_damaged_cache_is_as_good_as_none(choose: Chooser, damage: bytes) -> None:
     trial = Trial(None)
     await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
     (choose.cache / "accelerator.json").write_bytes(damage)
     await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
     assert trial.boots == 2
-    assert json.loads((choose.cache / "accelerator.json").read_bytes())["accelerator"] == "kvm"
+    (verdict,) = json.loads((choose.cache / "accelerator.json").read_bytes())["verdicts"].values()
+    assert verdict["accelerator"] == "kvm"
+
+
+@pytest.mark.parametrize(
+    "damage", [1, {}, {"accelerator": "abacus"}, {"accelerator": "kvm", "reason": "", "until_uptime_s": ""}]
+)
+async def test_so_is_a_damaged_verdict(choose: Chooser, damage: object) -> None:
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, Trial(None))
+    cache = choose.cache / "accelerator.json"
+    found = json.loads(cache.read_bytes())
+    cache.write_text(json.dumps(found | {"verdicts": dict.fromkeys(found["verdicts"], damage)}))
+    trial = Trial(None)
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    assert trial.boots == 1
 
 
 async def test_a_cancelled_trial_is_not_remembered(choose: Chooser) -> None:
     class Endless(Trial):
-        async def __call__(self) -> str | None:
+        async def __call__(self) -> TrialFailure | None:
             self.boots += 1
             await trio.sleep_forever()
 
@@ -145,3 +231,4 @@ def test_the_facts_of_this_host_can_be_asked() -> None:
     host = linux_host()
     assert "fpu" in host.cpu_flags()
     assert len(host.boot_id()) == 36
+    assert 0 < host.uptime_s() <= host.uptime_s()

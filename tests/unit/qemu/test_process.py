@@ -55,6 +55,18 @@ async def test_a_log_that_cannot_be_read_does_not_hide_the_end(tmp_path: Path) -
     assert "Is a directory" in process.exit_report.stderr_tail
 
 
+async def test_it_inherits_nothing_of_our_environment_but_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets are in it, and the socket on which systemd is told how the service does."""
+    ours = {"PATH": "/bin:/usr/bin", "TMPDIR": "/tmp", "AWS_SECRET_ACCESS_KEY": "x", "NOTIFY_SOCKET": "/run/x"}
+    monkeypatch.setattr(os, "environ", ours)
+    log = tmp_path / "log"
+    process = QemuProcess.spawn(["cat", "/proc/self/environ"], log=log)
+    await process.wait_exited()
+    assert log.read_text().split("\0") == ["PATH=/bin:/usr/bin", "TMPDIR=/tmp", ""]
+
+
 async def test_it_runs_in_a_session_of_its_own_without_our_stdin(tmp_path: Path) -> None:
     process = start("readlink /proc/self/fd/0", tmp_path / "log")
     assert os.getsid(process.pid) == process.pid

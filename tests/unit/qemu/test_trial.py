@@ -13,6 +13,22 @@ from vmm.qemu.trial import boot
 from vmm.spec import Accelerator, MachineSpec
 
 
+async def test_a_guest_that_does_not_answer_in_time_says_so(spec: MachineSpec, vm_home: Path) -> None:
+    """That may be the host's fault of the moment, unlike all else."""
+    spec.qemu.write_text("#!/bin/sh\nexec sleep 1000\n")
+    failure = await boot(spec, directory=vm_home, limit_s=0.2)
+    assert failure is not None
+    assert failure.timed_out
+
+
+async def test_a_qemu_that_dies_is_a_verdict(spec: MachineSpec, vm_home: Path) -> None:
+    spec.qemu.write_text("#!/bin/sh\necho no such accelerator >&2\nexit 1\n")
+    failure = await boot(spec, directory=vm_home, limit_s=60)
+    assert failure is not None
+    assert not failure.timed_out
+    assert "no such accelerator" in failure.reason
+
+
 @pytest.fixture
 def spec(tmp_path: Path) -> MachineSpec:
     """Whose QEMU is no program that the kernel executes."""

@@ -56,6 +56,33 @@ def test_a_half_built_one_is_none(store: TemplateStore) -> None:
         store.open(fingerprint="f1")
 
 
+def test_a_place_has_one_owner_at_a_time(store: TemplateStore) -> None:
+    """Two would remove each other's templates, half-built ones too."""
+    other = TemplateStore(store.directory)
+    with store.own():
+        publish(store)
+        with pytest.raises(TemplateError, match=f"process {os.getpid()} uses it .*template_directory"), other.own():
+            pass
+        assert other.open(fingerprint="f1"), "it may be used"
+    with other.own():
+        pass
+    assert list(store.directory.parent.iterdir()) == [store.directory]
+
+
+def test_the_lock_of_a_dead_owner_locks_nobody_out(store: TemplateStore) -> None:
+    store.directory.parent.mkdir(mode=0o700)
+    (store.directory.parent / "small.lock").write_text("4711\n")
+    with store.own():
+        publish(store)
+
+
+def test_a_place_among_those_of_others_has_no_lock(store: TemplateStore) -> None:
+    store.directory.parent.mkdir()
+    store.directory.parent.chmod(0o777)
+    with pytest.raises(TemplateError, match="open to others"), store.own():
+        pass
+
+
 @pytest.mark.parametrize("name", ["memory", "state"])
 @pytest.mark.parametrize("fault", ["truncated", "corrupted", "missing"])
 def test_a_damaged_one_is_none(store: TemplateStore, name: str, fault: str) -> None:

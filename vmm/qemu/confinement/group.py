@@ -29,6 +29,9 @@ CPU_PERIOD_US: Final = 100_000
 _OF_DIRECTORY: Final = "\t"
 """What a line of a record begins with that is a setting of the directory above it."""
 
+_ELSEWHERE: Final = 0
+"""What cgroup.procs says instead of the pid of a process of another pid namespace; to kill() it is our own group."""
+
 _JOIN: Final = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 126; shift; done; shift; exec "$@"'
 """Has the kernel put the shell into the groups, and the program in its place: the program never runs outside."""
 
@@ -143,9 +146,10 @@ class VmGroup:
                     await trio.sleep(RETRY_S)
                 continue
             members = _members(directory)
-            raise StopError(
-                pid=members[0] if members else 0, limit_s=REMOVE_LIMIT_S, state=f"cgroup {directory} has {members}"
-            )
+            state = f"cgroup {directory} has {members}"
+            if _ELSEWHERE in members:
+                state += f"; {_ELSEWHERE} is one of another pid namespace, which cannot be killed from here"
+            raise StopError(pid=max(members, default=0), limit_s=REMOVE_LIMIT_S, state=state)
 
     def _try_to_remove(self, directory: Path) -> bool:
         try:
@@ -207,5 +211,7 @@ def _members(directory: Path) -> list[int]:
 
 def _kill(pids: Sequence[int]) -> None:
     for pid in pids:
+        if pid == _ELSEWHERE:
+            continue
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

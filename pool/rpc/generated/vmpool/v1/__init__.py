@@ -144,7 +144,8 @@ class AcquireRequest(betterproto2.Message):
 
     idempotency_key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    The same key gives the same lease while that lives, to the same uid; empty for none. At most 128 bytes.
+    The same key gives the same lease while that lives, to the same uid, for the same profile and by the same method;
+    empty for none. At most 128 bytes.
     """
 
     on_empty: "OnEmpty" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: OnEmpty(0))
@@ -1172,10 +1173,11 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
 
         The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
         NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field. RESOURCE_EXHAUSTED: nothing is ready and the policy is
-        not to wait, the user has as many leases or requests as allowed, or too many requests are open. DEADLINE_EXCEEDED: no VM in time. UNAVAILABLE: the VM booted for this
-        request failed, production of the profile fails and its circuit is open, the profile is drained, or the service is
-        shutting down. ALREADY_EXISTS: idempotency key in use for another profile. PERMISSION_DENIED: a config with paths
-        that are not for this user.
+        not to wait, the user has as many leases or requests as allowed, or too many requests are open. DEADLINE_EXCEEDED:
+        no VM in time. UNAVAILABLE: the VM booted for this request failed, production of the profile fails and its circuit
+        is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency key is in use for
+        another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config with paths that are
+        not for this user.
         """
 
         return await self._unary_unary(
@@ -1472,10 +1474,11 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
         The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
         NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field. RESOURCE_EXHAUSTED: nothing is ready and the policy is
-        not to wait, the user has as many leases or requests as allowed, or too many requests are open. DEADLINE_EXCEEDED: no VM in time. UNAVAILABLE: the VM booted for this
-        request failed, production of the profile fails and its circuit is open, the profile is drained, or the service is
-        shutting down. ALREADY_EXISTS: idempotency key in use for another profile. PERMISSION_DENIED: a config with paths
-        that are not for this user.
+        not to wait, the user has as many leases or requests as allowed, or too many requests are open. DEADLINE_EXCEEDED:
+        no VM in time. UNAVAILABLE: the VM booted for this request failed, production of the profile fails and its circuit
+        is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency key is in use for
+        another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config with paths that are
+        not for this user.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
