@@ -67,7 +67,7 @@ class ProfilePage:
         """Whether the size is another one now."""
         if self.demand is None:
             return False
-        # Who waits is served by the pool, however little there was to do lately: he may wait for memory, or for a repair.
+        # Who waits is served by the pool, however little there was to do lately: he may wait for memory, or a repair.
         before, self.size = self.size, max(self.demand.size(now), len(self.waiting) > self.boot_claims)
         self.review_at = self.demand.next_review(now)
         return self.size != before

@@ -21,6 +21,14 @@ _ALIVE: Final = frozenset({"running", "paused"})
 """What `query-status` says of a guest that has not met its end."""
 
 
+_SILENCE_S: Final = 1.5
+"""How long qemu-ga may be silent before we hang up and connect anew, and twice as long the next time.
+
+What a guest says at the moment in which its host hangs up may stay in QEMU's hands (7.2: one element of the port's
+queue is in use, and the port throttled), and nothing that it says later gets out until the host hangs up once more. A
+guest that boots needs longer, and does not mind."""
+
+
 class ConnectedAgent(Agent, Protocol):
     """An agent with the connection to it."""
 
@@ -46,7 +54,11 @@ async def _connect(instance: Instance, nursery: trio.Nursery) -> ConnectedAgent:
             await agent.ping()
             return agent
         case AgentKind.QGA:
-            return await QgaClient.connect(await _open_port(instance), nursery=nursery)
+            silence_s = _SILENCE_S
+            while True:
+                with trio.move_on_after(silence_s):
+                    return await QgaClient.connect(await _open_port(instance), nursery=nursery)
+                silence_s *= 2
         case AgentKind.BUILTIN:
             if link.vsock_cid is None:
                 stream = await _open_port(instance)

@@ -1,0 +1,53 @@
+"""How QEMU's guests are reached, with the guest in the test."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import attrs
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from tests.unit.qga.fake import FakeQga
+from tests.virtual_time import in_virtual_time
+from vmm.qemu import agents
+from vmm.qemu.command_line import AgentLink
+from vmm.spec import AgentKind
+
+
+@attrs.define(eq=False)
+class Reached:
+    """As much of a running QEMU as a connection needs."""
+
+    agent_link: AgentLink = attrs.field(factory=lambda: AgentLink(agent=AgentKind.QGA))
+    at_end: list[Any] = attrs.field(factory=list)
+
+    def close_at_end(self, agent: Any) -> None:
+        self.at_end.append(agent)
+
+
+@in_virtual_time
+async def test_a_qemu_ga_that_cannot_be_heard_is_connected_to_anew() -> None:
+    """QEMU may hold back what it says until the host has hung up once more."""
+    ports: list[trio.abc.Stream] = []
+    async with trio.open_nursery() as nursery:
+
+        async def open_port(_instance: Any) -> trio.abc.Stream:
+            ours, theirs = memory_stream_pair()
+            ports.append(theirs)
+            if len(ports) == 3:
+                nursery.start_soon(FakeQga(theirs).run)
+            await trio.lowlevel.checkpoint()
+            return ours
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(agents, "_open_port", open_port)
+            instance = Reached()
+            agent = await agents.connect_agent(cast("Any", instance), nursery=nursery)
+        assert instance.at_end == [agent]
+        for silent in ports[:2]:  # both were hung up
+            while await silent.receive_some():
+                pass
+        await agent.aclose()
+        nursery.cancel_scope.cancel()
