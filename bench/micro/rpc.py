@@ -107,4 +107,4 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
         yield samplers
 
 
-EXPERIMENT: Final = Experiment(name="rpc", kind=Kind.MICRO, cases=CASES, open=_open, rounds=20, quick_rounds=3)
+EXPERIMENT: Final = Experiment(name="rpc", kind=Kind.MICRO, cases=CASES, open=_open, rounds=12, quick_rounds=3)

@@ -71,4 +71,4 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
         yield {case.name: partial(once, confinement=kind) for case, kind in zip(CASES, kinds, strict=True)}
 
 
-EXPERIMENT: Final = Experiment(name="confinement", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=40, quick_rounds=3)
+EXPERIMENT: Final = Experiment(name="confinement", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=20, quick_rounds=3)

@@ -115,5 +115,5 @@ async def _open_exec(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
             yield {"exec/round-trip": round_trip, "exec/stdout": stdout, "exec/stdin": stdin}
 
 
-HAND_OUT: Final = Experiment(name="handout", kind=Kind.SYSTEM, cases=CASES[:3], open=_open, rounds=150, quick_rounds=5)
-EXEC: Final = Experiment(name="exec", kind=Kind.SYSTEM, cases=CASES[3:], open=_open_exec, rounds=20, quick_rounds=2)
+HAND_OUT: Final = Experiment(name="handout", kind=Kind.SYSTEM, cases=CASES[:3], open=_open, rounds=100, quick_rounds=5)
+EXEC: Final = Experiment(name="exec", kind=Kind.SYSTEM, cases=CASES[3:], open=_open_exec, rounds=10, quick_rounds=2)

@@ -96,7 +96,7 @@ EXPERIMENT: Final = Experiment(
     kind=Kind.SYSTEM,
     cases=(_EMPTY, *_CLONES, _DIRECT),
     open=_open,
-    rounds=5,
+    rounds=3,
     quick_rounds=1,
     warm_up=0,
 )

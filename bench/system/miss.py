@@ -94,4 +94,4 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
             }
 
 
-EXPERIMENT: Final = Experiment(name="miss", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=30, quick_rounds=2)
+EXPERIMENT: Final = Experiment(name="miss", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=20, quick_rounds=2)

@@ -106,7 +106,7 @@ EXPERIMENT: Final = Experiment(
     kind=Kind.SYSTEM,
     cases=(*_OURS, *_LIBVIRT, _QUICK_SANDBOX),
     open=_open,
-    rounds=8,
+    rounds=5,
     quick_rounds=1,
     warm_up=0,
 )

@@ -62,5 +62,5 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
 
 
 EXPERIMENT: Final = Experiment(
-    name="restart", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=10, quick_rounds=1, warm_up=0
+    name="restart", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=6, quick_rounds=1, warm_up=0
 )

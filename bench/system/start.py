@@ -89,4 +89,4 @@ def _of_producers(bench: Bench, made: Producers) -> dict[str, Sampler]:
     return {"start/clone": clone, "start/shell": shell, "start/direct": direct, "start/template": template}
 
 
-EXPERIMENT: Final = Experiment(name="start", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=20, quick_rounds=2)
+EXPERIMENT: Final = Experiment(name="start", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=15, quick_rounds=2)

@@ -175,6 +175,6 @@ EXPERIMENT: Final = Experiment(
     kind=Kind.SYSTEM,
     cases=(*_PRODUCTION, *_BURSTS, *_SUSTAINED),
     open=_open,
-    rounds=10,
+    rounds=6,
     quick_rounds=1,
 )
