@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol
 
@@ -21,8 +22,8 @@ _ALIVE: Final = frozenset({"running", "paused"})
 """What `query-status` says of a guest that has not met its end."""
 
 
-_SILENCE_S: Final = 1.5
-"""How long qemu-ga may be silent before we hang up and connect anew, and twice as long the next time.
+_SILENCE_S: Final = 2.0
+"""How long an agent may be silent before we hang up and connect anew, and twice as long the next time.
 
 What a guest says at the moment in which its host hangs up may stay in QEMU's hands (7.2: one element of the port's
 queue is in use, and the port throttled), and nothing that it says later gets out until the host hangs up once more. A
@@ -54,17 +55,22 @@ async def _connect(instance: Instance, nursery: trio.Nursery) -> ConnectedAgent:
             await agent.ping()
             return agent
         case AgentKind.QGA:
-            silence_s = _SILENCE_S
-            while True:
-                with trio.move_on_after(silence_s):
-                    return await QgaClient.connect(await _open_port(instance), nursery=nursery)
-                silence_s *= 2
+            return await _until_heard(instance, partial(QgaClient.connect, nursery=nursery))
         case AgentKind.BUILTIN:
             if link.vsock_cid is None:
-                stream = await _open_port(instance)
-            else:
-                stream = await connect_vsock(link.vsock_cid, gone=instance.process.wait_exited)
+                return await _until_heard(instance, partial(AgentClient.connect, nursery=nursery))
+            stream = await connect_vsock(link.vsock_cid, gone=instance.process.wait_exited)
             return await AgentClient.connect(stream, nursery=nursery)
+
+
+async def _until_heard(
+    instance: Instance, connect_over: Callable[[trio.abc.Stream], Awaitable[ConnectedAgent]]
+) -> ConnectedAgent:
+    silence_s = _SILENCE_S
+    while True:
+        with trio.move_on_after(silence_s):
+            return await connect_over(await _open_port(instance))
+        silence_s *= 2
 
 
 async def _look(instance: Instance) -> None:

@@ -44,7 +44,8 @@ async def test_it_is_paused_runs_when_resumed_and_can_be_asked_and_ended(given: 
     assert (await vm.instance.execute("query-status"))["status"] == "paused"
     await vm.resume()
     assert (await vm.instance.execute("query-status"))["status"] == "running"
-    assert (await vm.agent.ping()).kernel_release
+    with trio.fail_after(BOOT_LIMIT_S):
+        assert (await vm.agent.ping()).kernel_release
     await vm.agent.put_file("/tmp/file", b"contents")
     assert await vm.agent.get_file("/tmp/file") == b"contents"
     await vm.pause()

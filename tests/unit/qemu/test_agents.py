@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
+from tests.unit.guest.test_session import hello_reply, read_hello
 from tests.unit.qga.fake import FakeQga
 from tests.virtual_time import in_virtual_time
 from vmm.qemu import agents
@@ -20,15 +21,26 @@ from vmm.spec import AgentKind
 class Reached:
     """As much of a running QEMU as a connection needs."""
 
-    agent_link: AgentLink = attrs.field(factory=lambda: AgentLink(agent=AgentKind.QGA))
+    agent_link: AgentLink
     at_end: list[Any] = attrs.field(factory=list)
 
     def close_at_end(self, agent: Any) -> None:
         self.at_end.append(agent)
 
 
+class Builtin:
+    """As much of our agent as greets."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+
+    async def run(self) -> None:
+        await self.stream.send_all(hello_reply(await read_hello(self.stream)))
+
+
+@pytest.mark.parametrize(("kind", "guest"), [(AgentKind.QGA, FakeQga), (AgentKind.BUILTIN, Builtin)])
 @in_virtual_time
-async def test_a_qemu_ga_that_cannot_be_heard_is_connected_to_anew() -> None:
+async def test_an_agent_that_cannot_be_heard_is_connected_to_anew(kind: AgentKind, guest: Any) -> None:
     """QEMU may hold back what it says until the host has hung up once more."""
     ports: list[trio.abc.Stream] = []
     async with trio.open_nursery() as nursery:
@@ -37,13 +49,13 @@ async def test_a_qemu_ga_that_cannot_be_heard_is_connected_to_anew() -> None:
             ours, theirs = memory_stream_pair()
             ports.append(theirs)
             if len(ports) == 3:
-                nursery.start_soon(FakeQga(theirs).run)
+                nursery.start_soon(guest(theirs).run)
             await trio.lowlevel.checkpoint()
             return ours
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(agents, "_open_port", open_port)
-            instance = Reached()
+            instance = Reached(AgentLink(agent=kind))
             agent = await agents.connect_agent(cast("Any", instance), nursery=nursery)
         assert instance.at_end == [agent]
         for silent in ports[:2]:  # both were hung up
