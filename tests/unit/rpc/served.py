@@ -29,10 +29,20 @@ from pool.rpc.service import ServiceInfo
 from pool.tracing import NO_SPANS, Spans
 from tests.unit.actors.stage import simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
+from vmm.simulated.disk import SimulatedDisk
 from vmm.simulated.machine import Machine
 from vmm.spec import Accelerator, AgentKind, MachineSpec
 
 SPEC = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
+
+
+class _TidyDisk(SimulatedDisk):
+    """Directories go with their last file, as with their VMs: a service that runs for long must not grow by it."""
+
+    def sync_directory(self, directory: Path) -> None:
+        super().sync_directory(directory)
+        if not self._directories[directory].names:
+            self.remove_directory(directory)
 
 
 EVIDENCE: Final = "argv: /usr/bin/qemu-system-x86_64"
@@ -112,7 +122,7 @@ async def serving(
     coordinator = coordinator_type(
         policies={profile: PoolPolicy(size=size, max_vcpus=4, max_memory_mib=1024, **(policy or {}))},
         producers={profile: producer},
-        journal=simulated_journal(),
+        journal=simulated_journal(_TidyDisk()),
         service=service or ServicePolicy(),
         make_id=new_id,
         rng=random.Random(1),
