@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,23 @@ def test_an_identity_replaces_what_was_there_and_is_read_back(
         path.write_text(before)
         path.chmod(0o644)
     monkeypatch.setattr(system, "_MACHINE_ID", str(path))
-    assert System().set_machine_id("a" * 32) == "a" * 32
+    with closing(System()) as guest:
+        assert guest.set_machine_id("a" * 32) == "a" * 32
     assert path.read_text() == "a" * 32 + "\n"
+
+
+def test_an_identity_is_overwritten_without_the_way_to_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone has it open, from its template."""
+    home = tmp_path / "etc"
+    home.mkdir()
+    monkeypatch.setattr(system, "_MACHINE_ID", str(home / "machine-id"))
+    with closing(System()) as guest:
+        guest.set_machine_id("a" * 32)
+        home.rename(tmp_path / "elsewhere")
+        assert guest.set_machine_id("b" * 32) == "b" * 32
+    assert (tmp_path / "elsewhere/machine-id").read_text() == "b" * 32 + "\n"
 
 
 def test_a_kernel_that_shows_no_uuid_is_shown_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,48 +10,55 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-_INT = struct.Struct("<q")
-_SIZE = struct.Struct("<I")
+_NUMBER = struct.Struct("<cq")
+_SIZED = struct.Struct("<cI")
+_read_number = struct.Struct("<q").unpack_from
+_read_size = struct.Struct("<I").unpack_from
 _MAX_DEPTH = 8
+
+# What every request and reply is made of comes first: a guest under emulation pays for each comparison.
 
 
 def pack(value: Any) -> bytes:
     """Bytes of a value. Raises TypeError, or ValueError for a number of more than 64 bits or text that is none."""
     parts: list[bytes] = []
     try:
-        _pack(value, parts)
+        _pack(value, parts.append)
     except struct.error as error:
         raise ValueError("a number does not fit into 64 bits") from error
     return b"".join(parts)
 
 
-def _pack(value: Any, parts: list[bytes]) -> None:
-    if value is None:
-        parts.append(b"n")
-    elif value is True:
-        parts.append(b"t")
-    elif value is False:
-        parts.append(b"f")
-    elif isinstance(value, int):
-        parts += (b"i", _INT.pack(value))
-    elif isinstance(value, bytes):
-        parts += (b"b", _SIZE.pack(len(value)), value)
-    elif isinstance(value, str):
+def _pack(value: Any, write: Callable[[bytes], None]) -> None:
+    if isinstance(value, str):
         encoded = value.encode("utf-8", "surrogateescape")
-        parts += (b"s", _SIZE.pack(len(encoded)), encoded)
-    elif isinstance(value, list):
-        parts += (b"l", _SIZE.pack(len(value)))
-        for item in value:
-            _pack(item, parts)
+        write(_SIZED.pack(b"s", len(encoded)))
+        write(encoded)
+    elif value is True:
+        write(b"t")
+    elif value is False:
+        write(b"f")
+    elif isinstance(value, int):
+        write(_NUMBER.pack(b"i", value))
     elif isinstance(value, dict):
-        parts += (b"d", _SIZE.pack(len(value)))
+        write(_SIZED.pack(b"d", len(value)))
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"{key!r} is not a str")
-            _pack(key, parts)
-            _pack(item, parts)
+            _pack(key, write)
+            _pack(item, write)
+    elif isinstance(value, bytes):
+        write(_SIZED.pack(b"b", len(value)))
+        write(value)
+    elif isinstance(value, list):
+        write(_SIZED.pack(b"l", len(value)))
+        for item in value:
+            _pack(item, write)
+    elif value is None:
+        write(b"n")
     else:
         raise TypeError(f"{type(value).__name__} has no place on the wire")
 
@@ -72,19 +79,20 @@ def _unpack(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         raise ValueError(f"nested deeper than {_MAX_DEPTH}")
     tag = data[at]
     at += 1
+    if tag == 0x69:
+        return _read_number(data, at)[0], at + 8
     if tag in _CONSTANTS:
         return _CONSTANTS[tag], at
-    if tag == 0x69:
-        return _INT.unpack_from(data, at)[0], at + _INT.size
-    if tag not in b"bsld":
+    if tag not in b"sbld":
         raise ValueError(f"unknown tag {tag:#x}")
-    size = _SIZE.unpack_from(data, at)[0]
-    at += _SIZE.size
+    (size,) = _read_size(data, at)
+    at += 4
     if size > len(data) - at:
         raise IndexError(size)
-    if tag in b"bs":
-        raw = data[at : at + size]
-        return (raw if tag == 0x62 else raw.decode("utf-8", "surrogateescape")), at + size
+    if tag == 0x73:
+        return data[at : at + size].decode("utf-8", "surrogateescape"), at + size
+    if tag == 0x62:
+        return data[at : at + size], at + size
     if tag == 0x6C:
         items = []
         for _ in range(size):
