@@ -73,6 +73,10 @@ class Start(enum.Enum):
     """Waits, without a guest, for `migrate-incoming`; vCPUs stay stopped after it."""
 
 
+_SERIAL_PORTS: Final = 2
+"""Ours, and port 0, which is a console's. QEMU's default of 31 has 64 queues, for each of which it opens an eventfd at
+every `cont`, and closes it at `stop`."""
+
 _KVM_TIMERS = {Accelerator.KVM: ("-global", "kvm-pit.lost_tick_policy=discard")}
 _START_OPTIONS: dict[Start, tuple[str, ...]] = {
     Start.BOOT: (),
@@ -221,7 +225,7 @@ def _agent_options(spec: MachineSpec, channels: Channels) -> tuple[str, ...]:
         port = AGENT_PORT_NAMES[spec.agent]
         return (
             *("-chardev", _options("socket", id="agent", fd=channels.agent_fd, server="on", wait="off")),
-            *("-device", _options("virtio-serial-pci", id="serial")),
+            *("-device", _options("virtio-serial-pci", id="serial") + f",max_ports={_SERIAL_PORTS}"),
             *("-device", _options("virtserialport", bus="serial.0", chardev="agent", name=port)),
         )
     return ()
