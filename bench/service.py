@@ -163,14 +163,14 @@ def settled(status: ProfileStatus, *, shells: int = 0) -> bool:
     return status.producer.ready and status.ready == status.size and status.shells >= shells and not busy
 
 
-async def until(home: Home, caller: Caller, done: Callable[[ProfileStatus], bool], *, poll_s: float = _POLL_S) -> None:
+async def until(home: Home, caller: Caller, done: Callable[[ProfileStatus], bool]) -> None:
     """Until it holds for every profile. Raises BenchError if it never does."""
     with trio.move_on_after(QUIET_LIMIT_S):
         while True:
             status = await caller.client.status()
             if all(done(each) for each in status.profiles):
                 return
-            await trio.sleep(poll_s)
+            await trio.sleep(_POLL_S)
     raise BenchError(f"the service does not come to rest within {QUIET_LIMIT_S:g} s: {status.profiles}\n{home.tail()}")
 
 

@@ -11,9 +11,10 @@ from typing import Final, Protocol
 import trio
 
 from bench.calls import Caller
-from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn, Unit
-from bench.service import Home, profile, running, settled, until
+from bench.case import Bench, BenchError, Case, Experiment, Kind, Sampler, Turn, Unit
+from bench.service import QUIET_LIMIT_S, Home, profile, running, settled, until
 from bench.system.starts import Workshop, workshop
+from pool.client import Change, Snapshot, VmChange
 
 AT_ONCE: Final = 2
 """Productions at a time, in the service and in the loops alike."""
@@ -23,7 +24,6 @@ _BURST: Final = 50
 _POOL: Final = 8
 CLIENTS: Final = (1, 2, 4, 8, 16)
 _SUSTAINED_S: Final = 5.0
-_FINE_POLL_S: Final = 0.005
 
 _PRODUCTION: Final = (
     Case(
@@ -86,12 +86,30 @@ async def _loop(turn: Turn, *, make: Callable[[], Awaitable[_Mortal]]) -> None:
 async def _fill(turn: Turn, *, home: Home, caller: Caller) -> None:
     await caller.resize(0)
     await until(home, caller, settled)
-    began = time.perf_counter()
-    await caller.resize(_FILL)
-    await until(home, caller, lambda status: status.ready == _FILL, poll_s=_FINE_POLL_S)
-    turn.record(_FILL / (time.perf_counter() - began))
+    async with caller.client.watch() as changes:
+        began = time.perf_counter()
+        await caller.resize(_FILL)
+        await _until_ready(changes)
+        turn.record(_FILL / (time.perf_counter() - began))
     await caller.resize(0)
     await until(home, caller, settled)
+
+
+async def _until_ready(changes: AsyncIterator[Change]) -> None:
+    """Watches, because asking again and again would take part of what is measured. Raises BenchError."""
+    ready: set[str] = set()
+    with trio.move_on_after(QUIET_LIMIT_S):
+        async for change in changes:
+            match change:
+                case Snapshot(vms=vms):
+                    ready = {vm.vm_id for vm in vms if vm.state == "ready"}
+                case VmChange(vm_id=vm_id, state="ready"):
+                    ready.add(vm_id)
+                case VmChange(vm_id=vm_id):
+                    ready.discard(vm_id)
+            if len(ready) == _FILL:
+                return
+    raise BenchError(f"of {_FILL} VMs {len(ready)} became ready within {QUIET_LIMIT_S:g} s")
 
 
 async def _burst(turn: Turn, *, home: Home, caller: Caller) -> None:
