@@ -166,8 +166,8 @@ TARGETS: Final = (
     ),
     Target(
         number="5b",
-        what="memory of the service for each idle VM, at 100",
-        figure=Figure(over="idle/clones@100:service-per-vm", factor=1 / KIB),
+        what="memory of the service for each of the first 100 idle VMs that it keeps",
+        figure=Figure(over="idle/service-per-vm", factor=1 / KIB),
         at_most=64.0,
         unit="KiB",
     ),
