@@ -6,6 +6,7 @@ import itertools
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,6 +111,22 @@ def test_what_goes_in_is_what_qemu_reads(
     assert ("-incoming" in argv) == (start is Start.INCOMING)
     assert ("maxmem" in values_of(argv, "-m")[0]) == (spec.max_memory_mib > spec.memory_mib)
     assert values_of(argv, "-smp")[0]["maxcpus"] == str(spec.max_vcpus)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "model", "option"),
+    [
+        (Accelerator.TCG, "max", "max,erms=off,fsrm=off"),
+        (Accelerator.TCG, "max,-rdrand,erms=on", "max,erms=off,fsrm=off,-rdrand,erms=on"),
+        (Accelerator.TCG, "qemu64", "qemu64"),
+        (Accelerator.KVM, "max,-rdrand", "max,-rdrand"),
+    ],
+)
+def test_only_tcg_hides_its_slow_string_instructions(accelerator: Accelerator, model: str, option: str) -> None:
+    place = Path("/x")
+    spec = MachineSpec(qemu=place, kernel=place, initrd=place, accelerator=accelerator, cpu_model=model)
+    argv = build_argv(spec, vm_id="vm", channels=channels_of(spec))
+    assert argv[argv.index("-cpu") + 1] == option
 
 
 @given(spec=specs(), vm_id=components, start=st.sampled_from(Start))
