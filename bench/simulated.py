@@ -8,6 +8,7 @@ serves a pool of that size until its stdin ends, and says on stdout when it is f
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import sys
 import time
@@ -137,6 +138,7 @@ async def simulated_service(socket_path: Path, *, size: int, checkout: Path) -> 
 
 
 if __name__ == "__main__":
+    gc.freeze()  # as `vmpool serve` does: what was imported stays
     place = Path(sys.argv[1])
     try:
         trio.run(_serve, place, int(sys.argv[2]))
