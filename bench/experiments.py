@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.micro import actors, cli, codecs, kata, ledger, rpc
 from bench.registry import Registry
-from bench.system import confinement, handout, idle, miss, others, restart, start, throughput
+from bench.system import confinement, handout, idle, memory, miss, others, restart, start, throughput
 
 ALL = Registry(
     (
@@ -20,6 +20,7 @@ ALL = Registry(
         throughput.EXPERIMENT,
         handout.EXEC,
         idle.EXPERIMENT,
+        memory.EXPERIMENT,
         restart.EXPERIMENT,
         others.EXPERIMENT,
         confinement.EXPERIMENT,

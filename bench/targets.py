@@ -167,7 +167,7 @@ TARGETS: Final = (
     Target(
         number="5b",
         what="memory of the service for each of the first 100 idle VMs that it keeps",
-        figure=Figure(over="idle/service-per-vm", factor=1 / KIB),
+        figure=Figure(over="memory/service-per-vm", factor=1 / KIB),
         at_most=64.0,
         unit="KiB",
     ),

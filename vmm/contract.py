@@ -65,6 +65,7 @@ class Preparation:
     wall_clock_ns: int | None = None
     """CLOCK_REALTIME to set, in ns since 1970."""
     hostname: str | None = None
+    """1 to 64 ASCII letters, digits, '-', '.' and '_'."""
     machine_id: str | None = None
     """For /etc/machine-id, as systemd has it: 32 hexadecimal digits in lower case."""
     vm_uuid: str | None = None

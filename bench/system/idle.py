@@ -29,15 +29,10 @@ _CLONES: Final = tuple(
 _EMPTY: Final = Case(
     name="idle/none", what="the service without VMs, after it had some; parts as above", unit=Unit.BYTES
 )
-_GROWTH: Final = Case(
-    name="idle/service-per-vm",
-    what=f"memory that a service takes for each of the first {SIZES[-1]} VMs it keeps, after one that came and went",
-    unit=Unit.BYTES,
-)
 _DIRECT: Final = Case(name="idle/direct", what="one idle VM that booted; part: rss", unit=Unit.BYTES)
 
 
-async def _resized(home: Home, caller: Caller, size: int) -> None:
+async def resized(home: Home, caller: Caller, size: int) -> None:
     await caller.resize(size)
     await until(home, caller, lambda status: settled(status) and status.size == size)
 
@@ -51,19 +46,8 @@ async def _watch_service(turn: Turn, home: Home, caller: Caller, *, seconds: flo
     turn.record(memory_bytes(home.pid())["Pss"], part="service")
 
 
-async def _growth(turn: Turn, *, bench: Bench) -> None:
-    """Of a new service each time: one that had VMs before has room left from them."""
-    size = SIZES[-1]
-    async with running(bench, profile(bench, size=1, producer="template"), name="g") as (home, caller):
-        await until(home, caller, settled)
-        await _resized(home, caller, 0)
-        without = memory_bytes(home.pid())["Pss"]
-        await _resized(home, caller, size)
-        turn.record((memory_bytes(home.pid())["Pss"] - without) / size)
-
-
 async def _clones(turn: Turn, *, size: int, home: Home, caller: Caller, seconds: float) -> None:
-    await _resized(home, caller, size)
+    await resized(home, caller, size)
     pss = [memory_bytes(pid)["Pss"] for pid in qemu_pids(home)]
     assert len(pss) == size, f"{len(pss)} QEMUs for {size} VMs"
     turn.record(sum(pss) / size, part="pss")
@@ -81,24 +65,22 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
             home, caller = await stack.enter_async_context(running(bench, settings))
 
             async def none(turn: Turn) -> None:
-                await _resized(home, caller, 0)
+                await resized(home, caller, 0)
                 await _watch_service(turn, home, caller, seconds=seconds)
 
             samplers[_EMPTY.name] = none
             for case in _CLONES:
                 size = case.at["vms"]
                 samplers[case.name] = partial(_clones, size=size, home=home, caller=caller, seconds=seconds)
-        if bench.wants(_GROWTH.name):
-            samplers[_GROWTH.name] = partial(_growth, bench=bench)
         if bench.wants(_DIRECT.name):
             settings = profile(bench, size=0)
             direct_home, direct_caller = await stack.enter_async_context(running(bench, settings, name="d"))
 
             async def direct(turn: Turn) -> None:
-                await _resized(direct_home, direct_caller, 1)
+                await resized(direct_home, direct_caller, 1)
                 (pid,) = qemu_pids(direct_home)
                 turn.record(memory_bytes(pid)["Rss"], part="rss")
-                await _resized(direct_home, direct_caller, 0)
+                await resized(direct_home, direct_caller, 0)
 
             samplers[_DIRECT.name] = direct
         yield samplers
@@ -107,7 +89,7 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
 EXPERIMENT: Final = Experiment(
     name="idle",
     kind=Kind.SYSTEM,
-    cases=(_EMPTY, *_CLONES, _GROWTH, _DIRECT),
+    cases=(_EMPTY, *_CLONES, _DIRECT),
     open=_open,
     rounds=3,
     quick_rounds=1,

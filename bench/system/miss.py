@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Final
 
+from bench.calls import Caller
 from bench.case import Bench, BenchError, Case, Experiment, Kind, Sampler, Turn
-from bench.service import profile, running, settled, until
+from bench.service import Home, profile, running, settled, until
 from bench.system.starts import blank_memory, qemu_start
 from pool.client import CallError, ProfileStatus
 from pool.ledger.policy import OnEmpty
@@ -16,11 +18,32 @@ from pool.ledger.policy import OnEmpty
 CASES: Final = (
     Case(name="miss/qemu-start", what="QEMU itself with a clone's options: spawn to QMP greeting"),
     Case(name="miss/fail", what="policy fail: until the refusal"),
-    Case(name="miss/shell", what="policy boot, template producer with a shell: whole Acquire"),
+    Case(
+        name="miss/shell",
+        what="policy boot, template producer with a shell: whole Acquire; part: that of who misses right after it",
+    ),
     Case(name="miss/clone", what="policy boot, template producer without shells: whole Acquire"),
     Case(name="miss/wait", what="policy wait, pool of one clone that was just taken: whole Acquire"),
     Case(name="miss/direct", what="policy boot, direct producer: whole Acquire"),
 )
+
+
+def _at_rest(status: ProfileStatus) -> bool:
+    return settled(status, shells=status.name == "shell")
+
+
+async def _from_shells(turn: Turn, *, home: Home, caller: Caller) -> None:
+    """Twice in a row: the second one finds the shell's replacement, as far as it is."""
+    await until(home, caller, _at_rest)
+    vms = []
+    for part in ("", "next"):
+        began = time.perf_counter()
+        vms.append(await caller.client.acquire(profile="shell", on_empty=OnEmpty.BOOT))
+        turn.record(time.perf_counter() - began, part=part)
+    for vm in vms:
+        await caller.client.release(vm.lease_id)
+    if any(vm.timings.was_ready for vm in vms):
+        raise BenchError("shell: a VM was ready")
 
 
 @contextlib.asynccontextmanager
@@ -36,20 +59,14 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
     async with running(bench, settings) as (home, caller):
         client = caller.client
 
-        def at_rest(status: ProfileStatus) -> bool:
-            return settled(status, shells=status.name == "shell")
-
         async def missed(turn: Turn, name: str, on_empty: OnEmpty) -> None:
-            await until(home, caller, at_rest)
+            await until(home, caller, _at_rest)
             began = time.perf_counter()
             vm = await client.acquire(profile=name, on_empty=on_empty)
             turn.record(time.perf_counter() - began)
             await client.release(vm.lease_id)
             if vm.timings.was_ready:
                 raise BenchError(f"{name}: a VM was ready")
-
-        async def shell(turn: Turn) -> None:
-            await missed(turn, "shell", OnEmpty.BOOT)
 
         async def clone(turn: Turn) -> None:
             await missed(turn, "clone", OnEmpty.BOOT)
@@ -58,7 +75,7 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
             await missed(turn, "direct", OnEmpty.BOOT)
 
         async def wait(turn: Turn) -> None:
-            await until(home, caller, at_rest)
+            await until(home, caller, _at_rest)
             taken = await client.acquire(profile="wait")
             began = time.perf_counter()
             vm = await client.acquire(profile="wait")
@@ -67,7 +84,7 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
             await client.release(vm.lease_id)
 
         async def fail(turn: Turn) -> None:
-            await until(home, caller, at_rest)
+            await until(home, caller, _at_rest)
             began = time.perf_counter()
             try:
                 await client.acquire(profile="clone", on_empty=OnEmpty.FAIL)
@@ -81,13 +98,13 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
         with blank_memory(bench) as memory:
 
             async def start(turn: Turn) -> None:
-                await until(home, caller, at_rest)
+                await until(home, caller, _at_rest)
                 turn.record(await qemu_start(bench, memory=memory))
 
             yield {
                 "miss/qemu-start": start,
                 "miss/fail": fail,
-                "miss/shell": shell,
+                "miss/shell": partial(_from_shells, home=home, caller=caller),
                 "miss/clone": clone,
                 "miss/wait": wait,
                 "miss/direct": direct,

@@ -89,13 +89,13 @@ async def _fill(turn: Turn, *, home: Home, caller: Caller) -> None:
     async with caller.client.watch() as changes:
         began = time.perf_counter()
         await caller.resize(_FILL)
-        await _until_ready(changes)
+        await _until_ready(changes, home)
         turn.record(_FILL / (time.perf_counter() - began))
     await caller.resize(0)
     await until(home, caller, settled)
 
 
-async def _until_ready(changes: AsyncIterator[Change]) -> None:
+async def _until_ready(changes: AsyncIterator[Change], home: Home) -> None:
     """Watches, because asking again and again would take part of what is measured. Raises BenchError."""
     ready: set[str] = set()
     with trio.move_on_after(QUIET_LIMIT_S):
@@ -109,7 +109,7 @@ async def _until_ready(changes: AsyncIterator[Change]) -> None:
                     ready.discard(vm_id)
             if len(ready) == _FILL:
                 return
-    raise BenchError(f"of {_FILL} VMs {len(ready)} became ready within {QUIET_LIMIT_S:g} s")
+    raise BenchError(f"of {_FILL} VMs {len(ready)} are ready, and no more come:\n{home.tail()}")
 
 
 async def _burst(turn: Turn, *, home: Home, caller: Caller) -> None:

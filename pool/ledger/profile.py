@@ -242,15 +242,11 @@ class ProfilePage:
         return self.lacks_shell() and self.shells.may_start(now=now)
 
     def lacks_shell(self) -> bool:
-        """Whether one is missing; the pool itself comes first.
-
-        One that is being filled is replaced when its caller has the VM: a start would compete with both.
-        """
-        there = len(self.shells) + len(self.shells.filling) + self.handing_out
+        """Whether one is missing; the pool itself comes first."""
         return (
             not self.suspended
             and not self.passing
-            and there < self.policy.shells
+            and len(self.shells) < self.policy.shells
             and self.shortage() <= self.handing_out
         )
 

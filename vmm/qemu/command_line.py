@@ -225,6 +225,7 @@ def _agent_options(spec: MachineSpec, channels: Channels) -> tuple[str, ...]:
         port = AGENT_PORT_NAMES[spec.agent]
         return (
             *("-chardev", _options("socket", id="agent", fd=channels.agent_fd, server="on", wait="off")),
+            # This property is among the few that have an underscore.
             *("-device", _options("virtio-serial-pci", id="serial") + f",max_ports={_SERIAL_PORTS}"),
             *("-device", _options("virtserialport", bus="serial.0", chardev="agent", name=port)),
         )

@@ -100,6 +100,10 @@ def test_what_goes_in_is_what_qemu_reads(
     assert chardevs["console"]["path"] == f"/dev/fdset/{console_set['set']}"
     assert chardevs["qmp"]["fd"] == "11"
     assert ("agent" in chardevs) == needs_agent_port(spec)
+    serial = [options for options in values_of(argv, "-device") if options["implied-0"] == "virtio-serial-pci"]
+    assert [options["max_ports"] for options in serial] == ["2"] * needs_agent_port(spec), (
+        "each more is two queues more"
+    )
 
     [backend] = [options for options in values_of(argv, "-object") if options["id"] == "memory"]
     assert backend["size"] == f"{spec.memory_mib}M"

@@ -23,6 +23,7 @@ class RememberingSystem(System):
     """Touches neither the host's clock nor its name nor its random number generator."""
 
     def __init__(self, plugged: Path) -> None:
+        super().__init__()
         self._plugged = plugged
         self.hostname = "unnamed"
         self.wall_clock_ns = time.time_ns()

@@ -65,10 +65,15 @@ async def test_a_system_that_refuses_is_reported_with_its_errno(client: AgentCli
         {"machine_id": MACHINE_ID.upper()},
         {"machine_id": ""},
         {"vm_uuid": MACHINE_ID},
-        {"vm_uuid": VM_UUID.replace("0", "g")},
+        *({"vm_uuid": VM_UUID[:at] + "g" + VM_UUID[at + 1 :]} for at in (0, 7, 9, 12, 14, 17, 19, 22, 24, 35)),
+        *({"vm_uuid": VM_UUID[:at] + "0" + VM_UUID[at + 1 :]} for at in (8, 13, 18, 23)),
+        {"vm_uuid": VM_UUID.upper()},
         {"hostname": ""},
         {"hostname": "x" * 65},
         {"hostname": "a/b"},
+        {"hostname": "a b"},
+        {"hostname": "a:b"},
+        {"hostname": "\u00e9"},
         {"hostname": "a\0b"},
         {"hostname": "a\nb"},
         {"random_bytes": -1},
@@ -88,6 +93,11 @@ async def test_what_makes_no_sense_is_refused_whole(client: AgentClient, bad: di
     assert caught.value.code == "BAD_REQUEST"
     assert next(iter(bad)) in caught.value.message
     assert (await client.prepare(Preparation())).hostname == "unnamed"
+
+
+@pytest.mark.parametrize("hostname", ["a", "vm-0123456789ab", "Host_1.example", "x" * 64])
+async def test_a_hostname_may_be(client: AgentClient, hostname: str) -> None:
+    assert (await client.prepare(Preparation(hostname=hostname))).hostname == hostname
 
 
 async def test_the_environment_is_that_of_commands_that_start_later(client: AgentClient) -> None:

@@ -31,36 +31,14 @@ def test_a_claim_that_waits_gets_a_shell_filled() -> None:
     assert view(world).shells == 1, "its place was taken by another"
 
 
-def test_a_shell_is_replaced_when_its_caller_has_the_vm() -> None:
-    """Starting another one meanwhile would take its processor time from the one who waits."""
+def test_a_shell_is_replaced_while_it_is_filled() -> None:
+    """Whoever misses next would else have to wait for one that has only just been started."""
     world = empty_pool()
     (shell,) = world.in_state(VmState.SHELL)
-    request = world.acquire("p", on_empty=OnEmpty.BOOT)
-    world.process()
-    for state in (VmState.PRODUCING, VmState.HANDING_OUT):
-        assert world.living == {shell: state}
-        world.progress(shell)
-        world.process()
-    assert granted(world, request).vm_id == shell
-    assert len(world.living) == 2
-
-
-def test_other_shells_are_replaced_while_a_guest_does_not_answer() -> None:
-    """It holds up one of them, and not those that others have used since."""
-    world = empty_pool(shells=2)
-    mute, other = world.in_state(VmState.SHELL)
     world.acquire("p", on_empty=OnEmpty.BOOT)
     world.process()
-    world.progress(mute)
-    world.process()
-    request = world.acquire("p", on_empty=OnEmpty.BOOT)
-    world.process()
-    for _ in range(2):
-        world.progress(other)
-        world.process()
-    assert granted(world, request).vm_id == other
-    assert world.living[mute] is VmState.HANDING_OUT
-    assert len(world.living) == 3
+    assert world.living[shell] is VmState.PRODUCING
+    assert len(world.living) == 2
 
 
 def test_a_shell_that_cannot_be_filled_costs_its_claim_nothing_but_time() -> None:

@@ -34,8 +34,9 @@ class System:
     """The real one; needs root. Every method raises OSError.
 
     What a hand-out writes to stays open from the first time on: it is opened in the template, and its clones are spared
-    the way to it. Walking a path, and closing, which costs the kernel an RCU grace period, are a tenth of the code that
-    a clone under TCG translates. Nobody else is in the guest yet who could put another file in its place.
+    the way to it. Walking a path, and closing, which costs the kernel an RCU grace period, were a fifth of the code
+    that a clone under TCG translates. So all this is for a guest in which nobody else has been yet: a file that was put
+    in the place of one of these later is neither written nor reported, and their file systems cannot be unmounted.
     """
 
     def __init__(self) -> None:
