@@ -174,6 +174,12 @@ async def until(home: Home, caller: Caller, done: Callable[[ProfileStatus], bool
     raise BenchError(f"the service does not come to rest within {QUIET_LIMIT_S:g} s: {status.profiles}\n{home.tail()}")
 
 
+async def resized(home: Home, caller: Caller, size: int) -> None:
+    """Gives the default profile that many VMs, and returns when it has them and is at rest."""
+    await caller.resize(size)
+    await until(home, caller, lambda status: settled(status) and status.size == size)
+
+
 def cpu_s(pid: int) -> float:
     """CPU seconds of a process so far, all its threads: its CPU-time clock, see clock_getcpuclockid(3)."""
     return time.clock_gettime((~pid << 3) | 2)

@@ -53,6 +53,7 @@ class Spans(Protocol):
 
 
 class NoSpans:
+    # The names of the arguments are the protocol's.
     def span(self, name: str, **attributes: Attribute) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         return contextlib.nullcontext()
 

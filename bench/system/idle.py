@@ -11,7 +11,7 @@ import trio
 
 from bench.calls import Caller
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn, Unit
-from bench.service import Home, cpu_s, memory_bytes, profile, qemu_pids, running, settled, until
+from bench.service import Home, cpu_s, memory_bytes, profile, qemu_pids, resized, running
 
 SIZES: Final = (1, 10, 25, 50, 100)
 _WATCH_S: Final = 20.0
@@ -30,11 +30,6 @@ _EMPTY: Final = Case(
     name="idle/none", what="the service without VMs, after it had some; parts as above", unit=Unit.BYTES
 )
 _DIRECT: Final = Case(name="idle/direct", what="one idle VM that booted; part: rss", unit=Unit.BYTES)
-
-
-async def resized(home: Home, caller: Caller, size: int) -> None:
-    await caller.resize(size)
-    await until(home, caller, lambda status: settled(status) and status.size == size)
 
 
 async def _watch_service(turn: Turn, home: Home, caller: Caller, *, seconds: float) -> None:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn, Unit
-from bench.service import memory_bytes, profile, running, settled, until
-from bench.system.idle import SIZES, resized
+from bench.service import memory_bytes, profile, resized, running, settled, until
+from bench.system.idle import SIZES
 
 _VMS: Final = SIZES[-1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -32,18 +32,18 @@ def _at_rest(status: ProfileStatus) -> bool:
     return settled(status, shells=status.name == "shell")
 
 
-async def _from_shells(turn: Turn, *, home: Home, caller: Caller) -> None:
-    """Twice in a row: the second one finds the shell's replacement, as far as it is."""
+async def _missed(turn: Turn, *, profile: str, parts: Sequence[str] = ("",), home: Home, caller: Caller) -> None:
+    """One miss after the other, with nothing in between; a part for each."""
     await until(home, caller, _at_rest)
     vms = []
-    for part in ("", "next"):
+    for part in parts:
         began = time.perf_counter()
-        vms.append(await caller.client.acquire(profile="shell", on_empty=OnEmpty.BOOT))
+        vms.append(await caller.client.acquire(profile=profile, on_empty=OnEmpty.BOOT))
         turn.record(time.perf_counter() - began, part=part)
     for vm in vms:
         await caller.client.release(vm.lease_id)
     if any(vm.timings.was_ready for vm in vms):
-        raise BenchError("shell: a VM was ready")
+        raise BenchError(f"{profile}: a VM was ready")
 
 
 @contextlib.asynccontextmanager
@@ -59,20 +59,7 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
     async with running(bench, settings) as (home, caller):
         client = caller.client
 
-        async def missed(turn: Turn, name: str, on_empty: OnEmpty) -> None:
-            await until(home, caller, _at_rest)
-            began = time.perf_counter()
-            vm = await client.acquire(profile=name, on_empty=on_empty)
-            turn.record(time.perf_counter() - began)
-            await client.release(vm.lease_id)
-            if vm.timings.was_ready:
-                raise BenchError(f"{name}: a VM was ready")
-
-        async def clone(turn: Turn) -> None:
-            await missed(turn, "clone", OnEmpty.BOOT)
-
-        async def direct(turn: Turn) -> None:
-            await missed(turn, "direct", OnEmpty.BOOT)
+        missed = partial(_missed, home=home, caller=caller)
 
         async def wait(turn: Turn) -> None:
             await until(home, caller, _at_rest)
@@ -104,10 +91,10 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
             yield {
                 "miss/qemu-start": start,
                 "miss/fail": fail,
-                "miss/shell": partial(_from_shells, home=home, caller=caller),
-                "miss/clone": clone,
+                "miss/shell": partial(missed, profile="shell", parts=("", "next")),
+                "miss/clone": partial(missed, profile="clone"),
                 "miss/wait": wait,
-                "miss/direct": direct,
+                "miss/direct": partial(missed, profile="direct"),
             }
 
 

@@ -12,7 +12,7 @@ import trio
 
 from bench.calls import Caller
 from bench.case import Bench, BenchError, Case, Experiment, Kind, Sampler, Turn, Unit
-from bench.service import QUIET_LIMIT_S, Home, profile, running, settled, until
+from bench.service import QUIET_LIMIT_S, Home, profile, resized, running, settled, until
 from bench.system.starts import Workshop, workshop
 from pool.client import Change, Snapshot, VmChange
 
@@ -84,15 +84,13 @@ async def _loop(turn: Turn, *, make: Callable[[], Awaitable[_Mortal]]) -> None:
 
 
 async def _fill(turn: Turn, *, home: Home, caller: Caller) -> None:
-    await caller.resize(0)
-    await until(home, caller, settled)
+    await resized(home, caller, 0)
     async with caller.client.watch() as changes:
         began = time.perf_counter()
         await caller.resize(_FILL)
         await _until_ready(changes, home)
         turn.record(_FILL / (time.perf_counter() - began))
-    await caller.resize(0)
-    await until(home, caller, settled)
+    await resized(home, caller, 0)
 
 
 async def _until_ready(changes: AsyncIterator[Change], home: Home) -> None:
@@ -113,7 +111,7 @@ async def _until_ready(changes: AsyncIterator[Change], home: Home) -> None:
 
 
 async def _burst(turn: Turn, *, home: Home, caller: Caller) -> None:
-    await _refill(home, caller)
+    await resized(home, caller, _POOL)
     leases: list[str] = []
     began = time.perf_counter()
 
@@ -132,7 +130,7 @@ async def _burst(turn: Turn, *, home: Home, caller: Caller) -> None:
 
 async def _sustain(turn: Turn, *, clients: int, home: Home, caller: Caller) -> None:
     """Begins with a full pool, and counts from when that was used up."""
-    await _refill(home, caller)
+    await resized(home, caller, _POOL)
     counted = 0
     begins = time.perf_counter() + _SUSTAINED_S / 5
     ends = begins + _SUSTAINED_S
@@ -151,11 +149,6 @@ async def _sustain(turn: Turn, *, clients: int, home: Home, caller: Caller) -> N
         for _ in range(clients):
             nursery.start_soon(client)
     turn.record(counted / _SUSTAINED_S)
-
-
-async def _refill(home: Home, caller: Caller) -> None:
-    await caller.resize(_POOL)
-    await until(home, caller, lambda status: settled(status) and status.size == _POOL)
 
 
 @contextlib.asynccontextmanager
@@ -178,8 +171,7 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
 
 def _loops(shop: Workshop, home: Home, caller: Caller) -> dict[str, Sampler]:
     async def rested(turn: Turn, *, make: Callable[[], Awaitable[_Mortal]]) -> None:
-        await caller.resize(0)
-        await until(home, caller, settled)
+        await resized(home, caller, 0)
         await _loop(turn, make=make)
 
     return {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from pool.coordinator import Coordinator
 from pool.requests import RefusedError
 from tests.simulation.incarnation import Incarnation, ServiceGoneError
 from tests.simulation.plan import Trouble
@@ -34,21 +36,25 @@ async def run_administrator(simulation: Simulation, number: int) -> None:
         vms = sorted(service.host.alive)
         vm_id = random.choice(vms) if vms else "vm-never"
         try:
-            match what:
-                case "resize":
-                    await service.call(lambda coordinator: coordinator.resize(profile, size))  # noqa: B023
-                case "drain":
-                    await service.call(lambda coordinator: coordinator.suspend(profile))  # noqa: B023
-                case "resume":
-                    await service.call(lambda coordinator: coordinator.resume(profile))  # noqa: B023
-                case "evict one":
-                    await service.call(lambda coordinator: coordinator.evict(vm_id=vm_id))  # noqa: B023
-                case "evict all":
-                    await service.call(lambda coordinator: coordinator.evict(profile=profile))  # noqa: B023
-                case _:
-                    await service.call(lambda coordinator: coordinator.reset(profile))  # noqa: B023
+            await service.call(partial(_order, what=what, profile=profile, size=size, vm_id=vm_id))
         except (RefusedError, ServiceGoneError):
             continue
+
+
+async def _order(coordinator: Coordinator, *, what: str, profile: str, size: int, vm_id: str) -> None:
+    match what:
+        case "resize":
+            await coordinator.resize(profile, size)
+        case "drain":
+            await coordinator.suspend(profile)
+        case "resume":
+            await coordinator.resume(profile)
+        case "evict one":
+            await coordinator.evict(vm_id=vm_id)
+        case "evict all":
+            await coordinator.evict(profile=profile)
+        case _:
+            await coordinator.reset(profile)
 
 
 async def make_trouble(simulation: Simulation) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from bench import targets
@@ -11,9 +13,12 @@ from tests.unit.bench.runs import results, series
 
 RATIO = Figure(over="a", under="b")
 
+Judge = Callable[..., Judgement]
+"""Judges one target, given samples of `a` and of `b`."""
+
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> object:
+def judged(monkeypatch: pytest.MonkeyPatch) -> Judge:
     def judge_one(target: Target, *found: list[float]) -> Judgement:
         monkeypatch.setattr(targets, "TARGETS", (target,))
         named = (series(name, *([value] for value in values)) for name, values in zip("ab", found, strict=False))
@@ -32,25 +37,27 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> object:
         ({"at_least": 0.9}, 0.85, Verdict.MISSED),
     ],
 )
-def test_a_ratio_is_held_against_its_bound(judged, bounds, over, verdict) -> None:  # type: ignore[no-untyped-def]
+def test_a_ratio_is_held_against_its_bound(
+    judged: Judge, bounds: dict[str, float], over: float, verdict: Verdict
+) -> None:
     judgement = judged(Target(number="1", what="", figure=RATIO, **bounds), [over] * 5, [1.0] * 5)
     assert judgement.verdict is verdict
     assert judgement.estimate.value == over
     assert judgement.sure
 
 
-def test_what_was_not_measured_is_neither_met_nor_missed(judged) -> None:  # type: ignore[no-untyped-def]
+def test_what_was_not_measured_is_neither_met_nor_missed(judged: Judge) -> None:
     judgement = judged(Target(number="1", what="", figure=RATIO, at_most=3.0), [1.0])
     assert judgement.verdict is Verdict.UNKNOWN
     assert not judgement.sure
 
 
-def test_a_limit_inside_the_interval_is_not_sure(judged) -> None:  # type: ignore[no-untyped-def]
+def test_a_limit_inside_the_interval_is_not_sure(judged: Judge) -> None:
     wide = [1.0, 5.0, 1.0, 5.0, 3.0, 1.0, 5.0]
     assert not judged(Target(number="1", what="", figure=RATIO, at_most=3.5), wide, [1.0] * 7).sure
 
 
-def test_a_figure_may_be_of_the_tails_and_scaled(judged) -> None:  # type: ignore[no-untyped-def]
+def test_a_figure_may_be_of_the_tails_and_scaled(judged: Judge) -> None:
     figure = Figure(over="a", under="b", statistic=p99, under_statistic=p99, factor=2.0)
     tail = [1.0] * 50 + [10.0] * 50
     assert judged(Target(number="1", what="", figure=figure, at_most=5.0), tail, [2.0] * 100).estimate.value == 10.0
