@@ -39,6 +39,13 @@ def test_what_is_online_is_counted() -> None:
     assert (System().cpus_online(), System().memory_online_mib()) == (len(os.sched_getaffinity(0)), 128)
 
 
+def test_a_block_that_is_just_being_plugged_in_is_not_online(sys_devices: Path) -> None:
+    """Its directory is there before its files."""
+    (sys_devices / "memory/memory11").mkdir()
+    assert System().memory_online_mib() == 128
+    assert list(System().bring_online(cpus=False, memory=True)) == ["", ""]
+
+
 def test_the_memory_told_is_what_the_kernel_calls_total() -> None:
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
     assert System().report()["memory_mib"] == int(total.split()[1]) // 1024

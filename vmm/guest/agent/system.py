@@ -94,7 +94,7 @@ class System:
 
     def memory_online_mib(self) -> int:
         """What the machine has, in the kernel's blocks; MemTotal is less by what the kernel keeps for itself."""
-        online = sum(_read(f"{path}/state").startswith("online") for path in _numbered(_MEMORY, "memory"))
+        online = sum(_is_online(block) for block in _numbered(_MEMORY, "memory"))
         return online * int(_read(f"{_MEMORY}/block_size_bytes"), 16) // 2**20
 
     def bring_online(self, *, cpus: bool, memory: bool) -> Iterator[str]:
@@ -130,6 +130,13 @@ def _numbered(directory: str, prefix: str) -> list[str]:
     names = os.listdir(directory)
     numbers = [int(name[len(prefix) :]) for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit()]
     return [f"{directory}/{prefix}{number}" for number in sorted(numbers)]
+
+
+def _is_online(block: str) -> bool:
+    try:
+        return _read(f"{block}/state").startswith("online")
+    except FileNotFoundError:
+        return False  # It is just being plugged in: its directory comes before its files.
 
 
 def _read(path: str) -> str:
