@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +21,8 @@ from rich.table import Table
 
 from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, failure
+from pool.cli.output import say
+from pool.cli.program import command_line, own_program, way_onto_path
 from pool.client import AcquiredVm, Client, ClientError, ProfileStatus, open_client
 from pool.terminal import visible
 
@@ -54,6 +55,7 @@ def demo() -> None:
         message, code = "interrupted", EXIT_INTERRUPTED
     else:
         _print(outcome)
+        _print_way_onto_path()
         return
     finally:
         shutil.rmtree(home)
@@ -108,7 +110,7 @@ async def _service(home: Path, socket_path: Path) -> AsyncIterator[None]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, log.open("wb") as log_file:
         notices.bind(os.fspath(home / "notify"))
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "pool.cli.main", "serve", "--socket", os.fspath(socket_path)],
+            command_line("serve", "--socket", os.fspath(socket_path)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log_file,
@@ -150,3 +152,12 @@ def _print(outcome: _Outcome) -> None:
     table.add_row("guest kernel", visible(kernel))
     table.add_row("accelerator", f"{outcome.profile.producer.accelerator}: {outcome.profile.producer.detail}")
     Console().print(table)
+
+
+def _print_way_onto_path() -> None:
+    program = own_program()
+    if program is None:
+        return
+    search_path = os.environ.get("PATH", os.defpath)
+    if (line := way_onto_path(program, search_path=search_path, home=Path.home(), uid=os.geteuid())) is not None:
+        say(f"\nTo have `vmpool` on PATH:\n    {line}")
