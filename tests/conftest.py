@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from tests.leaks import nothing_left
+from tests.logged_errors import pytest_runtest_call  # noqa: F401 - a hook
 from vmm.guest.image import GuestImage, build_image
 from vmm.spec import AgentKind
 

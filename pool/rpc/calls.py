@@ -14,7 +14,7 @@ from grpclib.server import Stream
 
 from pool.crossing import GuestLoop
 from pool.rpc.connection import RECEIPT_LIMIT_S, guarded
-from pool.rpc.errors import DeadlineError, InvalidRequestError, StoppingError, to_status
+from pool.rpc.errors import DeadlineError, InvalidRequestError, StoppingError, is_of_the_wire, to_status
 
 ServerStream = Stream[Any, Any]
 Body = Callable[[ServerStream], Awaitable[None]]
@@ -68,6 +68,8 @@ class Calls:
             with scope:
                 await body(stream)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a status
+            if guarded(stream).abandoned and is_of_the_wire(error):
+                return None  # it could not be sent what it did not wait for
             return to_status(error)
         finally:
             del self._running[scope]
