@@ -22,7 +22,7 @@ import cattrs
 from vmm.errors import LockHeldError, TemplateError
 from vmm.identity import FileIdentity, identify
 from vmm.lock import take_lock
-from vmm.template.sealed import SealedMemory
+from vmm.sealed import SealedMemory
 
 _FILES: Final = ("manifest.json", "manifest.new", "state", "memory")
 
