@@ -58,11 +58,3 @@ def failure(message: str, *, code: int) -> SystemExit:
     """Says it on stderr; raise what it returns to end the command."""
     say(f"{PREFIX}{message}", to_stderr=True)
     return SystemExit(code)
-
-
-def config_option(command: Any) -> Any:
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Configuration in TOML; default: the embedded one, a pool of 2.",
-    )(command)
