@@ -15,6 +15,7 @@ from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
 from vmm.qemu.command_line import (
     AgentLink,
+    BootFiles,
     Channels,
     FileMemory,
     MemoryBacking,
@@ -49,13 +50,22 @@ class Instance:
     """One QEMU. Its owner must end it with `stop`, `kill` or `detach`, whatever happens."""
 
     def __init__(
-        self, *, vm_id: str, directory: VmDirectory, process: QemuProcess, group: VmGroup, argv: Sequence[str]
+        self,
+        *,
+        vm_id: str,
+        directory: VmDirectory,
+        process: QemuProcess,
+        group: VmGroup,
+        argv: Sequence[str],
+        boots: tuple[Path, ...] = (),
     ) -> None:
+        """`boots`: the files behind the descriptors that it boots from, if that is known, as evidence."""
         self.vm_id = vm_id
         self.directory = directory
         self.process = process
         self.group = group
         self.argv = tuple(argv)
+        self._boots = boots
         self._qmp: QmpClient | None = None
         self._channels: list[Channel] = []
         self._ending = trio.Lock()
@@ -74,9 +84,9 @@ class Instance:
         """Makes the directory, the cgroup and the listening sockets and starts QEMU; not a checkpoint.
 
         QEMU inherits the sockets listening: whoever connects needs no retries, and sees QEMU die at once. All that is
-        in the directory, and a vsock device, is passed to it open; it need not be able to enter, or to open one.
-        Raises SpecError and MissingFileError for the directory and for vsock, BootError if the directory cannot be made
-        or the program not be executed; nothing is left then.
+        in the directory, a vsock device, and what the guest boots from is passed to it open: it need not be able to
+        enter any directory. Raises SpecError and MissingFileError for the directory and for vsock, BootError if the
+        directory cannot be made, a file not be opened, or the program not be executed; nothing is left then.
         """
         home = VmDirectory(directory)
         try:
@@ -88,8 +98,9 @@ class Instance:
             group = confinement.make_group(spec, name=home.root.name, record=home.cgroups)
             with contextlib.ExitStack() as opened:
                 channels = _open_channels(spec, home, opened)
-                argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, start=start)
-                inherited = channels.descriptors
+                boot = _open_boot_files(spec, confinement, opened) if start is Start.BOOT else None
+                argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, boot=boot)
+                inherited = (*channels.descriptors, *(() if boot is None else boot.descriptors))
                 if isinstance(memory, FileMemory):
                     inherited = (*inherited, memory.fd)
                 process = QemuProcess.spawn(
@@ -103,7 +114,8 @@ class Instance:
             group.discard()
             home.remove()
             raise
-        return cls(vm_id=vm_id, directory=home, process=process, group=group, argv=argv)
+        boots = () if boot is None else (spec.kernel, spec.initrd)
+        return cls(vm_id=vm_id, directory=home, process=process, group=group, argv=argv, boots=boots)
 
     @classmethod
     def adopt(cls, *, vm_id: str, directory: Path, identity: ProcessIdentity) -> Instance:
@@ -190,6 +202,8 @@ class Instance:
     def add_evidence(self, error: BaseException) -> None:
         """Adds what a person needs to find out what happened. Reads the directory, so do it before the end."""
         error.add_note(f"QEMU's command line: {shlex.join(self.argv)}")
+        if self._boots:
+            error.add_note(f"it was to boot {' and '.join(map(str, self._boots))}")
         for name, path in (("QEMU's output", self.directory.qemu_log), ("guest console", self.directory.console_log)):
             error.add_note(f"end of {name}:\n{read_tail(path) or '(empty)'}")
 
@@ -263,3 +277,10 @@ def _open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.Exit
     elif spec.channel is AgentChannel.VSOCK:
         vsock = opened.enter_context(reserve_vsock())
     return Channels(qmp_fd=qmp_fd, agent_fd=agent_fd, vsock=vsock, console_fd=console_fd, console_log=home.console_log)
+
+
+def _open_boot_files(spec: MachineSpec, confinement: Confinement, opened: contextlib.ExitStack) -> BootFiles:
+    return BootFiles(
+        kernel_fd=opened.enter_context(confinement.open_input(spec.kernel)),
+        initrd_fd=opened.enter_context(confinement.open_input(spec.initrd)),
+    )

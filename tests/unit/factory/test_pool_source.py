@@ -27,7 +27,7 @@ def argv_of(spec: MachineSpec) -> list[str]:
         console_fd=6,
         console_log=Path("console"),
     )
-    return build_argv(spec, vm_id="vm", channels=channels)
+    return build_argv(spec, vm_id="vm", channels=channels, boot=None)
 
 
 @pytest.mark.parametrize(
