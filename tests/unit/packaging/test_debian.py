@@ -119,6 +119,15 @@ def test_unless_it_is_ours_by_its_name(root: Path) -> None:
     assert new_files(before, contents(root)) == ["var/lib/vmpool"]
 
 
+def test_of_pytest_are_left_the_files_of_tests_that_failed(root: Path) -> None:
+    before = contents(root)
+    of_user = root / "tmp/pytest-of-root"
+    of_user.mkdir()
+    assert new_files(before, contents(root)) == []
+    (of_user / "pytest-0").mkdir()
+    assert new_files(before, contents(root)) == ["tmp/pytest-of-root"]
+
+
 def test_a_mount_is_left(root: Path) -> None:
     before = contents(root)
     mount(root, "/", "/run/vmpool/template")
