@@ -7,24 +7,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vmm.guest import cpio, elf
-from vmm.guest.image_errors import ImageError
+from vmm.guest.image_errors import unknown_layout
+from vmm.guest.kernel import Module
 
-MODULES = (
-    "drivers/virtio/virtio_ring.ko",
-    "drivers/virtio/virtio.ko",
-    "drivers/virtio/virtio_pci_modern_dev.ko",
-    "drivers/virtio/virtio_pci_legacy_dev.ko",
-    "drivers/virtio/virtio_pci.ko",
-    "drivers/char/virtio_console.ko",
-    "drivers/char/hw_random/virtio-rng.ko",
-)
-"""Kernel modules, in the order they are loaded."""
+MODULES = ("virtio_pci", "virtio_console", "virtio_rng")
+"""Kernel modules that every guest loads, besides what they need."""
 
-VSOCK_MODULES = (
-    "net/vmw_vsock/vsock.ko",
-    "net/vmw_vsock/vmw_vsock_virtio_transport_common.ko",
-    "net/vmw_vsock/vmw_vsock_virtio_transport.ko",
-)
+VSOCK_MODULES = ("vmw_vsock_virtio_transport",)
 """Those that a machine with a vsock device needs beside the others."""
 
 _LEFT_OUT = (
@@ -34,19 +23,24 @@ _LEFT_OUT = (
     # Protocols: the guest has no network.
     "|ftplib|imaplib|mailbox|mailcap|nntplib|poplib|smtpd|smtplib|telnetlib|cgi|cgitb"
     # Other systems, formats of the past.
-    "|_aix_support|_bootsubprocess|_distutils_system_mod|_osx_support|aifc|chunk|imghdr|msilib|nturl2path|ossaudiodev"
-    "|sndhdr|sunau|uu|wave|xdrlib|_pydecimal|_pyio"
+    "|_(aix|android|apple|ios|osx)_support|_bootsubprocess|_distutils_system_mod|aifc|chunk|imghdr|msilib|nturl2path|ossaudiodev"
+    "|sndhdr|sunau|uu|wave|xdrlib"
+    # What the interpreter has in C.
+    "|_pydatetime|_pydecimal|_pyio"
     # Encodings with large tables.
     "|encodings/(cp|mac_|iso|big5|euc|gb|hz|johab|koi8|kz1048|ptcp|shift|tis|hp_|palmos|bz2|uu|quopri|rot_13|undefined"
     "|oem|mbcs|charmap).*"
 )
 _EXCLUDED = re.compile(f"({_LEFT_OUT})(\\.py|/.*)?")
 
-_EXTENSIONS = (
-    *("_asyncio", "_bz2", "_contextvars", "_ctypes", "_decimal", "_json", "_lsprof", "_lzma", "_multiprocessing"),
-    *("_posixshmem", "_queue", "_typing", "_zoneinfo", "mmap", "resource", "termios"),
+_EXCLUDED_EXTENSIONS = re.compile(
+    # Tests, and examples.
+    "_test.*|_ctypes_test|_xxtest.*|xx.*"
+    # Encodings with large tables, and sound.
+    "|_codecs_.*|_multibytecodec|audioop|ossaudiodev"
 )
-"""Extension modules that are files of their own; others, such as `_socket` and `_sha256`, are in the interpreter."""
+"""Extension modules that are files of their own and could be had. Others ask for libraries that are not here, and are
+left out for that: see `packages`."""
 
 _LIBRARY_DIRECTORIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 
@@ -66,7 +60,7 @@ def standard_library(root: Path, python: str) -> list[Path]:
 
 
 def entries(
-    *, root: Path, kernel_release: str, applets: Iterable[str], init_script: str, agent: Iterable[cpio.Entry]
+    *, root: Path, modules: Iterable[Module], applets: Iterable[str], init_script: str, agent: Iterable[cpio.Entry]
 ) -> Iterator[cpio.Entry]:
     """Everything in the initramfs. Raises ImageError when something is not in the packages.
 
@@ -81,18 +75,17 @@ def entries(
     yield cpio.file("init", init_script.encode(), mode=0o755)
     for path, text in _ETC.items():
         yield cpio.file(path, text.encode())
-    yield cpio.file("usr/bin/busybox", _read(root, "bin/busybox", "usr/bin/busybox"), mode=0o755)
+    yield cpio.file("usr/bin/busybox", _read(root / "bin/busybox", root / "usr/bin/busybox"), mode=0o755)
     for applet in applets:
         yield cpio.link(f"usr/bin/{applet}", "busybox")
     yield from agent
-    for module in (*MODULES, *VSOCK_MODULES):
-        where = f"lib/modules/{kernel_release}/kernel/{module}"
-        yield cpio.file(f"usr/lib/modules/{Path(module).name}", _read(root, where, f"usr/{where}"))
+    for module in modules:
+        yield cpio.file(f"usr/lib/modules/{module.name}.ko", module.data)
 
 
 def qga(root: Path) -> Iterator[cpio.Entry]:
     """qemu-ga, and perl to reseed with, as Debian's essential packages have it."""
-    programs = {"qemu-ga": _read(root, "usr/sbin/qemu-ga"), "perl": _read(root, "usr/bin/perl")}
+    programs = {"qemu-ga": _read(root / "usr/sbin/qemu-ga"), "perl": _read(root / "usr/bin/perl")}
     for name, data in programs.items():
         yield cpio.file(f"usr/bin/{name}", data, mode=0o755)
     yield from _shared_libraries(root, programs.values())
@@ -100,7 +93,7 @@ def qga(root: Path) -> Iterator[cpio.Entry]:
 
 def builtin_agent(root: Path, python: str, bytecode: Path) -> Iterator[cpio.Entry]:
     """Python with the agent among its modules. `python` is "python3.X", `bytecode` mirrors `usr/lib/python3.X`."""
-    interpreter = _read(root, f"usr/bin/{python}")
+    interpreter = _read(root / f"usr/bin/{python}")
     yield cpio.file(f"usr/bin/{python}", interpreter, mode=0o755)
     yield cpio.link("usr/bin/python3", python)
     yield cpio.link("usr/bin/python", python)
@@ -108,12 +101,21 @@ def builtin_agent(root: Path, python: str, bytecode: Path) -> Iterator[cpio.Entr
         yield cpio.file(f"usr/lib/{python}/{path.relative_to(bytecode)}", path.read_bytes())
     binaries = [interpreter]
     dynload = f"usr/lib/{python}/lib-dynload"
-    for name in _EXTENSIONS:
-        for path in sorted((root / dynload).glob(f"{name}.*.so")):
-            binaries.append(path.read_bytes())
-            yield cpio.file(f"{dynload}/{path.name}", binaries[-1])
     yield cpio.directory(dynload)
+    for name, data in _extensions(root, root / dynload):
+        binaries.append(data)
+        yield cpio.file(f"{dynload}/{name}", data)
     yield from _shared_libraries(root, binaries)
+
+
+def _extensions(root: Path, dynload: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the extension modules to keep."""
+    for path in sorted(dynload.glob("*.so")):
+        if _EXCLUDED_EXTENSIONS.fullmatch(path.name.partition(".")[0]):
+            continue
+        data = path.read_bytes()
+        if all(any(file.is_file() for file in _library_files(root, name)) for name in elf.needed(data)):
+            yield path.name, data
 
 
 def _shared_libraries(root: Path, binaries: Iterable[bytes]) -> Iterator[cpio.Entry]:
@@ -138,15 +140,15 @@ def _libraries(root: Path, binaries: Iterable[bytes]) -> dict[str, bytes]:
 
 
 def _library(root: Path, name: str) -> bytes:
-    return _read(root, *(f"{directory}/{name}" for directory in _LIBRARY_DIRECTORIES))
+    return _read(*_library_files(root, name))
 
 
-def _read(root: Path, *paths: str) -> bytes:
+def _library_files(root: Path, name: str) -> list[Path]:
+    return [root / directory / name for directory in _LIBRARY_DIRECTORIES]
+
+
+def _read(*paths: Path) -> bytes:
     for path in paths:
-        if (root / path).is_file():
-            return (root / path).read_bytes()
-    raise ImageError(
-        stage="assemble",
-        reason=f"no package has {paths[0]}",
-        remedy="this Debian release is laid out otherwise than vmpool knows; report it with the output of `apt policy`",
-    )
+        if path.is_file():
+            return path.read_bytes()
+    raise unknown_layout(f"no package has {paths[0].name}")

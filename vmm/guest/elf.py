@@ -1,11 +1,16 @@
-"""Which shared libraries a 64 bit little-endian ELF file asks for, without binutils."""
+"""What 64 bit little-endian ELF files say of themselves, without binutils."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import TypeVar
+
+_Found = TypeVar("_Found")
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
 _DYNAMIC = struct.Struct("<qQ")
 
 _PT_LOAD, _PT_DYNAMIC = 1, 2
@@ -13,17 +18,28 @@ _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 
 
 def needed(data: bytes) -> list[str]:
-    """Names of the libraries, in the file's order; none for a static program. Raises ValueError if this is no ELF."""
+    """Names of the shared libraries that it asks for, in the file's order; none for a static program.
+
+    Raises ValueError if this is no ELF file.
+    """
+    return _parse(data, _needed)
+
+
+def section(data: bytes, name: str) -> bytes | None:
+    """The content of the section with that name, None if there is none. Raises ValueError if this is no ELF file."""
+    return _parse(data, lambda data, header: _section(data, header, name))
+
+
+def _parse(data: bytes, parse: Callable[[bytes, tuple[int, ...]], _Found]) -> _Found:
     if data[:6] != b"\x7fELF\x02\x01":
         raise ValueError("not a 64 bit little-endian ELF file")
     try:
-        return _needed(data)
-    except (struct.error, StopIteration, OverflowError) as error:
+        return parse(data, _HEADER.unpack_from(data))
+    except (struct.error, StopIteration, IndexError, OverflowError) as error:
         raise ValueError("the ELF file is cut short") from error
 
 
-def _needed(data: bytes) -> list[str]:
-    header = _HEADER.unpack_from(data)
+def _needed(data: bytes, header: tuple[int, ...]) -> list[str]:
     table, size, count = header[5], header[9], header[10]
     segments = [_SEGMENT.unpack_from(data, table + index * size) for index in range(count)]
     dynamic = next((segment for segment in segments if segment[0] == _PT_DYNAMIC), None)
@@ -39,6 +55,22 @@ def _needed(data: bytes) -> list[str]:
     load = next(s for s in segments if s[0] == _PT_LOAD and s[3] <= address < s[3] + s[5])
     strings = address - load[3] + load[2]
     return [_string(data, strings + value) for tag, value in entries if tag == _DT_NEEDED]
+
+
+def _section(data: bytes, header: tuple[int, ...], name: str) -> bytes | None:
+    table, size, count, names = header[6], header[11], header[12], header[13]
+    sections = [_SECTION.unpack_from(data, table + index * size) for index in range(count)]
+    if not sections:
+        return None
+    strings = sections[names][4]
+    found = next((s for s in sections if _string(data, strings + s[0]) == name), None)
+    if found is None:
+        return None
+    start, length = found[4], found[5]
+    content = data[start : start + length]
+    if len(content) != length:
+        raise ValueError("the ELF file is cut short")
+    return content
 
 
 def _string(data: bytes, at: int) -> str:

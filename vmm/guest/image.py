@@ -25,7 +25,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from vmm.guest import contents, cpio, debian, init
+from vmm.guest import contents, cpio, debian, init, kernel
 from vmm.guest.image_errors import ImageError
 from vmm.guest.packages import packages_of
 from vmm.spec import AgentKind
@@ -33,7 +33,7 @@ from vmm.spec import AgentKind
 _BUILDER_VERSION = 1
 """Part of the inputs: goes up when the same inputs would make other bytes."""
 
-_SOURCES = ("init.py", "compile_guest.py", "contents.py", "cpio.py")
+_SOURCES = ("init.py", "compile_guest.py", "contents.py", "cpio.py", "kernel.py")
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +76,7 @@ async def build_image(directory: Path, *, progress: Progress, agent: AgentKind =
     previous image, or none, never half of one. `progress` is called in the caller's trio thread.
     """
     progress(ImageProgress(stage="resolve", fraction=0.0))
-    kernel_name, packages = await packages_of(agent)
+    release, packages = await packages_of(agent)
     inputs = _hash_inputs(packages, agent)
     present = await trio.to_thread.run_sync(_load_if_current, directory, inputs)
     if present is not None:
@@ -102,7 +102,6 @@ async def build_image(directory: Path, *, progress: Progress, agent: AgentKind =
             entries = contents.builtin_agent(root, python, work / "bytecode")
         applets = await _applets(root)
         stage("assemble")(0.0)
-        release = kernel_name.removeprefix("linux-image-")
         manifest = await trio.to_thread.run_sync(_assemble, work, release, applets, entries, agent)
         manifest |= {
             "packages": {package.name: package.version for package in packages},
@@ -228,22 +227,27 @@ async def _applets(root: Path) -> list[str]:
 def _assemble(
     work: Path, release: str, applets: list[str], entries: Iterable[cpio.Entry], agent: AgentKind
 ) -> dict[str, object]:
-    modules = ([Path(module).name for module in group] for group in (contents.MODULES, contents.VSOCK_MODULES))
+    found = kernel.find(work / "root", release)
+    modules = found.load_order(contents.MODULES)
+    with_vsock = found.load_order([*contents.MODULES, *contents.VSOCK_MODULES])
+    for_vsock = [module for module in with_vsock if module not in modules]
     initrd = cpio.archive(
         contents.entries(
             root=work / "root",
-            kernel_release=release,
+            modules=with_vsock,
             applets=applets,
-            init_script=init.script(*modules, agent=agent),
+            init_script=init.script(
+                [module.name for module in modules], [module.name for module in for_vsock], agent=agent
+            ),
             agent=entries,
         )
     )
-    kernel = (work / "root" / "boot" / f"vmlinuz-{release}").read_bytes()
+    image = found.image.read_bytes()
     (work / "initrd").write_bytes(initrd)
-    (work / "vmlinuz").write_bytes(kernel)
+    (work / "vmlinuz").write_bytes(image)
     return {
         "kernel_release": release,
-        "kernel_sha256": hashlib.sha256(kernel).hexdigest(),
+        "kernel_sha256": hashlib.sha256(image).hexdigest(),
         "initrd_sha256": hashlib.sha256(initrd).hexdigest(),
     }
 

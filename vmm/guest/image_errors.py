@@ -13,3 +13,12 @@ class ImageError(VmmError):
         self.stage = stage
         self.reason = reason
         self.remedy = remedy
+
+
+def unknown_layout(reason: str) -> ImageError:
+    """The packages are there, and not what they are taken for."""
+    return ImageError(
+        stage="assemble",
+        reason=reason,
+        remedy="this Debian release is laid out otherwise than vmpool knows; report it with the output of `apt policy`",
+    )

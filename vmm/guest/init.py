@@ -22,7 +22,7 @@ cat /etc/hostname > /proc/sys/kernel/hostname
 # Should the agent die without a word, the machine resets at once, which ends a QEMU that has -no-reboot.
 echo -1 > /proc/sys/kernel/panic
 for module in {modules}; do
-    insmod /lib/modules/$module
+    insmod /lib/modules/$module.ko
 done
 """
 
@@ -35,7 +35,7 @@ if [ -e $uuid ]; then
 fi
 if [ "$VMPOOL_CHANNEL" = vsock ]; then
     for module in {vsock_modules}; do
-        insmod /lib/modules/$module
+        insmod /lib/modules/$module.ko
     done
 fi
 exec /bin/python3 -I -S -B -c 'from vmpool_agent.main import main; main()'

@@ -219,7 +219,8 @@ def build_argv(
         *("-rtc", "base=utc"),
         *_KVM_TIMERS.get(spec.accelerator, ()),
         *("-chardev", _options("socket", id="qmp", fd=channels.qmp_fd, server="on", wait="off")),
-        *("-mon", _options(chardev="qmp", mode="control")),
+        # Not -mon, of which QEMU 11 says at each start that it is deprecated.
+        *("-qmp", "chardev:qmp"),
         *("-add-fd", _options(fd=channels.console_fd, set=_CONSOLE_FD_SET, opaque=channels.console_log)),
         *("-chardev", _options("file", id="console", path=f"/dev/fdset/{_CONSOLE_FD_SET}", append="on")),
         *("-serial", "chardev:console"),

@@ -166,6 +166,12 @@ class Instance:
         nursery.start_soon(limiter.run, name="log limiter")
         return self._qmp
 
+    @property
+    def qemu_version(self) -> tuple[int, int, int]:
+        """What QEMU says of itself, which may have been replaced since its program was asked."""
+        assert self._qmp is not None, "connect_qmp() comes first"
+        return self._qmp.greeting.qemu_version
+
     def close_at_end(self, channel: Channel) -> None:
         """Hands a connection over to the instance, which closes it when it ends."""
         self._channels.append(channel)

@@ -1,13 +1,16 @@
 """Saving and loading a VM's device state, its memory left in the file that backs it.
 
 `x-ignore-shared` leaves out RAM that is mapped shared from a file: the template's memory is in that file already, and a
-clone maps the same file privately. The state goes through a descriptor passed to QEMU, because `exec:` is not possible
-under `-sandbox spawn=deny` and `file:` came only with QEMU 8.2.
+clone maps the same file privately. The state goes through a descriptor passed to QEMU, which may have no right to the
+file's directory, and under `-sandbox spawn=deny` cannot use `exec:`. How it takes a descriptor of a file depends on its
+version: see `_passed`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +26,9 @@ LOAD_LIMIT_S: Final = 30.0
 minute is gone."""
 
 _FD_NAME: Final = "vmpool-state"
+_FILES_BY_FDSET: Final = (9, 1, 0)
+"""The QEMU from which on `fd:` is for pipes and sockets, at first by its documentation, and from 11 on strictly.
+`file:`, which takes an fdset, came with 8.2."""
 _ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 _CAPABILITIES: Final = [
     {"capability": "x-ignore-shared", "state": True},
@@ -56,18 +62,28 @@ async def load(instance: Instance, *, state: Path) -> None:
 
 
 async def _migrate(instance: Instance, command: str, *, descriptor: int, limit_s: float, what: str) -> None:
-    status = "timeout"
     with trio.move_on_after(limit_s), instance.subscribe("MIGRATION") as events:
         await instance.execute("migrate-set-capabilities", capabilities=_CAPABILITIES)
-        await instance.execute("getfd", fds=[descriptor], fdname=_FD_NAME)
-        await instance.execute(command, uri=f"fd:{_FD_NAME}")
-        status = await _end_of_migration(events)
-    if status == "completed":
+        async with _passed(instance, descriptor) as uri:
+            await instance.execute(command, uri=uri)
+            status = await _end_of_migration(events)
+            if status != "completed":
+                answer = await instance.execute("query-migrate")
+                raise SnapshotError(what=what, reason=f"{status}: {answer.get('error-desc', 'QEMU gives no reason')}")
         return
-    if status == "timeout":
-        raise SnapshotError(what=what, reason=f"not done within {limit_s:g} s")
-    answer = await instance.execute("query-migrate")
-    raise SnapshotError(what=what, reason=f"{status}: {answer.get('error-desc', 'QEMU gives no reason')}")
+    raise SnapshotError(what=what, reason=f"not done within {limit_s:g} s")
+
+
+@asynccontextmanager
+async def _passed(instance: Instance, descriptor: int) -> AsyncIterator[str]:
+    """The URI under which QEMU has our file. What is left of it after an error goes with QEMU, which is ended then."""
+    if instance.qemu_version < _FILES_BY_FDSET:
+        await instance.execute("getfd", fds=[descriptor], fdname=_FD_NAME)
+        yield f"fd:{_FD_NAME}"
+        return
+    number = (await instance.execute("add-fd", fds=[descriptor]))["fdset-id"]
+    yield f"file:/dev/fdset/{number}"
+    await instance.execute("remove-fd", **{"fdset-id": number})
 
 
 async def _end_of_migration(events: EventSubscription) -> str:

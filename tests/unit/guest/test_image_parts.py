@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.guest.elf_files import kernel_module, shared_object
 from vmm.errors import VmmError
 from vmm.guest import contents, cpio, elf
 from vmm.guest.agent import wire
@@ -60,19 +62,52 @@ def test_the_interpreter_needs_the_c_library() -> None:
 @given(data=st.binary(max_size=300), keep=st.integers(0, 5000))
 def test_what_is_no_elf_file_is_a_value_error(data: bytes, keep: int) -> None:
     for candidate in (data, b"\x7fELF\x02\x01" + data):
-        try:
-            elf.needed(candidate)
-        except ValueError:
-            continue
+        for read in (elf.needed, lambda data: elf.section(data, ".modinfo")):
+            with contextlib.suppress(ValueError):
+                read(candidate)
+
+
+@given(keep=st.integers(0, 600))
+def test_a_module_that_is_cut_short_is_a_value_error(keep: int) -> None:
+    whole = kernel_module("depends=virtio")
+    assert elf.section(whole, ".modinfo") == b"depends=virtio\0"
+    assert elf.section(whole, ".text") is None
+    if keep < len(whole):
+        with pytest.raises(ValueError, match="ELF file"):
+            elf.section(whole[:keep], ".modinfo")
 
 
 @pytest.mark.parametrize("module", ["json/decoder.py", "re/_parser.py", "unittest/case.py", "encodings/utf_8.py"])
 def test_common_modules_are_kept(tmp_path: Path, module: str) -> None:
     library = tmp_path / "usr/lib/python3.x"
-    for path in (module, "test/support.py", "tkinter/__init__.py", "encodings/cp1252.py", "turtle.py"):
+    left_out = ("test/support.py", "tkinter/__init__.py", "encodings/cp1252.py", "turtle.py", "_ios_support.py")
+    for path in (module, *left_out):
         (library / path).parent.mkdir(parents=True, exist_ok=True)
         (library / path).touch()
     assert contents.standard_library(tmp_path, "python3.x") == [Path(module)]
+
+
+def test_extensions_are_kept_if_their_libraries_are_there(tmp_path: Path) -> None:
+    """Which there are differs with Python's version. What is too large or for tests only is left out by name."""
+    dynload = tmp_path / "usr/lib/python3.x/lib-dynload"
+    dynload.mkdir(parents=True)
+    (tmp_path / "usr/lib/x86_64-linux-gnu").mkdir()
+    (tmp_path / "usr/bin").mkdir()
+    for library in ("ld-linux-x86-64.so.2", "libc.so.6", "libffi.so.8"):
+        (tmp_path / "usr/lib/x86_64-linux-gnu" / library).write_bytes(shared_object(()))
+    (tmp_path / "usr/bin/python3.x").write_bytes(shared_object(["libc.so.6"]))
+    for name, needed in {
+        "_ctypes": ["libffi.so.8", "libc.so.6"],
+        "_json": ["libc.so.6"],
+        "_new": [],
+        "_ssl": ["libssl.so.3", "libc.so.6"],
+        "_testcapi": ["libc.so.6"],
+        "_codecs_jp": ["libc.so.6"],
+    }.items():
+        (dynload / f"{name}.cpython-3x-x86_64-linux-gnu.so").write_bytes(shared_object(needed))
+    entries = contents.builtin_agent(tmp_path, "python3.x", tmp_path / "bytecode")
+    names = {Path(entry.path).name.partition(".")[0] for entry in entries if "lib-dynload/" in entry.path}
+    assert names == {"_ctypes", "_json", "_new"}
 
 
 def test_no_image_says_how_to_get_one(tmp_path: Path) -> None:
