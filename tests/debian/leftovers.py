@@ -21,6 +21,8 @@ class Contents:
     files: frozenset[str]
     """Relative to the root; directories too."""
     mounts: frozenset[str]
+    announced: frozenset[str] = frozenset()
+    """Files that packages have systemd-tmpfiles make, by tmpfiles.d(5)."""
 
 
 def look(root: Path, *, checkout: Path) -> Contents:
@@ -31,7 +33,16 @@ def look(root: Path, *, checkout: Path) -> Contents:
     return Contents(
         files=frozenset(str(path.relative_to(root)) for path in files | shared_memory),
         mounts=frozenset(line.split(" ")[4] for line in mountinfo.splitlines()),
+        announced=frozenset(_announced(root / "usr/lib/tmpfiles.d")),
     )
+
+
+def _announced(settings: Path) -> Iterator[str]:
+    for file in settings.glob("*.conf"):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            words = line.split()
+            if len(words) > 1 and words[1].startswith("/"):
+                yield words[1].strip("/")
 
 
 def _files(top: Path, *, skipped: set[Path]) -> Iterator[Path]:
@@ -49,7 +60,11 @@ def _is_pytests(directory: Path) -> bool:
 
 def new_files(before: Contents, after: Contents) -> list[str]:
     """Of a new directory, itself only."""
-    new = {name for name in after.files - before.files if not _is_a_packages(name)}
+    new = {
+        name
+        for name in after.files - before.files
+        if not _is_a_packages(name) and after.announced.isdisjoint((name, *map(str, Path(name).parents)))
+    }
     return sorted(name for name in new if str(Path(name).parent) not in new)
 
 

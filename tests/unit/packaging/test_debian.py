@@ -119,6 +119,19 @@ def test_unless_it_is_ours_by_its_name(root: Path) -> None:
     assert new_files(before, contents(root)) == ["var/lib/vmpool"]
 
 
+def test_what_a_package_has_systemd_make_is_the_packages(root: Path) -> None:
+    (root / "run").mkdir()
+    before = contents(root)
+    settings = root / "usr/lib/tmpfiles.d"
+    settings.mkdir(parents=True)
+    (settings / "x11.conf").write_text(
+        "# comment\n\nD! /tmp/.X11-unix 1777 root root 10d\nd /run/lock 0755 root root -\n"
+    )
+    for name in ("tmp/.X11-unix", "run/lock/subsys", "run/other"):
+        (root / name).mkdir(parents=True)
+    assert new_files(before, contents(root)) == ["run/other"]
+
+
 def test_of_pytest_are_left_the_files_of_tests_that_failed(root: Path) -> None:
     before = contents(root)
     of_user = root / "tmp/pytest-of-root"
