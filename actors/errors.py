@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line: groups are flattened, the type is named when there is no text."""
-    return "; ".join(" ".join(str(leaf).split()) or type(leaf).__name__ for leaf in _leaves(error))
+    """An error in one line: groups are flattened, the type is named when there is no text.
+
+    Within a line the text stays as it is. Some of Kata's have blanks that are part of them.
+    """
+    return "; ".join(_in_one_line(str(leaf)) or type(leaf).__name__ for leaf in _leaves(error))
 
 
 def evidence(error: BaseException) -> str:
@@ -19,6 +22,10 @@ def evidence(error: BaseException) -> str:
             notes.extend(note for note in getattr(link, "__notes__", ()) if note not in notes)
             link = link.__cause__
     return "\n".join(notes)
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(line for line in map(str.strip, text.splitlines()) if line)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -12,7 +12,9 @@ import structlog.testing
 import structlog.typing
 
 from pool.cli.main import main
+from pool.config import Settings
 from pool.factory.host import FactoryHost
+from pool.vmcache import VmCache
 from tests.unit.factory.factories import Stage
 from tests.unit.factory.kata_files import write
 
@@ -146,6 +148,28 @@ def test_destroy_of_a_cache_without_a_server(cache: Path) -> None:
     done = run("destroy", config=cache)
     assert (done.exit_code, done.stdout) == (1, "")
     assert "failed to call gRPC Quit: rpc error: code = Unavailable" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("factory", "init"), ("serve",)])
+def test_katas_texts_keep_their_blanks_on_the_way_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+
+    async def opens_its_endpoint(_settings: Settings, _socket: Path, *, cache: VmCache, **_options: object) -> None:
+        with cache.open_endpoint():
+            raise AssertionError("something is there")
+
+    monkeypatch.setattr("pool.cli.serve.configure_logs", lambda **_options: None)
+    for module in ("factory", "serve"):
+        monkeypatch.setattr(f"pool.cli.{module}.serve_until_signalled", opens_its_endpoint)
+    endpoint = home / "cache.sock"
+    endpoint.touch()
+    config = write(home, rest=CACHE.format(home=home) + '[vmpool]\nchannel = "virtio-serial"\n')
+    done = click.testing.CliRunner().invoke(main, [*command, "--kata-config", str(config)])
+    assert f"{endpoint} already exist.  Please stop running VMCache server and remove {endpoint}" in done.stderr
+    config = write(home, 'block_device_aio = "sync"')
+    done = click.testing.CliRunner().invoke(main, [*command, "--kata-config", str(config)])
+    assert "Invalid hypervisor block storage I/O mechanism  sync specified" in done.stderr
 
 
 def test_factory_alone_is_help(nothing: Path) -> None:
