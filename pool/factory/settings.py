@@ -11,12 +11,13 @@ import attrs
 
 from actors.kinds import ProducerKind
 from pool.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings
+from pool.factory.agent_table import Client
 from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
 from pool.factory.errors import InvalidConfigError
 from pool.factory.generation import Generation
 from pool.factory.kernel_params import serialize_params
 from pool.factory.qemu_section import HostSize
-from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
+from pool.factory.runtime_config import RuntimeConfig, load_runtime_config
 from pool.tracing import TracingSettings
 from vmm.errors import MissingFileError, SpecError
 from vmm.qemu.vsock import check_vsock
@@ -129,12 +130,13 @@ def _obstacles(config: RuntimeConfig) -> list[str]:
         hypervisor.shared_fs == "virtio-fs" or (old and hypervisor.file_backed_mem_root_dir)
     ):
         cause = "either virtio-fs or file backed memory" if old else "virtio-fs"
+        remedy = "none" if config.table.of_runtime_rs else "virtio-9p"
         problems.append(
             f"hypervisor.qemu.shared_fs: VM templating has been enabled with {cause} and this configuration will not "
-            'work; set "virtio-9p"'
+            f'work; set "{remedy}"'
         )
     if config.factory.template and config.factory.agent is AgentKind.NOOP:
-        problems.append(f"factory.enable_template: {UNLIKE_CLONES}")
+        problems.append(f"{config.table.template_key}: {UNLIKE_CLONES}")
     return problems
 
 

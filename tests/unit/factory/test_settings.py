@@ -87,6 +87,17 @@ def test_machines_that_cannot_be_made(home: Path, line: str, problem: str) -> No
     assert problems(settings, home, line) == (problem,)
 
 
+def test_runtime_rs_keys_are_named(home: Path) -> None:
+    rest = "[hypervisor.qemu.factory]\nenable_template = true\n"
+    (said,) = problems(settings, home, rest=rest)
+    assert said.startswith("hypervisor.qemu.factory.enable_template: clones must be reseeded")
+    fs = 'shared_fs = "virtio-fs"\nvirtio_fs_daemon = "/d"'
+    (said,) = problems(settings, home, shared_fs=fs, rest=rest + OURS)
+    assert said.endswith('; set "none"'), "runtime-rs has no virtio-9p"
+    profile = settings(home, rest=rest + OURS).settings.profiles["default"]
+    assert profile.producer is ProducerKind.TEMPLATE
+
+
 def test_an_image_cannot_be_booted(home: Path) -> None:
     assert problems(settings, home, rootfs="image") == (
         "hypervisor.qemu.image: vmpool boots an initrd only; set initrd instead",
