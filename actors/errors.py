@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
-def describe(error: BaseException) -> str:
+def describe(error: BaseException, *, say: Callable[[BaseException], str] = str) -> str:
     """An error in one line: groups are flattened, the type is named when there is no text.
 
-    Within a line the text stays as it is. Some of Kata's have blanks that are part of them.
+    Within a line the text, which `say` makes, stays as it is. Some of Kata's have blanks that are part of them.
     """
-    return "; ".join(_in_one_line(str(leaf)) or type(leaf).__name__ for leaf in _leaves(error))
+    return "; ".join(_in_one_line(say(leaf)) or type(leaf).__name__ for leaf in _leaves(error))
 
 
 def evidence(error: BaseException) -> str:

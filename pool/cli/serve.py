@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from pool.tracing import TracingError, open_spans
 from vmm.errors import VmmError
 
 if TYPE_CHECKING:
+    from pool.factory.settings import KataSettings
     from pool.vmcache import VmCache
 
 
@@ -56,24 +57,31 @@ def serve(
     if config is not None and kata_config is not None:
         raise click.UsageError("--config and --kata-config exclude each other; give one")
     configure_logs(json=log_json, verbose=verbose)
+    say: Callable[[BaseException], str] = str
+    cache = None
     try:
-        settings, cache = (load_settings(config), None) if kata_config is None else _settings_from_kata(kata_config)
+        if kata_config is None:
+            settings = load_settings(config)
+        else:
+            kata, cache = _settings_from_kata(kata_config)
+            settings, say = kata.settings, kata.spell
         trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache, takeover=takeover))
     except* (ConfigError, EndpointError, TracingError, VmmError) as errors:
-        message = describe(errors)
+        message = describe(errors, say=say)
     else:
         return
     raise failure(message, code=EXIT_USAGE)
 
 
-def _settings_from_kata(path: Path) -> tuple[Settings, VmCache | None]:
+def _settings_from_kata(path: Path) -> tuple[KataSettings, VmCache | None]:
     # Imported here: a tenth of the time until the service is ready would go into it, for everybody.
     from pool.factory.settings import settings_from_kata  # noqa: PLC0415
     from pool.vmcache import VmCache  # noqa: PLC0415
 
     kata = settings_from_kata(path)
     kata.check_host()
-    return kata.settings, None if kata.cache is None else VmCache(settings=kata.cache)
+    kata.check_clients()
+    return kata, None if kata.cache is None else VmCache(settings=kata.cache)
 
 
 async def serve_until_signalled(

@@ -14,7 +14,8 @@ from vmm.spec import AgentChannel, AgentKind
 
 _KEYS: Final = ("agent", "channel", "kata")
 _ENDED_WITH_1X: Final = ("proxy", "shim")
-_USE_VSOCK: Final = "use_vsock"
+USE_VSOCK: Final = f"hypervisor.{QEMU}.use_vsock"
+"""Runtime 1.x's key."""
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +40,7 @@ def generation_of(own: Section, tables: Mapping[str, Any]) -> Generation:
     """Whose file it is. [proxy], [shim] and `use_vsock` ended with runtime 1.x; one without them can say it in ours."""
     unsaid: list[str] = []  # who reads those tables says what is wrong with them
     qemu = table_of(table_of(tables, "hypervisor", unsaid), QEMU, unsaid)
-    old = _USE_VSOCK in qemu or any(name in tables for name in _ENDED_WITH_1X)
+    old = "use_vsock" in qemu or any(name in tables for name in _ENDED_WITH_1X)
     return own.member("kata", Generation, Generation.RUNTIME_1X if old else Generation.CURRENT)
 
 
@@ -52,5 +53,5 @@ def agent_of(own: Section, *, generation: Generation, use_vsock: bool) -> GuestA
         channel=own.member("channel", AgentChannel, AgentChannel.VSOCK if vsock else AgentChannel.VIRTIO_SERIAL),
     )
     if kind is AgentKind.NOOP and generation is Generation.RUNTIME_1X and "channel" not in own.table:
-        return attrs.evolve(agent, channel_key=f"hypervisor.{QEMU}.{_USE_VSOCK}")
+        return attrs.evolve(agent, channel_key=USE_VSOCK)
     return agent

@@ -172,6 +172,30 @@ def test_katas_texts_keep_their_blanks_on_the_way_out(
     assert "Invalid hypervisor block storage I/O mechanism  sync specified" in done.stderr
 
 
+@pytest.mark.parametrize("command", [("factory", "init"), ("serve",)])
+def test_neither_command_starts_what_no_client_could_use_and_names_the_users_key(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("pool.cli.serve.configure_logs", lambda **_options: None)
+
+    def outcome(qemu: str) -> str:
+        config = write(home, f'machine_type = "q35"\n{qemu}', rest=CACHE.format(home=home) + "[proxy.kata]\n")
+        done = click.testing.CliRunner().invoke(
+            main, [*command, "--kata-config", str(config), "--socket", str(home / "socket")]
+        )
+        assert done.exit_code == {"factory": 1, "serve": 2}[command[0]]
+        assert not (home / "cache.sock").exists()
+        return done.stderr
+
+    assert "hypervisor.qemu.use_vsock: " in outcome("")
+    # Also what only the start finds out: the file is there, but no program.
+    config = write(home, rest=CACHE.format(home=home) + '[vmpool]\nchannel = "virtio-serial"\n')
+    done = click.testing.CliRunner().invoke(
+        main, [*command, "--kata-config", str(config), "--socket", str(home / "run" / "socket")]
+    )
+    assert f"vmpool: hypervisor.qemu.path: {home}/qemu does not exist or cannot be read" in done.stderr
+
+
 def test_factory_alone_is_help(nothing: Path) -> None:
     text = run("--help").stdout
     assert "Manage vm factory" in text
