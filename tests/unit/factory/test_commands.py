@@ -117,6 +117,21 @@ def test_l3_init_of_a_template_that_cannot_be_made(template: Path, stage: Stage,
     assert "Traceback" not in done.stderr
 
 
+RUNTIME_RS = "[hypervisor.qemu.factory]\nenable_template = true\n"
+
+
+def test_l3_init_of_a_template_by_runtime_rs_table(home: Path, stage: Stage) -> None:
+    """As `kata-ctl factory init`; it was passed over, with exit code 0."""
+    done = run("init", config=write(home, rest=RUNTIME_RS))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "hypervisor.qemu.factory.enable_template: clones must be reseeded" in done.stderr
+    config = write(home, rest=RUNTIME_RS + '[vmpool]\nagent = "builtin"\n')
+    assert said("init", config=config) == "vm factory initialized\n"
+    assert stage.templates.template is not None
+    assert said("status", config=config) == "vm factory is on\n"
+    assert said("destroy", config=config) == "vm factory destroyed\n"
+
+
 def test_l4_destroy_without_and_with_a_template(nothing: Path, home: Path, stage: Stage, logs: Logs) -> None:
     assert said("destroy", config=nothing) == "vm factory destroyed\n"
     template = write(home, rest=TEMPLATE)
