@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from pool.config import Settings, load_settings
@@ -28,10 +30,19 @@ def configuration_options(command: Any) -> Any:
     return ours(katas(command))
 
 
-def load_configuration(config: Path | None, kata_config: Path | None) -> tuple[Settings, VmCache | None]:
-    """The settings, and the VMCache that is to be served beside them. Raises ConfigError, UsageError."""
+@attrs.frozen(kw_only=True)
+class Configuration:
+    settings: Settings
+    cache: VmCache | None = None
+    """What is to be served to Kata's clients beside them."""
+    spell: Callable[[BaseException], str] = str
+    """An error of the start in the words of the file."""
+
+
+def load_configuration(config: Path | None, kata_config: Path | None) -> Configuration:
+    """Raises ConfigError, UsageError."""
     if kata_config is None:
-        return load_settings(config), None
+        return Configuration(settings=load_settings(config))
     if config is not None:
         raise click.UsageError("--config and --kata-config exclude each other; give one")
     # Imported here: a tenth of the time until the service is ready would go into it, for everybody.
@@ -40,4 +51,6 @@ def load_configuration(config: Path | None, kata_config: Path | None) -> tuple[S
 
     kata = settings_from_kata(kata_config)
     kata.check_host()
-    return kata.settings, None if kata.cache is None else VmCache(settings=kata.cache)
+    kata.check_clients()
+    cache = None if kata.cache is None else VmCache(settings=kata.cache)
+    return Configuration(settings=kata.settings, cache=cache, spell=kata.spell)

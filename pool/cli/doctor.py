@@ -33,9 +33,10 @@ def doctor(*, config: Path | None, kata_config: Path | None, as_json: bool, sock
     Exit code 1: the service would not start, or a profile could not make a single VM.
     """
     try:
-        settings, cache = load_configuration(config, kata_config)
+        loaded = load_configuration(config, kata_config)
     except ConfigError as error:
         raise failure(str(error), code=EXIT_USAGE) from error
+    settings, cache = loaded.settings, loaded.cache
     findings = trio.run(
         partial(
             examine,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,11 +50,13 @@ def serve(
     A second signal skips the waiting for callers. Exit code 2: the configuration or this host does not allow it.
     """
     configure_logs(json=log_json, verbose=verbose)
+    say: Callable[[BaseException], str] = str
     try:
-        settings, cache = load_configuration(config, kata_config)
-        trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache, takeover=takeover))
+        loaded = load_configuration(config, kata_config)
+        say = loaded.spell
+        trio.run(partial(serve_until_signalled, loaded.settings, socket_path, cache=loaded.cache, takeover=takeover))
     except* (ConfigError, EndpointError, TracingError, VmmError) as errors:
-        message = describe(errors)
+        message = describe(errors, say=say)
     else:
         return
     raise failure(message, code=EXIT_USAGE)

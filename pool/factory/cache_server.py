@@ -48,14 +48,14 @@ class BaseVm:
     id: str
     pid: int
     qmp_socket: Path
-    agent_socket: Path | None = None
-    """Of the agent's virtio-serial port, if it has one."""
     vcpus: int
     max_vcpus: int
     memory_mib: int
     uuid: str = ""
     context_id: int = 0
     """Of the guest's vsock, 0 if it has none."""
+    katas_agent: bool = False
+    """Whether Kata's own agent may be behind that vsock, and not one that only vmpool can speak to."""
     bridges: tuple[Bridge, ...] = ()
     """PCI bridges that the client may plug devices into."""
 
@@ -86,7 +86,11 @@ class BaseVmSource(Protocol):
 
 
 def cached_vm(vm: BaseVm) -> CachedVm:
-    """The VM as a client of either generation can use it."""
+    """The VM as a client of either generation can use it.
+
+    There is no proxy. A client of runtime 1.x asks whether one lives before it speaks to the agent, and may end it in
+    the end: QEMU is what the agent lives and ends with.
+    """
     return CachedVm(
         id=vm.id,
         qemu=QemuGrpc(
@@ -98,14 +102,10 @@ def cached_vm(vm: BaseVm) -> CachedVm:
         ),
         vcpus=vm.vcpus,
         memory_mib=vm.memory_mib,
-        agent_url=_agent_url(vm),
+        proxy_pid=vm.pid,
+        # Of another agent a client would wait for an answer in vain; without an address it fails at once.
+        agent_url=vsock_url(vm.context_id) if vm.context_id and vm.katas_agent else "",
     )
-
-
-def _agent_url(vm: BaseVm) -> str:
-    if vm.context_id:
-        return vsock_url(vm.context_id)
-    return "" if vm.agent_socket is None else f"unix://{vm.agent_socket}"
 
 
 @attrs.define(eq=False, kw_only=True)

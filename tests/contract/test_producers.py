@@ -133,6 +133,12 @@ async def test_it_says_of_which_generation_its_vms_are_and_by_whom_they_were_mad
     assert base.made_by is stage.subject.producer.kind
 
 
+async def test_a_vm_says_whether_it_is_a_clone(stage: Stage) -> None:
+    """Then it must be reseeded before anybody uses it."""
+    base = await stage.produce()
+    assert base.vm.is_clone == (base.made_by is ProducerKind.TEMPLATE)
+
+
 async def test_a_production_waits_until_the_producer_is_ready(idle_stage: Stage) -> None:
     producer = idle_stage.subject.producer
     async with trio.open_nursery() as nursery:
