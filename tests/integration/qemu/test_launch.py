@@ -103,10 +103,15 @@ async def test_a_guest_that_panics_takes_qemu_with_it_and_its_last_words_are_kep
 async def test_a_qemu_that_is_killed_while_its_guest_boots(
     spec: MachineSpec, vm_home: Path, nursery: trio.Nursery
 ) -> None:
+    found: list[psutil.Process] = []
+
+    async def is_there() -> bool:  # the kernel shows no command line in the first moment after an exec
+        found[:] = [child for child in psutil.Process().children() if str(vm_home) in " ".join(child.cmdline())]
+        return bool(found)
+
     async def kill_it() -> None:
-        await trio.testing.wait_all_tasks_blocked()
-        [qemu] = [child for child in psutil.Process().children() if str(vm_home) in " ".join(child.cmdline())]
-        qemu.kill()
+        await until(is_there)
+        found[0].kill()
 
     nursery.start_soon(kill_it)
     with pytest.raises(BootError, match="killed by signal 9"):

@@ -13,8 +13,8 @@ import attrs
 import pytest
 
 from tests.integration.service.templates import config as template_config
-from tests.integration.service.templates import place_for_template
 from tests.running import RunningService, ServiceHome, service_home
+from tests.templates import place_for_template
 from vmm.guest.image import GuestImage
 from vmm.qemu.confinement.group import VmGroup
 
