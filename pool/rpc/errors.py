@@ -123,9 +123,14 @@ def to_status(error: BaseException) -> GRPCError:
     return GRPCError(Status.INTERNAL, f"internal error ({type(leaves[0]).__name__}); the service's log has the details")
 
 
+def sendable(text: str) -> str:
+    """The text, with what is not UTF-8 of the names that it quotes written out as in Python."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def shorten(text: str) -> str:
-    """At most MAX_TEXT_BYTES of `text`."""
-    encoded = text.encode(errors="replace")
+    """At most MAX_TEXT_BYTES of `text`, which is made `sendable`."""
+    encoded = text.encode(errors="backslashreplace")
     if len(encoded) <= MAX_TEXT_BYTES:
         return encoded.decode()
     return encoded[: MAX_TEXT_BYTES - 3].decode(errors="ignore") + "..."
