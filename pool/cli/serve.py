@@ -14,6 +14,7 @@ import trio
 
 from actors.errors import describe
 from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
+from pool.cli.words import HostPath
 from pool.config import ConfigError, Settings, load_settings
 from pool.endpoint import EndpointError
 from pool.logs import configure_logs
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @config_option
 @click.option(
     "--kata-config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=HostPath(dir_okay=False),
     help='Kata\'s configuration.toml instead: [factory] and [hypervisor.qemu] make one profile, "default".',
 )
 @socket_option
