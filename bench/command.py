@@ -79,7 +79,7 @@ def run(options: Options) -> int:
     table.show(results, console)
     if reason := plots.draw(results, options.output):
         console.print(f"skipped the plots: {reason}", style="yellow", highlight=False, markup=False)
-    console.print(f"\nresults in {options.output}", highlight=False)
+    console.print(f"\nresults in {options.output}", highlight=False, markup=False)
     if old is not None:
         table.show_changes(compare(old, results), console)
     return EXIT_FAILED if results.errors() or results.leftovers() else 0

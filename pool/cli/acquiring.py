@@ -10,11 +10,9 @@ from typing import Any, Final
 import attrs
 import click
 
-from pool.cli.options import SECONDS
-from pool.cli.output import PREFIX, say
+from pool.cli.output import PREFIX, remark
+from pool.cli.words import MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING
 from pool.client import AcquiredVm, OnEmpty, VmConfig, Wishes
-
-_HOST_PATH: Final = click.Path(path_type=Path)
 
 
 @attrs.frozen(kw_only=True)
@@ -28,21 +26,23 @@ class Asked:
     wait_s: float
 
 
+_COUNT: Final = click.IntRange(min=1, max=MAX_UINT32)
+
 _OPTIONS: Final = (
-    click.option("--profile", default="", help="Which VM; default: the one named default."),
+    click.option("--profile", type=TEXT, help="Which VM; default: the one named default."),
     click.option(
         "--on-empty",
         type=click.Choice([policy.value for policy in OnEmpty]),
         callback=lambda _ctx, _param, value: None if value is None else OnEmpty(value),
         help="When no VM is ready: wait for one, fail at once, or boot one more now; default: the profile's.",
     ),
-    click.option("--cpus", "vcpus", type=click.IntRange(min=1), help="vCPUs; default and minimum: the profile's."),
-    click.option("--memory", "memory_mib", type=click.IntRange(min=1), help="MiB; default and minimum likewise."),
-    click.option("--hostname", default="", help="Of the guest; default: the VM's id."),
-    click.option("--kernel", type=_HOST_PATH, help="Instead of a profile: the VM's kernel, a file of the host."),
-    click.option("--initrd", type=_HOST_PATH, help="Likewise: its initrd."),
-    click.option("--append", "kernel_parameters", help="Likewise: more kernel parameters."),
-    click.option("--cpu-model", help="Likewise: its CPU, as QEMU names it."),
+    click.option("--cpus", "vcpus", type=_COUNT, help="vCPUs; default and minimum: the profile's."),
+    click.option("--memory", "memory_mib", type=_COUNT, help="MiB; default and minimum likewise."),
+    click.option("--hostname", type=TEXT, help="Of the guest; default: the VM's id."),
+    click.option("--kernel", type=SERVICE_PATH, help="Instead of a profile: the VM's kernel, a file of the host."),
+    click.option("--initrd", type=SERVICE_PATH, help="Likewise: its initrd."),
+    click.option("--append", "kernel_parameters", type=TEXT_OR_NOTHING, help="Likewise: more kernel parameters."),
+    click.option("--cpu-model", type=TEXT, help="Likewise: its CPU, as QEMU names it."),
     click.option("--wait", "wait_s", type=SECONDS, default=60.0, show_default=True, help="At most."),
 )
 
@@ -53,11 +53,11 @@ def acquire_options(command: Any) -> Any:
     @functools.wraps(command)
     def collected(
         *,
-        profile: str,
+        profile: str | None,
         on_empty: OnEmpty | None,
         vcpus: int | None,
         memory_mib: int | None,
-        hostname: str,
+        hostname: str | None,
         kernel: Path | None,
         initrd: Path | None,
         kernel_parameters: str | None,
@@ -72,15 +72,15 @@ def acquire_options(command: Any) -> Any:
                     "--profile has a machine of its own; leave out either it, or what is asked instead."
                 )
             config = VmConfig(
-                kernel="" if kernel is None else os.fspath(kernel.absolute()),
-                initrd="" if initrd is None else os.fspath(initrd.absolute()),
+                kernel="" if kernel is None else os.fspath(kernel),
+                initrd="" if initrd is None else os.fspath(initrd),
                 kernel_parameters=kernel_parameters or "",
                 cpu_model=cpu_model or "",
             )
         asked = Asked(
-            profile=profile,
+            profile=profile or "",
             on_empty=on_empty,
-            wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname),
+            wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname or ""),
             config=config,
             wait_s=wait_s,
         )
@@ -97,7 +97,7 @@ def tell_match(vm: AcquiredVm) -> None:
     if vm.match is None:
         return
     if vm.match.profile:
-        say(f"{PREFIX}served from the pool of profile {vm.match.profile}", to_stderr=True)
+        remark(f"{PREFIX}served from the pool of profile {vm.match.profile}")
         return
     reasons = [f"profile {other.profile} differs in {', '.join(other.fields)}" for other in vm.match.mismatches]
-    say(f"{PREFIX}booted for this request: {'; '.join(reasons) or 'no pool is like it'}", to_stderr=True)
+    remark(f"{PREFIX}booted for this request: {'; '.join(reasons) or 'no pool is like it'}")

@@ -8,15 +8,13 @@ import click
 
 from pool.cli.connection import call
 from pool.cli.options import socket_option
+from pool.cli.words import MAX_UINT32, TEXT
 from pool.client import Client
-
-_MAX_SIZE = 2**32 - 1
-"""What the wire takes; the service has its own idea."""
 
 
 @click.command()
-@click.argument("profile")
-@click.argument("size", type=click.IntRange(min=0, max=_MAX_SIZE))
+@click.argument("profile", type=TEXT)
+@click.argument("size", type=click.IntRange(min=0, max=MAX_UINT32))
 @socket_option
 def resize(*, profile: str, size: int, socket_path: Path) -> None:
     """Give a pool another size, until the service is started anew."""
@@ -28,7 +26,7 @@ def resize(*, profile: str, size: int, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("profile")
+@click.argument("profile", type=TEXT)
 @socket_option
 def drain(*, profile: str, socket_path: Path) -> None:
     """Hand out and produce no more VMs of a profile: who waits is refused, idle VMs are stopped, leases go on.
@@ -43,7 +41,7 @@ def drain(*, profile: str, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("profile")
+@click.argument("profile", type=TEXT)
 @socket_option
 def resume(*, profile: str, socket_path: Path) -> None:
     """End a drain: the pool is filled again."""
@@ -55,16 +53,16 @@ def resume(*, profile: str, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("vm_id", required=False)
-@click.option("--profile", help="All idle VMs of this one, replaced a few at a time.")
+@click.argument("vm_id", required=False, type=TEXT)
+@click.option("--profile", type=TEXT, help="All idle VMs of this one, replaced a few at a time.")
 @socket_option
 def evict(*, vm_id: str | None, profile: str | None, socket_path: Path) -> None:
     """Stop one idle VM, or have all idle VMs of a profile replaced. `vmpool watch` shows which VMs there are."""
-    if bool(vm_id) == bool(profile):
+    if (vm_id is None) == (profile is None):
         raise click.UsageError("Name a VM, or a profile with --profile.")
 
     async def ask(client: Client) -> None:
-        if vm_id:
+        if vm_id is not None:
             await client.evict(vm_id)
         else:
             await client.evict_all(profile or "")
@@ -73,7 +71,7 @@ def evict(*, vm_id: str | None, profile: str | None, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("profile")
+@click.argument("profile", type=TEXT)
 @socket_option
 def reset(*, profile: str, socket_path: Path) -> None:
     """Forget the failures of a profile's production: it is tried again now, and its circuit is closed."""

@@ -10,22 +10,25 @@ import click
 
 import pool
 from pool.cli.options import EXIT_USAGE, failure
+from pool.cli.words import TEXT, HostPath
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="PATTERN", help="Cases, experiments or kinds (micro, system); * and ?.")
+@click.option(
+    "--only", multiple=True, type=TEXT, metavar="PATTERN", help="Cases, experiments or kinds (micro, system); * and ?."
+)
 @click.option("--rounds", type=click.IntRange(min=1), help="How often each case has its turn.")
 @click.option("--quick", is_flag=True, help="Few rounds: to see that it works.")
 @click.option("--list", "list_only", is_flag=True, help="Show the cases, measure nothing.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=HostPath(file_okay=False),
     help="For results.json and plots; default: build/bench of the checkout.",
 )
 @click.option(
     "--compare",
     "compare_with",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=HostPath(dir_okay=False, exists=True),
     metavar="OLD.json",
     help="Say what changed since these results, beyond noise.",
 )

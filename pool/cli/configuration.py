@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from pool.cli.words import HostPath
 from pool.config import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ def configuration_options(command: Any) -> Any:
     """`--config` and `--kata-config`, for `load_configuration`."""
     ours = click.option(
         "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=HostPath(dir_okay=False),
         help="Configuration in TOML; default: the embedded one, a pool of 2.",
     )
     katas = click.option(
         "--kata-config",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=HostPath(dir_okay=False),
         help='Kata\'s configuration.toml instead: [factory] and [hypervisor.qemu] make one profile, "default".',
     )
     return ours(katas(command))

@@ -17,14 +17,13 @@ import attrs
 import click
 import trio
 from rich.console import Console
-from rich.table import Table
 
 from actors.errors import describe, evidence
 from pool.cli.options import EXIT_INTERRUPTED, failure
 from pool.cli.output import quoted, say
 from pool.cli.program import command_line, own_program, way_onto_path
+from pool.cli.table import cell, plain_table, print_table
 from pool.client import AcquiredVm, Client, ClientError, ProfileStatus, open_client
-from pool.terminal import visible
 
 _BOOT_LIMIT_S: Final = 180.0
 _POLL_S: Final = 0.2
@@ -130,13 +129,13 @@ async def _service(home: Path, socket_path: Path) -> AsyncIterator[None]:
                 process.send_signal(signal.SIGTERM)
                 await process.wait()
     if process.returncode != 0:
-        raise DemoError(f"the service ended with exit code {process.returncode}", said=quoted(log.read_text()))
+        raise DemoError(f"the service ended with exit code {process.returncode}", said=quoted(_text_of(log)))
 
 
 async def _until_ready(notices: trio.socket.SocketType, process: trio.Process, log: Path) -> None:
     async def fail_at_its_end() -> None:
         await process.wait()
-        raise DemoError("the service did not start", said=quoted(await trio.Path(log).read_text()))
+        raise DemoError("the service did not start", said=quoted(_text_of(log)))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fail_at_its_end)
@@ -145,18 +144,25 @@ async def _until_ready(notices: trio.socket.SocketType, process: trio.Process, l
         nursery.cancel_scope.cancel(reason="the service is ready")
 
 
+def _text_of(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="backslashreplace")
+
+
 def _print(outcome: _Outcome) -> None:
     boot_s, hand_out_s = outcome.profile.last_production_s, outcome.vm.timings.total_s
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = plain_table()
     answer, _, kernel = outcome.output.partition(" ")
-    table.add_row("command in the VM", " ".join(_COMMAND))
-    table.add_row("its answer", visible(answer))
-    table.add_row("cold boot", f"{boot_s * 1000:.0f} ms")
-    table.add_row("hand-out (Acquire)", f"{hand_out_s * 1000:.1f} ms")
-    table.add_row("ratio", f"{boot_s / hand_out_s:.0f}")
-    table.add_row("guest kernel", visible(kernel))
-    table.add_row("accelerator", f"{outcome.profile.producer.accelerator}: {outcome.profile.producer.detail}")
-    Console().print(table)
+    for what, value in (
+        ("command in the VM", " ".join(_COMMAND)),
+        ("its answer", answer),
+        ("cold boot", f"{boot_s * 1000:.0f} ms"),
+        ("hand-out (Acquire)", f"{hand_out_s * 1000:.1f} ms"),
+        ("ratio", f"{boot_s / hand_out_s:.0f}"),
+        ("guest kernel", kernel),
+        ("accelerator", f"{outcome.profile.producer.accelerator}: {outcome.profile.producer.detail}"),
+    ):
+        table.add_row(cell(what), cell(value))
+    print_table(table)
 
 
 def _print_way_onto_path() -> None:

@@ -11,11 +11,11 @@ from typing import Final
 import attrs
 import click
 import trio
-from rich.console import Console
-from rich.table import Table
 
 from pool.cli.configuration import configuration_options, load_configuration
 from pool.cli.options import EXIT_USAGE, failure, socket_option
+from pool.cli.output import say
+from pool.cli.table import cell, plain_table, print_table
 from pool.config import ConfigError
 from pool.diagnosis import Finding, Verdict, examine
 from pool.paths import cache_directory, default_image_directory
@@ -48,7 +48,7 @@ def doctor(*, config: Path | None, kata_config: Path | None, as_json: bool, sock
         )
     )
     if as_json:
-        click.echo(json_module.dumps([attrs.asdict(f) | {"verdict": f.verdict.value} for f in findings], indent=2))
+        say(json_module.dumps([attrs.asdict(f) | {"verdict": f.verdict.value} for f in findings], indent=2))
     else:
         _print(findings)
     if any(finding.verdict is Verdict.FAILURE for finding in findings):
@@ -56,10 +56,10 @@ def doctor(*, config: Path | None, kata_config: Path | None, as_json: bool, sock
 
 
 def _print(findings: list[Finding]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = plain_table()
     for finding in findings:
         style = _STYLES[finding.verdict]
-        table.add_row(f"[{style}]{finding.verdict.value}[/]", finding.subject, finding.detail)
+        table.add_row(cell(finding.verdict.value, style=style), cell(finding.subject), cell(finding.detail))
         if finding.fix:
-            table.add_row("", "", f"[{style}]fix:[/] {finding.fix}")
-    Console().print(table)
+            table.add_row("", "", cell("fix:", style=style) + cell(f" {finding.fix}"))
+    print_table(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -13,59 +12,35 @@ import trio
 
 from pool.cli.acquiring import Asked, acquire_options, tell_match
 from pool.cli.connection import call
-from pool.cli.options import EXIT_OWN_FAILURE, SECONDS, OutputError, socket_option
+from pool.cli.guest_command import GuestCommand, guest_argv
+from pool.cli.options import EXIT_OWN_FAILURE, socket_option
+from pool.cli.output import OutputError, write_to
+from pool.cli.signals import Signals
 from pool.cli.stdin import forward_stdin, known_stdin
+from pool.cli.streams import STDERR, STDOUT, NobodyReadsError
+from pool.cli.words import SECONDS, TEXT, VARIABLE
 from pool.client import Client, RemoteCommand
 from vmm.contract import CommandExit, Output, OutputStream
 
-_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
-_TARGETS: Final = {OutputStream.STDOUT: 1, OutputStream.STDERR: 2}
+_TARGETS: Final = {OutputStream.STDOUT: STDOUT, OutputStream.STDERR: STDERR}
 
-_command_line = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-
-
-def _parse_environment(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-    environment = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not name or not equals:
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
-        environment[_as_text(name)] = _as_text(value)
-    return environment
-
-
-def _as_text(word: str) -> str:
-    """The wire takes UTF-8 only; what the shell gave us may be any bytes."""
-    try:
-        word.encode()
-    except UnicodeEncodeError as error:
-        raise click.BadParameter(f"{word!r} is not UTF-8") from error
-    return word
-
-
-def _without_dashes(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """click leaves the `--` in place when an argument stands before it."""
-    argv = value[1:] if value[:1] == ("--",) else value
-    if not argv:
-        raise click.MissingParameter(ctx=ctx, param=param)
-    return tuple(_as_text(word) for word in argv)
+UNREAD_LIMIT_S: Final = 2.0
+"""For the end of a command whose output nobody reads any more: SIGPIPE asks it to, and it may not obey."""
 
 
 def _exec_options(command: Any) -> Any:
     for option in (
-        click.argument(
-            "argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...", callback=_without_dashes
-        ),
+        guest_argv,
         click.option(
             "--env",
             "-e",
-            "environment",
+            "variables",
             multiple=True,
+            type=VARIABLE,
             metavar="NAME=VALUE",
-            callback=_parse_environment,
             help="For the command.",
         ),
-        click.option("--workdir", "-w", default=None, help="Working directory in the guest."),
+        click.option("--workdir", "-w", type=TEXT, help="Working directory in the guest."),
         click.option("--time-limit", "time_limit_s", type=SECONDS, help="Then SIGKILL."),
         click.option(
             "--stdin-first",
@@ -77,7 +52,7 @@ def _exec_options(command: Any) -> Any:
     return command
 
 
-@click.command(context_settings=_command_line)
+@click.command(cls=GuestCommand)
 @acquire_options
 @_exec_options
 @socket_option
@@ -85,7 +60,7 @@ def run(
     *,
     asked: Asked,
     argv: tuple[str, ...],
-    environment: dict[str, str],
+    variables: tuple[tuple[str, str], ...],
     workdir: str | None,
     time_limit_s: float | None,
     stdin_first: bool,
@@ -93,8 +68,10 @@ def run(
 ) -> None:
     """Acquire a VM, run a command in it, release it.
 
-    Passes stdin, stdout, stderr and the exit code; Ctrl-C reaches the command. 125 says that vmpool itself failed.
+    Passes stdin, stdout, stderr and the exit code; Ctrl-C reaches the command, and a second one ends vmpool. 125 says
+    that vmpool itself failed.
     """
+    signals = Signals()
 
     async def session(client: Client) -> CommandExit:
         stdin = await known_stdin(all_of_it=stdin_first)
@@ -109,89 +86,89 @@ def run(
             async with client.exec(
                 vm.lease_id,
                 argv,
-                environment=environment,
+                environment=dict(variables),
                 working_directory=workdir,
                 time_limit_s=time_limit_s,
                 stdin=stdin,
             ) as command:
-                return await _attend(command, streams_stdin=stdin is None)
+                return await _attend(command, signals, streams_stdin=stdin is None)
 
-    sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE)))
+    sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE, signals=signals)))
 
 
-@click.command("exec", context_settings=_command_line)
-@click.argument("lease_id")
+@click.command("exec", cls=GuestCommand)
+@click.argument("lease_id", type=TEXT)
 @_exec_options
 @socket_option
 def exec_(
     *,
     lease_id: str,
     argv: tuple[str, ...],
-    environment: dict[str, str],
+    variables: tuple[tuple[str, str], ...],
     workdir: str | None,
     time_limit_s: float | None,
     stdin_first: bool,
     socket_path: Path,
 ) -> None:
     """Run a command in a VM that you hold. Otherwise as `vmpool run`."""
+    signals = Signals()
 
     async def session(client: Client) -> CommandExit:
         stdin = await known_stdin(all_of_it=stdin_first)
         async with client.exec(
             lease_id,
             argv,
-            environment=environment,
+            environment=dict(variables),
             working_directory=workdir,
             time_limit_s=time_limit_s,
             stdin=stdin,
         ) as command:
-            return await _attend(command, streams_stdin=stdin is None)
+            return await _attend(command, signals, streams_stdin=stdin is None)
 
-    sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE)))
+    sys.exit(_exit_code(call(socket_path, session, failure_code=EXIT_OWN_FAILURE, signals=signals)))
 
 
-async def _attend(command: RemoteCommand, *, streams_stdin: bool) -> CommandExit:
+async def _attend(command: RemoteCommand, signals: Signals, *, streams_stdin: bool) -> CommandExit:
     """Connects a command with our own stdin, stdout, stderr and signals until it ends."""
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_forward_signals, command)
-        if streams_stdin:
-            nursery.start_soon(forward_stdin, command)
-        ended = await _write_output(command)
-        nursery.cancel_scope.cancel(reason="the command has ended")
+    with signals.forwarded() as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_forward_signals, received, command)
+            if streams_stdin:
+                nursery.start_soon(forward_stdin, command)
+            ended = await _write_output(command)
+            nursery.cancel_scope.cancel(reason="the command has ended")
     return ended
+
+
+async def _forward_signals(received: trio.MemoryReceiveChannel[int], command: RemoteCommand) -> None:
+    async for number in received:
+        await command.send_signal(number)
 
 
 async def _write_output(command: RemoteCommand) -> CommandExit:
-    ended: CommandExit | None = None
-    async for event in command.events():
-        match event:
-            case Output(stream=stream, data=data):
-                try:
-                    await trio.to_thread.run_sync(_write, _TARGETS[stream], data)
-                except BrokenPipeError:
-                    await command.send_signal(signal.SIGPIPE)
-                except OSError as error:
-                    await command.send_signal(signal.SIGKILL)
-                    raise OutputError(f"{stream.value} cannot be written to: {error.strerror}") from error
-            case CommandExit():
-                ended = event
-    assert ended is not None, "a command's events end with its exit"
-    return ended
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-async def _forward_signals(
-    command: RemoteCommand, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(*_FORWARDED) as received:
-        task_status.started()
-        async for number in received:
-            await command.send_signal(number)
+    """To its end. One that fails, as its output had nobody to read it, has ended; else that is a NobodyReadsError."""
+    unread: dict[OutputStream, NobodyReadsError] = {}
+    with trio.CancelScope() as patience:
+        async for event in command.events():
+            match event:
+                case Output(stream=stream, data=data):
+                    if stream in unread:
+                        continue
+                    try:
+                        await write_to(_TARGETS[stream], data)
+                    except NobodyReadsError as error:
+                        unread[stream] = error
+                        await command.send_signal(signal.SIGPIPE)
+                        patience.deadline = min(patience.deadline, trio.current_time() + UNREAD_LIMIT_S)
+                    except OutputError:
+                        await command.send_signal(signal.SIGKILL)
+                        raise
+                case CommandExit() if event.status == 0 and unread:
+                    break
+                case CommandExit():
+                    return event
+    assert unread, "a command's events end with its exit"
+    raise next(iter(unread.values()))
 
 
 def _exit_code(ended: CommandExit) -> int:

@@ -16,6 +16,7 @@ from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, failure, socket_option
 from pool.cli.output import say
 from pool.cli.serve import serve_until_signalled
+from pool.cli.words import HostPath
 from pool.config import ConfigError
 from pool.endpoint import EndpointError
 from pool.factory.cache_client import cache_status, quit_cache
@@ -48,7 +49,7 @@ def _config_option(command: Any) -> Any:
     return click.option(
         "--kata-config",
         "path",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=HostPath(dir_okay=False),
         help=f"Kata's configuration.toml; default: {' or '.join(map(str, DEFAULT_CONFIGS))}.",
     )(command)
 

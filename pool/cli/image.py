@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, EXIT_USAGE, failure
+from pool.cli.output import remark, say
+from pool.cli.words import HostPath
 from pool.paths import default_image_directory
 from vmm.errors import VmmError
 from vmm.guest.image import GuestImage, ImageProgress, build_image, load_image
@@ -31,7 +33,7 @@ _STAGES: Final = {
 def _directory_option(command: Any) -> Any:
     return click.option(
         "--directory",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=HostPath(file_okay=False),
         default=default_image_directory,
         help="Where the image is; default $VMPOOL_IMAGE_DIR, else build/image of a checkout, else the cache directory.",
     )(command)
@@ -66,7 +68,7 @@ def build(directory: Path, agent: str) -> None:
         def show(progress: ImageProgress) -> None:
             display.update(task, description=_STAGES[progress.stage], completed=progress.fraction)
             if not console.is_terminal and progress.fraction == 0.0:
-                click.echo(f"guest image: {_STAGES[progress.stage]}", err=True)
+                remark(f"guest image: {_STAGES[progress.stage]}")
 
         try:
             built = trio.run(partial(build_image, directory, progress=show, agent=AgentKind(agent)))
@@ -93,5 +95,5 @@ def show(directory: Path) -> None:
 
 def _show(built: GuestImage) -> None:
     for path in (built.kernel, built.initrd):
-        click.echo(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
-    click.echo(f"kernel {built.kernel_release}, inputs {built.inputs_sha256[:12]}")
+        say(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+    say(f"kernel {built.kernel_release}, inputs {built.inputs_sha256[:12]}")

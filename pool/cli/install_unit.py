@@ -8,8 +8,9 @@ from typing import Final
 import click
 
 from pool.cli.options import EXIT_USAGE, failure
-from pool.cli.output import say
+from pool.cli.output import remark, say
 from pool.cli.program import own_program
+from pool.cli.words import HostPath
 from pool.paths import cache_directory
 from pool.systemd.files import Done, install, uninstall
 from pool.systemd.places import first_closed, first_of_others, places_of
@@ -23,13 +24,13 @@ _NEXT: Final = ("systemd-sysusers", "vmpool image build", "systemctl daemon-relo
 @click.option(
     "--command",
     "named",
-    type=click.Path(path_type=Path),
+    type=HostPath(),
     metavar="PATH",
     help="What the unit starts, taken at its word; default: this very command.",
 )
 @click.option(
     "--root",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=HostPath(file_okay=False, exists=True),
     default=Path("/"),
     metavar="DIR",
     help="Write below DIR, as for a package.",
@@ -80,10 +81,9 @@ def _unit(named: Path | None) -> str:
             f"without CAP_DAC_OVERRIDE; {_ELSEWHERE}"
         )
     if (place := first_of_others(places)) is not None:
-        say(
+        remark(
             f"warning: the service is root and executes what is in {place.path} (mode {place.mode & 0o7777:o}, "
-            f"uid {place.uid}), which others can change; {_ELSEWHERE}",
-            to_stderr=True,
+            f"uid {place.uid}), which others can change; {_ELSEWHERE}"
         )
     return unit
 

@@ -1,4 +1,4 @@
-"""`vmpool acquire` and `vmpool release`."""
+"""`vmpool acquire`, `renew` and `release`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 
 import attrs
 import click
+import trio
 
 from pool.cli.acquiring import Asked, acquire_options, tell_match
 from pool.cli.connection import call
-from pool.cli.options import SECONDS, socket_option
-from pool.client import AcquiredVm, Client
+from pool.cli.options import socket_option
+from pool.cli.output import deliver, remark
+from pool.cli.words import SECONDS, TEXT
+from pool.client import AcquiredVm, CallError, Client, ClientError
+from pool.client.sdk import RELEASE_LIMIT_S
 
 
 @click.command()
 @acquire_options
-@click.option("--key", default="", help="Idempotency key: the same key gives the same lease while that lives.")
+@click.option("--key", type=TEXT, help="Idempotency key: the same key gives the same lease while that lives.")
 @click.option(
     "--ttl", "ttl_s", type=SECONDS, help="Until the lease ends by itself, unless renewed; default: the profile's."
 )
@@ -25,31 +29,53 @@ from pool.client import AcquiredVm, Client
 def acquire(
     *,
     asked: Asked,
-    key: str,
+    key: str | None,
     ttl_s: float | None,
     as_json: bool,
     socket_path: Path,
 ) -> None:
-    """Take a VM; prints its lease id. `vmpool release` ends the lease, and so does its time, unless it is renewed."""
+    """Take a VM; prints its lease id. `vmpool release` ends the lease, and so does its time, unless it is renewed.
 
-    async def take(client: Client) -> AcquiredVm:
-        return await client.acquire(
+    A lease that cannot be printed is released at once, but for one with a --key, which may be known from before.
+    """
+
+    async def take(client: Client) -> None:
+        vm = await client.acquire(
             profile=asked.profile,
             on_empty=asked.on_empty,
-            idempotency_key=key,
+            idempotency_key=key or "",
             wishes=asked.wishes,
             config=asked.config,
             ttl_s=ttl_s,
             timeout_s=asked.wait_s,
         )
+        try:
+            tell_match(vm)
+            await deliver(json_module.dumps(attrs.asdict(vm), indent=2) if as_json else vm.lease_id)
+        except BaseException:
+            remark(f"vmpool: {await _give_back(client, vm) if key is None else _kept(vm, key)}")
+            raise
 
-    vm = call(socket_path, take)
-    tell_match(vm)
-    click.echo(json_module.dumps(attrs.asdict(vm), indent=2) if as_json else vm.lease_id)
+    call(socket_path, take)
+
+
+async def _give_back(client: Client, vm: AcquiredVm) -> str:
+    """Releases a lease that nobody was told of; returns what became of it."""
+    with trio.move_on_after(RELEASE_LIMIT_S, shield=True):
+        try:
+            await client.release(vm.lease_id)
+        except ClientError as error:
+            return f"{vm.lease_id} could not be printed, nor released: {error}"
+        return f"{vm.lease_id} could not be printed, and is released"
+    return f"{vm.lease_id} could not be printed, nor released within {RELEASE_LIMIT_S:g} s"
+
+
+def _kept(vm: AcquiredVm, key: str) -> str:
+    return f"{vm.lease_id} could not be printed, and is kept for who asks with --key {key}; or release it"
 
 
 @click.command()
-@click.argument("lease_id")
+@click.argument("lease_id", type=TEXT)
 @click.option("--ttl", "ttl_s", type=SECONDS, required=True, help="From now until the lease ends by itself.")
 @socket_option
 def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
@@ -62,13 +88,19 @@ def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("lease_ids", nargs=-1, required=True, metavar="LEASE_ID...")
+@click.argument("lease_ids", nargs=-1, required=True, type=TEXT, metavar="LEASE_ID...")
 @socket_option
 def release(*, lease_ids: tuple[str, ...], socket_path: Path) -> None:
-    """End leases; their VMs are destroyed."""
+    """End leases; their VMs are destroyed. One that cannot be ended is named, and does not keep the others."""
 
     async def end(client: Client) -> None:
+        errors = []
         for lease_id in lease_ids:
-            await client.release(lease_id)
+            try:
+                await client.release(lease_id)
+            except CallError as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("not released", errors)
 
     call(socket_path, end)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
-import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import click
+
+from pool.cli.streams import (
+    STDOUT,
+    NobodyReadsError,
+    abandon,
+    flush_or_abandon_output,
+    prepare_output,
+    reserve_standard_descriptors,
+)
 
 _COMMANDS: Final = {
     "serve": ("pool.cli.serve:serve", "Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C."),
@@ -51,25 +61,37 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """As click's, but an interrupt is 130, as in a shell, and an output that cannot be written to is told."""
-        _reserve_standard_descriptors()
+        reserve_standard_descriptors()
+        prepare_output()
         atexit.register(gc.freeze)  # all of it is about to go, cycles or not
         try:
             code = super().main(*args, **(extra | {"standalone_mode": False}))
-            _flush_stdout()
+            sys.stdout.flush()
         except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
+            with contextlib.suppress(OSError):  # of a stderr that cannot be written to
+                error.show()
+            code = error.exit_code
         except (click.Abort, KeyboardInterrupt):
-            click.echo("vmpool: interrupted", err=True)
-            sys.exit(130)
-        except BrokenPipeError:
-            sys.exit(128 + signal.SIGPIPE)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            abandon(STDOUT)
+            _remark("interrupted")
+            code = 130
+        except (NobodyReadsError, BrokenPipeError):
+            code = 128 + signal.SIGPIPE
         except OSError as error:
-            click.echo(f"vmpool: {error.strerror}: {error.filename or 'standard output'}", err=True)
-            sys.exit(1)
+            _remark(f"{error.strerror}: {error.filename or 'standard output'}")
+            code = 1
         finally:
-            _flush_or_abandon_stdout()
+            flush_or_abandon_output()
         sys.exit(code if isinstance(code, int) else 0)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _keeping_broken_pipes():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _keeping_broken_pipes():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -87,27 +109,17 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
-def _reserve_standard_descriptors() -> None:
-    """Closed ones stay of no use, but are taken: else the next thing opened, a socket say, would pass for stdout."""
-    for descriptor, useless_mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, useless_mode)  # the lowest free number: this one
-
-
-def _flush_stdout() -> None:
-    stdout: TextIO | None = sys.stdout  # there is none if it was closed when we were started
-    if stdout is not None:
-        stdout.flush()
-
-
-def _flush_or_abandon_stdout() -> None:
-    """Else the interpreter would try once more at its end, and make the exit code its own."""
+@contextlib.contextmanager
+def _keeping_broken_pipes() -> Iterator[None]:
     try:
-        _flush_stdout()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        yield
+    except BrokenPipeError as error:
+        raise NobodyReadsError from error
+
+
+def _remark(text: str) -> None:
+    with contextlib.suppress(OSError):  # if it cannot be written, nobody is there to be told of that
+        click.echo(f"vmpool: {text}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import signal
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from pool.cli.output import PREFIX, say
+from pool.cli.output import PREFIX, remark
+from pool.cli.words import HostPath
 from pool.paths import default_socket
 
 EXIT_USAGE = 2
@@ -20,24 +21,7 @@ EXIT_OWN_FAILURE = 125
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell says it."""
 
-
-class OutputError(Exception):
-    """What a command says, or wants to know, has nowhere to go or to come from."""
-
-
-class _Seconds(click.FloatRange):
-    """A time that ends: click takes inf and nan for numbers in a range."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = super().convert(value, param, ctx)
-        if not math.isfinite(seconds):
-            self.fail(f"{value} is no time.", param, ctx)
-        return float(seconds)
-
-
-SECONDS: Final = _Seconds(min=0.001, max=30 * 24 * 3600)
+EXIT_NOBODY_READS: Final = 128 + signal.SIGPIPE
 
 
 def _socket_or_default(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:  # noqa: ARG001 - click's
@@ -48,7 +32,7 @@ def socket_option(command: Any) -> Any:
     return click.option(
         "--socket",
         "socket_path",
-        type=click.Path(path_type=Path),
+        type=HostPath(),
         callback=_socket_or_default,
         help="The service's socket.",
     )(command)
@@ -56,5 +40,5 @@ def socket_option(command: Any) -> Any:
 
 def failure(message: str, *, code: int) -> SystemExit:
     """Says it on stderr; raise what it returns to end the command."""
-    say(f"{PREFIX}{message}", to_stderr=True)
+    remark(f"{PREFIX}{message}")
     return SystemExit(code)

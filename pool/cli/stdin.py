@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from pool.cli.options import OutputError
+from pool.cli.output import OutputError
 from pool.client import RemoteCommand
 from vmm.contract import MAX_GIVEN_STDIN
 

@@ -6,20 +6,19 @@ import json as json_module
 import os
 import stat
 from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 import attrs
 import click
 import trio
 
 from pool.cli.connection import call
-from pool.cli.options import OutputError, socket_option
-from pool.cli.output import say
+from pool.cli.options import socket_option
+from pool.cli.output import OutputError, deliver
 from pool.cli.status import render_lease, render_profiles
+from pool.cli.streams import STDOUT, NobodyReadsError
 from pool.client import Change, Client, LeaseChange, ProfileChange, Snapshot, VmChange
 from pool.terminal import visible
-
-_STDOUT: Final = 1
 
 
 @click.command()
@@ -33,34 +32,19 @@ def watch(*, as_json: bool, socket_path: Path) -> None:
 
     async def show(client: Client) -> None:
         async with client.watch() as changes, trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_when_nobody_reads, nursery.cancel_scope)
+            nursery.start_soon(_stop_when_nobody_reads)
             async for change in changes:
-                if not _wrote(_as_json(change) if as_json else _as_text(change)):
-                    break
-            else:
-                raise OutputError("the service ended the watch")
-            nursery.cancel_scope.cancel(reason="nobody reads what is written")
+                await deliver(_as_json(change) if as_json else _as_text(change))
+            raise OutputError("the service ended the watch")
 
     call(socket_path, show)
-    raise BrokenPipeError
 
 
-def _wrote(text: str) -> bool:
-    """Whether somebody reads it."""
-    try:
-        say(text)
-    except BrokenPipeError:
-        return False
-    except OSError as error:
-        raise OutputError(f"stdout cannot be written to: {error.strerror}") from error
-    return True
-
-
-async def _stop_when_nobody_reads(everything: trio.CancelScope) -> None:
+async def _stop_when_nobody_reads() -> None:
     """A pipe without a reader is noticed at the next change otherwise, which may be long in coming."""
-    if stat.S_ISFIFO(os.fstat(_STDOUT).st_mode):
-        await trio.lowlevel.wait_readable(_STDOUT)  # of the end that is written to: its reader has closed it
-        everything.cancel(reason="nobody reads what is written")
+    if stat.S_ISFIFO(os.fstat(STDOUT).st_mode):
+        await trio.lowlevel.wait_readable(STDOUT)  # of the end that is written to: its reader has closed it
+        raise NobodyReadsError
 
 
 def _as_json(change: Change) -> str:

@@ -75,6 +75,10 @@ class Connection:
             return await self.loop.run(function, *args, **kwargs)
         except GRPCError as error:
             raise CallError(status=error.status.name, message=error.message or "") from error
+        except UnicodeEncodeError as error:
+            raise CallError(
+                status="INVALID_ARGUMENT", message=f"{error.object!r:.200} is not UTF-8, and cannot be sent"
+            ) from error
         except (StreamTerminatedError, h2.exceptions.ProtocolError, ConnectionError) as error:
             raise self._broken(error) from error
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
 
 from pool.client.connection import Connection
 from pool.client.convert import command_event
@@ -13,6 +17,9 @@ from pool.client.replies import Replies
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.contract import CommandExit, Output, OutputStream
 
+LATE_END_S: Final = 10.0
+"""How long after a command's time limit the service's account of its end is waited for."""
+
 
 class RemoteCommand:
     """A running command; `Client.exec` makes it, and kills it at the end of its block if it still runs.
@@ -21,10 +28,19 @@ class RemoteCommand:
     senders do nothing once the call is over, as writing to a pipe that nobody reads.
     """
 
-    def __init__(self, connection: Connection, stream: ClientStream) -> None:
+    def __init__(self, connection: Connection, stream: ClientStream, *, time_limit_s: float | None) -> None:
         self._connection = connection
         self._stream = stream
+        self._time_limit_s = time_limit_s or math.inf
+        self._limit_at = trio.current_time() + self._time_limit_s
         self._over = False
+
+    async def wait_started(self) -> None:
+        """Returns when the service has said so. Raises ClientError."""
+        first = await self._receive()
+        if first is None or first.started is None:
+            raise CallError(status="INTERNAL", message="the service did not start the command; see its log")
+        self._limit_at = trio.current_time() + self._time_limit_s
 
     async def send_stdin(self, data: bytes) -> None:
         """Waits while the guest process does not read."""
@@ -41,12 +57,13 @@ class RemoteCommand:
     def events(self) -> AsyncIterator[Output | CommandExit]:
         """Output in order per stream, then the CommandExit. What is not taken keeps the guest process waiting.
 
-        May be iterated once. Raises ClientError; CallError ABORTED if the lease ended.
+        May be iterated once. Raises ClientError; CallError ABORTED if the lease ended, DEADLINE_EXCEEDED if nothing is
+        heard within LATE_END_S of the command's time limit.
         """
         return Replies(self._next)
 
     async def _next(self) -> Output | CommandExit | None:
-        while (reply := await self._connection.call(receive, self._stream)) is not None:
+        while (reply := await self._receive()) is not None:
             event = command_event(reply)
             if isinstance(event, CommandExit):
                 self._over = True
@@ -54,6 +71,19 @@ class RemoteCommand:
                 return event
         self._over = True
         return None
+
+    async def _receive(self) -> wire.ExecReply | None:
+        """The next reply. What has come is taken, however late; what comes no more is not waited for."""
+        patience = trio.CancelScope(deadline=max(self._limit_at, trio.current_time()) + LATE_END_S)
+        with patience:
+            reply: wire.ExecReply | None = await self._connection.call(receive, self._stream)
+        if patience.cancelled_caught:
+            raise CallError(
+                status="DEADLINE_EXCEEDED",
+                message=f"no word of the command within {LATE_END_S:g} s of its time limit, {self._time_limit_s:g} s; "
+                "its VM may not answer any more: release the lease, and see the service's log",
+            )
+        return reply
 
     async def wait(self) -> CommandExit:
         """Receives and drops the output; returns how the command ended."""

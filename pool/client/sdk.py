@@ -143,10 +143,10 @@ class Client(AdminCalls):
     ) -> AsyncIterator[RemoteCommand]:
         """Runs a command in a leased VM. At the end of the block it is killed if it still runs.
 
-        The guest kills it after `time_limit_s`. `stdin` is all that the command can read, at most 256 KiB; None: what
-        `RemoteCommand.send_stdin` sends, which guests with qemu-ga do not take. CallError statuses: those of
-        `release`, INVALID_ARGUMENT if it cannot be started, FAILED_PRECONDITION if its guest has no agent for that,
-        ABORTED if the lease ends meanwhile.
+        The guest kills it after `time_limit_s`; if nothing is heard of that, the call is given up. `stdin` is all that
+        the command can read, at most 256 KiB; None: what `RemoteCommand.send_stdin` sends, which guests with qemu-ga do
+        not take. CallError statuses: those of `release`, INVALID_ARGUMENT if it cannot be started, FAILED_PRECONDITION
+        if its guest has no agent for that, ABORTED if the lease ends meanwhile, DEADLINE_EXCEEDED if it is given up.
         """
         start = wire.ExecStart(
             lease_id=lease_id,
@@ -158,10 +158,8 @@ class Client(AdminCalls):
         )
         async with self._connection.open(methods.EXEC, timeout_s=math.inf) as stream:
             await self._connection.call(send, stream, wire.ExecRequest(start=start))
-            first = await self._connection.call(receive, stream)
-            if first is None or first.started is None:
-                raise CallError(status="INTERNAL", message="the service did not start the command; see its log")
-            command = RemoteCommand(self._connection, stream)
+            command = RemoteCommand(self._connection, stream, time_limit_s=time_limit_s)
+            await command.wait_started()
             if stdin is not None:  # that it is empty the start cannot say
                 await command.close_stdin()
             yield command

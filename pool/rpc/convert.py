@@ -18,7 +18,7 @@ from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease
 from pool.ledger.views import ProfileView
 from pool.matching import Match, WantedMachine
-from pool.rpc.errors import InvalidRequestError, shorten
+from pool.rpc.errors import InvalidRequestError, sendable, shorten
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wishes import check_variable, wishes_of
 from vmm.contract import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
@@ -272,7 +272,7 @@ def profile_status(
             kind=producer.kind.value,
             ready=producer.ready,
             accelerator=producer.accelerator or "",
-            detail=producer.detail,
+            detail=shorten(producer.detail),
             produced=producer.produced,
             failed=producer.failed,
             fallbacks=producer.fallbacks,
@@ -280,7 +280,7 @@ def profile_status(
         failures_in_a_row=view.failures_in_a_row,
         retry_in_ms=_ms(view.retry_in_s),
         last_error=shorten(view.last_error),
-        last_evidence=view.last_evidence if with_evidence else "",
+        last_evidence=sendable(view.last_evidence) if with_evidence else "",
         last_production_ms=_ms(view.last_production_s),
         counters=wire.PoolCounters(**attrs.asdict(view.counters)),
         shells=view.shells,

@@ -129,9 +129,14 @@ def is_of_the_wire(error: BaseException) -> bool:
     return all(isinstance(leaf, StreamTerminatedError | h2.exceptions.ProtocolError) for leaf in _leaves(error))
 
 
+def sendable(text: str) -> str:
+    """The text, with what is not UTF-8 of the names that it quotes written out as in Python."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def shorten(text: str) -> str:
-    """At most MAX_TEXT_BYTES of `text`."""
-    encoded = text.encode(errors="replace")
+    """At most MAX_TEXT_BYTES of `text`, which is made `sendable`."""
+    encoded = text.encode(errors="backslashreplace")
     if len(encoded) <= MAX_TEXT_BYTES:
         return encoded.decode()
     return encoded[: MAX_TEXT_BYTES - 3].decode(errors="ignore") + "..."

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -44,3 +47,15 @@ def environment(socket_path: Path) -> dict[str, str]:
     """As a user has it: output to files and pipes is buffered."""
     ours = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return ours | {"VMPOOL_SOCKET": str(socket_path)}
+
+
+@contextlib.contextmanager
+def narrow_pipe() -> Iterator[tuple[int, int]]:
+    """Its ends, to read from and to write to; a page of what nobody has read fills it."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGESIZE"))
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +52,21 @@ def status(*lease_ids: str, draining: bool = False) -> Answer:
     return Answer((wire.StatusReply(draining=draining, leases=leases),))
 
 
+@attrs.define
+class _Call:
+    method: str
+    begun: bool = False
+    """Its first message has come."""
+    _rest: bytes = b""
+
+    def messages(self, data: bytes) -> Iterator[Any]:
+        """Those that are all there by now."""
+        self._rest += data
+        while len(self._rest) >= (end := _HEADER + int.from_bytes(self._rest[1:_HEADER].ljust(_HEADER - 1, b"\xff"))):
+            message, self._rest = self._rest[_HEADER:end], self._rest[end:]
+            yield _REQUESTS[self.method].parse(message)
+
+
 @attrs.define(eq=False)
 class ScriptedService:
     """Every service that is started one after the other on the same socket. Made by `scripted_service`."""
@@ -62,6 +77,8 @@ class ScriptedService:
     """By method, for the first message of a call."""
     calls: list[tuple[str, Any]] = attrs.field(factory=list)
     """Method and first message of each, in the order of arrival."""
+    more: list[tuple[str, Any]] = attrs.field(factory=list)
+    """Methods and messages that follow the first of a call."""
     resets: list[str] = attrs.field(factory=list)
     """Methods of the calls that the client gave up."""
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -86,6 +103,10 @@ class ScriptedService:
         """The first messages of that method's calls, once there are so many."""
         return await self._wait_for(lambda: [message for name, message in self.calls if name == method], times)
 
+    async def later(self, method: str, times: int = 1) -> list[Any]:
+        """What followed the first messages of that method's calls, once there is so much."""
+        return await self._wait_for(lambda: [message for name, message in self.more if name == method], times)
+
     async def given_up(self, method: str) -> None:
         await self._wait_for(lambda: [name for name in self.resets if name == method], 1)
 
@@ -104,8 +125,7 @@ class ScriptedService:
     async def _talk(self, stream: trio.SocketStream) -> None:
         http2 = H2Connection(config=H2Configuration(client_side=False, header_encoding="utf-8"))
         http2.initiate_connection()
-        methods: dict[int, str] = {}
-        answered: set[int] = set()
+        calls: dict[int, _Call] = {}
         with contextlib.suppress(trio.BrokenResourceError):
             async with stream:
                 await stream.send_all(http2.data_to_send())
@@ -114,23 +134,28 @@ class ScriptedService:
                         match event:
                             case RequestReceived():
                                 path = dict(event.headers or ())[":path"]
-                                methods[event.stream_id] = str(path).rpartition("/")[2]
+                                calls[event.stream_id] = _Call(str(path).rpartition("/")[2])
                             case DataReceived():
                                 http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                                if event.data and event.stream_id not in answered:
-                                    answered.add(event.stream_id)
-                                    self._take(http2, event.stream_id, methods[event.stream_id], event.data)
+                                self._take(http2, event.stream_id, calls[event.stream_id], event.data)
                             case StreamReset():
-                                self.resets.append(methods[event.stream_id])
+                                self.resets.append(calls[event.stream_id].method)
                                 self._news.set()
                     await stream.send_all(http2.data_to_send())
                     if http2.state_machine.state is ConnectionState.CLOSED:
                         break
 
-    def _take(self, http2: H2Connection, call: int, method: str, data: bytes) -> None:
-        message = _REQUESTS[method].parse(data[_HEADER:])
-        self.calls.append((method, message))
-        self._news.set()
+    def _take(self, http2: H2Connection, number: int, call: _Call, data: bytes) -> None:
+        for message in call.messages(data):
+            if call.begun:
+                self.more.append((call.method, message))
+            else:
+                call.begun = True
+                self.calls.append((call.method, message))
+                self._answer(http2, number, call.method, message)
+            self._news.set()
+
+    def _answer(self, http2: H2Connection, call: int, method: str, message: Any) -> None:
         answer = self.answers[method](message)
         http2.send_headers(call, [(":status", "200"), ("content-type", "application/grpc")])
         for reply in answer.replies:

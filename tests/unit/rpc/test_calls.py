@@ -11,8 +11,10 @@ import trio
 from h2.settings import SettingCodes
 
 from pool.client import CallError
+from pool.coordinator import Coordinator
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Owner
+from pool.ledger.views import ProfileView
 from pool.rpc.admin import may_administer
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
@@ -175,6 +177,21 @@ async def test_evidence_is_for_root_and_the_services_own_user(vm_home: Path) -> 
     async with serving(vm_home, coordinator_type=CoordinatorWithEvidence) as service, service.client() as client:
         (profile,) = (await client.status()).profiles
     assert profile.last_evidence == EVIDENCE
+
+
+class CoordinatorOfAnOddPlace(Coordinator):
+    """Its runtime directory is not UTF-8, as is what quotes it."""
+
+    def views(self) -> tuple[ProfileView, ...]:
+        odd = os.fsdecode(b"/run/odd-\xff/qemu.log")
+        told = {"last_evidence": odd, "last_error": odd}
+        return tuple(attrs.evolve(view, **told) for view in super().views())
+
+
+async def test_what_is_not_utf8_of_a_text_is_written_out(vm_home: Path) -> None:
+    async with serving(vm_home, coordinator_type=CoordinatorOfAnOddPlace) as service, service.client() as client:
+        (profile,) = (await client.status()).profiles
+    assert (profile.last_evidence, profile.last_error) == (r"/run/odd-\udcff/qemu.log",) * 2
 
 
 def test_evidence_is_not_for_others() -> None:

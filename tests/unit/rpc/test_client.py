@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from pool.client import (
     ServiceUnavailableError,
     Snapshot,
     VmChange,
+    VmConfig,
+    Wishes,
     open_client,
 )
 from pool.rpc.generated.vmpool import v1 as wire
@@ -259,3 +261,24 @@ async def test_an_answer_that_comes_in_one_packet_with_the_end_of_the_connection
         async with open_client(service.path) as client, client.exec("lease-1", ["true"]) as command:
             completed = await command.collect()
     assert (completed.stdout, completed.exit.status) == (b"last words", 3)
+
+
+async def test_a_word_that_is_not_utf8_is_named(vm_home: Path) -> None:
+    odd = os.fsdecode(b"odd-\xff")
+    async with scripted_service(vm_home / "pool.sock") as service, open_client(service.path) as client:
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.acquire(profile=odd),
+            lambda: client.acquire(wishes=Wishes(environment={odd: ""})),
+            lambda: client.acquire(config=VmConfig(kernel=f"/{odd}")),
+            lambda: client.renew(odd, ttl_s=1.0),
+            lambda: client.release(odd),
+            lambda: client.drain(odd),
+            lambda: client.evict(odd),
+            lambda: client.lease(profile=odd).__aenter__(),
+            lambda: client.exec("lease-1", ["echo", odd]).__aenter__(),
+        ]
+        for call in calls:
+            with pytest.raises(CallError, match=r"odd-\\udcff' is not UTF-8") as caught:
+                await call()
+            assert caught.value.status == "INVALID_ARGUMENT"
+        assert service.calls == []

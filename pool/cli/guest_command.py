@@ -1,0 +1,53 @@
+"""Commands that end in a command of the guest: its words stand behind `--`, and only there.
+
+Where they could stand anywhere, a mistyped option would be one of them, and a variable that is not set would move them
+all forward: a VM would be taken to run `--timelimit`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Final
+
+import click
+
+from pool.cli.words import TEXT_OR_NOTHING
+
+_DASHES: Final = "--"
+
+
+class GuestCommand(click.Command):
+    """Its last argument is `guest_argv`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        told = _DASHES in args
+        at = args.index(_DASHES) if told else len(args)
+        # Without the dashes the first word that is no option begins the command, whose own options are not ours.
+        ctx.allow_interspersed_args = told
+        rest = super().parse_args(ctx, args[:at])
+        argv = next(param for param in self.params if param.name == "argv")
+        if stray := ctx.params["argv"]:
+            raise click.UsageError(_misplaced(ctx, stray, told=told), ctx)
+        words = args[at + 1 :]
+        if not words:
+            raise click.MissingParameter(ctx=ctx, param=argv)
+        ctx.params["argv"] = argv.type_cast_value(ctx, words)
+        return rest
+
+
+def guest_argv(command: Any) -> Any:
+    return click.argument("argv", nargs=-1, type=TEXT_OR_NOTHING, metavar="-- CMD...")(command)
+
+
+def _misplaced(ctx: click.Context, stray: tuple[str, ...], *, told: bool) -> str:
+    if told:
+        return f"{stray[0]!r} stands in front of `--`, and is no option; the guest's command stands behind it."
+    ours = " ".join([ctx.command_path, *_leading(ctx)])
+    theirs = "CMD..." if stray[0].startswith("-") else shlex.join(stray)
+    return f"The guest's command stands behind `--`: `{ours} -- {theirs}`."
+
+
+def _leading(ctx: click.Context) -> list[str]:
+    """The arguments that the guest's command follows."""
+    named = (param for param in ctx.command.params if isinstance(param, click.Argument) and param.name != "argv")
+    return [shlex.quote(ctx.params[param.name]) for param in named if param.name]

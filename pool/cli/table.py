@@ -1,0 +1,26 @@
+"""Tables of names and details, which others may have chosen: nothing in them is markup, or an order to the terminal."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pool.terminal import visible
+
+
+def plain_table() -> Table:
+    return Table(box=None, show_header=False, pad_edge=False)
+
+
+def cell(text: str, *, style: str = "") -> Text:
+    return Text(visible(text), style=style)
+
+
+def print_table(table: Table) -> None:
+    """On stdout. Raises OSError, where rich would end the process itself."""
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    click.echo(captured.get(), nl=False)
