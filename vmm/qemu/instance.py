@@ -13,6 +13,7 @@ import trio
 
 from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
+from vmm.qemu import processors
 from vmm.qemu.command_line import (
     AgentLink,
     Channels,
@@ -259,13 +260,33 @@ def _appending(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _memory_file(name: str, data: bytes) -> Iterator[int]:
+    """A file that is nowhere, open within the block. QEMU opens it anew by its descriptor, whoever it runs as."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.ExitStack) -> Channels:
     """Opens what QEMU is to inherit; the stack closes our ends of it."""
     qmp_fd = opened.enter_context(listen(home.qmp_socket)).fileno()
     console_fd = opened.enter_context(_appending(home.console_log))
-    agent_fd = vsock = None
+    agent_fd = vsock = processors_fd = None
     if needs_agent_port(spec):
         agent_fd = opened.enter_context(listen(home.agent_socket)).fileno()
     elif spec.channel is AgentChannel.VSOCK:
         vsock = opened.enter_context(reserve_vsock())
-    return Channels(qmp_fd=qmp_fd, agent_fd=agent_fd, vsock=vsock, console_fd=console_fd, console_log=home.console_log)
+    if processors.needs_table(spec):
+        processors_fd = opened.enter_context(_memory_file("processors", processors.table(spec)))
+    return Channels(
+        qmp_fd=qmp_fd,
+        agent_fd=agent_fd,
+        vsock=vsock,
+        processors_fd=processors_fd,
+        console_fd=console_fd,
+        console_log=home.console_log,
+    )

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from vmm.qemu.command_line import Channels, VsockDevice, build_argv, needs_agent_port
+from vmm.qemu.processors import needs_table
 from vmm.qemu.version import QemuVersion
 from vmm.spec import AgentChannel, MachineSpec
 
@@ -42,6 +43,7 @@ def _no_channels(spec: MachineSpec) -> Channels:
         qmp_fd=0,
         agent_fd=0 if needs_agent_port(spec) else None,
         vsock=VsockDevice(fd=0, cid=0) if spec.channel is AgentChannel.VSOCK else None,
+        processors_fd=0 if needs_table(spec) else None,
         console_fd=0,
         console_log=Path("console"),
     )
