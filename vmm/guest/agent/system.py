@@ -126,8 +126,8 @@ class System:
 
 
 def _plugged_cpus() -> list[str]:
-    """A kernel that was told to take all places for CPUs, as those of emulated machines are, shows them all. Nobody is
-    there to be started, and ten seconds lost in trying, until ACPI has found a CPU and called it the place's node.
+    """Those that ACPI has found, which gives them a node. The kernel of an emulated machine is told that each place for
+    a CPU has one, and shows them all; to start one that is not plugged in fails after ten seconds.
     """
     paths = _numbered(_CPUS, "cpu")
     found = [path for path in paths if os.access(f"{path}/firmware_node", os.F_OK)]

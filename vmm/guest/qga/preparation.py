@@ -163,8 +163,8 @@ async def _bring_online(channel: QgaChannel, *, vcpus: int | None, memory_mib: i
 
 
 async def _plugged(channel: QgaChannel, cpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that ACPI has found. Others may be places for CPUs (`vmm.qemu.processors`), and to start what is not there
-    takes ten seconds.
+    """Those that ACPI has found. Others may be places for CPUs (`vmm.qemu.processors`), and to start one that is not
+    plugged in fails after ten seconds.
     """
     if not cpus or not await _content(channel, _FIRMWARE_NODE.format(0)):
         return cpus
