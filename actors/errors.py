@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
-def describe(error: BaseException) -> str:
-    """An error in one line: groups are flattened, the type is named when there is no text."""
-    return "; ".join(" ".join(str(leaf).split()) or type(leaf).__name__ for leaf in _leaves(error))
+def describe(error: BaseException, *, say: Callable[[BaseException], str] = str) -> str:
+    """An error in one line: groups are flattened, the type is named when there is no text.
+
+    Within a line the text, which `say` makes, stays as it is. Some of Kata's have blanks that are part of them.
+    """
+    return "; ".join(_in_one_line(say(leaf)) or type(leaf).__name__ for leaf in _leaves(error))
 
 
 def evidence(error: BaseException) -> str:
@@ -19,6 +22,10 @@ def evidence(error: BaseException) -> str:
             notes.extend(note for note in getattr(link, "__notes__", ()) if note not in notes)
             link = link.__cause__
     return "\n".join(notes)
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(line for line in map(str.strip, text.splitlines()) if line)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

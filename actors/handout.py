@@ -15,7 +15,7 @@ import trio
 from actors.messages import HandOutTimings, Wishes
 from actors.uniqueness import Witness
 from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
-from vmm.errors import AgentUnreachableError
+from vmm.errors import AgentUnreachableError, NotUniqueError
 
 HAND_OUT_TIMEOUT_S: Final = 5.0
 """Resume and prepare take milliseconds; a guest that needs this long is broken, and its caller waits."""
@@ -62,6 +62,9 @@ class HandOutProcedure:
                     nursery.start_soon(resume)
                     report = await vm.agent.prepare(self._preparation(vm, wishes))
                     answered_at = trio.current_time()
+                if vm.is_clone and not report.reseeded:
+                    others = "its template's other clones"
+                    raise NotUniqueError(vm_id=vm.id, what="random numbers", other=others)
                 if self.witness is not None:
                     self.witness.check(vm_id=vm.id, report=report, hostname_chosen=bool(wishes.hostname))
                 for file in wishes.files:

@@ -105,8 +105,6 @@ async def _run(options: Options, chosen: frozenset[str]) -> Results:
     selected = chosen - missing.keys()
     experiments = [each for each in ALL.experiments if any(case.name in selected for case in each.cases)]
     image_directory = default_image_directory()
-    if not (image_directory / "vmlinuz").exists() and (options.checkout / "build/image/vmlinuz").exists():
-        image_directory = options.checkout / "build/image"
     with _home() as home:
         bench = Bench(
             home=home,

@@ -18,6 +18,7 @@ import trio
 
 from bench.calls import Caller, open_caller
 from bench.case import Bench, BenchError
+from pool.cli.output import quoted
 from pool.client import ProfileStatus
 
 READY_LIMIT_S: Final = 120.0
@@ -102,7 +103,7 @@ class Home:
         return self.process.pid
 
     def tail(self) -> str:
-        return self.log.read_text(errors="replace")[-2000:]
+        return quoted(self.log.read_text(errors="replace")[-2000:])
 
 
 @contextlib.asynccontextmanager

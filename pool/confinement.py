@@ -35,16 +35,29 @@ def cgroups_for(settings: Settings) -> CgroupPlan:
     return CgroupPlan() if setting is CgroupSetting.OFF else decide_cgroups(setting, look_at_host())
 
 
+def applied_cgroups(settings: Settings, *, specs: dict[str, MachineSpec]) -> CgroupPlan:
+    """What `confined` would have: tried, and given back. Raises ConfinementError, OSError. Blocks for some ms."""
+    with _places(settings, specs=specs, visiting=True) as plan:
+        return plan
+
+
 @contextlib.contextmanager
 def confined(settings: Settings, *, user: UserDecision, specs: dict[str, MachineSpec]) -> Iterator[Confinement]:
     """Has the places for cgroups ready within the block, and logs what is applied. Raises ConfinementError, OSError."""
-    with occupied(cgroups_for(settings), largest=_largest(specs)) as plan:
-        require(settings.service.cgroups, plan)
+    with _places(settings, specs=specs) as plan:
         _tell(user, plan, setting=settings.service.cgroups)
         yield Confinement(user=user.user, cgroups=plan)
 
 
+@contextlib.contextmanager
+def _places(settings: Settings, *, specs: dict[str, MachineSpec], visiting: bool = False) -> Iterator[CgroupPlan]:
+    with occupied(cgroups_for(settings), largest=_largest(specs), visiting=visiting) as plan:
+        require(settings.service.cgroups, plan)
+        yield plan
+
+
 def _largest(specs: dict[str, MachineSpec]) -> Limits:
+    """Of machines that are there: at least one."""
     host = host_memory_bytes()
     limits = [limits_for(spec, image_bytes=0, host_memory_bytes=host) for spec in specs.values()]
     return Limits(

@@ -13,19 +13,30 @@ from typing import Final
 
 import attrs
 
+from actors.kinds import ProducerKind
 from pool.config import ProfileSettings, Settings
-from pool.confinement import cgroups_for, user_for
+from pool.confinement import applied_cgroups, cgroups_for, user_for
+from pool.endpoint import (
+    EndpointError,
+    ServiceRunningError,
+    check_endpoint,
+    check_vms_directory,
+    lock_path,
+    vms_lock_path,
+)
 from pool.machines import MachineResolver
+from pool.producers import check_template_place
+from pool.tracing import NO_SPANS, TracingError, open_spans
 from vmm.errors import VmmError
 from vmm.guest.image import load_image, verify_image
+from vmm.lock import holder
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.plan import CgroupSetting
 from vmm.qemu.confinement.user import decide_user
-from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 from vmm.qemu.version import detect_version
 from vmm.qemu.vsock import VHOST_VSOCK, check_vsock
-from vmm.spec import Accelerator, AgentChannel
+from vmm.spec import Accelerator, AgentChannel, MachineSpec
 
 
 class Verdict(enum.Enum):
@@ -33,7 +44,7 @@ class Verdict(enum.Enum):
     WARNING = "warning"
     """Works, but not as well as it could."""
     FAILURE = "failure"
-    """The service cannot work like this."""
+    """The service does not start like this, or a profile of it cannot make a single VM."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,19 +61,26 @@ DESCRIPTORS_PER_VM: Final = 8
 OVERHEAD_PER_VM_MIB: Final = 64
 """Of a QEMU process beside its guest's memory; 40 to 60 MiB were seen under TCG."""
 
-_VM_SOCKET: Final = "vms/vm-00000000/agent.sock"
-"""Longest path below the runtime directory that is bound."""
-
 
 async def examine(
-    settings: Settings, *, socket_path: Path, image_directory: Path, cache_directory: Path
+    settings: Settings,
+    *,
+    socket_path: Path,
+    image_directory: Path,
+    cache_directory: Path,
+    cache_endpoint: Path | None = None,
 ) -> list[Finding]:
-    """Examines everything in turn; under accelerator `auto` that may boot a guest. A failing check is a finding."""
+    """Examines everything in turn; under accelerator `auto` that may boot a guest. A failing check is a finding.
+
+    What keeps the service from starting is told by the checks that it makes itself. `cache_endpoint` is VMCache's.
+    """
+    socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
+    runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
     findings = [
         await _guarded("guest image", partial(_image, settings, image_directory)),
         await _guarded("QEMU's user", partial(_qemu_user, settings)),
-        await _guarded("cgroups", partial(_cgroups, settings)),
     ]
+    specs: dict[str, MachineSpec] = {}
     for name, profile in settings.profiles.items():
         with tempfile.TemporaryDirectory(prefix="vmpool-doctor-") as scratch:
             resolver = MachineResolver(
@@ -72,13 +90,21 @@ async def examine(
                 cache_directory=cache_directory,
                 confinement=Confinement(user=decide_user(settings.service.qemu_user, euid=os.geteuid()).user),
             )
-            findings.append(await _guarded(f"{name}: QEMU", partial(_qemu, resolver)))
+            findings.append(await _guarded(f"{name}: QEMU", partial(_qemu, resolver, specs, name)))
             findings.append(await _guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
-    findings.append(await _guarded("vsock", partial(_vsock, settings)))
-    vms = sum(profile.size for profile in settings.profiles.values())
-    findings.append(_memory(settings, available_mib=_available_memory_mib()))
-    findings.append(_descriptors(vms, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    findings.append(_runtime_directory(settings.service.runtime_directory or socket_path.parent))
+            if profile.producer is ProducerKind.TEMPLATE:
+                findings.append(await _guarded(f"{name}: template", partial(_template, name, profile, runtime)))
+    findings += [
+        await _guarded("cgroups", partial(_cgroups, settings, specs)),
+        await _guarded("vsock", partial(_vsock, settings)),
+        await _guarded("tracing", partial(_tracing, settings)),
+        _memory(settings, available_mib=_available_memory_mib()),
+        _descriptors(settings, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+        await _guarded("socket", partial(_socket, settings, socket_path)),
+        await _guarded("runtime directory", partial(_runtime_directory, runtime, socket_path)),
+    ]
+    if cache_endpoint is not None:
+        findings.append(await _guarded("VMCache", partial(_vm_cache, cache_endpoint, socket_path)))
     return findings
 
 
@@ -86,7 +112,7 @@ async def _guarded(subject: str, check: Callable[[], Awaitable[Finding]]) -> Fin
     """An error's sentence ends in its remedy, after the last semicolon."""
     try:
         return attrs.evolve(await check(), subject=subject)
-    except (VmmError, OSError) as error:
+    except (VmmError, EndpointError, TracingError, OSError) as error:
         detail, _, fix = str(error).rpartition("; ")
         return Finding(subject=subject, verdict=Verdict.FAILURE, detail=detail or fix, fix=fix if detail else "")
 
@@ -110,11 +136,11 @@ async def _qemu_user(settings: Settings) -> Finding:
     )
 
 
-async def _cgroups(settings: Settings) -> Finding:
+async def _cgroups(settings: Settings, specs: dict[str, MachineSpec]) -> Finding:
     """As seen from where this process runs; a systemd unit has cgroups of its own."""
     if settings.service.cgroups is CgroupSetting.OFF:
         return Finding(subject="", verdict=Verdict.OK, detail="none: the configuration says off")
-    plan = cgroups_for(settings)
+    plan = applied_cgroups(settings, specs=specs) if specs else cgroups_for(settings)
     applied = ", ".join(controller.value for controller in plan.places) or "no controller"
     lacking = "".join(f"; no {controller.value}: {obstacle}" for controller, obstacle in plan.missing.items())
     return Finding(
@@ -125,8 +151,9 @@ async def _cgroups(settings: Settings) -> Finding:
     )
 
 
-async def _qemu(resolver: MachineResolver) -> Finding:
-    spec = resolver.check()
+async def _qemu(resolver: MachineResolver, specs: dict[str, MachineSpec], name: str) -> Finding:
+    """What the profile's machine is made of; notes the machine among `specs`."""
+    spec = specs[name] = resolver.check()
     return Finding(subject="", verdict=Verdict.OK, detail=f"{await detect_version(spec.qemu)}, {spec.qemu}")
 
 
@@ -143,12 +170,48 @@ async def _accelerator(resolver: MachineResolver, profile: ProfileSettings) -> F
     )
 
 
+async def _template(name: str, profile: ProfileSettings, runtime: Path) -> Finding:
+    place = check_template_place(name, profile, runtime=runtime)
+    return Finding(subject="", verdict=Verdict.OK, detail=str(place))
+
+
 async def _vsock(settings: Settings) -> Finding:
     users = [name for name, profile in settings.profiles.items() if profile.channel is AgentChannel.VSOCK]
     if not users:
         return Finding(subject="", verdict=Verdict.OK, detail='not needed: no profile has channel = "vsock"')
     check_vsock()
     return Finding(subject="", verdict=Verdict.OK, detail=f"{VHOST_VSOCK}, for {', '.join(users)}")
+
+
+async def _tracing(settings: Settings) -> Finding:
+    async with open_spans(settings.tracing) as spans:
+        detail = "off: nobody asked for spans" if spans is NO_SPANS else "spans go to OpenTelemetry's collector"
+    return Finding(subject="", verdict=Verdict.OK, detail=detail)
+
+
+async def _socket(settings: Settings, path: Path) -> Finding:
+    check_endpoint(path, group=settings.access.socket_gid)
+    pid = holder(lock_path(path))
+    runs = "" if pid is None else f"; a service runs there (pid {pid or 'unknown'}), and a second one would be refused"
+    return Finding(subject="", verdict=Verdict.OK, detail=f"{path}{runs}")
+
+
+async def _runtime_directory(runtime: Path, socket_path: Path) -> Finding:
+    check_vms_directory(runtime)
+    lock = vms_lock_path(runtime)
+    pid = holder(lock)
+    if pid is not None and holder(lock_path(socket_path)) is None:
+        raise ServiceRunningError(lock=lock, pid=pid)
+    return Finding(subject="", verdict=Verdict.OK, detail=str(runtime))
+
+
+async def _vm_cache(endpoint: Path, socket_path: Path) -> Finding:
+    # Imported here, as `vmpool serve` does: Kata compatibility is an annex.
+    from pool.factory.cache_endpoint import check_cache_endpoint  # noqa: PLC0415
+
+    if holder(lock_path(socket_path)) is None:  # else the server that is in the way is this service's own
+        check_cache_endpoint(endpoint)
+    return Finding(subject="", verdict=Verdict.OK, detail=str(endpoint))
 
 
 def _available_memory_mib() -> int:
@@ -164,41 +227,21 @@ def _memory(settings: Settings, *, available_mib: int) -> Finding:
     if needed > available_mib:
         return Finding(
             subject="memory",
-            verdict=Verdict.FAILURE,
-            detail=detail,
+            verdict=Verdict.WARNING,
+            detail=f"{detail}; what does not fit is not produced, or gives way",
             fix="lower `size` or `memory_mib` of the profiles, or add memory",
         )
     return Finding(subject="memory", verdict=Verdict.OK, detail=detail)
 
 
-def _descriptors(vms: int, *, limit: int) -> Finding:
-    needed = 256 + vms * DESCRIPTORS_PER_VM
+def _descriptors(settings: Settings, *, limit: int) -> Finding:
+    needed = 256 + sum(profile.size for profile in settings.profiles.values()) * DESCRIPTORS_PER_VM
     detail = f"about {needed} file descriptors are needed, the hard limit is {limit}"
     if limit != resource.RLIM_INFINITY and needed > limit:
         return Finding(
             subject="limits",
-            verdict=Verdict.FAILURE,
-            detail=detail,
+            verdict=Verdict.WARNING,
+            detail=f"{detail}; pools may not become full",
             fix="raise it: `ulimit -n`, or LimitNOFILE= in the unit",
         )
     return Finding(subject="limits", verdict=Verdict.OK, detail=detail)
-
-
-def _runtime_directory(directory: Path) -> Finding:
-    longest = len(os.fsencode(directory / _VM_SOCKET))
-    if longest > MAX_SOCKET_PATH_BYTES:
-        return Finding(
-            subject="runtime directory",
-            verdict=Verdict.FAILURE,
-            detail=f"{directory} is too long: socket paths in it reach {longest} of {MAX_SOCKET_PATH_BYTES} bytes",
-            fix="choose a shorter one with --socket or service.runtime_directory",
-        )
-    place = next(parent for parent in (directory, *directory.parents) if parent.exists())
-    if not os.access(place, os.W_OK | os.X_OK):
-        return Finding(
-            subject="runtime directory",
-            verdict=Verdict.FAILURE,
-            detail=f"{place} is not writable",
-            fix="choose another place with --socket or service.runtime_directory",
-        )
-    return Finding(subject="runtime directory", verdict=Verdict.OK, detail=str(directory))

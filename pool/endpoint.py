@@ -19,6 +19,7 @@ import attrs
 
 from vmm import lock
 from vmm.errors import LockHeldError
+from vmm.places import check_can_make, exposure
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 
 BACKLOG: Final = 128
@@ -56,23 +57,38 @@ def open_endpoint(path: Path, *, group: int | None = None) -> Iterator[Endpoint]
     At the end removes the socket, the lock, and the directory if it made it and nothing else is in it. Raises
     EndpointError. Blocks only as long as file operations do.
     """
-    size = len(os.fsencode(path))
-    if size > MAX_SOCKET_PATH_BYTES:
-        raise EndpointError(
-            f"socket path {path} has {size} bytes, the kernel takes {MAX_SOCKET_PATH_BYTES}; "
-            "choose a shorter one with --socket"
-        )
+    check_endpoint(path, group=group)
     with contextlib.ExitStack() as cleanup:
         try:
             _enter_directory(path.parent, cleanup, group=group)
             take_lock(lock_path(path), cleanup)
             listener = _listen(path, cleanup, group=group)
         except OSError as error:
-            raise EndpointError(
-                f"cannot set up {path}: {error.strerror}: {error.filename or path.parent}; "
-                "choose a writable place with --socket"
-            ) from error
+            raise _not_writable(path, error) from error
         yield Endpoint(path=path, listener=listener)
+
+
+def check_endpoint(path: Path, *, group: int | None = None) -> None:
+    """Raises EndpointError for what keeps a service from listening on `path`; one that runs aside. Changes nothing."""
+    size = len(os.fsencode(path))
+    if size > MAX_SOCKET_PATH_BYTES:
+        raise EndpointError(
+            f"socket path {path} has {size} bytes, the kernel takes {MAX_SOCKET_PATH_BYTES}; "
+            "choose a shorter one with --socket"
+        )
+    try:
+        if path.parent.exists():
+            _check_socket_directory(path.parent, group=group)
+        check_can_make(path.parent)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> EndpointError:
+    return EndpointError(
+        f"cannot set up {path}: {error.strerror}: {error.filename or path.parent}; "
+        "choose a writable place with --socket"
+    )
 
 
 def lock_path(socket_path: Path) -> Path:
@@ -85,21 +101,26 @@ def _enter_directory(directory: Path, cleanup: contextlib.ExitStack, *, group: i
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=0o700)
     except FileExistsError:
-        status = directory.stat()
-        if not stat.S_ISDIR(status.st_mode):
-            raise EndpointError(f"{directory} is not a directory; choose another place with --socket") from None
-        if group is not None and status.st_uid == os.geteuid():
-            _check_shared(directory, status, group=group)
-        elif status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise EndpointError(
-                f"{directory} is open to others (mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}); "
-                "the socket needs a directory of your own with mode 0700"
-            ) from None
+        _check_socket_directory(directory, group=group)
     else:
         cleanup.callback(_remove_if_empty, directory)
         if group is not None:
             os.chown(directory, -1, group)
             directory.chmod(0o710)
+
+
+def _check_socket_directory(directory: Path, *, group: int | None) -> None:
+    status = directory.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise EndpointError(f"{directory} is not a directory; choose another place with --socket")
+    if group is not None and status.st_uid == os.geteuid():
+        _check_shared(directory, status, group=group)
+    elif status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise EndpointError(
+            f"{directory} is open to others (mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}); "
+            f"the socket needs a directory of your own with mode 0700: `chmod 0700 {directory}`, or choose another "
+            "with --socket"
+        )
 
 
 def _check_shared(directory: Path, status: os.stat_result, *, group: int) -> None:
@@ -148,25 +169,17 @@ def open_vms_directory(runtime: Path) -> Iterator[Path]:
 
     Raises EndpointError, also if others could put things there: records in it are believed.
     """
-    directory = runtime / "vms"
-    longest = directory / "vm-000000000000" / "agent.sock"
-    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
-        raise EndpointError(
-            f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
-            "choose a shorter one with --socket or service.runtime_directory"
-        )
+    directory = vms_directory(runtime)
+    check_vms_directory(runtime)
     with contextlib.ExitStack() as cleanup:
         try:
             for made in (runtime, directory):
                 made.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_private(directory)
             # Two services may have different sockets and yet share this directory; one would end the other's VMs.
-            take_lock(runtime / "vms.lock", cleanup)
+            take_lock(vms_lock_path(runtime), cleanup)
         except OSError as error:
-            raise EndpointError(
-                f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
-                "service.runtime_directory"
-            ) from error
+            raise _runtime_not_writable(runtime, error) from error
         try:
             yield directory
         finally:
@@ -174,15 +187,40 @@ def open_vms_directory(runtime: Path) -> Iterator[Path]:
                 directory.rmdir()
 
 
+def vms_directory(runtime: Path) -> Path:
+    return runtime / "vms"
+
+
+def vms_lock_path(runtime: Path) -> Path:
+    """The lock of the service whose VMs are there."""
+    return runtime / "vms.lock"
+
+
+def check_vms_directory(runtime: Path) -> None:
+    """Raises EndpointError for what keeps a service from having its VMs there; one that runs aside. Changes nothing."""
+    directory = vms_directory(runtime)
+    longest = directory / "vm-000000000000" / "agent.sock"
+    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
+        raise EndpointError(
+            f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
+            "choose a shorter one with --socket or service.runtime_directory"
+        )
+    try:
+        _check_private(directory)
+        check_can_make(runtime)
+    except OSError as error:
+        raise _runtime_not_writable(runtime, error) from error
+
+
+def _runtime_not_writable(runtime: Path, error: OSError) -> EndpointError:
+    return EndpointError(
+        f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
+        "service.runtime_directory"
+    )
+
+
 def _check_private(directory: Path) -> None:
     """Raises EndpointError if anybody else could have something in `directory`, or put another one in its place."""
-    inner, outer = directory.lstat(), directory.parent.stat()
-    private = stat.S_ISDIR(inner.st_mode) and inner.st_uid == os.geteuid() and not inner.st_mode & 0o077
-    # In a sticky directory, as /tmp is, nobody but its owner and we can replace what is ours.
-    fixed = outer.st_uid in (0, os.geteuid()) and (outer.st_mode & stat.S_ISVTX or not outer.st_mode & 0o022)
-    for place, status, ours in ((directory.parent, outer, fixed), (directory, inner, private)):
-        if not ours:
-            raise EndpointError(
-                f"{place} is open to others (mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}); remove it, "
-                "or choose a directory of your own with --socket or service.runtime_directory"
-            )
+    if exposed := exposure(directory):
+        otherwise = "choose a directory of your own with --socket or service.runtime_directory"
+        raise EndpointError(exposed.told(otherwise=otherwise))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import sys
+import os
 from functools import partial
 from io import StringIO
 from typing import Any, Final, TextIO, cast
 
 import structlog
 
+from pool.log_output import LogOutput
 from pool.terminal import visible
 
 _OURS: Final = "vmpool"
+_STDERR: Final = 2
+
+_render_traceback: Final = structlog.processors.ExceptionRenderer(
+    # Not the local variables, which structlog would add: environments of callers, contents of files.
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
@@ -21,8 +27,8 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
 
     A library's INFO is not ours: grpclib logs every cancelled call. Ours is a state change that matters in production.
     """
-    stderr = cast("TextIO", _Unbreakable(sys.stderr))
-    as_json = not stderr.isatty() if json is None else json
+    as_json = not os.isatty(_STDERR) if json is None else json
+    stderr = cast("TextIO", LogOutput(_STDERR, tell=_dropped_as_json if as_json else _dropped_as_text))
     level = logging.DEBUG if verbose else logging.INFO
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -31,7 +37,7 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[Any] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_render_traceback, structlog.processors.JSONRenderer()]
         if as_json
         else [_make_visible, structlog.dev.ConsoleRenderer(colors=True, exception_formatter=_write_traceback)]
     )
@@ -48,6 +54,17 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level if verbose else logging.WARNING, force=True)
+
+
+_DROPPED: Final = "lines of this log were dropped: nobody read it"
+
+
+def _dropped_as_json(lines: int) -> str:
+    return f'{{"dropped": {lines}, "event": "{_DROPPED}", "level": "warning", "subsystem": "logs"}}\n'
+
+
+def _dropped_as_text(lines: int) -> str:
+    return f"[warning  ] {_DROPPED} dropped={lines} subsystem=logs\n"
 
 
 class _NamedLogger(structlog.PrintLogger):
@@ -76,24 +93,3 @@ def _write_traceback(out: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
     plain = StringIO()
     structlog.dev.plain_traceback(plain, exc_info)
     out.write(visible(plain.getvalue()))
-
-
-class _Unbreakable:
-    """A log that nobody takes any more (broken pipe, full disk, closed) is lost; the leases of a service are not."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        if self._stream is not None:
-            with contextlib.suppress(OSError, ValueError):
-                return self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        if self._stream is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.flush()
-
-    def isatty(self) -> bool:
-        return self._stream is not None and not self._stream.closed and self._stream.isatty()

@@ -16,7 +16,6 @@ from vmm.errors import MissingFileError
 from vmm.guest.image import load_image, verify_image
 from vmm.qemu.accelerator import TrialIdentity, decide
 from vmm.qemu.confinement import UNCONFINED, Confinement
-from vmm.qemu.confinement.user import check_access
 from vmm.qemu.launch import check_files
 from vmm.qemu.trial import boot_under_kvm
 from vmm.qemu.version import QEMU_REMEDY, detect_version
@@ -51,8 +50,7 @@ class MachineResolver:
             kernel, initrd = image.kernel, image.initrd
         spec = self.profile.machine(qemu=Path(qemu), kernel=kernel, initrd=initrd, accelerator=Accelerator.TCG)
         check_files(spec)
-        if self.confinement.user is not None:
-            check_access(spec, user=self.confinement.user)
+        self.confinement.check(spec)
         return spec
 
     async def resolve(self) -> ResolvedMachine:

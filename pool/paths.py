@@ -10,6 +10,9 @@ from typing import Final
 
 SOCKET_NAME: Final = "vmpool.sock"
 
+_CODE: Final = Path(__file__).parents[1]
+"""Where the packages are: a checkout, or the place of an installed wheel."""
+
 
 def default_socket(*, environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
     """`VMPOOL_SOCKET`, else in `$XDG_RUNTIME_DIR/vmpool/`, else in `/run/vmpool/`.
@@ -33,10 +36,19 @@ def cache_directory(*, environment: Mapping[str, str] = os.environ, uid: int | N
     return (Path(cache) if cache else Path.home() / ".cache") / "vmpool"
 
 
-def default_image_directory(*, environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """`VMPOOL_IMAGE_DIR`, else in the cache directory."""
+def default_image_directory(
+    *, environment: Mapping[str, str] = os.environ, uid: int | None = None, code: Path = _CODE
+) -> Path:
+    """`VMPOOL_IMAGE_DIR`, else `build/image` of the checkout that is executed, else in the cache directory.
+
+    So `scripts/demo`, the service and every user of one checkout have the same image, root by sudo too.
+    """
     named = environment.get("VMPOOL_IMAGE_DIR")
-    return Path(named) if named else cache_directory(environment=environment, uid=uid) / "image"
+    if named:
+        return Path(named)
+    if (code / "scripts" / "demo").is_file():
+        return code / "build" / "image"
+    return cache_directory(environment=environment, uid=uid) / "image"
 
 
 def template_directory(profile: str, *, runtime: Path, mountinfo: str | None = None) -> Path:

@@ -38,10 +38,9 @@ def make_producer(
                 on_generation=on_generation,
             )
         case ProducerKind.TEMPLATE:
-            place = (profile.template_directory or template_directory(name, runtime=runtime)).absolute()
             return TemplateProducer(
                 resolve=resolver.resolve,
-                backend=QemuTemplates(store=TemplateStore(place), confinement=resolver.confinement),
+                backend=QemuTemplates(store=_store(name, profile, runtime=runtime), confinement=resolver.confinement),
                 launch=launch,
                 vms_directory=vms_directory,
                 new_vm_id=lambda: new_id("vm"),
@@ -50,3 +49,14 @@ def make_producer(
                 fetch_only=profile.template_fetch_only,
                 on_generation=on_generation,
             )
+
+
+def check_template_place(name: str, profile: ProfileSettings, *, runtime: Path) -> Path:
+    """Where the profile's template is, or will be. Raises TemplateError if it can never be there. Changes nothing."""
+    store = _store(name, profile, runtime=runtime)
+    store.check_place(writes=not profile.template_fetch_only)
+    return store.directory
+
+
+def _store(name: str, profile: ProfileSettings, *, runtime: Path) -> TemplateStore:
+    return TemplateStore((profile.template_directory or template_directory(name, runtime=runtime)).absolute())

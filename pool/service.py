@@ -21,6 +21,7 @@ import trio
 from actors.backoff import Backoff
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
+from actors.kinds import ProducerKind
 from actors.pressure import PressureWatcher
 from actors.producer import Adopt, Launch, Producer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
@@ -31,12 +32,12 @@ from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
 from pool.descriptors import raise_limit
-from pool.endpoint import Endpoint, open_endpoint, open_vms_directory
+from pool.endpoint import Endpoint, check_endpoint, check_vms_directory, open_endpoint, open_vms_directory
 from pool.machines import MachineResolver
 from pool.matching import Matcher
 from pool.notify import Watchdog, tell, watchdog_interval_s
 from pool.paths import cache_directory, default_image_directory
-from pool.producers import make_producer
+from pool.producers import check_template_place, make_producer
 from pool.recovery import recover
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
@@ -74,7 +75,8 @@ async def run_service(
 
     With `cache` VMs are given away to Kata's clients, too, who may end the service by their Quit.
     VMs that an earlier run left are adopted. With `takeover` a service that is running is asked to leave its own.
-    Raises EndpointError, MissingFileError, ImageError, ConfinementError or SpecError before anything is started.
+    Raises EndpointError, MissingFileError, ImageError, ConfinementError, TemplateError or SpecError before anything is
+    started.
     Cancelled, it ends every VM too, but without statuses for those who wait.
     """
     # QEMU's command lines name places, and tell an orphan by them: they must not depend on where we were started.
@@ -84,6 +86,11 @@ async def run_service(
     user = user_for(settings)
     resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
+    for name, profile in settings.profiles.items():
+        if profile.producer is ProducerKind.TEMPLATE:
+            check_template_place(name, profile, runtime=runtime)
+    check_endpoint(socket_path, group=settings.access.socket_gid)  # before a service that runs is asked to go
+    check_vms_directory(runtime)
     for name in (name for name, spec in specs.items() if spec.agent is AgentKind.NOOP):
         _log.warning("nobody in the guests can be asked; this is logged once", profile=name, detail=NOT_DONE)
     own_group = own_cgroup()  # before `confined` moves us: the VMs' groups are below this one

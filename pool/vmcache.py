@@ -15,6 +15,7 @@ import trio
 from pool.coordinator import Coordinator
 from pool.factory.cache_endpoint import open_cache_endpoint
 from pool.factory.cache_server import CacheServer, serve_cache
+from pool.factory.generation import Generation
 from pool.factory.pool_source import PoolSource
 from pool.factory.settings import CacheSettings
 from pool.tracing import Spans
@@ -29,6 +30,9 @@ class CacheLayer:
     sock: socket.socket
     source: PoolSource
     spans: Spans
+    generation: Generation
+    useless_to_kata: str = ""
+    """See `CacheSettings`."""
     _server: CacheServer | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -36,7 +40,9 @@ class CacheLayer:
             self._server = await nursery.start(
                 partial(serve_cache, source=self.source, sock=self.sock.dup(), spans=self.spans)
             )
-            _log.info("VM cache server start", endpoint=str(self.endpoint))
+            _log.info("VM cache server start", endpoint=str(self.endpoint), kata=self.generation.value)
+            if self.useless_to_kata:
+                _log.warning("no stock client of Kata's can use these VMs", reason=self.useless_to_kata)
             task_status.started()
         _log.info("VM cache server stop", endpoint=str(self.endpoint))
 
@@ -73,4 +79,11 @@ class VmCache:
             vm_config=self.settings.vm_config,
             quit=quit,
         )
-        return CacheLayer(endpoint=self.settings.endpoint, sock=sock, source=source, spans=spans)
+        return CacheLayer(
+            endpoint=self.settings.endpoint,
+            sock=sock,
+            source=source,
+            spans=spans,
+            generation=self.settings.generation,
+            useless_to_kata=self.settings.useless_to_kata,
+        )

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
+from tests.contract.subjects import qemu_spec
 from tests.leaks import nothing_left
+from tests.logged_errors import pytest_runtest_call  # noqa: F401 - a hook
+from tests.templates import built_template
 from vmm.guest.image import GuestImage, build_image
-from vmm.spec import AgentKind
+from vmm.spec import AgentKind, MachineSpec
+from vmm.template.store import Template
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist writes the groups into the tests' ids
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What stays in one lane of pytest-xdist, in the order in which it is without lanes.
+
+    A directory of tests on QEMU, since they share VMs and templates; of the others a module.
+    """
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            together = item.path.parent if item.get_closest_marker("qemu") else item.path
+            item.add_marker(pytest.mark.xdist_group(together.relative_to(config.rootpath).as_posix()))
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays. The garbage collector need not look through it after each test that looks for leaks."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -44,3 +68,27 @@ def qga_image(guest_image: GuestImage) -> GuestImage:
     """A guest with qemu-ga, built beside the default one."""
     directory = guest_image.kernel.parent.with_name("image-qga")
     return trio.run(functools.partial(build_image, directory, progress=lambda _: None, agent=AgentKind.QGA))
+
+
+@pytest.fixture(scope="session")
+def qga_spec(qga_image: GuestImage) -> MachineSpec:
+    return attrs.evolve(qemu_spec(qga_image.kernel, qga_image.initrd), agent=AgentKind.QGA)
+
+
+@pytest.fixture(scope="session")
+def template_spec(guest_image: GuestImage) -> MachineSpec:
+    return qemu_spec(guest_image.kernel, guest_image.initrd)
+
+
+@pytest.fixture(scope="session")
+def template(template_spec: MachineSpec) -> Iterator[Template]:
+    """Of the default guest, built once."""
+    with built_template(template_spec) as template:
+        yield template
+
+
+@pytest.fixture(scope="session")
+def qga_template(qga_spec: MachineSpec) -> Iterator[Template]:
+    """Of the guest with qemu-ga, built once."""
+    with built_template(qga_spec) as template:
+        yield template

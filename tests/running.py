@@ -24,6 +24,9 @@ from vmm.qemu.confinement.group import VmGroup
 READY_LIMIT_S = 60
 STOP_LIMIT_S = 60
 
+VMPOOL = (sys.executable, "-W", "error", "-m", "pool.cli.main")
+"""The command of this checkout."""
+
 
 @attrs.frozen(kw_only=True)
 class RunningService:
@@ -32,6 +35,7 @@ class RunningService:
     process: subprocess.Popen[bytes]
     socket_path: Path
     log: Path
+    program: tuple[str, ...] = VMPOOL
 
     @property
     def runtime(self) -> Path:
@@ -59,7 +63,7 @@ class RunningService:
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs `vmpool ARGUMENTS` against this service."""
         return subprocess.run(
-            vmpool_argv(*arguments),
+            [*self.program, *arguments],
             input=b"" if stdin is None else stdin,
             capture_output=True,
             check=False,
@@ -107,7 +111,7 @@ def _remove(group: Path) -> None:
 
 
 def vmpool_argv(*arguments: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "pool.cli.main", *arguments]
+    return [*VMPOOL, *arguments]
 
 
 def at_a_terminal(argv: list[str]) -> list[str]:
@@ -126,6 +130,7 @@ class ServiceHome:
     """What starts a service; the configuration comes next."""
     prefix: tuple[str, ...] = ()
     """What executes all of that, and has its pid."""
+    program: tuple[str, ...] = VMPOOL
 
     @property
     def log(self) -> Path:
@@ -139,7 +144,7 @@ class ServiceHome:
         with self.log.open("ab") as log:
             return RunningService(
                 process=subprocess.Popen(
-                    [*self.prefix, *vmpool_argv(*self.command, str(config), "--socket", str(socket_path), *options)],
+                    [*self.prefix, *self.program, *self.command, str(config), "--socket", str(socket_path), *options],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -151,6 +156,7 @@ class ServiceHome:
                 ),
                 socket_path=socket_path,
                 log=self.log,
+                program=self.program,
             )
 
     def start(self) -> RunningService:
@@ -197,7 +203,11 @@ class ServiceHome:
 
 @contextmanager
 def service_home(
-    config: str, *, image_directory: Path, command: tuple[str, ...] = ("serve", "--config")
+    config: str,
+    *,
+    image_directory: Path,
+    command: tuple[str, ...] = ("serve", "--config"),
+    program: tuple[str, ...] = VMPOOL,
 ) -> Iterator[ServiceHome]:
     with tempfile.TemporaryDirectory(prefix="vmpool-") as name:
         home = Path(name)
@@ -206,7 +216,9 @@ def service_home(
             notices.bind(str(home / "notify"))
             notices.settimeout(READY_LIMIT_S)
             try:
-                yield ServiceHome(path=home, image_directory=image_directory, notices=notices, command=command)
+                yield ServiceHome(
+                    path=home, image_directory=image_directory, notices=notices, command=command, program=program
+                )
             finally:
                 end_remains(home / "run")
 

@@ -273,6 +273,10 @@ class Vm(Protocol):
     @property
     def agent(self) -> Agent: ...
 
+    @property
+    def is_clone(self) -> bool:
+        """Whether its guest was not booted but loaded: until it is reseeded, it draws the random numbers of others."""
+
     async def pause(self) -> None:
         """Stops the vCPUs (QMP `stop`). Idempotent."""
 

@@ -17,7 +17,7 @@ def take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            pid = _named_in(lock)
             os.close(lock)
             raise LockHeldError(lock=path, pid=pid) from None
         if _is_still(lock, path):
@@ -27,6 +27,26 @@ def take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
     cleanup.callback(path.unlink, missing_ok=True)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+
+
+def holder(path: Path) -> str | None:
+    """The pid that the holder of the lock file wrote, perhaps not yet; None if nobody holds it. Raises OSError."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # who takes the lock in this moment is turned away
+    except BlockingIOError:
+        return _named_in(lock)
+    else:
+        return None
+    finally:
+        os.close(lock)
+
+
+def _named_in(lock: int) -> str:
+    return os.pread(lock, 32, 0).decode("ascii", "replace").strip()
 
 
 def _is_still(descriptor: int, path: Path) -> bool:

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from pool.cli.options import SECONDS
-from pool.cli.output import say
+from pool.cli.output import PREFIX, say
 from pool.client import AcquiredVm, OnEmpty, VmConfig, Wishes
 
 _HOST_PATH: Final = click.Path(path_type=Path)
@@ -97,7 +97,7 @@ def tell_match(vm: AcquiredVm) -> None:
     if vm.match is None:
         return
     if vm.match.profile:
-        say(f"vmpool: served from the pool of profile {vm.match.profile}", to_stderr=True)
+        say(f"{PREFIX}served from the pool of profile {vm.match.profile}", to_stderr=True)
         return
     reasons = [f"profile {other.profile} differs in {', '.join(other.fields)}" for other in vm.match.mismatches]
-    say(f"vmpool: booted for this request: {'; '.join(reasons) or 'no pool is like it'}", to_stderr=True)
+    say(f"{PREFIX}booted for this request: {'; '.join(reasons) or 'no pool is like it'}", to_stderr=True)

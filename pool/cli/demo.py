@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,8 +19,10 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from actors.errors import describe
+from actors.errors import describe, evidence
 from pool.cli.options import EXIT_INTERRUPTED, failure
+from pool.cli.output import quoted, say
+from pool.cli.program import command_line, own_program, way_onto_path
 from pool.client import AcquiredVm, Client, ClientError, ProfileStatus, open_client
 from pool.terminal import visible
 
@@ -31,7 +32,12 @@ _COMMAND: Final = ("python3", "-c", "import platform; print(6*7, platform.releas
 
 
 class DemoError(Exception):
-    """The service did not do what the demo shows."""
+    """The service did not do what the demo shows. What it said is in notes."""
+
+    def __init__(self, what: str, *, said: str = "") -> None:
+        super().__init__(what)
+        if said:
+            self.add_note(said)
 
 
 @attrs.frozen(kw_only=True)
@@ -49,11 +55,12 @@ def demo() -> None:
     try:
         outcome = trio.run(_show_unless_told_to_stop, home)
     except* (DemoError, ClientError, trio.TooSlowError) as errors:
-        message, code = describe(errors), 1
+        message, code = ":\n".join(filter(None, (describe(errors), evidence(errors)))), 1
     except* KeyboardInterrupt:
         message, code = "interrupted", EXIT_INTERRUPTED
     else:
         _print(outcome)
+        _print_way_onto_path()
         return
     finally:
         shutil.rmtree(home)
@@ -97,7 +104,7 @@ async def _wait_until_full(client: Client) -> ProfileStatus:
         if profile.ready == profile.size:
             return profile
         if profile.failures_in_a_row >= 3:
-            raise DemoError(f"VMs do not come up: {profile.last_error}\n{profile.last_evidence}")
+            raise DemoError(f"VMs do not come up: {profile.last_error}", said=profile.last_evidence)
         await trio.sleep(_POLL_S)
 
 
@@ -108,7 +115,7 @@ async def _service(home: Path, socket_path: Path) -> AsyncIterator[None]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, log.open("wb") as log_file:
         notices.bind(os.fspath(home / "notify"))
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "pool.cli.main", "serve", "--socket", os.fspath(socket_path)],
+            command_line("serve", "--socket", os.fspath(socket_path)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log_file,
@@ -123,13 +130,13 @@ async def _service(home: Path, socket_path: Path) -> AsyncIterator[None]:
                 process.send_signal(signal.SIGTERM)
                 await process.wait()
     if process.returncode != 0:
-        raise DemoError(f"the service ended with exit code {process.returncode}:\n{log.read_text()}")
+        raise DemoError(f"the service ended with exit code {process.returncode}", said=quoted(log.read_text()))
 
 
 async def _until_ready(notices: trio.socket.SocketType, process: trio.Process, log: Path) -> None:
     async def fail_at_its_end() -> None:
         await process.wait()
-        raise DemoError(f"the service did not start:\n{await trio.Path(log).read_text()}")
+        raise DemoError("the service did not start", said=quoted(await trio.Path(log).read_text()))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fail_at_its_end)
@@ -150,3 +157,12 @@ def _print(outcome: _Outcome) -> None:
     table.add_row("guest kernel", visible(kernel))
     table.add_row("accelerator", f"{outcome.profile.producer.accelerator}: {outcome.profile.producer.detail}")
     Console().print(table)
+
+
+def _print_way_onto_path() -> None:
+    program = own_program()
+    if program is None:
+        return
+    search_path = os.environ.get("PATH", os.defpath)
+    if (line := way_onto_path(program, search_path=search_path, home=Path.home(), uid=os.geteuid())) is not None:
+        say(f"\nTo have `vmpool` on PATH:\n    {line}")

@@ -14,8 +14,9 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
-from pool.config import ConfigError, load_settings
+from pool.cli.configuration import configuration_options, load_configuration
+from pool.cli.options import EXIT_USAGE, failure, socket_option
+from pool.config import ConfigError
 from pool.diagnosis import Finding, Verdict, examine
 from pool.paths import cache_directory, default_image_directory
 
@@ -23,15 +24,19 @@ _STYLES: Final = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILUR
 
 
 @click.command()
-@config_option
+@configuration_options
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
 @socket_option
-def doctor(*, config: Path | None, as_json: bool, socket_path: Path) -> None:
-    """Check accelerator, QEMU, guest image, memory and limits. Exit code 1 if the service cannot work."""
+def doctor(*, config: Path | None, kata_config: Path | None, as_json: bool, socket_path: Path) -> None:
+    """Check accelerator, QEMU, guest image, places, memory and limits.
+
+    Exit code 1: the service would not start, or a profile could not make a single VM.
+    """
     try:
-        settings = load_settings(config)
+        loaded = load_configuration(config, kata_config)
     except ConfigError as error:
         raise failure(str(error), code=EXIT_USAGE) from error
+    settings, cache = loaded.settings, loaded.cache
     findings = trio.run(
         partial(
             examine,
@@ -39,6 +44,7 @@ def doctor(*, config: Path | None, as_json: bool, socket_path: Path) -> None:
             socket_path=socket_path,
             image_directory=settings.service.image_directory or default_image_directory(),
             cache_directory=cache_directory(),
+            cache_endpoint=None if cache is None else cache.settings.endpoint,
         )
     )
     if as_json:

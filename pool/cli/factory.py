@@ -82,12 +82,14 @@ def init(*, path: Path | None, socket_path: Path) -> None:
     if kata.cache is not None:
         try:
             kata.check_host()
+            kata.check_clients()
         except ConfigError as error:
             raise failure(f"invalid runtime config: {error}", code=1) from error
         cache = VmCache(settings=kata.cache)
-        _run("create vm factory failed", serve_until_signalled, kata.settings, socket_path, cache=cache)
+        serve = partial(serve_until_signalled, kata.settings, socket_path, cache=cache)
+        _run("create vm factory failed", serve, say=kata.spell)
     elif kata.factory.template:
-        _run("create vm factory failed", _make_template, kata, socket_path)
+        _run("create vm factory failed", partial(_make_template, kata, socket_path), say=kata.spell)
         say("vm factory initialized")
     else:
         say("vm factory or VMCache is not enabled")
@@ -100,7 +102,7 @@ def destroy(*, path: Path | None, socket_path: Path) -> None:
     """Destroy the VM factory: end the VM cache server, or remove the template."""
     kata = _load(path)
     if kata.cache is not None:
-        _run("", _end_server, kata.cache.endpoint)
+        _run("", partial(_end_server, kata.cache.endpoint))
     elif kata.factory.template:
         try:
             trio.run(partial(_with_template, kata, socket_path, remove=True))
@@ -164,12 +166,12 @@ async def _end_server(endpoint: Path) -> None:
         )
 
 
-def _run(failed: str, function: Callable[..., Awaitable[None]], *args: object, **options: object) -> None:
+def _run(failed: str, function: Callable[[], Awaitable[None]], *, say: Callable[[BaseException], str] = str) -> None:
     """Runs an async function; its failures end the command with code 1, logged as `failed` if that says something."""
     try:
-        trio.run(partial(function, *args, **options))
+        trio.run(function)
     except* _FAILURES as errors:
-        message, code = describe(errors), 1
+        message, code = describe(errors, say=say), 1
     except* KeyboardInterrupt:
         message, code = "interrupted", EXIT_INTERRUPTED
     else:

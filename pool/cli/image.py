@@ -33,7 +33,7 @@ def _directory_option(command: Any) -> Any:
         "--directory",
         type=click.Path(path_type=Path, file_okay=False),
         default=default_image_directory,
-        help="Where the image is; default $VMPOOL_IMAGE_DIR, else the cache directory.",
+        help="Where the image is; default $VMPOOL_IMAGE_DIR, else build/image of a checkout, else the cache directory.",
     )(command)
 
 

@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "factory": ("pool.cli.factory:factory", "Manage vm factory, as kata-runtime does."),
     "image": ("pool.cli.image:image", "Build or show the guest image."),
     "doctor": ("pool.cli.doctor:doctor", "Check what this host can do, with a fix for what it cannot."),
+    "install-unit": ("pool.cli.install_unit:install_unit", "Write a systemd unit that starts this command."),
     "bench": ("pool.cli.bench:bench", "Measure this host and this revision, beside baselines; from a checkout."),
     "demo": ("pool.cli.demo:demo", "Start a service, take a VM, run a command, show the times, clean up."),
 }

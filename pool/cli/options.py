@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from pool.cli.output import say
+from pool.cli.output import PREFIX, say
 from pool.paths import default_socket
 
 EXIT_USAGE = 2
@@ -56,13 +56,5 @@ def socket_option(command: Any) -> Any:
 
 def failure(message: str, *, code: int) -> SystemExit:
     """Says it on stderr; raise what it returns to end the command."""
-    say(f"vmpool: {message}", to_stderr=True)
+    say(f"{PREFIX}{message}", to_stderr=True)
     return SystemExit(code)
-
-
-def config_option(command: Any) -> Any:
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Configuration in TOML; default: the embedded one, a pool of 2.",
-    )(command)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 import click
 
 from pool.terminal import visible
 
+PREFIX: Final = "vmpool: "
+"""Of what a command says that went wrong: who says so."""
+
 
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Prints a line or several: whatever they quote gives the terminal no orders. Raises OSError."""
     click.echo(visible(text), err=to_stderr)
+
+
+def quoted(text: str) -> str:
+    """What another vmpool has said, to be told in our words: they have the prefix already."""
+    return "\n".join(line.removeprefix(PREFIX) for line in text.splitlines())
 
 
 class StderrHandler(logging.Handler):

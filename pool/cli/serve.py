@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +13,9 @@ import structlog
 import trio
 
 from actors.errors import describe
-from pool.cli.options import EXIT_USAGE, config_option, failure, socket_option
-from pool.config import ConfigError, Settings, load_settings
+from pool.cli.configuration import configuration_options, load_configuration
+from pool.cli.options import EXIT_USAGE, failure, socket_option
+from pool.config import ConfigError, Settings
 from pool.endpoint import EndpointError
 from pool.logs import configure_logs
 from pool.service import run_service
@@ -26,12 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@config_option
-@click.option(
-    "--kata-config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help='Kata\'s configuration.toml instead: [factory] and [hypervisor.qemu] make one profile, "default".',
-)
+@configuration_options
 @socket_option
 @click.option(
     "--takeover",
@@ -53,27 +49,17 @@ def serve(
 
     A second signal skips the waiting for callers. Exit code 2: the configuration or this host does not allow it.
     """
-    if config is not None and kata_config is not None:
-        raise click.UsageError("--config and --kata-config exclude each other; give one")
     configure_logs(json=log_json, verbose=verbose)
+    say: Callable[[BaseException], str] = str
     try:
-        settings, cache = (load_settings(config), None) if kata_config is None else _settings_from_kata(kata_config)
-        trio.run(partial(serve_until_signalled, settings, socket_path, cache=cache, takeover=takeover))
+        loaded = load_configuration(config, kata_config)
+        say = loaded.spell
+        trio.run(partial(serve_until_signalled, loaded.settings, socket_path, cache=loaded.cache, takeover=takeover))
     except* (ConfigError, EndpointError, TracingError, VmmError) as errors:
-        message = describe(errors)
+        message = describe(errors, say=say)
     else:
         return
     raise failure(message, code=EXIT_USAGE)
-
-
-def _settings_from_kata(path: Path) -> tuple[Settings, VmCache | None]:
-    # Imported here: a tenth of the time until the service is ready would go into it, for everybody.
-    from pool.factory.settings import settings_from_kata  # noqa: PLC0415
-    from pool.vmcache import VmCache  # noqa: PLC0415
-
-    kata = settings_from_kata(path)
-    kata.check_host()
-    return kata.settings, None if kata.cache is None else VmCache(settings=kata.cache)
 
 
 async def serve_until_signalled(

@@ -8,14 +8,13 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 import attrs
 import h2.exceptions
 import trio
-import trio_asyncio
 from grpclib.client import Channel, Handler
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -26,6 +25,7 @@ from pool.client.errors import CallError, ServiceUnavailableError
 from pool.client.exchange import ClientStream, begin, close, exchange
 from pool.client.methods import Method
 from pool.client.protocol import LastingProtocol
+from pool.crossing import GuestLoop, open_loop
 
 _log = logging.getLogger("vmpool.client")
 
@@ -61,7 +61,7 @@ class Connection:
     """Channels to one socket. A second one is opened when the first one has all the calls it can take."""
 
     socket_path: Path
-    loop: Any
+    loop: GuestLoop
     tasks: trio.Nursery
     """For calls that outlast the method that makes them; ended with the connection."""
     codec: CodecBase | None = None
@@ -69,18 +69,14 @@ class Connection:
     _channels: dict[_UnixChannel, int] = attrs.field(factory=dict, init=False)
     """Channel to its number of open calls."""
 
-    async def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs an asyncio function, from any task, and raises ClientErrors for what it raises."""
-        token = trio_asyncio.current_loop.set(self.loop)
         try:
-            result: T = await trio_asyncio.aio_as_trio(function, loop=self.loop)(*args, **kwargs)
+            return await self.loop.run(function, *args, **kwargs)
         except GRPCError as error:
             raise CallError(status=error.status.name, message=error.message or "") from error
         except (StreamTerminatedError, h2.exceptions.ProtocolError, ConnectionError) as error:
             raise self._broken(error) from error
-        finally:
-            trio_asyncio.current_loop.reset(token)
-        return result
 
     async def ask(self, method: Method, request: Any, *, timeout_s: float, to_the_end: bool = False) -> Any:
         """One request, one reply; `to_the_end` as `ask_to_the_end`. Raises ClientError.
@@ -92,7 +88,7 @@ class Connection:
 
     async def connect(self, *, wait_s: float = 0.0) -> None:
         """Tries for `wait_s` while nobody listens; may take CONNECT_LIMIT_S longer. Raises ServiceUnavailableError."""
-        channel = self._channel()
+        channel = await self._channel()
         give_up_at = trio.current_time() + wait_s
         for attempt in itertools.count(1):
             try:
@@ -120,7 +116,7 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def _taking_channel(self, timeout_s: float) -> AsyncIterator[_UnixChannel]:
-        channel = self._channel()
+        channel = await self._channel()
         self._channels[channel] += 1
         scope = trio.CancelScope(deadline=trio.current_time() + timeout_s + LATE_ANSWER_S)
         try:
@@ -139,15 +135,11 @@ class Connection:
         for channel in self._channels:
             channel.close()
 
-    def _channel(self) -> _UnixChannel:
+    async def _channel(self) -> _UnixChannel:
         for channel, calls in self._channels.items():
             if calls < CALLS_PER_CHANNEL:
                 return channel
-        token = trio_asyncio.current_loop.set(self.loop)
-        try:
-            channel = _UnixChannel(path=os.fspath(self.socket_path), codec=self.codec)
-        finally:
-            trio_asyncio.current_loop.reset(token)
+        channel = await self.loop.run(_open_channel, os.fspath(self.socket_path), self.codec)
         self._channels[channel] = 0
         return channel
 
@@ -220,13 +212,18 @@ class _UnixChannel(Channel):
         return protocol
 
 
+async def _open_channel(path: str, codec: CodecBase | None) -> _UnixChannel:
+    """A coroutine, because grpclib asks for the loop that runs."""
+    return _UnixChannel(path=path, codec=codec)
+
+
 @contextlib.asynccontextmanager
 async def open_connection(
     socket_path: Path | str, *, wait_s: float = 0.0, codec: CodecBase | None = None
 ) -> AsyncIterator[Connection]:
     """A connection, closed at the end with all calls that are open on it. Raises ServiceUnavailableError."""
     failure = None
-    async with trio_asyncio.open_loop() as loop:
+    async with open_loop() as loop:
         loop.set_exception_handler(_note_loop_error)
         with contextlib.ExitStack() as cleanup:
             async with trio.open_nursery() as tasks:
@@ -244,5 +241,5 @@ async def open_connection(
 
 
 def _note_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Instead of trio-asyncio's handler, which would raise into whatever the caller has around the client."""
+    """asyncio's own handler would log it as an error of the caller's program."""
     _log.warning("error in the event loop: %s", context.get("message"), exc_info=context.get("exception"))

@@ -120,9 +120,19 @@ async def receive(stream: ClientStream) -> Any | None:
         reply = await stream.recv_message()
         if reply is None:
             if not stream._end_done:  # noqa: SLF001 - grpclib wants our side ended, and ended once
-                await stream.end()
+                await _end(stream)
             await stream.recv_trailing_metadata()
     except _ENDED:
         stream._maybe_raise()  # noqa: SLF001 - as above
         raise
     return reply
+
+
+async def _end(stream: ClientStream) -> None:
+    """Ends our side of a call. A service that has said all and hung up needs not hear of it."""
+    try:
+        await stream.end()
+    except h2.exceptions.ProtocolError:
+        if stream._stream.trailers is None:  # noqa: SLF001 - nowhere public
+            raise
+        stream._end_done = True  # noqa: SLF001 - idem

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pool.endpoint import BACKLOG, EndpointError
+from vmm.places import check_can_make
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 
 
@@ -23,20 +24,39 @@ def open_cache_endpoint(path: Path) -> Iterator[socket.socket]:
     Kata a server that was killed is not in the way: its socket is replaced. Closes the socket at the end and removes
     it. Blocks only as long as file operations do.
     """
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-        raise EndpointError(
-            f"socket path {path} has more than the {MAX_SOCKET_PATH_BYTES} bytes that the kernel takes; choose a "
-            "shorter vm_cache_endpoint"
-        )
+    check_cache_endpoint(path)
     with contextlib.ExitStack() as cleanup:
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             listener = _listen(path, cleanup)
         except OSError as error:
-            raise EndpointError(
-                f"cannot set up {path}: {error.strerror}; choose a writable place as vm_cache_endpoint"
-            ) from error
+            raise _not_writable(path, error) from error
         yield listener
+
+
+def check_cache_endpoint(path: Path) -> None:
+    """Raises EndpointError for what keeps a server from listening on `path`. Changes nothing."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise EndpointError(
+            f"socket path {path} has more than the {MAX_SOCKET_PATH_BYTES} bytes that the kernel takes; choose a "
+            "shorter vm_cache_endpoint"
+        )
+    try:
+        check_can_make(path.parent)
+        in_the_way = os.path.lexists(path) and not _is_abandoned(path)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    if in_the_way:
+        raise _in_the_way(path)
+
+
+def _in_the_way(path: Path) -> EndpointError:
+    """Kata's text, blanks and all."""
+    return EndpointError(f"{path} already exist.  Please stop running VMCache server and remove {path}")
+
+
+def _not_writable(path: Path, error: OSError) -> EndpointError:
+    return EndpointError(f"cannot set up {path}: {error.strerror}; choose a writable place as vm_cache_endpoint")
 
 
 def _listen(path: Path, cleanup: contextlib.ExitStack) -> socket.socket:
@@ -48,10 +68,7 @@ def _listen(path: Path, cleanup: contextlib.ExitStack) -> socket.socket:
             listener.bind(os.fspath(path))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                # Kata's text, blanks and all.
-                raise EndpointError(
-                    f"{path} already exist.  Please stop running VMCache server and remove {path}"
-                ) from error
+                raise _in_the_way(path) from error
             raise
         cleanup.callback(path.unlink, missing_ok=True)
         path.chmod(0o600)  # before anybody can connect

@@ -19,14 +19,14 @@ import trio
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
-from trio_asyncio import aio_as_trio, open_loop
 
 from actors.errors import describe
+from pool.crossing import open_loop
 from pool.factory.cache_client import WaitingVm
 from pool.factory.config import VMConfig
 from pool.factory.wire import Bridge, CachedVm, QemuGrpc, QemuState, Smp, config_to_grpc, vm_to_grpc, vsock_url
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
-from pool.rpc.connection import GuardedServer
+from pool.rpc.connection import GuardedServer, open_server
 from pool.rpc.errors import shorten
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.generated.cache import CacheServiceBase, GrpcStatus, GrpcVm, GrpcVmConfig, GrpcVmStatus
@@ -48,14 +48,14 @@ class BaseVm:
     id: str
     pid: int
     qmp_socket: Path
-    agent_socket: Path | None = None
-    """Of the agent's virtio-serial port, if it has one."""
     vcpus: int
     max_vcpus: int
     memory_mib: int
     uuid: str = ""
     context_id: int = 0
     """Of the guest's vsock, 0 if it has none."""
+    katas_agent: bool = False
+    """Whether Kata's own agent may be behind that vsock, and not one that only vmpool can speak to."""
     bridges: tuple[Bridge, ...] = ()
     """PCI bridges that the client may plug devices into."""
 
@@ -86,7 +86,11 @@ class BaseVmSource(Protocol):
 
 
 def cached_vm(vm: BaseVm) -> CachedVm:
-    """The VM as a client of either generation can use it."""
+    """The VM as a client of either generation can use it.
+
+    There is no proxy. A client of runtime 1.x asks whether one lives before it speaks to the agent, and may end it in
+    the end: QEMU is what the agent lives and ends with.
+    """
     return CachedVm(
         id=vm.id,
         qemu=QemuGrpc(
@@ -98,14 +102,10 @@ def cached_vm(vm: BaseVm) -> CachedVm:
         ),
         vcpus=vm.vcpus,
         memory_mib=vm.memory_mib,
-        agent_url=_agent_url(vm),
+        proxy_pid=vm.pid,
+        # Of another agent a client would wait for an answer in vain; without an address it fails at once.
+        agent_url=vsock_url(vm.context_id) if vm.context_id and vm.katas_agent else "",
     )
-
-
-def _agent_url(vm: BaseVm) -> str:
-    if vm.context_id:
-        return vsock_url(vm.context_id)
-    return "" if vm.agent_socket is None else f"unix://{vm.agent_socket}"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -191,7 +191,7 @@ class CacheServer:
         self._stop_requested.set()
 
     async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[CacheServer]) -> None:
-        await aio_as_trio(self._server.start)(sock=sock)
+        await self._server.loop.run(self._server.start, sock=sock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._quit_in_time)
             task_status.started(self)
@@ -212,7 +212,7 @@ class CacheServer:
         self._calls.end()
         with trio.move_on_after(FAREWELL_LIMIT_S):
             await self._calls.wait_idle()
-        await aio_as_trio(self._server.farewell)(None, limit_s=FAREWELL_LIMIT_S)
+        await self._server.loop.run(self._server.farewell, None, limit_s=FAREWELL_LIMIT_S)
 
 
 async def serve_cache(
@@ -229,9 +229,9 @@ async def serve_cache(
     this. Cancelled, it ends as after `stop`: clients that wait get UNAVAILABLE; within 3 * FAREWELL_LIMIT_S.
     """
     async with open_loop() as loop:
-        calls = Calls()
+        calls = Calls(loop)
         service = CacheService(source=source, calls=calls, spans=spans)
-        server = GuardedServer([service], max_message_bytes=MAX_MESSAGE_BYTES)
+        server = await loop.run(open_server, [service], loop=loop, max_message_bytes=MAX_MESSAGE_BYTES)
         listen(server, RecvRequest, admit(default_uids()))
         listen(server, RecvRequest, calls.refuse_while_stopping)
         loop.set_exception_handler(_note_loop_error)
@@ -239,5 +239,5 @@ async def serve_cache(
 
 
 def _note_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Instead of trio-asyncio's handler, which would end the service."""
+    """The loop's exception handler."""
     _log.error("error in the event loop", what=context.get("message"), exc_info=context.get("exception"))

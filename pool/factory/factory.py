@@ -64,7 +64,8 @@ class Factory:
         """A running VM for a request: reseeded, its clock set, with as many CPUs and as much memory as are wanted.
 
         A request that the base VMs cannot serve is booted by itself. In a guest without an agent, those of Kata's
-        servers among them, nothing can be done: its VM runs, and has what was added to it plugged in.
+        servers among them, nothing can be done: its VM runs, and has what was added to it plugged in. A clone that
+        cannot be reseeded is not given, but ended.
 
         The caller stops the VM. On error and cancellation nothing of it is left. Raises InvalidConfigError, CacheError,
         UnsupportedError, RefusedError and VmmError.
@@ -282,6 +283,12 @@ async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfi
             report = await vm.agent.prepare(
                 Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns(), vm_uuid=vm.uuid)
             )
+            if vm.is_clone and not report.reseeded:
+                raise UnsupportedError(
+                    f"VM {vm.id!r} is a clone, and nobody in its guest can be asked to reseed it: it would draw the "
+                    "random numbers of its siblings; have the server boot its VMs (enable_template = false), or take "
+                    "base VMs and reseed them"
+                )
             if grows:
                 await vm.grow(vcpus=vcpus or 0, memory_mib=memory_mib or 0)
             if grows and report.was_seen:

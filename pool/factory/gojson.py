@@ -40,6 +40,8 @@ class GoField:
     name: str
     kind: Kind[Any]
     generations: Generations
+    former: str = ""
+    """The name that it had in early versions of runtime 1.x. Read as the other; written beside it, for both."""
 
 
 @attrs.frozen(kw_only=True)
@@ -94,9 +96,11 @@ def uint32s(name: str, generations: Generations = BOTH) -> tuple[int, ...]:
     return _field(name, ListOf(UINT32), generations)
 
 
-def mapping(name: str, *, key: Kind[Any] = TEXT, generations: Generations = BOTH) -> Mapping[Any, str]:
+def mapping(
+    name: str, *, key: Kind[Any] = TEXT, generations: Generations = BOTH, former: str = ""
+) -> Mapping[Any, str]:
     """From `key` to text."""
-    return _field(name, MapOf(key, TEXT), generations)
+    return _field(name, MapOf(key, TEXT), generations, former)
 
 
 def records(name: str, record: type[R], generations: Generations = BOTH) -> tuple[R, ...]:
@@ -107,16 +111,16 @@ def struct(name: str, record: type[R], generations: Generations = BOTH) -> R:
     return _field(name, Struct(record), generations)
 
 
-def _field(name: str, kind: Kind[T], generations: Generations) -> T:
-    return attrs.field(default=kind.zero, metadata={_METADATA: (name, kind, generations)})
+def _field(name: str, kind: Kind[T], generations: Generations, former: str = "") -> T:
+    return attrs.field(default=kind.zero, metadata={_METADATA: (name, kind, generations, former)})
 
 
 def fields_of(record: type[GoRecord]) -> Iterator[GoField]:
     """In the order in which they are declared."""
     for attribute in attrs.fields(record):
         if _METADATA in attribute.metadata:
-            name, kind, generations = attribute.metadata[_METADATA]
-            yield GoField(attribute=attribute.name, name=name, kind=kind, generations=generations)
+            name, kind, generations, former = attribute.metadata[_METADATA]
+            yield GoField(attribute=attribute.name, name=name, kind=kind, generations=generations, former=former)
 
 
 class Struct(Kind[R]):
@@ -130,6 +134,7 @@ class Struct(Kind[R]):
         self._folded: dict[str, GoField] = {}
         for field in self._fields:
             self._folded.setdefault(field.name.casefold(), field)
+        self._former = {field.former.casefold(): field for field in self._fields if field.former}
 
     def decode(self, value: Any, path: str) -> R:
         if value is None:
@@ -138,19 +143,24 @@ class Struct(Kind[R]):
             raise WireError(path=path, problem=f"must be an object, not {json.dumps(value)[:80]}")
         known: dict[str, Any] = {}
         extra: dict[str, Any] = {}
+        former: dict[str, Any] = {}
         for key, content in value.items():
             field = self._exact.get(key) or self._folded.get(key.casefold())
-            if field is None:
-                extra[key] = content
-            else:
+            if field is not None:
                 known[field.attribute] = field.kind.decode(content, f"{path}.{field.name}".lstrip("."))
-        return self.record(**known, extra=extra)
+            elif (field := self._former.get(key.casefold())) is not None:
+                former[field.attribute] = field.kind.decode(content, f"{path}.{field.name}".lstrip("."))
+            else:
+                extra[key] = content
+        return self.record(**(former | known), extra=extra)
 
     def encode(self, value: R, generation: Generation | None) -> dict[str, Any]:
         encoded = {
             field.name: field.kind.encode(getattr(value, field.attribute), generation)
             for field in self.fields(generation)
         }
+        if generation is None:
+            encoded |= {field.former: encoded[field.name] for field in self._fields if field.former}
         return encoded | {key: content for key, content in value.extra.items() if key not in encoded}
 
     def show(self, value: R, generation: Generation | None) -> str:

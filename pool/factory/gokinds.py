@@ -199,6 +199,7 @@ _MAX_FLOAT32: Final = 3.4028234663852886e38
 
 TEXT: Final = Text()
 FLAG: Final = Flag()
+INT32: Final = Integer(-(2**31), 2**31 - 1)
 INT64: Final = Integer(-(2**63), 2**63 - 1)
 UINT32: Final = Integer(0, 2**32 - 1)
 UINT64: Final = Integer(0, 2**64 - 1)

@@ -15,10 +15,10 @@ from pool.factory.cache_server import BaseVm
 from pool.factory.config import VMConfig
 from pool.factory.wire import Bridge
 from pool.ledger.records import Lease, Owner
-from vmm.qemu.command_line import BRIDGE_SLOTS, agent_link, machine_uuid, needs_agent_port, pci_bridge
+from vmm.qemu.command_line import BRIDGE_SLOTS, agent_link, machine_uuid, pci_bridge
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.process import command_line_of
-from vmm.spec import MachineSpec
+from vmm.spec import AgentKind, MachineSpec
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -51,12 +51,12 @@ class PoolSource:
             id=lease.vm_id,
             pid=lease.pid,
             qmp_socket=home.qmp_socket,
-            agent_socket=home.agent_socket if needs_agent_port(self.spec) else None,
             vcpus=self.spec.vcpus,
             max_vcpus=self.spec.max_vcpus,
             memory_mib=self.spec.memory_mib,
             uuid=machine_uuid(lease.vm_id),
             context_id=agent_link(self.command_line(lease.pid)).vsock_cid or 0,
+            katas_agent=self.spec.agent is AgentKind.NOOP,
             bridges=tuple(_bridge(number) for number in range(self.spec.pci_bridges)),
         )
 

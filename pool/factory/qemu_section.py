@@ -1,7 +1,7 @@
 """`[hypervisor.qemu]`: what Kata's loader makes of it, default by default and limit by limit.
 
 The result must equal what a client's own loader computes from the same file, or no VM made of it serves that client.
-Not computed: guest extension images, and the NUMA nodes that `enable_numa` finds on the host.
+As there, keys that only the other generation knows are passed over.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import attrs
 
 from pool.factory.generation import Generation
 from pool.factory.gojson import fields_of
-from pool.factory.gokinds import FLAG, FLOAT32, TEXT, UINT32, UINT64, ListOf
+from pool.factory.gokinds import FLAG, FLOAT32, INT32, TEXT, UINT32, UINT64, ListOf
 from pool.factory.hypervisor_config import HypervisorConfig
+from pool.factory.qemu_verdicts import NO_PORT, judge
 from pool.factory.section import Section
 from vmm.spec import MAX_VCPUS
 
@@ -26,6 +27,7 @@ _MAX_PORTS: Final = 16
 _MAX_LOG_LEVEL: Final = 3
 _BLOCK_DRIVERS: Final = ("virtio-scsi", "virtio-blk", "virtio-mmio", "nvdimm", "virtio-blk-ccw")
 _BLOCK_AIO: Final = ("io_uring", "native", "threads")
+_MONITORS: Final = ("hmp", "qmp", "qmp-pretty")
 _VIRTIO_FS: Final = ("virtio-fs", "virtio-fs-nydus")
 
 
@@ -80,7 +82,6 @@ _AS_GIVEN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "kernel_verity_params": "kernel_verity_params",
         "tdx_quote_generation_service_socket_port": "qgs_port",
-        "memory_offset": "mem_offset",
         "enable_virtio_mem": "virtio_mem",
         "enable_mem_prealloc": "mem_prealloc",
         "reclaim_guest_freed_memory": "reclaim_guest_freed_memory",
@@ -127,7 +128,6 @@ _AS_GIVEN: Final[Mapping[str, str]] = MappingProxyType(
         "use_legacy_serial": "legacy_serial",
         "disable_selinux": "disable_selinux",
         "disable_guest_selinux": "disable_guest_selinux",
-        "extra_monitor_socket": "extra_monitor_socket",
         "snp_id_block": "snp_id_block",
         "snp_id_auth": "snp_id_auth",
         "snp_guest_policy": "snp_guest_policy",
@@ -140,8 +140,8 @@ _UNLESS_EMPTY: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "rootfs_type": ("rootfs_type", "ext4"),
         "entropy_source": ("entropy_source", "/dev/urandom"),
         "vhost_user_store_path": ("vhost_user_store_path", "/var/run/kata-containers/vhost-user/"),
-        "hot_plug_vfio": ("hot_plug_vfio", "no-port"),
-        "cold_plug_vfio": ("cold_plug_vfio", "no-port"),
+        "hot_plug_vfio": ("hot_plug_vfio", NO_PORT),
+        "cold_plug_vfio": ("cold_plug_vfio", NO_PORT),
         "measurement_algo": ("measurement_algo", "sha512"),
     }
 )
@@ -151,9 +151,12 @@ _UNLESS_EMPTY: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 def read_hypervisor(section: Section, *, generation: Generation, host: HostSize) -> HypervisorConfig:
     """Everything but the kernel's parameters. Faults go to the section."""
     defaults = _DEFAULTS[generation]
-    kinds = {field.attribute: field.kind for field in fields_of(HypervisorConfig)}
-    values: dict[str, Any] = {field: section.get(key, kinds[field]) for key, field in _AS_GIVEN.items()}
-    values |= {field: section.text(key, default) for key, (field, default) in _UNLESS_EMPTY.items()}
+    old = generation is Generation.RUNTIME_1X
+    known = {field.attribute: field.kind for field in fields_of(HypervisorConfig) if generation in field.generations}
+    values: dict[str, Any] = {
+        field: section.get(key, known[field]) for key, field in _AS_GIVEN.items() if field in known
+    }
+    values |= {field: section.text(key, default) for key, (field, default) in _UNLESS_EMPTY.items() if field in known}
     machine_type = section.text("machine_type", defaults.machine_type)
     pflashes = section.get("pflashes", ListOf(TEXT))
     for pflash in pflashes:
@@ -164,23 +167,18 @@ def read_hypervisor(section: Section, *, generation: Generation, host: HostSize)
         "initrd_path": section.file("initrd"),
         "image_path": section.file("image"),
         "firmware_path": section.file("firmware"),
-        "firmware_volume_path": section.file("firmware_volume"),
         "pflash": pflashes,
         "hypervisor_machine_type": machine_type,
         "machine_accelerators": _comma_list(section.text("machine_accelerators")),
         "cpu_features": _comma_list(section.text("cpu_features")),
-        "mlock": not section.get("enable_swap", FLAG),
-        "use_vsock": section.get("use_vsock", FLAG),
+        "mem_offset": section.get("memory_offset", UINT32 if old else UINT64),
+        "mlock": not (old and section.get("enable_swap", FLAG)),
+        "use_vsock": old and section.get("use_vsock", FLAG),
         "default_bridges": min(section.get("default_bridges", UINT32) or 1, _MAX_BRIDGES),
         "msize_9p": section.get("msize_9p", UINT32) or 8192,
-        "hypervisor_loglevel": min(section.get("hypervisor_loglevel", UINT32) or 1, _MAX_LOG_LEVEL),
         "pcie_root_port": min(section.get("pcie_root_port", UINT32), defaults.max_root_ports),
-        "pcie_switch_port": min(section.get("pcie_switch_port", UINT32), _MAX_PORTS),
         "block_device_driver": section.choice(
             "block_device_driver", "block storage driver", "drivers", among=_BLOCK_DRIVERS, default="virtio-scsi"
-        ),
-        "block_device_aio": section.choice(
-            "block_device_aio", "block storage I/O mechanism ", "AIO", among=_BLOCK_AIO, default="io_uring"
         ),
         "shared_fs": section.choice(
             "shared_fs",
@@ -197,12 +195,31 @@ def read_hypervisor(section: Section, *, generation: Generation, host: HostSize)
         )
     if machine_type == "microvm":
         values["disable_image_nvdimm"] = True  # it has none
-    return HypervisorConfig(**values, **_cpus(section, host), **_memory(section, generation, host))
+    if not old:
+        values |= _only_current(section)
+    config = HypervisorConfig(**values, **_cpus(section, generation, host), **_memory(section, generation, host))
+    judge(section, config, generation)
+    return config
 
 
-def _cpus(section: Section, host: HostSize) -> dict[str, Any]:
+def _only_current(section: Section) -> dict[str, Any]:
+    return {
+        "firmware_volume_path": section.file("firmware_volume"),
+        "hypervisor_loglevel": min(section.get("hypervisor_loglevel", UINT32) or 1, _MAX_LOG_LEVEL),
+        "pcie_switch_port": min(section.get("pcie_switch_port", UINT32), _MAX_PORTS),
+        "block_device_aio": section.choice(
+            "block_device_aio", "block storage I/O mechanism ", "AIO", among=_BLOCK_AIO, default="io_uring"
+        ),
+        "extra_monitor_socket": section.choice(
+            "extra_monitor_socket", "extra monitor socket", "values", among=_MONITORS, default=""
+        ),
+    }
+
+
+def _cpus(section: Section, generation: Generation, host: HostSize) -> dict[str, Any]:
     host_cpus = min(host.cpus, MAX_VCPUS)
-    wanted = section.get("default_vcpus", FLOAT32)
+    old = generation is Generation.RUNTIME_1X
+    wanted: float = section.get("default_vcpus", INT32) if old else section.get("default_vcpus", FLOAT32)
     vcpus = float(host_cpus) if wanted < 0 or wanted > host_cpus else wanted or 1.0
     return {
         "num_vcpus": int(vcpus) or 1,

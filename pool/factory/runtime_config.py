@@ -6,7 +6,6 @@ resolved. Unlike Kata every fault is told, with its key. One table is ours, and 
 
 from __future__ import annotations
 
-import enum
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,36 +15,21 @@ from typing import Any, Final
 import attrs
 
 from pool.config import ConfigError
-from pool.factory.config import (
-    DEFAULT_CACHE_ENDPOINT,
-    DEFAULT_TEMPLATE_PATH,
-    KATA_AGENT,
-    QEMU,
-    FactoryConfig,
-    KataAgentConfig,
-    VMConfig,
-)
+from pool.factory.agent_table import Client, read_agent, read_proxy
+from pool.factory.config import KATA_AGENT, QEMU, FactoryConfig, VMConfig
+from pool.factory.factory_table import FactoryTable, read_factory
 from pool.factory.generation import Generation
-from pool.factory.gokinds import FLAG, TEXT, UINT32, ListOf
+from pool.factory.gokinds import FLAG
 from pool.factory.kernel_params import all_params, parse_params
+from pool.factory.own_table import GuestAgent, agent_of, generation_of, read_own
 from pool.factory.qemu_section import HostSize, read_hypervisor
-from pool.factory.section import Section
-from vmm.spec import AgentChannel, AgentKind
+from pool.factory.section import Section, table_of
 
 _HYPERVISORS: Final = frozenset({"acrn", "clh", "dragonball", "firecracker", "qemu", "remote", "stratovirt"})
-_TRACE_MODES: Final = ("dynamic", "static")
-_TRACE_TYPES: Final = ("isolated", "collated")
 _MIB: Final = 2**20
 _JAEGER: Final = "http://localhost:14268/api/traces"
 """Kata's default."""
 _OTLP_PORT: Final = 4318
-
-
-class Client(enum.Enum):
-    """Whose loader is imitated, for runtime 1.x: its two programs make different configurations of one file."""
-
-    COMMAND = "kata-runtime"
-    SHIM = "containerd-shim-kata-v2"
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +38,9 @@ class RuntimeConfig:
 
     source: Path
     generation: Generation
-    """1.x if the file has a [proxy] or [shim] table, which ended with it."""
+    agent: GuestAgent
+    table: FactoryTable
+    """What the file says of the factory, and where."""
     factory: FactoryConfig
     otlp_endpoint: str | None = None
     """Where spans go, if `enable_tracing` says so."""
@@ -105,30 +91,38 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _interpret(
     tables: Mapping[str, Any], problems: list[str], *, source: Path, host: HostSize, client: Client
 ) -> RuntimeConfig:
-    old = "proxy" in tables or "shim" in tables
-    generation = Generation.RUNTIME_1X if old else Generation.CURRENT
-    factory = Section(path="factory", table=_table(tables, "factory", problems), problems=problems)
-    cache = factory.get("vm_cache_number", UINT32)
-    vm_config = _vm_config(tables, problems, generation=generation, host=host, client=client, caches=cache > 0)
-    template = factory.get("enable_template", FLAG)
-    if template and old and not vm_config.hypervisor_config.initrd_path:
-        factory.fault("enable_template", "Factory option enable_template requires an initrd image")
-    runtime = Section(path="runtime", table=_table(tables, "runtime", problems), problems=problems)
-    ours = Section(path="vmpool", table=_table(tables, "vmpool", problems), problems=problems)
-    agent = ours.member("agent", AgentKind, AgentKind.NOOP)
+    own = read_own(tables, problems)
+    generation = generation_of(own, tables)
+    factory = read_factory(tables, problems)
+    runtime = Section(path="runtime", table=table_of(tables, "runtime", problems), problems=problems)
+    vm_config = _vm_config(
+        tables,
+        problems,
+        generation=generation,
+        host=host,
+        client=client,
+        caches=factory.cache > 0,
+        debug=runtime.get("enable_debug", FLAG),
+    )
+    hypervisor = vm_config.hypervisor_config
+    if factory.template and generation is Generation.RUNTIME_1X and not hypervisor.initrd_path:
+        problems.append(f"{factory.template_key}: Factory option enable_template requires an initrd image")
+    agent = agent_of(own, generation=generation, use_vsock=hypervisor.use_vsock)
     return RuntimeConfig(
         source=source,
         otlp_endpoint=_otlp_endpoint(runtime),
         generation=generation,
+        agent=agent,
+        table=factory,
         factory=FactoryConfig(
-            template=template,
-            vm_cache=cache > 0,
-            cache=cache,
-            template_path=factory.text("template_path", DEFAULT_TEMPLATE_PATH),
-            vm_cache_endpoint=factory.text("vm_cache_endpoint", DEFAULT_CACHE_ENDPOINT),
+            template=factory.template,
+            vm_cache=factory.cache > 0,
+            cache=factory.cache,
+            template_path=factory.template_path,
+            vm_cache_endpoint=factory.cache_endpoint,
             vm_config=vm_config,
-            agent=agent,
-            channel=_channel(ours, agent, generation=generation, vm_config=vm_config),
+            agent=agent.kind,
+            channel=agent.channel,
         ),
     )
 
@@ -149,13 +143,6 @@ def _otlp_endpoint(runtime: Section) -> str | None:
     return f"{url[1]}:{_OTLP_PORT}"
 
 
-def _channel(ours: Section, agent: AgentKind, *, generation: Generation, vm_config: VMConfig) -> AgentChannel:
-    """Kata's own agent is behind vsock, but with runtime 1.x, where that is a choice."""
-    vsock = generation is Generation.CURRENT or vm_config.hypervisor_config.use_vsock
-    katas = AgentChannel.VSOCK if vsock else AgentChannel.VIRTIO_SERIAL
-    return ours.member("channel", AgentChannel, katas if agent is AgentKind.NOOP else AgentChannel.VIRTIO_SERIAL)
-
-
 def _vm_config(
     tables: Mapping[str, Any],
     problems: list[str],
@@ -164,8 +151,9 @@ def _vm_config(
     host: HostSize,
     client: Client,
     caches: bool,
+    debug: bool,
 ) -> VMConfig:
-    hypervisors = _table(tables, "hypervisor", problems)
+    hypervisors = table_of(tables, "hypervisor", problems)
     problems += (
         f'hypervisor.{name}: configuration file contains invalid hypervisor section: "{name}"'
         for name in sorted(set(hypervisors) - _HYPERVISORS)
@@ -178,20 +166,24 @@ def _vm_config(
         )
         return VMConfig()
     section = Section(
-        path="hypervisor.qemu", table=_table(hypervisors, QEMU, problems, "hypervisor."), problems=problems
+        path="hypervisor.qemu", table=table_of(hypervisors, QEMU, problems, prefix="hypervisor."), problems=problems
     )
     hypervisor = read_hypervisor(section, generation=generation, host=host)
     _check_rootfs(section, hypervisor.image_path, hypervisor.initrd_path, hypervisor.memory_size, generation)
-    agent = _agent(tables, problems, generation=generation, use_vsock=hypervisor.use_vsock, client=client)
-    params = all_params(
-        hypervisor, agent, user=parse_params(section.text("kernel_params"), generation), generation=generation
-    )
+    use_vsock = hypervisor.use_vsock
+    agent = read_agent(tables, problems, generation=generation, use_vsock=use_vsock, client=client)
+    user = parse_params(section.text("kernel_params"), generation)
+    for param in user:
+        if not param.key:
+            section.fault("kernel_params", f"Empty kernel parameter: {'=' + param.value!r} has no name")
+    params = all_params(hypervisor, agent, user=user, generation=generation)
     config = VMConfig(
         hypervisor_type=QEMU, agent_config=agent, hypervisor_config=attrs.evolve(hypervisor, kernel_params=params)
     )
     if generation is Generation.CURRENT:
         return config
-    return attrs.evolve(config, agent_type=KATA_AGENT, proxy_type=_proxy_type(client, use_vsock=hypervisor.use_vsock))
+    proxy_type, proxy = read_proxy(tables, problems, use_vsock=use_vsock, client=client, debug=debug)
+    return attrs.evolve(config, agent_type=KATA_AGENT, proxy_type=proxy_type, proxy_config=proxy)
 
 
 def _check_rootfs(section: Section, image: str, initrd: str, memory_mib: int, generation: Generation) -> None:
@@ -211,55 +203,3 @@ def _check_rootfs(section: Section, image: str, initrd: str, memory_mib: int, ge
             section.fault(key, f'image "{file}" is empty')
         if key == "initrd" and size // _MIB >= memory_mib:  # it is unpacked into memory
             section.fault(key, f'VM memory ({memory_mib}MB) smaller than image "{file}" size ({size // _MIB}MB)')
-
-
-def _agent(
-    tables: Mapping[str, Any], problems: list[str], *, generation: Generation, use_vsock: bool, client: Client
-) -> KataAgentConfig:
-    agents = _table(tables, "agent", problems)
-    old = generation is Generation.RUNTIME_1X
-    if old:
-        problems += (f"agent.{name}: {name} agent type is not supported" for name in sorted(set(agents) - {KATA_AGENT}))
-        if client is Client.SHIM:
-            return KataAgentConfig(long_live_conn=True, use_vsock=use_vsock)  # it does not look at the table
-    config = KataAgentConfig(use_vsock=use_vsock)
-    for name in agents:
-        section = Section(path=f"agent.{name}", table=_table(agents, name, problems, "agent."), problems=problems)
-        config = KataAgentConfig(
-            kernel_modules=section.get("kernel_modules", ListOf(TEXT)),
-            dial_timeout=section.get("dial_timeout", UINT32),
-            cdh_api_timeout=section.get("cdh_api_timeout", UINT32),
-            launch_process_timeout=section.get("launch_process_timeout", UINT32),
-            long_live_conn=not old,
-            debug=section.get("enable_debug", FLAG),
-            trace=section.get("enable_tracing", FLAG),
-            enable_debug_console=section.get("debug_console_enabled", FLAG),
-            visible_cdi_devices=section.get("visible_cdi_devices", FLAG),
-            use_vsock=use_vsock,
-            trace_mode=section.text("trace_mode"),
-            trace_type=section.text("trace_type"),
-        )
-        if old and config.trace:
-            _check_trace(section, config)
-    return config
-
-
-def _check_trace(section: Section, config: KataAgentConfig) -> None:
-    for what, value, among in (("mode", config.trace_mode, _TRACE_MODES), ("type", config.trace_type, _TRACE_TYPES)):
-        if value and value not in among:
-            one, other = among
-            section.fault(f"trace_{what}", f'invalid kata agent trace {what}: "{value}" (need "{one}" or "{other}")')
-
-
-def _proxy_type(client: Client, *, use_vsock: bool) -> str:
-    if use_vsock:
-        return "noProxy"
-    return "kataProxy" if client is Client.COMMAND else "kataBuiltInProxy"
-
-
-def _table(tables: Mapping[str, Any], name: str, problems: list[str], prefix: str = "") -> Mapping[str, Any]:
-    table = tables.get(name, {})
-    if isinstance(table, dict):
-        return table
-    problems.append(f"{prefix}{name}: must be a table")
-    return {}

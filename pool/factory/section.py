@@ -1,4 +1,4 @@
-"""One table of Kata's configuration file: typed keys, faults collected, unknown keys passed over."""
+"""Tables of Kata's configuration file: typed keys, faults collected, unknown keys passed over."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from pool.factory.gokinds import TEXT, Kind
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)
+
+
+def table_of(tables: Mapping[str, Any], name: str, problems: list[str], *, prefix: str = "") -> Mapping[str, Any]:
+    """One of the tables; empty if there is none. What is no table goes to `problems`."""
+    table = tables.get(name, {})
+    if isinstance(table, dict):
+        return table
+    problems.append(f"{prefix}{name}: must be a table")
+    return {}
 
 
 @attrs.define(kw_only=True)
@@ -41,7 +50,7 @@ class Section:
     def choice(self, key: str, what: str, plural: str, *, among: tuple[str, ...], default: str) -> str:
         """One of Kata's fixed sets, refused with Kata's text."""
         value = self.text(key, default)
-        if value not in among:
+        if value not in (*among, default):
             self.fault(key, f"Invalid hypervisor {what} {value} specified (supported {plural}: [{' '.join(among)}])")
         return value
 
@@ -60,12 +69,23 @@ class Section:
         return self.existing(key, value) if value else ""
 
     def existing(self, key: str, value: str) -> str:
+        """That path without its symbolic links, if there is such a file."""
+        if not value:
+            self.fault(key, "path must be specified")
+            return value
         try:
             return str(Path(value).resolve(strict=True))
         except FileNotFoundError:
             self.fault(key, f"file {Path(value).absolute()} does not exist")
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop; ValueError: a NUL
             self.fault(key, str(error))
+        return value
+
+    def path_text(self, key: str, default: str = "") -> str:
+        """As `text`, for a path of something that may be made yet."""
+        value = self.text(key, default)
+        if "\0" in value:
+            self.fault(key, "a path cannot have a NUL in it")
         return value
 
     def fault(self, key: str, problem: str) -> None:

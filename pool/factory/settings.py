@@ -11,15 +11,17 @@ import attrs
 
 from actors.kinds import ProducerKind
 from pool.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings
+from pool.factory.agent_table import Client
 from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
 from pool.factory.errors import InvalidConfigError
 from pool.factory.generation import Generation
 from pool.factory.kernel_params import serialize_params
+from pool.factory.own_table import USE_VSOCK, GuestAgent
 from pool.factory.qemu_section import HostSize
-from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
+from pool.factory.runtime_config import RuntimeConfig, load_runtime_config
 from pool.tracing import TracingSettings
 from vmm.errors import MissingFileError, SpecError
-from vmm.qemu.vsock import check_vsock
+from vmm.qemu.vsock import LOAD_MODULE, check_vsock
 from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind
 
 PROFILE: Final = "default"
@@ -32,6 +34,11 @@ UNLIKE_CLONES: Final = (
     'under [vmpool]: agent = "builtin" or "qga"'
 )
 
+NO_CLIENT_OF_CURRENT_KATA: Final = (
+    "a client of Kata 2 and later looks for the agent of a VM from a cache where it is not, whoever serves the cache; "
+    "clients of vmpool's, and clients made from cache.proto, can use them"
+)
+
 _KEYS: Final = {
     "size": "factory.vm_cache_number",
     "memory_mib": "hypervisor.qemu.default_memory",
@@ -41,8 +48,9 @@ _KEYS: Final = {
     "kernel_parameters": "hypervisor.qemu.kernel_params",
     "cpu_model": "hypervisor.qemu.cpu_features",
     "qemu": "hypervisor.qemu.path",
+    "kernel": "hypervisor.qemu.kernel",
+    "initrd": "hypervisor.qemu.initrd",
     "pci_bridges": "hypervisor.qemu.default_bridges",
-    "channel": "vmpool.channel",
 }
 """A profile's fields by the keys that they come from."""
 
@@ -55,6 +63,9 @@ class CacheSettings:
     profile: str
     vm_config: VMConfig
     """What its VMs are made of, valid and with Kata's defaults."""
+    generation: Generation
+    useless_to_kata: str = ""
+    """Why no stock client can use its VMs; empty if some can."""
 
 
 @attrs.frozen(kw_only=True)
@@ -66,14 +77,39 @@ class KataSettings:
     factory: FactoryConfig
     """Its `vm_config` is what clients of the cache are told."""
     generation: Generation
+    agent: GuestAgent
 
     def check_host(self, *, check_vsock: Callable[[], None] = check_vsock) -> None:
-        """As Kata, which refuses a host without vsock. Raises ConfigError, naming our key and not the profile's."""
-        if any(profile.channel is AgentChannel.VSOCK for profile in self.settings.profiles.values()):
+        """As Kata, which refuses a host without vsock. Raises ConfigError, naming the key that wants it."""
+        if self.agent.channel is AgentChannel.VSOCK:
             try:
                 check_vsock()
             except MissingFileError as error:
-                raise ConfigError(source=str(self.source), problems=(f"vmpool.{error}",)) from error
+                problem = self.spell(error)
+                if self.agent.channel_key == USE_VSOCK:  # without it there would be no client: see `check_clients`
+                    problem = f"{USE_VSOCK}: {error.path} does not exist or cannot be read; {LOAD_MODULE}"
+                raise ConfigError(source=str(self.source), problems=(problem,)) from error
+
+    def check_clients(self) -> None:
+        """Raises ConfigError for a cache whose VMs nobody could use, unless the file asks for that by a key of ours."""
+        if self.factory.cache and self.agent == GuestAgent(channel_key=USE_VSOCK):
+            problem = (
+                f"{USE_VSOCK}: without it Kata's clients look for the agent behind a kata-proxy, and vmpool starts "
+                'none; set use_vsock = true, or channel = "virtio-serial" under [vmpool] for VMs whose agent nobody '
+                "will reach"
+            )
+            raise ConfigError(source=str(self.source), problems=(problem,))
+
+    def spell(self, error: BaseException) -> str:
+        """An error of the start, which names a profile's field, with the key of the file."""
+        keys = _KEYS | {"channel": self.agent.channel_key}
+        match error:
+            case SpecError(field=field, value=value, reason=reason) if field in keys:
+                return f"{keys[field]} = {value!r}: {reason}"
+            case MissingFileError(field=field, path=path, remedy=remedy) if field in keys:
+                return f"{keys[field]}: {path} does not exist or cannot be read; {remedy}"
+            case _:
+                return str(error)
 
     @property
     def cache(self) -> CacheSettings | None:
@@ -84,7 +120,21 @@ class KataSettings:
             endpoint=Path(self.factory.vm_cache_endpoint),
             profile=PROFILE,
             vm_config=self.factory.vm_config.valid(self.generation),
+            generation=self.generation,
+            useless_to_kata=self._useless_to_kata(),
         )
+
+    def _useless_to_kata(self) -> str:
+        if self.generation is Generation.CURRENT:
+            return NO_CLIENT_OF_CURRENT_KATA
+        if self.agent.kind is not AgentKind.NOOP:
+            return f"vmpool.agent = \"{self.agent.kind.value}\": Kata's clients speak to Kata's agent only"
+        if self.agent.channel is not AgentChannel.VSOCK:
+            return (
+                f'vmpool.channel = "{self.agent.channel.value}": nobody reaches Kata\'s agent; leave it out, and set '
+                f"{USE_VSOCK} = true"
+            )
+        return ""
 
 
 def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Client = Client.COMMAND) -> KataSettings:
@@ -103,12 +153,13 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
     try:
         profile = profile_of(config.factory, kind)
     except (SpecError, ValueError) as error:
-        raise ConfigError(source=str(path), problems=(_with_key(error),)) from error
+        raise ConfigError(source=str(path), problems=(_with_key(error, config.agent),)) from error
     return KataSettings(
         source=path,
         settings=Settings(profiles={PROFILE: profile}, tracing=TracingSettings(otlp_endpoint=config.otlp_endpoint)),
         factory=config.factory,
         generation=config.generation,
+        agent=config.agent,
     )
 
 
@@ -129,12 +180,13 @@ def _obstacles(config: RuntimeConfig) -> list[str]:
         hypervisor.shared_fs == "virtio-fs" or (old and hypervisor.file_backed_mem_root_dir)
     ):
         cause = "either virtio-fs or file backed memory" if old else "virtio-fs"
+        remedy = "none" if config.table.of_runtime_rs else "virtio-9p"
         problems.append(
             f"hypervisor.qemu.shared_fs: VM templating has been enabled with {cause} and this configuration will not "
-            'work; set "virtio-9p"'
+            f'work; set "{remedy}"'
         )
     if config.factory.template and config.factory.agent is AgentKind.NOOP:
-        problems.append(f"factory.enable_template: {UNLIKE_CLONES}")
+        problems.append(f"{config.table.template_key}: {UNLIKE_CLONES}")
     return problems
 
 
@@ -165,11 +217,12 @@ def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
     return profile
 
 
-def _with_key(error: Exception) -> str:
+def _with_key(error: Exception, agent: GuestAgent) -> str:
     """A fault in a profile's field, with the name of the key in Kata's file."""
+    keys = _KEYS | {"channel": agent.channel_key}
     if isinstance(error, SpecError):
-        return f"{_KEYS[error.field]}: {error.reason}"
+        return f"{keys[error.field]}: {error.reason}"
     said = str(error.args[0])  # attrs adds more; the first is the sentence, with the field's name in quotes
     named = re.search(r"'(\w+)' ", said)
     assert named is not None
-    return f"{_KEYS[named[1]]}: {said.removeprefix(named[0])}"
+    return f"{keys[named[1]]}: {said.removeprefix(named[0])}"

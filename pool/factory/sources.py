@@ -20,6 +20,7 @@ from pool.coordinator import Coordinator, new_id
 from pool.factory.cache_client import WaitingVm, open_cache_client
 from pool.factory.errors import UnsupportedError
 from pool.factory.host import FactoryHost
+from pool.factory.proxied import KataProxy, ProxiedVm
 from pool.factory.settings import PROFILE
 from pool.factory.wire import CachedVm
 from pool.ledger.records import Owner
@@ -160,20 +161,28 @@ class ClientSource(_KeepsNone):
 async def attach_cached(cached: CachedVm, *, host: FactoryHost, nursery: trio.Nursery) -> Vm:
     """Makes a VM of what any VMCache server gave: paused, to be resumed and stopped; the caller's.
 
-    Its agent can be asked if vmpool started the VM. Raises AttachError if nothing is there, or if its QMP socket is not
-    where a VM's is: then nothing was touched. QmpError, with the VM ended.
+    Its agent can be asked if vmpool started the VM. A kata-proxy that comes with it ends with it, or with the attempt.
+    Raises UnsupportedError if its QMP socket is not where a VM's is, AttachError if nothing is there: then the VM was
+    not touched. QmpError, with the VM ended.
     """
     socket = Path(cached.qemu.qmp_channel_path)
     home = VmDirectory(socket.parent)
     if socket != home.qmp_socket:
         raise UnsupportedError(f"VM {cached.id!r}: its QMP socket {str(socket)!r} is not called {home.qmp_socket.name}")
-    return await _attach(
-        host,
-        vm_id=cached.id,
-        directory=home.root,
-        uuid=cached.qemu.state.uuid,
-        nursery=nursery,
-    )
+    proxy = KataProxy.of(cached)
+    try:
+        vm = await _attach(
+            host,
+            vm_id=cached.id,
+            directory=home.root,
+            uuid=cached.qemu.state.uuid,
+            nursery=nursery,
+        )
+    except BaseException:
+        if proxy is not None:
+            await proxy.end()
+        raise
+    return vm if proxy is None else ProxiedVm(vm, proxy)
 
 
 async def _attach(host: FactoryHost, *, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> Vm:

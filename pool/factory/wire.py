@@ -29,8 +29,8 @@ _NAMES_OF_HYPERVISORS: Final = {"clh": "cloudHypervisor", "mock": "mockHyperviso
 class Bridge(GoRecord):
     """A PCI bridge for hot-plugged devices. Kata's client adds devices to those it is told of, and to no others."""
 
-    devices: Mapping[int, str] = mapping("Devices", key=UINT32)
-    """Slot to the device's id."""
+    devices: Mapping[int, str] = mapping("Devices", key=UINT32, former="Address")
+    """Slot to the device's id. Runtime 1.6 to 1.8 have it by the other name."""
     id: str = text("ID")
     type: str = text("Type")
     addr: int = int64("Addr")
@@ -97,6 +97,7 @@ class CachedVm:
     vcpus_offline: int = 0
     """Hot-added and not brought online yet."""
     proxy_pid: int = 0
+    """Of the process between client and agent, which a client of runtime 1.x ends with the VM; 0 if there is none."""
     agent_url: str = ""
     """Of the agent, or of its proxy. Current servers say nothing here."""
 
@@ -124,7 +125,13 @@ def config_from_grpc(message: GrpcVmConfig) -> VMConfig:
 
 
 def vm_to_grpc(vm: CachedVm) -> GrpcVm:
-    """For clients of both generations at once."""
+    """For clients of both generations at once.
+
+    Raises ValueError if `proxy_pid` is not one process. Kata's server sends 0 where there is no proxy; a client of
+    runtime 1.x that believes in one sends SIGTERM to that, its own process group.
+    """
+    if vm.proxy_pid <= 0:
+        raise ValueError(f"proxy_pid = {vm.proxy_pid}: a client may send it a signal; say the pid of one process")
     return GrpcVm(
         id=vm.id,
         hypervisor=encode(vm.qemu),

@@ -1,5 +1,5 @@
 """The pool over gRPC: generated messages, the service, peer check, error table.
 
-grpclib is an asyncio library; it runs on trio-asyncio here, and all code of that flavour stays here and in
+grpclib is an asyncio library; `pool.crossing` runs it inside trio. All code of that flavour stays here and in
 `pool.client`. A call's body is trio code, see `calls`. Generated messages stop at `convert`.
 """

@@ -11,11 +11,10 @@ import trio
 from grpclib.events import RecvRequest
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
-from trio_asyncio import trio_as_aio
 
+from pool.crossing import GuestLoop
 from pool.rpc.connection import RECEIPT_LIMIT_S, guarded
-from pool.rpc.crossing import in_asyncio
-from pool.rpc.errors import DeadlineError, InvalidRequestError, StoppingError, to_status
+from pool.rpc.errors import DeadlineError, InvalidRequestError, StoppingError, is_of_the_wire, to_status
 
 ServerStream = Stream[Any, Any]
 Body = Callable[[ServerStream], Awaitable[None]]
@@ -31,6 +30,7 @@ ANSWERED_WHILE_STOPPING: Final = frozenset(
 class Calls:
     """Every running call. `stop` ends them, and refuses new ones."""
 
+    _loop: GuestLoop
     _running: dict[trio.CancelScope, Body] = attrs.field(factory=dict)
     _stopping: bool = False
     _idle: trio.Event = attrs.field(factory=trio.Event)
@@ -51,7 +51,7 @@ class Calls:
         """
 
         async def handle(stream: ServerStream) -> None:
-            status = await trio_as_aio(self._run)(body, stream)
+            status = await self._loop.in_trio(self._run, body, stream)
             if guarded(stream).abandoned:
                 # It ended by itself in the moment in which its client left. grpclib wants to see the cancellation
                 # that it asked for, or calls this a bug, with a traceback for each such client.
@@ -68,6 +68,8 @@ class Calls:
             with scope:
                 await body(stream)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a status
+            if guarded(stream).abandoned and is_of_the_wire(error):
+                return None  # it could not be sent what it did not wait for
             return to_status(error)
         finally:
             del self._running[scope]
@@ -101,7 +103,7 @@ class Calls:
 
 async def receive(stream: ServerStream) -> Any | None:
     """The next request, None after the last. Raises GRPCError for bytes that are none."""
-    request = await in_asyncio(stream.recv_message)
+    request = await guarded(stream).loop.run(stream.recv_message)
     await trio.lowlevel.checkpoint()  # a client that sends faster than it is served must not stop the others
     return request
 
@@ -110,7 +112,7 @@ async def receive_only(stream: ServerStream) -> Any:
     """The one request of a call that has one. Raises GRPCError for bytes that are none, InvalidRequestError for none at
     all. No checkpoint if it is there, as a rule it is.
     """
-    request = await in_asyncio(stream.recv_message)
+    request = await guarded(stream).loop.run(stream.recv_message)
     if request is None:
         raise InvalidRequestError(field="request", reason="is missing; send one message")
     return request
@@ -120,13 +122,13 @@ async def send(stream: ServerStream, message: Any) -> None:
     """Sends one of several replies; returns when it lies in the connection's buffer. Waits while the client does not
     read.
     """
-    await in_asyncio(stream.send_message, message)
+    await guarded(stream).loop.run(stream.send_message, message)
     await trio.lowlevel.checkpoint()
 
 
 async def reply(stream: ServerStream, message: Any) -> None:
     """Sends the one reply and the status OK, in one packet. Waits while the client does not read."""
-    await in_asyncio(_send_with_status, stream, message)
+    await guarded(stream).loop.run(_send_with_status, stream, message)
 
 
 async def deliver(stream: ServerStream, message: Any) -> None:
@@ -135,14 +137,14 @@ async def deliver(stream: ServerStream, message: Any) -> None:
     The receipt is an HTTP/2 PING in the same packet. It is waited for before the call's status is sent, so a client
     whose call has ended well is never taken for one that went away.
     """
-    receipt = await in_asyncio(_send_with_receipt, stream, message)
+    receipt = await guarded(stream).loop.run(_send_with_receipt, stream, message)
     with trio.move_on_after(RECEIPT_LIMIT_S):
         await receipt.wait()
 
 
 async def end(stream: ServerStream) -> None:
     """Sends the status OK after what was sent."""
-    await in_asyncio(stream.send_trailing_metadata)
+    await guarded(stream).loop.run(stream.send_trailing_metadata)
 
 
 async def _send_with_status(stream: ServerStream, message: Any) -> None:

@@ -25,6 +25,7 @@ from h2.events import Event as H2Event
 from h2.events import PingAckReceived, RequestReceived
 from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
 
+from pool.crossing import GuestLoop
 from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec, MessageBuffer
 
 _log = structlog.get_logger("vmpool.rpc")
@@ -102,6 +103,11 @@ class GuardedStream(Stream):
         )
 
     @property
+    def loop(self) -> GuestLoop:
+        """What the call runs on."""
+        return self._protocol.loop
+
+    @property
     def abandoned(self) -> bool:
         """The client has reset the call, or gone."""
         return self.wrapper is not None and bool(self.wrapper.cancelled)
@@ -147,6 +153,10 @@ class GuardedProtocol(H2Protocol):
         self._server = server
         self._pings: dict[bytes, trio.Event] = {}
         self._ping_ids = itertools.count(1)
+
+    @property
+    def loop(self) -> GuestLoop:
+        return self._server.loop
 
     @property
     def http2(self) -> Any:
@@ -269,30 +279,30 @@ def _prepare(stream: GuardedStream, headers: Headers) -> Headers:
             kept.append((name, value))
             continue
         try:
-            timeout_s = decode_timeout(value)
+            deadline = stream.arrived_at + decode_timeout(value)
         except (ValueError, OverflowError):
             kept.append((name, "invalid"))  # grpclib has the answer to this one
         else:
-            stream.deadline = min(stream.deadline, stream.arrived_at + timeout_s)
+            stream.deadline = min(stream.deadline, deadline)
     return kept
 
 
 class GuardedServer(Server):
     """grpclib's server with the guarded classes, and with what is needed to end it in good order."""
 
-    def __init__(self, handlers: list[Any], *, max_message_bytes: int) -> None:
+    def __init__(self, handlers: list[Any], *, loop: GuestLoop, max_message_bytes: int) -> None:
         super().__init__(
             handlers,
             codec=Codec(),
             config=Configuration(
-                # The kernel tells of a peer on this host that goes away. And each connection would leave its timer
-                # behind: trio-asyncio keeps timers that were cancelled until they are due, here for two hours.
+                # The kernel tells of a peer on this host that goes away.
                 _keepalive_time=None,
                 http2_connection_window_size=CONNECTION_WINDOW_BYTES,
                 http2_stream_window_size=STREAM_WINDOW_BYTES,
             ),
         )
         self._h2_config.validate_inbound_headers = True
+        self.loop = loop
         self.max_message_bytes = max_message_bytes
         self.connections: set[GuardedProtocol] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -346,6 +356,11 @@ class GuardedServer(Server):
             protocol.transport.abort()
         self.close()
         await self.wait_closed()
+
+
+async def open_server(handlers: list[Any], *, loop: GuestLoop, max_message_bytes: int) -> GuardedServer:
+    """A coroutine, because grpclib asks for the loop that runs."""
+    return GuardedServer(handlers, loop=loop, max_message_bytes=max_message_bytes)
 
 
 def guarded(stream: Any) -> GuardedStream:

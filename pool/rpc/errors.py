@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import h2.exceptions
 import structlog
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.matching import ForbiddenPathError
@@ -121,6 +122,11 @@ def to_status(error: BaseException) -> GRPCError:
                 return GRPCError(ERRORS[kind], shorten(str(leaf)))
     _log.error("a call failed for a bug in vmpool", exc_info=error)
     return GRPCError(Status.INTERNAL, f"internal error ({type(leaves[0]).__name__}); the service's log has the details")
+
+
+def is_of_the_wire(error: BaseException) -> bool:
+    """Whether all that went wrong is that a call or its connection had ended."""
+    return all(isinstance(leaf, StreamTerminatedError | h2.exceptions.ProtocolError) for leaf in _leaves(error))
 
 
 def shorten(text: str) -> str:

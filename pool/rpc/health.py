@@ -26,8 +26,8 @@ class HealthService(Health):
         request = await _request(stream)
         if request.service not in self._checks:
             await stream.send_message(HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN))
-            # grpclib sleeps for an hour at a time here, and trio-asyncio keeps a timer that was cancelled until it is
-            # due: each such call would stay in memory for that hour.
+            # grpclib sleeps for an hour at a time here, and asyncio keeps a timer that was cancelled until it is due,
+            # or until a hundred are: such calls would stay in memory for that hour.
             await asyncio.Event().wait()
         await super().Watch(cast("ServerStream", _Asked(stream=stream, request=request)))
 

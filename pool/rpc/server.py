@@ -12,12 +12,12 @@ import structlog
 import trio
 from grpclib.events import RecvRequest, listen
 from grpclib.health.check import ServiceStatus
-from trio_asyncio import aio_as_trio, open_loop
 
 from pool.coordinator import Coordinator
+from pool.crossing import open_loop
 from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
-from pool.rpc.connection import GuardedServer
+from pool.rpc.connection import GuardedServer, open_server
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.health import HealthService
 from pool.rpc.peer import admit, default_uids
@@ -83,12 +83,12 @@ class RpcServer:
         )
 
     def note_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002 - asyncio's
-        """The loop's exception handler. trio-asyncio's own would end the service."""
+        """The loop's exception handler."""
         self._loop_errors += 1
         _log.error("error in the event loop", what=context.get("message"), exc_info=context.get("exception"))
 
     async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[RpcServer]) -> None:
-        await aio_as_trio(self._server.start)(sock=sock)
+        await self._server.loop.run(self._server.start, sock=sock)
         self._health.set(True)
         task_status.started(self)
         try:
@@ -109,7 +109,7 @@ class RpcServer:
             await self._calls.wait_idle()
         # Closing ours alone would leave clients waiting in the queue of a duplicate that somebody keeps for a restart.
         shut_down = sock if self._stop_requested.is_set() else None
-        await aio_as_trio(self._server.farewell)(shut_down, limit_s=FAREWELL_LIMIT_S)
+        await self._server.loop.run(self._server.farewell, shut_down, limit_s=FAREWELL_LIMIT_S)
 
 
 async def serve(
@@ -132,7 +132,7 @@ async def serve(
     """
     settings = settings or ServerSettings()
     async with open_loop() as loop:
-        calls = Calls()
+        calls = Calls(loop)
         health = ServiceStatus()
         service = PoolService(
             coordinator=coordinator, info=info, calls=calls, acquire_timeout_s=settings.acquire_timeout_s
@@ -141,7 +141,7 @@ async def serve(
             coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
         )
         services = [service, admin, HealthService({service: [health]})]
-        server = GuardedServer(services, max_message_bytes=settings.max_message_bytes)
+        server = await loop.run(open_server, services, loop=loop, max_message_bytes=settings.max_message_bytes)
         listen(server, RecvRequest, admit(settings.allowed_uids, settings.allowed_gids))
         listen(server, RecvRequest, calls.refuse_while_stopping)
         rpc = RpcServer(server=server, service=service, calls=calls, health=health)

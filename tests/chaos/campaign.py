@@ -18,8 +18,8 @@ from tests.chaos import plan
 from tests.chaos.books import Books, ViolationError
 from tests.chaos.client import ChaosClient
 from tests.chaos.host import ChaosHost, log_entries
-from tests.integration.service.templates import place_for_template
 from tests.running import ServiceHome, service_home
+from tests.templates import place_for_template
 
 CLIENTS: Final = 6
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 
@@ -17,24 +16,22 @@ from tests.contract.subjects import (
     QemuSubject,
     SimulatedSubject,
     Subject,
-    qemu_spec,
 )
 from vmm.contract import Vm
-from vmm.guest.image import GuestImage
-from vmm.spec import Accelerator, AgentKind, MachineSpec
+from vmm.spec import Accelerator, MachineSpec
+from vmm.template.store import Template
 
 
 @pytest.fixture(scope="session")
-def qemu_subject(guest_image: GuestImage) -> Iterator[QemuSubject]:
-    subject = QemuSubject(qemu_spec(guest_image.kernel, guest_image.initrd))
+def qemu_subject(template_spec: MachineSpec, template: Template) -> Iterator[QemuSubject]:
+    subject = QemuSubject(template_spec, template)
     yield subject
     subject.close()
 
 
 @pytest.fixture(scope="session")
-def qga_subject(qga_image: GuestImage) -> Iterator[QemuSubject]:
-    spec = attrs.evolve(qemu_spec(qga_image.kernel, qga_image.initrd), agent=AgentKind.QGA)
-    subject = QemuSubject(spec)
+def qga_subject(qga_spec: MachineSpec, qga_template: Template) -> Iterator[QemuSubject]:
+    subject = QemuSubject(qga_spec, qga_template)
     yield subject
     subject.close()
 
@@ -85,9 +82,9 @@ async def vm(subject: Subject, nursery: trio.Nursery) -> AsyncIterator[Vm]:
 
 @pytest.fixture
 async def fresh_vm(subject: Subject, nursery: trio.Nursery) -> AsyncIterator[Vm]:
-    """A VM that the test may do anything to."""
+    """A VM that the test may do anything to: a clone, since that it is as one that was booted is tested elsewhere."""
     with trio.fail_after(BOOT_LIMIT_S):
-        vm = await subject.launch("fresh", nursery)
+        vm = await subject.clone("fresh", nursery)
     yield vm
     await vm.stop()
     assert not subject.exists("fresh")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -79,7 +77,7 @@ class SimulatedProducer:
 
 @attrs.define(eq=False, kw_only=True)
 class QemuProducer:
-    """Over real VMs in `home`, each way of making them. `store` is kept: its template is built once for all."""
+    """Over real VMs in `home`, each way of making them. `store` has the template that all tests share."""
 
     kind: ProducerKind
     spec: MachineSpec
@@ -151,10 +149,3 @@ def make_producer(
         boot_timeout_s=BOOT_LIMIT_S,
         on_generation=on_generation,
     )
-
-
-@contextmanager
-def template_store() -> Iterator[TemplateStore]:
-    """A place for a template, in memory. Nothing of it is left at the end."""
-    with tempfile.TemporaryDirectory(prefix="vmpool-", dir="/dev/shm") as home:
-        yield TemplateStore(Path(home) / "template")

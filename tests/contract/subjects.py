@@ -12,12 +12,14 @@ from typing import Protocol
 import psutil
 import trio
 
+from tests.templates import clone
 from vmm.contract import ExitReport, ProcessIdentity, Vm
 from vmm.qemu.adopt import adopt
 from vmm.qemu.launch import launch
 from vmm.qemu.vm import QemuVm
 from vmm.simulated import SimulatedHost, SimulatedVm
 from vmm.spec import Accelerator, MachineSpec
+from vmm.template.store import Template
 
 BOOT_LIMIT_S = 120.0
 """Far more than a boot under emulation takes on a busy machine; a test that reaches it has failed."""
@@ -49,6 +51,9 @@ class Subject(Protocol):
     async def launch(self, vm_id: str, nursery: trio.Nursery) -> Vm:
         """A new VM, which the caller stops."""
 
+    async def clone(self, vm_id: str, nursery: trio.Nursery) -> Vm:
+        """One that was had for less, where that is possible. The caller stops it."""
+
     async def borrow(self, nursery: trio.Nursery) -> Vm:
         """A VM for a test that leaves it as it was."""
 
@@ -70,6 +75,9 @@ class SimulatedSubject:
     async def launch(self, vm_id: str, nursery: trio.Nursery) -> SimulatedVm:
         return await self._host.launch(self._spec, vm_id=vm_id, directory=Path("/nowhere"), nursery=nursery)
 
+    async def clone(self, vm_id: str, nursery: trio.Nursery) -> SimulatedVm:
+        return await self.launch(vm_id, nursery)
+
     async def borrow(self, nursery: trio.Nursery) -> SimulatedVm:
         return await self.launch("borrowed", nursery)
 
@@ -87,13 +95,17 @@ class SimulatedSubject:
 class QemuSubject:
     """Boots one VM for all tests that leave it as it was; each adopts it as a restarted service would."""
 
-    def __init__(self, spec: MachineSpec) -> None:
+    def __init__(self, spec: MachineSpec, template: Template) -> None:
         self._spec = spec
+        self._template = template
         self._home = Path(tempfile.mkdtemp(prefix="vmpool-"))
         self._shared: ProcessIdentity = trio.run(self._boot_shared)
 
     async def launch(self, vm_id: str, nursery: trio.Nursery) -> QemuVm:
         return await launch(self._spec, vm_id=vm_id, directory=self._home / vm_id, nursery=nursery)
+
+    async def clone(self, vm_id: str, nursery: trio.Nursery) -> QemuVm:
+        return await clone(self._spec, self._template, vm_id=vm_id, directory=self._home / vm_id, nursery=nursery)
 
     async def borrow(self, nursery: trio.Nursery) -> QemuVm:
         survivor = await adopt(self._shared, vm_id="shared", directory=self._home / "shared")
@@ -102,7 +114,7 @@ class QemuSubject:
     async def give_back(self, vm: Vm) -> None:
         assert isinstance(vm, QemuVm)
         with trio.CancelScope(shield=True):
-            await vm.detach()
+            await self._let_go_of(vm)
 
     def exists(self, vm_id: str) -> bool:
         commands = (process.cmdline() for process in psutil.Process().children())
@@ -120,8 +132,14 @@ class QemuSubject:
         async with trio.open_nursery() as nursery:
             with trio.fail_after(BOOT_LIMIT_S):
                 vm = await self.launch("shared", nursery)
-            await vm.detach()
+            await self._let_go_of(vm)
         return vm.identity
+
+    @staticmethod
+    async def _let_go_of(vm: QemuVm) -> None:
+        """Paused: an idle guest is not idle for the host, for as long as the tests run."""
+        await vm.pause()
+        await vm.detach()
 
     async def _stop_shared(self) -> None:
         async with trio.open_nursery() as nursery:

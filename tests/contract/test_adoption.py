@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from actors.kinds import ProducerKind
 from actors.messages import LeaseAdopted, VmGone, VmHandedOut, VmReady
 from actors.producer import Adopt, Producer
 from tests.contract.doomed import BASE, LEASED, MARK, ORDER, Told, make_both, start
-from tests.contract.producers import make_producer, template_store
+from tests.contract.producers import make_producer
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from tests.contract.test_guest import run
 from tests.contract.test_producers import SIMULATED_SPEC
@@ -34,7 +34,7 @@ from vmm.qemu.orphans import end_orphan, find_orphans
 from vmm.simulated import SimulatedHost
 from vmm.simulated.disk import SimulatedDisk
 from vmm.spec import AgentKind
-from vmm.template.store import TemplateStore
+from vmm.template.store import Template, TemplateStore
 
 
 class Estate(Protocol):
@@ -125,14 +125,8 @@ def _wait_for(service: subprocess.Popen[bytes], line: bytes) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _checked_for_leaks(leak_check: None) -> None:
+def _checked_for_leaks(killed_service: object, leak_check: None) -> None:
     """In place of the conftest's, which is about VMs that were launched."""
-
-
-@pytest.fixture
-def store() -> Iterator[TemplateStore]:
-    with template_store() as store:
-        yield store
 
 
 @pytest.fixture(
@@ -144,14 +138,14 @@ def store() -> Iterator[TemplateStore]:
         pytest.param("qga-direct", marks=pytest.mark.qemu),
     ]
 )
-def killed_service(
-    request: pytest.FixtureRequest, vm_home: Path, store: TemplateStore
-) -> AbstractAsyncContextManager[Estate]:
+def killed_service(request: pytest.FixtureRequest, vm_home: Path) -> AbstractAsyncContextManager[Estate]:
     where, _, name = request.param.partition("-")
     kind = ProducerKind(name)
     if where == "simulated":
         return simulated_estate(kind)
     agent, image = (AgentKind.QGA, "qga_image") if where == "qga" else (AgentKind.BUILTIN, "guest_image")
+    template: Template = request.getfixturevalue("template")
+    store = TemplateStore(template.directory)
     return qemu_estate(kind, agent=agent, image=request.getfixturevalue(image), vms=vm_home, store=store)
 
 

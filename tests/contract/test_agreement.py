@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from actors.handout import HandOutProcedure
 from actors.kinds import ProducerKind
 from actors.messages import GuestFile, Wishes
-from tests.contract.producers import ProducerSubject, QemuProducer, SimulatedProducer, template_store
-from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS, qemu_spec
+from tests.contract.producers import ProducerSubject, QemuProducer, SimulatedProducer
+from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS
 from tests.contract.test_guest import run
 from tests.contract.test_producers import SIMULATED_SPEC
 from tests.examples import examples
@@ -26,9 +26,8 @@ from tests.leaks import nothing_left
 from tests.virtual_time import in_virtual_time
 from vmm.contract import Vm
 from vmm.errors import AgentRequestError, VmmError
-from vmm.guest.image import GuestImage
 from vmm.spec import MachineSpec
-from vmm.template.store import TemplateStore
+from vmm.template.store import Template, TemplateStore
 
 Outcome = Any
 """What was observed, in values that can be compared."""
@@ -229,12 +228,6 @@ def simulated(kind: ProducerKind) -> ProducerSubject:
     return SimulatedProducer(kind=kind, spec=SIMULATED_SPEC)
 
 
-@pytest.fixture(scope="module")
-def real_template(guest_image: GuestImage) -> Iterator[tuple[MachineSpec, TemplateStore]]:
-    with template_store() as store:
-        yield qemu_spec(guest_image.kernel, guest_image.initrd), store
-
-
 @pytest.fixture(autouse=True)
 def _checked_for_leaks() -> None:
     """In place of the conftest's: here each example is checked."""
@@ -245,15 +238,15 @@ def _checked_for_leaks() -> None:
 @examples(3, phases=[Phase.reuse, Phase.generate])  # shrinking a story of real VMs would take for ever
 @given(story=stories)
 def test_clones_booted_and_simulated_vms_agree(
-    real_template: tuple[MachineSpec, TemplateStore], story: list[Operation]
+    template_spec: MachineSpec, template: Template, story: list[Operation]
 ) -> None:
-    spec, store = real_template
     for operation in story:
         event(type(operation).__name__)
     expected = trio.run(tell, simulated(ProducerKind.DIRECT), story)
     for kind in ProducerKind:
         with tempfile.TemporaryDirectory(prefix="vmpool-") as name, nothing_left(Path(name)):
-            subject = QemuProducer(kind=kind, spec=spec, home=Path(name), store=store)
+            store = TemplateStore(template.directory)
+            subject = QemuProducer(kind=kind, spec=template_spec, home=Path(name), store=store)
             outcomes = trio.run(functools.partial(tell, subject, story))
         for operation, outcome, simulation in zip(story, outcomes, expected, strict=True):
             assert outcome == simulation, f"{kind.value}: {operation}"

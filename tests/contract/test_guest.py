@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from tests.agents import collect
+from tests.contract.subjects import BOOT_LIMIT_S, Subject
 from vmm.contract import (
     MAX_GIVEN_STDIN,
     Agent,
@@ -87,8 +88,13 @@ async def test_identity_is_seen_from_inside(vm: Vm) -> None:
     assert (again.machine_id, again.vm_uuid) == ("", "")
 
 
-async def test_a_booted_machine_has_its_uuid_from_the_start(fresh_vm: Vm) -> None:
-    assert (await run(fresh_vm.agent, "cat", "/sys/class/dmi/id/product_uuid")).stdout.decode() == f"{fresh_vm.uuid}\n"
+async def test_a_booted_machine_has_its_uuid_from_the_start(subject: Subject, nursery: trio.Nursery) -> None:
+    with trio.fail_after(BOOT_LIMIT_S):
+        vm = await subject.launch("booted", nursery)
+    try:
+        assert (await run(vm.agent, "cat", "/sys/class/dmi/id/product_uuid")).stdout.decode() == f"{vm.uuid}\n"
+    finally:
+        await vm.stop()
 
 
 async def test_random_bytes_are_drawn_anew_each_time(vm: Vm) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
@@ -15,14 +15,13 @@ from actors.kinds import ProducerKind
 from actors.messages import GuestFile, Wishes
 from actors.producer import BaseVm
 from actors.uniqueness import Witness
-from tests.contract.producers import ProducerSubject, QemuProducer, SimulatedProducer, template_store
-from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS, qemu_spec
+from tests.contract.producers import ProducerSubject, QemuProducer, SimulatedProducer
+from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS
 from tests.contract.test_guest import run
 from tests.contract.test_shape import cpus, mem_total_mib
 from vmm.errors import HotplugError, VmmError
-from vmm.guest.image import GuestImage
 from vmm.spec import Accelerator, MachineSpec
-from vmm.template.store import TemplateStore
+from vmm.template.store import Template, TemplateStore
 
 NOWHERE = Path("/nowhere")
 SIMULATED_SPEC = MachineSpec(
@@ -35,14 +34,8 @@ SIMULATED_SPEC = MachineSpec(
 )
 
 
-@pytest.fixture(scope="session")
-def kept_store() -> Iterator[TemplateStore]:
-    with template_store() as store:
-        yield store
-
-
 @pytest.fixture(autouse=True)
-def _checked_for_leaks(leak_check: None) -> None:
+def _checked_for_leaks(subject: object, leak_check: None) -> None:
     """In place of the conftest's, which is about VMs that were launched."""
 
 
@@ -59,9 +52,9 @@ def subject(request: pytest.FixtureRequest, vm_home: Path) -> ProducerSubject:
     kind = ProducerKind(name)
     if where == "simulated":
         return SimulatedProducer(kind=kind, spec=SIMULATED_SPEC)
-    image: GuestImage = request.getfixturevalue("guest_image")
-    store: TemplateStore = request.getfixturevalue("kept_store")
-    return QemuProducer(kind=kind, spec=qemu_spec(image.kernel, image.initrd), home=vm_home, store=store)
+    template: Template = request.getfixturevalue("template")
+    spec: MachineSpec = request.getfixturevalue("template_spec")
+    return QemuProducer(kind=kind, spec=spec, home=vm_home, store=TemplateStore(template.directory))
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -131,6 +124,12 @@ async def test_it_says_of_which_generation_its_vms_are_and_by_whom_they_were_mad
     base = await stage.produce()
     assert stage.subject.generations == [base.generation]
     assert base.made_by is stage.subject.producer.kind
+
+
+async def test_a_vm_says_whether_it_is_a_clone(stage: Stage) -> None:
+    """Then it must be reseeded before anybody uses it."""
+    base = await stage.produce()
+    assert base.vm.is_clone == (base.made_by is ProducerKind.TEMPLATE)
 
 
 async def test_a_production_waits_until_the_producer_is_ready(idle_stage: Stage) -> None:

@@ -12,9 +12,10 @@ from typing import Final
 import trio
 
 from pool.client import Client, open_client
-from tests.integration.service.templates import config, is_full, output, place_for_template
+from tests.integration.service.templates import config, is_full, output
 from tests.running import RunningService, running_service
 from tests.soak.drift import Sample, drift
+from tests.templates import place_for_template
 from tests.waiting import until
 
 SIZE: Final = 4

@@ -53,10 +53,7 @@ class AnonymousMemory:
 
 @attrs.frozen(kw_only=True)
 class FileMemory:
-    """Guest memory mapped from a file: `shared` writes to it (a template), private copies on write (a clone).
-
-    QEMU opens the file anew through its descriptor, so that it needs the right to the file, but not to its directory.
-    """
+    """Guest memory mapped from a file: `shared` writes to it (a template), private copies on write (a clone)."""
 
     fd: int
     """The caller's; QEMU inherits it."""
@@ -64,6 +61,26 @@ class FileMemory:
 
 
 MemoryBacking = AnonymousMemory | FileMemory
+
+
+@attrs.frozen(kw_only=True)
+class BootFiles:
+    """What a guest boots from, open for reading: the caller's descriptors, which QEMU inherits."""
+
+    kernel_fd: int
+    initrd_fd: int
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What QEMU has to be passed."""
+        return self.kernel_fd, self.initrd_fd
+
+
+def inherited(descriptor: int) -> Path:
+    """The name under which a process opens anew what it has open: for that it needs the right to the file, and to no
+    directory.
+    """
+    return Path(f"/proc/self/fd/{descriptor}")
 
 
 class Start(enum.Enum):
@@ -79,10 +96,7 @@ _SERIAL_PORTS: Final = 2
 every `cont`, and closes it at `stop`."""
 
 _KVM_TIMERS = {Accelerator.KVM: ("-global", "kvm-pit.lost_tick_policy=discard")}
-_START_OPTIONS: dict[Start, tuple[str, ...]] = {
-    Start.BOOT: (),
-    Start.INCOMING: ("-S", "-incoming", "defer"),
-}
+_INCOMING: Final = ("-S", "-incoming", "defer")
 
 
 @attrs.frozen(kw_only=True)
@@ -188,9 +202,12 @@ def build_argv(
     vm_id: str,
     channels: Channels,
     memory: MemoryBacking | None = None,
-    start: Start = Start.BOOT,
+    boot: BootFiles | None,
 ) -> list[str]:
-    """The argv that starts `spec` under the name `vm_id`; memory is anonymous unless told otherwise."""
+    """The argv that starts `spec` under the name `vm_id`; memory is anonymous unless told otherwise.
+
+    Without `boot` QEMU waits for `migrate-incoming`; see `Start`.
+    """
     return [
         str(spec.qemu),
         *("-name", _options(guest=vm_id, debug_threads="on")),
@@ -205,7 +222,7 @@ def build_argv(
         *("-sandbox", SANDBOX),
         *("-rtc", "base=utc"),
         *_KVM_TIMERS.get(spec.accelerator, ()),
-        *_processors_options(channels),
+        *(() if channels.processors_fd is None else processors.options(inherited(channels.processors_fd))),
         *("-chardev", _options("socket", id="qmp", fd=channels.qmp_fd, server="on", wait="off")),
         # Not -mon, of which QEMU 11 says at each start that it is deprecated.
         *("-qmp", "chardev:qmp"),
@@ -217,8 +234,7 @@ def build_argv(
         *_agent_options(spec, channels),
         *("-object", _options("rng-random", id="rng", filename="/dev/urandom")),
         *("-device", _options("virtio-rng-pci", rng="rng")),
-        *(_guest_options(spec) if start is Start.BOOT else ()),
-        *_START_OPTIONS[start],
+        *(_INCOMING if boot is None else _guest_options(spec, boot)),
     ]
 
 
@@ -238,23 +254,16 @@ def _agent_options(spec: MachineSpec, channels: Channels) -> tuple[str, ...]:
     return ()
 
 
-def _processors_options(channels: Channels) -> tuple[str, ...]:
-    if channels.processors_fd is None:
-        return ()
-    return ("-acpitable", f"{processors.TABLE_OPTION},data=/proc/self/fd/{channels.processors_fd}")
-
-
-def _guest_options(spec: MachineSpec) -> tuple[str, ...]:
+def _guest_options(spec: MachineSpec, boot: BootFiles) -> tuple[str, ...]:
     """What a guest boots from. A clone's is in its memory already: QEMU would only keep a copy of these files, 35 MB
     for the default guest, and take 10 ms to read them.
     """
     listens = spec.agent is AgentKind.BUILTIN and spec.channel is AgentChannel.VSOCK
     channel = f"{VSOCK_PARAMETER} " if listens else ""
-    cpus = f"nr_cpus={spec.max_vcpus} "
-    if processors.needs_table(spec):
-        cpus += f"{processors.kernel_parameters(spec)} "
-    parameters = f"{KERNEL_PARAMETERS} {cpus}{channel}{spec.kernel_parameters}".strip()
-    return ("-kernel", str(spec.kernel), "-initrd", str(spec.initrd), "-append", parameters)
+    cpus = processors.kernel_parameters(spec)
+    parameters = f"{KERNEL_PARAMETERS} {cpus} {channel}{spec.kernel_parameters}".strip()
+    kernel, initrd = inherited(boot.kernel_fd), inherited(boot.initrd_fd)
+    return ("-kernel", str(kernel), "-initrd", str(initrd), "-append", parameters)
 
 
 def _cpu(spec: MachineSpec) -> str:
@@ -280,7 +289,7 @@ def _memory_object(spec: MachineSpec, memory: MemoryBacking) -> str:
             return _options("memory-backend-ram", id="memory", size=size)
         case FileMemory(fd=fd, shared=shared):
             share = "on" if shared else "off"
-            return _options("memory-backend-file", id="memory", size=size, mem_path=f"/proc/self/fd/{fd}", share=share)
+            return _options("memory-backend-file", id="memory", size=size, mem_path=inherited(fd), share=share)
 
 
 def _options(kind: str | None = None, /, **values: object) -> str:

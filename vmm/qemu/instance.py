@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,27 +12,24 @@ import trio
 
 from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
-from vmm.qemu import processors
 from vmm.qemu.command_line import (
     AgentLink,
-    Channels,
     FileMemory,
     MemoryBacking,
     Start,
     agent_link,
     build_argv,
     names_console,
-    needs_agent_port,
 )
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.directory import VmDirectory, connect, listen, read_tail
+from vmm.qemu.descriptors import open_boot_files, open_channels
+from vmm.qemu.directory import VmDirectory, connect, read_tail
 from vmm.qemu.logs import LogLimiter
 from vmm.qemu.process import QemuProcess, command_line_of
 from vmm.qemu.qmp import QmpClient
 from vmm.qemu.qmp.client import EventSubscription
-from vmm.qemu.vsock import reserve_vsock
-from vmm.spec import AgentChannel, AgentKind, MachineSpec
+from vmm.spec import AgentKind, MachineSpec
 
 QUIT_LIMIT_S = 3.0
 """From QMP `quit` to the end of the process; SIGKILL comes after it."""
@@ -50,13 +46,22 @@ class Instance:
     """One QEMU. Its owner must end it with `stop`, `kill` or `detach`, whatever happens."""
 
     def __init__(
-        self, *, vm_id: str, directory: VmDirectory, process: QemuProcess, group: VmGroup, argv: Sequence[str]
+        self,
+        *,
+        vm_id: str,
+        directory: VmDirectory,
+        process: QemuProcess,
+        group: VmGroup,
+        argv: Sequence[str],
+        boots: tuple[Path, ...] = (),
     ) -> None:
+        """`boots`: the files behind the descriptors that it boots from, if that is known, as evidence."""
         self.vm_id = vm_id
         self.directory = directory
         self.process = process
         self.group = group
         self.argv = tuple(argv)
+        self._boots = boots
         self._qmp: QmpClient | None = None
         self._channels: list[Channel] = []
         self._ending = trio.Lock()
@@ -75,9 +80,9 @@ class Instance:
         """Makes the directory, the cgroup and the listening sockets and starts QEMU; not a checkpoint.
 
         QEMU inherits the sockets listening: whoever connects needs no retries, and sees QEMU die at once. All that is
-        in the directory, and a vsock device, is passed to it open; it need not be able to enter, or to open one.
-        Raises SpecError and MissingFileError for the directory and for vsock, BootError if the directory cannot be made
-        or the program not be executed; nothing is left then.
+        in the directory, a vsock device, and what the guest boots from is passed to it open: it need not be able to
+        enter any directory. Raises SpecError and MissingFileError for the directory and for vsock, BootError if the
+        directory cannot be made, a file not be opened, or the program not be executed; nothing is left then.
         """
         home = VmDirectory(directory)
         try:
@@ -88,9 +93,10 @@ class Instance:
         try:
             group = confinement.make_group(spec, name=home.root.name, record=home.cgroups)
             with contextlib.ExitStack() as opened:
-                channels = _open_channels(spec, home, opened)
-                argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, start=start)
-                inherited = channels.descriptors
+                channels = open_channels(spec, home, opened)
+                boot = open_boot_files(spec, confinement, opened) if start is Start.BOOT else None
+                argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, boot=boot)
+                inherited = (*channels.descriptors, *(() if boot is None else boot.descriptors))
                 if isinstance(memory, FileMemory):
                     inherited = (*inherited, memory.fd)
                 process = QemuProcess.spawn(
@@ -104,7 +110,8 @@ class Instance:
             group.discard()
             home.remove()
             raise
-        return cls(vm_id=vm_id, directory=home, process=process, group=group, argv=argv)
+        boots = () if boot is None else (spec.kernel, spec.initrd)
+        return cls(vm_id=vm_id, directory=home, process=process, group=group, argv=argv, boots=boots)
 
     @classmethod
     def adopt(cls, *, vm_id: str, directory: Path, identity: ProcessIdentity) -> Instance:
@@ -197,6 +204,8 @@ class Instance:
     def add_evidence(self, error: BaseException) -> None:
         """Adds what a person needs to find out what happened. Reads the directory, so do it before the end."""
         error.add_note(f"QEMU's command line: {shlex.join(self.argv)}")
+        if self._boots:
+            error.add_note(f"it was to boot {' and '.join(map(str, self._boots))}")
         for name, path in (("QEMU's output", self.directory.qemu_log), ("guest console", self.directory.console_log)):
             error.add_note(f"end of {name}:\n{read_tail(path) or '(empty)'}")
 
@@ -248,45 +257,3 @@ class Instance:
     async def _close_channels(self) -> None:
         while self._channels:
             await self._channels.pop().aclose()
-
-
-@contextlib.contextmanager
-def _appending(path: Path) -> Iterator[int]:
-    """A new file, mode 0600, open for appending within the block."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _memory_file(name: str, data: bytes) -> Iterator[int]:
-    """A file that is nowhere, open within the block. QEMU opens it anew by its descriptor, whoever it runs as."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, data)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.ExitStack) -> Channels:
-    """Opens what QEMU is to inherit; the stack closes our ends of it."""
-    qmp_fd = opened.enter_context(listen(home.qmp_socket)).fileno()
-    console_fd = opened.enter_context(_appending(home.console_log))
-    agent_fd = vsock = processors_fd = None
-    if needs_agent_port(spec):
-        agent_fd = opened.enter_context(listen(home.agent_socket)).fileno()
-    elif spec.channel is AgentChannel.VSOCK:
-        vsock = opened.enter_context(reserve_vsock())
-    if processors.needs_table(spec):
-        processors_fd = opened.enter_context(_memory_file("processors", processors.table(spec)))
-    return Channels(
-        qmp_fd=qmp_fd,
-        agent_fd=agent_fd,
-        vsock=vsock,
-        processors_fd=processors_fd,
-        console_fd=console_fd,
-        console_log=home.console_log,
-    )

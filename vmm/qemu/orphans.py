@@ -1,12 +1,14 @@
 """QEMUs and directories that an earlier run of the service left behind, because it was killed.
 
 Processes are found by what QEMU's command line says, not by records of ours: a service can be killed between starting a
-QEMU and writing down that it did. What the VM's cgroup holds beside them is ended with it: its place is written down
+QEMU and writing down that it did. The name of a directory alone is not enough: a service in a container has the same
+default. What the VM's cgroup holds beside them is ended with it: its place is written down
 before it is made.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -66,12 +68,12 @@ async def end_remains(vm_id: str, *, vms_directory: Path) -> None:
 
 
 def _users_of(vms_directory: Path) -> dict[str, list[ProcessIdentity]]:
-    """Processes whose command line names a VM directory in `vms_directory`, by that VM's id.
+    """QEMUs whose command line names a VM directory in `vms_directory`, by that VM's id.
 
     QEMU may run as another user than we, and as another one than the settings say now; only root starts such ones.
-    A program can write what it likes into its command line: what is no name of a directory is not taken for one.
+    A program can write what it likes into its command line: what is no name of a directory is not taken for one. And
+    in a container the same name is another directory.
     """
-    marker = b"opaque=" + os.fsencode(vms_directory) + b"/"
     ours = os.geteuid()
     found: dict[str, list[ProcessIdentity]] = {}
     for entry in Path("/proc").iterdir():
@@ -80,12 +82,36 @@ def _users_of(vms_directory: Path) -> dict[str, list[ProcessIdentity]]:
         try:
             if ours not in (0, entry.stat().st_uid):
                 continue
-            argv = (entry / "cmdline").read_bytes().replace(b",,", b",")
+            vm_id = _vm_named_by((entry / "cmdline").read_bytes(), vms_directory)
+            if vm_id is None or not _is_the_same(vms_directory, entry / "root"):
+                continue
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
-        _, _, rest = argv.partition(marker)
-        vm_id = os.fsdecode(rest.partition(b"/")[0])
         started = start_time_of(int(entry.name))
-        if vm_id not in ("", ".", "..") and "\0" not in vm_id and started is not None:
+        if started is not None:
             found.setdefault(vm_id, []).append(ProcessIdentity(pid=int(entry.name), start_time=started))
     return found
+
+
+def _vm_named_by(cmdline: bytes, vms_directory: Path) -> str | None:
+    """The id of the VM whose console is handed to QEMU by this command line (see `command_line`)."""
+    words = cmdline.split(b"\0")
+    marker = b",opaque=" + os.fsencode(vms_directory) + b"/"
+    for option, value in itertools.pairwise(words):
+        before, found, rest = value.replace(b",,", b",").partition(marker)
+        # A word of its own, as QEMU's parser wants it: a shell may have the text of a command line in one of its words.
+        if option == b"-add-fd" and found and before.startswith(b"fd="):
+            vm_id = os.fsdecode(rest.partition(b"/")[0])
+            return vm_id if vm_id not in ("", ".", "..") else None
+    return None
+
+
+def _is_the_same(directory: Path, root: Path) -> bool:
+    """Whether a process with this root directory has ours in the same place."""
+    directory = directory.resolve()  # the kernel would follow a link from our root, not from theirs
+    ours = directory.stat()
+    try:
+        theirs = (root / directory.relative_to("/")).stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)

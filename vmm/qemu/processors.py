@@ -10,12 +10,10 @@ brought online as ever. What is not is a CPU without a `firmware_node` in the gu
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Final
 
 from vmm.spec import Accelerator, AgentKind, MachineSpec
-
-TABLE_OPTION: Final = "sig=APIC,rev=3"
-"""For QEMU's -acpitable, which adds the header."""
 
 _LOCAL_APIC_ADDRESS, _IO_APIC_ADDRESS = 0xFEE00000, 0xFEC00000
 _PC_COMPATIBLE: Final = 1
@@ -40,8 +38,14 @@ def needs_table(spec: MachineSpec) -> bool:
 
 
 def kernel_parameters(spec: MachineSpec) -> str:
-    """What a kernel has to be told beside the table."""
-    return f"acpi_apic_instance=2 maxcpus={spec.vcpus}"
+    """How many CPUs there may be, and what the kernel has to be told beside the table where there is one."""
+    told = f" acpi_apic_instance=2 maxcpus={spec.vcpus}" if needs_table(spec) else ""
+    return f"nr_cpus={spec.max_vcpus}{told}"
+
+
+def options(file: Path) -> tuple[str, ...]:
+    """QEMU's, for a file with the table, to which it adds the header."""
+    return ("-acpitable", f"sig=APIC,rev=3,data={file}")
 
 
 def table(spec: MachineSpec) -> bytes:

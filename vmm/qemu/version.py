@@ -13,7 +13,7 @@ import trio
 from vmm.errors import MissingFileError, SpecError
 from vmm.qemu.process import qemu_environment
 
-QEMU_REMEDY = "install it with `apt-get install qemu-system-x86`, or set `qemu` to its path"
+QEMU_REMEDY = "install it with `apt-get install qemu-system-x86`, or correct the path"
 
 _VERSION_LINE = re.compile(r"^QEMU emulator version (\d+)\.(\d+)\.(\d+)(?: \((.*)\))?", re.MULTILINE)
 

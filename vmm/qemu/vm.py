@@ -47,6 +47,11 @@ class QemuVm:
     def agent(self) -> Agent:
         return self._agent
 
+    @property
+    def is_clone(self) -> bool:
+        """See the contract. Its command line tells, whoever made it."""
+        return "-incoming" in self.instance.argv
+
     async def pause(self) -> None:
         """Stops the vCPUs. Idempotent. Raises VmExitedError, QmpError."""
         await self.instance.execute("stop")

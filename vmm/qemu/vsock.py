@@ -30,7 +30,8 @@ LAST_CID: Final = 2**32 - 2
 """0 to 2 are the hypervisor, loopback and the host, 2**32 - 1 is "any"."""
 
 VHOST_VSOCK: Final = Path("/dev/vhost-vsock")
-_REMEDY: Final = 'load the module with `modprobe vhost_vsock` and have access to it, or set channel = "virtio-serial"'
+LOAD_MODULE: Final = "load the module with `modprobe vhost_vsock` and have access to it"
+_REMEDY: Final = f'{LOAD_MODULE}, or set channel = "virtio-serial"'
 _SET_GUEST_CID: Final = 0x4008AF60
 """VHOST_VSOCK_SET_GUEST_CID of linux/vhost.h."""
 

@@ -100,6 +100,10 @@ class SimulatedVm(_Handle):
     def agent(self) -> Agent:
         return self._agent
 
+    @property
+    def is_clone(self) -> bool:
+        return self.machine.is_clone
+
     async def pause(self) -> None:
         await trio.lowlevel.checkpoint()
         self.machine.power(Power.PAUSED)

@@ -65,6 +65,7 @@ class Machine:
         self.faults = faults
         self.state: AsyncValue[MachineState] = AsyncValue(MachineState())
         self.exit_report: ExitReport | None = None
+        self.is_clone = False
         self.hostname = "vmpool"
         self.entropy: list[bytes] = []
         """What the guest was reseeded with, in order."""

@@ -144,6 +144,8 @@ class SimulatedTemplates:
             raise VmExitedError(vm_id=shell.id, reason="it died as a shell")
         if self.clones_fail:
             raise BootError(stage=BootStage.GUEST, reason="simulated")
-        return await self.host.launch(
+        vm = await self.host.launch(
             shell.spec, vm_id=shell.id, directory=Path("/"), nursery=nursery, boot_s=self.clone_s
         )
+        vm.machine.is_clone = True
+        return vm

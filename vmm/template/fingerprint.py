@@ -9,13 +9,16 @@ from typing import Final
 
 import trio
 
-from vmm.qemu.command_line import Channels, VsockDevice, build_argv, needs_agent_port
+from vmm.qemu.command_line import BootFiles, Channels, VsockDevice, build_argv, inherited, needs_agent_port
 from vmm.qemu.processors import needs_table
 from vmm.qemu.version import QemuVersion
 from vmm.spec import AgentChannel, MachineSpec
 
 FORMAT: Final = 2
 """Goes up when a template of the same inputs would be another one, as with a change of what is done to it."""
+
+_NUMBER: Final = 0
+"""Of every descriptor: a real one is each VM's own."""
 
 
 async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
@@ -25,8 +28,10 @@ async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
     """
     kernel, initrd = await trio.to_thread.run_sync(lambda: (_hash_file(spec.kernel), _hash_file(spec.initrd)))
     # The command line holds all the rest; paths in it are places, not contents.
-    argv = build_argv(spec, vm_id="vm", channels=_no_channels(spec))
-    places = {str(spec.qemu), str(spec.kernel), str(spec.initrd)}
+    argv = build_argv(
+        spec, vm_id="vm", channels=_no_channels(spec), boot=BootFiles(kernel_fd=_NUMBER, initrd_fd=_NUMBER)
+    )
+    places = {str(spec.qemu), str(inherited(_NUMBER))}
     parts = {
         "format": FORMAT,
         "kernel": kernel,
@@ -40,11 +45,11 @@ async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
 def _no_channels(spec: MachineSpec) -> Channels:
     """Of the kinds that the machine has; their numbers are each VM's own."""
     return Channels(
-        qmp_fd=0,
-        agent_fd=0 if needs_agent_port(spec) else None,
-        vsock=VsockDevice(fd=0, cid=0) if spec.channel is AgentChannel.VSOCK else None,
-        processors_fd=0 if needs_table(spec) else None,
-        console_fd=0,
+        qmp_fd=_NUMBER,
+        agent_fd=_NUMBER if needs_agent_port(spec) else None,
+        vsock=VsockDevice(fd=_NUMBER, cid=0) if spec.channel is AgentChannel.VSOCK else None,
+        processors_fd=_NUMBER if needs_table(spec) else None,
+        console_fd=_NUMBER,
         console_log=Path("console"),
     )
 

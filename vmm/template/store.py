@@ -22,7 +22,8 @@ import cattrs
 from vmm.errors import LockHeldError, TemplateError
 from vmm.identity import FileIdentity, identify
 from vmm.lock import take_lock
-from vmm.template.sealed import SealedMemory
+from vmm.places import check_can_make, exposure
+from vmm.sealed import SealedMemory
 
 _FILES: Final = ("manifest.json", "manifest.new", "state", "memory")
 
@@ -83,21 +84,48 @@ class TemplateStore:
         self.directory = directory
 
     @property
+    def _lock(self) -> Path:
+        """Beside the place, which is removed and made anew."""
+        return self.directory.with_name(f"{self.directory.name}.lock")
+
+    @property
     def _manifest(self) -> Path:
         return self.directory / "manifest.json"
+
+    def check_place(self, *, writes: bool) -> None:
+        """Raises TemplateError for a place that can never hold a template of ours, whatever is in it now: others could
+        get at it, it is used for something else, or, for one who `writes`, it cannot be made. Changes nothing.
+        """
+        self._check_private()
+        self._check_strangers()
+        if not writes:
+            return
+        try:
+            lock = self._lock.lstat() if os.path.lexists(self._lock) else None
+            check_can_make(self.directory.parent)
+        except OSError as error:
+            raise TemplateError(
+                directory=self.directory,
+                reason=f"{error.strerror}: {error.filename}; set template_directory to a place where it can be made",
+            ) from error
+        if lock is not None and (lock.st_uid != os.geteuid() or not stat.S_ISREG(lock.st_mode)):
+            raise TemplateError(
+                directory=self.directory,
+                reason=f"its lock {self._lock} is not ours (uid {lock.st_uid}); remove it, or set template_directory "
+                "to another place",
+            )
 
     @contextlib.contextmanager
     def own(self) -> Iterator[None]:
         """Within the block no other process has the place for its own: two would remove each other's templates.
 
-        The lock is a file beside the place, which is removed and made anew. Raises TemplateError if another process
-        has it, or others could get at it; OSError.
+        Raises TemplateError if another process has it, or others could get at it; OSError.
         """
         with contextlib.ExitStack() as cleanup:
             self._make_parent()
-            self._check_private(self.directory.parent)
+            self._check_private()
             try:
-                take_lock(self.directory.with_name(f"{self.directory.name}.lock"), cleanup)
+                take_lock(self._lock, cleanup)
             except LockHeldError as error:
                 raise TemplateError(
                     directory=self.directory,
@@ -111,12 +139,11 @@ class TemplateStore:
 
         Raises TemplateError if there is not enough room, OSError.
         """
-        if self.directory.exists():
-            self._check_private(self.directory, self.directory.parent)
+        self._check_private()
         self.clear()
         self._make_parent()
         self.directory.mkdir(mode=0o700)
-        self._check_private(self.directory, self.directory.parent)
+        self._check_private()
         free_mib = shutil.disk_usage(self.directory).free // 2**20
         if free_mib < memory_mib + _HEADROOM_MIB:
             raise TemplateError(
@@ -153,8 +180,7 @@ class TemplateStore:
 
     def open(self, *, fingerprint: str) -> Template:
         """The template with that fingerprint. Reads both files whole. Raises TemplateError if there is none."""
-        if self.directory.exists():
-            self._check_private(self.directory, self.directory.parent)
+        self._check_private()
         try:
             table = json.loads(self._manifest.read_bytes())
             manifest = _converter.structure(table if isinstance(table, dict) else {}, _Manifest)
@@ -181,10 +207,18 @@ class TemplateStore:
 
         Raises TemplateError, and removes nothing, if there is anything in the place that is not a template's.
         """
+        if not self._check_strangers():
+            return
+        for name in _FILES:
+            (self.directory / name).unlink(missing_ok=True)
+        self.directory.rmdir()
+
+    def _check_strangers(self) -> bool:
+        """Whether the place is there. Raises TemplateError if there is anything in it that is not a template's."""
         try:
             found = {entry.name for entry in self.directory.iterdir()}
         except FileNotFoundError:
-            return
+            return False
         except NotADirectoryError as error:
             raise TemplateError(
                 directory=self.directory, reason="it is not a directory; set template_directory to another place"
@@ -195,25 +229,17 @@ class TemplateStore:
                 reason=f"there are other things in it ({', '.join(strangers[:3])}); "
                 "set template_directory to a place of its own",
             )
-        for name in _FILES:
-            (self.directory / name).unlink(missing_ok=True)
-        self.directory.rmdir()
+        return True
 
     def _make_parent(self) -> None:
         self.directory.parent.parent.mkdir(parents=True, exist_ok=True)
         self.directory.parent.mkdir(mode=0o700, exist_ok=True)
 
-    def _check_private(self, *places: Path) -> None:
+    def _check_private(self) -> None:
         """Its name can be guessed, and its parent may be anybody's: what others could have put there is not used."""
-        for place in places:
-            status = place.lstat()
-            ours = status.st_uid == os.geteuid() and not status.st_mode & 0o022
-            if not ours or (place == self.directory and status.st_mode & 0o077):
-                raise TemplateError(
-                    directory=self.directory,
-                    reason=f"{place} is open to others (mode {stat.S_IMODE(status.st_mode):o}, uid {status.st_uid}); "
-                    "remove it, or set template_directory to a place of your own",
-                )
+        if exposed := exposure(self.directory):
+            reason = exposed.told(otherwise="set template_directory to a place of your own")
+            raise TemplateError(directory=self.directory, reason=reason)
 
     def _template(self, fingerprint: str) -> Template:
         paths = (self.directory / "memory", self.directory / "state")

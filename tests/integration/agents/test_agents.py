@@ -17,31 +17,27 @@ from actors.parking import check
 from actors.uniqueness import Witness
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
-from tests.integration.template.conftest import build
+from tests.templates import build, clone, template_store
 from vmm.contract import BootStage, CommandExit, CommandSpec, Preparation
 from vmm.errors import AgentRequestError, AgentUnreachableError, BootError, TemplateError, VmExitedError
 from vmm.guest.image import GuestImage
 from vmm.qemu.adopt import adopt
 from vmm.qemu.launch import launch
 from vmm.spec import AgentKind, MachineSpec
-from vmm.template.clone import load_clone, start_shell
-from vmm.template.store import TemplateStore
+from vmm.template.store import Template, TemplateStore
 
 pytestmark = pytest.mark.qemu
 
 
 @pytest.fixture(autouse=True)
-def _checked_for_leaks(leak_check: None) -> None:
+def _checked_for_leaks(qga_template: Template, leak_check: None) -> None:
     pass
 
 
 @pytest.fixture
 def store() -> Iterator[TemplateStore]:
-    store = TemplateStore(Path("/dev/shm/vmpool-agents-test/template"))
-    yield store
-    store.clear()
-    if store.directory.parent.exists():
-        store.directory.parent.rmdir()
+    with template_store() as store:
+        yield store
 
 
 def spec_of(image: GuestImage, agent: AgentKind) -> MachineSpec:
@@ -49,15 +45,12 @@ def spec_of(image: GuestImage, agent: AgentKind) -> MachineSpec:
 
 
 async def test_clones_of_a_guest_with_qemu_ga_are_handed_out_unlike_each_other(
-    qga_image: GuestImage, store: TemplateStore, vm_home: Path, nursery: trio.Nursery
+    qga_spec: MachineSpec, qga_template: Template, vm_home: Path, nursery: trio.Nursery
 ) -> None:
-    spec = spec_of(qga_image, AgentKind.QGA)
-    template = await build(spec, store, home=vm_home)
     procedure = HandOutProcedure(witness=Witness())
     for name in ("one", "two"):
-        shell = await start_shell(spec, template=template, vm_id=name, directory=vm_home / name, nursery=nursery)
         with trio.fail_after(BOOT_LIMIT_S):
-            vm = await load_clone(shell, template=template, nursery=nursery)
+            vm = await clone(qga_spec, qga_template, vm_id=name, directory=vm_home / name, nursery=nursery)
         try:
             await vm.pause()
             report, _ = await procedure.run(vm, Wishes(vcpus=2, memory_mib=512))  # raises if it shows what one showed

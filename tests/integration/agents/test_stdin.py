@@ -11,24 +11,35 @@ import pytest
 
 from pool.client import CallError, open_client
 from tests.running import RunningService, running_service, vmpool_argv
+from tests.templates import place_for_template
 from vmm.guest.image import GuestImage
+from vmm.spec import MachineSpec
+from vmm.template.store import Template
 
 pytestmark = pytest.mark.qemu
 
 CONFIG = """
 [profiles.default]
 size = 1
+max_vcpus = {spec.max_vcpus}
+max_memory_mib = {spec.max_memory_mib}
 accelerator = "tcg"
+producer = "template"
+template_directory = "{place}"
 agent = "qga"
-kernel = "{image.kernel}"
-initrd = "{image.initrd}"
+kernel = "{spec.kernel}"
+initrd = "{spec.initrd}"
 """
 
 
 @pytest.fixture(scope="module")
-def service(guest_image: GuestImage, qga_image: GuestImage) -> Iterator[RunningService]:
-    directory = guest_image.kernel.parent
-    with running_service(CONFIG.format(image=qga_image), image_directory=directory) as service:
+def service(guest_image: GuestImage, qga_spec: MachineSpec, qga_template: Template) -> Iterator[RunningService]:
+    with (
+        place_for_template(qga_template.directory) as place,
+        running_service(
+            CONFIG.format(spec=qga_spec, place=place), image_directory=guest_image.kernel.parent
+        ) as service,
+    ):
         yield service
 
 

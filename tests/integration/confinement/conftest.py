@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 import pytest
@@ -20,11 +19,9 @@ from vmm.qemu.confinement.user import decide_user
 from vmm.spec import MachineSpec
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.qemu)
-            item.add_marker(pytest.mark.skipif(os.geteuid() != 0, reason="only root can confine like this"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.qemu)
+    item.add_marker(pytest.mark.skipif(os.geteuid() != 0, reason="only root can confine like this"))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def qemu_argv(image: GuestImage, console: Path, *, agent: int, port: str = "vmpo
     ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def guest_socket(guest_image: GuestImage) -> Iterator[Path]:
     """The agent's socket of a running guest."""
     with tempfile.TemporaryDirectory(prefix="vmpool-") as home, socket.socket(socket.AF_UNIX) as listener:

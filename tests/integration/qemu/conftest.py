@@ -14,10 +14,8 @@ from vmm.qemu.instance import Instance
 from vmm.spec import MachineSpec
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.qemu)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.qemu)
 
 
 @pytest.fixture(autouse=True)

@@ -10,28 +10,31 @@ import psutil
 import pytest
 import trio
 
+from tests.templates import clone
 from vmm.contract import Preparation
 from vmm.errors import AttachError
 from vmm.qemu.attach import attach
 from vmm.qemu.command_line import AgentLink
-from vmm.qemu.launch import launch
 from vmm.qemu.process import command_line_of
 from vmm.qemu.vm import QemuVm
 from vmm.spec import AgentKind, MachineSpec
+from vmm.template.store import Template
 
 BOOT_LIMIT_S = 120.0
 
 VM_ID = f"vm-{secrets.token_hex(4)}"
 """Its UUID is made of it, and looked for on the whole host."""
 
-pytestmark = pytest.mark.usefixtures("leak_check")
+pytestmark = pytest.mark.usefixtures("template", "leak_check")
 
 
 @pytest.fixture
-async def given(spec: MachineSpec, vm_home: Path, nursery: trio.Nursery) -> AsyncIterator[QemuVm]:
-    """Paused, with nobody connected to it. Its maker only watches it."""
+async def given(
+    template_spec: MachineSpec, template: Template, vm_home: Path, nursery: trio.Nursery
+) -> AsyncIterator[QemuVm]:
+    """A clone, paused, with nobody connected to it. Its maker only watches it."""
     with trio.fail_after(BOOT_LIMIT_S):
-        vm = await launch(spec, vm_id=VM_ID, directory=vm_home / VM_ID, nursery=nursery)
+        vm = await clone(template_spec, template, vm_id=VM_ID, directory=vm_home / VM_ID, nursery=nursery)
     await vm.pause()
     await vm.disconnect()
     yield vm

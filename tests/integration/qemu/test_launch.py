@@ -76,6 +76,16 @@ async def test_a_qemu_that_refuses_its_options_is_reported_at_once(
     assert caught.value.exit_report.status == 1
     notes = "\n".join(caught.value.__notes__)
     assert "-machine type=nonsense" in notes
+    assert f"it was to boot {spec.kernel} and {spec.initrd}" in notes, "QEMU itself is given descriptors"
+
+
+def test_a_kernel_that_goes_away_in_the_last_moment_is_named(spec: MachineSpec, vm_home: Path) -> None:
+    """By us, who open it: QEMU would only know the number of a descriptor."""
+    gone = attrs.evolve(spec, kernel=vm_home / "vmlinuz")
+    with pytest.raises(BootError, match=f"No such file or directory: '{gone.kernel}'") as caught:
+        Instance.start(gone, vm_id="x", directory=vm_home / "x")
+    assert caught.value.stage is BootStage.SPAWN
+    assert list(vm_home.iterdir()) == []
 
 
 async def test_a_guest_that_panics_takes_qemu_with_it_and_its_last_words_are_kept(
@@ -93,10 +103,15 @@ async def test_a_guest_that_panics_takes_qemu_with_it_and_its_last_words_are_kep
 async def test_a_qemu_that_is_killed_while_its_guest_boots(
     spec: MachineSpec, vm_home: Path, nursery: trio.Nursery
 ) -> None:
+    found: list[psutil.Process] = []
+
+    async def is_there() -> bool:  # the kernel shows no command line in the first moment after an exec
+        found[:] = [child for child in psutil.Process().children() if str(vm_home) in " ".join(child.cmdline())]
+        return bool(found)
+
     async def kill_it() -> None:
-        await trio.testing.wait_all_tasks_blocked()
-        [qemu] = [child for child in psutil.Process().children() if str(vm_home) in " ".join(child.cmdline())]
-        qemu.kill()
+        await until(is_there)
+        found[0].kill()
 
     nursery.start_soon(kill_it)
     with pytest.raises(BootError, match="killed by signal 9"):

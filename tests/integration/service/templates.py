@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pool.client import Client, ProfileStatus
 from tests.running import RunningService
 
-
-@contextmanager
-def place_for_template() -> Iterator[Path]:
-    """In memory, as the service would choose it; not made yet. Nothing of it is left at the end."""
-    with tempfile.TemporaryDirectory(prefix="vmpool-", dir="/dev/shm") as name:
-        yield Path(name) / "template"
+MACHINE = {"accelerator": "tcg", "memory_mib": 128, "max_vcpus": 4, "max_memory_mib": 1024}
+"""What there is a template of: `kept_template` in conftest.py."""
 
 
-def config(place: Path, *, size: int = 1, **more: object) -> str:
-    settings = {"size": size, "accelerator": "tcg", "producer": "template", "template_directory": str(place)}
-    lines = [f"{key} = {_toml(value)}" for key, value in (settings | {"backoff_initial_s": 0.1} | more).items()]
-    return "\n".join(["[profiles.default]", *lines])
+def config(place: Path, *, profile: str = "default", **more: object) -> str:
+    settings = {"size": 1, "producer": "template", "template_directory": str(place), "backoff_initial_s": 0.1}
+    lines = [f"{key} = {_toml(value)}" for key, value in (MACHINE | settings | more).items()]
+    return "\n".join([f"[profiles.{profile}]", *lines])
 
 
 def _toml(value: object) -> str:

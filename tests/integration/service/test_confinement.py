@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
@@ -12,8 +13,8 @@ import attrs
 import pytest
 
 from tests.integration.service.templates import config as template_config
-from tests.integration.service.templates import place_for_template
 from tests.running import RunningService, ServiceHome, service_home
+from tests.templates import place_for_template
 from vmm.guest.image import GuestImage
 from vmm.qemu.confinement.group import VmGroup
 
@@ -50,8 +51,18 @@ trio.run(main)
 
 
 @pytest.fixture
-def home(guest_image: GuestImage) -> Iterator[ServiceHome]:
-    with service_home(CONFIG, image_directory=guest_image.kernel.parent) as home:
+def closed_image(guest_image: GuestImage, tmp_path: Path) -> Path:
+    """An image as it is in a home: in a directory that only its owner may enter, one file for the owner alone."""
+    place = tmp_path / "image"
+    shutil.copytree(guest_image.kernel.parent, place, ignore=shutil.ignore_patterns("packages"))
+    (place / guest_image.initrd.name).chmod(0o600)
+    place.chmod(0o700)
+    return place
+
+
+@pytest.fixture
+def home(closed_image: Path) -> Iterator[ServiceHome]:
+    with service_home(CONFIG, image_directory=closed_image) as home:
         home.path.chmod(0o711)
         yield home
 
@@ -111,10 +122,10 @@ def with_the_units_capabilities() -> tuple[str, ...]:
     return ("setpriv", f"--bounding-set=-all,{kept}", "--inh-caps=-all", "--no-new-privs", "--")
 
 
-def test_a_template_is_built_with_the_capabilities_that_the_unit_leaves(guest_image: GuestImage) -> None:
+def test_a_template_is_built_with_the_capabilities_that_the_unit_leaves(closed_image: Path) -> None:
     with place_for_template() as place:
         config = f"{CONFIG.partition('[profiles')[0]}{template_config(place, template_fallback=False)}"
-        with service_home(config, image_directory=guest_image.kernel.parent) as plain:
+        with service_home(config, image_directory=closed_image) as plain:
             plain.path.chmod(0o711)
             home = attrs.evolve(plain, prefix=with_the_units_capabilities())
             service = home.start()

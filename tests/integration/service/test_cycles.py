@@ -10,14 +10,16 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
 from pool.client import open_client
-from tests.integration.service.templates import config, is_full, place_for_template
+from tests.integration.service.templates import config, is_full
 from tests.running import RunningService, running_service
+from tests.templates import place_for_template
 from tests.waiting import until
 from vmm.guest.image import GuestImage
 
@@ -49,8 +51,8 @@ def producer(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def service(guest_image: GuestImage, producer: str) -> Iterator[RunningService]:
-    with place_for_template() as place:
+def service(kept_template: Path, guest_image: GuestImage, producer: str) -> Iterator[RunningService]:
+    with place_for_template(kept_template) as place:
         settings = config(place, size=3, producer=producer, strict_uniqueness=True)
         with running_service(settings, image_directory=guest_image.kernel.parent) as service:
             yield service

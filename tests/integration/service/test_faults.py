@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture
 def fresh(guest_image: GuestImage) -> Iterator[RunningService]:
-    """A service that the test may stop."""
+    """A service that the test may stop, and that boots its VMs."""
     config = '[profiles.default]\nsize = 1\naccelerator = "tcg"\nbackoff_initial_s = 0.1'
     with running_service(config, image_directory=guest_image.kernel.parent) as service:
         yield service
@@ -68,20 +68,20 @@ async def test_a_leased_vm_that_is_killed_ends_its_lease_with_the_reason(service
         assert refused.value.status == "FAILED_PRECONDITION"
 
 
-async def test_a_vm_that_is_killed_while_it_boots_is_booted_again(service: RunningService) -> None:
-    async with open_client(service.socket_path) as client:
+async def test_a_vm_that_is_killed_while_it_boots_is_booted_again(fresh: RunningService) -> None:
+    async with open_client(fresh.socket_path) as client:
         await until(lambda: is_full(client))
-        before = set(service.qemus())
+        before = set(fresh.qemus())
         vm = await client.acquire()
         booting: dict[str, object] = {}
 
         async def boots() -> bool:
-            booting.update({name: p for name, p in service.qemus().items() if name not in before})
+            booting.update({name: p for name, p in fresh.qemus().items() if name not in before})
             return bool(booting)
 
         await until(boots)
         name = next(iter(booting))
-        service.qemus()[name].kill()
+        fresh.qemus()[name].kill()
 
         async def failed() -> bool:
             (profile,) = (await client.status()).profiles

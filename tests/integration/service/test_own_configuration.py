@@ -8,7 +8,9 @@ import pytest
 
 from pool.client import open_client
 from pool.rpc.generated.vmpool import v1 as wire
+from tests.integration.service.templates import config
 from tests.running import RunningService, running_service
+from tests.templates import place_for_template
 from tests.unit.rpc.raw import ACQUIRE, connected
 from tests.waiting import LIMIT_S
 from vmm.guest.image import GuestImage
@@ -18,14 +20,18 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(scope="module")
 def one_pool(guest_image: GuestImage) -> Iterator[RunningService]:
-    config = '[profiles.default]\nsize = 1\nmemory_mib = 128\naccelerator = "tcg"\nkernel_parameters = "vmpool.pool=1"'
-    with running_service(config, image_directory=guest_image.kernel.parent) as service:
+    with (
+        place_for_template() as place,
+        running_service(
+            config(place, kernel_parameters="vmpool.pool=1"), image_directory=guest_image.kernel.parent
+        ) as service,
+    ):
         yield service
 
 
-async def acquire(service: RunningService, config: wire.VmConfig) -> wire.AcquireReply:
+async def acquire(service: RunningService, wanted: wire.VmConfig) -> wire.AcquireReply:
     async with connected(service.socket_path) as raw:
-        call = await raw.request(ACQUIRE, wire.AcquireRequest(config=config))
+        call = await raw.request(ACQUIRE, wire.AcquireRequest(config=wanted))
         reply = await raw.message(call, wire.AcquireReply, limit_s=LIMIT_S)
         assert isinstance(reply, wire.AcquireReply), await raw.status(call)
         assert await raw.status(call) == ("0", "")

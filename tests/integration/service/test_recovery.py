@@ -14,8 +14,9 @@ from pool.client import CallError, Client, ServiceUnavailableError, open_client
 from pool.ledger.policy import OnEmpty
 from pool.recovery import RECONNECT_S
 from tests.integration.service.calls import counters_of, hold
-from tests.integration.service.templates import config, is_full, output, place_for_template, profile_of, times_in_log
+from tests.integration.service.templates import config, is_full, output, profile_of, times_in_log
 from tests.running import STOP_LIMIT_S, RunningService, ServiceHome, service_home
+from tests.templates import place_for_template
 from tests.waiting import until
 from vmm.guest.image import GuestImage
 from vmm.qemu.confinement.group import VmGroup
@@ -28,9 +29,8 @@ MakeHome = Callable[..., ServiceHome]
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    """Of one template for all: to build it takes longer than most tests."""
-    with place_for_template() as place:
+def place(kept_template: Path) -> Iterator[Path]:
+    with place_for_template(kept_template) as place:
         yield place
 
 
@@ -39,7 +39,7 @@ def make_home(place: Path, guest_image: GuestImage) -> Iterator[MakeHome]:
     with contextlib.ExitStack() as homes:
 
         def make(*, producer: str = "template", **settings: object) -> ServiceHome:
-            text = config(place, producer=producer, memory_mib=128, **settings)
+            text = config(place, producer=producer, **settings)
             return homes.enter_context(service_home(text, image_directory=guest_image.kernel.parent))
 
         yield make

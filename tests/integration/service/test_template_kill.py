@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from pool.client import open_client
-from tests.integration.service.templates import config, is_full, output, place_for_template, profile_of, times_in_log
+from tests.integration.service.templates import config, is_full, output, profile_of, times_in_log
 from tests.running import RunningService, ServiceHome, running_service, service_home
+from tests.templates import place_for_template
 from tests.waiting import until
 from vmm.guest.image import GuestImage
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,37 +12,31 @@ import pytest
 from pool.client import CallError, Client, open_client
 from pool.client.records import ProfileStatus
 from pool.ledger.policy import OnEmpty
+from tests.integration.service.templates import config
 from tests.running import RunningService, running_service
+from tests.templates import place_for_template
 from tests.waiting import until
 from vmm.guest.image import GuestImage
 
 pytestmark = pytest.mark.timeout(240)
 
-CONFIG = """
+LIMITS = """
 [limits]
 leases_per_user = 3
 memory_budget_mib = 384
-
-[profiles.default]
-size = 1
-max_vms = 2
-memory_mib = 128
-accelerator = "tcg"
-check_interval_s = 1
-
-[profiles.follows]
-size = 0
-memory_mib = 128
-accelerator = "tcg"
-on_empty = "boot"
-adaptive = { minimum = 0, maximum = 2 }
 """
 
 
 @pytest.fixture(scope="module")
-def limited(guest_image: GuestImage) -> Iterator[RunningService]:
-    with running_service(CONFIG, image_directory=guest_image.kernel.parent) as service:
-        yield service
+def limited(kept_template: Path, guest_image: GuestImage) -> Iterator[RunningService]:
+    with place_for_template(kept_template) as default, place_for_template(kept_template) as follows:
+        profiles = (
+            config(default, max_vms=2, check_interval_s=1),
+            config(follows, profile="follows", size=0, on_empty="boot"),
+            "adaptive = { minimum = 0, maximum = 2 }",
+        )
+        with running_service("\n".join((LIMITS, *profiles)), image_directory=guest_image.kernel.parent) as service:
+            yield service
 
 
 async def profile(client: Client, name: str = "default") -> ProfileStatus:

@@ -11,8 +11,8 @@ import psutil
 import pytest
 import trio
 
+from tests import templates
 from tests.agents import collect
-from tests.integration.template.conftest import build
 from vmm.contract import CommandSpec, Preparation
 from vmm.errors import BootError, SnapshotError, TemplateError, VmmError
 from vmm.qemu.vm import QemuVm
@@ -36,10 +36,9 @@ async def clone(
 
     async def make(vm_id: str) -> QemuVm:
         with trio.fail_after(60):
-            shell = await start_shell(
-                template_spec, template=template, vm_id=vm_id, directory=vm_home / vm_id, nursery=nursery
+            made.append(
+                await templates.clone(template_spec, template, vm_id=vm_id, directory=vm_home / vm_id, nursery=nursery)
             )
-            made.append(await load_clone(shell, template=template, nursery=nursery))
         return made[-1]
 
     yield make
@@ -125,5 +124,5 @@ async def test_the_guests_clock_and_hostname_are_set_after_a_clone(clone: Cloner
 async def test_a_build_that_is_cancelled_leaves_nothing(template_spec: MachineSpec, vm_home: Path) -> None:
     store = TemplateStore(vm_home / "template")
     with trio.move_on_after(0.5):
-        await build(template_spec, store, home=vm_home)
+        await templates.build(template_spec, store, home=vm_home)
     assert not store.directory.exists()

@@ -5,9 +5,7 @@ Without RDRAND and RDSEED nothing but the reseed makes them differ: a processor 
 
 from __future__ import annotations
 
-import functools
 import os
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,12 +16,11 @@ import pytest
 import trio
 
 from tests.agents import collect
-from tests.integration.template.conftest import build
+from tests.templates import built_template, clone
 from vmm.contract import RESEED_BYTES, CommandSpec, Preparation, PreparationReport
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
-from vmm.template.clone import load_clone, start_shell
-from vmm.template.store import Template, TemplateStore
+from vmm.template.store import Template
 
 CLONES = int(os.environ.get("VMPOOL_CLONES", "20"))
 UNSEEDED_CLONES = 6
@@ -49,10 +46,7 @@ class Cloning:
         directory = self.home / f"clone-{number}"
         async with trio.open_nursery() as nursery:
             with trio.fail_after(60):
-                shell = await start_shell(
-                    self.spec, template=self.template, vm_id=directory.name, directory=directory, nursery=nursery
-                )
-                vm = await load_clone(shell, template=self.template, nursery=nursery)
+                vm = await clone(self.spec, self.template, vm_id=directory.name, directory=directory, nursery=nursery)
             try:
                 yield vm
             finally:
@@ -63,11 +57,8 @@ class Cloning:
 @pytest.fixture(scope="module")
 def unseeded_template(template_spec: MachineSpec) -> Iterator[tuple[MachineSpec, Template]]:
     spec = attrs.evolve(template_spec, cpu_model="max,-rdrand,-rdseed")
-    with tempfile.TemporaryDirectory(prefix="vmpool-", dir="/dev/shm") as name:
-        home = Path(name)
-        store = TemplateStore(home / "template")
-        yield spec, trio.run(functools.partial(build, spec, store, home=home))
-        store.clear()
+    with built_template(spec) as template:
+        yield spec, template
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import trio
 
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
+from tests.templates import template_store
 from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.errors import AgentUnreachableError, VmExitedError
 from vmm.guest.client import AgentClient
@@ -50,10 +51,8 @@ def spec(guest_image: GuestImage) -> MachineSpec:
 
 @pytest.fixture
 def store() -> Iterator[TemplateStore]:
-    store = TemplateStore(Path("/dev/shm/vmpool-vsock-test/template"))
-    yield store
-    store.clear()
-    store.directory.parent.rmdir()
+    with template_store() as store:
+        yield store
 
 
 @pytest.fixture

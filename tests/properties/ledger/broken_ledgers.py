@@ -77,3 +77,8 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
 BROKEN: Final[Mapping[str, tuple[type[Ledger], ...]]] = {
     check: tuple(ledger_with(fault) for fault in faults) for check, faults in _FAULTS.items()
 }
+
+
+def faults() -> dict[str, tuple[str, type[Ledger]]]:
+    """A check and what it must notice, by both their names."""
+    return {f"{check}-{ledger.__name__}": (check, ledger) for check, ledgers in BROKEN.items() for ledger in ledgers}

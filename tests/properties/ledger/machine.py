@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from actors.backoff import Backoff
 from actors.kinds import ProducerKind
@@ -18,6 +17,7 @@ from pool.ledger.facts import MAX_HAND_OUT_ATTEMPTS
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
+from tests.properties.ledger.histories import Historic, begins, happens
 from tests.properties.ledger.invariants import ViolationError
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import MANY, World
@@ -36,7 +36,7 @@ policies = st.builds(
     adaptive=st.sampled_from([None, None, None, AdaptiveSize(minimum=0, maximum=3, window_s=60.0, hold_s=5.0)]),
     memory_mib=st.sampled_from([0, 256, 512]),
     production=st.sampled_from(ProducerKind),
-    breaker_threshold=st.integers(1, 4),
+    breaker_threshold=st.integers(1, 5),
     max_age_s=st.sampled_from([math.inf, math.inf, 5.0, 60.0]),
     check_interval_s=st.sampled_from([math.inf, math.inf, 2.0, 11.0]),
     shells=st.sampled_from([0, 0, 1, 2]),
@@ -59,6 +59,8 @@ services = st.builds(
 )
 durations = st.sampled_from([0.0, 0.001, 0.25, 0.5, 1.0, 2.0, 5.0, 11.0, 60.0])
 """Few values, so that deadlines, back-offs and steps of time often fall together."""
+
+NO_LIMITS = ServicePolicy()
 
 TTLS = st.sampled_from([math.inf, math.inf, math.inf, 0.25, 1.0, 5.0])
 
@@ -99,13 +101,13 @@ def old_lease(number: int) -> Lease:
     )
 
 
-class LedgerMachine(RuleBasedStateMachine):
+class LedgerMachine(Historic):
     """Every rule is something that may happen next; `World` checks the ledger after each event it reads."""
 
     make_ledger: Callable[..., Ledger] = Ledger
     only: Collection[str] | None = None
 
-    @initialize(
+    @begins(
         chosen=st.lists(policies, min_size=1, max_size=3),
         service=services,
         left_idle=st.sampled_from([0, 0, 1, 3]),
@@ -113,7 +115,12 @@ class LedgerMachine(RuleBasedStateMachine):
         full=st.booleans(),
     )
     def open_the_pool(
-        self, chosen: list[PoolPolicy], service: ServicePolicy, left_idle: int, left_leased: int, full: bool
+        self,
+        chosen: list[PoolPolicy],
+        service: ServicePolicy = NO_LIMITS,
+        left_idle: int = 0,
+        left_leased: int = 0,
+        full: bool = False,
     ) -> None:
         leases = [old_lease(number) for number in range(left_leased)]
         self.world = World(
@@ -134,7 +141,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- callers -------------------------------------------------------------------------------------------------
 
-    @rule(
+    @happens(
         profile=st.sampled_from([0, 0, 0, 0, 1, 1, 2, 2, None]),
         uid=UIDS,
         key=st.sampled_from(["", "", "", "k1", "k1", "k2"]),
@@ -155,19 +162,19 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def somebody_asks(
         self,
-        profile: int | None,
-        uid: int,
-        key: str,
-        on_empty: OnEmpty | None,
-        patience_s: float,
-        ttl_s: float,
-        bound: bool,
-        bare: bool,
-        vcpus: int | None,
-        memory_mib: int | None,
-        read: int,
-        times: int,
-        then: str,
+        profile: int | None = 0,
+        uid: int = 0,
+        key: str = "",
+        on_empty: OnEmpty | None = OnEmpty.WAIT,
+        patience_s: float = math.inf,
+        ttl_s: float = math.inf,
+        bound: bool = False,
+        bare: bool = False,
+        vcpus: int | None = None,
+        memory_mib: int | None = None,
+        read: int = MANY,
+        times: int = 1,
+        then: str = "",
     ) -> None:
         """For a VM of a profile, of one that is not there, or of a configuration of his own; once or again and again.
 
@@ -203,27 +210,34 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.world.die(vm_id)
             self.world.process(read)
 
-    @rule(data=st.data(), read=reads)
-    def somebody_stops_waiting(self, data: st.DataObject, read: int) -> None:
+    @happens(data=st.data(), read=reads)
+    def somebody_stops_waiting(self, data: st.DataObject, read: int = MANY) -> None:
         if waiting := self.world.open_requests():
-            self.world.walk_away(data.draw(st.sampled_from(waiting)))
+            self.world.walk_away(self.choose(data, waiting))
             self.world.process(read)
 
-    @rule(
+    @happens(
         data=st.data(),
         what=st.sampled_from(["release", "release", "renew", "undelivered"]),
         uid=st.one_of(st.none(), UIDS),
         ttl_s=TTLS,
         read=reads,
     )
-    def somebody_uses_a_lease(self, data: st.DataObject, what: str, uid: int | None, ttl_s: float, read: int) -> None:
+    def somebody_uses_a_lease(
+        self,
+        data: st.DataObject,
+        what: str = "release",
+        uid: int | None = None,
+        ttl_s: float = math.inf,
+        read: int = MANY,
+    ) -> None:
         """Its owner (None), root or a stranger; a lease that lives, has ended, or never was; or it never arrived."""
         leases, granted = self.world.leases_in_hand(), self.world.grants()
         if what == "undelivered":
             if granted:
-                self.world.return_undelivered(data.draw(st.sampled_from(list(granted))))
+                self.world.return_undelivered(self.choose(data, list(granted)))
         elif leases:
-            lease = data.draw(st.sampled_from(leases))
+            lease = self.choose(data, leases)
             speaker = lease.owner.uid if uid is None else uid
             if what == "release":
                 self.world.release(lease.lease_id, uid=speaker)
@@ -233,22 +247,24 @@ class LedgerMachine(RuleBasedStateMachine):
             self.world.release("lease-never", uid=uid)
         self.world.process(read)
 
-    @rule(data=st.data(), read=reads)
-    def somebody_has_a_bare_vm_in_hand(self, data: st.DataObject, read: int) -> None:
+    @happens(data=st.data(), read=reads)
+    def somebody_has_a_bare_vm_in_hand(self, data: st.DataObject, read: int = MANY) -> None:
         if granted := self.world.bare_grants():
-            self.world.relinquish(data.draw(st.sampled_from(granted)))
+            self.world.relinquish(self.choose(data, granted))
             self.world.process(read)
 
     # -- administrators and the host -----------------------------------------------------------------------------
 
-    @rule(
+    @happens(
         profile=st.integers(0, 2),
         what=st.sampled_from(["resize", "resize", "drain", "resume", "resume", "reset", "replace", "evict"]),
         size=st.integers(0, 4),
         data=st.data(),
         read=reads,
     )
-    def somebody_administers(self, profile: int, what: str, size: int, data: st.DataObject, read: int) -> None:
+    def somebody_administers(
+        self, data: st.DataObject, profile: int = 0, what: str = "resize", size: int = 0, read: int = MANY
+    ) -> None:
         known = list(self.world.policies)
         name = known[profile % len(known)]
         match what:
@@ -264,11 +280,13 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.world.evict(profile=name)
             case _:
                 vms = [*self.world.living, "vm-never"]
-                self.world.evict(vm_id=data.draw(st.sampled_from(vms)))
+                self.world.evict(vm_id=self.choose(data, vms))
         self.world.process(read)
 
-    @rule(what=st.sampled_from(["low", "enough", "enough", "new", "new", "new"]), profile=st.integers(0, 2), read=reads)
-    def the_world_changes(self, what: str, profile: int, read: int) -> None:
+    @happens(
+        what=st.sampled_from(["low", "enough", "enough", "new", "new", "new"]), profile=st.integers(0, 2), read=reads
+    )
+    def the_world_changes(self, what: str = "low", profile: int = 0, read: int = MANY) -> None:
         """The host's memory, or what a producer makes."""
         known = list(self.world.policies)
         if what == "new":
@@ -279,24 +297,33 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- VMs -----------------------------------------------------------------------------------------------------
 
-    @rule(data=st.data(), all_of_them=st.booleans(), late_s=st.sampled_from([0.0, 0.0, 0.25, 1.0]), read=reads)
-    def vms_do_what_they_should(self, data: st.DataObject, all_of_them: bool, late_s: float, read: int) -> None:
+    @happens(data=st.data(), all_of_them=st.booleans(), late_s=st.sampled_from([0.0, 0.0, 0.25, 1.0]), read=reads)
+    def vms_do_what_they_should(
+        self, data: st.DataObject, all_of_them: bool = False, late_s: float = 0.0, read: int = MANY
+    ) -> None:
         if busy := self.world.busy():
             self.world.stall(late_s)
-            for vm_id in busy if all_of_them else [data.draw(st.sampled_from(busy))]:
+            for vm_id in busy if all_of_them else [self.choose(data, busy)]:
                 self.world.progress(vm_id)
             self.world.process(read)
 
-    @rule(
+    @happens(
         data=st.data(),
         state=FRAGILE,
         how=st.sampled_from(["dies", "dies", "dies", "vanishes", "vanishes unverified"]),
         all_of_them=st.booleans(),
         read=reads,
     )
-    def vms_break(self, data: st.DataObject, state: VmState, how: str, all_of_them: bool, read: int) -> None:
+    def vms_break(
+        self,
+        data: st.DataObject,
+        state: VmState = VmState.HANDING_OUT,
+        how: str = "dies",
+        all_of_them: bool = False,
+        read: int = MANY,
+    ) -> None:
         candidates = self.world.in_state(state)
-        for vm_id in candidates if all_of_them or not candidates else [data.draw(st.sampled_from(candidates))]:
+        for vm_id in candidates if all_of_them or not candidates else [self.choose(data, candidates)]:
             if how == "dies" and state is not VmState.STOPPING:
                 self.world.die(vm_id)
             else:
@@ -305,8 +332,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.one_of(st.none(), durations), nobody_reads=st.booleans())
-    def time_passes(self, seconds: float | None, nobody_reads: bool) -> None:
+    @happens(seconds=st.one_of(st.none(), durations), nobody_reads=st.booleans())
+    def time_passes(self, seconds: float | None = None, nobody_reads: bool = False) -> None:
         """So many seconds, or until something is due."""
         if seconds is None:
             due = self.world.ledger.next_wakeup()
@@ -316,13 +343,13 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self.world.advance(seconds)
 
-    @rule()
+    @happens()
     def all_is_quiet_for_a_while(self) -> None:
         self.world.run_undisturbed()
         self._must("the_pool_fills_up_in_quiet_times", self._full())
 
-    @rule(hands_over=st.booleans())
-    def the_service_is_told_to_stop(self, hands_over: bool) -> None:
+    @happens(hands_over=st.booleans())
+    def the_service_is_told_to_stop(self, hands_over: bool = False) -> None:
         if len(self.world.record.requests) > 12:  # or most histories would be short
             if hands_over:
                 self.world.hand_over()

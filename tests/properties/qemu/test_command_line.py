@@ -15,10 +15,10 @@ from vmm.qemu.command_line import (
     VSOCK_PARAMETER,
     AgentLink,
     AnonymousMemory,
+    BootFiles,
     Channels,
     FileMemory,
     MemoryBacking,
-    Start,
     VsockDevice,
     agent_link,
     build_argv,
@@ -76,23 +76,39 @@ def channels_of(spec: MachineSpec, *, console: Path = Path("console")) -> Channe
     )
 
 
+boots = st.none() | st.builds(BootFiles, kernel_fd=st.integers(1001, 2000), initrd_fd=st.integers(2001, 3000))
+"""None: waits for a template's state."""
+
+
+@pytest.mark.parametrize("boot", [None, BootFiles(kernel_fd=21, initrd_fd=22)], ids=["incoming", "boot"])
+def test_qemu_is_told_the_place_of_no_file_that_it_is_to_open(boot: BootFiles | None) -> None:
+    """So that it needs no right to any directory. Where its console is, is said for us to read."""
+    closed = Path("/closed")
+    spec = MachineSpec(
+        qemu=closed / "qemu", kernel=closed / "vmlinuz", initrd=closed / "initrd", accelerator=Accelerator.TCG
+    )
+    channels = channels_of(spec, console=closed / "console.log")
+    _, *options = build_argv(spec, vm_id="vm", channels=channels, memory=FileMemory(fd=15, shared=False), boot=boot)
+    assert [option for option in options if str(closed) in option] == ["fd=14,set=0,opaque=/closed/console.log"]
+
+
 @given(
     spec=specs(),
     vm_id=components,
     console=paths,
     memory=st.just(AnonymousMemory()) | st.builds(FileMemory, fd=st.integers(3, 1000), shared=st.booleans()),
-    start=st.sampled_from(Start),
+    boot=boots,
 )
 def test_what_goes_in_is_what_qemu_reads(
-    spec: MachineSpec, vm_id: str, console: Path, memory: MemoryBacking, start: Start
+    spec: MachineSpec, vm_id: str, console: Path, memory: MemoryBacking, boot: BootFiles | None
 ) -> None:
-    argv = build_argv(spec, vm_id=vm_id, channels=channels_of(spec, console=console), memory=memory, start=start)
+    argv = build_argv(spec, vm_id=vm_id, channels=channels_of(spec, console=console), memory=memory, boot=boot)
 
     assert argv[0] == str(spec.qemu)
     assert values_of(argv, "-name")[0]["guest"] == vm_id
-    if start is Start.BOOT:
-        assert argv[argv.index("-kernel") + 1] == str(spec.kernel)
-        assert argv[argv.index("-initrd") + 1] == str(spec.initrd)
+    if boot is not None:
+        assert argv[argv.index("-kernel") + 1] == f"/proc/self/fd/{boot.kernel_fd}"
+        assert argv[argv.index("-initrd") + 1] == f"/proc/self/fd/{boot.initrd_fd}"
         parameters = argv[argv.index("-append") + 1]
         assert parameters.endswith(spec.kernel_parameters)
         assert ("acpi_apic_instance=2" in parameters.split()) == ("-acpitable" in argv), "one is no good alone"
@@ -116,7 +132,7 @@ def test_what_goes_in_is_what_qemu_reads(
         assert backend["share"] == ("on" if memory.shared else "off")
     else:
         assert backend["implied-0"] == "memory-backend-ram"
-    assert ("-incoming" in argv) == (start is Start.INCOMING)
+    assert ("-incoming" in argv) == (boot is None)
     assert ("maxmem" in values_of(argv, "-m")[0]) == (spec.max_memory_mib > spec.memory_mib)
     assert values_of(argv, "-smp")[0]["maxcpus"] == str(spec.max_vcpus)
 
@@ -133,14 +149,14 @@ def test_what_goes_in_is_what_qemu_reads(
 def test_only_tcg_hides_its_slow_string_instructions(accelerator: Accelerator, model: str, option: str) -> None:
     place = Path("/x")
     spec = MachineSpec(qemu=place, kernel=place, initrd=place, accelerator=accelerator, cpu_model=model)
-    argv = build_argv(spec, vm_id="vm", channels=channels_of(spec))
+    argv = build_argv(spec, vm_id="vm", channels=channels_of(spec), boot=None)
     assert argv[argv.index("-cpu") + 1] == option
 
 
-@given(spec=specs(), vm_id=components, start=st.sampled_from(Start))
-def test_a_command_line_tells_how_its_agent_is_reached(spec: MachineSpec, vm_id: str, start: Start) -> None:
+@given(spec=specs(), vm_id=components, boot=boots)
+def test_a_command_line_tells_how_its_agent_is_reached(spec: MachineSpec, vm_id: str, boot: BootFiles | None) -> None:
     channels = channels_of(spec)
-    argv = build_argv(spec, vm_id=vm_id, channels=channels, start=start)
+    argv = build_argv(spec, vm_id=vm_id, channels=channels, boot=boot)
 
     cid = 77 if spec.channel is AgentChannel.VSOCK else None
     assert agent_link(argv) == AgentLink(agent=spec.agent, vsock_cid=cid)
@@ -151,4 +167,4 @@ def test_a_command_line_tells_how_its_agent_is_reached(spec: MachineSpec, vm_id:
     assert sorted(told) == sorted(str(fd) for fd in channels.descriptors), "QEMU uses what it inherits, all of it"
     listens = any(VSOCK_PARAMETER in argument.split() for argument in argv)
     ours = spec.agent is AgentKind.BUILTIN and spec.channel is AgentChannel.VSOCK
-    assert listens == (ours and start is Start.BOOT)
+    assert listens == (ours and boot is not None)

@@ -8,11 +8,11 @@ import struct
 import betterproto2
 import pytest
 import trio
-import trio_asyncio
 from grpclib.exceptions import GRPCError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool.crossing import open_loop
 from pool.rpc.framing import Codec, MessageBuffer
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wellformed import check_wellformed
@@ -49,9 +49,8 @@ def test_messages_do_not_depend_on_how_they_were_cut_and_all_is_acknowledged(
         return got
 
     async def main() -> list[bytes]:
-        async with trio_asyncio.open_loop():
-            result: list[bytes] = await trio_asyncio.aio_as_trio(scenario)()
-            return result
+        async with open_loop() as loop:
+            return await loop.run(scenario)
 
     assert trio.run(main) == messages
     assert acknowledged == len(data) + padding * len(pieces)

@@ -15,6 +15,12 @@ def test_a_group_is_described_by_its_leaves_in_one_line() -> None:
     assert describe(group) == "a b; KeyError; c"
 
 
+def test_blanks_within_a_line_are_what_was_said() -> None:
+    """Kata's own texts have some that its users' scripts look for."""
+    assert describe(OSError("already exist.  Please stop\r\n\n\t it\n")) == "already exist.  Please stop it"
+    assert describe(ValueError(" \n ")) == "ValueError"
+
+
 def test_evidence_is_of_the_error_then_of_its_causes_each_once() -> None:
     cause = with_note(ValueError("cause"), "console")
     error = with_note(OSError("error"), "argv")

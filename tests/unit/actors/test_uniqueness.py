@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 
@@ -40,3 +42,20 @@ async def test_a_machine_id_that_repeats_is_refused() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await hand_out_two(procedure=procedure, wishes=Wishes())
     assert caught.group_contains(NotUniqueError, match="machine-id")
+
+
+@pytest.mark.parametrize("clone", [False, True])
+@in_virtual_time
+async def test_a_clone_whose_guest_was_not_reseeded_is_refused_without_a_witness_too(clone: bool) -> None:
+    """One that was booted has random numbers of its own."""
+    host = SimulatedHost()
+    async with trio.open_nursery() as nursery:
+        vm = await host.launch(SPEC, vm_id="vm-1", directory=NOWHERE, nursery=nursery)
+        vm.machine.is_clone = clone
+        await vm.pause()
+        procedure = HandOutProcedure(entropy=lambda _count: b"")  # to the simulated agent, nothing to reseed with
+        refused = pytest.raises(NotUniqueError, match="random numbers are those of its template's other clones")
+        with refused if clone else contextlib.nullcontext():
+            await procedure.run(vm, Wishes())
+        await vm.stop()
+        nursery.cancel_scope.cancel()

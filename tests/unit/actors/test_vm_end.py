@@ -34,6 +34,7 @@ async def test_evidence_goes_along() -> None:
 
 
 @in_virtual_time
+@pytest.mark.logs_error("VM could not be ended")
 async def test_an_end_that_cannot_be_verified_is_told_so() -> None:
     host = SimulatedHost()
 
@@ -50,6 +51,7 @@ async def test_an_end_that_cannot_be_verified_is_told_so() -> None:
 
 
 @in_virtual_time
+@pytest.mark.logs_error("VM could not be ended")
 async def test_a_bug_in_stop_does_not_pass_for_an_end() -> None:
     host = SimulatedHost()
 
@@ -103,6 +105,7 @@ class BrokenAgent:
 
 
 @in_virtual_time
+@pytest.mark.logs_error("VM actor failed")
 async def test_an_internal_error_costs_only_this_vm() -> None:
     host = SimulatedHost()
     async with story(producer=one_vm(host, agent=BrokenAgent())) as one:
@@ -115,6 +118,7 @@ async def test_an_internal_error_costs_only_this_vm() -> None:
 
 
 @in_virtual_time
+@pytest.mark.logs_error("VM actor failed")
 async def test_a_producer_with_a_bug_costs_only_this_vm() -> None:
     async def answer(_nursery: trio.Nursery) -> Vm:
         raise ZeroDivisionError("a bug")

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 import trio
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionState, H2Connection
 from h2.events import DataReceived, RequestReceived, StreamReset
 
 from pool.rpc.generated.vmpool import v1 as wire
@@ -34,6 +34,8 @@ class Answer:
 
     replies: tuple[Any, ...] = ()
     status: int | None = 0
+    then_hangs_up: bool = False
+    """In the same packet."""
 
 
 def acquired(lease_id: str = "lease-1", *, match: wire.Match | None = None) -> wire.AcquireReply:
@@ -122,6 +124,8 @@ class ScriptedService:
                                 self.resets.append(methods[event.stream_id])
                                 self._news.set()
                     await stream.send_all(http2.data_to_send())
+                    if http2.state_machine.state is ConnectionState.CLOSED:
+                        break
 
     def _take(self, http2: H2Connection, call: int, method: str, data: bytes) -> None:
         message = _REQUESTS[method].parse(data[_HEADER:])
@@ -133,6 +137,8 @@ class ScriptedService:
             http2.send_data(call, framed(reply))
         if answer.status is not None:
             http2.send_headers(call, [("grpc-status", str(answer.status))], end_stream=True)
+        if answer.then_hangs_up:
+            http2.close_connection()
 
 
 @contextlib.asynccontextmanager

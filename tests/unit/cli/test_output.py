@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
 
 from pool.cli.options import failure
+from pool.cli.output import quoted
 from pool.rpc.generated.vmpool import v1 as wire
+from tests.running import vmpool_argv
 from tests.unit.cli.command import vmpool
 from tests.unit.cli.scripted import Answer, ScriptedService
 
@@ -76,3 +81,25 @@ async def test_by_what_the_client_has_to_say_meanwhile(service: ScriptedService)
 def test_by_an_error_which_may_have_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
     failure("the agent says \x1b[2J\nand more", code=1)
     assert capsys.readouterr().err == "vmpool: the agent says \\x1b[2J\nand more\n"
+
+
+def test_by_another_vmpool_whose_words_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once is enough to say who says it."""
+    said = quoted("vmpool: kernel: /k does not exist\nvmpool: and more\n")
+    failure(f"the service did not start:\n{said}", code=1)
+    assert capsys.readouterr().err == "vmpool: the service did not start:\nkernel: /k does not exist\nand more\n"
+
+
+def test_by_a_demo_whose_service_does_not_start(vm_home: Path, leak_check: None) -> None:
+    done = subprocess.run(
+        vmpool_argv("demo"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"VMPOOL_IMAGE_DIR": "/nowhere"},
+        timeout=60,
+    )
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first == "vmpool: the service did not start:"
+    assert second.startswith("guest image (load): there is no image in /nowhere; build it with")

@@ -77,6 +77,22 @@ def test_the_service_makes_way_and_comes_back(root: Path, unit: Path) -> None:
     assert not any(path.is_dir() for path in unit.iterdir())
 
 
+def test_who_only_visits_leaves_what_a_service_has_made_of_the_place(root: Path, unit: Path) -> None:
+    """To take a controller back would take the limits of its VMs with it."""
+    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    control = unit / "cgroup.subtree_control"
+    (unit / "cgroup.procs").write_text("")
+    control.write_text("memory cpu pids")
+    with occupied(plan, largest=LIMITS, visiting=True) as applied:
+        assert applied == plan
+    assert control.read_text() == "memory cpu pids"
+    control.write_text("memory pids")
+    with occupied(plan, largest=LIMITS, visiting=True):
+        assert control.read_text().startswith("+cpu")
+    assert control.read_text().startswith("-cpu"), "what it has given it takes back, and nothing else"
+    assert not any(path.is_dir() for path in unit.iterdir())
+
+
 def test_a_controller_that_takes_no_limit_is_left_out_and_told(
     root: Path, unit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

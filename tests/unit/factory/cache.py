@@ -20,18 +20,18 @@ from pool.tracing import NO_SPANS, Spans
 from tests.unit.factory.configs import sample
 
 
-def base_vm(number: int, *, context_id: int = 0) -> BaseVm:
+def base_vm(number: int, *, context_id: int = 0, katas_agent: bool = True) -> BaseVm:
     home = Path(f"/run/vc/vm/vm-{number}")
     return BaseVm(
         id=f"vm-{number}",
         pid=1000 + number,
         qmp_socket=home / "qmp.sock",
-        agent_socket=home / "agent.sock",
         vcpus=2,
         max_vcpus=4,
         memory_mib=2048,
         uuid="u",
         context_id=context_id,
+        katas_agent=katas_agent,
         bridges=(Bridge(id="pci-bridge-0", type="pci", addr=2, max_capacity=30),),
     )
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pool.config import ConfigError
+from pool.factory.agent_table import Client
 from pool.factory.hypervisor_config import HypervisorConfig
 from pool.factory.qemu_section import HostSize
-from pool.factory.runtime_config import Client, RuntimeConfig, load_runtime_config
+from pool.factory.runtime_config import RuntimeConfig, load_runtime_config
 
 HOST = HostSize(cpus=4, memory_mib=16000)
 

@@ -74,8 +74,21 @@ async def test_what_a_client_waits_for_is_traced(vm_home: Path) -> None:
     )
 
 
-def test_without_vsock_the_agent_is_at_its_socket() -> None:
-    assert cached_vm(base_vm(1)).agent_url == "unix:///run/vc/vm/vm-1/agent.sock"
+async def test_a_client_that_ends_what_it_takes_for_its_proxy_ends_the_vm(vm_home: Path) -> None:
+    """Runtime 1.x asks whether the process of that pid lives before it speaks to the agent, and ends it at the end. 0
+    would be its own process group."""
+    async with serving_cache(vm_home, base_vm(1), base_vm(2, context_id=77)) as served:
+        for number in (1, 2):
+            async with open_cache_client(served.path, timeout_s=LIMIT_S) as client:
+                vm = await client.take_base_vm(timeout_s=LIMIT_S)
+            assert vm.proxy_pid == base_vm(number).pid
+
+
+def test_an_agent_that_kata_cannot_speak_to_has_no_address() -> None:
+    """Its client would try for 20 seconds; without an address it fails at once."""
+    assert cached_vm(base_vm(1)).agent_url == ""
+    assert cached_vm(base_vm(1, context_id=77, katas_agent=False)).agent_url == ""
+    assert cached_vm(base_vm(1, context_id=77)).agent_url == "vsock://77:1024"
 
 
 async def test_each_client_gets_a_vm_of_its_own_and_waits_for_it(vm_home: Path) -> None:

@@ -12,7 +12,9 @@ import structlog.testing
 import structlog.typing
 
 from pool.cli.main import main
+from pool.config import Settings
 from pool.factory.host import FactoryHost
+from pool.vmcache import VmCache
 from tests.unit.factory.factories import Stage
 from tests.unit.factory.kata_files import write
 
@@ -115,6 +117,21 @@ def test_l3_init_of_a_template_that_cannot_be_made(template: Path, stage: Stage,
     assert "Traceback" not in done.stderr
 
 
+RUNTIME_RS = "[hypervisor.qemu.factory]\nenable_template = true\n"
+
+
+def test_l3_init_of_a_template_by_runtime_rs_table(home: Path, stage: Stage) -> None:
+    """As `kata-ctl factory init`; it was passed over, with exit code 0."""
+    done = run("init", config=write(home, rest=RUNTIME_RS))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "hypervisor.qemu.factory.enable_template: clones must be reseeded" in done.stderr
+    config = write(home, rest=RUNTIME_RS + '[vmpool]\nagent = "builtin"\n')
+    assert said("init", config=config) == "vm factory initialized\n"
+    assert stage.templates.template is not None
+    assert said("status", config=config) == "vm factory is on\n"
+    assert said("destroy", config=config) == "vm factory destroyed\n"
+
+
 def test_l4_destroy_without_and_with_a_template(nothing: Path, home: Path, stage: Stage, logs: Logs) -> None:
     assert said("destroy", config=nothing) == "vm factory destroyed\n"
     template = write(home, rest=TEMPLATE)
@@ -146,6 +163,52 @@ def test_destroy_of_a_cache_without_a_server(cache: Path) -> None:
     done = run("destroy", config=cache)
     assert (done.exit_code, done.stdout) == (1, "")
     assert "failed to call gRPC Quit: rpc error: code = Unavailable" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("factory", "init"), ("serve",)])
+def test_katas_texts_keep_their_blanks_on_the_way_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+
+    async def opens_its_endpoint(_settings: Settings, _socket: Path, *, cache: VmCache, **_options: object) -> None:
+        with cache.open_endpoint():
+            raise AssertionError("something is there")
+
+    monkeypatch.setattr("pool.cli.serve.configure_logs", lambda **_options: None)
+    for module in ("factory", "serve"):
+        monkeypatch.setattr(f"pool.cli.{module}.serve_until_signalled", opens_its_endpoint)
+    endpoint = home / "cache.sock"
+    endpoint.touch()
+    config = write(home, rest=CACHE.format(home=home) + '[vmpool]\nchannel = "virtio-serial"\n')
+    done = click.testing.CliRunner().invoke(main, [*command, "--kata-config", str(config)])
+    assert f"{endpoint} already exist.  Please stop running VMCache server and remove {endpoint}" in done.stderr
+    config = write(home, 'block_device_aio = "sync"')
+    done = click.testing.CliRunner().invoke(main, [*command, "--kata-config", str(config)])
+    assert "Invalid hypervisor block storage I/O mechanism  sync specified" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("factory", "init"), ("serve",)])
+def test_neither_command_starts_what_no_client_could_use_and_names_the_users_key(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("pool.cli.serve.configure_logs", lambda **_options: None)
+
+    def outcome(qemu: str) -> str:
+        config = write(home, f'machine_type = "q35"\n{qemu}', rest=CACHE.format(home=home) + "[proxy.kata]\n")
+        done = click.testing.CliRunner().invoke(
+            main, [*command, "--kata-config", str(config), "--socket", str(home / "socket")]
+        )
+        assert done.exit_code == {"factory": 1, "serve": 2}[command[0]]
+        assert not (home / "cache.sock").exists()
+        return done.stderr
+
+    assert "hypervisor.qemu.use_vsock: " in outcome("")
+    # Also what only the start finds out: the file is there, but no program.
+    config = write(home, rest=CACHE.format(home=home) + '[vmpool]\nchannel = "virtio-serial"\n')
+    done = click.testing.CliRunner().invoke(
+        main, [*command, "--kata-config", str(config), "--socket", str(home / "run" / "socket")]
+    )
+    assert f"vmpool: hypervisor.qemu.path: {home}/qemu does not exist or cannot be read" in done.stderr
 
 
 def test_factory_alone_is_help(nothing: Path) -> None:

@@ -104,6 +104,31 @@ async def test_a_vm_whose_agent_is_katas_runs_and_has_what_was_added_plugged_in(
     assert [entry["vm"] for entry in logs if entry["event"].startswith("nobody in the guest can be asked")] == ["vm-1"]
 
 
+async def test_a_clone_that_nobody_can_reseed_is_not_given(vm_home: Path, stage: Stage, nursery: trio.Nursery) -> None:
+    """Kata's template servers give them: their random numbers are their siblings'."""
+    vms = [await kept(stage, number, nursery, agent=AgentKind.NOOP) for number in (1, 2)]
+    for vm in vms:
+        stage.vms.machine(vm.id).is_clone = True
+    async with serving_cache(vm_home, *vms) as served, open_factory(client_of(served), host=stage.host) as factory:
+        with pytest.raises(UnsupportedError, match=r"^VM 'vm-1' is a clone, and nobody in its guest can be asked"):
+            await factory.get_vm(factory.config())
+        assert stage.vms.alive == {"vm-2"}, "it is ended"
+        base = await factory.get_base_vm()
+        assert not stage.running(base), "who takes a base VM makes it unique"
+        await base.stop()
+
+
+async def test_a_clone_whose_agent_is_ours_is_reseeded_and_given(
+    vm_home: Path, stage: Stage, nursery: trio.Nursery
+) -> None:
+    kept_vm = await kept(stage, 1, nursery)
+    stage.vms.machine(kept_vm.id).is_clone = True
+    async with serving_cache(vm_home, kept_vm) as served, open_factory(client_of(served), host=stage.host) as factory:
+        vm = await factory.get_vm(factory.config())
+        assert len(stage.machine(vm).entropy) == 1
+        await vm.stop()
+
+
 async def test_a_vm_that_is_not_there_is_told(vm_home: Path, stage: Stage) -> None:
     async with (
         serving_cache(vm_home, base_vm(1)) as served,

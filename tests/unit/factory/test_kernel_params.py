@@ -43,6 +43,14 @@ def test_other_drivers_are_not_scanned_for(home: Path) -> None:
     assert hypervisor(home, 'block_device_driver = "virtio-blk"').kernel_params == ()
 
 
+@pytest.mark.parametrize("generation", ["", OLD])
+def test_a_parameter_has_a_name(home: Path, generation: str) -> None:
+    said = problems(hypervisor, home, 'kernel_params = "a =x b= = c"', rest=generation)
+    assert said == tuple(
+        f"hypervisor.qemu.kernel_params: Empty kernel parameter: {word!r} has no name" for word in ("=x", "=")
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "current", "old"),
     [

@@ -138,6 +138,97 @@ def test_a_fault_is_named_with_its_key(home: Path, line: str, problem: str) -> N
     assert said.startswith(problem)
 
 
+PORTS = "allowed values no-port, bridge-port, root-port, switch-port"
+MONITORS = "Invalid hypervisor extra monitor socket telnet specified (supported values: [hmp qmp qmp-pretty])"
+SIZES = "must be 0 or a power of 2 between 512 and 65536"
+LOGICAL, PHYSICAL = "block_device_logical_sector_size", "block_device_physical_sector_size"
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ('hot_plug_vfio = "root"', f"hot_plug_vfio: invalid vfio_port=<unknown PCIePort: root> setting, {PORTS}"),
+        ('hot_plug_vfio = "invalid-port"', f"hot_plug_vfio: invalid vfio_port=invalid-port setting, {PORTS}"),
+        ('cold_plug_vfio = "x"', f"cold_plug_vfio: invalid vfio_port=<unknown PCIePort: x> setting, {PORTS}"),
+        (
+            'hot_plug_vfio = "root-port"\ncold_plug_vfio = "switch-port"',
+            "cold_plug_vfio: invalid hot-plug=root-port and cold-plug=switch-port settings, only one of them can be",
+        ),
+        ('extra_monitor_socket = "telnet"', f"extra_monitor_socket: {MONITORS}"),
+        (f"{LOGICAL} = 513", f"{LOGICAL}: invalid {LOGICAL} 513: {SIZES}"),
+        (f"{LOGICAL} = 256", f"{LOGICAL}: invalid {LOGICAL} 256: {SIZES}"),
+        (f"{PHYSICAL} = 131072", f"{PHYSICAL}: invalid {PHYSICAL} 131072: {SIZES}"),
+        (
+            f"{LOGICAL} = 4096\n{PHYSICAL} = 512",
+            f"{LOGICAL}: invalid sector sizes: logical (4096) must not be larger than physical (512)",
+        ),
+        ('pflashes = [""]', "pflashes: path must be specified"),
+        ("disk_rate_limiter_bw_max_rate = true", "disk_rate_limiter_bw_max_rate: must be a whole number from -"),
+        ("jailer_path = 1", "jailer_path: must be a string, not 1"),
+    ],
+)
+def test_what_current_kata_refuses_is_refused(home: Path, lines: str, problem: str) -> None:
+    """None of it is a reason for runtime 1.x, which does not know these keys, but for the pflashes and the jailer."""
+    (said,) = problems(load, home, lines)
+    assert said.startswith(f"hypervisor.qemu.{problem}")
+    if not lines.startswith(("pflashes", "jailer")):
+        hypervisor(home, lines, rest=OLD)
+
+
+def test_what_current_kata_takes_is_taken(home: Path) -> None:
+    assert hypervisor(home, 'cold_plug_vfio = "root-port"').cold_plug_vfio == "root-port"
+    assert hypervisor(home, 'hot_plug_vfio = "no-port"\ncold_plug_vfio = "bridge-port"').hot_plug_vfio == "no-port"
+    assert hypervisor(home, 'machine_type = "microvm"\nhot_plug_vfio = "x"').hot_plug_vfio == "x", "it has no PCIe"
+    assert hypervisor(home, 'extra_monitor_socket = "qmp-pretty"').extra_monitor_socket == "qmp-pretty"
+    config = hypervisor(home, f"{LOGICAL} = 512\n{PHYSICAL} = 65536")
+    assert (config.block_device_logical_sector_size, config.block_device_physical_sector_size) == (512, 65536)
+    hypervisor(home, f"{LOGICAL} = 4096")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("default_vcpus = 1.5", "default_vcpus: must be a whole number from -2147483648 to 2147483647, not 1.5"),
+        ("default_vcpus = 1.0", "default_vcpus: must be a whole number from"),
+        ("memory_offset = 4294967296", "memory_offset: must be a whole number from 0 to 4294967295"),
+    ],
+)
+def test_what_runtime_1x_refuses_is_refused(home: Path, line: str, problem: str) -> None:
+    (said,) = problems(load, home, line, rest=OLD)
+    assert said.startswith(f"hypervisor.qemu.{problem}")
+    hypervisor(home, line)
+
+
+def test_runtime_1x_counts_whole_cpus(home: Path) -> None:
+    for given, vcpus in ((0, 1), (3, 3), (-1, 4), (99, 4)):
+        assert hypervisor(home, f"default_vcpus = {given}", rest=OLD).num_vcpus == vcpus
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("enable_numa = true", "hypervisor.qemu.enable_numa: vmpool's machines have no NUMA nodes; remove it"),
+        (
+            '[[hypervisor.qemu.guest_extension_images]]\nname = "gpu"\npath = "/x"',
+            "hypervisor.qemu.guest_extension_images: vmpool's machines have no disks; remove it",
+        ),
+    ],
+)
+def test_what_vmpool_does_not_make_is_refused_by_name(home: Path, lines: str, problem: str) -> None:
+    """Kata's client would compute what no VM of ours has."""
+    assert problems(load, home, lines) == (problem,)
+    hypervisor(home, lines, rest=OLD)
+
+
+def test_what_is_off_is_no_obstacle(home: Path) -> None:
+    hypervisor(home, 'enable_numa = false\nguest_extension_images = []\nnuma_mapping = ["0"]')
+
+
+def test_keys_of_the_other_generation_are_passed_over(home: Path) -> None:
+    hypervisor(home, "hot_plug_vfio = 1\nrootless = 1\nblock_device_aio = 'x'\nvirtio_fs_queue_size = 'x'", rest=OLD)
+    hypervisor(home, "file_mem_backend = 1\nhotplug_vfio_on_root_bus = 1\nenable_swap = 1")
+
+
 def test_an_unknown_shared_fs(home: Path) -> None:
     (said,) = problems(load, home, shared_fs='shared_fs = "nfs"')
     assert said == (

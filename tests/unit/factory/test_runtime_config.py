@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pool.factory.config import FactoryConfig, KataAgentConfig
-from pool.factory.runtime_config import Client, load_runtime_config
+from pool.factory.agent_table import Client
+from pool.factory.config import FactoryConfig, KataAgentConfig, ProxyConfig
+from pool.factory.generation import Generation
+from pool.factory.runtime_config import load_runtime_config
 from tests.unit.factory.kata_files import OLD, load, problems
 from vmm.spec import AgentChannel
 
@@ -172,9 +174,132 @@ def test_the_two_programs_of_runtime_1x_make_different_configs(home: Path) -> No
 
 @pytest.mark.parametrize("client", Client)
 def test_vsock_needs_no_proxy(home: Path, client: Client) -> None:
-    config = load(home, "use_vsock = true", rest=OLD, client=client).factory.vm_config
+    config = load(home, "use_vsock = true", rest=OLD + "[agent.kata]", client=client).factory.vm_config
     assert config.proxy_type == "noProxy"
     assert config.agent_config.use_vsock
+
+
+def test_runtime_1x_knows_one_proxy_and_one_shim(home: Path) -> None:
+    """Its shim for containerd looks at neither."""
+    rest = "[proxy.cc]\n[shim.cc]\n"
+    assert problems(load, home, rest=rest) == (
+        "proxy.cc: cc proxy type not supported",
+        "shim.cc: cc shim is not supported",
+    )
+    load(home, rest=rest, client=Client.SHIM)
+
+
+@pytest.mark.parametrize(
+    ("rest", "problem"),
+    [
+        ("[proxy.kata]\npath = 1", "proxy.kata.path: must be a string, not 1"),
+        ("[proxy.kata]\nenable_debug = 1", "proxy.kata.enable_debug: must be true or false, not 1"),
+        ("[shim.kata]\nenable_tracing = 1", "shim.kata.enable_tracing: must be true or false, not 1"),
+        ("[proxy]\nkata = 1", "proxy.kata: must be a table"),
+        ("[[shim]]", "shim: must be a table"),
+    ],
+)
+def test_wrong_types_in_them_are_named(home: Path, rest: str, problem: str) -> None:
+    assert problems(load, home, rest=rest) == (problem,)
+
+
+def test_what_the_proxy_is_started_with_is_told_and_nothing_of_it_is_looked_for(home: Path) -> None:
+    rest = '[runtime]\nenable_debug = true\n[proxy.kata]\npath = "/no/../kata-proxy"\n'
+    assert load(home, rest=rest).factory.vm_config.proxy_config == ProxyConfig(path="/kata-proxy")
+    assert load(home, rest=rest + "enable_debug = true").factory.vm_config.proxy_config.debug
+    assert load(home, rest=OLD).factory.vm_config.proxy_config == ProxyConfig(
+        path="/usr/libexec/kata-containers/kata-proxy"
+    )
+    without = ProxyConfig(debug=True)
+    assert load(home, "use_vsock = true", rest=rest).factory.vm_config.proxy_config == without
+    assert load(home, rest=rest, client=Client.SHIM).factory.vm_config.proxy_config == without
+
+
+def test_runtime_1x_without_a_table_for_the_agent_forgets_its_vsock(home: Path) -> None:
+    """Kata's command does; its client's configuration must be the server's."""
+    config = load(home, "use_vsock = true", rest=OLD).factory.vm_config
+    assert (config.hypervisor_config.use_vsock, config.agent_config) == (True, KataAgentConfig())
+    shim = load(home, "use_vsock = true", rest=OLD, client=Client.SHIM).factory.vm_config
+    assert shim.agent_config.use_vsock
+
+
+@pytest.mark.parametrize(
+    ("qemu", "rest", "generation"),
+    [
+        pytest.param("", "[shim.kata]", Generation.RUNTIME_1X, id="shim"),
+        pytest.param("", "[proxy.kata]", Generation.RUNTIME_1X, id="proxy"),
+        pytest.param("use_vsock = true", "", Generation.RUNTIME_1X, id="use_vsock"),
+        pytest.param("use_vsock = false", "", Generation.RUNTIME_1X, id="use_vsock-off"),
+        pytest.param("", '[vmpool]\nkata = "runtime 1.x"', Generation.RUNTIME_1X, id="said"),
+        pytest.param("", '[proxy.kata]\n[vmpool]\nkata = "current"', Generation.CURRENT, id="said-otherwise"),
+        pytest.param("enable_swap = true", "[netmon]", Generation.CURRENT, id="early-kata-2-had-these-too"),
+        pytest.param("", "", Generation.CURRENT, id="nothing"),
+    ],
+)
+def test_whose_file_it_is(home: Path, qemu: str, rest: str, generation: Generation) -> None:
+    """Two tables and one key ended with runtime 1.x. A file without any of them can say it."""
+    config = load(home, qemu, rest=rest)
+    assert config.generation is generation
+    assert (config.factory.vm_config.agent_type == "kata") == (generation is Generation.RUNTIME_1X)
+
+
+@pytest.mark.parametrize(
+    ("rest", "problem"),
+    [
+        ('[vmpool]\nkata = "1"', "vmpool.kata: must be one of 'runtime 1.x', 'current'"),
+        ('[vmpool]\nagnet = "builtin"', "vmpool.agnet: is not known; there are agent, channel, kata"),
+    ],
+)
+def test_our_own_table_has_no_unknown_keys(home: Path, rest: str, problem: str) -> None:
+    """Kata's are passed over, as Kata does."""
+    assert problems(load, home, rest=rest) == (problem,)
+
+
+RUNTIME_RS = '[hypervisor.qemu.factory]\nenable_template = true\ntemplate_path = "/rs"\n'
+
+
+def test_runtime_rs_has_its_table_elsewhere(home: Path) -> None:
+    factory = load(home, rest=RUNTIME_RS).factory
+    assert (factory.template, factory.template_path, factory.cache) == (True, "/rs", 0)
+    off = load(home, rest=RUNTIME_RS.replace("true", "false")).factory
+    assert (off.template, off.template_path) == (False, "/run/vc/vm/template")
+    assert load(home, rest="[hypervisor.qemu.factory]\nenable_template = true").factory.template_path == (
+        "/run/vc/vm/template"
+    )
+    both = load(home, rest=f'{RUNTIME_RS}[factory]\nenable_template = true\ntemplate_path = "/rs"').factory
+    assert (both.template, both.template_path) == (True, "/rs")
+
+
+@pytest.mark.parametrize(
+    ("rest", "problem"),
+    [
+        (
+            f'{RUNTIME_RS}[factory]\nenable_template = true\ntemplate_path = "/go"',
+            "hypervisor.qemu.factory.template_path: is not factory.template_path, '/go'; leave one of the tables out",
+        ),
+        (
+            f"{RUNTIME_RS}vm_cache_number = 1",
+            "hypervisor.qemu.factory.vm_cache_number: runtime-rs does not know it; a cache is set up under [factory]",
+        ),
+        (
+            RUNTIME_RS.replace("true", "1"),
+            "hypervisor.qemu.factory.enable_template: must be true or false, not 1",
+        ),
+    ],
+)
+def test_runtime_rs_tables_that_cannot_be(home: Path, rest: str, problem: str) -> None:
+    assert problems(load, home, rest=rest) == (problem,)
+
+
+def test_its_table_is_one(home: Path) -> None:
+    assert problems(load, home, "factory = 1") == ("hypervisor.qemu.factory: must be a table",)
+
+
+@pytest.mark.parametrize("key", ["template_path", "vm_cache_endpoint"])
+def test_no_path_has_a_nul(home: Path, key: str) -> None:
+    assert problems(load, home, rest=f'[factory]\n{key} = "/a\\u0000b"') == (
+        f"factory.{key}: a path cannot have a NUL in it",
+    )
 
 
 def test_runtime_1x_knows_one_agent(home: Path) -> None:

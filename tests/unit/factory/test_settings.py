@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.errors import describe
 from actors.kinds import ProducerKind
 from pool.config import ConfigError
 from pool.factory.matching import check_config
@@ -13,6 +14,7 @@ from pool.factory.qemu_section import HostSize
 from pool.factory.settings import KataSettings, settings_from_kata
 from pool.factory.wire import config_from_grpc, config_to_grpc
 from tests.unit.factory.kata_files import HOST, OLD, load, problems, write
+from vmm.errors import MissingFileError, SpecError
 from vmm.qemu.vsock import check_vsock
 from vmm.spec import AgentChannel, AgentKind
 
@@ -85,6 +87,17 @@ def test_a_client_with_the_same_file_matches(home: Path, old: bool) -> None:
 )
 def test_machines_that_cannot_be_made(home: Path, line: str, problem: str) -> None:
     assert problems(settings, home, line) == (problem,)
+
+
+def test_runtime_rs_keys_are_named(home: Path) -> None:
+    rest = "[hypervisor.qemu.factory]\nenable_template = true\n"
+    (said,) = problems(settings, home, rest=rest)
+    assert said.startswith("hypervisor.qemu.factory.enable_template: clones must be reseeded")
+    fs = 'shared_fs = "virtio-fs"\nvirtio_fs_daemon = "/d"'
+    (said,) = problems(settings, home, shared_fs=fs, rest=rest + OURS)
+    assert said.endswith('; set "none"'), "runtime-rs has no virtio-9p"
+    profile = settings(home, rest=rest + OURS).settings.profiles["default"]
+    assert profile.producer is ProducerKind.TEMPLATE
 
 
 def test_an_image_cannot_be_booted(home: Path) -> None:
@@ -168,6 +181,79 @@ def test_agents_that_cannot_be(home: Path, rest: str, problem: str) -> None:
     else:
         (said,) = problems(settings, home, rest=rest)
     assert said.startswith(problem)
+
+
+CACHE = "[factory]\nvm_cache_number = 1\n"
+Q35 = 'machine_type = "q35"\n'
+
+
+def test_a_cache_that_no_client_of_runtime_1x_could_use_is_not_started(home: Path) -> None:
+    """It would take the VM, and find no kata-proxy to its agent. With vsock it needs none."""
+    with pytest.raises(ConfigError) as error:
+        settings(home, Q35, rest=CACHE + OLD).check_clients()
+    (said,) = error.value.problems
+    assert said.startswith("hypervisor.qemu.use_vsock: ")
+    assert "set use_vsock = true" in said
+    settings(home, Q35, rest=OLD).check_clients()
+    settings(home, f"{Q35}use_vsock = true", rest=CACHE).check_clients()
+
+
+@pytest.mark.parametrize(
+    ("qemu", "rest", "reason"),
+    [
+        pytest.param("use_vsock = true", "", "", id="runtime-1x-with-vsock"),
+        pytest.param("", OLD + OURS, 'vmpool.agent = "builtin"', id="our-agent"),
+        pytest.param("use_vsock = true", '[vmpool]\nagent = "qga"', 'vmpool.agent = "qga"', id="qemu-ga"),
+        pytest.param(
+            "use_vsock = true", '[vmpool]\nchannel = "virtio-serial"', 'vmpool.channel = "virtio-serial"', id="no-way"
+        ),
+        pytest.param("", "", "Kata 2 and later", id="current"),
+        pytest.param("", OURS, "Kata 2 and later", id="current-with-our-agent"),
+    ],
+)
+def test_a_cache_that_stock_clients_cannot_use_says_why(home: Path, qemu: str, rest: str, reason: str) -> None:
+    made = settings(home, Q35 + qemu, rest=CACHE + rest)
+    made.check_clients()
+    assert made.cache is not None
+    if reason:
+        assert reason in made.cache.useless_to_kata
+    else:
+        assert made.cache.useless_to_kata == ""
+
+
+def test_a_host_without_vsock_is_told_by_the_users_key(home: Path) -> None:
+    def check() -> None:
+        check_vsock(home / "vhost-vsock")
+
+    with pytest.raises(ConfigError) as error:
+        settings(home, f"{Q35}use_vsock = true").check_host(check_vsock=check)
+    (said,) = error.value.problems
+    assert said == (
+        f"hypervisor.qemu.use_vsock: {home}/vhost-vsock does not exist or cannot be read; load the module with "
+        "`modprobe vhost_vsock` and have access to it"
+    )
+    both = settings(home, f"{Q35}use_vsock = true", rest='[vmpool]\nchannel = "vsock"')
+    with pytest.raises(ConfigError, match=r": vmpool\.channel: "):
+        both.check_host(check_vsock=check)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            MissingFileError(field="qemu", path="/q", remedy="do"),
+            "hypervisor.qemu.path: /q does not exist or cannot be",
+        ),
+        (SpecError(field="qemu", value="/q", reason="is old"), "hypervisor.qemu.path = '/q': is old"),
+        (MissingFileError(field="initrd", path="/i", remedy="do"), "hypervisor.qemu.initrd: /i does not exist"),
+        (SpecError(field="channel", value="vsock", reason="no"), "hypervisor.qemu.use_vsock = 'vsock': no"),
+        (SpecError(field="directory", value="/d", reason="no"), "directory = '/d': no"),
+        (ValueError("x"), "x"),
+    ],
+)
+def test_what_is_found_at_the_start_is_told_by_the_users_key_too(home: Path, error: Exception, said: str) -> None:
+    made = settings(home, f"{Q35}use_vsock = true")
+    assert describe(ExceptionGroup("g", [error]), say=made.spell).startswith(said)
 
 
 def test_a_host_without_vsock_is_told_by_our_key(home: Path) -> None:

@@ -133,6 +133,31 @@ def test_runtime_1x_learns_the_agents_address_and_a_later_client_its_context_id(
     assert vsock_url(1234567) == message.proxy_url
 
 
+@pytest.mark.parametrize("pid", [0, -1, -77])
+def test_no_client_is_sent_a_proxy_pid_that_is_not_one_process(pid: int) -> None:
+    """Runtime 1.x sends it SIGTERM: 0 is the client's own process group, -1 is every process."""
+    with pytest.raises(ValueError, match=f"proxy_pid = {pid}"):
+        vm_to_grpc(attrs.evolve(VM, proxy_pid=pid))
+
+
+def test_runtime_1_6_to_1_8_call_the_devices_of_a_bridge_by_another_name() -> None:
+    """Its client adds to the map under that name, and panics where there is none."""
+    bridge = Bridge(devices={1: "net"}, id="pci-bridge-0")
+    sent = json.loads(encode(bridge))
+    assert sent["Address"] == sent["Devices"] == {"1": "net"}
+    assert json.loads(encode(Bridge()))["Address"] == {}
+    assert "Address" not in json.loads(encode(bridge, RUNTIME_1X)), "1.12 does not know it"
+    assert decode(Bridge, b'{"Address": {"1": "net"}, "ID": "pci-bridge-0"}') == bridge
+    assert decode(Bridge, b'{"address": {"1": "net"}, "ID": "pci-bridge-0"}') == bridge
+    for both in (
+        b'{"Devices": {"1": "net"}, "Address": {"2": "x"}}',
+        b'{"Address": {"2": "x"}, "Devices": {"1": "net"}}',
+    ):
+        assert decode(Bridge, both).devices == {1: "net"}
+    with pytest.raises(WireError, match=r"^Devices: must be an object with numbers as keys"):
+        decode(Bridge, b'{"Address": {"one": "x"}}')
+
+
 def test_a_vm_of_any_server_is_read() -> None:
     for name in ("current-qemuGrpc", "runtime1x-qemuGrpc"):
         vm = vm_from_grpc(GrpcVm(id="ID", hypervisor=sample(name), cpu=1, memory=2048), hypervisor_type="qemu")

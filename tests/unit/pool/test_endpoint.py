@@ -191,7 +191,7 @@ def test_a_directory_of_vms_that_others_can_enter_is_refused(vm_home: Path, mode
 
 def test_a_directory_of_vms_that_is_a_link_is_refused(vm_home: Path, tmp_path: Path) -> None:
     (vm_home / "vms").symlink_to(tmp_path)
-    vms_refused(vm_home, why="is open to others")
+    vms_refused(vm_home, why="is not a directory; remove it, or choose")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 HOUSE = Path(__file__).parents[3]
 
@@ -37,6 +40,30 @@ try:
 except ValueError:
     structlog.get_logger("vmpool").exception("failed")
     logging.getLogger("grpclib.server").exception("failed")
+"""
+
+
+SECRETIVE_SCRIPT = """
+import logging, structlog
+from pool.logs import configure_logs
+configure_logs(json={json})
+def start(environment):
+    contents = b"do not show"
+    raise ValueError("cannot start")
+for logger in (structlog.get_logger("vmpool"), logging.getLogger("grpclib.server")):
+    try:
+        start(dict(TOKEN="do not show"))
+    except ValueError:
+        logger.exception("failed")
+"""
+
+UNREAD_SCRIPT = """
+import structlog
+from pool.logs import configure_logs
+configure_logs(json={json})
+for number in range(5000):
+    structlog.get_logger("vmpool").info("one of many lines", number=number)
+print("done", flush=True)
 """
 
 
@@ -72,6 +99,27 @@ def test_nor_can_it_pass_for_a_line_of_the_log() -> None:
 
 def test_json_has_it_as_it_is() -> None:
     assert json.loads(logged(as_json=True, script=HOSTILE_SCRIPT)[0])["evidence"] == HOSTILE
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_traceback_shows_no_values(as_json: bool) -> None:
+    """They are what callers sent: environments, contents of files."""
+    text = "\n".join(logged(as_json=as_json, script=SECRETIVE_SCRIPT))
+    assert text.count("cannot start") >= 2
+    assert "start" in text
+    assert "do not show" not in text
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_whoever_logs_does_not_wait_for_a_reader(as_json: bool) -> None:
+    reader, writer = os.pipe()
+    try:
+        argv = [sys.executable, "-c", UNREAD_SCRIPT.format(json=as_json)]
+        done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, stderr=writer, timeout=60)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert done.stdout == b"done\n"
 
 
 def test_every_logger_has_a_name_and_a_vm_is_always_called_the_same() -> None:

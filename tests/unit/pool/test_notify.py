@@ -108,6 +108,7 @@ async def test_a_ping_that_is_not_taken_is_not_the_last() -> None:
 
 
 @in_virtual_time
+@pytest.mark.logs_error("no answer within the watchdog's interval")
 async def test_a_stuck_coordinator_stops_the_pings_and_one_that_goes_on_lets_them_go_on() -> None:
     pings = Pings()
     coordinator = Coordinator(policies={}, producers={}, journal=simulated_journal())

@@ -49,6 +49,7 @@ async def test_no_lease_pays_for_the_time_that_it_takes_to_end_others(
 
 
 @pytest.mark.parametrize("error", [StopError(pid=7, limit_s=10, state="D"), PermissionError(1, "not permitted")])
+@pytest.mark.logs_error("an orphan cannot be ended")
 async def test_what_cannot_be_ended_keeps_nobody_from_starting(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

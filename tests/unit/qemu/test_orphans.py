@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,34 @@ def test_a_command_line_that_would_lead_elsewhere_names_nothing(vms: Path, start
 def test_other_places_are_not_ours(vms: Path, start: Start) -> None:
     start(f"{vms}-other/vm-1/console.log")
     assert find_orphans(vms) == []
+
+
+def test_a_shell_that_has_the_command_line_in_one_of_its_words_is_no_qemu(vms: Path, start: Start) -> None:
+    start("elsewhere/vm-1/console.log", prefix=("env", f"X=-add-fd fd=3,set=0,opaque={vms}/vm-1/console.log"))
+    text = f"read line # -add-fd fd=3,set=0,opaque={vms}/vm-1/console.log"
+    with subprocess.Popen(["sh", "-c", f"echo; {text}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        assert find_orphans(vms) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the root directory")
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_service_in_a_container_with_the_same_path_keeps_its_vms(
+    vms: Path, vm_home: Path, start: Start, exists: bool
+) -> None:
+    """Its processes can be seen from the host, and so can the name in their command lines."""
+    inside = vm_home / "root"
+    if exists:
+        (inside / vms.relative_to("/")).mkdir(parents=True)
+    inside.mkdir(exist_ok=True)
+    enter = "mkdir -p $0/usr && mount --rbind /usr $0/usr && for d in bin lib lib64; do ln -s usr/$d $0/$d; done"
+    prefix = ("unshare", "--mount", "sh", "-c", f'{enter} && exec chroot "$@"', str(inside), str(inside))
+    process = start(f"{vms}/vm-1/console.log", prefix=prefix)
+    assert find_orphans(vms) == []
+    process.kill()
+    process.wait()
+    shutil.rmtree(inside)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes as somebody else")

@@ -45,7 +45,8 @@ class RawClient:
         await self.flush()
 
     async def flush(self) -> None:
-        await self.stream.send_all(self.http2.data_to_send())
+        with contextlib.suppress(trio.BrokenResourceError):  # the server has hung up; `receive` tells
+            await self.stream.send_all(self.http2.data_to_send())
 
     async def start(self, path: str, *, headers: dict[str, str] | None = None) -> int:
         """Sends a request's headers."""

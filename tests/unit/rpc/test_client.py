@@ -24,7 +24,8 @@ from pool.client import (
     VmChange,
     open_client,
 )
-from tests.unit.cli.scripted import scripted_service, status
+from pool.rpc.generated.vmpool import v1 as wire
+from tests.unit.cli.scripted import Answer, scripted_service, status
 from tests.unit.rpc.served import Served, serving
 
 
@@ -244,3 +245,17 @@ async def test_an_administrator_changes_a_pool(served: Served) -> None:
         await served.until(lambda: served.coordinator.views()[0].ready == 3)
         (profile,) = (await client.status()).profiles
     assert (profile.size, profile.drained, profile.circuit) == (3, False, "closed")
+
+
+async def test_an_answer_that_comes_in_one_packet_with_the_end_of_the_connection_is_whole(vm_home: Path) -> None:
+    """A service that stops says a command's last words and goodbye before the client has ended its own side."""
+    replies = (
+        wire.ExecReply(started=wire.ExecStarted()),
+        wire.ExecReply(stdout=b"last words"),
+        wire.ExecReply(exit=wire.ExecExit(status=3)),
+    )
+    async with scripted_service(vm_home / "pool.sock") as service:
+        service.answers["Exec"] = lambda _: Answer(replies, then_hangs_up=True)
+        async with open_client(service.path) as client, client.exec("lease-1", ["true"]) as command:
+            completed = await command.collect()
+    assert (completed.stdout, completed.exit.status) == (b"last words", 3)

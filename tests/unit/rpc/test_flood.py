@@ -170,10 +170,7 @@ async def test_a_flood_leaves_the_service_small_and_well(
     root = str(Path(__file__).parents[3])
     async with trio.open_nursery() as nursery:
         process = await nursery.start(trio.run_process, [sys.executable, "-c", SERVICE, str(vm_home), root])
-        with trio.fail_after(20):
-            while not path.is_socket():
-                await trio.sleep(0.05)
-        async with open_client(path) as client:
+        async with open_client(path, wait_s=20) as client:
             async with client.lease():
                 pass
             seen = psutil.Process(process.pid)

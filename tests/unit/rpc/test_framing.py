@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 import trio.testing
-import trio_asyncio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from pool.crossing import open_loop
 from pool.rpc.framing import MessageBuffer
 
 LIMIT = 1000
@@ -32,19 +31,14 @@ async def read_message(buffer: MessageBuffer) -> bytes:
     return await buffer.read(struct.unpack(">I", header[1:])[0]) if header else b"(end)"
 
 
-async def on_loop(function: Callable[[MessageBuffer], Awaitable[bytes]], buffer: MessageBuffer) -> bytes:
-    result: bytes = await trio_asyncio.aio_as_trio(function)(buffer)
-    return result
-
-
 async def refused(data: bytes, *, end: bool = False) -> GRPCError:
-    async with trio_asyncio.open_loop():
+    async with open_loop() as loop:
         buffer = MessageBuffer(acknowledge=lambda _: None, limit=LIMIT)
         buffer.add(data, len(data))
         if end:
             buffer.eof()
         with pytest.raises(GRPCError) as error:
-            await on_loop(read_message, buffer)
+            await loop.run(read_message, buffer)
     return error.value
 
 
@@ -71,13 +65,13 @@ async def test_an_end_in_the_middle_of_a_message_is_refused(data: bytes) -> None
 
 async def test_the_largest_message_passes_and_the_client_may_send_it_all() -> None:
     window = Window()
-    async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+    async with open_loop() as loop, trio.open_nursery() as nursery:
         buffer = MessageBuffer(acknowledge=window.acknowledge, limit=LIMIT)
         got = []
 
         async def read() -> None:
-            got.append(await on_loop(read_message, buffer))
-            got.append(await on_loop(read_message, buffer))
+            got.append(await loop.run(read_message, buffer))
+            got.append(await loop.run(read_message, buffer))
 
         nursery.start_soon(read)
         sent = 0
@@ -92,10 +86,10 @@ async def test_the_largest_message_passes_and_the_client_may_send_it_all() -> No
 
 async def test_what_nobody_reads_is_not_acknowledged_until_the_call_is_over() -> None:
     window = Window()
-    async with trio_asyncio.open_loop():
+    async with open_loop() as loop:
         buffer = MessageBuffer(acknowledge=window.acknowledge, limit=LIMIT)
         buffer.add(struct.pack(">BI", 0, 1) + b"x" + b"y" * 50, 56)
-        await on_loop(read_message, buffer)
+        await loop.run(read_message, buffer)
         assert window.acknowledged == 6
         assert buffer.unacked_size() == 50
         assert buffer.unacked_size() == 0

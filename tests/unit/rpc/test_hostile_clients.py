@@ -252,7 +252,7 @@ async def test_clients_that_send_nonsense_and_leave_at_once_fill_no_log(
 
 
 async def test_connections_and_watches_leave_no_timers_behind(served: Served) -> None:
-    """trio-asyncio keeps a timer until it is due, cancelled or not."""
+    """asyncio keeps a timer that was cancelled until it is due, or until a hundred are."""
 
     def timers() -> int:
         gc.collect()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-import trio_asyncio
 from grpclib.client import Channel
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from pool.client import CallError, ClientError, ServiceUnavailableError, open_client
+from pool.crossing import open_loop
 from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, connected, framed
 from tests.unit.rpc.served import Served, serving
@@ -113,10 +113,16 @@ async def test_the_sdk_calls_it_unavailable(vm_home: Path) -> None:
 
 
 async def test_health(served: Served) -> None:
-    async with trio_asyncio.open_loop():
+    async def open_stub() -> tuple[Channel, HealthStub]:
         channel = Channel(path=os.fspath(served.path))
-        stub = HealthStub(channel)
-        check = trio_asyncio.aio_as_trio(stub.Check)
+        return channel, HealthStub(channel)
+
+    async with open_loop() as loop:
+        channel, stub = await loop.run(open_stub)
+
+        async def check(request: HealthCheckRequest) -> HealthCheckResponse:
+            return await loop.run(stub.Check.__call__, request)
+
         for service in ("", SERVICE):
             assert (await check(HealthCheckRequest(service=service))).status == HealthCheckResponse.SERVING
         async with served.client() as client, client.lease() as vm, client.exec(vm.lease_id, ["cat"]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,67 @@ def test_what_is_not_a_templates_is_never_removed(store: TemplateStore) -> None:
         with pytest.raises(TemplateError, match=r"other things in it \(thesis.txt\).*template_directory"):
             attempt()
     assert (store.directory / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory like /dev/shm: everybody's, and sticky."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o1777)
+        yield place
+
+
+def test_a_place_in_dev_shm_is_as_good_as_any(shared: Path) -> None:
+    """What is ours there, nobody else can remove or rename."""
+    store = TemplateStore(shared / "x")
+    store.check_place(writes=True)
+    with store.own():
+        publish(store)
+        assert store.open(fingerprint="f1")
+    store.check_place(writes=True)
+    store.clear()
+    assert list(shared.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["x", "x.lock"])
+def test_what_somebody_else_put_there_first_is_refused(shared: Path, name: str) -> None:
+    squatted = shared / name
+    squatted.touch() if name.endswith("lock") else squatted.mkdir(mode=0o700)
+    os.chown(squatted, 65534, 65534)
+    with pytest.raises(TemplateError, match=rf"{squatted} is .*uid 65534.*; remove it, or set template_directory"):
+        TemplateStore(shared / "x").check_place(writes=True)
+
+
+def test_a_place_that_can_never_be_is_told_of_beforehand(tmp_path: Path) -> None:
+    """Not when the first template is built: nobody may be looking then."""
+    (tmp_path / "file").touch()
+    for place, why in (
+        ("/proc/vmpool/x", "No such file or directory: /proc; set template_directory to a place where it can be made"),
+        (f"{tmp_path}/file/x", "it is not a directory; set template_directory to another place"),
+        (f"{tmp_path}/file", f"{tmp_path}/file is not a directory; remove it, or set template_directory"),
+    ):
+        with pytest.raises(TemplateError, match=why):
+            TemplateStore(Path(place)).check_place(writes=True)
+
+
+def test_a_place_that_is_used_for_something_else_is_told_of_beforehand(store: TemplateStore) -> None:
+    store.directory.mkdir(parents=True, mode=0o700)
+    (store.directory / "thesis.txt").touch()
+    for writes in (True, False):
+        with pytest.raises(TemplateError, match=r"other things in it \(thesis.txt\)"):
+            store.check_place(writes=writes)
+
+
+def test_looking_makes_nothing(store: TemplateStore, tmp_path: Path) -> None:
+    for writes in (True, False):
+        store.check_place(writes=writes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_only_fetches_needs_no_place_to_write_to() -> None:
+    TemplateStore(Path("/proc/vmpool/x")).check_place(writes=False)
 
 
 def test_a_place_that_is_no_directory_is_named(store: TemplateStore) -> None:

@@ -6,18 +6,21 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from vmm.errors import MissingFileError
 from vmm.qemu.accelerator import KVM_DEVICE, HostFacts, linux_host
 from vmm.qemu.confinement.files import LIMIT_FILES
 from vmm.qemu.confinement.group import VmGroup
+from vmm.qemu.confinement.inputs import InputFiles
 from vmm.qemu.confinement.limits import limits_for
 from vmm.qemu.confinement.plan import CgroupPlan
-from vmm.qemu.confinement.user import QemuUser, device_groups
+from vmm.qemu.confinement.user import QemuUser, check_program, device_groups
 from vmm.spec import Accelerator, MachineSpec
 
 
@@ -29,6 +32,26 @@ class Confinement:
     cgroups: CgroupPlan = attrs.field(factory=CgroupPlan)
     files: bool = True
     """Whether what it writes to files has an end."""
+    _inputs: InputFiles = attrs.field(factory=InputFiles, init=False, eq=False, repr=False)
+
+    def check(self, spec: MachineSpec) -> None:
+        """Raises MissingFileError for what of the spec QEMU's user cannot use, or be given.
+
+        Blocks for some 10 ms, and as `open_input` does.
+        """
+        if self.user is not None:
+            check_program(spec.qemu, user=self.user)
+        for field, path in (("kernel", spec.kernel), ("initrd", spec.initrd)):
+            try:
+                with self.open_input(path):
+                    pass
+            except OSError as error:
+                remedy = f"let the service's user read it, and the host have memory for a copy ({error.strerror})"
+                raise MissingFileError(field=field, path=path, remedy=remedy) from error
+
+    def open_input(self, path: Path) -> AbstractContextManager[int]:
+        """A file that QEMU is to read, open within the block, as a descriptor to inherit; see `InputFiles.open`."""
+        return self._inputs.open(path, user=self.user)
 
     def make_group(self, spec: MachineSpec, *, name: str, record: Path) -> VmGroup:
         """The group for one VM of that spec; see `VmGroup.create`. Raises OSError, with nothing left."""

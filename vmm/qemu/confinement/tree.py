@@ -19,14 +19,15 @@ SERVICE_LEAF: Final = "vmpool-service"
 
 
 @contextlib.contextmanager
-def occupied(plan: CgroupPlan, *, largest: Limits) -> Iterator[CgroupPlan]:
+def occupied(plan: CgroupPlan, *, largest: Limits, visiting: bool = False) -> Iterator[CgroupPlan]:
     """Makes the places of the plan ready, and tries each controller with the limits of the largest VM.
 
-    Yields the plan, less what does not work. At the end all is as it was. Blocks for some ms.
+    Yields the plan, less what does not work. At the end all is given back; who is only `visiting`, to see what would
+    work, leaves what a service that runs has made of the place, and its VMs' limits. Blocks for some ms.
     """
     with contextlib.ExitStack() as cleanup:
         if plan.version is CgroupVersion.V2:
-            plan = _enter(plan, cleanup)
+            plan = _enter(plan, cleanup, visiting=visiting)
         lost = {}
         for controller in plan.places:
             try:
@@ -42,18 +43,22 @@ def _try(plan: CgroupPlan, largest: Limits) -> None:
     group.discard()
 
 
-def _enter(plan: CgroupPlan, cleanup: contextlib.ExitStack) -> CgroupPlan:
+def _enter(plan: CgroupPlan, cleanup: contextlib.ExitStack, *, visiting: bool) -> CgroupPlan:
     """Version 2: hands our controllers to the groups below."""
     (place,) = set(plan.places.values())
     control = place / "cgroup.subtree_control"
     with contextlib.ExitStack() as steps:
         try:
             _move_aside(place, steps)
-            write_setting(control, " ".join(f"+{controller.value}" for controller in plan.places))
+            handed = control.read_text(encoding="ascii").split() if visiting else []
+            handing = [controller.value for controller in plan.places if controller.value not in handed]
+            if handing:
+                write_setting(control, " ".join(f"+{name}" for name in handing))
         except OSError as error:
             reason = f"{error.strerror}: {error.filename}"
             return plan.without(dict.fromkeys(plan.places, reason))
-        steps.callback(_take_back, control, " ".join(f"-{controller.value}" for controller in plan.places))
+        if handing:
+            steps.callback(_take_back, control, " ".join(f"-{name}" for name in handing))
         cleanup.push(steps.pop_all())
     return plan
 

@@ -1,4 +1,4 @@
-"""The user that QEMU runs as, and what that user must be able to open."""
+"""The user that QEMU runs as, and what that user may do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Final
 import attrs
 
 from vmm.errors import ConfinementError, MissingFileError
-from vmm.spec import MachineSpec
 
 AUTO: Final = "auto"
 """The setting's default: an unprivileged user where the service is root."""
@@ -24,7 +23,7 @@ KEEP: Final = frozenset({"", "root", 0})
 
 CANDIDATES: Final = ("vmpool", "nobody")
 
-_READ_LIMIT_S: Final = 10.0
+_ASK_LIMIT_S: Final = 10.0
 
 Account = str | int
 """A name, or a number."""
@@ -143,26 +142,30 @@ def check_tools(user: QemuUser) -> None:
         )
 
 
-def check_access(spec: MachineSpec, *, user: QemuUser) -> None:
-    """Raises MissingFileError for the first file of the spec that is not for `user` to use, or on the way to it.
+def check_program(program: Path, *, user: QemuUser) -> None:
+    """Raises MissingFileError if QEMU's program is not for `user` to execute, or not to be reached.
 
-    Has the kernel say so, which knows of access lists and of more. Blocks for some 3 ms.
+    A program cannot be given by descriptor, as other files are: it looks for firmware and modules beside itself. Has
+    the kernel say so, which knows of access lists and of more. Blocks for some 3 ms.
     """
-    for field, path, test in (("qemu", spec.qemu, "-x"), ("kernel", spec.kernel, "-r"), ("initrd", spec.initrd, "-r")):
-        done = subprocess.run(
-            [*user.command(), "test", test, str(path)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            cwd="/",
-            timeout=_READ_LIMIT_S,
+    if not user_may("-x", program, user=user):
+        raise MissingFileError(
+            field="qemu",
+            path=program,
+            remedy=f"QEMU runs as {user.name}: let it execute the program and pass the directories above it "
+            f"(`namei -l {program}` shows their modes), or choose another service.qemu_user",
         )
-        if done.returncode != 0:
-            raise MissingFileError(field=field, path=path, remedy=_remedy(path, user))
 
 
-def _remedy(path: Path, user: QemuUser) -> str:
-    return (
-        f"QEMU runs as {user.name}: let it read the file and pass the directories above it "
-        f"(`namei -l {path}` shows their modes), or choose another service.qemu_user"
+def user_may(test: str, path: Path, *, user: QemuUser, pass_fds: Sequence[int] = ()) -> bool:
+    """What `test -r`, `-x` and so on says to that user, of a path or a descriptor that is passed."""
+    done = subprocess.run(
+        [*user.command(), "test", test, str(path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        pass_fds=pass_fds,
+        check=False,
+        cwd="/",
+        timeout=_ASK_LIMIT_S,
     )
+    return done.returncode == 0

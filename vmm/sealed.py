@@ -1,4 +1,4 @@
-"""A copy of a template's memory that nobody can change.
+"""Copies of files that anybody may open who is given one, and nobody can change.
 
 QEMU before 8.2 opens the file of its memory for writing even where it maps it privately. A file on disk would have to
 be writable by every clone, and a clone whose guest has taken over QEMU could change what all later clones start with.
@@ -31,13 +31,18 @@ class SealedMemory:
     @classmethod
     def copy_of(cls, path: Path) -> SealedMemory:
         """Copies a file, without its pages of zeros: they take no memory. Blocks. Raises OSError."""
-        memory = cls(os.memfd_create("vmpool-template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.ftruncate(memory.fileno(), os.fstat(source).st_size)
-            _copy(source, memory.fileno())
+            return cls.copy_of_open(source)
         finally:
             os.close(source)
+
+    @classmethod
+    def copy_of_open(cls, source: int) -> SealedMemory:
+        """`copy_of` for a file that is open; the descriptor stays the caller's."""
+        memory = cls(os.memfd_create("vmpool-sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        os.ftruncate(memory.fileno(), os.fstat(source).st_size)
+        _copy(source, memory.fileno())
         fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, _SEALS)
         return memory
 

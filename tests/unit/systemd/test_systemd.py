@@ -14,15 +14,14 @@ from pool.cli.options import EXIT_USAGE
 from pool.cli.serve import serve
 from pool.endpoint import open_endpoint
 from pool.paths import cache_directory, default_socket
+from pool.systemd.unit import packaged_unit, packaged_user, unit_for
 
-PACKAGING = Path(__file__).parents[3] / "packaging"
-UNIT = PACKAGING / "systemd" / "vmpool.service"
 MAX_EXPOSURE = 25
 """Tenths; systemd calls up to 4.0 "OK". What is left is being root with five capabilities, /dev/kvm, and TCG's JIT."""
 
 
 def settings(key: str) -> list[str]:
-    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    lines = packaged_unit().splitlines()
     return [line.partition("=")[2] for line in lines if line.startswith(f"{key}=")]
 
 
@@ -40,30 +39,29 @@ def systemd(command: Sequence[str | Path]) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def unit_with_a_program(tmp_path: Path) -> Path:
-    """systemd asks whether the program is there."""
-    copy = tmp_path / UNIT.name
-    program = shlex.split(setting("ExecStart"))[0]
-    copy.write_text(UNIT.read_text(encoding="utf-8").replace(program, "/bin/true"), encoding="utf-8")
-    return copy
+@pytest.fixture(params=["/usr", "/home/me"], ids=["outside of homes", "in a home"])
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """With a command that is there: systemd asks."""
+    file = tmp_path / "vmpool.service"
+    file.write_text(unit_for(Path("/bin/true"), places=[Path(request.param)]), encoding="utf-8")
+    return file
 
 
-def test_systemd_understands_every_line(unit_with_a_program: Path) -> None:
-    systemd(["systemd-analyze", "verify", "--man=no", unit_with_a_program])
+def test_systemd_understands_every_line(unit: Path) -> None:
+    systemd(["systemd-analyze", "verify", "--man=no", unit])
 
 
-def test_the_exposure_stays_low(unit_with_a_program: Path) -> None:
-    systemd(["systemd-analyze", "security", "--offline=yes", f"--threshold={MAX_EXPOSURE}", unit_with_a_program])
+def test_the_exposure_stays_low(unit: Path) -> None:
+    systemd(["systemd-analyze", "security", "--offline=yes", f"--threshold={MAX_EXPOSURE}", unit])
 
 
-def test_the_user_can_be_made() -> None:
+def test_the_user_can_be_made(tmp_path: Path) -> None:
     tool = shutil.which("systemd-sysusers")
     if tool is None:
         pytest.skip("systemd-sysusers is not installed")
-    done = subprocess.run(
-        [tool, "--dry-run", PACKAGING / "sysusers.d" / "vmpool.conf"], capture_output=True, text=True, check=False
-    )
+    file = tmp_path / "vmpool.conf"
+    file.write_text(packaged_user(), encoding="utf-8")
+    done = subprocess.run([tool, "--dry-run", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The copy of a template's memory that clones map."""
+"""Copies that nobody can change: what clones map, and what QEMU's user may not read itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vmm.template.sealed import SealedMemory
+from vmm.sealed import SealedMemory
 
 PAGE = 4096
 

@@ -1,0 +1,56 @@
+"""The configuration that a service is started with: a file of ours, or Kata's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from pool.config import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pool.vmcache import VmCache
+
+
+def configuration_options(command: Any) -> Any:
+    """`--config` and `--kata-config`, for `load_configuration`."""
+    ours = click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration in TOML; default: the embedded one, a pool of 2.",
+    )
+    katas = click.option(
+        "--kata-config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help='Kata\'s configuration.toml instead: [factory] and [hypervisor.qemu] make one profile, "default".',
+    )
+    return ours(katas(command))
+
+
+@attrs.frozen(kw_only=True)
+class Configuration:
+    settings: Settings
+    cache: VmCache | None = None
+    """What is to be served to Kata's clients beside them."""
+    spell: Callable[[BaseException], str] = str
+    """An error of the start in the words of the file."""
+
+
+def load_configuration(config: Path | None, kata_config: Path | None) -> Configuration:
+    """Raises ConfigError, UsageError."""
+    if kata_config is None:
+        return Configuration(settings=load_settings(config))
+    if config is not None:
+        raise click.UsageError("--config and --kata-config exclude each other; give one")
+    # Imported here: a tenth of the time until the service is ready would go into it, for everybody.
+    from pool.factory.settings import settings_from_kata  # noqa: PLC0415
+    from pool.vmcache import VmCache  # noqa: PLC0415
+
+    kata = settings_from_kata(kata_config)
+    kata.check_host()
+    kata.check_clients()
+    cache = None if kata.cache is None else VmCache(settings=kata.cache)
+    return Configuration(settings=kata.settings, cache=cache, spell=kata.spell)

@@ -1,0 +1,67 @@
+"""The files that QEMU reads, in whatever directory they are: it inherits them open.
+
+QEMU takes no descriptor for what a guest boots from, but it can open one anew, as /proc/self/fd/N. That needs the right
+to the file, and none to the directories that lead to it. A file that is closed to QEMU's user, as distributions make
+kernels and a careful umask makes all files, is copied once, and QEMU gets the copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from vmm.qemu.command_line import inherited
+from vmm.qemu.confinement.user import QemuUser, user_may
+from vmm.sealed import SealedMemory
+
+REMEMBERED: Final = 16
+"""Files, those of eight machines. A copy has the size of its file, and is in memory."""
+
+_Version = tuple[int, ...]
+"""Of a file: another one when it is replaced, written to, or gets another owner, mode or access list."""
+
+
+class InputFiles:
+    """What is known of the files that one user's QEMUs read. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._copies: dict[_Version, SealedMemory | None] = {}
+        """None: the file itself will do. The one that was asked for last is at the end."""
+
+    @contextlib.contextmanager
+    def open(self, path: Path, *, user: QemuUser | None) -> Iterator[int]:
+        """A descriptor for a QEMU to inherit, which `user` may open anew. None: QEMU runs as we do. Raises OSError.
+
+        Blocks for three calls of the kernel; when a file is new, for some 3 ms, and for as long as a copy takes.
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            copy = None if user is None else self._copy_for(user, descriptor)
+            yield descriptor if copy is None else copy.fileno()
+        finally:
+            os.close(descriptor)
+
+    def _copy_for(self, user: QemuUser, descriptor: int) -> SealedMemory | None:
+        version = _version_of(descriptor)
+        with self._lock:
+            if version in self._copies:
+                copy = self._copies[version] = self._copies.pop(version)
+                return copy
+        # Not under the lock: who copies a large file in a thread must not keep the event loop from starting a VM.
+        readable = user_may("-r", inherited(descriptor), user=user, pass_fds=(descriptor,))
+        copy = None if readable else SealedMemory.copy_of_open(descriptor)
+        with self._lock:
+            self._copies[version] = copy
+            for oldest in list(self._copies)[:-REMEMBERED]:
+                del self._copies[oldest]
+        return copy
+
+
+def _version_of(descriptor: int) -> _Version:
+    status = os.fstat(descriptor)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,71 @@
+"""The SDK: vmpool from a trio program.
+
+    async with open_client("/run/vmpool/vmpool.sock") as client:
+        async with client.lease() as vm, client.exec(vm.lease_id, ["uname", "-a"]) as command:
+            async for event in command.events():
+                print(event)
+
+Errors are `ClientError`s. A client is one trio object: use it from any number of tasks of the run that opened it.
+"""
+
+from pool.client import (
+    AcquiredVm,
+    AcquireTimings,
+    CallError,
+    Change,
+    Client,
+    ClientError,
+    CompletedCommand,
+    Guest,
+    GuestFile,
+    LeaseChange,
+    LeaseStatus,
+    Match,
+    Mismatch,
+    OnEmpty,
+    PoolCounters,
+    ProducerStatus,
+    ProfileChange,
+    ProfileStatus,
+    RemoteCommand,
+    ServiceStatus,
+    ServiceUnavailableError,
+    Snapshot,
+    VmChange,
+    VmConfig,
+    Wishes,
+    open_client,
+)
+from vmm.contract import CommandExit, Output, OutputStream
+
+__all__ = [
+    "AcquireTimings",
+    "AcquiredVm",
+    "CallError",
+    "Change",
+    "Client",
+    "ClientError",
+    "CommandExit",
+    "CompletedCommand",
+    "Guest",
+    "GuestFile",
+    "LeaseChange",
+    "LeaseStatus",
+    "Match",
+    "Mismatch",
+    "OnEmpty",
+    "Output",
+    "OutputStream",
+    "PoolCounters",
+    "ProducerStatus",
+    "ProfileChange",
+    "ProfileStatus",
+    "RemoteCommand",
+    "ServiceStatus",
+    "ServiceUnavailableError",
+    "Snapshot",
+    "VmChange",
+    "VmConfig",
+    "Wishes",
+    "open_client",
+]
