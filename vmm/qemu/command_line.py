@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from vmm.qemu import processors
 from vmm.spec import Accelerator, AgentChannel, AgentKind, MachineSpec
 
 AGENT_PORT_NAMES: Final = {AgentKind.BUILTIN: "vmpool.agent.0", AgentKind.QGA: "org.qemu.guest_agent.0"}
@@ -108,12 +109,14 @@ class VsockDevice:
 
 @attrs.frozen(kw_only=True)
 class Channels:
-    """What QEMU inherits, by descriptor: its listening sockets, the file of its serial console, a vsock device."""
+    """What QEMU inherits, by descriptor: its listening sockets, the file of its serial console, what it is to read."""
 
     qmp_fd: int
     agent_fd: int | None = None
     """The listening socket of the agent's virtio-serial port, for agents that have one."""
     vsock: VsockDevice | None = None
+    processors_fd: int | None = None
+    """A file with `vmm.qemu.processors.table`, for machines that need it."""
     console_fd: int
     """Opened for appending."""
     console_log: Path
@@ -123,7 +126,8 @@ class Channels:
     def descriptors(self) -> tuple[int, ...]:
         """What QEMU has to be passed."""
         vsock = None if self.vsock is None else self.vsock.fd
-        return tuple(fd for fd in (self.qmp_fd, self.agent_fd, vsock, self.console_fd) if fd is not None)
+        descriptors = (self.qmp_fd, self.agent_fd, vsock, self.processors_fd, self.console_fd)
+        return tuple(fd for fd in descriptors if fd is not None)
 
 
 @attrs.frozen(kw_only=True)
@@ -218,6 +222,7 @@ def build_argv(
         *("-sandbox", SANDBOX),
         *("-rtc", "base=utc"),
         *_KVM_TIMERS.get(spec.accelerator, ()),
+        *(() if channels.processors_fd is None else processors.options(inherited(channels.processors_fd))),
         *("-chardev", _options("socket", id="qmp", fd=channels.qmp_fd, server="on", wait="off")),
         # Not -mon, of which QEMU 11 says at each start that it is deprecated.
         *("-qmp", "chardev:qmp"),
@@ -255,7 +260,8 @@ def _guest_options(spec: MachineSpec, boot: BootFiles) -> tuple[str, ...]:
     """
     listens = spec.agent is AgentKind.BUILTIN and spec.channel is AgentChannel.VSOCK
     channel = f"{VSOCK_PARAMETER} " if listens else ""
-    parameters = f"{KERNEL_PARAMETERS} nr_cpus={spec.max_vcpus} {channel}{spec.kernel_parameters}".strip()
+    cpus = processors.kernel_parameters(spec)
+    parameters = f"{KERNEL_PARAMETERS} {cpus} {channel}{spec.kernel_parameters}".strip()
     kernel, initrd = inherited(boot.kernel_fd), inherited(boot.initrd_fd)
     return ("-kernel", str(kernel), "-initrd", str(initrd), "-append", parameters)
 

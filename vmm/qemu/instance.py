@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,25 +14,22 @@ from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
 from vmm.qemu.command_line import (
     AgentLink,
-    BootFiles,
-    Channels,
     FileMemory,
     MemoryBacking,
     Start,
     agent_link,
     build_argv,
     names_console,
-    needs_agent_port,
 )
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.directory import VmDirectory, connect, listen, read_tail
+from vmm.qemu.descriptors import open_boot_files, open_channels
+from vmm.qemu.directory import VmDirectory, connect, read_tail
 from vmm.qemu.logs import LogLimiter
 from vmm.qemu.process import QemuProcess, command_line_of
 from vmm.qemu.qmp import QmpClient
 from vmm.qemu.qmp.client import EventSubscription
-from vmm.qemu.vsock import reserve_vsock
-from vmm.spec import AgentChannel, AgentKind, MachineSpec
+from vmm.spec import AgentKind, MachineSpec
 
 QUIT_LIMIT_S = 3.0
 """From QMP `quit` to the end of the process; SIGKILL comes after it."""
@@ -97,8 +93,8 @@ class Instance:
         try:
             group = confinement.make_group(spec, name=home.root.name, record=home.cgroups)
             with contextlib.ExitStack() as opened:
-                channels = _open_channels(spec, home, opened)
-                boot = _open_boot_files(spec, confinement, opened) if start is Start.BOOT else None
+                channels = open_channels(spec, home, opened)
+                boot = open_boot_files(spec, confinement, opened) if start is Start.BOOT else None
                 argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, boot=boot)
                 inherited = (*channels.descriptors, *(() if boot is None else boot.descriptors))
                 if isinstance(memory, FileMemory):
@@ -261,32 +257,3 @@ class Instance:
     async def _close_channels(self) -> None:
         while self._channels:
             await self._channels.pop().aclose()
-
-
-@contextlib.contextmanager
-def _appending(path: Path) -> Iterator[int]:
-    """A new file, mode 0600, open for appending within the block."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.ExitStack) -> Channels:
-    """Opens what QEMU is to inherit; the stack closes our ends of it."""
-    qmp_fd = opened.enter_context(listen(home.qmp_socket)).fileno()
-    console_fd = opened.enter_context(_appending(home.console_log))
-    agent_fd = vsock = None
-    if needs_agent_port(spec):
-        agent_fd = opened.enter_context(listen(home.agent_socket)).fileno()
-    elif spec.channel is AgentChannel.VSOCK:
-        vsock = opened.enter_context(reserve_vsock())
-    return Channels(qmp_fd=qmp_fd, agent_fd=agent_fd, vsock=vsock, console_fd=console_fd, console_log=home.console_log)
-
-
-def _open_boot_files(spec: MachineSpec, confinement: Confinement, opened: contextlib.ExitStack) -> BootFiles:
-    return BootFiles(
-        kernel_fd=opened.enter_context(confinement.open_input(spec.kernel)),
-        initrd_fd=opened.enter_context(confinement.open_input(spec.initrd)),
-    )

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from vmm.qemu.command_line import BootFiles, Channels, VsockDevice, build_argv, inherited, needs_agent_port
+from vmm.qemu.processors import needs_table
 from vmm.qemu.version import QemuVersion
 from vmm.spec import AgentChannel, MachineSpec
 
@@ -47,6 +48,7 @@ def _no_channels(spec: MachineSpec) -> Channels:
         qmp_fd=_NUMBER,
         agent_fd=_NUMBER if needs_agent_port(spec) else None,
         vsock=VsockDevice(fd=_NUMBER, cid=0) if spec.channel is AgentChannel.VSOCK else None,
+        processors_fd=_NUMBER if needs_table(spec) else None,
         console_fd=_NUMBER,
         console_log=Path("console"),
     )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmm.qemu import processors
 from vmm.qemu.command_line import (
     VSOCK_PARAMETER,
     AgentLink,
@@ -69,6 +70,7 @@ def channels_of(spec: MachineSpec, *, console: Path = Path("console")) -> Channe
         qmp_fd=11,
         agent_fd=12 if needs_agent_port(spec) else None,
         vsock=VsockDevice(fd=13, cid=77) if spec.channel is AgentChannel.VSOCK else None,
+        processors_fd=15 if processors.needs_table(spec) else None,
         console_fd=14,
         console_log=console,
     )
@@ -107,7 +109,9 @@ def test_what_goes_in_is_what_qemu_reads(
     if boot is not None:
         assert argv[argv.index("-kernel") + 1] == f"/proc/self/fd/{boot.kernel_fd}"
         assert argv[argv.index("-initrd") + 1] == f"/proc/self/fd/{boot.initrd_fd}"
-        assert argv[argv.index("-append") + 1].endswith(spec.kernel_parameters)
+        parameters = argv[argv.index("-append") + 1]
+        assert parameters.endswith(spec.kernel_parameters)
+        assert ("acpi_apic_instance=2" in parameters.split()) == ("-acpitable" in argv), "one is no good alone"
     else:
         assert not {"-kernel", "-initrd", "-append"} & set(argv), "a clone has them in its memory"
     chardevs = {options["id"]: options for options in values_of(argv, "-chardev")}
@@ -159,6 +163,7 @@ def test_a_command_line_tells_how_its_agent_is_reached(spec: MachineSpec, vm_id:
     told = [options["fd"] for options in values_of(argv, "-chardev") if "fd" in options]
     told += [options["vhostfd"] for options in values_of(argv, "-device") if "vhostfd" in options]
     told += [options["fd"] for options in values_of(argv, "-add-fd")]
+    told += [options["data"].removeprefix("/proc/self/fd/") for options in values_of(argv, "-acpitable")]
     assert sorted(told) == sorted(str(fd) for fd in channels.descriptors), "QEMU uses what it inherits, all of it"
     listens = any(VSOCK_PARAMETER in argument.split() for argument in argv)
     ours = spec.agent is AgentKind.BUILTIN and spec.channel is AgentChannel.VSOCK

@@ -65,6 +65,18 @@ def test_only_what_is_asked_for_and_offline_is_brought_up_one_by_one(sys_devices
     assert state(sys_devices)["cpufreq"] == "0"
 
 
+def test_a_place_for_a_cpu_is_left_alone_until_acpi_has_found_one_there(sys_devices: Path) -> None:
+    """Under TCG all places look like CPUs that are offline; to start what is not plugged in takes ten seconds."""
+    for cpu in ("cpu0", "cpu3"):
+        (sys_devices / "cpu" / cpu / "firmware_node").mkdir()
+    before = state(sys_devices)
+    assert list(System().bring_online(cpus=True, memory=False)) == [""]
+    assert state(sys_devices) == before | {"cpu3": "1"}
+    (sys_devices / "cpu/cpu1/firmware_node").mkdir()
+    assert list(System().bring_online(cpus=True, memory=False)) == [""]
+    assert state(sys_devices) == before | {"cpu1": "1", "cpu3": "1"}
+
+
 def test_what_cannot_be_brought_up_does_not_stop_the_rest(sys_devices: Path) -> None:
     (sys_devices / "memory/memory9/state").unlink()
     (sys_devices / "memory/memory9/state").mkdir()

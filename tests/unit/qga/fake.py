@@ -49,6 +49,7 @@ class FakeQga:
     on_start: Callable[[FakeProcess], None] = lambda _: None
     last_id: int = 0
     last_pid: int = 99
+    last_handle: int = 999
     _may_answer: trio.Event = attrs.field(factory=trio.Event)
     _pending: bytes = b""
     _forgetting: bool = False
@@ -152,7 +153,8 @@ class FakeQga:
             self.files[path] = b""
         elif path not in self.files:
             raise Refused(f"failed to open file '{path}' (mode: '{mode}'): No such file or directory")
-        handle = 1000 + len(self.handles)
+        self.last_handle += 1
+        handle = self.last_handle
         self.handles[handle] = (path, 0)
         return handle
 

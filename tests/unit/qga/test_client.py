@@ -17,7 +17,7 @@ import trio.testing
 from tests.agents import collect
 from tests.unit.qga.fake import FakeProcess, FakeQga, Refused
 from tests.virtual_time import in_virtual_time
-from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
+from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
 from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError
 from vmm.guest.qga.client import QgaClient
 from vmm.guest.qga.protocol import MAX_LINE
@@ -367,3 +367,37 @@ async def test_requests_are_lines_of_json() -> None:
     assert said.startswith(b"\xff")
     request = json.loads(said[1:])
     assert (request["execute"], type(request["arguments"]["id"])) == ("guest-sync-delimited", int)
+
+
+def cpus(*online: bool) -> list[dict[str, Any]]:
+    """As guest-get-vcpus tells of them; the first cannot be switched off."""
+    return [{"logical-id": number, "online": state, "can-offline": number > 0} for number, state in enumerate(online)]
+
+
+@pytest.mark.parametrize(
+    ("with_node", "started"), [([], [1, 2]), ([0, 2], [2]), ([0, 1, 2], [1, 2])], ids=["no ACPI", "one plugged", "both"]
+)
+@in_virtual_time
+async def test_a_place_for_a_cpu_is_left_alone_until_acpi_has_found_one_there(
+    with_node: list[int], started: list[int]
+) -> None:
+    """Under TCG all places look like CPUs that are offline; to start what is not plugged in takes ten seconds."""
+    switched: list[int] = []
+
+    def switch_on(arguments: dict[str, Any]) -> int:
+        switched.extend(cpu["logical-id"] for cpu in arguments["vcpus"])
+        return len(arguments["vcpus"])
+
+    async with session() as with_guest:
+        qga = with_guest.qga
+        for number in with_node:
+            qga.files[f"/sys/devices/system/cpu/cpu{number}/firmware_node/hid"] = b"LNXCPU\n"
+        qga.files["/proc/meminfo"] = b"MemTotal: 250000 kB\n"
+        qga.handlers |= {
+            "guest-get-vcpus": lambda _: cpus(True, 1 in switched, 2 in switched),
+            "guest-set-vcpus": switch_on,
+            "guest-get-host-name": lambda _: {"host-name": "vm"},
+            "guest-get-time": lambda _: 1,
+        }
+        report = await with_guest.client.prepare(Preparation(vcpus=1 + len(started)))
+    assert (report.cpus_online, switched) == (1 + len(started), started)

@@ -28,6 +28,7 @@ _CLOCK_TOLERANCE_NS: Final = 5_000_000_000
 
 _VM_UUID: Final = "/sys/class/dmi/id/product_uuid"
 _MACHINE_ID: Final = "/etc/machine-id"
+_FIRMWARE_NODE: Final = "/sys/devices/system/cpu/cpu{}/firmware_node/hid"
 
 # RNDADDENTROPY with what is on stdin, and RNDRESEEDCRNG; see random(4).
 _PERL: Final = (
@@ -151,13 +152,23 @@ async def _bring_online(channel: QgaChannel, *, vcpus: int | None, memory_mib: i
                 "for; nothing more came"
             )
             raise AgentRequestError(request="prepare", code="ETIMEDOUT", message=message)
-        if vcpus is not None and (off := _offline(cpus, "logical-id")):
+        off = [] if vcpus is None else await _plugged(channel, _offline(cpus, "logical-id"))
+        if off:
             await channel.execute("guest-set-vcpus", {"vcpus": off}, request="prepare")
         elif off := _offline(blocks, "phys-index"):
             await channel.execute("guest-set-memory-blocks", {"mem-blks": off}, request="prepare")
         else:
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+
+
+async def _plugged(channel: QgaChannel, cpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that ACPI has found. Others may be places for CPUs (`vmm.qemu.processors`), and to start one that is not
+    plugged in fails after ten seconds.
+    """
+    if not cpus or not await _content(channel, _FIRMWARE_NODE.format(0)):
+        return cpus
+    return [cpu for cpu in cpus if await _content(channel, _FIRMWARE_NODE.format(cpu["logical-id"]))]
 
 
 def _online(things: list[dict[str, Any]]) -> int:

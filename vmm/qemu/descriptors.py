@@ -1,0 +1,65 @@
+"""What a QEMU inherits open: its channels, and the files that it reads. It need not be able to reach any by a path."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from vmm.qemu import processors
+from vmm.qemu.command_line import BootFiles, Channels, needs_agent_port
+from vmm.qemu.confinement import Confinement
+from vmm.qemu.directory import VmDirectory, listen
+from vmm.qemu.vsock import reserve_vsock
+from vmm.spec import AgentChannel, MachineSpec
+
+
+def open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.ExitStack) -> Channels:
+    """What every QEMU of this spec is given; the stack closes our ends of it. Raises OSError, SpecError."""
+    qmp_fd = opened.enter_context(listen(home.qmp_socket)).fileno()
+    console_fd = opened.enter_context(_appending(home.console_log))
+    agent_fd = vsock = processors_fd = None
+    if needs_agent_port(spec):
+        agent_fd = opened.enter_context(listen(home.agent_socket)).fileno()
+    elif spec.channel is AgentChannel.VSOCK:
+        vsock = opened.enter_context(reserve_vsock())
+    if processors.needs_table(spec):
+        processors_fd = opened.enter_context(_memory_file("processors", processors.table(spec)))
+    return Channels(
+        qmp_fd=qmp_fd,
+        agent_fd=agent_fd,
+        vsock=vsock,
+        processors_fd=processors_fd,
+        console_fd=console_fd,
+        console_log=home.console_log,
+    )
+
+
+def open_boot_files(spec: MachineSpec, confinement: Confinement, opened: contextlib.ExitStack) -> BootFiles:
+    """What a guest boots from; the stack closes it. Raises OSError, MissingFileError."""
+    return BootFiles(
+        kernel_fd=opened.enter_context(confinement.open_input(spec.kernel)),
+        initrd_fd=opened.enter_context(confinement.open_input(spec.initrd)),
+    )
+
+
+@contextlib.contextmanager
+def _appending(path: Path) -> Iterator[int]:
+    """A new file, mode 0600, open for appending within the block."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _memory_file(name: str, data: bytes) -> Iterator[int]:
+    """A file that is nowhere, open within the block. QEMU opens it anew by its descriptor, whoever it runs as."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+        yield descriptor
+    finally:
+        os.close(descriptor)
