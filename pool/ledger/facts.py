@@ -44,8 +44,8 @@ class Facts:
                     self.healthy(entry, now=now)
                 case VmHandedOut():
                     self.handed_out(entry, fact, now=now)
-                case LeaseAdopted(pid=pid):
-                    entry.pid = pid
+                case LeaseAdopted():
+                    self.lease_adopted(entry, fact)
                 case VmLost():
                     self.lost(entry, fact, now=now)
 
@@ -95,6 +95,10 @@ class Facts:
             timings=fact.timings,
         )
         self.moves.grant(self.moves.claims[entry.claim_id], entry, lease)
+
+    def lease_adopted(self, entry: VmEntry, fact: LeaseAdopted) -> None:
+        entry.pid = fact.pid
+        self.moves.fleet.page_of(entry).counters.restored += 1
 
     def lost(self, entry: VmEntry, fact: VmLost, *, now: float) -> None:
         page = self.moves.fleet.page_of(entry)

@@ -33,7 +33,6 @@ class Succession:
             page = self.moves.fleet.open_page(found.profile, PoolPolicy(size=0))
         memory_mib = max(page.policy.memory_mib, found.memory_mib)
         self.moves.fleet.adopt_leased(page, lease, memory_mib=memory_mib)
-        page.counters.restored += 1
         # The call that held it open is gone with the run that it was made to.
         self.moves.leases.open(lease, holders=0 if lease.bound else 1)
         self.moves.effects.append(AdoptVm(vm_id=found.vm_id, profile=found.profile))

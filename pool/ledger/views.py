@@ -31,7 +31,7 @@ class Counters:
     adopted: int = 0
     """Of those produced, how many an earlier run of the service had made."""
     restored: int = 0
-    """Leases that an earlier run of the service had granted."""
+    """Leases of an earlier run of the service whose VMs were still there."""
     production_failures: int = 0
     lost_idle: int = 0
     lost_leased: int = 0

@@ -80,6 +80,8 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"--grpc_python_out={out}",
     ]
     subprocess.run([*protoc, "vmpool/v1/pool.proto"], check=True)
+    # Or Python would prefer our own package of that name, which is installed here, to a directory without one.
+    (out / "vmpool" / "__init__.py").touch()
     return out
 
 

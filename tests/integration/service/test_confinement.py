@@ -33,7 +33,7 @@ size = 1
 accelerator = "tcg"
 """
 
-UNIT = Path(__file__).parents[3] / "packaging" / "systemd" / "vmpool.service"
+UNIT = Path(__file__).parents[3] / "pool" / "systemd" / "vmpool.service"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start QEMU as somebody else")
 

@@ -144,7 +144,11 @@ async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> 
     service = home.start()
     try:
         async with open_client(service.socket_path) as client:
-            assert (await counters_of(client)).restored == 3
+
+            async def all_are_restored() -> bool:
+                return (await counters_of(client)).restored == 3
+
+            await until(all_are_restored)
             assert (group / "pids.max").read_text() == limit != "max\n"
             left_s = {lease.lease_id: lease.expires_in_s for lease in (await client.status()).leases}
             assert 0 < (left_s[acquired.lease_id] or 0) < 600, "what is left of its time, and no more"

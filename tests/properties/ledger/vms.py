@@ -32,6 +32,8 @@ class Vms:
     """Profile to the generation that its producer makes now."""
     made_of: dict[str, str] = attrs.field(factory=dict, init=False)
     """VM id to the generation that its production, or its shell, began with."""
+    missed: set[str] = attrs.field(factory=set, init=False)
+    """Leased VMs of an earlier run that have not been found."""
     checking: set[str] = attrs.field(factory=set, init=False)
     """Ready VMs that were asked whether they are there, and have not answered."""
     detached: set[str] = attrs.field(factory=set, init=False)
@@ -66,6 +68,9 @@ class Vms:
                 del self.living[vm_id]
                 self.checking.discard(vm_id)
                 self.inbox.append(VmGone(vm_id=vm_id))
+            case VmState.LEASED if vm_id in self.missed:
+                self.missed.remove(vm_id)
+                self.inbox.append(LeaseAdopted(vm_id=vm_id, pid=1))
             case VmState.READY if vm_id in self.checking:
                 self.checking.remove(vm_id)
                 self.inbox.append(VmHealthy(vm_id=vm_id))
@@ -75,19 +80,21 @@ class Vms:
     def die(self, vm_id: str) -> None:
         """Production fails, the process dies, the hand-out fails or it does not answer; its files are still there."""
         self.checking.discard(vm_id)
+        self.missed.discard(vm_id)
         self.living[vm_id] = VmState.STOPPING
         self.inbox.append(VmLost(vm_id=vm_id, reason="fault"))
 
     def vanish(self, vm_id: str, *, error: str | None = None) -> None:
         """The VM ends without having said why: nobody but a bug does that, and it must not cost the pool."""
         self.checking.discard(vm_id)
+        self.missed.discard(vm_id)
         del self.living[vm_id]
         self.inbox.append(VmGone(vm_id=vm_id, error=error))
 
     def busy(self) -> list[str]:
         """VMs that have something to do."""
         at_work = self.in_state(VmState.PRODUCING, VmState.ADOPTING, VmState.HANDING_OUT, VmState.STOPPING)
-        return [*at_work, *sorted(self.checking)]
+        return [*at_work, *sorted(self.checking), *sorted(self.missed)]
 
     def order(self, effect: Effect) -> None:
         """What a VM is told to do, and does, unless it has died meanwhile."""
@@ -118,6 +125,7 @@ class Vms:
             case StopVm(vm_id=vm_id) | DetachVm(vm_id=vm_id):
                 self.record.vms[vm_id].stop_ordered = True
                 self.checking.discard(vm_id)
+                self.missed.discard(vm_id)
                 if vm_id in self.living:
                     self.living[vm_id] = VmState.STOPPING
                     if isinstance(effect, DetachVm):
@@ -130,5 +138,5 @@ class Vms:
         self.record.vms[vm_id] = seen
         self.living[vm_id] = VmState.LEASED if leased else VmState.ADOPTING
         if leased:
-            self.inbox.append(LeaseAdopted(vm_id=vm_id, pid=1))
+            self.missed.add(vm_id)
         self.made_of[vm_id] = self.makes.get(profile, "")

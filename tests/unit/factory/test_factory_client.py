@@ -129,6 +129,7 @@ async def test_a_clone_whose_agent_is_ours_is_reseeded_and_given(
         await vm.stop()
 
 
+@pytest.mark.logs_error("failed to get base VM")
 async def test_a_vm_that_is_not_there_is_told(vm_home: Path, stage: Stage) -> None:
     async with (
         serving_cache(vm_home, base_vm(1)) as served,
@@ -138,6 +139,7 @@ async def test_a_vm_that_is_not_there_is_told(vm_home: Path, stage: Stage) -> No
             await factory.get_vm(factory.config())
 
 
+@pytest.mark.logs_error("failed to get base VM")
 async def test_a_server_that_stops_is_told_to_who_waits(vm_home: Path, stage: Stage) -> None:
     async with serving_cache(vm_home) as served, open_factory(client_of(served), host=stage.host) as factory:
 

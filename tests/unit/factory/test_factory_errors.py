@@ -60,6 +60,7 @@ async def test_what_was_taken_from_the_cache_is_nobodys_when_this_process_is_kil
         await vm.stop()
 
 
+@pytest.mark.logs_error("failed to get base VM")
 @in_virtual_time
 async def test_a_cached_vm_that_cannot_be_attached_is_ended_and_replaced() -> None:
     stage = Stage()

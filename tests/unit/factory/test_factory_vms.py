@@ -113,6 +113,7 @@ async def test_a_vm_that_was_given_outlives_its_factory() -> None:
         await vm.stop()
 
 
+@pytest.mark.logs_error("invalid hypervisor config")
 @in_virtual_time
 async def test_v1_a_config_without_kernel_gets_no_vm() -> None:
     stage = Stage()
@@ -140,6 +141,7 @@ async def test_v2_whatever_is_done_to_a_vm_in_its_life() -> None:
             await vm.pause()
 
 
+@pytest.mark.logs_error("invalid hypervisor config")
 @in_virtual_time
 async def test_v3_katas_own_templates_are_not_booted_from() -> None:
     """BootFromTemplate is not compared, so such a request gets a base VM; but it must be whole."""

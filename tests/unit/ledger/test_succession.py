@@ -238,6 +238,14 @@ def test_a_leased_vm_that_died_meanwhile_ends_its_lease() -> None:
     world.run_undisturbed()
     assert refused(world, release) is RefusalCode.LEASE_ENDED
     assert view(world).failures_in_a_row == 0
+    assert (view(world).counters.restored, view(world).counters.lost_leased) == (0, 1)
+
+
+def test_a_lease_that_is_released_before_its_vm_is_found_was_not_restored() -> None:
+    world = after(leased())
+    world.release("old-lease", uid=1000)
+    world.run_undisturbed()
+    assert view(world).counters.restored == 0
 
 
 def test_nothing_is_booted_for_a_profile_that_is_no_more() -> None:

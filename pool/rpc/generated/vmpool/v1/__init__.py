@@ -660,7 +660,7 @@ class PoolCounters(betterproto2.Message):
 
     restored: "int" = betterproto2.field(13, betterproto2.TYPE_UINT64)
     """
-    Leases that an earlier run had granted.
+    Leases of an earlier run whose VMs were still there.
     """
 
     evicted: "int" = betterproto2.field(14, betterproto2.TYPE_UINT64)
