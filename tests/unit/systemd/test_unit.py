@@ -25,7 +25,7 @@ def test_it_starts_the_command() -> None:
     ]
 
 
-@pytest.mark.parametrize("place", ["/home/me/vmpool/.venv/lib", "/root/.pyenv/bin/python3", "/run/user/1000/x"])
+@pytest.mark.parametrize("place", ["/home/me/vmpool/.venv/lib", "/root/python/bin/python3", "/run/user/1000/x"])
 def test_a_home_that_it_is_made_of_can_be_read(place: str) -> None:
     assert "ProtectHome=read-only" in changed(unit_for(Path("/usr/local/bin/vmpool"), places=[Path(place)]))
 
