@@ -11,6 +11,8 @@ import os.path
 from collections.abc import Mapping
 from typing import Any, Final
 
+import attrs
+
 from pool.factory.config import KATA_AGENT, KataAgentConfig, ProxyConfig
 from pool.factory.generation import Generation
 from pool.factory.gokinds import FLAG, TEXT, UINT32, ListOf
@@ -46,21 +48,32 @@ def read_agent(
         )
         config = KataAgentConfig(
             kernel_modules=section.get("kernel_modules", ListOf(TEXT)),
-            dial_timeout=section.get("dial_timeout", UINT32),
-            cdh_api_timeout=section.get("cdh_api_timeout", UINT32),
-            launch_process_timeout=section.get("launch_process_timeout", UINT32),
-            long_live_conn=not old,
             debug=section.get("enable_debug", FLAG),
             trace=section.get("enable_tracing", FLAG),
-            enable_debug_console=section.get("debug_console_enabled", FLAG),
-            visible_cdi_devices=section.get("visible_cdi_devices", FLAG),
-            use_vsock=use_vsock,
-            trace_mode=section.text("trace_mode"),
-            trace_type=section.text("trace_type"),
         )
+        config = attrs.evolve(config, **(_only_1x(section, use_vsock=use_vsock) if old else _only_current(section)))
         if old and config.trace:
             _check_trace(section, config)
     return config
+
+
+def _only_1x(section: Section, *, use_vsock: bool) -> dict[str, Any]:
+    return {
+        "use_vsock": use_vsock,
+        "trace_mode": section.text("trace_mode"),
+        "trace_type": section.text("trace_type"),
+    }
+
+
+def _only_current(section: Section) -> dict[str, Any]:
+    return {
+        "long_live_conn": True,
+        "dial_timeout": section.get("dial_timeout", UINT32),
+        "cdh_api_timeout": section.get("cdh_api_timeout", UINT32),
+        "launch_process_timeout": section.get("launch_process_timeout", UINT32),
+        "enable_debug_console": section.get("debug_console_enabled", FLAG),
+        "visible_cdi_devices": section.get("visible_cdi_devices", FLAG),
+    }
 
 
 def _check_trace(section: Section, config: KataAgentConfig) -> None:
@@ -77,7 +90,7 @@ def read_proxy(
 
     Its program need not be there.
     """
-    proxy = ProxyConfig(path=_PROXY)
+    proxy = ProxyConfig()
     if client is Client.COMMAND:
         for section in _named_kata(tables, "proxy", "proxy type not supported", problems):
             path = section.path_text("path", _PROXY)

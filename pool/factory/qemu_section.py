@@ -230,11 +230,13 @@ def _cpus(section: Section, generation: Generation, host: HostSize) -> dict[str,
 
 def _memory(section: Section, generation: Generation, host: HostSize) -> dict[str, Any]:
     memory = section.get("default_memory", UINT32)
-    too_small = memory < _MIN_MEMORY_MIB and generation is Generation.CURRENT
+    current = generation is Generation.CURRENT
+    too_small = memory < _MIN_MEMORY_MIB and current
+    most = section.get("default_maxmemory", UINT64) if current else 0
     return {
         "memory_size": 2048 if too_small or not memory else memory,
         "mem_slots": section.get("memory_slots", UINT32) or 10,
-        "default_max_memory_size": min(section.get("default_maxmemory", UINT64) or host.memory_mib, host.memory_mib),
+        "default_max_memory_size": min(most or host.memory_mib, host.memory_mib),
     }
 
 

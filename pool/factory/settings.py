@@ -36,7 +36,8 @@ UNLIKE_CLONES: Final = (
 
 NO_CLIENT_OF_CURRENT_KATA: Final = (
     "a client of Kata 2 and later looks for the agent of a VM from a cache where it is not, whoever serves the cache; "
-    "clients of vmpool's, and clients made from cache.proto, can use them"
+    "clients of vmpool's, and clients made from cache.proto, can use them; if the file is of runtime 1.x, say so under "
+    '[vmpool]: kata = "runtime 1.x"'
 )
 
 _KEYS: Final = {

@@ -86,6 +86,7 @@ def test_default_memory(home: Path, given: int, current: int, old: int) -> None:
 @pytest.mark.parametrize(("given", "most"), [("0", 16000), ("4096", 4096), ("99999", 16000)])
 def test_default_maxmemory(home: Path, given: str, most: int) -> None:
     assert hypervisor(home, f"default_maxmemory = {given}").default_max_memory_size == most
+    assert hypervisor(home, f"default_maxmemory = {given}", rest=OLD).default_max_memory_size == 16000, "unknown to it"
 
 
 def test_small_limits(home: Path) -> None:

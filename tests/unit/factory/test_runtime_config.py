@@ -210,9 +210,17 @@ def test_what_the_proxy_is_started_with_is_told_and_nothing_of_it_is_looked_for(
     assert load(home, rest=OLD).factory.vm_config.proxy_config == ProxyConfig(
         path="/usr/libexec/kata-containers/kata-proxy"
     )
+    assert load(home, rest="[shim.kata]").factory.vm_config.proxy_config == ProxyConfig()
     without = ProxyConfig(debug=True)
     assert load(home, "use_vsock = true", rest=rest).factory.vm_config.proxy_config == without
     assert load(home, rest=rest, client=Client.SHIM).factory.vm_config.proxy_config == without
+
+
+def test_the_agents_keys_of_the_other_generation_are_passed_over(home: Path) -> None:
+    old = load(home, rest=OLD + '[agent.kata]\ndial_timeout = "x"\ndebug_console_enabled = 1').factory.vm_config
+    assert old.agent_config == KataAgentConfig()
+    current = load(home, rest="[agent.kata]\ntrace_mode = 1\nenable_tracing = true").factory.vm_config
+    assert current.agent_config == KataAgentConfig(long_live_conn=True, trace=True)
 
 
 def test_runtime_1x_without_a_table_for_the_agent_forgets_its_vsock(home: Path) -> None:

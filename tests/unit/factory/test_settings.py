@@ -9,6 +9,7 @@ import pytest
 from actors.errors import describe
 from actors.kinds import ProducerKind
 from pool.config import ConfigError
+from pool.factory.generation import Generation
 from pool.factory.matching import check_config
 from pool.factory.qemu_section import HostSize
 from pool.factory.settings import KataSettings, settings_from_kata
@@ -217,6 +218,7 @@ def test_a_cache_that_stock_clients_cannot_use_says_why(home: Path, qemu: str, r
     assert made.cache is not None
     if reason:
         assert reason in made.cache.useless_to_kata
+        assert ('kata = "runtime 1.x"' in made.cache.useless_to_kata) == (made.generation is Generation.CURRENT)
     else:
         assert made.cache.useless_to_kata == ""
 
