@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -23,16 +24,12 @@ from vmm.spec import AgentKind, MachineSpec
 from vmm.template.store import Template
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist writes the groups into the tests' ids
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What stays in one lane of pytest-xdist, in the order in which it is without lanes.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Lanes, however tests are to be distributed."""
+    from tests.lanes import Lanes  # noqa: PLC0415 - where there are none, pytest-xdist may be missing
 
-    A directory of tests on QEMU, since they share VMs and templates; of the others a module.
-    """
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            together = item.path.parent if item.get_closest_marker("qemu") else item.path
-            item.add_marker(pytest.mark.xdist_group(together.relative_to(config.rootpath).as_posix()))
+    return Lanes(config, log)
 
 
 def pytest_collection_finish() -> None:
