@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("etc", "run/adduser", "usr", "var/cache", "var/lib", "var/log")
-"""Debian packages and their scripts write there. What of it has vmpool's name is not theirs."""
+PACKAGES: Final = ("etc", "usr", "var/cache", "var/lib", "var/log")
+"""Debian packages and apt write there. What of it has vmpool's name is not theirs."""
+AFTER_DPKG: Final = "var/lib/dpkg/files-after-dpkg"
+"""What packages made elsewhere, by their scripts and by systemd: the files that were there when dpkg had ended."""
+APT_HOOK: Final = (
+    f'DPkg::Post-Invoke {{ "find /dev/shm /home /root /run /tmp /var/tmp -xdev >> /{AFTER_DPKG} || true"; }};'
+)
+"""A line of apt.conf that writes them down."""
 MOUNTED: Final = ("dev", "proc", "sys")
 """The host's."""
 
@@ -20,29 +26,25 @@ class Contents:
 
     files: frozenset[str]
     """Relative to the root; directories too."""
+    packages: frozenset[str]
+    """Those of them that Debian packages brought."""
     mounts: frozenset[str]
-    announced: frozenset[str] = frozenset()
-    """Files that packages have systemd-tmpfiles make, by tmpfiles.d(5)."""
 
 
 def look(root: Path, *, checkout: Path) -> Contents:
     """The checkout's inside is left out."""
-    files = frozenset(_files(root, skipped={root / name for name in MOUNTED} | {checkout}))
-    shared_memory = frozenset(_files(root / "dev/shm", skipped=set()))
+    places = {root: {root / name for name in MOUNTED} | {checkout}, root / "dev/shm": set[Path]()}
+    paths = (path for top, skipped in places.items() for path in _files(top, skipped=skipped))
+    files = frozenset(str(path.relative_to(root)) for path in paths)
+    after_dpkg = root / AFTER_DPKG
+    listed = after_dpkg.read_text(encoding="utf-8", errors="surrogateescape") if after_dpkg.exists() else ""
+    brought = {line[1:] for line in listed.splitlines()}
     mountinfo = (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     return Contents(
-        files=frozenset(str(path.relative_to(root)) for path in files | shared_memory),
+        files=files,
+        packages=frozenset(name for name in files if name in brought or _is_a_packages(name)),
         mounts=frozenset(line.split(" ")[4] for line in mountinfo.splitlines()),
-        announced=frozenset(_announced(root / "usr/lib/tmpfiles.d")),
     )
-
-
-def _announced(settings: Path) -> Iterator[str]:
-    for file in settings.glob("*.conf"):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            words = line.split()
-            if len(words) > 1 and words[1].startswith("/"):
-                yield words[1].strip("/")
 
 
 def _files(top: Path, *, skipped: set[Path]) -> Iterator[Path]:
@@ -60,11 +62,7 @@ def _is_pytests(directory: Path) -> bool:
 
 def new_files(before: Contents, after: Contents) -> list[str]:
     """Of a new directory, itself only."""
-    new = {
-        name
-        for name in after.files - before.files
-        if not _is_a_packages(name) and after.announced.isdisjoint((name, *map(str, Path(name).parents)))
-    }
+    new = after.files - before.files - after.packages
     return sorted(name for name in new if str(Path(name).parent) not in new)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from tests.debian import namespaces
 from tests.debian.archive import INDEX_TARGETS, apt_settings, source, sources
+from tests.debian.leftovers import APT_HOOK
 
 SUITES: Final = ("bookworm", "trixie", "testing")
 USER: Final = "tester"
@@ -101,8 +102,8 @@ def equip(root: Path, *, repository: Path) -> None:
             of_root.parent.mkdir(parents=True, exist_ok=True)
             of_root.unlink(missing_ok=True)  # it may be a link
             shutil.copyfile(of_host, of_root)
-    settings = apt_settings(_output(["apt-config", "dump"]))
-    (root / "etc/apt/apt.conf.d/99as-on-the-host").write_text("".join(f"{line}\n" for line in settings), "utf-8")
+    settings = [*apt_settings(_output(["apt-config", "dump"])), APT_HOOK]
+    (root / "etc/apt/apt.conf.d/99test-debian").write_text("".join(f"{line}\n" for line in settings), "utf-8")
     (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {os.uname().nodename}\n", encoding="utf-8")
     subprocess.run(["git", "-C", repository, "bundle", "create", "--quiet", root / "vmpool.bundle", "HEAD"], check=True)
 

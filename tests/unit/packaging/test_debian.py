@@ -13,7 +13,7 @@ import pytest
 from tests.debian import namespaces
 from tests.debian.__main__ import EXIT_USAGE, REPOSITORY, main
 from tests.debian.archive import apt_settings, passed_on, sources
-from tests.debian.leftovers import Contents, look, new_files, new_mounts, processes
+from tests.debian.leftovers import AFTER_DPKG, Contents, look, new_files, new_mounts, processes
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root")
 
@@ -119,17 +119,15 @@ def test_unless_it_is_ours_by_its_name(root: Path) -> None:
     assert new_files(before, contents(root)) == ["var/lib/vmpool"]
 
 
-def test_what_a_package_has_systemd_make_is_the_packages(root: Path) -> None:
-    (root / "run").mkdir()
+def test_what_their_scripts_and_systemd_make_meanwhile_is_not(root: Path) -> None:
     before = contents(root)
-    settings = root / "usr/lib/tmpfiles.d"
-    settings.mkdir(parents=True)
-    (settings / "x11.conf").write_text(
-        "# comment\n\nD! /tmp/.X11-unix 1777 root root 10d\nd /run/lock 0755 root root -\n"
-    )
-    for name in ("tmp/.X11-unix", "run/lock/subsys", "run/other"):
-        (root / name).mkdir(parents=True)
-    assert new_files(before, contents(root)) == ["run/other"]
+    (root / "tmp/.X11-unix").mkdir()
+    (root / AFTER_DPKG).parent.mkdir()
+    (root / AFTER_DPKG).write_text("/tmp\n/tmp/.X11-unix\n", encoding="utf-8")
+    assert new_files(before, contents(root)) == []
+    (root / "tmp/.X11-unix/later").touch()
+    (root / "tmp/other").touch()
+    assert new_files(before, contents(root)) == ["tmp/.X11-unix/later", "tmp/other"]
 
 
 def test_of_pytest_are_left_the_files_of_tests_that_failed(root: Path) -> None:
