@@ -53,9 +53,9 @@ class VmDirectory:
         return self.root / "cgroups"
 
     def create(self) -> None:
-        """Makes the directory, mode 0700. Its parent must be there.
+        """Makes the directory, mode 0700, and its parent if only that is missing: somebody may have removed it.
 
-        Raises SpecError if the path is in use or too long for sockets, MissingFileError if there is no parent.
+        Raises SpecError if the path is in use or too long for sockets, MissingFileError if there is no place for it.
         """
         for path in (self.qmp_socket, self.agent_socket):
             if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
@@ -66,6 +66,8 @@ class VmDirectory:
                     "choose a shorter directory",
                 )
         try:
+            if not self.root.parent.exists():
+                self.root.parent.mkdir(mode=0o700)
             self.root.mkdir(mode=0o700)
         except FileExistsError:
             raise SpecError(
@@ -73,7 +75,7 @@ class VmDirectory:
             ) from None
         except FileNotFoundError:
             raise MissingFileError(
-                field="directory", path=self.root.parent, remedy="create it, owned by the service's user"
+                field="directory", path=self.root.parent.parent, remedy="create it, owned by the service's user"
             ) from None
 
     def remove(self) -> None:

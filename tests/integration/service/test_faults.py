@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -90,6 +91,19 @@ async def test_a_vm_that_is_killed_while_it_boots_is_booted_again(fresh: Running
         await until(failed)
         await until(lambda: is_full(client))
         await client.release(vm.lease_id)
+        await until(lambda: is_full(client))
+
+
+async def test_the_directory_of_vms_may_be_removed(fresh: RunningService) -> None:
+    """It costs the VMs whose records were in it, when they are handed out, and no others."""
+    async with open_client(fresh.socket_path) as client:
+        await until(lambda: is_full(client))
+        before = set(fresh.qemus())
+        shutil.rmtree(fresh.runtime / "vms")
+        async with client.lease(on_empty=OnEmpty.WAIT) as vm, client.exec(vm.lease_id, ["echo", "hello"]) as command:
+            assert vm.vm_id not in before
+            assert (await command.collect()).stdout == b"hello\n"
+            assert (fresh.runtime / "vms" / vm.vm_id / "vm.json").exists()
         await until(lambda: is_full(client))
 
 

@@ -1,8 +1,9 @@
-"""Connections to a QEMU that has not taken those of its last service yet."""
+"""A VM's directory, and connections to a QEMU that has not taken those of its last service yet."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from vmm.qemu.directory import connect, listen
+from vmm.errors import MissingFileError, SpecError
+from vmm.qemu.directory import VmDirectory, connect, listen
 
 
 @pytest.fixture
@@ -57,3 +59,24 @@ async def test_a_connection_that_is_given_up_is_closed(full: tuple[Path, socket.
 async def test_nobody_listens(vm_home: Path, leak_check: None) -> None:
     with pytest.raises(FileNotFoundError):
         await connect(vm_home / "qmp.sock")
+
+
+# -- made ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_directory_of_all_vms_is_made_again_when_it_was_removed(vm_home: Path) -> None:
+    vms = vm_home / "vms"
+    VmDirectory(vms / "vm-1").create()
+    assert [path.stat().st_mode & 0o777 for path in (vms, vms / "vm-1")] == [0o700, 0o700]
+    with pytest.raises(SpecError, match="exists already"):
+        VmDirectory(vms / "vm-1").create()
+    shutil.rmtree(vms)
+    VmDirectory(vms / "vm-2").create()
+    assert list(vms.iterdir()) == [vms / "vm-2"]
+    shutil.rmtree(vms)
+
+
+def test_what_that_is_in_is_not(vm_home: Path) -> None:
+    with pytest.raises(MissingFileError, match=f"{vm_home}/gone .*create it, owned by the service's user"):
+        VmDirectory(vm_home / "gone" / "vms" / "vm-1").create()
+    assert list(vm_home.iterdir()) == []
