@@ -47,12 +47,13 @@ SECRETIVE_SCRIPT = """
 import logging, structlog
 from pool.logs import configure_logs
 configure_logs(json={json})
+secret = "-".join(("do", "not", "show"))  # Python 3.13 shows the lines of -c in tracebacks
 def start(environment):
-    contents = b"do not show"
+    contents = secret.encode()
     raise ValueError("cannot start")
 for logger in (structlog.get_logger("vmpool"), logging.getLogger("grpclib.server")):
     try:
-        start(dict(TOKEN="do not show"))
+        start(dict(TOKEN=secret))
     except ValueError:
         logger.exception("failed")
 """
@@ -107,7 +108,7 @@ def test_a_traceback_shows_no_values(as_json: bool) -> None:
     text = "\n".join(logged(as_json=as_json, script=SECRETIVE_SCRIPT))
     assert text.count("cannot start") >= 2
     assert "start" in text
-    assert "do not show" not in text
+    assert "do-not-show" not in text
 
 
 @pytest.mark.parametrize("as_json", [True, False])

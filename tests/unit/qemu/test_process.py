@@ -89,7 +89,7 @@ async def test_a_program_that_cannot_run_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_many_may_wait_and_any_of_them_may_be_cancelled(tmp_path: Path) -> None:
-    process = start("sleep 100", tmp_path / "log")
+    process = start("exec sleep 100", tmp_path / "log")
     reports = []
 
     async def wait() -> None:
@@ -120,14 +120,14 @@ async def test_signals_to_the_dead_are_nothing(tmp_path: Path) -> None:
 
 
 async def test_kill_is_not_stopped_by_cancellation(tmp_path: Path) -> None:
-    process = start("sleep 100", tmp_path / "log")
+    process = start("exec sleep 100", tmp_path / "log")
     with trio.CancelScope() as scope:
         scope.cancel()
         assert (await process.kill()).signal == signal.SIGKILL
 
 
 async def test_a_process_that_does_not_die_is_an_error_with_its_state(tmp_path: Path) -> None:
-    process = start("sleep 100", tmp_path / "log")
+    process = start("exec sleep 100", tmp_path / "log")
     with pytest.raises(StopError, match=r"still there 0 s after SIGKILL \(status: State") as caught:
         await process.kill(limit_s=0)
     assert caught.value.pid == process.pid
@@ -156,7 +156,7 @@ async def test_the_dead_are_not_adopted(tmp_path: Path) -> None:
 
 
 async def test_let_go_and_taken_up_again_in_the_same_service(tmp_path: Path) -> None:
-    process = start("sleep 100", tmp_path / "log")
+    process = start("exec sleep 100", tmp_path / "log")
     process.close()
     again = QemuProcess.adopt(process.identity, log=tmp_path / "log")
     assert await again.kill() == ExitReport(signal=signal.SIGKILL)
@@ -168,5 +168,5 @@ def test_no_stray_child_when_the_table_of_descriptors_is_full(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "pidfd_open", full)
     with pytest.raises(OSError, match="Too many"):
-        start("sleep 100", tmp_path / "log")
+        start("exec sleep 100", tmp_path / "log")
     assert subprocess._active == []  # type: ignore[attr-defined]
