@@ -82,8 +82,9 @@ async def open_spans(settings: TracingSettings, *, environment: Mapping[str, str
         from pool.otlp import OtlpSpans  # noqa: PLC0415 - 200 ms, and often not installed
     except ImportError as error:
         raise TracingError(
-            f"tracing is asked for, and {error.name} is not installed: `pip install 'vmpool[tracing]'`, or take "
-            f"otlp_endpoint, enable_tracing and {_ENDPOINT_VARIABLES[-1]} away"
+            f"tracing is asked for, and {error.name} is not installed: `.venv/bin/pip install -e '.[tracing]'` in the "
+            "checkout (for a wheel see docs/guide.md, Trace spans), or take otlp_endpoint, enable_tracing and "
+            f"{_ENDPOINT_VARIABLES[-1]} away"
         ) from error
     spans = OtlpSpans.to(None if named else settings.otlp_endpoint)
     try:

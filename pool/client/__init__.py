@@ -1,6 +1,6 @@
 """The SDK: vmpool from a trio program.
 
-    async with open_client("/run/vmpool/pool.sock") as client:
+    async with open_client("/run/vmpool/vmpool.sock") as client:
         async with client.lease() as vm, client.exec(vm.lease_id, ["uname", "-a"]) as command:
             async for event in command.events():
                 print(event)

@@ -116,7 +116,8 @@ async def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch: 
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "pool.otlp")
     with pytest.raises(
-        TracingError, match=r"opentelemetry\.sdk\S* is not installed: `pip install 'vmpool\[tracing\]'`"
+        TracingError,
+        match=r"opentelemetry\.sdk\S* is not installed: `\.venv/bin/pip install -e '\.\[tracing\]'` in the",
     ):
         async with open_spans(TracingSettings(otlp_endpoint="http://localhost:4318"), environment={}):
             pass

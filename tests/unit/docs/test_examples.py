@@ -1,0 +1,65 @@
+"""The documentation's programs, against a service with simulated VMs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import pool.client
+import vmpool
+from tests.documentation import EXAMPLES, Example, of_docstring
+from tests.unit.rpc.test_own_configuration import matching
+from vmm.simulated import programs
+
+
+async def python(process: programs.GuestProcess) -> int:
+    """Knows one program."""
+    (script,) = process.arguments
+    assert process.files[script] == b"print(6*7)"
+    await process.print("42")
+    return 0
+
+
+async def uname(process: programs.GuestProcess) -> int:
+    await process.print("Linux")
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def programs_of_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(programs.PROGRAMS, dict)
+    monkeypatch.setitem(programs.PROGRAMS, "python3", python)
+    monkeypatch.setitem(programs.PROGRAMS, "uname", uname)
+
+
+async def said(example: Example, home: Path) -> list[str]:
+    async with matching(home) as served:
+        lines = await example.run(served.path)
+        await served.until(served.lost)
+    return lines
+
+
+async def test_a_file_and_a_command(vm_home: Path) -> None:
+    (line,) = await said(EXAMPLES["README.md 1"], vm_home)
+    assert re.fullmatch(r"0 b'42\\n' [0-9.e-]+", line)
+
+
+async def test_a_machine_of_ones_own_and_the_news(vm_home: Path) -> None:
+    lease, snapshot = await said(EXAMPLES["docs/guide.md 1"], vm_home)
+    assert lease.startswith("lease-")
+    assert " Match(profile='default', " in lease
+    assert snapshot.startswith("Snapshot(")
+
+
+@pytest.mark.parametrize("module", [pool.client, vmpool], ids=lambda module: module.__name__)
+async def test_what_the_packages_show(vm_home: Path, module: ModuleType) -> None:
+    output, end = await said(of_docstring(module.__name__, module.__doc__), vm_home)
+    assert output.startswith("Output(")
+    assert end.startswith("CommandExit(status=0")
+
+
+def test_all_are_run() -> None:
+    assert set(EXAMPLES) == {"README.md 1", "docs/guide.md 1"}
