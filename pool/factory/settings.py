@@ -14,13 +14,14 @@ from pool.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings
 from pool.factory.agent_table import Client
 from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
 from pool.factory.errors import InvalidConfigError
+from pool.factory.factory_table import FactoryTable
 from pool.factory.generation import Generation
 from pool.factory.kernel_params import serialize_params
 from pool.factory.own_table import USE_VSOCK, GuestAgent
 from pool.factory.qemu_section import HostSize
 from pool.factory.runtime_config import RuntimeConfig, load_runtime_config
 from pool.tracing import TracingSettings
-from vmm.errors import MissingFileError, SpecError
+from vmm.errors import MissingFileError, SpecError, TemplateError
 from vmm.qemu.vsock import LOAD_MODULE, check_vsock
 from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind
 
@@ -79,6 +80,7 @@ class KataSettings:
     """Its `vm_config` is what clients of the cache are told."""
     generation: Generation
     agent: GuestAgent
+    table: FactoryTable
 
     def check_host(self, *, check_vsock: Callable[[], None] = check_vsock) -> None:
         """As Kata, which refuses a host without vsock. Raises ConfigError, naming the key that wants it."""
@@ -109,6 +111,9 @@ class KataSettings:
                 return f"{keys[field]} = {value!r}: {reason}"
             case MissingFileError(field=field, path=path, remedy=remedy) if field in keys:
                 return f"{keys[field]}: {path} does not exist or cannot be read; {remedy}"
+            case TemplateError():  # its remedies are a profile's
+                said = str(error).replace("template_directory", f"{self.table.template_table}.template_path")
+                return said.replace('producer = "direct"', f"{self.table.template_key} = false")
             case _:
                 return str(error)
 
@@ -161,6 +166,7 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
         factory=config.factory,
         generation=config.generation,
         agent=config.agent,
+        table=config.table,
     )
 
 

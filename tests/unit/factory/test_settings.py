@@ -15,7 +15,7 @@ from pool.factory.qemu_section import HostSize
 from pool.factory.settings import KataSettings, settings_from_kata
 from pool.factory.wire import config_from_grpc, config_to_grpc
 from tests.unit.factory.kata_files import HOST, OLD, load, problems, write
-from vmm.errors import MissingFileError, SpecError
+from vmm.errors import MissingFileError, SpecError, TemplateError
 from vmm.qemu.vsock import check_vsock
 from vmm.spec import AgentChannel, AgentKind
 
@@ -250,6 +250,11 @@ def test_a_host_without_vsock_is_told_by_the_users_key(home: Path) -> None:
         (MissingFileError(field="initrd", path="/i", remedy="do"), "hypervisor.qemu.initrd: /i does not exist"),
         (SpecError(field="channel", value="vsock", reason="no"), "hypervisor.qemu.use_vsock = 'vsock': no"),
         (SpecError(field="directory", value="/d", reason="no"), "directory = '/d': no"),
+        (
+            TemplateError(reason="full; set template_directory to a place"),
+            "template: full; set factory.template_path to a",
+        ),
+        (TemplateError(reason='no; set producer = "direct"'), "template: no; set factory.enable_template = false"),
         (ValueError("x"), "x"),
     ],
 )
