@@ -68,7 +68,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
             try:
                 with outcome.scope:
                     outcome.set_result(await function(*args))
-            except Exception as error:  # noqa: BLE001 - whoever awaits the outcome gets it
+            except Exception as error:  # noqa: BLE001 - the code that awaits the outcome gets it
                 outcome.set_exception(error)
             finally:
                 outcome.give_up()

@@ -1,4 +1,4 @@
-"""Where log lines go: to stderr, if somebody takes them. Whoever writes a line never waits for whoever reads it."""
+"""Where log lines go: to stderr, if somebody takes them. Writing a line never waits for a reader."""
 
 from __future__ import annotations
 

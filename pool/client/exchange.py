@@ -129,7 +129,7 @@ async def receive(stream: ClientStream) -> Any | None:
 
 
 async def _end(stream: ClientStream) -> None:
-    """Ends our side of a call. A service that has said all and hung up needs not hear of it."""
+    """Ends our side of a call. A service that has said everything and hung up need not hear of it."""
     try:
         await stream.end()
     except h2.exceptions.ProtocolError:
