@@ -52,7 +52,7 @@ async def test_spans_that_cannot_be_had_keep_the_service_from_starting(
     config = "[profiles.a]\nqemu = '/nowhere'\n[tracing]\notlp_endpoint = 'http://localhost:4318'"
     finding = await finding_on("tracing", config, tmp_path)
     assert finding.verdict is Verdict.FAILURE
-    assert "pip install 'vmpool[tracing]'" in finding.detail
+    assert "pip install -e '.[tracing]'" in finding.detail
 
 
 async def test_more_than_the_hosts_memory_is_a_warning_because_the_service_makes_do(tmp_path: Path) -> None:
