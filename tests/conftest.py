@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -22,6 +22,12 @@ from tests.templates import built_template
 from vmm.guest.image import GuestImage, build_image
 from vmm.spec import AgentKind, MachineSpec
 from vmm.template.store import Template
+
+
+REPOSITORY: Final = Path(__file__).parents[1]
+
+os.environ.setdefault("MPLCONFIGDIR", str(REPOSITORY / "build/matplotlib"))
+"""Where matplotlib keeps its cache of fonts; it would be in the home of whoever runs the tests."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -56,7 +62,7 @@ def leak_check(vm_home: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def guest_image() -> GuestImage:
     """The default guest, brought up to date on first use. VMPOOL_IMAGE_DIR says where, `build/image` otherwise."""
-    directory = Path(os.environ.get("VMPOOL_IMAGE_DIR", Path(__file__).parents[1] / "build/image"))
+    directory = Path(os.environ.get("VMPOOL_IMAGE_DIR", REPOSITORY / "build/image"))
     return trio.run(functools.partial(build_image, directory, progress=lambda _: None))
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("etc", "usr", "var/cache", "var/lib", "var/log")
-"""Debian packages and apt write there. What of it has vmpool's name is not theirs."""
+PACKAGES: Final = ("etc", "run/mount", "usr", "var/cache", "var/lib", "var/log")
+"""Debian packages and apt write there; `mount` of util-linux, in `run/mount`. What of it has vmpool's name is not
+theirs."""
 AFTER_DPKG: Final = "var/lib/dpkg/files-after-dpkg"
 """What packages made elsewhere, by their scripts and by systemd: the files that were there when dpkg had ended."""
 APT_HOOK: Final = (

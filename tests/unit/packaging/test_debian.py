@@ -83,7 +83,7 @@ def test_of_the_environment_the_way_to_the_indexes_is_passed_on() -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for directory in ("dev/shm", "proc/self", "root/vmpool", "tmp", "usr/bin", "var/lib"):
+    for directory in ("dev/shm", "proc/self", "root/vmpool", "run", "tmp", "usr/bin", "var/lib"):
         (tmp_path / directory).mkdir(parents=True)
     mount(tmp_path, "/")
     return tmp_path
@@ -110,6 +110,7 @@ def test_what_debian_packages_bring_is_not(root: Path) -> None:
     before = contents(root)
     (root / "usr/bin/qemu-system-x86_64").touch()
     (root / "var/lib/dpkg").mkdir()
+    (root / "run/mount").mkdir(parents=True)
     assert new_files(before, contents(root)) == []
 
 
