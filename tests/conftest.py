@@ -23,7 +23,6 @@ from vmm.guest.image import GuestImage, build_image
 from vmm.spec import AgentKind, MachineSpec
 from vmm.template.store import Template
 
-
 REPOSITORY: Final = Path(__file__).parents[1]
 
 os.environ.setdefault("MPLCONFIGDIR", str(REPOSITORY / "build/matplotlib"))
