@@ -69,16 +69,19 @@ async def examine(
     image_directory: Path,
     cache_directory: Path,
     cache_endpoint: Path | None = None,
+    spell: Callable[[BaseException], str] = str,
 ) -> list[Finding]:
     """Examines everything in turn; under accelerator `auto` that may boot a guest. A failing check is a finding.
 
-    What keeps the service from starting is told by the checks that it makes itself. `cache_endpoint` is VMCache's.
+    What keeps the service from starting is told by the checks that it makes itself. `cache_endpoint` is VMCache's,
+    `spell` says an error in the words of the file that the settings are from.
     """
+    guarded = partial(_guarded, spell)
     socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
     findings = [
-        await _guarded("guest image", partial(_image, settings, image_directory)),
-        await _guarded("QEMU's user", partial(_qemu_user, settings)),
+        await guarded("guest image", partial(_image, settings, image_directory)),
+        await guarded("QEMU's user", partial(_qemu_user, settings)),
     ]
     specs: dict[str, MachineSpec] = {}
     for name, profile in settings.profiles.items():
@@ -90,30 +93,32 @@ async def examine(
                 cache_directory=cache_directory,
                 confinement=Confinement(user=decide_user(settings.service.qemu_user, euid=os.geteuid()).user),
             )
-            findings.append(await _guarded(f"{name}: QEMU", partial(_qemu, resolver, specs, name)))
-            findings.append(await _guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
+            findings.append(await guarded(f"{name}: QEMU", partial(_qemu, resolver, specs, name)))
+            findings.append(await guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
             if profile.producer is ProducerKind.TEMPLATE:
-                findings.append(await _guarded(f"{name}: template", partial(_template, name, profile, runtime)))
+                findings.append(await guarded(f"{name}: template", partial(_template, name, profile, runtime)))
     findings += [
-        await _guarded("cgroups", partial(_cgroups, settings, specs)),
-        await _guarded("vsock", partial(_vsock, settings)),
-        await _guarded("tracing", partial(_tracing, settings)),
+        await guarded("cgroups", partial(_cgroups, settings, specs)),
+        await guarded("vsock", partial(_vsock, settings)),
+        await guarded("tracing", partial(_tracing, settings)),
         _memory(settings, available_mib=_available_memory_mib()),
         _descriptors(settings, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
-        await _guarded("socket", partial(_socket, settings, socket_path)),
-        await _guarded("runtime directory", partial(_runtime_directory, runtime, socket_path)),
+        await guarded("socket", partial(_socket, settings, socket_path)),
+        await guarded("runtime directory", partial(_runtime_directory, runtime, socket_path)),
     ]
     if cache_endpoint is not None:
-        findings.append(await _guarded("VMCache", partial(_vm_cache, cache_endpoint, socket_path)))
+        findings.append(await guarded("VMCache", partial(_vm_cache, cache_endpoint, socket_path)))
     return findings
 
 
-async def _guarded(subject: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+async def _guarded(
+    spell: Callable[[BaseException], str], subject: str, check: Callable[[], Awaitable[Finding]]
+) -> Finding:
     """An error's sentence ends in its remedy, after the last semicolon."""
     try:
         return attrs.evolve(await check(), subject=subject)
     except (VmmError, EndpointError, TracingError, OSError) as error:
-        detail, _, fix = str(error).rpartition("; ")
+        detail, _, fix = spell(error).rpartition("; ")
         return Finding(subject=subject, verdict=Verdict.FAILURE, detail=detail or fix, fix=fix if detail else "")
 
 

@@ -45,6 +45,7 @@ def doctor(*, config: Path | None, kata_config: Path | None, as_json: bool, sock
             image_directory=settings.service.image_directory or default_image_directory(),
             cache_directory=cache_directory(),
             cache_endpoint=None if cache is None else cache.settings.endpoint,
+            spell=loaded.spell,
         )
     )
     if as_json:

@@ -9,6 +9,7 @@ import pytest
 from actors.errors import describe
 from actors.kinds import ProducerKind
 from pool.config import ConfigError
+from pool.diagnosis import examine
 from pool.factory.generation import Generation
 from pool.factory.matching import check_config
 from pool.factory.qemu_section import HostSize
@@ -276,3 +277,19 @@ def test_a_host_without_vsock_is_told_by_our_key(home: Path) -> None:
     settings(home, rest=OURS).check_host(check_vsock=check)
     (home / "vhost-vsock").touch()
     settings(home).check_host(check_vsock=check)
+
+
+async def test_the_doctor_names_the_keys_of_the_file(home: Path) -> None:
+    place = home / "t"
+    (place / "vmpool").mkdir(parents=True)
+    (place / "vmpool").chmod(0o777)
+    made = settings(home, rest=f'[factory]\nenable_template = true\ntemplate_path = "{place}"\n{OURS}')
+    findings = await examine(
+        made.settings,
+        socket_path=home / "s.sock",
+        image_directory=home,
+        cache_directory=home,
+        spell=made.spell,
+    )
+    (fix,) = [finding.fix for finding in findings if finding.subject == "default: template"]
+    assert fix.endswith("or set factory.template_path to a place of your own")
