@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
 from pool.factory.errors import InvalidConfigError
 from pool.factory.factory_table import FactoryTable
 from pool.factory.generation import Generation
+from pool.factory.hypervisor_config import HypervisorConfig
 from pool.factory.kernel_params import serialize_params
 from pool.factory.own_table import USE_VSOCK, GuestAgent
 from pool.factory.qemu_section import HostSize
@@ -183,6 +184,7 @@ def _obstacles(config: RuntimeConfig) -> list[str]:
         problems.append(f'hypervisor.qemu.machine_type: {said}; set "q35"')
     if hypervisor.image_path:
         problems.append("hypervisor.qemu.image: vmpool boots an initrd only; set initrd instead")
+    problems += [f"hypervisor.qemu.{key}: {reason}; remove it" for key, reason in _promised_in_vain(hypervisor)]
     if config.factory.template and (
         hypervisor.shared_fs == "virtio-fs" or (old and hypervisor.file_backed_mem_root_dir)
     ):
@@ -195,6 +197,22 @@ def _obstacles(config: RuntimeConfig) -> list[str]:
     if config.factory.template and config.factory.agent is AgentKind.NOOP:
         problems.append(f"{config.table.template_key}: {UNLIKE_CLONES}")
     return problems
+
+
+def _promised_in_vain(hypervisor: HypervisorConfig) -> Iterator[tuple[str, str]]:
+    """Keys by which the file promises a machine that no VM of ours is, and how ours is."""
+    confidential = "the host can read the memory of vmpool's machines"
+    firmware = "vmpool's machines have QEMU's own firmware"
+    for wanted, key, reason in (
+        (hypervisor.confidential_guest, "confidential_guest", confidential),
+        (hypervisor.sev_snp_guest, "sev_snp_guest", confidential),
+        (hypervisor.huge_pages, "enable_hugepages", "the memory of vmpool's machines is in pages of the usual size"),
+        (hypervisor.firmware_path, "firmware", firmware),
+        (hypervisor.firmware_volume_path, "firmware_volume", firmware),
+        (hypervisor.pflash, "pflashes", firmware),
+    ):
+        if wanted:
+            yield key, reason
 
 
 def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:

@@ -102,6 +102,24 @@ def test_runtime_rs_keys_are_named(home: Path) -> None:
     assert profile.producer is ProducerKind.TEMPLATE
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("confidential_guest = true", "the host can read the memory of vmpool's machines"),
+        ("sev_snp_guest = true", "the host can read the memory of vmpool's machines"),
+        ("enable_hugepages = true", "the memory of vmpool's machines is in pages of the usual size"),
+        ('firmware = "{file}"', "vmpool's machines have QEMU's own firmware"),
+        ('firmware_volume = "{file}"', "vmpool's machines have QEMU's own firmware"),
+        ('pflashes = ["{file}"]', "vmpool's machines have QEMU's own firmware"),
+    ],
+)
+def test_a_machine_that_no_vm_of_ours_is_is_not_promised(home: Path, line: str, reason: str) -> None:
+    line = line.format(file=home / "initrd")
+    key = line.partition(" ")[0]
+    assert problems(settings, home, line) == (f"hypervisor.qemu.{key}: {reason}; remove it",)
+    load(home, line)  # a client of Kata's server may want such VMs
+
+
 def test_an_image_cannot_be_booted(home: Path) -> None:
     assert problems(settings, home, rootfs="image") == (
         "hypervisor.qemu.image: vmpool boots an initrd only; set initrd instead",
