@@ -1,12 +1,17 @@
-"""An ERROR in the log fails the test that did not announce it, by `@pytest.mark.logs_error("what it says")`."""
+"""An ERROR in the log fails the test that did not announce it, by `@pytest.mark.logs_error("what it says")`.
+
+Of a service in a process of its own, see `errors_in`.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +50,20 @@ def recorded() -> Iterator[list[str]]:
     finally:
         logging.getLogger().removeHandler(handler)
         structlog.configure(processors=before)
+
+
+def errors_in(log: Path, *, announced: tuple[str, ...] = ()) -> list[str]:
+    """What was logged there as JSON and none of these patterns announces; tracebacks that were not logged, too."""
+    patterns = [re.compile(pattern) for pattern in announced]
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if _is_error(line) and not any(pattern.search(line) for pattern in patterns)]
+
+
+def _is_error(line: str) -> bool:
+    try:
+        return json.loads(line)["level"] in ("error", "critical")
+    except (ValueError, TypeError, KeyError):
+        return line.startswith("Traceback ")
 
 
 class _Recorder(logging.Handler):

@@ -19,6 +19,7 @@ from pathlib import Path
 import attrs
 import psutil
 
+from tests.logged_errors import errors_in
 from vmm.qemu.confinement.group import VmGroup
 
 READY_LIMIT_S = 60
@@ -208,7 +209,9 @@ def service_home(
     image_directory: Path,
     command: tuple[str, ...] = ("serve", "--config"),
     program: tuple[str, ...] = VMPOOL,
+    logs_error: tuple[str, ...] = (),
 ) -> Iterator[ServiceHome]:
+    """No service may log an ERROR but those that these patterns announce."""
     with tempfile.TemporaryDirectory(prefix="vmpool-") as name:
         home = Path(name)
         (home / "vmpool.toml").write_text(config)
@@ -221,6 +224,9 @@ def service_home(
                 )
             finally:
                 end_remains(home / "run")
+        if (log := home / "log").exists():
+            errors = errors_in(log, announced=logs_error)
+            assert not errors, "ERROR in the log:\n" + "\n".join(errors)
 
 
 @contextmanager

@@ -94,7 +94,8 @@ async def test_a_very_long_argument_arrives(client: AgentClient) -> None:
 
 
 async def test_signals_reach_the_whole_process_group(client: AgentClient) -> None:
-    script = "trap 'echo caught; kill $child; exit 3' TERM; sleep 1000 & child=$!; echo ready; wait"
+    # The child is ready when it says so: one that has just been forked still has the trap, and takes no notice.
+    script = "trap 'echo caught; exit 3' TERM; (echo ready; exec sleep 1000) & wait"
     command = await client.start_command(shell(script))
     await until(command, lambda seen: b"ready" in seen)
     await command.send_signal(signal.SIGTERM)
