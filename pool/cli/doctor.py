@@ -10,8 +10,8 @@ from typing import Final
 
 import attrs
 import click
-import trio
 
+from pool import clock
 from pool.cli.configuration import configuration_options, load_configuration
 from pool.cli.options import EXIT_USAGE, failure, socket_option
 from pool.cli.output import say
@@ -37,7 +37,7 @@ def doctor(*, config: Path | None, kata_config: Path | None, as_json: bool, sock
     except ConfigError as error:
         raise failure(str(error), code=EXIT_USAGE) from error
     settings, cache = loaded.settings, loaded.cache
-    findings = trio.run(
+    findings = clock.run(
         partial(
             examine,
             settings,

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from actors.errors import describe
+from pool import clock
 from pool.cli.options import EXIT_INTERRUPTED, failure, socket_option
 from pool.cli.output import say
 from pool.cli.serve import serve_until_signalled
@@ -106,7 +107,7 @@ def destroy(*, path: Path | None, socket_path: Path) -> None:
         _run("", partial(_end_server, kata.cache.endpoint))
     elif kata.factory.template:
         try:
-            trio.run(partial(_with_template, kata, socket_path, remove=True))
+            clock.run(partial(_with_template, kata, socket_path, remove=True))
         except* _FAILURES as errors:
             _log.warning("load vm factory failed", error=describe(errors))
     say("vm factory destroyed")
@@ -120,7 +121,7 @@ def status(*, path: Path | None, socket_path: Path) -> None:
     kata = _load(path)
     if kata.cache is not None:
         try:
-            server = trio.run(partial(cache_status, kata.cache.endpoint, timeout_s=_ANSWER_LIMIT_S))
+            server = clock.run(partial(cache_status, kata.cache.endpoint, timeout_s=_ANSWER_LIMIT_S))
         except* KataError as errors:
             say(f"failed to call gRPC Status\n: {_cause(describe(errors))}")
         else:
@@ -131,7 +132,7 @@ def status(*, path: Path | None, socket_path: Path) -> None:
         say("vm factory not enabled")
         return
     try:
-        trio.run(partial(_with_template, kata, socket_path))
+        clock.run(partial(_with_template, kata, socket_path))
     except* _FAILURES as errors:
         _log.info("no template", reason=describe(errors))
         say("vm factory is off")
@@ -170,7 +171,7 @@ async def _end_server(endpoint: Path) -> None:
 def _run(failed: str, function: Callable[[], Awaitable[None]], *, say: Callable[[BaseException], str] = str) -> None:
     """Runs an async function; its failures end the command with code 1, logged as `failed` if that says something."""
     try:
-        trio.run(function)
+        clock.run(function)
     except* _FAILURES as errors:
         message, code = describe(errors, say=say), 1
     except* KeyboardInterrupt:

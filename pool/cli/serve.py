@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from actors.errors import describe
+from pool import clock
 from pool.cli.configuration import configuration_options, load_configuration
 from pool.cli.options import EXIT_USAGE, failure, socket_option
 from pool.config import ConfigError, Settings
@@ -54,7 +55,7 @@ def serve(
     try:
         loaded = load_configuration(config, kata_config)
         say = loaded.spell
-        trio.run(partial(serve_until_signalled, loaded.settings, socket_path, cache=loaded.cache, takeover=takeover))
+        clock.run(partial(serve_until_signalled, loaded.settings, socket_path, cache=loaded.cache, takeover=takeover))
     except* (ConfigError, EndpointError, TracingError, VmmError) as errors:
         message = describe(errors, say=say)
     else:
