@@ -12,13 +12,15 @@ from actors.backoff import Backoff
 from actors.errors import describe
 from actors.producer import Adopt
 from actors.record import VmRecord
+from actors.turns import Turns
 from vmm.contract import Survivor, Vm
-from vmm.errors import AgentUnreachableError, VmmError
+from vmm.errors import QmpConnectionError, VmmError
 
 _log = structlog.get_logger("vmpool.adoption")
 
 ADOPT_TIMEOUT_S: Final = 10.0
-"""For a base VM to answer and be paused again. It takes milliseconds; many at once, under TCG, share the CPUs."""
+"""For the QEMU of a base VM to answer, once it is its turn; and for its agent, when that is first asked. It takes
+milliseconds; under TCG, on a host that is short of CPUs, more."""
 
 ATTEMPT_S: Final = 30.0
 """After this long without an answer, a leased VM's agent is asked on a new connection."""
@@ -34,33 +36,30 @@ class Adoption:
     adopt: Adopt
 
 
-async def park_again(survivor: Survivor, *, nursery: trio.Nursery) -> Vm:
-    """A base VM as good as new: its agent has answered, and it is paused.
+async def hold(survivor: Survivor, *, nursery: trio.Nursery) -> Vm:
+    """A base VM, paused, whose QEMU has answered: its guest is not woken, and its agent has not been asked.
 
     Raises VmmError, after ADOPT_TIMEOUT_S at the latest. The caller ends the survivor then.
     """
-    try:
-        with trio.fail_after(ADOPT_TIMEOUT_S):
-            vm = await survivor.connect(nursery=nursery)
-            await vm.pause()
-    except trio.TooSlowError as error:
-        raise AgentUnreachableError(f"no answer within {ADOPT_TIMEOUT_S:g} s of its adoption") from error
-    return vm
+    with trio.move_on_after(ADOPT_TIMEOUT_S):
+        return await survivor.hold(nursery=nursery)
+    raise QmpConnectionError(f"no answer within {ADOPT_TIMEOUT_S:g} s of its adoption")
 
 
-async def reach(survivor: Survivor, *, nursery: trio.Nursery) -> Vm:
+async def reach(survivor: Survivor, *, turns: Turns, nursery: trio.Nursery) -> Vm:
     """A leased VM, once its agent answers. Tries for as long as it takes: a guest may be busy, and a lease is a lease.
 
-    Whoever calls this watches the process, and cancels this when it dies.
+    Each attempt has its turn, under the VM's id. Whoever calls this watches the process, and cancels this when it dies.
     """
     failures = 0
     while True:
         reason = f"no answer within {ATTEMPT_S:g} s"
-        with trio.move_on_after(ATTEMPT_S):
-            try:
-                return await survivor.connect(nursery=nursery)
-            except VmmError as error:
-                reason = describe(error)
+        async with turns.turn(survivor.id):
+            with trio.move_on_after(ATTEMPT_S):
+                try:
+                    return await survivor.connect(nursery=nursery)
+                except VmmError as error:
+                    reason = describe(error)
         failures += 1
         if failures == 1:
             _log.warning("an adopted VM cannot be reached; trying on", vm=survivor.id, error=reason)

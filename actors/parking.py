@@ -18,18 +18,18 @@ CHECK_TIMEOUT_S: Final = 2.0
 """For a paused VM to run, answer and be paused again. It takes milliseconds; whoever is handed it meanwhile waits."""
 
 
-async def check(vm: Vm) -> None:
+async def check(vm: Vm, *, limit_s: float = CHECK_TIMEOUT_S) -> None:
     """Asks a paused VM's agent whether it is there, and pauses it again. Raises VmmError if it is not.
 
     Without an agent it is QEMU that is asked: whether the guest can run, and does.
     """
     try:
-        with trio.fail_after(CHECK_TIMEOUT_S):
+        with trio.fail_after(limit_s):
             await vm.resume()
             await vm.agent.ping()
             await vm.pause()
     except trio.TooSlowError as error:
-        raise AgentUnreachableError(f"its agent did not answer a check within {CHECK_TIMEOUT_S:g} s") from error
+        raise AgentUnreachableError(f"its agent did not answer a check within {limit_s:g} s") from error
 
 
 def _rehearsal(vm: Vm) -> Preparation:

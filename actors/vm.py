@@ -8,7 +8,7 @@ import attrs
 import structlog
 import trio
 
-from actors.adoption import Adoption, park_again, reach
+from actors.adoption import ADOPT_TIMEOUT_S, Adoption, hold, reach
 from actors.errors import describe, evidence
 from actors.handout import UNPREPARED, HandOutProcedure
 from actors.journal import Journal, JournalError
@@ -26,9 +26,10 @@ from actors.messages import (
     VmLost,
     VmReady,
 )
-from actors.parking import check
+from actors.parking import CHECK_TIMEOUT_S, check
 from actors.producer import BaseVm, BaseVmMaker, ShellProducer
 from actors.record import LeaseRecord, VmRecord, expiry_ns
+from actors.turns import Restraint
 from vmm.contract import Shell, Survivor, Vm
 from vmm.errors import AgentUnreachableError, StopError, VmExitedError, VmmError
 
@@ -54,7 +55,8 @@ class VmActor:
     shells: ShellProducer | None = None
     """Begin as a shell of this producer, and wait for `fill`."""
     adoption: Adoption | None = None
-    """Begin as a VM that an earlier run of the service made."""
+    """Begin as a VM that an earlier run of the service made; a base VM then waits for `reach`."""
+    restraint: Restraint = attrs.field(factory=Restraint)
     _state: VmState = attrs.field(init=False)
     _shell: Shell | None = None
     _survivor: Survivor | None = None
@@ -70,7 +72,8 @@ class VmActor:
     """Production failed and could not take back what it had started."""
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
     _reached: trio.Event = attrs.field(factory=trio.Event, repr=False)
-    """The agent of an adopted, leased VM has answered."""
+    """The agent of an adopted VM has answered."""
+    _turn: trio.Event = attrs.field(factory=trio.Event, repr=False)
     _fill: trio.Event = attrs.field(factory=trio.Event, repr=False)
     _orders: trio.MemorySendChannel[HandOutOrder | CheckOrder] = attrs.field(init=False, repr=False)
     _inbox: trio.MemoryReceiveChannel[HandOutOrder | CheckOrder] = attrs.field(init=False, repr=False)
@@ -102,8 +105,13 @@ class VmActor:
     async def wait_reached(self) -> Vm:
         """`vm`, waiting for the agent of a VM that was adopted with its lease. For as long as it takes."""
         if self.adoption is not None and self._state is VmState.LEASED:
+            self.restraint.reaching.hurry(self.vm_id)
             await self._reached.wait()
         return self.vm
+
+    def reach(self) -> None:
+        """Orders that the base VM is adopted now; the answer is a VmReady or VmLost fact."""
+        self._turn.set()
 
     def fill(self) -> None:
         """Orders the shell to become a VM; the answer is a VmReady or VmLost fact."""
@@ -237,13 +245,14 @@ class VmActor:
 
     async def _adopt(self, adoption: Adoption, nursery: trio.Nursery, watchers: trio.Nursery) -> None:
         """From what an earlier run left behind to what it was: a base VM, or a leased one."""
-        record, began = adoption.record, trio.current_time()
+        record = adoption.record
         directory = self.journal.directory / self.vm_id
         self._survivor = survivor = await adoption.adopt(record.process, vm_id=self.vm_id, directory=directory)
         watchers.start_soon(self._watch, survivor)
         if record.lease is None:
-            self._vm = vm = await park_again(survivor, nursery=nursery)
-            self._reached.set()
+            await self._turn.wait()
+            began = trio.current_time()
+            self._vm = vm = await hold(survivor, nursery=nursery)
             await trio.lowlevel.checkpoint_if_cancelled()
             self._to(VmState.READY)
             self.report(
@@ -260,7 +269,7 @@ class VmActor:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._to(VmState.LEASED)
             self.report(LeaseAdopted(vm_id=self.vm_id, pid=survivor.pid))
-            self._vm = await reach(survivor, nursery=nursery)
+            self._vm = await reach(survivor, turns=self.restraint.reaching, nursery=nursery)
             self._reached.set()
 
     async def _idle(self) -> HandOutOrder:
@@ -271,8 +280,11 @@ class VmActor:
             if isinstance(order, HandOutOrder):
                 return order
             assert self._vm is not None
-            await check(self._vm)
+            # The agent of an adopted VM has to be connected to.
+            known = self.adoption is None or self._reached.is_set()
+            await check(self._vm, limit_s=CHECK_TIMEOUT_S if known else ADOPT_TIMEOUT_S)
             await trio.lowlevel.checkpoint_if_cancelled()
+            self._reached.set()
             self.report(VmHealthy(vm_id=self.vm_id))
 
     async def _hand_out(self, order: HandOutOrder) -> None:
@@ -349,7 +361,9 @@ class VmActor:
         if mortal is None:
             return VmGone(vm_id=self.vm_id, error=describe(self._unverified) if self._unverified else None)
         try:
-            await mortal.stop()
+            with trio.CancelScope(shield=True):
+                async with self.restraint.ending.turn(self.vm_id):
+                    await mortal.stop()
         except Exception as error:  # noqa: BLE001 - StopError or a bug; either way nobody has seen the end
             _log.exception("VM could not be ended", vm=self.vm_id)
             return VmGone(vm_id=self.vm_id, error=describe(error))

@@ -17,6 +17,7 @@ from actors.handout import HandOutProcedure
 from actors.journal import Journal
 from actors.messages import VmGone
 from actors.producer import BaseVmMaker, Producer, ShellProducer
+from actors.turns import Restraint, Turns
 from actors.vm import VmActor
 from pool.ledger.book import Ledger
 from pool.ledger.effects import (
@@ -31,6 +32,7 @@ from pool.ledger.effects import (
     HandOutVm,
     LeaseEnded,
     ProfileClosed,
+    ReachVm,
     RecordExpiry,
     Refusal,
     Refuse,
@@ -56,6 +58,14 @@ from pool.watch import Snapshot, WatchHub
 from vmm.contract import Vm
 
 _PLAIN: Final = HandOutProcedure()
+
+REACHED_AT_ONCE: Final = 4
+REACH_PATIENCE_S: Final = 5.0
+"""Guests of leases that an earlier run granted answer within milliseconds, if they do."""
+
+ENDED_AT_ONCE: Final = 16
+END_PATIENCE_S: Final = 5.0
+"""An end takes some 50 ms. One that takes longer waits for a QEMU, or the kernel, and not for the host's CPUs."""
 
 EVENTS_AT_ONCE: Final = 8
 """So much of what has come meanwhile is applied without a turn of the scheduler for each; it takes a millisecond."""
@@ -101,6 +111,7 @@ class Coordinator(Reception):
     _ledger: Ledger = attrs.field(init=False)
     _watchers: WatchHub = attrs.field(init=False)
     _actors: dict[str, VmActor] = attrs.field(factory=dict, init=False)
+    _restraint: Restraint = attrs.field(init=False)
     _own_producers: dict[str, BaseVmMaker] = attrs.field(factory=dict, init=False)
     """By the name of the page that the ledger has for them."""
     _lease_ends: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
@@ -117,6 +128,10 @@ class Coordinator(Reception):
             new_id=self.make_id,
             rng=self.rng,
             first_fencing_token=max(self.clock_ns(), *tokens, 0) + 1,
+        )
+        self._restraint = Restraint(
+            reaching=Turns(at_once=REACHED_AT_ONCE, patience_s=REACH_PATIENCE_S),
+            ending=Turns(at_once=ENDED_AT_ONCE, patience_s=END_PATIENCE_S),
         )
         self._watchers = WatchHub(take_snapshot=self.snapshot)
 
@@ -168,6 +183,8 @@ class Coordinator(Reception):
                 self._start(effect, vms)
             case FillShell(vm_id=vm_id):
                 self._actors[vm_id].fill()
+            case ReachVm(vm_id=vm_id):
+                self._actors[vm_id].reach()
             case CheckVm(vm_id=vm_id):
                 self._actors[vm_id].check()
             case HandOutVm(vm_id=vm_id, order=order):
@@ -198,6 +215,7 @@ class Coordinator(Reception):
             journal=self.journal,
             procedure=self.procedures.get(profile, _PLAIN),
             shells=self.shell_producers[profile] if as_shell else None,
+            restraint=self._restraint,
             adoption=self.adoptions[effect.vm_id] if isinstance(effect, AdoptVm) else None,
         )
         self._actors[effect.vm_id] = actor

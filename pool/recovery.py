@@ -14,6 +14,7 @@ from actors.adoption import Adoption
 from actors.journal import GivenAway, Journal, Recorded, Unusable
 from actors.producer import Adopt
 from actors.record import LeaseRecord, VmRecord
+from actors.turns import Turns
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease, Owner
 from vmm.errors import StopError
@@ -25,6 +26,11 @@ _log = structlog.get_logger("vmpool.recovery")
 
 RECONNECT_S: Final = 30.0
 """How long a lease that was held open by a call waits for its holder to come back, by its idempotency key."""
+
+
+SWEPT_AT_ONCE: Final = 16
+SWEEP_PATIENCE_S: Final = 1.0
+"""To end one takes some 50 ms; one that hangs in the kernel is given up after 20 s, and where one does, many do."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,21 +50,22 @@ class Sweep(Protocol):
 async def sweep_orphans(vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None:
     """On this host: what /proc and the directory show."""
     orphans = await trio.to_thread.run_sync(find_orphans, vms)
+    turns = Turns(at_once=SWEPT_AT_ONCE, patience_s=SWEEP_PATIENCE_S)
     async with trio.open_nursery() as nursery:
-        # All at once: one that hangs in the kernel is given up after 20 s, and where one does, many do.
         for orphan in orphans:
             pids = [process.pid for process in orphan.processes]
             if orphan.vm_id in given_away and pids:
                 # If we were killed before its taker had the answer it is nobody's, and there is no telling.
                 _log.info("a VM that was given away lives on", vm=orphan.vm_id, pids=pids)
             elif orphan.vm_id not in keep:
-                nursery.start_soon(_end, orphan)
+                nursery.start_soon(_end, orphan, turns)
 
 
-async def _end(orphan: Orphan) -> None:
+async def _end(orphan: Orphan, turns: Turns) -> None:
     _log.warning("ending an orphan", vm=orphan.vm_id, pids=[process.pid for process in orphan.processes])
     try:
-        await end_orphan(orphan)
+        async with turns.turn(orphan.vm_id):
+            await end_orphan(orphan)
     except (StopError, OSError) as error:
         # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
         _log.error("an orphan cannot be ended", vm=orphan.vm_id, error=str(error))

@@ -242,6 +242,12 @@ class Survivor(Protocol):
         connected, and it may be tried again.
         """
 
+    async def hold(self, *, nursery: trio.Nursery) -> Vm:
+        """Pauses the guest if it runs, and returns its VM. Its agent is connected to when it is first asked.
+
+        It wakes nobody, so that many can be held at little cost. No time limit of its own; otherwise as `connect`.
+        """
+
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
 

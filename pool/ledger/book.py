@@ -138,6 +138,7 @@ class Ledger:
         self._upkeep.note_ages(now=now)
         self._refill.settle(now=now)
         if not self.draining:
+            self._succession.reach_idle()
             self._upkeep.check_agents(now=now)  # of those who are still idle
         return self._moves.take_effects()
 

@@ -62,10 +62,17 @@ class HandOutVm:
 
 @attrs.frozen(kw_only=True)
 class AdoptVm:
-    """An earlier run of the service left it: as a base VM, or leased."""
+    """An earlier run of the service left it: as a base VM, which waits for its turn, or leased."""
 
     vm_id: str
     profile: str
+
+
+@attrs.frozen(kw_only=True)
+class ReachVm:
+    """It is this base VM's turn to be adopted; a VmReady or VmLost fact answers."""
+
+    vm_id: str
 
 
 @attrs.frozen(kw_only=True)
@@ -147,6 +154,7 @@ class ProfileClosed:
 Effect = (
     StartVm
     | AdoptVm
+    | ReachVm
     | FillShell
     | CheckVm
     | HandOutVm

@@ -147,7 +147,7 @@ class Facts:
         self.moves.back_off(page, now=now)
 
     def _idle_lost(self, entry: VmEntry, page: ProfilePage, claim: Claim | None, *, reason: str, now: float) -> None:
-        early = now - entry.ready_at < EARLY_DEATH_S
+        early = not entry.adopted and now - entry.ready_at < EARLY_DEATH_S  # else it says nothing about production
         if claim is None:
             page.counters.lost_idle += 1
         else:

@@ -66,6 +66,7 @@ class Fleet:
         self._enter(vm_id, page, memory_mib=page.policy.memory_mib, state=VmState.ADOPTING).adopted = True
         page.production_started(vm_id, claim_id=None)
         page.adopting.add(vm_id)
+        page.unreached[vm_id] = None
 
     def adopt_leased(self, page: ProfilePage, lease: Lease, *, memory_mib: int) -> None:
         entry = self._enter(lease.vm_id, page, memory_mib=memory_mib, state=VmState.LEASED)
@@ -130,7 +131,9 @@ class Fleet:
         page.production_succeeded(entry.vm_id, production_s=production_s, current=current, now=now)
         page.counters.adopted += entry.adopted
         page.ready.ages.set(entry.vm_id, now + page.policy.max_age_s)
-        page.ready.checks.set(entry.vm_id, now + page.policy.check_interval_s * (1.0 - spread / 2.0))
+        # Nobody has asked the agent of one that was adopted.
+        wait_s = 0.0 if entry.adopted else page.policy.check_interval_s * (1.0 - spread / 2.0)
+        page.ready.checks.set(entry.vm_id, now + wait_s)
 
     def change_generation(self, page: ProfilePage, generation: str) -> None:
         page.generation = generation

@@ -22,6 +22,7 @@ from pool.ledger.effects import (
     HandOutVm,
     LeaseEnded,
     ProfileClosed,
+    ReachVm,
     Refusal,
     Refuse,
     StartVm,
@@ -82,6 +83,11 @@ class Moves:
     def adopt_vm(self, vm_id: str, page: ProfilePage) -> None:
         self.fleet.adopt(vm_id, page)
         self.effects.append(AdoptVm(vm_id=vm_id, profile=page.name))
+
+    def reach_vm(self, page: ProfilePage) -> None:
+        """The turn of the next one that is to be adopted has come."""
+        vm_id, _ = page.unreached.popitem(last=False)
+        self.effects.append(ReachVm(vm_id=vm_id))
 
     def fill_shell(self, vm_id: str) -> None:
         self.fleet.fill_shell(self.fleet[vm_id])

@@ -43,6 +43,8 @@ class ProfilePage:
     producing_for_pool: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     adopting: set[str] = attrs.field(factory=set)
     """Of those, what an earlier run of the service made; they are as good as produced."""
+    unreached: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    """Of those in turn, whose turn to be adopted has not come."""
     producing_for_claim: OrderedDict[str, int] = attrs.field(factory=OrderedDict)
     """VM id to the waiting BOOT claim that it was started for."""
     waiting: OrderedDict[int, Claim] = attrs.field(factory=OrderedDict)
@@ -166,6 +168,7 @@ class ProfilePage:
         """Takes a VM out of production; returns the BOOT claim that it was started for, if that still waits."""
         self.shells.forget(vm_id)
         self.adopting.discard(vm_id)
+        self.unreached.pop(vm_id, None)
         self.producing_for_pool.pop(vm_id, None)
         return self.producing_for_claim.pop(vm_id, None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from actors.life import VmState
@@ -25,6 +27,17 @@ class Succession:
                 self._restore(found, found.lease)
             elif found.profile in self.moves.policies:
                 self.moves.adopt_vm(found.vm_id, self.moves.fleet.pages[found.profile])
+
+    def reach_idle(self) -> None:
+        """Few at a time, or the host would have to do with all of them at once; for who waits for a VM first."""
+        while self._under_way() < self.moves.service.adoptions_at_once:
+            pages = [page for page in self.moves.fleet.pages.values() if page.unreached]
+            if not pages:
+                return
+            self.moves.reach_vm(min(pages, key=lambda page: (next(iter(page.waiting), math.inf), len(page.ready))))
+
+    def _under_way(self) -> int:
+        return sum(len(page.adopting) - len(page.unreached) for page in self.moves.fleet.pages.values())
 
     def _restore(self, found: FoundVm, lease: Lease) -> None:
         """A leased VM stays so, whatever its profile has become."""
@@ -56,14 +69,14 @@ class Succession:
                 self.moves.stop_vm(entry, reason="the service is shutting down")
 
     def _hand_over(self) -> None:
-        """Idle and leased VMs live on, leases with them; the rest could not be taken over by anybody."""
+        """Idle and leased VMs live on, leases with them, adopted yet or not; nobody could take over the rest."""
         for lease in self.moves.leases.all():
             if lease.bare:  # unrecorded, and in nobody's hand yet
                 self.moves.take_back(lease, EndReason.SHUTDOWN, detail="the service hands over")
             else:
                 self.moves.leases.let_go(lease)
         for entry in self.moves.fleet.all():
-            if entry.state in (VmState.READY, VmState.LEASED):
+            if entry.state in (VmState.ADOPTING, VmState.READY, VmState.LEASED):
                 self.moves.detach_vm(entry, reason="it is handed over to the next run of the service")
             elif entry.state is not VmState.STOPPING:
                 self.moves.stop_vm(entry, reason="the service hands over")

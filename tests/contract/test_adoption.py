@@ -158,7 +158,9 @@ async def next_service(estate: Estate) -> AsyncIterator[dict[str, Told]]:
             for found in estate.journal.read_all():
                 assert isinstance(found, Recorded)
                 adoption = Adoption(record=found.record, adopt=estate.adopt)
-                actors[found.vm_id] = start(found.vm_id, estate.producer(), estate.journal, nursery, adoption=adoption)
+                one = start(found.vm_id, estate.producer(), estate.journal, nursery, adoption=adoption)
+                one.actor.reach()
+                actors[found.vm_id] = one
             assert actors.keys() == {BASE, LEASED} == estate.left()
             yield actors
 

@@ -8,7 +8,7 @@ import trio
 
 from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import VmExitedError
-from vmm.qemu.agents import connect_agent
+from vmm.qemu.agents import connect_agent, late_agent
 from vmm.qemu.instance import Instance
 from vmm.qemu.orphans import end_remains
 from vmm.qemu.vm import QemuVm
@@ -38,6 +38,16 @@ class QemuSurvivor:
             await self._instance.disconnect()
             raise
         return QemuVm(self._instance, agent)
+
+    async def hold(self, *, nursery: trio.Nursery) -> QemuVm:
+        """See the contract."""
+        try:
+            await self._instance.connect_qmp(nursery=nursery)
+            await self._instance.execute("stop")
+        except BaseException:
+            await self._instance.disconnect()
+            raise
+        return QemuVm(self._instance, late_agent(self._instance, nursery=nursery))
 
     async def wait_exited(self) -> ExitReport:
         return await self._instance.process.wait_exited()

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import trio
 
-from vmm.contract import Agent
+from vmm.contract import Agent, Command, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentUnreachableError, QmpError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
@@ -45,6 +45,44 @@ async def connect_agent(instance: Instance, *, nursery: trio.Nursery) -> Connect
     agent = await _connect(instance, nursery)
     instance.close_at_end(agent)
     return agent
+
+
+def late_agent(instance: Instance, *, nursery: trio.Nursery) -> Agent:
+    """The agent of a guest that is paused: it is connected to, as by `connect_agent`, when it is first asked."""
+    return _LateAgent(partial(connect_agent, instance, nursery=nursery))
+
+
+class _LateAgent:
+    """An agent that is connected to when it is first asked: that of a paused guest would not answer before.
+
+    Fulfils `vmm.contract.Agent`.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[ConnectedAgent]]) -> None:
+        self._connect = connect
+        self._connecting = trio.Lock()
+        self._client: ConnectedAgent | None = None
+
+    async def ping(self) -> GuestInfo:
+        return await (await self._reach()).ping()
+
+    async def prepare(self, preparation: Preparation) -> PreparationReport:
+        return await (await self._reach()).prepare(preparation)
+
+    async def start_command(self, spec: CommandSpec) -> Command:
+        return await (await self._reach()).start_command(spec)
+
+    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        await (await self._reach()).put_file(path, data, mode=mode)
+
+    async def get_file(self, path: str) -> bytes:
+        return await (await self._reach()).get_file(path)
+
+    async def _reach(self) -> ConnectedAgent:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._connect()
+            return self._client
 
 
 async def _connect(instance: Instance, nursery: trio.Nursery) -> ConnectedAgent:

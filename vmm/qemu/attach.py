@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 
 import trio
 
-from vmm.contract import Command, CommandSpec, GuestInfo, Preparation, PreparationReport, ProcessIdentity
+from vmm.contract import ProcessIdentity
 from vmm.errors import AttachError
-from vmm.qemu.agents import ConnectedAgent, connect_agent
+from vmm.qemu.agents import late_agent
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.instance import Instance
 from vmm.qemu.process import QemuProcess, command_line_of, start_time_of
 from vmm.qemu.vm import QemuVm
-
-
-class LateAgent:
-    """An agent that is connected to when it is first asked: that of a paused guest would not answer before.
-
-    Fulfils `vmm.contract.Agent`.
-    """
-
-    def __init__(self, connect: Callable[[], Awaitable[ConnectedAgent]]) -> None:
-        self._connect = connect
-        self._connecting = trio.Lock()
-        self._client: ConnectedAgent | None = None
-
-    async def ping(self) -> GuestInfo:
-        return await (await self._reach()).ping()
-
-    async def prepare(self, preparation: Preparation) -> PreparationReport:
-        return await (await self._reach()).prepare(preparation)
-
-    async def start_command(self, spec: CommandSpec) -> Command:
-        return await (await self._reach()).start_command(spec)
-
-    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        await (await self._reach()).put_file(path, data, mode=mode)
-
-    async def get_file(self, path: str) -> bytes:
-        return await (await self._reach()).get_file(path)
-
-    async def _reach(self) -> ConnectedAgent:
-        async with self._connecting:
-            if self._client is None:
-                self._client = await self._connect()
-            return self._client
 
 
 async def attach(*, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> QemuVm:
@@ -82,8 +47,7 @@ async def attach(*, vm_id: str, directory: Path, uuid: str, nursery: trio.Nurser
         await instance.detach()
         raise AttachError(vm_id=vm_id, reason=f"the QEMU at {home.qmp_socket} is {said}, not {uuid}")
 
-    agent = LateAgent(partial(connect_agent, instance, nursery=nursery))
-    return QemuVm(instance, agent, uuid=uuid)
+    return QemuVm(instance, late_agent(instance, nursery=nursery), uuid=uuid)
 
 
 def _find_process(vm_id: str, uuid: str, home: VmDirectory) -> QemuProcess:

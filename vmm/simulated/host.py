@@ -133,6 +133,13 @@ class SimulatedSurvivor(_Handle):
         await vm.agent.ping()
         return vm
 
+    async def hold(self, *, nursery: trio.Nursery) -> SimulatedVm:
+        """See the contract."""
+        await trio.lowlevel.checkpoint()
+        self.machine.begin_session(nursery)
+        self.machine.power(Power.PAUSED)
+        return SimulatedVm(self.machine, self._host)
+
 
 class SimulatedHost:
     """A host for simulated VMs. `launch` has the signature of `vmm.qemu.launch.launch`."""

@@ -21,6 +21,7 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "quotas_hold": (callers.CountsNoRequests, callers.CountsNoLeases),
     "a_drained_profile_is_still": (pools.KeepsIdleVmsOfADrainedProfile,),
     "checks_stay_within_their_budget": (host.AsksAllAgentsAtOnce, host.AsksOnlyOnce),
+    "vms_of_an_earlier_run_are_reached_few_at_a_time": (host.ReachesAllAtOnce, host.ReachesOnlyTheFirst),
     "passing_pages_are_closed": (pools.NeverCloses,),
     "no_more_shells_than_configured": (pools.StartsOneShellTooMany,),
     "stale_is_what_is_of_another_generation": (pools.KeepsStaleShells, pools.ForgetsWhatIsStale),
@@ -39,6 +40,7 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     # Of each effect.
     "starts_are_new_vms_of_known_profiles": (answers.StartsTwice,),
     "fills_are_of_shells": (answers.FillsTwice,),
+    "vms_are_reached_once": (host.ReachesTwice,),
     "hand_outs_are_of_ready_vms": (answers.HandsOutTwice,),
     "stops_are_ordered_once": (answers.StopsTwice,),
     "requests_are_answered_once": (answers.GrantsTwice, answers.RefusesTwice),

@@ -19,6 +19,7 @@ from pool.ledger.effects import (
     Grant,
     HandOutVm,
     LeaseEnded,
+    ReachVm,
     Refusal,
     RefusalCode,
     Refuse,
@@ -39,6 +40,7 @@ class SeenVm:
     profile: str
     adopted: bool = False
     checks_ordered: int = 0
+    reaches_ordered: int = 0
     fill_ordered: bool = False
     hand_out_ordered: bool = False
     bare: bool = False
@@ -207,12 +209,23 @@ def checks_are_of_ready_vms(effect: Effect, record: Record) -> None:
         assert not vm.told_lost
 
 
+def vms_are_reached_once(effect: Effect, record: Record) -> None:
+    """Those of an earlier run, which are idle and have not ended."""
+    if isinstance(effect, ReachVm):
+        vm = record.vms[effect.vm_id]
+        assert vm.adopted
+        assert not vm.reaches_ordered
+        assert not vm.told_ready
+        assert not vm.stop_ordered
+        assert not vm.told_lost
+
+
 def detached_vms_can_be_adopted(effect: Effect, record: Record) -> None:
     """Idle or leased, and only when the service ends; but for those that are given away, which are somebody's."""
     if isinstance(effect, DetachVm) and not record.vms[effect.vm_id].bare:
         vm = record.vms[effect.vm_id]
         assert record.draining
-        assert vm.told_ready
+        assert vm.told_ready or vm.adopted
         assert vm.told_handed_out or not vm.hand_out_ordered
         assert not vm.stop_ordered
         assert not vm.told_lost
@@ -381,6 +394,7 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
     fencing_tokens_grow,
     only_idle_vms_are_evicted,
     checks_are_of_ready_vms,
+    vms_are_reached_once,
     detached_vms_can_be_adopted,
     only_bare_leases_are_given_away,
     news_follow_the_vms,

@@ -160,6 +160,17 @@ def checks_stay_within_their_budget(ledger: Ledger, _now: float) -> None:
             assert set(page.ready) == set(page.ready.being_checked) | {v for v in page.ready if v in page.ready.checks}
 
 
+def vms_of_an_earlier_run_are_reached_few_at_a_time(ledger: Ledger, _now: float) -> None:
+    """And no fewer than may be, as long as there are any."""
+    pages = ledger._moves.fleet.pages.values()
+    under_way = sum(len(page.adopting) - len(page.unreached) for page in pages)
+    assert under_way <= ledger.service.adoptions_at_once
+    for page in pages:
+        assert set(page.unreached) <= page.adopting
+        if page.unreached and not ledger.draining:
+            assert under_way == ledger.service.adoptions_at_once
+
+
 def passing_pages_are_closed(ledger: Ledger, _now: float) -> None:
     """When nothing is left on them, and not before: whatever there is has its profile's page."""
     pages = ledger._moves.fleet.pages
@@ -295,6 +306,7 @@ STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
     quotas_hold,
     a_drained_profile_is_still,
     checks_stay_within_their_budget,
+    vms_of_an_earlier_run_are_reached_few_at_a_time,
     passing_pages_are_closed,
     no_more_shells_than_configured,
     stale_is_what_is_of_another_generation,

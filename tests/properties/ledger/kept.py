@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from actors.kinds import ProducerKind
 from actors.life import VmState
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.histories import History, step
@@ -28,7 +27,9 @@ KEPT: Final[Mapping[str, History]] = {
     ],
     "memory_stays_within_the_budget-SpendsMoreThanItHas": [
         step(
-            "open_the_pool", chosen=[PoolPolicy(size=3, memory_mib=512)], service=ServicePolicy(memory_budget_mib=1024)
+            "open_the_pool",
+            chosen=[PoolPolicy(size=4, memory_mib=512)],
+            service=ServicePolicy(memory_budget_mib=1024, adoptions_at_once=2),
         )
     ],
     "memory_stays_within_the_budget-NeverGetsMemoryBack": [
@@ -39,20 +40,20 @@ KEPT: Final[Mapping[str, History]] = {
         step("somebody_asks", memory_mib=1024),
     ],
     "productions_stay_within_the_hosts_means-BootsAllAtOnce": [
-        step(
-            "open_the_pool",
-            chosen=[PoolPolicy(size=4, production=ProducerKind.TEMPLATE)],
-            service=ServicePolicy(clones_at_once=1),
-        )
+        step("open_the_pool", chosen=[PoolPolicy(size=2)], service=ServicePolicy(boots_at_once=1, adoptions_at_once=2))
     ],
     "productions_stay_within_the_hosts_means-ForgetsProductions": [step("open_the_pool", chosen=[PoolPolicy(size=1)])],
     "quotas_hold-CountsNoRequests": [
-        step("open_the_pool", chosen=[PoolPolicy(size=1)], service=ServicePolicy(requests_per_uid=1)),
-        step("somebody_asks", times=2),
+        step(
+            "open_the_pool", chosen=[PoolPolicy(size=1)], service=ServicePolicy(requests_per_uid=1, adoptions_at_once=2)
+        ),
+        step("somebody_asks", times=4),
     ],
     "quotas_hold-CountsNoLeases": [
-        step("open_the_pool", chosen=[PoolPolicy(size=1)], service=ServicePolicy(leases_per_uid=1), left_leased=2),
-        step("somebody_asks", uid=1000),
+        step(
+            "open_the_pool", chosen=[PoolPolicy(size=2)], service=ServicePolicy(leases_per_uid=1, adoptions_at_once=1)
+        ),
+        step("somebody_asks", times=4),
     ],
     "a_drained_profile_is_still-KeepsIdleVmsOfADrainedProfile": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)]),
@@ -61,16 +62,28 @@ KEPT: Final[Mapping[str, History]] = {
     "checks_stay_within_their_budget-AsksAllAgentsAtOnce": [
         step(
             "open_the_pool",
-            chosen=[PoolPolicy(size=4, check_interval_s=2.0)],
-            service=ServicePolicy(checks_at_once=1),
+            chosen=[PoolPolicy(size=4, check_interval_s=11.0)],
+            service=ServicePolicy(adoptions_at_once=2),
+            left_leased=1,
             full=True,
         ),
-        step("time_passes"),
-        step("time_passes"),
+        step("time_passes", seconds=5.0),
     ],
     "checks_stay_within_their_budget-AsksOnlyOnce": [
         step("open_the_pool", chosen=[PoolPolicy(size=1, check_interval_s=2.0)], full=True),
         step("time_passes"),
+    ],
+    "vms_of_an_earlier_run_are_reached_few_at_a_time-ReachesAllAtOnce": [
+        step("open_the_pool", chosen=[PoolPolicy(size=3)], service=ServicePolicy(adoptions_at_once=1), left_idle=3)
+    ],
+    "vms_of_an_earlier_run_are_reached_few_at_a_time-ReachesOnlyTheFirst": [
+        step(
+            "open_the_pool",
+            chosen=[PoolPolicy(size=3)],
+            service=ServicePolicy(adoptions_at_once=1),
+            left_idle=1,
+            left_leased=1,
+        )
     ],
     "passing_pages_are_closed-NeverCloses": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)]),
@@ -145,6 +158,9 @@ KEPT: Final[Mapping[str, History]] = {
     "fills_are_of_shells-FillsTwice": [
         step("open_the_pool", chosen=[PoolPolicy(size=2), PoolPolicy(size=1), PoolPolicy(size=0, shells=1)]),
         step("somebody_asks", profile=2, on_empty=OnEmpty.BOOT),
+    ],
+    "vms_are_reached_once-ReachesTwice": [
+        step("open_the_pool", chosen=[PoolPolicy(size=3)], service=ServicePolicy(adoptions_at_once=1), left_idle=1)
     ],
     "hand_outs_are_of_ready_vms-HandsOutTwice": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)]),
@@ -237,11 +253,12 @@ KEPT: Final[Mapping[str, History]] = {
     "nobody_overtakes_in_another_profile-ServesOneProfileAfterTheOther": [
         step(
             "open_the_pool",
-            chosen=[PoolPolicy(size=1), PoolPolicy(size=1), PoolPolicy(size=2, memory_mib=512)],
-            service=ServicePolicy(boots_at_once=1),
+            chosen=[PoolPolicy(size=0, memory_mib=512)],
+            service=ServicePolicy(memory_budget_mib=512, adoptions_at_once=1),
+            left_leased=1,
         ),
         step("somebody_asks", profile=None),
-        step("somebody_asks", profile=2),
+        step("somebody_asks", on_empty=OnEmpty.BOOT),
     ],
     "the_pool_produces_within_its_limits-ProducesWithoutLimit": [
         step("open_the_pool", chosen=[PoolPolicy(size=2)], full=True),
@@ -289,11 +306,9 @@ KEPT: Final[Mapping[str, History]] = {
     "the_world_comes_to_rest-WantsATickAllTheTime": [step("open_the_pool", chosen=[PoolPolicy(size=0)])],
     "a_drained_ledger_is_empty-KeepsReadyVmsInADrain": [step("open_the_pool", chosen=[PoolPolicy(size=1)])],
     "every_request_gets_its_answer-ExpiresWithoutAWord": [
-        step(
-            "open_the_pool", chosen=[PoolPolicy(size=1, memory_mib=512)], service=ServicePolicy(memory_budget_mib=1024)
-        ),
-        step("somebody_asks"),
-        step("somebody_asks"),
-        step("somebody_asks", patience_s=0.25),
+        step("open_the_pool", chosen=[PoolPolicy(size=1)], service=ServicePolicy(adoptions_at_once=2)),
+        step("the_world_changes"),
+        step("somebody_asks", patience_s=5.0),
+        step("all_is_quiet_for_a_while"),
     ],
 }

@@ -56,6 +56,7 @@ services = st.builds(
     leases_per_uid=st.sampled_from([math.inf, math.inf, math.inf, 1, 2]),
     requests_per_uid=st.sampled_from([math.inf, math.inf, math.inf, 1, 2]),
     checks_at_once=st.integers(1, 2),
+    adoptions_at_once=st.integers(1, 2),
 )
 durations = st.sampled_from([0.0, 0.001, 0.25, 0.5, 1.0, 2.0, 5.0, 11.0, 60.0])
 """Few values, so that deadlines, back-offs and steps of time often fall together."""

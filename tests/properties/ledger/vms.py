@@ -9,7 +9,7 @@ import attrs
 from actors.life import VmState
 from actors.messages import HandOutTimings, LeaseAdopted, ShellReady, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
 from pool.ledger import Effect, Event, Ledger
-from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, FillShell, HandOutVm, StartVm, StopVm
+from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, FillShell, HandOutVm, ReachVm, StartVm, StopVm
 from tests.properties.ledger.conduct import Record, SeenVm
 from vmm.contract import PreparationReport
 
@@ -32,6 +32,8 @@ class Vms:
     """Profile to the generation that its producer makes now."""
     made_of: dict[str, str] = attrs.field(factory=dict, init=False)
     """VM id to the generation that its production, or its shell, began with."""
+    unreached: set[str] = attrs.field(factory=set, init=False)
+    """Idle VMs of an earlier run whose turn has not come."""
     missed: set[str] = attrs.field(factory=set, init=False)
     """Leased VMs of an earlier run that have not been found."""
     checking: set[str] = attrs.field(factory=set, init=False)
@@ -81,6 +83,7 @@ class Vms:
         """Production fails, the process dies, the hand-out fails or it does not answer; its files are still there."""
         self.checking.discard(vm_id)
         self.missed.discard(vm_id)
+        self.unreached.discard(vm_id)
         self.living[vm_id] = VmState.STOPPING
         self.inbox.append(VmLost(vm_id=vm_id, reason="fault"))
 
@@ -88,12 +91,14 @@ class Vms:
         """The VM ends without having said why: nobody but a bug does that, and it must not cost the pool."""
         self.checking.discard(vm_id)
         self.missed.discard(vm_id)
+        self.unreached.discard(vm_id)
         del self.living[vm_id]
         self.inbox.append(VmGone(vm_id=vm_id, error=error))
 
     def busy(self) -> list[str]:
         """VMs that have something to do."""
         at_work = self.in_state(VmState.PRODUCING, VmState.ADOPTING, VmState.HANDING_OUT, VmState.STOPPING)
+        at_work = [vm_id for vm_id in at_work if vm_id not in self.unreached]
         return [*at_work, *sorted(self.checking), *sorted(self.missed)]
 
     def order(self, effect: Effect) -> None:
@@ -107,6 +112,9 @@ class Vms:
                     self.shells.add(vm_id)
             case AdoptVm(vm_id=vm_id, profile=profile):
                 self._adopt(vm_id, profile)
+            case ReachVm(vm_id=vm_id):
+                self.record.vms[vm_id].reaches_ordered += 1
+                self.unreached.discard(vm_id)
             case FillShell(vm_id=vm_id):
                 self.record.vms[vm_id].fill_ordered = True
                 if self.living.get(vm_id) is VmState.SHELL:
@@ -126,6 +134,7 @@ class Vms:
                 self.record.vms[vm_id].stop_ordered = True
                 self.checking.discard(vm_id)
                 self.missed.discard(vm_id)
+                self.unreached.discard(vm_id)
                 if vm_id in self.living:
                     self.living[vm_id] = VmState.STOPPING
                     if isinstance(effect, DetachVm):
@@ -137,6 +146,5 @@ class Vms:
         seen.told_handed_out = seen.hand_out_ordered = seen.told_ready = leased
         self.record.vms[vm_id] = seen
         self.living[vm_id] = VmState.LEASED if leased else VmState.ADOPTING
-        if leased:
-            self.missed.add(vm_id)
+        (self.missed if leased else self.unreached).add(vm_id)
         self.made_of[vm_id] = self.makes.get(profile, "")

@@ -14,7 +14,8 @@ import trio.testing
 from actors.adoption import ADOPT_TIMEOUT_S, ATTEMPT_S, Adoption
 from actors.kinds import ProducerKind
 from actors.life import VmState
-from actors.messages import LeaseAdopted, VmGone, VmHandedOut, VmLost, VmReady
+from actors.messages import LeaseAdopted, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
+from actors.parking import CHECK_TIMEOUT_S
 from actors.record import VmRecord
 from tests.unit.actors.stage import ORDER, Story, Wrapped, direct, make_actor, simulated_journal, told
 from tests.virtual_time import in_virtual_time
@@ -26,7 +27,7 @@ from vmm.simulated.machine import Power
 
 
 @asynccontextmanager
-async def service_killed(*faults: Fault, leased: bool) -> AsyncIterator[Story]:
+async def service_killed(*faults: Fault, leased: bool, in_turn: bool = True) -> AsyncIterator[Story]:
     """A VM whose service was killed, and the actor that is to adopt it: it runs once it is told to."""
     host = SimulatedHost(boot_s=1.0, faults=scripted({0: faults}))
     disk = SimulatedDisk()
@@ -46,19 +47,23 @@ async def service_killed(*faults: Fault, leased: bool) -> AsyncIterator[Story]:
     assert host.alive == {"vm-1"}
     record = after.recorded()
     assert record is not None
-    after.actor = adopting(after, record)
+    after.actor = adopting(after, record, in_turn=in_turn)
     yield after
 
 
-def adopting(one: Story, record: VmRecord, **replaced: Any) -> Any:
+def adopting(one: Story, record: VmRecord, *, in_turn: bool = True, **replaced: Any) -> Any:
+    """Its turn has come, unless it is told otherwise."""
     adoption = Adoption(record=record, adopt=replaced.pop("adopt", one.host.adopt))
-    return make_actor(one, direct(one.host), adoption=adoption)
+    actor = make_actor(one, direct(one.host), adoption=adoption, **replaced)
+    if in_turn:
+        actor.reach()
+    return actor
 
 
 @asynccontextmanager
-async def adopted(*faults: Fault, leased: bool) -> AsyncIterator[Story]:
+async def adopted(*faults: Fault, leased: bool, in_turn: bool = True) -> AsyncIterator[Story]:
     """Runs the actor; in the end it must be over, with nothing left."""
-    async with service_killed(*faults, leased=leased) as one, trio.open_nursery() as nursery:
+    async with service_killed(*faults, leased=leased, in_turn=in_turn) as one, trio.open_nursery() as nursery:
         async with told(one, nursery):
             yield one
         assert not one.host.alive
@@ -116,23 +121,103 @@ async def test_a_base_vm_that_was_found_running_is_paused() -> None:
 
 
 @in_virtual_time
-async def test_a_base_vm_whose_agent_is_mute_is_lost_after_the_time_limit() -> None:
+async def test_a_base_vm_waits_for_its_turn_with_its_record_and_its_guest_asleep() -> None:
+    async with adopted(leased=False, in_turn=False) as one:
+        await trio.sleep(10 * ADOPT_TIMEOUT_S)
+        assert (one.actor.state, one.kinds()) == (VmState.ADOPTING, [])
+        assert one.recorded() is not None
+        one.actor.reach()
+        ready = await one.until(VmReady)
+        assert isinstance(ready, VmReady)
+        assert ready.production_s == 0.0, "from its turn on"
+        one.actor.stop("enough")
+    assert one.kinds() == ["VmReady", "VmGone"]
+
+
+@in_virtual_time
+async def test_its_guest_is_not_woken_before_somebody_asks_it() -> None:
     async with adopted(leased=False) as one:
-        one.host.machine("vm-1").mute()
-        began = trio.current_time()
-        lost = await one.until(VmLost)
-        assert isinstance(lost, VmLost)
-        assert trio.current_time() == began + ADOPT_TIMEOUT_S
-        assert "no answer within 10 s of its adoption" in lost.reason
-        assert one.on_disk["VmLost"] is None
+        machine = one.host.machine("vm-1")
+        woken = trio.Event()
+
+        async def look() -> None:
+            await machine.state.wait_value(lambda state: state.power is Power.RUNNING)
+            woken.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await one.until(VmReady)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not woken.is_set()
+            one.actor.check()
+            await one.until(VmHealthy)
+            assert woken.is_set()
+        one.actor.stop("enough")
+
+
+class Hung(Wrapped):
+    """Its QEMU takes no commands."""
+
+    async def hold(self, *, nursery: trio.Nursery) -> Vm:
+        del nursery
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@in_virtual_time
+async def test_a_base_vm_whose_qemu_hangs_is_lost_after_the_time_limit_from_its_turn_on() -> None:
+    async with service_killed(leased=False) as one:
+        record = one.recorded()
+        assert record is not None
+
+        async def adopt(*arguments: Any, **named: Any) -> Any:
+            return Hung(await one.host.adopt(*arguments, **named))
+
+        one.actor = adopting(one, record, adopt=adopt, in_turn=False)
+        async with trio.open_nursery() as nursery, told(one, nursery):
+            await trio.sleep(60.0)
+            one.actor.reach()
+            began = trio.current_time()
+            lost = await one.until(VmLost)
+            assert isinstance(lost, VmLost)
+            assert trio.current_time() == began + ADOPT_TIMEOUT_S
+            assert "no answer within 10 s of its adoption" in lost.reason
+            assert one.on_disk["VmLost"] is None
     assert one.kinds() == ["VmLost", "VmGone"]
 
 
 @in_virtual_time
-async def test_a_base_vm_that_dies_while_it_is_adopted_is_lost() -> None:
+async def test_a_base_vm_whose_agent_is_mute_is_lost_when_it_is_asked() -> None:
+    """It has more time the first time: its agent is to be connected to."""
     async with adopted(leased=False) as one:
+        one.host.machine("vm-1").mute()
+        await one.until(VmReady)
+        began = trio.current_time()
+        one.actor.check()
+        lost = await one.until(VmLost)
+        assert isinstance(lost, VmLost)
+        assert trio.current_time() == began + ADOPT_TIMEOUT_S
+        assert "did not answer a check within 10 s" in lost.reason
+    assert one.kinds() == ["VmReady", "VmLost", "VmGone"]
+
+
+@in_virtual_time
+async def test_once_it_has_answered_it_is_a_vm_like_any_other() -> None:
+    async with adopted(leased=False) as one:
+        await one.until(VmReady)
+        one.actor.check()
+        await one.until(VmHealthy)
+        one.host.machine("vm-1").mute()
+        began = trio.current_time()
+        one.actor.check()
+        await one.until(VmLost)
+        assert trio.current_time() == began + CHECK_TIMEOUT_S
+
+
+@in_virtual_time
+async def test_a_base_vm_that_dies_before_its_turn_is_lost_at_once() -> None:
+    async with adopted(leased=False, in_turn=False) as one:
         machine = one.host.machine("vm-1")
-        machine.mute()
         await trio.sleep(1.0)
         machine.exit(ExitReport(signal=9))
         lost = await one.until(VmLost)
@@ -283,8 +368,7 @@ async def test_stopped_before_it_began_it_is_ended_all_the_same(leased: bool) ->
 
 @in_virtual_time
 async def test_stopped_while_it_is_adopted() -> None:
-    async with adopted(leased=False) as one:
-        one.host.machine("vm-1").mute()
+    async with adopted(leased=False, in_turn=False) as one:
         await trio.sleep(1.0)
         assert one.actor.state is VmState.ADOPTING
         one.actor.stop("the pool wants fewer VMs")
@@ -298,14 +382,10 @@ async def test_an_end_that_crosses_the_end_of_an_adoption_is_not_undone_by_it() 
         assert record is not None
 
         class Stopping(Wrapped):
-            async def connect(self, *, nursery: trio.Nursery) -> Any:
-                vm = await self._vm.connect(nursery=nursery)
-
-                async def pause() -> None:
-                    await vm.pause()
-                    one.actor.stop("the pool wants fewer VMs")
-
-                return Wrapped(vm, pause=pause)
+            async def hold(self, *, nursery: trio.Nursery) -> Any:
+                vm = await self._vm.hold(nursery=nursery)
+                one.actor.stop("the pool wants fewer VMs")
+                return vm
 
         async def adopt(*arguments: Any, **named: Any) -> Any:
             return Stopping(await one.host.adopt(*arguments, **named))
@@ -321,6 +401,10 @@ async def at_once(one: Story) -> None:
     await trio.lowlevel.checkpoint()
 
 
+async def while_it_waits_for_its_turn(one: Story) -> None:
+    await trio.sleep(1.0)
+
+
 async def while_it_waits_for_the_agent(one: Story) -> None:
     one.host.machine("vm-1").mute()
     await trio.sleep(1.0)
@@ -332,10 +416,12 @@ async def when_it_has_answered(one: Story) -> None:
 
 
 @pytest.mark.parametrize("leased", [False, True])
-@pytest.mark.parametrize("when", [at_once, while_it_waits_for_the_agent, when_it_has_answered])
+@pytest.mark.parametrize(
+    "when", [at_once, while_it_waits_for_its_turn, while_it_waits_for_the_agent, when_it_has_answered]
+)
 @in_virtual_time
 async def test_let_go_again_it_can_be_adopted_again(when: Callable[[Story], Awaitable[None]], leased: bool) -> None:
-    async with service_killed(leased=leased) as one:
+    async with service_killed(leased=leased, in_turn=when is not while_it_waits_for_its_turn) as one:
         record = one.recorded()
         assert record is not None
         async with trio.open_nursery() as nursery, told(one, nursery):
@@ -357,7 +443,7 @@ async def test_let_go_again_it_can_be_adopted_again(when: Callable[[Story], Awai
 
 @in_virtual_time
 async def test_there_is_no_vm_while_it_is_adopted() -> None:
-    async with adopted(leased=False) as one:
+    async with adopted(leased=False, in_turn=False) as one:
         with pytest.raises(VmExitedError):
             _ = one.actor.vm
         one.actor.stop("enough")

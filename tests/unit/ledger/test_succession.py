@@ -112,6 +112,101 @@ def test_who_wants_to_boot_waits_for_what_was_found_and_boots_if_that_is_no_good
     assert granted(world, request).vm_id != "old-1"
 
 
+# -- many idle VMs -------------------------------------------------------------------------------------------------
+
+MANY = 1000
+FEW = 4
+
+
+def reached(world: World) -> set[str]:
+    return set(world.in_state(VmState.ADOPTING)) - world.unreached
+
+
+def test_few_are_reached_at_a_time_however_many_there_are() -> None:
+    found = idle(*(f"old-{number}" for number in range(MANY)))
+    world = World({"p": PoolPolicy(size=MANY)}, ServicePolicy(adoptions_at_once=FEW), found=found, only=())
+    while world.in_state(VmState.ADOPTING):
+        turn = reached(world)
+        assert len(turn) == min(FEW, len(world.in_state(VmState.ADOPTING)))
+        world.progress(turn.pop())
+        world.process()
+    assert (view(world).ready, view(world).counters.adopted) == (MANY, MANY)
+
+
+def test_the_next_one_has_its_turn_when_one_is_no_good() -> None:
+    world = after(*idle("old-1", "old-2"), size=2, service=ServicePolicy(adoptions_at_once=1))
+    assert reached(world) == {"old-1"}
+    world.die("old-1")
+    world.process()
+    assert reached(world) == {"old-2"}
+
+
+def test_one_that_dies_before_its_turn_has_none() -> None:
+    world = after(*idle("old-1", "old-2", "old-3"), size=3, service=ServicePolicy(adoptions_at_once=1))
+    world.die("old-2")
+    world.process()
+    world.progress("old-1")
+    world.process()
+    assert reached(world) == {"old-3"}
+
+
+def test_who_waits_for_a_vm_comes_first() -> None:
+    world = World(
+        {"p": PoolPolicy(size=2), "q": PoolPolicy(size=2)},
+        ServicePolicy(adoptions_at_once=1),
+        found=(*idle("p-1", "p-2"), *idle("q-1", "q-2", profile="q")),
+    )
+    request = world.acquire("q")
+    world.process()
+    world.progress("p-1")
+    world.process()
+    assert reached(world) == {"q-1"}
+    world.progress("q-1")
+    world.process()
+    assert reached(world) == {"q-2"}, "none of its pool is ready, one of the other is"
+    world.run_undisturbed()
+    assert granted(world, request).vm_id == "q-1"
+
+
+def test_the_agents_of_those_that_were_adopted_are_asked_in_turn() -> None:
+    """Nobody has, and that one is there says nothing of its guest."""
+    world = World(
+        {"p": PoolPolicy(size=3, check_interval_s=60.0)},
+        ServicePolicy(checks_at_once=1),
+        found=idle("old-1", "old-2", "old-3"),
+    )
+    for vm_id in ("old-1", "old-2", "old-3"):
+        world.progress(vm_id)
+    world.process()
+    assert len(world.checking) == 1
+    world.run_undisturbed()
+    assert [world.record.vms[vm_id].checks_ordered for vm_id in ("old-1", "old-2", "old-3")] == [1, 1, 1]
+
+
+def test_one_whose_agent_does_not_answer_then_costs_no_back_off() -> None:
+    world = World({"p": PoolPolicy(size=1, check_interval_s=60.0)}, found=idle("old-1"))
+    world.progress("old-1")
+    world.process()
+    world.die("old-1")
+    world.process()
+    assert (view(world).producing, view(world).failures_in_a_row) == (1, 0)
+
+
+def test_a_handover_keeps_those_whose_turn_has_not_come() -> None:
+    world = after(*idle("old-1", "old-2", "old-3"), size=3, service=ServicePolicy(adoptions_at_once=1))
+    world.hand_over()
+    world.run_undisturbed()
+    assert world.detached == {"old-1", "old-2", "old-3"}
+    assert world.ledger.empty
+
+
+def test_a_drain_ends_those_whose_turn_has_not_come() -> None:
+    world = after(*idle("old-1", "old-2"), size=2, service=ServicePolicy(adoptions_at_once=1))
+    world.drain()
+    world.run_undisturbed()
+    assert (world.ledger.empty, world.detached) == (True, set())
+
+
 # -- leases --------------------------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from actors.kinds import ProducerKind
+from actors.life import VmState
 from pool.ledger.admission import Admission
+from pool.ledger.effects import ReachVm
 from pool.ledger.facts import Facts
 from pool.ledger.fleet import Fleet
 from pool.ledger.policy import PoolPolicy
 from pool.ledger.records import VmEntry
+from pool.ledger.succession import Succession
 from pool.ledger.upkeep import Upkeep
 
 
@@ -59,3 +62,23 @@ class AsksOnlyOnce(Facts):
     def healthy(self, entry: VmEntry, *, now: float) -> None:
         super().healthy(entry, now=now)
         self.moves.fleet.page_of(entry).ready.checks.drop(entry.vm_id)
+
+
+class ReachesAllAtOnce(Succession):
+    def _under_way(self) -> int:
+        return 0
+
+
+class ReachesOnlyTheFirst(Succession):
+    """The others wait for ever."""
+
+    def reach_idle(self) -> None:
+        if not any(entry.adopted for entry in self.moves.fleet.all() if entry.state is not VmState.ADOPTING):
+            super().reach_idle()
+
+
+class ReachesTwice(Succession):
+    def reach_idle(self) -> None:
+        super().reach_idle()
+        reached = [effect for effect in self.moves.effects if isinstance(effect, ReachVm)]
+        self.moves.effects.extend(reached)

@@ -1,0 +1,75 @@
+"""Turns: so many at a time do what a host feels, in the order in which they asked."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+
+@attrs.define(eq=False, kw_only=True)
+class Turns:
+    """One that takes longer than `patience_s` goes on, and makes room for the next: it must not hold up all others."""
+
+    at_once: int = attrs.field(validator=attrs.validators.ge(1))
+    patience_s: float = math.inf
+    _under_way: OrderedDict[object, float] = attrs.field(factory=OrderedDict, init=False)
+    """When each is not waited for any more, the oldest first."""
+    _waiting: OrderedDict[str, trio.Event] = attrs.field(factory=OrderedDict, init=False)
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """The block is the turn; it waits until it has come. Nobody else waits under that name."""
+        await self._wait(name)
+        mine = object()
+        self._under_way[mine] = trio.current_time() + self.patience_s
+        self._wake_first()
+        try:
+            yield
+        finally:
+            self._under_way.pop(mine, None)
+            self._wake_first()
+
+    def hurry(self, name: str) -> None:
+        """Who waits under that name comes next; nothing happens if nobody does."""
+        if name in self._waiting:
+            self._waiting.move_to_end(name, last=False)
+            self._wake_first()
+
+    async def _wait(self, name: str) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._waiting[name] = trio.Event()
+        try:
+            while not (self._is_first(name) and self._has_room()):
+                with trio.move_on_at(next(iter(self._under_way.values())) if self._is_first(name) else math.inf):
+                    await self._waiting[name].wait()
+                self._waiting[name] = trio.Event()  # where it was in the queue
+        finally:
+            del self._waiting[name]
+            self._wake_first()
+
+    def _is_first(self, name: str) -> bool:
+        return next(iter(self._waiting)) == name
+
+    def _has_room(self) -> bool:
+        while self._under_way and next(iter(self._under_way.values())) <= trio.current_time():
+            self._under_way.popitem(last=False)
+        return len(self._under_way) < self.at_once
+
+    def _wake_first(self) -> None:
+        for event in self._waiting.values():
+            event.set()
+            break
+
+
+@attrs.frozen(kw_only=True)
+class Restraint:
+    """What few VMs of a service do at a time, each VM in its turn. By default, a VM has both to itself."""
+
+    reaching: Turns = attrs.field(factory=lambda: Turns(at_once=1))
+    """Having the agent of an adopted, leased VM answer."""
+    ending: Turns = attrs.field(factory=lambda: Turns(at_once=1))
