@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
@@ -13,17 +14,31 @@ import trio
 from bench.calls import open_caller
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
 from bench.service import Home, profile, service_home, settled, until
+from vmm.memory import read_memory
 
-SIZES: Final = (10, 50)
+SIZES: Final = (10, 50, 400)
+_VM_MIB: Final = 64
+_VMS_PER_CPU: Final = 50
+"""What an idle clone takes of the host, generously; and how many are made in a few minutes."""
 _FINE_POLL_S: Final = 0.005
 _LIMIT_S: Final = 60.0
 """A VM that is not adopted by then is lost."""
+
+
+def _missing(size: int) -> str:
+    available_mib, needed_mib = read_memory().available_mib or 0, size * _VM_MIB
+    if available_mib < needed_mib:
+        return f"needs {needed_mib} MiB of memory, {available_mib} are available"
+    cpus = len(os.sched_getaffinity(0))
+    return "" if size <= cpus * _VMS_PER_CPU else f"needs {size // _VMS_PER_CPU} CPUs, there are {cpus}"
+
 
 CASES: Final = tuple(
     Case(
         name=f"restart/kill@{size}",
         what=f"SIGKILL, then a new service with {size} idle VMs to adopt: from its start until it takes calls",
         at={"vms": size},
+        missing=partial(_missing, size),
     )
     for size in SIZES
 )

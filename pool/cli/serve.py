@@ -46,7 +46,7 @@ def serve(
     verbose: bool,
     log_json: bool | None,
 ) -> None:
-    """Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C, then ends every VM and leaves nothing.
+    """Keep VMs warm and hand them out; runs until SIGTERM, SIGHUP or Ctrl-C, then ends every VM and leaves nothing.
 
     A second signal skips the waiting for callers. Exit code 2: the configuration or this host does not allow it.
     """
@@ -68,7 +68,7 @@ async def serve_until_signalled(
 ) -> None:
     stop = trio.Event()
     # Outermost, or the third signal would meet its default action while VMs are being ended.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+    with trio.open_signal_receiver(*_signals()) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, received, stop, nursery.cancel_scope)
             async with open_spans(settings.tracing) as spans:
@@ -76,6 +76,12 @@ async def serve_until_signalled(
                     settings, socket_path=socket_path, stop=stop, takeover=takeover, cache=cache, spans=spans
                 )
             nursery.cancel_scope.cancel(reason="the service has ended")
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """A terminal that is closed sends SIGHUP; there is nothing to reload. Under nohup it is ignored, and stays so."""
+    hang_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGTERM, signal.SIGINT, *hang_up)
 
 
 async def _watch_signals(received: AsyncIterator[int], stop: trio.Event, everything: trio.CancelScope) -> None:
