@@ -20,12 +20,11 @@ from pool.endpoint import (
     EndpointError,
     ServiceRunningError,
     check_endpoint,
-    check_vms_directory,
     lock_path,
-    vms_lock_path,
 )
 from pool.machines import MachineResolver
 from pool.producers import check_template_place
+from pool.runtime import check_vms_directory, vms_lock_path
 from pool.tracing import NO_SPANS, TracingError, open_spans
 from vmm.errors import VmmError
 from vmm.guest.image import load_image, verify_image

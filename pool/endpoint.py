@@ -19,7 +19,8 @@ import attrs
 
 from vmm import lock
 from vmm.errors import LockHeldError
-from vmm.places import check_can_make, exposure
+from vmm.lock import HeldLock
+from vmm.places import check_can_make
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 
 BACKLOG: Final = 128
@@ -41,11 +42,61 @@ class ServiceRunningError(EndpointError):
         self.pid = pid
 
 
-@attrs.frozen(kw_only=True)
-class Endpoint:
+@attrs.frozen(eq=False, kw_only=True)
+class _Listening:
+    """A socket, and the file that it is bound to. The kernel keeps that file's inode as long as the socket is open."""
+
+    sock: socket.socket
     path: Path
-    listener: socket.socket
-    """Bound and listening."""
+    status: os.stat_result
+
+    def is_in_place(self) -> bool:
+        """Whether who calls by the path comes here."""
+        try:
+            return os.path.samestat(self.path.lstat(), self.status)
+        except FileNotFoundError:
+            return False
+
+    def remove(self) -> None:
+        """Closes the socket and removes its file, unless that is another's by now."""
+        with self.sock:
+            if self.is_in_place():
+                self.path.unlink()
+
+
+@attrs.define(eq=False, kw_only=True)
+class Endpoint:
+    """What is at the service's address, for as long as it is open."""
+
+    path: Path
+    group: int | None
+    _listening: _Listening
+    _lock: HeldLock
+    _cleanup: contextlib.ExitStack
+
+    @property
+    def listener(self) -> socket.socket:
+        """Bound and listening."""
+        return self._listening.sock
+
+    def look_after(self) -> bool:
+        """Puts back what somebody has removed, or put something else in the place of: directory, lock, socket.
+
+        Whether the listener is another one now; the earlier one stays open. Raises ServiceRunningError if another
+        service has come in between, EndpointError if it cannot be done. Blocks for a few stat calls.
+        """
+        try:
+            if not self.path.parent.exists():
+                self.path.parent.mkdir(mode=0o700, parents=True)
+                _open_for(self.path.parent, group=self.group)
+            hold(self._lock)
+            if self._listening.is_in_place():
+                return False
+            _check_socket_directory(self.path.parent, group=self.group)
+            self._listening = _listen(self.path, self._cleanup, group=self.group)
+        except OSError as error:
+            raise _not_writable(self.path, error) from error
+        return True
 
 
 @contextlib.contextmanager
@@ -61,11 +112,11 @@ def open_endpoint(path: Path, *, group: int | None = None) -> Iterator[Endpoint]
     with contextlib.ExitStack() as cleanup:
         try:
             _enter_directory(path.parent, cleanup, group=group)
-            take_lock(lock_path(path), cleanup)
-            listener = _listen(path, cleanup, group=group)
+            held = take_lock(lock_path(path), cleanup)
+            listening = _listen(path, cleanup, group=group)
         except OSError as error:
             raise _not_writable(path, error) from error
-        yield Endpoint(path=path, listener=listener)
+        yield Endpoint(path=path, group=group, listening=listening, lock=held, cleanup=cleanup)
 
 
 def check_endpoint(path: Path, *, group: int | None = None) -> None:
@@ -104,9 +155,13 @@ def _enter_directory(directory: Path, cleanup: contextlib.ExitStack, *, group: i
         _check_socket_directory(directory, group=group)
     else:
         cleanup.callback(_remove_if_empty, directory)
-        if group is not None:
-            os.chown(directory, -1, group)
-            directory.chmod(0o710)
+        _open_for(directory, group=group)
+
+
+def _open_for(directory: Path, *, group: int | None) -> None:
+    if group is not None:
+        os.chown(directory, -1, group)
+        directory.chmod(0o710)
 
 
 def _check_socket_directory(directory: Path, *, group: int | None) -> None:
@@ -142,85 +197,47 @@ def _remove_if_empty(directory: Path) -> None:
             raise
 
 
-def take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
+def take_lock(path: Path, cleanup: contextlib.ExitStack) -> HeldLock:
     """Holds the lock file of a service until `cleanup`. Raises ServiceRunningError, OSError."""
     try:
-        lock.take_lock(path, cleanup)
+        return lock.take_lock(path, cleanup)
     except LockHeldError as error:
         raise ServiceRunningError(lock=error.lock, pid=error.pid) from None
 
 
-def _listen(path: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> socket.socket:
-    path.unlink(missing_ok=True)  # we hold the lock, so nobody listens on it
+def hold(held: HeldLock) -> None:
+    """Takes it again if its file was removed. Raises ServiceRunningError, OSError."""
+    try:
+        if not held.is_in_place():
+            held.take_again()
+    except LockHeldError as error:
+        raise ServiceRunningError(lock=error.lock, pid=error.pid) from None
+
+
+def _listen(path: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> _Listening:
+    _refuse_another(path)
+    path.unlink(missing_ok=True)
     listener = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
     listener.bind(os.fspath(path))
-    cleanup.callback(path.unlink, missing_ok=True)
+    listening = _Listening(sock=listener, path=path, status=path.lstat())
+    cleanup.callback(listening.remove)
     path.chmod(0o600)  # nobody can connect yet: it does not listen
     if group is not None:
         os.chown(path, -1, group)
         path.chmod(0o660)
     listener.listen(BACKLOG)
-    return listener
+    return listening
 
 
-@contextlib.contextmanager
-def open_vms_directory(runtime: Path) -> Iterator[Path]:
-    """Where each VM has its directory, `vms` in a runtime directory, and nobody else's. Removed at the end, when empty.
-
-    Raises EndpointError, also if others could put things there: records in it are believed.
+def _refuse_another(path: Path) -> None:
+    """We hold the lock, so that nobody should listen there: unless his lock file was removed. Raises
+    ServiceRunningError.
     """
-    directory = vms_directory(runtime)
-    check_vms_directory(runtime)
-    with contextlib.ExitStack() as cleanup:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
         try:
-            for made in (runtime, directory):
-                made.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(directory)
-            # Two services may have different sockets and yet share this directory; one would end the other's VMs.
-            take_lock(vms_lock_path(runtime), cleanup)
-        except OSError as error:
-            raise _runtime_not_writable(runtime, error) from error
-        try:
-            yield directory
-        finally:
-            with contextlib.suppress(OSError):  # something of a VM is left, and was told of
-                directory.rmdir()
-
-
-def vms_directory(runtime: Path) -> Path:
-    return runtime / "vms"
-
-
-def vms_lock_path(runtime: Path) -> Path:
-    """The lock of the service whose VMs are there."""
-    return runtime / "vms.lock"
-
-
-def check_vms_directory(runtime: Path) -> None:
-    """Raises EndpointError for what keeps a service from having its VMs there; one that runs aside. Changes nothing."""
-    directory = vms_directory(runtime)
-    longest = directory / "vm-000000000000" / "agent.sock"
-    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
-        raise EndpointError(
-            f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
-            "choose a shorter one with --socket or service.runtime_directory"
-        )
-    try:
-        _check_private(directory)
-        check_can_make(runtime)
-    except OSError as error:
-        raise _runtime_not_writable(runtime, error) from error
-
-
-def _runtime_not_writable(runtime: Path, error: OSError) -> EndpointError:
-    return EndpointError(
-        f"runtime directory {runtime}: {error.strerror}; choose a writable one with --socket or "
-        "service.runtime_directory"
-    )
-
-
-def _check_private(directory: Path) -> None:
-    """Raises EndpointError if anybody else could have something in `directory`, or put another one in its place."""
-    if exposed := exposure(directory):
-        otherwise = "choose a directory of your own with --socket or service.runtime_directory"
-        raise EndpointError(exposed.told(otherwise=otherwise))
+            caller.connect(os.fspath(path))
+        except BlockingIOError:
+            pass  # he has too many callers
+        except OSError:
+            return  # nobody listens, or there is no socket
+    raise ServiceRunningError(lock=lock_path(path), pid="")

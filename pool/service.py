@@ -32,16 +32,18 @@ from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, user_for
 from pool.coordinator import Coordinator
 from pool.descriptors import raise_limit
-from pool.endpoint import Endpoint, check_endpoint, check_vms_directory, open_endpoint, open_vms_directory
+from pool.endpoint import Endpoint, check_endpoint, open_endpoint
 from pool.machines import MachineResolver
 from pool.matching import Matcher
 from pool.notify import Watchdog, tell, watchdog_interval_s
 from pool.paths import cache_directory, default_image_directory
+from pool.premises import Premises
 from pool.producers import check_template_place, make_producer
 from pool.recovery import recover
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
+from pool.runtime import VmsDirectory, check_vms_directory, open_vms_directory
 from pool.tracing import NO_SPANS, Spans
 from vmm.guest.noop import NOT_DONE
 from vmm.memory import own_cgroup, read_memory
@@ -105,7 +107,7 @@ async def run_service(
         confined(settings, user=user, specs=specs) as confinement,
         contextlib.nullcontext() if cache is None else cache.open_endpoint() as cache_socket,
     ):
-        journal = Journal(directory=vms)
+        journal = Journal(directory=vms.path)
         recovered = await recover(journal, profiles=settings.profiles, adopt=adopt)
         resolvers = _resolvers(settings, runtime=runtime, confinement=confinement)
 
@@ -121,7 +123,7 @@ async def run_service(
                 resolver,
                 launch=start,
                 runtime=runtime,
-                vms_directory=vms,
+                vms_directory=vms.path,
                 on_generation=partial(announce, name),
             )
             for name, resolver in resolvers.items()
@@ -165,13 +167,14 @@ async def run_service(
                 base=DEFAULT_PROFILE if DEFAULT_PROFILE in specs else next(iter(specs)),
                 make_resolver=partial(_resolver, settings, runtime=runtime, confinement=confinement),
                 launch=start,
-                vms_directory=vms,
+                vms_directory=vms.path,
             ),
         )
         layers = _Layers(
             coordinator=coordinator,
             producers=producers,
             endpoint=endpoint,
+            vms=vms,
             info=info,
             server_settings=server_settings(settings.access, settings.limits),
             watcher=PressureWatcher(
@@ -185,7 +188,7 @@ async def run_service(
             layers.cache = cache.layer(
                 coordinator=coordinator,
                 specs=specs,
-                vms_directory=vms,
+                vms_directory=vms.path,
                 sock=cache_socket,
                 quit=stop.set,
                 spans=spans,
@@ -198,6 +201,7 @@ class _Layers:
     coordinator: Coordinator
     producers: Mapping[str, Producer]
     endpoint: Endpoint
+    vms: VmsDirectory
     info: ServiceInfo
     server_settings: ServerSettings
     watcher: PressureWatcher
@@ -223,6 +227,8 @@ class _Layers:
         outer.start_soon(Supervised(name="pressure", main=self.watcher.run, policy=NEVER_GIVE_UP).run)
         async with trio.open_nursery() as inner:
             await inner.start(Supervised(name="rpc", main=self._run_rpc, policy=_RPC_RESTARTS).run)
+            premises = Premises(endpoint=self.endpoint, vms=self.vms, moved=self._listen_anew)
+            inner.start_soon(premises.run)
             async with trio.open_nursery() as kata:
                 if self.cache is not None:
                     await kata.start(Supervised(name="cache", main=self.cache.run, policy=_RPC_RESTARTS).run)
@@ -240,6 +246,7 @@ class _Layers:
                 self.coordinator.keep_held_leases()
             if self._server is not None:
                 self._server.stop()
+            premises.leave()
         if self._handing_over:
             # Not before the calls end: who asked for a lease that is let go would hear that there is none.
             await self.coordinator.hand_over()
@@ -259,6 +266,10 @@ class _Layers:
         if not self.stop.is_set():
             self._handing_over = True
             self.stop.set()
+
+    async def _listen_anew(self) -> None:
+        if self._server is not None:
+            await self._server.listen_also(self.endpoint.listener.dup())
 
     async def _run_rpc(self, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:

@@ -7,11 +7,50 @@ import fcntl
 import os
 from pathlib import Path
 
+import attrs
+
 from vmm.errors import LockHeldError
 
 
-def take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
+@attrs.define(eq=False)
+class HeldLock:
+    """A lock file that is held; `take_lock` makes it."""
+
+    path: Path
+    _descriptor: int
+
+    def is_in_place(self) -> bool:
+        """Whether whoever comes to the path finds it locked: not if the file was removed, or replaced.
+
+        Raises OSError.
+        """
+        return _is_still(self._descriptor, self.path)
+
+    def take_again(self) -> None:
+        """Puts a file in the place of the one that was removed. Raises LockHeldError if somebody else was there first;
+        OSError.
+        """
+        taken = _take(self.path)
+        os.close(self._descriptor)
+        self._descriptor = taken
+
+    def give_back(self) -> None:
+        """Removes the file, unless it is another's by now."""
+        try:
+            if self.is_in_place():
+                self.path.unlink()
+        finally:
+            os.close(self._descriptor)
+
+
+def take_lock(path: Path, cleanup: contextlib.ExitStack) -> HeldLock:
     """Holds the lock file at `path`, which names our pid, until `cleanup` removes it. Raises LockHeldError, OSError."""
+    held = HeldLock(path, _take(path))
+    cleanup.callback(held.give_back)
+    return held
+
+
+def _take(path: Path) -> int:
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -23,10 +62,9 @@ def take_lock(path: Path, cleanup: contextlib.ExitStack) -> None:
         if _is_still(lock, path):
             break
         os.close(lock)  # its last holder removed it between our open and our lock
-    cleanup.callback(os.close, lock)
-    cleanup.callback(path.unlink, missing_ok=True)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+    return lock
 
 
 def holder(path: Path) -> str | None:

@@ -212,7 +212,7 @@ class CacheServer:
         self._calls.end()
         with trio.move_on_after(FAREWELL_LIMIT_S):
             await self._calls.wait_idle()
-        await self._server.loop.run(self._server.farewell, None, limit_s=FAREWELL_LIMIT_S)
+        await self._server.loop.run(self._server.farewell, (), limit_s=FAREWELL_LIMIT_S)
 
 
 async def serve_cache(

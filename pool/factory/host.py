@@ -15,10 +15,10 @@ from actors.machine import ResolveMachine
 from actors.producer import Launch
 from actors.template import TemplateBackend
 from pool.config import ProfileSettings
-from pool.endpoint import open_vms_directory
 from pool.machines import MachineResolver
 from pool.paths import cache_directory, default_image_directory
 from pool.recovery import recover
+from pool.runtime import open_vms_directory
 from vmm.contract import Vm
 from vmm.qemu.adopt import adopt
 from vmm.qemu.attach import attach
@@ -55,12 +55,12 @@ async def open_qemu_host(runtime: Path) -> AsyncIterator[FactoryHost]:
     Raises EndpointError, StopError.
     """
     with open_vms_directory(runtime) as vms:
-        journal = Journal(directory=vms)
+        journal = Journal(directory=vms.path)
         await recover(journal, profiles=(), adopt=adopt)
         yield FactoryHost(
             launch=launch,
             attach=attach,
-            resolver=lambda profile: _resolver(profile, trials=vms).resolve,
+            resolver=lambda profile: _resolver(profile, trials=vms.path).resolve,
             templates=lambda directory: QemuTemplates(store=TemplateStore(directory)),
             journal=journal,
         )

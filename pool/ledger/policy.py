@@ -72,7 +72,7 @@ class ServicePolicy:
     """Of one user, those that are on their way included."""
     requests_per_uid: float = attrs.field(default=math.inf, validator=ge(1))
     """Acquisitions of one user that wait at a time."""
-    adoptions_at_once: int = attrs.field(default=4, validator=ge(1))
+    adoptions_at_once: int = attrs.field(default=8, validator=ge(1))
     """Idle VMs of an earlier run that are connected to at a time."""
     checks_at_once: int = attrs.field(default=2, validator=ge(1))
     """Idle VMs whose agents are asked at a time."""

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -310,6 +310,7 @@ class GuardedServer(Server):
         """Connections that were closed because their client broke the protocol."""
         self.hanging_up = False
         self._fewer_connections = asyncio.Event()
+        self._others: list[asyncio.Server] = []
 
     @property
     def mapping(self) -> dict[str, Any]:
@@ -332,15 +333,20 @@ class GuardedServer(Server):
     def on_connection_lost(self) -> None:
         self._fewer_connections.set()
 
-    async def farewell(self, shut_down: socket.socket | None, *, limit_s: float) -> None:
+    async def listen_also(self, sock: socket.socket) -> None:
+        """Takes connections from one more listening socket, which it closes in the end."""
+        self._others.append(await self.loop.create_server(self._protocol_factory, sock=sock))
+
+    async def farewell(self, shut_down: Sequence[socket.socket], *, limit_s: float) -> None:
         """Ends everything: statuses on their way are sent, then connections are closed, then what is left is cut off.
 
-        `shut_down` takes no connections any more. Takes no longer than twice `limit_s`.
+        `shut_down` take no connections any more. Takes no longer than twice `limit_s`.
         """
         assert self._server is not None
-        if shut_down is not None:
-            shut_down.shutdown(socket.SHUT_RDWR)
-        self._server.close()  # the listening socket only; grpclib's own close would cancel calls without a status
+        for sock in shut_down:
+            sock.shutdown(socket.SHUT_RDWR)
+        for server in (self._server, *self._others):
+            server.close()  # the listening socket only; grpclib's own close would cancel calls without a status
         ending = {task for task in self.tasks if not task.get_name().startswith(HEALTH)}
         if ending:
             await asyncio.wait(ending, timeout=limit_s)

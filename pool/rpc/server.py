@@ -59,6 +59,7 @@ class RpcServer:
     _service: PoolService
     _calls: Calls
     _health: ServiceStatus
+    _socks: list[socket.socket] = attrs.field(factory=list, init=False)
     _loop_errors: int = attrs.field(default=0, init=False)
     _stop_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
     _grace_s: float = attrs.field(default=0.0, init=False)
@@ -87,8 +88,14 @@ class RpcServer:
         self._loop_errors += 1
         _log.error("error in the event loop", what=context.get("message"), exc_info=context.get("exception"))
 
+    async def listen_also(self, sock: socket.socket) -> None:
+        """Takes calls from one more socket, too, until the end; closes it then."""
+        await self._server.loop.run(self._server.listen_also, sock)
+        self._socks.append(sock)
+
     async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[RpcServer]) -> None:
         await self._server.loop.run(self._server.start, sock=sock)
+        self._socks.append(sock)
         self._health.set(True)
         task_status.started(self)
         try:
@@ -96,9 +103,9 @@ class RpcServer:
         finally:
             # Clients are told, also when we are cancelled; every step is bounded.
             with trio.CancelScope(shield=True):
-                await self._end(sock)
+                await self._end()
 
-    async def _end(self, sock: socket.socket) -> None:
+    async def _end(self) -> None:
         self._health.set(False)
         self._calls.stop()
         self._calls.end(self._service.acquire_call, self._service.watch_call)
@@ -108,7 +115,7 @@ class RpcServer:
         with trio.move_on_after(FAREWELL_LIMIT_S):
             await self._calls.wait_idle()
         # Closing ours alone would leave clients waiting in the queue of a duplicate that somebody keeps for a restart.
-        shut_down = sock if self._stop_requested.is_set() else None
+        shut_down = self._socks if self._stop_requested.is_set() else ()
         await self._server.loop.run(self._server.farewell, shut_down, limit_s=FAREWELL_LIMIT_S)
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pool.endpoint import EndpointError, ServiceRunningError, open_endpoint, open_vms_directory
+from pool.endpoint import EndpointError, ServiceRunningError, open_endpoint
 from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
 
 
@@ -165,48 +166,87 @@ def test_a_directory_of_another_group_is_refused(path: Path) -> None:
     path.parent.rmdir()
 
 
-def vms_refused(runtime: Path, *, why: str) -> None:
-    with pytest.raises(EndpointError, match=why), open_vms_directory(runtime):
-        pass
+# -- what somebody removes while it runs -------------------------------------------------------------------------------
 
 
-def test_the_directory_of_vms_is_made_private_and_removed(vm_home: Path) -> None:
-    before = os.umask(0o002)
-    try:
-        with open_vms_directory(vm_home / "run") as vms:
-            assert mode_of(vms) == mode_of(vms.parent) == 0o700
-    finally:
-        os.umask(before)
-    assert not vms.exists()
+def answers(path: Path) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o755])
-def test_a_directory_of_vms_that_others_can_enter_is_refused(vm_home: Path, mode: int) -> None:
-    """What is in it is believed: records of VMs to adopt, groups whose members are killed."""
-    vms = vm_home / "vms"
-    vms.mkdir()
-    vms.chmod(mode)
-    vms_refused(vm_home, why=rf"{vms} is open to others \(mode {mode:o}")
+def test_as_long_as_all_is_there_nothing_is_done(path: Path) -> None:
+    with open_endpoint(path) as endpoint:
+        listener = endpoint.listener
+        assert not endpoint.look_after()
+        assert endpoint.listener is listener
 
 
-def test_a_directory_of_vms_that_is_a_link_is_refused(vm_home: Path, tmp_path: Path) -> None:
-    (vm_home / "vms").symlink_to(tmp_path)
-    vms_refused(vm_home, why="is not a directory; remove it, or choose")
+def remove_socket(path: Path) -> None:
+    path.unlink()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("whose", [".", "vms"])
-def test_a_directory_of_vms_that_somebody_else_made_is_refused(vm_home: Path, whose: str) -> None:
-    """As in /tmp, when runtime_directory is below it and somebody else was there first."""
-    (vm_home / "vms").mkdir(mode=0o700)
-    os.chown(vm_home / whose, 65534, 65534)
-    vms_refused(vm_home, why=r"is open to others \(mode 700, uid 65534\)")
-    os.chown(vm_home, 0, 0)
+def remove_lock(path: Path) -> None:
+    path.with_name("vmpool.sock.lock").unlink()
 
 
-def test_in_a_directory_like_tmp_it_is_taken(vm_home: Path) -> None:
-    vm_home.chmod(0o1777)
-    with open_vms_directory(vm_home):
-        pass
-    vm_home.chmod(0o777)
-    vms_refused(vm_home, why="is open to others")
+def remove_both(path: Path) -> None:
+    remove_socket(path)
+    remove_lock(path)
+
+
+def remove_directory(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def replace_socket(path: Path) -> None:
+    path.unlink()
+    path.write_text("")
+
+
+@pytest.mark.parametrize("harm", [remove_socket, remove_lock, remove_both, remove_directory, replace_socket])
+def test_what_somebody_removed_is_put_back(path: Path, harm: Callable[[Path], None]) -> None:
+    """A cleaner of /tmp, say: the service would be out of reach for ever, and another one could begin."""
+    with open_endpoint(path) as endpoint:
+        harm(path)
+        assert endpoint.look_after() is (harm is not remove_lock)
+        assert answers(path)
+        assert (mode_of(path.parent), mode_of(path)) == (0o700, 0o600)
+        with pytest.raises(ServiceRunningError, match=f"pid {os.getpid()}"), open_endpoint(path):
+            pass
+        assert not endpoint.look_after()
+    assert not path.parent.exists()
+
+
+def test_a_service_whose_lock_was_removed_keeps_its_socket_from_another(path: Path) -> None:
+    """Which would have had it otherwise, until the first one looked."""
+    with open_endpoint(path) as endpoint:
+        remove_lock(path)
+        with pytest.raises(ServiceRunningError, match="already running"), open_endpoint(path):
+            pass
+        assert answers(path)
+        endpoint.look_after()
+
+
+def test_one_in_whose_place_another_came_says_so_and_leaves_that_alone(path: Path) -> None:
+    with open_endpoint(path) as first:
+        remove_both(path)
+        with open_endpoint(path):
+            with pytest.raises(ServiceRunningError, match="already running"):
+                first.look_after()
+            first._cleanup.close()
+            assert answers(path)
+    path.parent.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to a group that it is not in")
+def test_what_is_put_back_is_for_the_same_group(path: Path) -> None:
+    with open_endpoint(path, group=GROUP) as endpoint:
+        remove_directory(path)
+        endpoint.look_after()
+        assert (mode_of(path.parent), path.parent.stat().st_gid) == (0o710, GROUP)
+        assert (mode_of(path), path.stat().st_gid) == (0o660, GROUP)

@@ -16,6 +16,7 @@ def layers() -> _Layers:
         coordinator=NOTHING,
         producers={},
         endpoint=NOTHING,
+        vms=NOTHING,
         info=NOTHING,
         server_settings=NOTHING,
         watcher=NOTHING,

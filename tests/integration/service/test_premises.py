@@ -1,0 +1,85 @@
+"""Somebody removes a running service's files: it puts them back, and another one cannot have its VMs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pool.client import ClientError, open_client
+from tests.integration.service.templates import config, is_full
+from tests.running import STOP_LIMIT_S, RunningService, ServiceHome, service_home
+from tests.templates import place_for_template
+from tests.waiting import until
+from vmm.guest.image import GuestImage
+
+pytestmark = pytest.mark.timeout(180)
+
+
+async def comes_back(service: RunningService) -> None:
+    async def answers() -> bool:
+        try:
+            async with open_client(service.socket_path) as client:
+                return bool((await client.status()).profiles)
+        except ClientError:
+            return False
+
+    await until(answers)
+
+
+def lock_files(service: RunningService) -> list[Path]:
+    return [service.runtime / "vms.lock", service.socket_path.with_name("s.sock.lock")]
+
+
+def remove_socket(service: RunningService) -> None:
+    service.socket_path.unlink()
+
+
+def remove_locks_and_socket(service: RunningService) -> None:
+    for path in (service.socket_path, *lock_files(service)):
+        path.unlink()
+
+
+def remove_all(service: RunningService) -> None:
+    shutil.rmtree(service.runtime)
+
+
+@pytest.mark.parametrize("harm", [remove_socket, remove_locks_and_socket, remove_all])
+async def test_it_is_within_reach_again(guest_image: GuestImage, harm: Callable[[RunningService], None]) -> None:
+    text = '[profiles.default]\nsize = 0\naccelerator = "tcg"'
+    with service_home(text, image_directory=guest_image.kernel.parent) as home:
+        service = home.start()
+        async with open_client(service.socket_path) as client:
+            await client.status()
+            harm(service)
+            await comes_back(service)
+            await client.status()
+            assert all(path.exists() for path in lock_files(service))
+        home.end(service)
+        assert "the socket was removed; listening anew" in home.log.read_text()
+
+
+async def test_a_second_service_does_not_adopt_the_vms_of_one_that_lives(
+    kept_template: Path, guest_image: GuestImage
+) -> None:
+    with (
+        place_for_template(kept_template) as place,
+        service_home(config(place, size=1), image_directory=guest_image.kernel.parent) as home,
+    ):
+        service = home.start()
+        async with open_client(service.socket_path) as client:
+            await until(lambda: is_full(client))
+            before = service.qemus().keys()
+            remove_locks_and_socket(service)
+            assert refused(home)
+            await comes_back(service)
+            assert await is_full(client)
+            assert service.qemus().keys() == before
+        home.end(service)
+
+
+def refused(home: ServiceHome) -> bool:
+    second = home.launch()
+    return second.process.wait(STOP_LIMIT_S) == 2 and "already running" in home.log.read_text()
