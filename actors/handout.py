@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -15,13 +16,28 @@ import trio
 from actors.messages import HandOutTimings, Wishes
 from actors.uniqueness import Witness
 from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
-from vmm.errors import AgentUnreachableError, NotUniqueError
+from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, NotUniqueError, Obstacle
 
 HAND_OUT_TIMEOUT_S: Final = 5.0
-"""Resume and prepare take milliseconds; a guest that needs this long is broken, and its caller waits."""
+"""Resume and prepare take milliseconds; a guest that needs this long is broken, and its caller waits. As long again for
+each file: through qemu-ga it takes four programs."""
 
 GROWTH_TIMEOUT_S: Final = 30.0
 """On top, where CPUs or memory are hot-added: a second under TCG, many for hundreds of GiB."""
+
+
+_OF_THE_CONTENT: Final = frozenset({"EDQUOT", "EFBIG", "ENOMEM", "ENOSPC"})
+"""Codes that refuse what is in a file; others refuse its path."""
+
+
+class WishRefusedError(Exception):
+    """What the caller wishes was refused. `field` is which wish, as the caller's request has it."""
+
+    def __init__(self, *, field: str, reason: str, obstacle: Obstacle) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+        self.obstacle = obstacle
 
 
 UNPREPARED: Final = PreparationReport(reseeded=False, wall_clock_ns=0, hostname="", cpus_online=0, memory_mib=0)
@@ -42,7 +58,7 @@ class HandOutProcedure:
         """Hot-adds, resumes, reseeds, sets the clock, brings online, renames; then verifies, then writes the files.
 
         Resume and prepare run side by side: the request lies in the agent's channel when the first vCPU runs. Raises
-        VmmError, also in groups: a hand-out that fails leaves a VM that is nobody's.
+        VmmError, also in groups, and WishRefusedError: a hand-out that fails leaves a VM that is nobody's.
         """
         began = trio.current_time()
         resumed_at = grown_at = answered_at = math.nan
@@ -54,21 +70,25 @@ class HandOutProcedure:
 
         limit_s = HAND_OUT_TIMEOUT_S + (GROWTH_TIMEOUT_S if wishes.grows else 0.0)
         try:
-            with trio.fail_after(limit_s):
+            with trio.fail_after(limit_s) as limit:
                 if wishes.grows:
-                    await vm.grow(vcpus=wishes.vcpus or 0, memory_mib=wishes.memory_mib or 0)
+                    await _grow(vm, wishes)
                 grown_at = trio.current_time()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(resume)
-                    report = await vm.agent.prepare(self._preparation(vm, wishes))
+                    report = await self._prepare(vm, wishes)
                     answered_at = trio.current_time()
+                if isinstance(report, WishRefusedError):
+                    raise report
                 if vm.is_clone and not report.reseeded:
                     others = "its template's other clones"
                     raise NotUniqueError(vm_id=vm.id, what="random numbers", other=others)
                 if self.witness is not None:
                     self.witness.check(vm_id=vm.id, report=report, hostname_chosen=bool(wishes.hostname))
-                for file in wishes.files:
-                    await vm.agent.put_file(file.path, file.data, mode=file.mode)
+                for number, file in enumerate(wishes.files):
+                    limit.deadline = max(limit.deadline, trio.current_time() + HAND_OUT_TIMEOUT_S)
+                    with _file_refused(number):
+                        await vm.agent.put_file(file.path, file.data, mode=file.mode)
         except trio.TooSlowError as error:
             raise AgentUnreachableError(f"hand-out not done within {limit_s:g} s") from error
         return report, HandOutTimings(
@@ -77,6 +97,17 @@ class HandOutProcedure:
             prepare_s=answered_at - grown_at,
             total_s=trio.current_time() - began,
         )
+
+    async def _prepare(self, vm: Vm, wishes: Wishes) -> PreparationReport | WishRefusedError:
+        """A refusal is returned, so that it does not become one of a group, and what else went wrong comes first."""
+        try:
+            return await vm.agent.prepare(self._preparation(vm, wishes))
+        except AgentRequestError as error:
+            if error.part not in _wished(wishes):
+                raise
+            refused = WishRefusedError(field=error.part, reason=str(error), obstacle=error.obstacle)
+            refused.__cause__ = error
+            return refused
 
     def _preparation(self, vm: Vm, wishes: Wishes) -> Preparation:
         return Preparation(
@@ -90,3 +121,31 @@ class HandOutProcedure:
             memory_mib=wishes.memory_mib,
             random_bytes=0 if self.witness is None else self.witness.random_bytes,
         )
+
+
+async def _grow(vm: Vm, wishes: Wishes) -> None:
+    try:
+        await vm.grow(vcpus=wishes.vcpus or 0, memory_mib=wishes.memory_mib or 0)
+    except HotplugError as error:
+        # The machine's maximum was judged when the wish was made: the host has no more.
+        raise WishRefusedError(field=error.field, reason=str(error), obstacle=Obstacle.EXHAUSTED) from error
+
+
+def _wished(wishes: Wishes) -> set[str]:
+    """The fields of a preparation that the caller wishes for; the rest every hand-out asks for."""
+    wished = {
+        "hostname": bool(wishes.hostname),
+        "environment": bool(wishes.environment),
+        "vcpus": wishes.vcpus is not None,
+        "memory_mib": wishes.memory_mib is not None,
+    }
+    return {field for field, is_wished in wished.items() if is_wished}
+
+
+@contextlib.contextmanager
+def _file_refused(number: int) -> Iterator[None]:
+    try:
+        yield
+    except AgentRequestError as error:
+        part = "data" if error.code in _OF_THE_CONTENT else "path"
+        raise WishRefusedError(field=f"files[{number}].{part}", reason=str(error), obstacle=error.obstacle) from error

@@ -1,7 +1,7 @@
 """What a VM actor says to the pool: facts, in the order in which they became true.
 
-A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut`, then `VmLost` if it ended by
-itself, and always `VmGone` last. One that is adopted begins with `VmReady`, or with `LeaseAdopted`.
+A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut` or `WishRefused`, then `VmLost` if
+it ended by itself, and always `VmGone` last. One that is adopted begins with `VmReady`, or with `LeaseAdopted`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import attrs
 
 from actors.kinds import ProducerKind
 from vmm.contract import PreparationReport
+from vmm.errors import Obstacle
 
 
 @attrs.frozen(kw_only=True)
@@ -137,6 +138,20 @@ class VmHandedOut:
 
 
 @attrs.frozen(kw_only=True)
+class WishRefused:
+    """The guest, or QEMU, did not do what the caller wishes: nobody else would have noticed, and another VM would do
+    the same. The VM is half prepared and waits for its end.
+    """
+
+    vm_id: str
+    field: str
+    """Which wish, as the caller's request has it: `files[0].path`."""
+    reason: str
+    """One line."""
+    obstacle: Obstacle = Obstacle.REQUEST
+
+
+@attrs.frozen(kw_only=True)
 class VmLost:
     """The VM cannot be used any more, for a reason of its own: it failed to come up, died, or failed a hand-out."""
 
@@ -160,4 +175,4 @@ class VmGone:
     """Nothing of the above: it runs on and its record is there, for a later run of the service."""
 
 
-VmFact = ShellReady | VmReady | VmHealthy | LeaseAdopted | VmHandedOut | VmLost | VmGone
+VmFact = ShellReady | VmReady | VmHealthy | LeaseAdopted | VmHandedOut | WishRefused | VmLost | VmGone

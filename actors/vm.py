@@ -10,7 +10,7 @@ import trio
 
 from actors.adoption import ADOPT_TIMEOUT_S, Adoption, hold, reach
 from actors.errors import describe, evidence
-from actors.handout import UNPREPARED, HandOutProcedure
+from actors.handout import UNPREPARED, HandOutProcedure, WishRefusedError
 from actors.journal import Journal, JournalError
 from actors.life import VmState, check_transition
 from actors.messages import (
@@ -25,6 +25,7 @@ from actors.messages import (
     VmHealthy,
     VmLost,
     VmReady,
+    WishRefused,
 )
 from actors.parking import CHECK_TIMEOUT_S, check
 from actors.producer import BaseVm, BaseVmMaker, ShellProducer
@@ -118,7 +119,7 @@ class VmActor:
         self._fill.set()
 
     def hand_out(self, order: HandOutOrder) -> None:
-        """Orders the hand-out; the answer is a VmHandedOut or VmLost fact.
+        """Orders the hand-out; the answer is a VmHandedOut, WishRefused or VmLost fact.
 
         Nothing happens when the VM is ending: its facts are on their way.
         """
@@ -295,7 +296,13 @@ class VmActor:
         assert vm is not None
         self.journal.erase(self.vm_id)
         self._record = None
-        report, timings = await self.procedure.run(vm, order.wishes)
+        try:
+            report, timings = await self.procedure.run(vm, order.wishes)
+        except WishRefusedError as error:
+            reason = describe(error.__cause__ or error)
+            _log.info("a caller's wish was refused", vm=self.vm_id, field=error.field, error=reason)
+            self.report(WishRefused(vm_id=self.vm_id, field=error.field, reason=reason, obstacle=error.obstacle))
+            return  # its end is ordered, as that of every VM that is nobody's
         await trio.lowlevel.checkpoint_if_cancelled()
         lease = LeaseRecord.grant(order.lease_terms, now_ns=self.journal.now_ns(), report=report, timings=timings)
         self._write(attrs.evolve(record, lease=lease))

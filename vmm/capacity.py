@@ -46,6 +46,7 @@ class Capacity:
         cpus = max(0, vcpus - self.vcpus)
         if vcpus > self.max_vcpus:
             raise HotplugError(
+                field="vcpus",
                 what=f"{cpus} vCPUs",
                 reason=f"{vcpus} are wanted in all, and the machine's maximum (max_vcpus) is {self.max_vcpus}",
             )
@@ -53,6 +54,7 @@ class Capacity:
         memory = blocks * MEMORY_BLOCK_MIB
         if self.memory_mib + memory > max(self.memory_mib, self.max_memory_mib):
             raise HotplugError(
+                field="memory_mib",
                 what=f"{memory} MiB of memory",
                 reason=f"{memory_mib} MiB are wanted in all, it has {self.memory_mib} MiB, memory comes in blocks of "
                 f"{MEMORY_BLOCK_MIB} MiB, and the machine's maximum (max_memory_mib) is {self.max_memory_mib} MiB",

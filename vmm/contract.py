@@ -185,7 +185,11 @@ class Agent(Protocol):
     async def prepare(self, preparation: Preparation) -> PreparationReport: ...
 
     async def start_command(self, spec: CommandSpec) -> Command:
-        """Raises AgentRequestError (code "EXEC") if the command cannot be started. The caller must `aclose` it."""
+        """The caller must `aclose` it.
+
+        Raises AgentRequestError if it cannot be started: with the errno as its code, and with part "program" or
+        "working_directory" if it was one of these.
+        """
 
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Creates or replaces a file, atomically for readers in the guest."""

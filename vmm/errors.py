@@ -27,7 +27,10 @@ its stderr, the tail of the guest's console.
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from vmm.contract import BootStage, ExitReport
 
@@ -127,10 +130,11 @@ class LockHeldError(VmmError):
 
 
 class HotplugError(VmmError):
-    """The machine cannot be given `what`; `reason` is its limit or QEMU's words."""
+    """The machine cannot be given `what`; `reason` is its limit or QEMU's words. `field` is "vcpus" or "memory_mib"."""
 
-    def __init__(self, *, what: str, reason: str) -> None:
+    def __init__(self, *, field: str, what: str, reason: str) -> None:
         super().__init__(f"cannot add {what}: {reason}")
+        self.field = field
         self.what = what
         self.reason = reason
 
@@ -193,15 +197,42 @@ class AgentProtocolError(AgentError):
     """The agent said something that is not in the protocol; its channel is not used any further."""
 
 
+class Obstacle(enum.Enum):
+    """What stood in a request's way: from that follows what whoever asked can do."""
+
+    REQUEST = "request"
+    """It asks for what cannot be; the same again would be refused again."""
+    EXHAUSTED = "exhausted"
+    """There is no more of something that it takes: memory, processes, room."""
+    UNABLE = "unable"
+    """This guest cannot do it, whoever asks."""
+
+
+OBSTACLES: Final[Mapping[str, Obstacle]] = {
+    **dict.fromkeys(
+        ("EAGAIN", "EBUSY", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC"),
+        Obstacle.EXHAUSTED,
+    ),
+    **dict.fromkeys(("EIO", "ETIMEDOUT", "UNSUPPORTED"), Obstacle.UNABLE),
+}
+"""By an AgentRequestError's code; all others are the request's."""
+
+
 class AgentRequestError(AgentError):
     """The agent refused a request.
 
-    `code` is a symbolic errno name ("ENOENT", "ETIMEDOUT", ...) or one of the agent's own: "EXEC" (command could not be
-    started), "UNSUPPORTED", "BAD_REQUEST".
+    `code` is a symbolic errno name ("ENOENT", "ETIMEDOUT", ...) or one of the agent's own: "UNSUPPORTED",
+    "BAD_REQUEST". `part` says what of the request it was about, if that is known: a field of a Preparation; of a
+    command "program" or "working_directory".
     """
 
-    def __init__(self, *, request: str, code: str, message: str) -> None:
+    def __init__(self, *, request: str, code: str, message: str, part: str = "") -> None:
         super().__init__(f"guest agent refused {request}: {code}: {message}")
         self.request = request
         self.code = code
         self.message = message
+        self.part = part
+
+    @property
+    def obstacle(self) -> Obstacle:
+        return OBSTACLES.get(self.code, Obstacle.REQUEST)

@@ -9,7 +9,16 @@ from typing import assert_never
 
 import attrs
 
-from actors.messages import LeaseAdopted, ShellReady, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
+from actors.messages import (
+    LeaseAdopted,
+    ShellReady,
+    VmGone,
+    VmHandedOut,
+    VmHealthy,
+    VmLost,
+    VmReady,
+    WishRefused,
+)
 from pool.ledger import refusals
 from pool.ledger.administration import Administration
 from pool.ledger.callers import Callers
@@ -156,7 +165,16 @@ class Ledger:
                 self._callers.renewal_recorded(event, now=now)
             case GrantUndelivered() | LeaseRelinquished():
                 self._callers.has_it_no_more(event)
-            case LeaseAdopted() | ShellReady() | VmReady() | VmHealthy() | VmHandedOut() | VmLost() | VmGone():
+            case (
+                LeaseAdopted()
+                | ShellReady()
+                | VmReady()
+                | VmHealthy()
+                | VmHandedOut()
+                | WishRefused()
+                | VmLost()
+                | VmGone()
+            ):
                 self._facts.note(event, now=now)
             case GenerationChanged():
                 self._upkeep.generation_changed(event)

@@ -31,6 +31,9 @@ class RefusalCode(enum.Enum):
     VM_IN_USE = "vm_in_use"
     ADAPTIVE = "adaptive"
     NOT_RECORDED = "not_recorded"
+    WISH_REFUSED = "wish_refused"
+    WISH_TOO_MUCH = "wish_too_much"
+    WISH_UNSUPPORTED = "wish_unsupported"
 
 
 @attrs.frozen(kw_only=True)

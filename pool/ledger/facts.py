@@ -7,7 +7,17 @@ from typing import Final
 import attrs
 
 from actors.life import VmState
-from actors.messages import LeaseAdopted, ShellReady, VmFact, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
+from actors.messages import (
+    LeaseAdopted,
+    ShellReady,
+    VmFact,
+    VmGone,
+    VmHandedOut,
+    VmHealthy,
+    VmLost,
+    VmReady,
+    WishRefused,
+)
 from pool.ledger import refusals
 from pool.ledger.moves import Moves
 from pool.ledger.news import ProfileChange
@@ -44,6 +54,8 @@ class Facts:
                     self.healthy(entry, now=now)
                 case VmHandedOut():
                     self.handed_out(entry, fact, now=now)
+                case WishRefused():
+                    self.wish_refused(entry, fact)
                 case LeaseAdopted():
                     self.lease_adopted(entry, fact)
                 case VmLost():
@@ -95,6 +107,12 @@ class Facts:
             timings=fact.timings,
         )
         self.moves.grant(self.moves.claims[entry.claim_id], entry, lease)
+
+    def wish_refused(self, entry: VmEntry, fact: WishRefused) -> None:
+        """That costs the caller's VM, which is dirty, and says nothing about the pool or its other VMs."""
+        assert entry.claim_id is not None
+        claim = self.moves.claims[entry.claim_id]
+        self.moves.refuse_claim(claim, refusals.wish_refused(self.moves.fleet.page_of(entry), fact))
 
     def lease_adopted(self, entry: VmEntry, fact: LeaseAdopted) -> None:
         entry.pid = fact.pid

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from actors.life import VmState
+from actors.messages import WishRefused
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndedLease, Lease, Owner, VmEntry
+from vmm.errors import Obstacle
 
 
 def unknown_profile(name: str, *, known: Iterable[str]) -> Refusal:
@@ -122,6 +125,18 @@ def hand_out_failed(page: ProfilePage, claim: Claim, *, reason: str) -> Refusal:
         code=RefusalCode.HAND_OUT_FAILED,
         message=f"profile {page.name}: {claim.attempts} hand-outs failed, the last one with: {reason}",
     )
+
+
+_OF_WISHES: Final[Mapping[Obstacle, tuple[RefusalCode, str]]] = {
+    Obstacle.REQUEST: (RefusalCode.WISH_REFUSED, "correct it, or leave it out"),
+    Obstacle.EXHAUSTED: (RefusalCode.WISH_TOO_MUCH, "ask for less"),
+    Obstacle.UNABLE: (RefusalCode.WISH_UNSUPPORTED, "leave it out, or use a profile whose guests can do it"),
+}
+
+
+def wish_refused(page: ProfilePage, fact: WishRefused) -> Refusal:
+    code, remedy = _OF_WISHES[fact.obstacle]
+    return Refusal(code=code, message=f"{fact.field}: profile {page.name}: {fact.reason}; {remedy}")
 
 
 def key_reused(known: Claim | Lease) -> Refusal:

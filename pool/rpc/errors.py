@@ -78,6 +78,9 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
     RefusalCode.VM_IN_USE: Status.FAILED_PRECONDITION,
     RefusalCode.ADAPTIVE: Status.FAILED_PRECONDITION,
     RefusalCode.NOT_RECORDED: Status.UNAVAILABLE,
+    RefusalCode.WISH_REFUSED: Status.INVALID_ARGUMENT,
+    RefusalCode.WISH_TOO_MUCH: Status.RESOURCE_EXHAUSTED,
+    RefusalCode.WISH_UNSUPPORTED: Status.FAILED_PRECONDITION,
 }
 
 ERRORS: Final[Mapping[type[Exception], Status]] = {
@@ -95,13 +98,16 @@ ERRORS: Final[Mapping[type[Exception], Status]] = {
     vmm.BootError: Status.UNAVAILABLE,
     vmm.VmExitedError: Status.ABORTED,
     vmm.AgentUnreachableError: Status.UNAVAILABLE,
-    vmm.AgentRequestError: Status.INVALID_ARGUMENT,
     vmm.VmmError: Status.INTERNAL,
 }
 """By the most derived class that is listed."""
 
-AGENT_CODES: Final[Mapping[str, Status]] = {"UNSUPPORTED": Status.FAILED_PRECONDITION}
-"""AgentRequestErrors whose code says more than that the request was refused."""
+OBSTACLES: Final[Mapping[vmm.Obstacle, Status]] = {
+    vmm.Obstacle.REQUEST: Status.INVALID_ARGUMENT,
+    vmm.Obstacle.EXHAUSTED: Status.RESOURCE_EXHAUSTED,
+    vmm.Obstacle.UNABLE: Status.FAILED_PRECONDITION,
+}
+"""Of AgentRequestErrors."""
 
 
 def to_status(error: BaseException) -> GRPCError:
@@ -115,8 +121,8 @@ def to_status(error: BaseException) -> GRPCError:
             return GRPCError(leaf.status, shorten(leaf.message or ""))
         if isinstance(leaf, RefusedError):
             return GRPCError(REFUSALS[leaf.refusal.code], shorten(leaf.refusal.message))
-        if isinstance(leaf, vmm.AgentRequestError) and leaf.code in AGENT_CODES:
-            return GRPCError(AGENT_CODES[leaf.code], shorten(str(leaf)))
+        if isinstance(leaf, vmm.AgentRequestError):
+            return GRPCError(OBSTACLES[leaf.obstacle], shorten(str(leaf)))
         for kind in type(leaf).__mro__:
             if kind in ERRORS:
                 return GRPCError(ERRORS[kind], shorten(str(leaf)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from typing import Final
 
@@ -16,7 +16,7 @@ from pool.rpc.convert import command_spec, exec_kind, exec_replies, lease_id_of,
 from pool.rpc.errors import InvalidRequestError, LeaseLostError
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.contract import Command, CommandSpec, Vm
-from vmm.errors import AgentRequestError, AgentUnreachableError, VmExitedError
+from vmm.errors import AgentRequestError, AgentUnreachableError, Obstacle, VmExitedError
 
 FATE_LIMIT_S: Final = 2.0
 """How long the lease of a VM that went silent is given to end. A dead VM's takes two task switches."""
@@ -98,10 +98,21 @@ def _read_start(request: wire.ExecRequest | None) -> tuple[str, CommandSpec]:
     return lease_id_of(request.start, field="start.lease_id"), command_spec(request.start)
 
 
+_PARTS: Final[Mapping[str, str]] = {"program": "start.argv[0]", "working_directory": "start.working_directory"}
+"""Fields of the request, by what the agent calls them."""
+
+
 async def _start(vm: Vm, spec: CommandSpec) -> Command:
+    """Raises InvalidRequestError where it is the request that cannot be; other refusals as they are."""
     try:
         return await vm.agent.start_command(spec)
     except AgentRequestError as error:
-        if error.code != "EXEC":
+        if error.obstacle is not Obstacle.REQUEST:
             raise
-        raise InvalidRequestError(field="start.argv", reason=f"cannot be started: {error.message}") from error
+        if error.code == "E2BIG":
+            reason = "and start.environment are together more than the guest starts a program with; give it a file"
+            raise InvalidRequestError(field="start.argv", reason=reason) from error
+        if error.part not in _PARTS:
+            raise
+        reason = f"cannot be used: {error.code}: {error.message}"
+        raise InvalidRequestError(field=_PARTS[error.part], reason=reason) from error

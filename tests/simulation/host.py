@@ -71,6 +71,7 @@ class Weather:
             (Trouble.VMS_DIE_AT_MOMENTS, Exits(when=moment, after_s=random.choice([0.0, 0.5, 8.0]))),
             (Trouble.AGENTS_GO_MUTE, AgentGoesMute(when=random.choice(list(Moment)))),
             (Trouble.PREPARATIONS_FAIL, random.choice([PrepareFails(), PrepareIsSlow(delay_s=7.0)])),
+            (Trouble.WISHES_ARE_REFUSED, PrepareFails(part=random.choice(["vcpus", "memory_mib"]), code="ETIMEDOUT")),
             (Trouble.STOPS_ARE_SLOW, StopIsSlow(delay_s=random.choice([0.5, 3.0]))),
         ]
         return tuple(fault for trouble, fault in candidates if random.random() < _HAPPENS and self.has(trouble))

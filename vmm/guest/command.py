@@ -56,7 +56,7 @@ class RemoteCommand:
             self._give_stdin(spec.stdin)
 
     async def started(self) -> None:
-        """Waits until it runs. Raises AgentError, AgentRequestError with code "EXEC" if it cannot be started."""
+        """Waits until it runs. Raises AgentError, see `vmm.contract.Agent.start_command`."""
         while self._pid is None and self._error is None:
             self._check()
             await self._changed.park()

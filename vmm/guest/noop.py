@@ -35,10 +35,11 @@ class NoopAgent:
         """Does nothing, and reports nothing. Raises AgentRequestError where a caller would rely on what was not done:
         CPUs or memory brought online, variables of the environment.
         """
-        if preparation.vcpus is not None or preparation.memory_mib is not None:
-            raise nobody_there("prepare", "nobody in the guest can bring CPUs and memory online")
+        for part, wanted in (("vcpus", preparation.vcpus), ("memory_mib", preparation.memory_mib)):
+            if wanted is not None:
+                raise nobody_there("prepare", "nobody in the guest can bring CPUs and memory online", part=part)
         if preparation.environment:
-            raise nobody_there("prepare", "nobody in the guest can give commands an environment")
+            raise nobody_there("prepare", "nobody in the guest can give commands an environment", part="environment")
         return PreparationReport(reseeded=False, wall_clock_ns=0, hostname="", cpus_online=0, memory_mib=0)
 
     async def start_command(self, spec: CommandSpec) -> Command:  # noqa: ARG002 - nobody is there to be told
@@ -54,10 +55,11 @@ class NoopAgent:
         """There is nothing to close."""
 
 
-def nobody_there(request: str, why: str = "nobody in the guest can answer") -> AgentRequestError:
+def nobody_there(request: str, why: str = "nobody in the guest can answer", *, part: str = "") -> AgentRequestError:
     """The refusal of what an agent would have to do."""
     return AgentRequestError(
         request=request,
+        part=part,
         code="UNSUPPORTED",
         message=f'{why}: the machine has agent = "noop"; run qemu-guest-agent in the guest and set agent = "qga", '
         'or use the built guest image with agent = "builtin"',

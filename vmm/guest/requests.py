@@ -16,7 +16,12 @@ def refusal(request: str, payload: bytes) -> AgentRequestError:
     fields = values.unpack(payload)
     if not isinstance(fields, dict):
         raise AgentProtocolError("the guest agent sent an error that is no dict")
-    return AgentRequestError(request=request, code=str(fields.get("code")), message=str(fields.get("message")))
+    return AgentRequestError(
+        request=request,
+        code=str(fields.get("code")),
+        message=str(fields.get("message")),
+        part=str(fields.get("part", "")),
+    )
 
 
 def with_credit(credit: int, payload: bytes) -> int:

@@ -39,7 +39,7 @@ async def grow(instance: Instance, *, vcpus: int, memory_mib: int) -> None:
 async def _add_vcpu(instance: Instance, slot: dict[str, Any]) -> None:
     properties = slot["props"]
     device_id = "cpu-" + "-".join(str(properties[key]) for key in sorted(properties))
-    await _device_add(instance, what="a vCPU", driver=slot["type"], device_id=device_id, **properties)
+    await _device_add(instance, field="vcpus", what="a vCPU", driver=slot["type"], device_id=device_id, **properties)
 
 
 async def _add_memory(instance: Instance, mib: int, *, taken: set[str | None]) -> None:
@@ -51,16 +51,20 @@ async def _add_memory(instance: Instance, mib: int, *, taken: set[str | None]) -
     try:
         await instance.execute("object-add", **arguments)
     except QmpCommandError as error:
-        raise HotplugError(what=what, reason=error.description) from error
+        raise HotplugError(field="memory_mib", what=what, reason=error.description) from error
     try:
-        await _device_add(instance, what=what, driver="pc-dimm", device_id=f"dimm{number}", memdev=backend)
+        await _device_add(
+            instance, field="memory_mib", what=what, driver="pc-dimm", device_id=f"dimm{number}", memdev=backend
+        )
     except HotplugError:
         await instance.execute("object-del", id=backend)
         raise
 
 
-async def _device_add(instance: Instance, *, what: str, driver: str, device_id: str, **properties: Any) -> None:
+async def _device_add(
+    instance: Instance, *, field: str, what: str, driver: str, device_id: str, **properties: Any
+) -> None:
     try:
         await instance.execute("device_add", driver=driver, id=device_id, **properties)
     except QmpCommandError as error:
-        raise HotplugError(what=what, reason=error.description) from error
+        raise HotplugError(field=field, what=what, reason=error.description) from error

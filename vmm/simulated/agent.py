@@ -10,7 +10,7 @@ from vmm.capacity import Capacity
 from vmm.contract import CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentRequestError
 from vmm.simulated.command import SimulatedCommand
-from vmm.simulated.faults import Moment, PrepareFails, PrepareIsSlow
+from vmm.simulated.faults import CommandsFail, FilesFail, Moment, PrepareFails, PrepareIsSlow
 from vmm.simulated.machine import MACHINE_ID, VM_UUID, Machine
 from vmm.simulated.programs import PROGRAMS
 
@@ -39,8 +39,8 @@ class SimulatedAgent:
                 case PrepareIsSlow(delay_s=delay_s):
                     await trio.sleep(delay_s)
                     await machine.guest_runs()
-                case PrepareFails(code=code, message=message):
-                    raise AgentRequestError(request="prepare", code=code, message=message)
+                case PrepareFails(code=code, message=message, part=part) if not part or getattr(preparation, part):
+                    raise AgentRequestError(request="prepare", code=code, message=message, part=part)
         if preparation.entropy:
             machine.entropy.append(preparation.entropy)
         random = machine.random(preparation.random_bytes)
@@ -81,17 +81,27 @@ class SimulatedAgent:
                 request="prepare",
                 code="ETIMEDOUT",
                 message=f"{machine.online.vcpus} CPUs and {machine.online.memory_mib} MiB are online",
+                part="vcpus" if machine.online.vcpus < (vcpus or 0) else "memory_mib",
             )
 
     async def start_command(self, spec: CommandSpec) -> SimulatedCommand:
         await self._machine.guest_runs()
+        for fault in self._machine.faults:
+            if isinstance(fault, CommandsFail):
+                raise AgentRequestError(request="exec", code=fault.code, message=fault.message, part=fault.part)
         name = PurePosixPath(spec.argv[0]).name
         if (program := PROGRAMS.get(name)) is None:
-            raise AgentRequestError(request="exec", code="EXEC", message=f"{spec.argv[0]}: No such file or directory")
+            raise AgentRequestError(
+                request="exec",
+                code="ENOENT",
+                message=f"{spec.argv[0]}: No such file or directory",
+                part="program",
+            )
         if spec.working_directory is not None and PurePosixPath(spec.working_directory) not in _DIRECTORIES:
             raise AgentRequestError(
                 request="exec",
-                code="EXEC",
+                code="ENOENT",
+                part="working_directory",
                 message=f"working directory {spec.working_directory}: No such file or directory",
             )
         command = SimulatedCommand(self._machine, program, spec)
@@ -100,6 +110,9 @@ class SimulatedAgent:
 
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - nobody asks for it
         await self._machine.guest_runs()
+        for fault in self._machine.faults:
+            if isinstance(fault, FilesFail):
+                raise AgentRequestError(request="put", code=fault.code, message=fault.message)
         if PurePosixPath(path).parent not in _DIRECTORIES:
             raise AgentRequestError(request="put", code="ENOENT", message=f"{path}: No such file or directory")
         self._machine.files[path] = data

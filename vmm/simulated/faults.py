@@ -57,6 +57,25 @@ class PrepareFails:
 
     code: str = "EPERM"
     message: str = "Operation not permitted"
+    part: str = ""
+    """Which field of the preparation it refuses, when that is asked for. Empty: all of it, always."""
+
+
+@attrs.frozen(kw_only=True)
+class FilesFail:
+    """The agent takes no file."""
+
+    code: str = "ENOSPC"
+    message: str = "No space left on device"
+
+
+@attrs.frozen(kw_only=True)
+class CommandsFail:
+    """The agent starts no command."""
+
+    code: str = "EAGAIN"
+    message: str = "Resource temporarily unavailable"
+    part: str = "program"
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +88,9 @@ class StopIsSlow:
     delay_s: float
 
 
-Fault = BootFails | BootHangs | Exits | AgentGoesMute | PrepareFails | PrepareIsSlow | StopIsSlow
+Fault = (
+    BootFails | BootHangs | Exits | AgentGoesMute | PrepareFails | FilesFail | CommandsFail | PrepareIsSlow | StopIsSlow
+)
 
 FaultPlan = Callable[[int], Sequence[Fault]]
 """The faults of the n-th VM that a host launches, counted from 0."""

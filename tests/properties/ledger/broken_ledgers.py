@@ -46,6 +46,8 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "requests_are_answered_once": (answers.GrantsTwice, answers.RefusesTwice),
     "requests_are_not_answered_after_they_were_abandoned": (answers.IgnoresAbandonment,),
     "answers_fit_their_requests": (answers.GrantsToSomebodyElse,),
+    "failures_are_of_lost_vms": (answers.TakesARefusedWishForALostVm,),
+    "refused_wishes_are_told_as_such": (answers.TakesALostVmForARefusedWish,),
     "grants_are_not_late": (callers.ServesTheEventBeforeTheDeadline,),
     "deadline_refusals_are_not_early": (callers.ExpiresEarly,),
     "grants_are_of_handed_out_vms": (answers.GrantsBeforeTheHandOutIsDone,),

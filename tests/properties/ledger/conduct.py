@@ -49,6 +49,7 @@ class SeenVm:
     told_shell: bool = False
     told_ready: bool = False
     told_handed_out: bool = False
+    told_wish_refused: bool = False
     told_lost: bool = False
 
 
@@ -90,6 +91,8 @@ class Record:
     requests: dict[int, SeenRequest] = attrs.field(factory=dict)
     restored: dict[str, Lease] = attrs.field(factory=dict)
     """Leases of an earlier run."""
+    losses: int = 0
+    """VMs that ended by themselves."""
     ended_leases: list[str] = attrs.field(factory=list)
     relinquished: set[str] = attrs.field(factory=set)
     """Leases whose VM is its taker's."""
@@ -318,6 +321,20 @@ def answers_fit_their_requests(effect: Effect, record: Record) -> None:
         assert effect.lease.expires_at > record.now
 
 
+def failures_are_of_lost_vms(effect: Effect, record: Record) -> None:
+    """A caller's wish that a guest refuses is nobody else's failure: it does not count as one, and opens no circuit."""
+    failed = (RefusalCode.HAND_OUT_FAILED, RefusalCode.PRODUCTION_FAILED, RefusalCode.CIRCUIT_OPEN)
+    if isinstance(effect, Refuse) and effect.refusal.code in failed:
+        # With the same event the loss is being told.
+        assert record.losses, f"no VM was lost: {effect.refusal.message}"
+
+
+def refused_wishes_are_told_as_such(effect: Effect, record: Record) -> None:
+    wishes = (RefusalCode.WISH_REFUSED, RefusalCode.WISH_TOO_MUCH, RefusalCode.WISH_UNSUPPORTED)
+    if isinstance(effect, Refuse) and effect.refusal.code in wishes:
+        assert any(vm.told_wish_refused for vm in record.vms.values())
+
+
 def grants_are_not_late(effect: Effect, record: Record) -> None:
     if isinstance(effect, Grant):
         assert record.now < record.requests[effect.request_id].deadline
@@ -385,6 +402,8 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
     requests_are_answered_once,
     requests_are_not_answered_after_they_were_abandoned,
     answers_fit_their_requests,
+    failures_are_of_lost_vms,
+    refused_wishes_are_told_as_such,
     grants_are_not_late,
     deadline_refusals_are_not_early,
     grants_are_of_handed_out_vms,

@@ -196,6 +196,14 @@ KEPT: Final[Mapping[str, History]] = {
         step("open_the_pool", chosen=[PoolPolicy(size=1)]),
         step("somebody_asks"),
     ],
+    "failures_are_of_lost_vms-TakesARefusedWishForALostVm": [
+        step("open_the_pool", chosen=[PoolPolicy(size=1)], full=True),
+        step("somebody_asks", on_empty=OnEmpty.FAIL, then="refused"),
+    ],
+    "refused_wishes_are_told_as_such-TakesALostVmForARefusedWish": [
+        step("open_the_pool", chosen=[PoolPolicy(size=1)], full=True),
+        step("somebody_asks", then="not handed out"),
+    ],
     "no_vm_is_leased_twice-GrantsOneVmAgain": [
         step("open_the_pool", chosen=[PoolPolicy(size=3)], left_leased=2),
         step("somebody_asks"),

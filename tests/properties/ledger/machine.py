@@ -158,7 +158,14 @@ class LedgerMachine(Historic):
         read=reads,
         times=st.sampled_from([1, 1, 2, 2, 4]),
         then=st.sampled_from(
-            ["", "", *["handed out", "handed out late", "not handed out"] * 2, "never handed out", "not produced"]
+            [
+                "",
+                "",
+                *["handed out", "handed out late", "not handed out"] * 2,
+                "never handed out",
+                "refused",
+                "not produced",
+            ]
         ),
     )
     def somebody_asks(
@@ -204,9 +211,13 @@ class LedgerMachine(Historic):
         if then == "handed out late":
             self.world.stall(0.25)
         for _ in range(MAX_HAND_OUT_ATTEMPTS if then == "never handed out" else bool(then)):
-            for vm_id in self.world.in_state(VmState.PRODUCING if then == "not produced" else VmState.HANDING_OUT):
+            state = VmState.PRODUCING if then == "not produced" else VmState.HANDING_OUT
+            for vm_id in (vm_id for vm_id in self.world.in_state(state) if vm_id not in self.world.refused):
                 if then.startswith("handed out"):
                     self.world.progress(vm_id)
+                elif then == "refused":
+                    if not self.world.record.vms[vm_id].bare:  # of which nothing is wished
+                        self.world.refuse_wish(vm_id)
                 else:
                     self.world.die(vm_id)
             self.world.process(read)

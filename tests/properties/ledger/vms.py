@@ -7,11 +7,22 @@ from collections import deque
 import attrs
 
 from actors.life import VmState
-from actors.messages import HandOutTimings, LeaseAdopted, ShellReady, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
+from actors.messages import (
+    HandOutTimings,
+    LeaseAdopted,
+    ShellReady,
+    VmGone,
+    VmHandedOut,
+    VmHealthy,
+    VmLost,
+    VmReady,
+    WishRefused,
+)
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, FillShell, HandOutVm, ReachVm, StartVm, StopVm
 from tests.properties.ledger.conduct import Record, SeenVm
 from vmm.contract import PreparationReport
+from vmm.errors import Obstacle
 
 REPORT = PreparationReport(reseeded=True, wall_clock_ns=1, hostname="guest", cpus_online=1, memory_mib=256)
 TIMINGS = HandOutTimings(resume_s=0.001, prepare_s=0.002, total_s=0.003)
@@ -40,6 +51,8 @@ class Vms:
     """Ready VMs that were asked whether they are there, and have not answered."""
     detached: set[str] = attrs.field(factory=set, init=False)
     """VMs that live on without the service."""
+    refused: set[str] = attrs.field(factory=set, init=False)
+    """VMs that are being handed out and that refused what their caller wishes."""
     disowned: set[str] = attrs.field(factory=set, init=False)
     """VMs that are their takers', whatever the ledger orders."""
 
@@ -87,6 +100,11 @@ class Vms:
         self.living[vm_id] = VmState.STOPPING
         self.inbox.append(VmLost(vm_id=vm_id, reason="fault"))
 
+    def refuse_wish(self, vm_id: str, *, obstacle: Obstacle = Obstacle.REQUEST) -> None:
+        """The guest does not do what its caller wishes; its actor waits for the order to end it."""
+        self.refused.add(vm_id)
+        self.inbox.append(WishRefused(vm_id=vm_id, field="files[0].path", reason="ENOENT", obstacle=obstacle))
+
     def vanish(self, vm_id: str, *, error: str | None = None) -> None:
         """The VM ends without having said why: nobody but a bug does that, and it must not cost the pool."""
         self.checking.discard(vm_id)
@@ -98,7 +116,8 @@ class Vms:
     def busy(self) -> list[str]:
         """VMs that have something to do."""
         at_work = self.in_state(VmState.PRODUCING, VmState.ADOPTING, VmState.HANDING_OUT, VmState.STOPPING)
-        at_work = [vm_id for vm_id in at_work if vm_id not in self.unreached]
+        waiting = {vm_id for vm_id in self.refused if self.living.get(vm_id) is VmState.HANDING_OUT}
+        at_work = [vm_id for vm_id in at_work if vm_id not in self.unreached | waiting]
         return [*at_work, *sorted(self.checking), *sorted(self.missed)]
 
     def order(self, effect: Effect) -> None:

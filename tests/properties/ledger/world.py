@@ -21,6 +21,7 @@ from actors.messages import (
     VmLost,
     VmReady,
     Wishes,
+    WishRefused,
 )
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import (
@@ -330,6 +331,8 @@ class World(Vms):
                 self.record.vms[vm_id].told_shell = True
             case VmHandedOut(vm_id=vm_id):
                 self.record.vms[vm_id].told_handed_out = True
+            case WishRefused(vm_id=vm_id):
+                self.record.vms[vm_id].told_wish_refused = True
             case (
                 AcquireRequested(request_id=request_id)
                 | ReleaseRequested(request_id=request_id)
@@ -341,6 +344,9 @@ class World(Vms):
                 | ResetRequested(request_id=request_id)
             ):
                 self.record.requests[request_id].told = True
+            case VmLost(vm_id=vm_id) | VmGone(vm_id=vm_id):
+                vm = self.record.vms[vm_id]
+                self.record.losses += not (vm.told_lost or vm.stop_ordered)
             case RequestAbandoned(request_id=request_id):
                 request = self.record.requests[request_id]
                 # A deadline that has come is answered first, as it would have been if the coordinator were not late.

@@ -53,18 +53,23 @@ async def test_runs_in_the_working_directory(client: AgentClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "why"),
+    ("spec", "why", "code", "part"),
     [
-        (CommandSpec(argv=["/no/such/program"]), "No such file"),
-        (CommandSpec(argv=["no-such-program"]), "No such file"),
-        (CommandSpec(argv=["/etc/passwd"]), "Permission denied"),
-        (CommandSpec(argv=["true"], working_directory="/no/such/directory"), "/no/such/directory"),
+        (CommandSpec(argv=["/no/such/program"]), "No such file", "ENOENT", "program"),
+        (CommandSpec(argv=["no-such-program"]), "No such file", "ENOENT", "program"),
+        (CommandSpec(argv=["/etc/passwd/x"]), "/etc/passwd/x", "ENOENT", "program"),
+        (CommandSpec(argv=["/etc/passwd"]), "Permission denied", "EACCES", "program"),
+        (CommandSpec(argv=["true", "x" * 200_000]), "too long", "E2BIG", "program"),
+        (CommandSpec(argv=["true"], working_directory="/no/such"), "/no/such", "ENOENT", "working_directory"),
+        (CommandSpec(argv=["true"], working_directory="/etc/passwd"), "Not a dir", "ENOTDIR", "working_directory"),
     ],
 )
-async def test_a_command_that_cannot_be_started_says_why(client: AgentClient, spec: CommandSpec, why: str) -> None:
+async def test_a_command_that_cannot_be_started_says_why(
+    client: AgentClient, spec: CommandSpec, why: str, code: str, part: str
+) -> None:
     with pytest.raises(AgentRequestError, match=why) as caught:
         await client.start_command(spec)
-    assert caught.value.code == "EXEC"
+    assert (caught.value.code, caught.value.part) == (code, part)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ async def test_what_is_not_asked_for_is_left_alone(client: AgentClient, plugged:
 async def test_a_system_that_refuses_is_reported_with_its_errno(client: AgentClient) -> None:
     with pytest.raises(AgentRequestError) as caught:
         await client.prepare(Preparation(entropy=b"refuse"))
-    assert (caught.value.request, caught.value.code) == ("prepare", "EPERM")
+    assert (caught.value.request, caught.value.code, caught.value.part) == ("prepare", "EPERM", "entropy")
 
 
 @pytest.mark.parametrize(

@@ -401,3 +401,97 @@ async def test_a_place_for_a_cpu_is_left_alone_until_acpi_has_found_one_there(
         }
         report = await with_guest.client.prepare(Preparation(vcpus=1 + len(started)))
     assert (report.cpus_online, switched) == (1 + len(started), started)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "code", "part"),
+    [
+        (72, "sh: 1: cd: can't cd to /nope", "ENOENT", "working_directory"),
+        (72, "sh: line 0: cd: /nope: Permission denied", "EACCES", "working_directory"),
+        (127, "", "ENOENT", "program"),
+    ],
+)
+@in_virtual_time
+async def test_a_place_that_cannot_be_gone_to_is_told_from_a_program_that_is_not_there(
+    status: int, said: str, code: str, part: str
+) -> None:
+    async with session() as s:
+        s.qga.on_start = ends_with(status, err=said)
+        with pytest.raises(AgentRequestError) as caught:
+            await s.client.start_command(CommandSpec(argv=["program"], working_directory="/nope"))
+        assert (caught.value.code, caught.value.part) == (code, part)
+
+
+@pytest.mark.parametrize(
+    ("description", "code"),
+    [
+        ("Failed to execute child process “nope” (No such file or directory)", "ENOENT"),
+        ("Failed to fork (Cannot allocate memory)", "ENOMEM"),
+    ],
+)
+@in_virtual_time
+async def test_a_program_that_qemu_ga_does_not_start(description: str, code: str) -> None:
+    async with session() as s:
+
+        def refuse(_: dict[str, Any]) -> None:
+            raise Refused(description)
+
+        s.qga.handlers["guest-exec"] = refuse
+        with pytest.raises(AgentRequestError) as caught:
+            await s.client.start_command(CommandSpec(argv=["nope"]))
+        assert (caught.value.code, caught.value.part) == (code, "program")
+
+
+@in_virtual_time
+async def test_an_environment_that_has_no_room_is_refused_as_such() -> None:
+    async with session() as s:
+        guest_with(s.qga)
+
+        def end(process: FakeProcess) -> None:
+            full = process.argv[3:] == [ENVIRONMENT_PATH]
+            ends_with(int(full), err="sh: 1: cannot create: No space left on device" if full else "")(process)
+
+        s.qga.on_start = end
+        with pytest.raises(AgentRequestError) as caught:
+            await s.client.prepare(Preparation(environment={"A": "b"}))
+        assert (caught.value.code, caught.value.part) == ("ENOSPC", "environment")
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted", "part"),
+    [
+        ("guest-set-vcpus", Preparation(vcpus=2), "vcpus"),
+        ("guest-get-memory-blocks", Preparation(memory_mib=256), "memory_mib"),
+        ("guest-set-memory-blocks", Preparation(memory_mib=256), "memory_mib"),
+    ],
+)
+@in_virtual_time
+async def test_what_is_not_brought_online_is_refused_as_what_was_asked_for(
+    command: str, wanted: Preparation, part: str
+) -> None:
+    async with session() as s:
+        guest_with(s.qga)
+
+        def refuse(_: dict[str, Any]) -> None:
+            raise Refused("failed: Input/output error")
+
+        s.qga.handlers[command] = refuse
+        with pytest.raises(AgentRequestError) as caught:
+            await s.client.prepare(wanted)
+        assert (caught.value.code, caught.value.part) == ("EIO", part)
+
+
+def guest_with(qga: FakeQga) -> None:
+    """A CPU and a block of memory are online, one more of each is not."""
+    qga.handlers["guest-get-vcpus"] = lambda _: [
+        {"logical-id": 0, "online": True},
+        {"logical-id": 1, "online": False},
+    ]
+    qga.handlers["guest-get-memory-blocks"] = lambda _: [
+        {"phys-index": 0, "online": True},
+        {"phys-index": 1, "online": False},
+    ]
+    qga.handlers["guest-get-memory-block-info"] = lambda _: {"size": 128 * 2**20}
+    qga.handlers["guest-get-host-name"] = lambda _: {"host-name": "guest"}
+    qga.handlers["guest-get-time"] = lambda _: 1
+    qga.files["/proc/meminfo"] = b"MemTotal: 131072 kB\n"

@@ -8,8 +8,8 @@ from grpclib.exceptions import GRPCError
 
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.requests import RefusedError, TooManyRequestsError
-from pool.rpc.errors import ERRORS, MAX_TEXT_BYTES, REFUSALS, InvalidRequestError, shorten, to_status
-from vmm.errors import AgentRequestError, AgentUnreachableError, SpecError, VmmError
+from pool.rpc.errors import ERRORS, MAX_TEXT_BYTES, OBSTACLES, REFUSALS, InvalidRequestError, shorten, to_status
+from vmm.errors import AgentRequestError, AgentUnreachableError, Obstacle, SpecError, VmmError
 
 
 def test_every_refusal_has_a_status() -> None:
@@ -22,6 +22,7 @@ def test_every_error_of_a_vm_has_a_status_and_none_is_unknown() -> None:
 
     for kind in kinds(VmmError):
         assert any(ancestor in ERRORS for ancestor in kind.__mro__)
+    assert set(OBSTACLES) == set(Obstacle)
     assert Status.UNKNOWN not in {*ERRORS.values(), *REFUSALS.values()}
 
 
@@ -34,8 +35,13 @@ def test_every_error_of_a_vm_has_a_status_and_none_is_unknown() -> None:
         (AgentUnreachableError("mute"), Status.UNAVAILABLE, "mute"),
         (
             AgentRequestError(request="put", code="ENOSPC", message="full"),
-            Status.INVALID_ARGUMENT,
+            Status.RESOURCE_EXHAUSTED,
             "guest agent refused put: ENOSPC: full",
+        ),
+        (
+            AgentRequestError(request="get", code="ENOENT", message="no such file"),
+            Status.INVALID_ARGUMENT,
+            "guest agent refused get: ENOENT: no such file",
         ),
         (
             AgentRequestError(request="exec", code="UNSUPPORTED", message="use another agent"),

@@ -71,8 +71,8 @@ class Channel:
     def send_value(self, kind: int, stream: int, value: dict[str, Any]) -> None:
         self._outgoing += wire.encode(kind, stream, values.pack(value))
 
-    def send_error(self, stream: int, code: str, message: str) -> None:
-        self.send_value(wire.ERROR, stream, {"code": code, "message": message[:4096]})
+    def send_error(self, stream: int, code: str, message: str, part: str = "") -> None:
+        self.send_value(wire.ERROR, stream, {"code": code, "message": message[:4096], "part": part})
 
     def send_data(self, channel: int, stream: int, data: bytes) -> None:
         self._outgoing += wire.encode_data(channel, stream, data)

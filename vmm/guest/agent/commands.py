@@ -36,17 +36,28 @@ _READ_SIZE = 32 * 1024 - wire.HEADER.size
 _FIONREAD = 0x541B
 
 
-class SpawnError(Exception):
-    """A command cannot be started; the text says why."""
+PROGRAM = "program"
+WORKING_DIRECTORY = "working_directory"
+
+
+class SpawnError(OSError):
+    """A command cannot be started, for its program or its working directory: that is `part`."""
+
+    def __init__(self, part: str, name: str, cause: OSError) -> None:
+        super().__init__(cause.errno, f"{name}: {cause.strerror}")
+        self.part = part
 
 
 def spawn(argv: list[str], environment: dict[str, str], directory: str | None, fds: tuple[int, int, int]) -> int:
-    """Starts a program in a session of its own, with three descriptors as its standard ones. Returns its pid."""
+    """Starts a program in a session of its own, with three descriptors as its standard ones. Returns its pid.
+
+    Raises SpawnError.
+    """
     try:
         # posix_spawn cannot change the directory; the agent has one thread, so it may lend its own.
         os.chdir(directory if directory is not None else "/")
     except OSError as error:
-        raise SpawnError(f"working directory {directory}: {error.strerror}") from error
+        raise SpawnError(WORKING_DIRECTORY, f"working directory {directory}", error) from error
     try:
         return _spawn_in_path(argv, environment, fds)
     finally:
@@ -59,7 +70,7 @@ def _spawn_in_path(argv: list[str], environment: dict[str, str], fds: tuple[int,
     if "/" not in name:
         path = environment.get("PATH", DEFAULT_ENVIRONMENT["PATH"])
         candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
-    reason: str | None = os.strerror(errno.ENOENT)
+    reason: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     for candidate in candidates:
         try:
             return os.posix_spawn(
@@ -74,9 +85,12 @@ def _spawn_in_path(argv: list[str], environment: dict[str, str], fds: tuple[int,
             )
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except PermissionError as error:
+            reason = error  # unless another one may be executed, as in execvp
         except OSError as error:
-            reason = error.strerror
-    raise SpawnError(f"{name}: {reason}")
+            reason = error
+            break
+    raise SpawnError(PROGRAM, name, reason)
 
 
 class _Source:
@@ -105,7 +119,7 @@ class Command:
     ) -> None:
         """`environment` is what the command has beside what the request adds.
 
-        Raises SpawnError, or ValueError for a request that is none.
+        Raises SpawnError or another OSError, or ValueError for a request that is none.
         """
         self._stream = stream
         self._loop = loop

@@ -23,6 +23,15 @@ is less."""
 _MAX_RANDOM = 256
 """Up to so many bytes getrandom gives all that was asked for."""
 
+
+class FieldError(ValueError):
+    """A field of the request, `part`, is not what it must be."""
+
+    def __init__(self, part: str, reason: str) -> None:
+        super().__init__(f"{part} {reason}")
+        self.part = part
+
+
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _HOSTNAME = frozenset("-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
 
@@ -44,6 +53,8 @@ class Preparation:
     ) -> None:
         """Raises ValueError for a request that is none; nothing was done then."""
         _check(request)
+        self.part = ""
+        """The field that is being done."""
         self.environment: dict[str, str] = request.get("environment", {})
         self._stream = stream
         self._request = request
@@ -67,23 +78,30 @@ class Preparation:
         system = self._system
         # First of all: until then a clone draws the same numbers as its siblings.
         if entropy := get("entropy"):
+            self.part = "entropy"
             system.reseed(entropy)
         self._reply["reseeded"] = bool(entropy)
         if count := get("random_bytes"):
+            self.part = "random_bytes"
             self._reply["random"] = system.random(count)
         if (clock := get("wall_clock_ns")) is not None:
+            self.part = "wall_clock_ns"
             system.set_clock(clock)
         if (hostname := get("hostname")) is not None:
+            self.part = "hostname"
             system.set_hostname(hostname)
         if (machine_id := get("machine_id")) is not None:
+            self.part = "machine_id"
             self._reply["machine_id"] = system.set_machine_id(machine_id)
         if (vm_uuid := get("vm_uuid")) is not None:
+            self.part = "vm_uuid"
             self._reply["vm_uuid"] = system.set_vm_uuid(vm_uuid)
         self._look()
 
     def _look(self) -> None:
         """Answers if all is online; otherwise brings up what is there, or waits for more."""
         cpus, memory_mib = self._cpus, self._memory_mib
+        self.part = ""
         cpus_online = self._system.cpus_online()
         if memory_mib is not None:
             self._reply["memory_online_mib"] = self._system.memory_online_mib()
@@ -100,6 +118,7 @@ class Preparation:
             wanted = " and ".join(
                 ([] if cpus is None else [f"{cpus} CPUs"]) + ([] if memory_mib is None else [f"{memory_mib} MiB"])
             )
+            self.part = "vcpus" if cpus_online < (cpus or 0) else "memory_mib"
             raise TimeoutError(
                 errno.ETIMEDOUT, f"{there} are online where {wanted} were asked for; nothing more came{self._problem}"
             )
@@ -192,4 +211,4 @@ def _check(request: dict[str, Any]) -> None:
             raise ValueError(f"{name} is nothing that this agent prepares")
         kind, is_good, what = _FIELDS[name]
         if type(value) is not kind or (is_good is not None and not is_good(value)):
-            raise ValueError(f"{name} must be {what}")
+            raise FieldError(name, f"must be {what}")

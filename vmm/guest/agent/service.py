@@ -7,7 +7,7 @@ import os
 
 from . import values, wire
 from .channel import Channel
-from .commands import DEFAULT_ENVIRONMENT, Command, SpawnError
+from .commands import DEFAULT_ENVIRONMENT, Command
 from .files import Download, Upload
 from .loop import Loop
 from .preparation import LIMIT_NS, Preparation
@@ -173,8 +173,7 @@ class Service:
         if isinstance(error, OSError):
             code = errno.errorcode.get(error.errno, "EIO") if error.errno else "EIO"
             message = error.strerror or str(error)
-        elif isinstance(error, SpawnError):
-            code, message = "EXEC", str(error)
         else:
             code, message = "BAD_REQUEST", str(error)
-        self._channel.send_error(stream, code, message)
+        part = getattr(error, "part", "") or getattr(job, "part", "")
+        self._channel.send_error(stream, code, message, part)

@@ -41,7 +41,7 @@ CREDIT = 0x18  # count of bytes that were consumed
 ANNOUNCE = 0x20  # the agent has opened its port
 HELLO_REPLY = 0x21  # the host's nonce, the agent's version
 REPLY = 0x22  # a value
-ERROR = 0x23  # a value: {"code", "message"}; the stream is over
+ERROR = 0x23  # a value: {"code", "message", "part"}: of the request, if that is known; the stream is over
 EXITED = 0x24  # a value: {"status" or "signal", "timed_out"}; the stream is over
 # Made by the decoder, never on the wire:
 SYNCED = 0x30  # a marker was read: what follows is a new session

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 import trio
@@ -12,9 +14,11 @@ from vmm.guest.qga import execution, files
 from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.qga.command import QgaCommand
 from vmm.guest.qga.preparation import prepare
+from vmm.guest.qga.protocol import errno_of
 from vmm.guest.qga.session import keep_environment, take_over
 
-_MAY_START = 'cd "$0" && command -v "$1" >/dev/null'
+_NO_PLACE = 72
+_MAY_START = f'cd "$0" || exit {_NO_PLACE}; command -v "$1" >/dev/null'
 _START_IN = 'cd "$0" && exec "$@"'
 
 
@@ -61,7 +65,9 @@ class QgaClient:
         """
         for name in ("hostname", "machine_id", "vm_uuid"):
             if "\0" in (getattr(preparation, name) or ""):
-                raise AgentRequestError(request="prepare", code="BAD_REQUEST", message=f"{name} contains a zero byte")
+                raise AgentRequestError(
+                    request="prepare", code="BAD_REQUEST", message=f"{name} contains a zero byte", part=name
+                )
         report = await prepare(self._channel, preparation)
         if preparation.environment:
             environment = self._environment | dict(preparation.environment)
@@ -102,6 +108,13 @@ class QgaClient:
         """qemu-ga starts everything where it is itself; so a shell goes there, and that would say too late why not."""
         argv = [execution.SHELL, "-c", _MAY_START, directory, program]
         end = await execution.run(self._channel, argv, request="exec")
-        if end.status != 0:
-            message = f"{program} in {directory}: {end.said}"
-            raise AgentRequestError(request="exec", code="EXEC", message=message)
+        if end.status == 0:
+            return
+        if end.status == _NO_PLACE:
+            part, what = execution.WORKING_DIRECTORY, f"working directory {directory}"
+        else:
+            part, what = execution.PROGRAM, program
+        # Not every shell says why, and it is mostly that.
+        code = errno_of(end.said) or "ENOENT"
+        said = end.said if end.stderr else os.strerror(getattr(errno, code))
+        raise AgentRequestError(request="exec", code=code, message=f"{what}: {said}", part=part)

@@ -21,6 +21,10 @@ seen to end in milliseconds, what runs for hours costs the guest four answers a 
 
 SHELL: Final = "/bin/sh"
 
+PROGRAM: Final = "program"
+WORKING_DIRECTORY: Final = "working_directory"
+"""Parts of a request that starts a command, see `vmm.contract.Agent`."""
+
 DEFAULT_ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -57,7 +61,7 @@ async def start(
 ) -> int:
     """Starts a program and returns its pid. Cancelled, it kills it if it was started.
 
-    Raises AgentRequestError with code "EXEC" if it cannot be started, "UNSUPPORTED" if qemu-ga may start none.
+    Raises AgentRequestError with part "program" if it cannot be started, code "UNSUPPORTED" if qemu-ga may start none.
     """
     arguments: dict[str, Any] = {
         "path": argv[0],
@@ -74,9 +78,9 @@ async def start(
     try:
         return pid_of(await channel.execute("guest-exec", arguments, request=request, undo=undo))
     except AgentRequestError as error:
-        if error.code in {"UNSUPPORTED", "BAD_REQUEST"}:
-            raise
-        raise AgentRequestError(request=request, code="EXEC", message=error.message) from error
+        if error.code not in {"UNSUPPORTED", "BAD_REQUEST"}:
+            error.part = PROGRAM
+        raise
 
 
 def pid_of(value: Any) -> int:

@@ -8,7 +8,9 @@ report says `reseeded = False`.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import trio
@@ -104,7 +106,7 @@ async def _run_script(channel: QgaChannel, wanted: Preparation) -> bool:
             stdin=wanted.entropy,
         )
     except AgentRequestError as error:
-        if error.code not in {"EXEC", "UNSUPPORTED"}:
+        if error.part != execution.PROGRAM and error.code != "UNSUPPORTED":
             raise
         # No shell, or none that may be used: then this is all there is.
         if wanted.entropy:
@@ -138,9 +140,11 @@ async def _bring_online(channel: QgaChannel, *, vcpus: int | None, memory_mib: i
     pause_s = _FIRST_PAUSE_S
     deadline = trio.current_time() + ONLINE_LIMIT_S
     while True:
-        cpus = await _list(channel, "guest-get-vcpus")
-        blocks = [] if memory_mib is None else await _list(channel, "guest-get-memory-blocks")
-        block_mib = 0 if memory_mib is None else await _block_mib(channel)
+        with _for("vcpus"):
+            cpus = await _list(channel, "guest-get-vcpus")
+        with _for("memory_mib"):
+            blocks = [] if memory_mib is None else await _list(channel, "guest-get-memory-blocks")
+            block_mib = 0 if memory_mib is None else await _block_mib(channel)
         online = (_online(cpus), _online(blocks) * block_mib)
         if online[0] >= (vcpus or 0) and online[1] >= (memory_mib or 0):
             return online[0], None if memory_mib is None else online[1]
@@ -151,15 +155,28 @@ async def _bring_online(channel: QgaChannel, *, vcpus: int | None, memory_mib: i
                 f"{online[0]} CPUs and {online[1]} MiB are online where {vcpus} CPUs and {memory_mib} MiB were asked "
                 "for; nothing more came"
             )
-            raise AgentRequestError(request="prepare", code="ETIMEDOUT", message=message)
+            part = "vcpus" if online[0] < (vcpus or 0) else "memory_mib"
+            raise AgentRequestError(request="prepare", code="ETIMEDOUT", message=message, part=part)
         off = [] if vcpus is None else await _plugged(channel, _offline(cpus, "logical-id"))
         if off:
-            await channel.execute("guest-set-vcpus", {"vcpus": off}, request="prepare")
+            with _for("vcpus"):
+                await channel.execute("guest-set-vcpus", {"vcpus": off}, request="prepare")
         elif off := _offline(blocks, "phys-index"):
-            await channel.execute("guest-set-memory-blocks", {"mem-blks": off}, request="prepare")
+            with _for("memory_mib"):
+                await channel.execute("guest-set-memory-blocks", {"mem-blks": off}, request="prepare")
         else:
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+
+
+@contextlib.contextmanager
+def _for(part: str) -> Iterator[None]:
+    """What is refused here is that part of the preparation."""
+    try:
+        yield
+    except AgentRequestError as error:
+        error.part = part
+        raise
 
 
 async def _plugged(channel: QgaChannel, cpus: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.qga import execution
 from vmm.guest.qga.channel import QgaChannel
+from vmm.guest.qga.protocol import errno_of
 
 ENVIRONMENT_PATH: Final = "/run/vmpool-environment"
 """An object in JSON, for root to read."""
@@ -30,6 +31,8 @@ if [ -e "$0" ]; then cat "$0"; fi
 """
 """Kills the commands and prints their pids, on one line, and after it the environment."""
 
+_PART: Final = "environment"
+
 _KEEP: Final = 'umask 077; cat >"$0"'
 
 
@@ -41,7 +44,7 @@ async def take_over(channel: QgaChannel) -> dict[str, str]:
     try:
         end = await execution.run(channel, [execution.SHELL, "-c", TAKE_OVER, ENVIRONMENT_PATH], request="connect")
     except AgentRequestError as error:
-        if error.code in {"EXEC", "UNSUPPORTED"}:
+        if error.part == execution.PROGRAM or error.code == "UNSUPPORTED":
             return {}
         raise
     pids, _, environment = end.stdout.partition(b"\n")
@@ -54,14 +57,21 @@ async def take_over(channel: QgaChannel) -> dict[str, str]:
 
 async def keep_environment(channel: QgaChannel, environment: Mapping[str, str]) -> None:
     """Leaves it in the guest for the next host. Raises AgentError."""
-    end = await execution.run(
-        channel,
-        [execution.SHELL, "-c", _KEEP, ENVIRONMENT_PATH],
-        request="prepare",
-        stdin=json.dumps(dict(environment)).encode(),
-    )
+    try:
+        end = await execution.run(
+            channel,
+            [execution.SHELL, "-c", _KEEP, ENVIRONMENT_PATH],
+            request="prepare",
+            stdin=json.dumps(dict(environment)).encode(),
+        )
+    except AgentRequestError as error:
+        error.part = _PART
+        raise
     if end.status != 0:
-        raise AgentRequestError(request="prepare", code="EIO", message=f"the environment cannot be kept: {end.said}")
+        code = errno_of(end.said) or "EIO"
+        raise AgentRequestError(
+            request="prepare", code=code, message=f"the environment cannot be kept: {end.said}", part=_PART
+        )
 
 
 def _decode(text: bytes) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from actors.life import VmState
-from actors.messages import VmHandedOut
+from actors.messages import VmHandedOut, VmLost, WishRefused
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import CheckVm, FillShell, Grant, HandOutVm, LeaseEnded, Refuse, StartVm, StopVm, Tell
 from pool.ledger.events import RequestAbandoned, Tick
@@ -84,6 +84,20 @@ class GrantsOneVmAgain(Ledger):
             else e
             for e in super().apply(event, now=now)
         ]
+
+
+class TakesARefusedWishForALostVm(Ledger):
+    def apply(self, event: Event, *, now: float) -> list[Effect]:
+        if isinstance(event, WishRefused):
+            event = VmLost(vm_id=event.vm_id, reason=event.reason)
+        return super().apply(event, now=now)
+
+
+class TakesALostVmForARefusedWish(Ledger):
+    def apply(self, event: Event, *, now: float) -> list[Effect]:
+        if isinstance(event, VmLost) and self._moves.fleet[event.vm_id].state is VmState.HANDING_OUT:
+            self._facts.note(WishRefused(vm_id=event.vm_id, field="files", reason=event.reason), now=now)
+        return super().apply(event, now=now)
 
 
 class SkipsNews(Ledger):

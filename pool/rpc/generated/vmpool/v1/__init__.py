@@ -1172,8 +1172,9 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         Takes a VM that is running, reseeded and has the right clock, and leases it to the caller.
 
         The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
-        NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field. RESOURCE_EXHAUSTED: nothing is ready and the policy is
-        not to wait, the user has as many leases or requests as allowed, or too many requests are open. DEADLINE_EXCEEDED:
+        NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field, or one that the guest refused. RESOURCE_EXHAUSTED: nothing
+        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests are
+        open, or the guest has no room for what was wished. FAILED_PRECONDITION: the guest cannot do it at all. DEADLINE_EXCEEDED:
         no VM in time. UNAVAILABLE: the VM booted for this request failed, production of the profile fails and its circuit
         is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency key is in use for
         another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config with paths that are
@@ -1272,7 +1273,8 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         Runs a command in a leased VM. The first request is `start`; then stdin, signals, one kind to a message; ending the
         requests closes stdin. Replies are output as it comes, and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
 
-        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. ABORTED: the lease ended meanwhile.
+        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. RESOURCE_EXHAUSTED: the guest has no
+        process or memory left for it. ABORTED: the lease ended meanwhile.
         """
 
         async for response in self._stream_stream(
@@ -1473,8 +1475,9 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
         Takes a VM that is running, reseeded and has the right clock, and leases it to the caller.
 
         The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
-        NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field. RESOURCE_EXHAUSTED: nothing is ready and the policy is
-        not to wait, the user has as many leases or requests as allowed, or too many requests are open. DEADLINE_EXCEEDED:
+        NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field, or one that the guest refused. RESOURCE_EXHAUSTED: nothing
+        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests are
+        open, or the guest has no room for what was wished. FAILED_PRECONDITION: the guest cannot do it at all. DEADLINE_EXCEEDED:
         no VM in time. UNAVAILABLE: the VM booted for this request failed, production of the profile fails and its circuit
         is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency key is in use for
         another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config with paths that are
@@ -1517,7 +1520,8 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
         Runs a command in a leased VM. The first request is `start`; then stdin, signals, one kind to a message; ending the
         requests closes stdin. Replies are output as it comes, and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
 
-        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. ABORTED: the lease ended meanwhile.
+        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. RESOURCE_EXHAUSTED: the guest has no
+        process or memory left for it. ABORTED: the lease ended meanwhile.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)

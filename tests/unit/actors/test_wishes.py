@@ -1,0 +1,141 @@
+"""A wish that is refused: it is said whose it was, and the VM is nobody's until its end is ordered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from actors.handout import HAND_OUT_TIMEOUT_S
+from actors.life import VmState
+from actors.messages import GuestFile, HandOutOrder, VmHandedOut, VmLost, VmReady, Wishes, WishRefused
+from tests.unit.actors.stage import TERMS, OneVm, Wrapped, one_vm, paused_vm, story
+from tests.virtual_time import in_virtual_time
+from vmm.contract import ExitReport, Vm
+from vmm.errors import HotplugError, Obstacle, VmExitedError
+from vmm.simulated import Fault, FilesFail, PrepareFails, SimulatedHost, scripted
+
+FILE = GuestFile(path="/tmp/file", data=b"x")
+
+
+def wanting(**wishes: Any) -> HandOutOrder:
+    return HandOutOrder(wishes=Wishes(**wishes), lease_terms=TERMS)
+
+
+def host_with(*faults: Fault) -> SimulatedHost:
+    """Its VM is not rehearsed, or it would be found out before."""
+    return SimulatedHost(faults=scripted({0: faults}))
+
+
+@pytest.mark.parametrize(
+    ("wishes", "faults", "field", "obstacle"),
+    [
+        ({"files": (FILE, GuestFile(path="/nope/x", data=b""))}, (), "files[1].path", Obstacle.REQUEST),
+        ({"files": (FILE,)}, (FilesFail(code="ENOSPC"),), "files[0].data", Obstacle.EXHAUSTED),
+        ({"files": (FILE,)}, (FilesFail(code="EIO"),), "files[0].path", Obstacle.UNABLE),
+        ({"hostname": "name"}, (PrepareFails(part="hostname"),), "hostname", Obstacle.REQUEST),
+        (
+            {"environment": {"A": "b"}},
+            (PrepareFails(part="environment", code="ENOSPC"),),
+            "environment",
+            Obstacle.EXHAUSTED,
+        ),
+        ({"vcpus": 1}, (PrepareFails(part="vcpus", code="ETIMEDOUT"),), "vcpus", Obstacle.UNABLE),
+        ({"memory_mib": 256}, (PrepareFails(part="memory_mib", code="UNSUPPORTED"),), "memory_mib", Obstacle.UNABLE),
+        ({"memory_mib": 4096}, (), "memory_mib", Obstacle.EXHAUSTED),
+    ],
+)
+@in_virtual_time
+async def test_a_wish_that_is_refused(
+    wishes: dict[str, Any], faults: tuple[Fault, ...], field: str, obstacle: Obstacle
+) -> None:
+    async with story(producer=one_vm(host_with(*faults))) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(**wishes))
+        refused = await one.until(WishRefused)
+        assert isinstance(refused, WishRefused)
+        assert (refused.vm_id, refused.field, refused.obstacle) == ("vm-1", field, obstacle)
+        assert one.actor.state is VmState.HANDING_OUT
+        assert one.recorded() is None
+        one.actor.stop("its caller's wish was refused")
+    assert one.kinds() == ["VmReady", "WishRefused", "VmGone"]
+
+
+@pytest.mark.parametrize("part", ["", "hostname"])
+@in_virtual_time
+async def test_what_nobody_wished_for_is_the_vms_fault(part: str) -> None:
+    """Every hand-out gives a name."""
+    async with story(producer=one_vm(host_with(PrepareFails(part=part)))) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(vcpus=1))
+        await one.until(VmLost)
+    assert one.kinds() == ["VmReady", "VmLost", "VmGone"]
+
+
+@in_virtual_time
+async def test_a_vm_that_dies_of_a_wish_is_lost_and_no_wish_refused() -> None:
+    host = SimulatedHost()
+
+    async def answer(nursery: trio.Nursery) -> Vm:
+        vm = await paused_vm(host, nursery)
+
+        async def prepare(_: object) -> None:
+            raise VmExitedError(vm_id="vm-1", reason="killed")
+
+        return Wrapped(vm, agent=Wrapped(vm.agent, prepare=prepare))
+
+    async with story(producer=OneVm(answer=answer)) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(hostname="name"))
+        await one.until(VmLost)
+    assert "WishRefused" not in one.kinds()
+
+
+@in_virtual_time
+async def test_what_qemu_does_not_add_is_a_wish_refused() -> None:
+    host = SimulatedHost()
+
+    async def answer(nursery: trio.Nursery) -> Vm:
+        async def grow(**_: int) -> None:
+            raise HotplugError(field="memory_mib", what="128 MiB of memory", reason="Cannot allocate memory")
+
+        return Wrapped(await paused_vm(host, nursery), grow=grow)
+
+    async with story(producer=OneVm(answer=answer)) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(memory_mib=384))
+        refused = await one.until(WishRefused)
+        assert isinstance(refused, WishRefused)
+        assert (refused.field, refused.obstacle) == ("memory_mib", Obstacle.EXHAUSTED)
+        assert "Cannot allocate memory" in refused.reason
+        one.actor.stop("its caller's wish was refused")
+
+
+@in_virtual_time
+async def test_a_vm_that_dies_before_its_end_is_ordered() -> None:
+    async with story() as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(files=(GuestFile(path="/nope/x", data=b""),)))
+        await one.until(WishRefused)
+        one.host.machine("vm-1").exit(ExitReport(signal=9))
+    assert one.kinds() == ["VmReady", "WishRefused", "VmLost", "VmGone"]
+
+
+@in_virtual_time
+async def test_each_file_has_its_own_time() -> None:
+    host = SimulatedHost()
+
+    async def answer(nursery: trio.Nursery) -> Vm:
+        vm = await paused_vm(host, nursery)
+
+        async def put_file(*_: object, **__: object) -> None:
+            await trio.sleep(HAND_OUT_TIMEOUT_S * 0.9)
+
+        return Wrapped(vm, agent=Wrapped(vm.agent, put_file=put_file))
+
+    async with story(producer=OneVm(answer=answer)) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(files=(FILE,) * 5))
+        await one.until(VmHandedOut)
+        one.actor.stop("enough")
