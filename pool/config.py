@@ -23,6 +23,7 @@ from pool.access import AccessSettings, Account, LimitSettings, structure_accoun
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.tracing import TracingSettings
+from vmm.capacity import grown_memory_mib
 from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.confinement.plan import CgroupSetting
@@ -31,6 +32,7 @@ from vmm.spec import (
     MAX_MEMORY_MIB,
     MAX_PCI_BRIDGES,
     MAX_VCPUS,
+    MEMORY_BLOCK_MIB,
     MIN_MEMORY_MIB,
     Accelerator,
     AgentChannel,
@@ -233,13 +235,26 @@ def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
         )
     if profile.max_vms is not None and profile.size > profile.max_vms:
         problems.append(f"profiles.{name}.size: {profile.size} is more than max_vms = {profile.max_vms}")
-    problems += _agent_checks(name, profile)
+    problems += _memory_steps(name, profile) + _agent_checks(name, profile)
     nowhere = Path("/")
     try:
         profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)
     except SpecError as error:
         problems.append(f"profiles.{name}.{error}")
     return problems
+
+
+def _memory_steps(name: str, profile: ProfileSettings) -> list[str]:
+    """A maximum that no VM comes to promises what nobody gets."""
+    base, most = profile.memory_mib, profile.max_memory_mib
+    if most is None or most <= base or (most - base) % MEMORY_BLOCK_MIB == 0:
+        return []
+    above = grown_memory_mib(base, wished_mib=most)
+    problem = (
+        f"profiles.{name}.max_memory_mib: {most} is not reached from memory_mib = {base} in blocks of "
+        f"{MEMORY_BLOCK_MIB} MiB; set {above - MEMORY_BLOCK_MIB} or {above}"
+    )
+    return [problem]
 
 
 def _agent_checks(name: str, profile: ProfileSettings) -> list[str]:

@@ -22,6 +22,7 @@ from pool.config import ProfileSettings
 from pool.ledger.policy import OnEmpty
 from pool.machines import MachineResolver
 from pool.reception import OwnConfiguration
+from vmm.capacity import grown_memory_mib
 from vmm.identity import FileIdentity, identify
 from vmm.spec import AgentKind, MachineSpec
 
@@ -156,7 +157,8 @@ class Matcher:
         grows = spec.agent is not AgentKind.NOOP  # else nobody brings online what is added
         if (wishes.vcpus or 0) > (spec.max_vcpus if grows else spec.vcpus):
             fields.append("vcpus")
-        if (wishes.memory_mib or 0) > (spec.max_memory_mib if grows else spec.memory_mib):
+        grown_mib = grown_memory_mib(spec.memory_mib, wished_mib=wishes.memory_mib or 0)
+        if grown_mib > (spec.max_memory_mib if grows else spec.memory_mib):
             fields.append("memory_mib")
         return tuple(fields)
 

@@ -10,6 +10,12 @@ from vmm.errors import HotplugError
 from vmm.spec import MEMORY_BLOCK_MIB, MachineSpec
 
 
+def grown_memory_mib(memory_mib: int, *, wished_mib: int) -> int:
+    """What a machine that has so much memory gets to when blocks are added until it has what is wished."""
+    blocks = -(-max(0, wished_mib - memory_mib) // MEMORY_BLOCK_MIB)
+    return memory_mib + blocks * MEMORY_BLOCK_MIB
+
+
 @attrs.frozen(kw_only=True)
 class Growth:
     """What is to be added."""
@@ -50,9 +56,9 @@ class Capacity:
                 what=f"{cpus} vCPUs",
                 reason=f"{vcpus} are wanted in all, and the machine's maximum (max_vcpus) is {self.max_vcpus}",
             )
-        blocks = -(-max(0, memory_mib - self.memory_mib) // MEMORY_BLOCK_MIB)
-        memory = blocks * MEMORY_BLOCK_MIB
-        if self.memory_mib + memory > max(self.memory_mib, self.max_memory_mib):
+        grown_mib = grown_memory_mib(self.memory_mib, wished_mib=memory_mib)
+        memory = grown_mib - self.memory_mib
+        if grown_mib > max(self.memory_mib, self.max_memory_mib):
             raise HotplugError(
                 field="memory_mib",
                 what=f"{memory} MiB of memory",

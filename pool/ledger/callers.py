@@ -21,6 +21,7 @@ from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import EndReason, Lease
 from pool.ledger.views import CircuitState
+from vmm.capacity import grown_memory_mib
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -86,6 +87,10 @@ class Callers:
         ):
             if wished is not None and maximum is not None and wished > maximum:
                 return refusals.over_maximum(field, wished=wished, maximum=maximum, profile=page.name)
+        if wishes.memory_mib is not None and policy.max_memory_mib is not None:
+            grown_mib = grown_memory_mib(policy.memory_mib, wished_mib=wishes.memory_mib)
+            if grown_mib > max(policy.memory_mib, policy.max_memory_mib):
+                return refusals.between_blocks(wished=wishes.memory_mib, page=page)
         needed = max(policy.memory_mib, wishes.memory_mib or 0)
         budget = self.moves.service.memory_budget_mib
         return refusals.over_budget(needed=needed, budget=budget) if needed > budget else None

@@ -11,6 +11,7 @@ from pool.ledger.effects import Refusal, RefusalCode
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndedLease, Lease, Owner, VmEntry
 from vmm.errors import Obstacle
+from vmm.spec import MEMORY_BLOCK_MIB
 
 
 def unknown_profile(name: str, *, known: Iterable[str]) -> Refusal:
@@ -28,6 +29,20 @@ def over_maximum(field: str, *, wished: int, maximum: int, profile: str) -> Refu
     return Refusal(
         code=RefusalCode.OVER_MAXIMUM,
         message=f"{field} = {wished}: profile {profile} allows at most {maximum}; ask for less, or raise max_{field}",
+    )
+
+
+def between_blocks(*, wished: int, page: ProfilePage) -> Refusal:
+    """It is below the maximum, and the step that leads there goes beyond that."""
+    least, most = page.policy.memory_mib, page.policy.max_memory_mib
+    assert most is not None
+    sizes = [str(size) for size in range(least, most + 1, MEMORY_BLOCK_MIB)]
+    if len(sizes) > _SIZES_NAMED:
+        sizes = [*sizes[:2], "...", sizes[-1]]
+    return Refusal(
+        code=RefusalCode.OVER_MAXIMUM,
+        message=f"memory_mib = {wished}: memory comes in blocks of {MEMORY_BLOCK_MIB} MiB, so a VM of profile "
+        f"{page.name} can have {', '.join(sizes)} MiB; ask for one of these, or raise max_memory_mib",
     )
 
 
@@ -126,6 +141,9 @@ def hand_out_failed(page: ProfilePage, claim: Claim, *, reason: str) -> Refusal:
         message=f"profile {page.name}: {claim.attempts} hand-outs failed, the last one with: {reason}",
     )
 
+
+_SIZES_NAMED: Final = 6
+"""Of memory; of more only the first and the last."""
 
 _OF_WISHES: Final[Mapping[Obstacle, tuple[RefusalCode, str]]] = {
     Obstacle.REQUEST: (RefusalCode.WISH_REFUSED, "correct it, or leave it out"),

@@ -142,6 +142,30 @@ def test_a_wish_beyond_the_maximum_is_refused_with_the_maximum() -> None:
     assert refusal(world, much_memory).message.startswith("memory_mib = 2048: profile p allows at most 1024")
 
 
+@pytest.mark.parametrize(
+    ("memory_mib", "sizes"),
+    [(512, "192, 320, 448"), (320 + 127, "192, 320"), (2048, "192, 320, ..., 1984")],
+)
+def test_memory_that_no_step_leads_to_is_refused_with_what_can_be_had(memory_mib: int, sizes: str) -> None:
+    world = limited(memory_mib=192, max_memory_mib=memory_mib)
+    request = world.acquire("p", memory_mib=memory_mib - 1)
+    world.process()
+    assert refused(world, request) is RefusalCode.OVER_MAXIMUM
+    assert refusal(world, request).message == (
+        f"memory_mib = {memory_mib - 1}: memory comes in blocks of 128 MiB, so a VM of profile p can have {sizes} MiB; "
+        "ask for one of these, or raise max_memory_mib"
+    )
+    assert view(world).ready == 3
+
+
+@pytest.mark.parametrize("memory_mib", [1, 192, 193, 320, 448])
+def test_memory_that_a_step_leads_to_is_handed_out(memory_mib: int) -> None:
+    world = limited(memory_mib=192, max_memory_mib=512)
+    request = world.acquire("p", memory_mib=memory_mib)
+    world.run_undisturbed()
+    assert granted(world, request)
+
+
 def test_who_is_refused_costs_the_pool_nothing() -> None:
     world = limited(leases_per_uid=0)
     world.acquire("p", on_empty=OnEmpty.BOOT)

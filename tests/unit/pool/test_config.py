@@ -44,6 +44,14 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
         ("[profiles.a]\nmemory_mib = 0", "profiles.a.memory_mib: must be >= 64: 0"),
         ("[profiles.a]\nmemory_mib = 99999999", "profiles.a.memory_mib: must be <= 1048576: 99999999"),
         ("[profiles.a]\nmax_vcpus = 0", "profiles.a.max_vcpus = 0: must be between vcpus (1) and 240"),
+        (
+            "[profiles.a]\nmemory_mib = 192\nmax_memory_mib = 512",
+            "profiles.a.max_memory_mib: 512 is not reached from memory_mib = 192 in blocks of 128 MiB; set 448 or 576",
+        ),
+        (
+            "[profiles.a]\nmax_memory_mib = 300",
+            "profiles.a.max_memory_mib: 300 is not reached from memory_mib = 256 in blocks of 128 MiB; set 256 or 384",
+        ),
         ("[profiles.a]\nkernel = 3", "profiles.a.kernel: must be a string, not 3"),
         ("[profiles.a]\naccelerator = 'xen'", "profiles.a.accelerator: must be one of 'auto', 'kvm', 'tcg'"),
         ("[profiles.a]\nboot_timeout_s = 0", "profiles.a.boot_timeout_s: must be > 0: 0.0"),

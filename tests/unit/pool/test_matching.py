@@ -264,3 +264,11 @@ async def test_what_is_no_file_is_not_read(matcher: Matcher, tmp_path: Path) -> 
         for path in (pipe, Path("/dev/zero"), tmp_path):
             with pytest.raises(MissingFileError, match=str(path)):
                 await match(matcher, kernel=path)
+
+
+async def test_memory_that_no_step_of_hot_add_leads_to_is_booted_with(profile: ProfileSettings) -> None:
+    between = attrs.evolve(profile, max_memory_mib=1000)
+    found = await match(make_matcher({"default": between}), Wishes(memory_mib=999))
+    assert differing(found) == {"default": ("memory_mib",)}
+    assert found.own is not None
+    assert found.own.policy.memory_mib == 999
