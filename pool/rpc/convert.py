@@ -18,9 +18,10 @@ from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease
 from pool.ledger.views import ProfileView
 from pool.matching import Match, WantedMachine
+from pool.rpc.arguments import check_command, check_path
 from pool.rpc.errors import InvalidRequestError, sendable, shorten
 from pool.rpc.generated.vmpool import v1 as wire
-from pool.rpc.wishes import check_variable, wishes_of
+from pool.rpc.wishes import wishes_of
 from vmm.contract import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
 from vmm.spec import AgentKind
 
@@ -139,15 +140,8 @@ def lease_id_of(request: wire.ReleaseRequest | wire.RenewRequest | wire.ExecStar
 
 
 def command_spec(start: wire.ExecStart) -> CommandSpec:
-    if not start.argv:
-        raise InvalidRequestError(field="start.argv", reason="is empty; name a program and its arguments")
-    if not start.argv[0]:
-        raise InvalidRequestError(field="start.argv[0]", reason="is empty; name a program")
-    for index, word in enumerate(start.argv):
-        _check_no_nul(f"start.argv[{index}]", word)
-    for name, value in start.environment.items():
-        check_variable("start.environment", name, value)
-    _check_no_nul("start.working_directory", start.working_directory)
+    check_command(start.argv, start.environment)
+    check_path("start.working_directory", start.working_directory)
     if start.time_limit_ms > MAX_TIME_LIMIT_MS:
         raise InvalidRequestError(
             field="start.time_limit_ms",
@@ -187,11 +181,6 @@ def _check_size(field: str, text: str) -> None:
     size = len(text.encode())
     if size > MAX_NAME_BYTES:
         raise InvalidRequestError(field=field, reason=f"has {size} bytes; at most {MAX_NAME_BYTES} are allowed")
-
-
-def _check_no_nul(field: str, text: str) -> None:
-    if "\0" in text:
-        raise InvalidRequestError(field=field, reason="has a NUL character, which no program can be given; remove it")
 
 
 # -- replies -----------------------------------------------------------------------------------------------------------

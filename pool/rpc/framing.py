@@ -15,7 +15,7 @@ from grpclib.const import Status
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
 
-from pool.rpc.wellformed import check_wellformed
+from pool.rpc.wellformed import Budget, TooManyFieldsError, check_wellformed
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """Largest request message, as in other gRPC servers."""
@@ -109,8 +109,10 @@ class Codec(ProtoCodec):
     def decode(self, data: bytes, message_type: type[Any]) -> Any:
         try:
             if issubclass(message_type, betterproto2.Message):
-                check_wellformed(memoryview(data), message_type)
+                check_wellformed(memoryview(data), message_type, budget=Budget())
             return super().decode(data, message_type)
+        except TooManyFieldsError as error:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"{error}; send less, or what is long in a file") from error
         except Exception as error:
             # Every parser has its own errors for this, down to IndexError and UnicodeDecodeError.
             raise GRPCError(

@@ -1,7 +1,8 @@
-"""Whether bytes are a message of a type. betterproto2 does not ask.
+"""Whether bytes are a message of a type, and one that can be read in no time. betterproto2 does not ask.
 
 Its decoder takes a text that ends early for a shorter text, a number for a text, and passes over a broken tail; what
-comes out has fields of the wrong type, and is not what the caller sent.
+comes out has fields of the wrong type, and is not what the caller sent. It takes microseconds for each field; and it
+keeps unknown fields, copying all of them for each.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+import attrs
 import betterproto2
+
+MAX_FIELDS: Final = 10_000
+"""Of a message, its parts included, and the elements of lists: a tenth of a second's work."""
+
+MAX_UNKNOWN_FIELDS: Final = 1000
+MAX_UNKNOWN_BYTES: Final = 256 * 1024
+"""What a newer client may say that this service does not know."""
 
 _LENGTH_DELIMITED: Final = betterproto2.WIRE_LEN_DELIM
 _FIXED_SIZES: Final = {betterproto2.WIRE_FIXED_32: 4, betterproto2.WIRE_FIXED_64: 8}
@@ -23,12 +32,53 @@ _WIRE_TYPES: Final = {
 }
 
 
-def check_wellformed(data: memoryview, kind: type[betterproto2.Message]) -> None:
-    """Raises ValueError unless `data` is a `kind`, down into its parts. Unknown fields may be anything that ends."""
+class TooManyFieldsError(ValueError):
+    """It would take too long to read. `field` is where that was noticed."""
+
+    def __init__(self, *, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+
+
+@attrs.define
+class Budget:
+    """What one message may still have."""
+
+    fields: int = MAX_FIELDS
+    unknown_fields: int = MAX_UNKNOWN_FIELDS
+    unknown_bytes: int = MAX_UNKNOWN_BYTES
+
+    def spend(self, field: str, count: int) -> None:
+        """Raises TooManyFieldsError."""
+        self.fields -= count
+        if self.fields < 0:
+            raise TooManyFieldsError(
+                field=field, reason=f"with it the message has more than {MAX_FIELDS} fields and elements of lists"
+            )
+
+    def spend_unknown(self, number: int, size: int) -> None:
+        """Raises TooManyFieldsError."""
+        self.unknown_fields -= 1
+        self.unknown_bytes -= size
+        if self.unknown_fields < 0 or self.unknown_bytes < 0:
+            raise TooManyFieldsError(
+                field=f"field {number}",
+                reason=f"with it there are more than {MAX_UNKNOWN_FIELDS} fields, or {MAX_UNKNOWN_BYTES} bytes of "
+                "them, that this service does not know",
+            )
+
+
+def check_wellformed(data: memoryview, kind: type[betterproto2.Message], *, budget: Budget | None = None) -> None:
+    """Raises ValueError unless `data` is a `kind`, down into its parts. Unknown fields may be anything that ends.
+
+    Raises TooManyFieldsError when the budget is spent. Takes time in proportion to the fields, not to their size.
+    """
     description: Any = kind._betterproto  # type: ignore[arg-type]  # noqa: SLF001 - nowhere public
     for number, wire_type, value in _fields(data):
         name = description.field_name_by_number.get(number)
         if name is None:
+            if budget is not None:
+                budget.spend_unknown(number, len(value))
             continue
         meta = description.meta_by_field_name[name]
         proto_type = meta.proto_type
@@ -36,8 +86,10 @@ def check_wellformed(data: memoryview, kind: type[betterproto2.Message]) -> None
         packed = meta.repeated and wire_type == _LENGTH_DELIMITED and proto_type in betterproto2.PACKED_TYPES
         if wire_type != _WIRE_TYPES[proto_type] and not packed:
             raise ValueError(f"field {name} is no {proto_type}")
+        if budget is not None:
+            budget.spend(name, len(value) if packed else 1)
         if proto_type in (betterproto2.TYPE_MESSAGE, betterproto2.TYPE_MAP):
-            check_wellformed(value, description.cls_by_field[name])
+            check_wellformed(value, description.cls_by_field[name], budget=budget)
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:

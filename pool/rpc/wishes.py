@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from actors.messages import GuestFile, Wishes
+from pool.rpc.arguments import check_environment, check_path
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.guest.noop import nobody_there
@@ -35,8 +36,7 @@ def wishes_of(request: wire.AcquireRequest) -> Wishes:
             field="hostname",
             reason=f"{request.hostname[:MAX_HOSTNAME]!r} is none; use at most {MAX_HOSTNAME} letters, digits, '-', '.'",
         )
-    for name, text in request.environment.items():
-        check_variable("environment", name, text)
+    check_environment("environment", request.environment)
     if len(request.files) > MAX_FILES:
         raise InvalidRequestError(
             field="files", reason=f"has {len(request.files)} entries, at most {MAX_FILES} are allowed; send an archive"
@@ -66,20 +66,11 @@ def for_silent_guest(wishes: Wishes, *, vcpus: int, memory_mib: int) -> Wishes:
     return attrs.evolve(wishes, vcpus=None, memory_mib=None)
 
 
-def check_variable(field: str, name: str, value: str) -> None:
-    """Raises InvalidRequestError unless it can be an environment variable."""
-    if not name or "=" in name or "\0" in name:
-        raise InvalidRequestError(field=field, reason=f"{name[:64]!r} is no name; it must not be empty or have a '='")
-    if "\0" in value:
-        raise InvalidRequestError(
-            field=f"{field}[{name[:64]!r}]", reason="has a NUL character, which no program can be given; remove it"
-        )
-
-
 def _file(number: int, file: wire.GuestFile) -> GuestFile:
     field = f"files[{number}]"
     if not file.path.startswith("/") or file.path.endswith("/") or "\0" in file.path:
         raise InvalidRequestError(field=f"{field}.path", reason=f"{file.path[:256]!r} is no absolute path of a file")
+    check_path(f"{field}.path", file.path)
     if file.mode > MAX_MODE:
         raise InvalidRequestError(field=f"{field}.mode", reason=f"{file.mode:o} is more than {MAX_MODE:o}")
     return GuestFile(path=file.path, data=file.data, mode=file.mode or DEFAULT_MODE)

@@ -24,10 +24,13 @@ from tests.fuzz.http2 import (
     odd_timeout,
     request_headers,
 )
-from tests.fuzz.messages import framed, message_for, mutate
+from tests.fuzz.messages import bulky, framed, message_for, mutate
 
 CALL_LIMIT: Final = b"150m"
 """The deadline of calls that are not about deadlines: some wait for what does not come."""
+
+_FRAME_BYTES: Final = 16_000
+"""HTTP/2 takes 384 more."""
 
 
 class Leaving(enum.Enum):
@@ -127,7 +130,10 @@ def _make_call(rng: random.Random, *, path: bytes) -> Call:
         framed(mutate(message_for(path, rng), rng), rng)
         for _ in range(rng.choice([0, 1, 1, 1, 1, 2]) if path != PATHS[4] else rng.randint(1, 4))
     )[:8000]
+    if rng.random() < 0.02:
+        body = framed(bulky(rng), rng)
     cuts = sorted(rng.randint(0, len(body)) for _ in range(rng.choice([0, 0, 1, 5])))
+    cuts = sorted([*cuts, *range(_FRAME_BYTES, len(body), _FRAME_BYTES)])
     pieces = tuple(body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)) if body else ()
     others = {"grpc_timeout": CALL_LIMIT}
     plain = rng.random() < 0.85

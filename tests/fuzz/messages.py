@@ -142,6 +142,26 @@ def _length(size: int) -> bytes:
     return bytes([size]) if size < 0x80 else bytes([size & 0x7F | 0x80, size >> 7])
 
 
+def bulky(rng: random.Random) -> bytes:
+    """More fields than anybody has a use for, in a few bytes: words, variables, files, and what nobody knows."""
+    count = rng.choice([999, 1001, 9_999, 12_000])
+    words = _tag(2, 2) + b"\0"
+    match rng.randrange(4):
+        case 0:
+            start = words * count
+            return _tag(1, 2) + _long_length(len(start)) + start
+        case 1:
+            return (_tag(7, 2) + b"\0") * count
+        case 2:
+            return (_tag(8, 2) + b"\0") * count
+        case _:
+            return (_tag(rng.choice([15, 2**29 - 1]), 0) + b"\0") * min(count, 2000)
+
+
+def _long_length(size: int) -> bytes:
+    return bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14])
+
+
 def mutate(data: bytes, rng: random.Random) -> bytes:
     """Up to three changes."""
     for _ in range(rng.choice([0, 0, 0, 1, 1, 2, 3])):

@@ -170,7 +170,7 @@ def test_the_harmful_one_of_a_batch_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _asks_for_health_without_a_request(given: Stream | Call) -> bool:
-    if not isinstance(given, Call) or not given.plain or given.reset:
+    if not isinstance(given, Call) or not given.plain or not given.must_end:
         return False
     return given.path.endswith(b"/Check") and given.ends_stream and not given.pieces
 

@@ -16,9 +16,6 @@ _READ_SIZE = 64 * 1024
 MAX_BACKLOG = 64 * 2**20
 """Bytes that wait for a guest to read them, when no more is begun: 256 streams with a full window each."""
 
-_MAX_MESSAGE = 256 * 1024
-"""Of the guest's replies. A guest is not trusted with the host's memory."""
-
 _FLUSH_S = 0.5
 """How long closing waits for what is already queued, such as the kill of a command, to be written."""
 
@@ -38,7 +35,7 @@ class Connection:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._decoder = wire.Decoder(max_message=_MAX_MESSAGE)
+        self._decoder = wire.Decoder(max_message=wire.MAX_REPLY)
         self._nonce = os.urandom(wire.NONCE_SIZE)
         self._outgoing = bytearray()
         self._on_its_way = 0
@@ -115,7 +112,10 @@ class Connection:
 
     def send_value(self, kind: int, stream: int, value: dict[str, Any] | int) -> None:
         """Raises ValueError or TypeError for what cannot be sent, having queued nothing."""
-        self._queue(wire.encode(kind, stream, values.pack(value)))
+        packed = values.pack(value)
+        if len(packed) > wire.MAX_REQUEST:
+            raise ValueError(f"it has {len(packed)} bytes, and the guest agent takes {wire.MAX_REQUEST} at most")
+        self._queue(wire.encode(kind, stream, packed))
 
     def send_data(self, stream: int, data: bytes) -> None:
         self._queue(wire.encode_data(wire.STDIN, stream, data))

@@ -8,6 +8,7 @@ import struct
 import betterproto2
 import pytest
 import trio
+from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 from pool.crossing import open_loop
 from pool.rpc.framing import Codec, MessageBuffer
 from pool.rpc.generated.vmpool import v1 as wire
-from pool.rpc.wellformed import check_wellformed
+from pool.rpc.wellformed import (
+    MAX_FIELDS,
+    MAX_UNKNOWN_BYTES,
+    MAX_UNKNOWN_FIELDS,
+    Budget,
+    TooManyFieldsError,
+    check_wellformed,
+)
 
 REQUESTS = (wire.AcquireRequest, wire.ReleaseRequest, wire.ExecRequest, wire.ExecStart, wire.StatusRequest)
 
@@ -102,3 +110,46 @@ def test_numbers_in_a_pack_are_not_one_number(data: bytes) -> None:
     """betterproto2 makes a list of them, whatever the field is."""
     with pytest.raises(ValueError, match=r"field (lease_ttl_ms|on_empty) is no"):
         check_wellformed(memoryview(data), wire.AcquireRequest)
+
+
+WORD = b"\x12\x01x"
+TOO_MANY: dict[str, tuple[type[betterproto2.Message], bytes]] = {
+    "words of a command": (wire.ExecStart, WORD * (MAX_FIELDS + 1)),
+    "words further down": (wire.ExecRequest, b"\x0a\xb3\xea\x01" + WORD * (MAX_FIELDS + 1)),
+    "the same number again and again": (wire.AcquireRequest, b"\x20\x01" * (MAX_FIELDS + 1)),
+    "variables, of which each is a message": (
+        wire.AcquireRequest,
+        b"\x3a\x06\x0a\x01a\x12\x01b" * (MAX_FIELDS // 3 + 1),
+    ),
+    "unknown fields": (wire.StatusRequest, b"\xf8\x01\x01" * (MAX_UNKNOWN_FIELDS + 1)),
+    "unknown fields of parts": (wire.AcquireRequest, b"\x42\x03\xf8\x01\x01" * (MAX_UNKNOWN_FIELDS + 1)),
+    "unknown bytes": (wire.StatusRequest, b"\xfa\x01\x81\x80\x10" + bytes(MAX_UNKNOWN_BYTES + 1)),
+}
+
+
+@pytest.mark.parametrize("what", TOO_MANY)
+def test_what_would_take_long_to_read_is_refused_before_it_is_read(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """betterproto2 takes seconds for a few hundred kilobytes of them, and nothing else happens meanwhile."""
+    kind, data = TOO_MANY[what]
+    monkeypatch.setattr(kind, "parse", None)
+    with pytest.raises(GRPCError) as refused:
+        Codec().decode(data, kind)
+    assert refused.value.status is Status.RESOURCE_EXHAUSTED
+    assert "send less" in str(refused.value.message)
+
+
+def test_as_many_as_may_be_are_taken() -> None:
+    start = wire.ExecStart(argv=["x"] * MAX_FIELDS)
+    assert Codec().decode(bytes(start), wire.ExecStart) == start
+    assert Codec().decode(b"\xf8\x01\x01" * MAX_UNKNOWN_FIELDS, wire.StatusRequest) is not None
+
+
+@given(count=st.integers(0, 12), fields=st.integers(0, 12))
+def test_the_budget_is_of_all_fields_wherever_they_are(count: int, fields: int) -> None:
+    request = wire.AcquireRequest(files=[wire.GuestFile(path="/x", data=b"y") for _ in range(count)])
+    data = memoryview(bytes(request))
+    if 3 * count <= fields:
+        check_wellformed(data, wire.AcquireRequest, budget=Budget(fields=fields))
+    else:
+        with pytest.raises(TooManyFieldsError):
+            check_wellformed(data, wire.AcquireRequest, budget=Budget(fields=fields))

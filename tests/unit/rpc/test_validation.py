@@ -28,6 +28,12 @@ def test_a_command_may_be_given_256_kib() -> None:
     assert command_spec(wire.ExecStart(argv=["cat"], stdin=bytes(256 * 1024))).stdin == bytes(256 * 1024)
 
 
+def test_a_command_may_have_as_much_as_linux_takes() -> None:
+    word = "a" * (2**17 - 1)
+    spec = command_spec(wire.ExecStart(argv=[word] * 8, environment={f"A{number}": word[3:] for number in range(7)}))
+    assert len(spec.argv) == 8
+
+
 @pytest.mark.parametrize(("number", "policy"), [(0, None), (1, OnEmpty.WAIT), (2, OnEmpty.FAIL), (3, OnEmpty.BOOT)])
 def test_on_empty(number: int, policy: OnEmpty | None) -> None:
     assert acquire_arguments(wire.AcquireRequest(on_empty=wire.OnEmpty(number))).on_empty is policy
@@ -41,6 +47,12 @@ _BAD_ACQUIRES: list[tuple[wire.AcquireRequest, str]] = [
     (wire.AcquireRequest(profile="p" * 129), "profile: has 129 bytes"),
     (wire.AcquireRequest(idempotency_key="\N{SNOWMAN}" * 43), "idempotency_key: has 129 bytes"),
     (wire.AcquireRequest.parse(b"\x18\x63"), "on_empty: 99 is unknown"),
+    (wire.AcquireRequest(environment={"A": "1" * 2**17}), r"environment\['A'\]: has 131074 bytes, .* use a file"),
+    (
+        wire.AcquireRequest(environment={f"A{number}": "1" * 100_000 for number in range(21)}),
+        "environment: takes 2100263 bytes, .* more than 2080768 in all; use a file",
+    ),
+    (wire.AcquireRequest(files=[wire.GuestFile(path="/" + "a" * 4095)]), r"files\[0\].path: has 4096 bytes"),
 ]
 
 
@@ -54,6 +66,15 @@ _BAD_STARTS: list[tuple[dict[str, Any], str]] = [
     ({"argv": []}, "start.argv: is empty"),
     ({"argv": ["", "x"]}, r"start.argv\[0\]: is empty"),
     ({"argv": ["echo", "a\0b"]}, r"start.argv\[1\]: has a NUL"),
+    ({"argv": ["echo", "a" * 2**17]}, r"start.argv\[1\]: has 131072 bytes, .* more than 131071; use a file"),
+    ({"argv": ["echo", "\N{SNOWMAN}" * 50_000]}, r"start.argv\[1\]: has 150000 bytes"),
+    ({"argv": ["a" * 100_000] * 21}, "start.argv: takes 2100189 bytes, .* more than 2080768 in all"),
+    ({"argv": ["env"], "environment": {"A": "1" * (2**17 - 2)}}, r"start.environment\['A'\]: has 131072 bytes"),
+    (
+        {"argv": ["a" * 100_000] * 11, "environment": {f"A{number}": "1" * 100_000 for number in range(10)}},
+        "start.argv and start.environment: takes 2100",
+    ),
+    ({"argv": ["pwd"], "working_directory": "/" * 4096}, "start.working_directory: has 4096 bytes"),
     ({"argv": ["env"], "environment": {"A=B": "1"}}, "start.environment: 'A=B' is no name"),
     ({"argv": ["env"], "environment": {"": "1"}}, "start.environment: '' is no name"),
     ({"argv": ["env"], "environment": {"A\0": "1"}}, r"start.environment: 'A.x00' is no name"),
@@ -121,7 +142,7 @@ _BAD_EXECS: list[tuple[list[wire.ExecRequest], str]] = [
         "stdin: follows close_stdin",
     ),
     ([wire.ExecRequest(start=wire.ExecStart(lease_id="", argv=["true"]))], "start.lease_id: is empty"),
-    ([wire.ExecRequest(start=wire.ExecStart(argv=["no-such-program"]))], "start.argv: cannot be started"),
+    ([wire.ExecRequest(start=wire.ExecStart(argv=["no-such-program"]))], "start.argv[0]: cannot be used"),
 ]
 
 

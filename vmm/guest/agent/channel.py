@@ -30,9 +30,6 @@ _WRITE_SIZE = 32 * 1024
 _CONGESTED = 128 * 1024
 """With more than this to be written, no further output is read from commands and files."""
 
-_MAX_REQUEST = 4 * 1024 * 1024
-"""Twice what Linux takes as argv and environment of a program."""
-
 
 class Channel:
     """Level-triggered while a host is there. With none the port says HUP all the time, so then it is edge-triggered."""
@@ -45,7 +42,7 @@ class Channel:
         self._loop = loop
         self._on_frame = on_frame
         self._on_hangup = on_hangup
-        self._decoder = wire.Decoder(max_message=_MAX_REQUEST)
+        self._decoder = wire.Decoder(max_message=wire.MAX_REQUEST)
         self._outgoing = bytearray()
         self._readable = False
         self._flowing = False

@@ -21,6 +21,13 @@ MARKER = bytes.fromhex("f5c1e9a8d3b7fe95c09acfb2e6878df1")
 
 NONCE_SIZE = 16
 MAX_PAYLOAD = 64 * 1024
+MAX_REQUEST = 4 * 1024 * 1024
+"""Of a message to the agent: twice what Linux takes as argv and environment of a program. The host sends no more; with
+more the agent takes what it gets for garbage."""
+
+MAX_REPLY = 256 * 1024
+"""Of a message to the host, which does not trust a guest with its memory."""
+
 WINDOW = 256 * 1024
 """Bytes of data a sender may have on its way in one direction of one channel of a stream before it gets credit."""
 

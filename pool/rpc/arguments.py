@@ -1,0 +1,88 @@
+"""What Linux starts a program with: words, variables, paths. What it would not take is refused here, not in a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pool.rpc.errors import InvalidRequestError
+
+MAX_STRING_BYTES: Final = 128 * 1024 - 1
+"""Of a word, or of a variable with its name: Linux's MAX_ARG_STRLEN has the NUL in it."""
+
+MAX_PROGRAM_BYTES: Final = 2 * 1024 * 1024 - 16 * 1024
+"""Of all words and variables of a program: a quarter of its stack, which is 8 MiB unless somebody changed that; less
+what the guest adds, the default environment and the program's path. What a hand-out has set is known to the guest only.
+"""
+
+_OVERHEAD: Final = 1 + 8
+"""Of each string: a NUL and a pointer."""
+
+MAX_PATH_BYTES: Final = 4095
+"""PATH_MAX without the NUL."""
+
+_SHOWN: Final = 64
+
+
+def check_command(argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raises InvalidRequestError unless a program can be started with these."""
+    if not argv:
+        raise InvalidRequestError(field="start.argv", reason="is empty; name a program and its arguments")
+    if not argv[0]:
+        raise InvalidRequestError(field="start.argv[0]", reason="is empty; name a program")
+    size = 0
+    for index, word in enumerate(argv):
+        check_no_nul(f"start.argv[{index}]", word)
+        size += _check_string(f"start.argv[{index}]", word)
+    _check_total("start.argv", size)
+    _check_total("start.argv and start.environment", size + _check_variables("start.environment", environment))
+
+
+def check_environment(field: str, environment: Mapping[str, str]) -> None:
+    """Raises InvalidRequestError unless a program can be given all of it."""
+    _check_total(field, _check_variables(field, environment))
+
+
+def check_path(field: str, path: str) -> None:
+    check_no_nul(field, path)
+    size = len(path.encode())
+    if size > MAX_PATH_BYTES:
+        raise InvalidRequestError(
+            field=field, reason=f"has {size} bytes; Linux takes paths of {MAX_PATH_BYTES} at most"
+        )
+
+
+def check_no_nul(field: str, text: str) -> None:
+    if "\0" in text:
+        raise InvalidRequestError(field=field, reason="has a NUL character, which no program can be given; remove it")
+
+
+def _check_variables(field: str, environment: Mapping[str, str]) -> int:
+    """What they take."""
+    size = 0
+    for name, value in environment.items():
+        shown = f"{name[:_SHOWN]!r}"
+        if not name or "=" in name or "\0" in name:
+            raise InvalidRequestError(field=field, reason=f"{shown} is no name; it must not be empty or have a '='")
+        check_no_nul(f"{field}[{shown}]", value)
+        size += _check_string(f"{field}[{shown}]", f"{name}={value}")
+    return size
+
+
+def _check_string(field: str, text: str) -> int:
+    """What it takes."""
+    size = len(text.encode())
+    if size > MAX_STRING_BYTES:
+        raise InvalidRequestError(
+            field=field,
+            reason=f"has {size} bytes, and no program can be given a piece of more than {MAX_STRING_BYTES}; use a file",
+        )
+    return size + _OVERHEAD
+
+
+def _check_total(field: str, size: int) -> None:
+    if size > MAX_PROGRAM_BYTES:
+        raise InvalidRequestError(
+            field=field,
+            reason=f"takes {size} bytes, and no program can be given more than {MAX_PROGRAM_BYTES} in all; use a file",
+        )
