@@ -13,7 +13,9 @@ from typing import Final
 import attrs
 import trio
 
+from actors.errors import describe
 from actors.messages import HandOutTimings, Wishes
+from actors.report import check_report
 from actors.uniqueness import Witness
 from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
 from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, NotUniqueError, Obstacle
@@ -100,14 +102,20 @@ class HandOutProcedure:
 
     async def _prepare(self, vm: Vm, wishes: Wishes) -> PreparationReport | WishRefusedError:
         """A refusal is returned, so that it does not become one of a group, and what else went wrong comes first."""
+        preparation = self._preparation(vm, wishes)
         try:
-            return await vm.agent.prepare(self._preparation(vm, wishes))
+            report = await vm.agent.prepare(preparation)
+            check_report(report, preparation)
         except AgentRequestError as error:
             if error.part not in _wished(wishes):
                 raise
-            refused = WishRefusedError(field=error.part, reason=str(error), obstacle=error.obstacle)
+            refused = WishRefusedError(field=error.part, reason=describe(error), obstacle=error.obstacle)
             refused.__cause__ = error
             return refused
+        if wishes.hostname and report.was_seen and report.hostname != wishes.hostname:
+            reason = f"the guest says that it is still called {report.hostname!r}"
+            return WishRefusedError(field="hostname", reason=reason, obstacle=Obstacle.UNABLE)
+        return report
 
     def _preparation(self, vm: Vm, wishes: Wishes) -> Preparation:
         return Preparation(
@@ -128,7 +136,7 @@ async def _grow(vm: Vm, wishes: Wishes) -> None:
         await vm.grow(vcpus=wishes.vcpus or 0, memory_mib=wishes.memory_mib or 0)
     except HotplugError as error:
         # The machine's maximum was judged when the wish was made: the host has no more.
-        raise WishRefusedError(field=error.field, reason=str(error), obstacle=Obstacle.EXHAUSTED) from error
+        raise WishRefusedError(field=error.field, reason=describe(error), obstacle=Obstacle.EXHAUSTED) from error
 
 
 def _wished(wishes: Wishes) -> set[str]:
@@ -148,4 +156,6 @@ def _file_refused(number: int) -> Iterator[None]:
         yield
     except AgentRequestError as error:
         part = "data" if error.code in _OF_THE_CONTENT else "path"
-        raise WishRefusedError(field=f"files[{number}].{part}", reason=str(error), obstacle=error.obstacle) from error
+        raise WishRefusedError(
+            field=f"files[{number}].{part}", reason=describe(error), obstacle=error.obstacle
+        ) from error

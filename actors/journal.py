@@ -31,12 +31,14 @@ class JournalError(Exception):
     """A record could not be written or erased. What is on disk is as it was."""
 
     def __init__(self, *, vm_id: str, what: str, reason: str) -> None:
-        super().__init__(
-            f"the record of {vm_id} cannot be {what}: {reason}; see that the runtime directory has room and is writable"
-        )
+        super().__init__(f"the record of {vm_id} cannot be {what}: {reason}")
         self.vm_id = vm_id
         self.what = what
         self.reason = reason
+
+
+def _of_disk(error: OSError) -> str:
+    return f"{error}; see that the runtime directory has room and is writable"
 
 
 @attrs.frozen(kw_only=True)
@@ -106,8 +108,10 @@ class Journal:
                     self.disk.unlink(home / _NEW_NAME)
                 raise
             self.disk.rename(home / _NEW_NAME, home / RECORD_NAME)
-        except (RecordError, OSError) as error:
+        except RecordError as error:
             raise JournalError(vm_id=record.vm_id, what="written", reason=str(error)) from error
+        except OSError as error:
+            raise JournalError(vm_id=record.vm_id, what="written", reason=_of_disk(error)) from error
         self._sync(home)
 
     def erase(self, vm_id: str) -> None:
@@ -120,7 +124,7 @@ class Journal:
             with contextlib.suppress(FileNotFoundError):
                 self.disk.unlink(home / name)
         except OSError as error:
-            raise JournalError(vm_id=vm_id, what="erased", reason=str(error)) from error
+            raise JournalError(vm_id=vm_id, what="erased", reason=_of_disk(error)) from error
         self._sync(home)
 
     def _sync(self, home: Path) -> None:
@@ -141,7 +145,7 @@ class Journal:
             self.disk.write(home / GIVEN_AWAY_NAME, b"")
             self.disk.sync_directory(home)
         except OSError as error:
-            raise JournalError(vm_id=vm_id, what="given up", reason=str(error)) from error
+            raise JournalError(vm_id=vm_id, what="given up", reason=_of_disk(error)) from error
 
     def withdraw(self, vm_id: str) -> None:
         """Takes an offer back that reached nobody. Idempotent. Raises JournalError."""

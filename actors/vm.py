@@ -299,9 +299,9 @@ class VmActor:
         try:
             report, timings = await self.procedure.run(vm, order.wishes)
         except WishRefusedError as error:
-            reason = describe(error.__cause__ or error)
-            _log.info("a caller's wish was refused", vm=self.vm_id, field=error.field, error=reason)
-            self.report(WishRefused(vm_id=self.vm_id, field=error.field, reason=reason, obstacle=error.obstacle))
+            reason = describe(error)
+            _log.info("a caller's wish was refused", vm=self.vm_id, error=reason)
+            self.report(WishRefused(vm_id=self.vm_id, field=error.field, reason=error.reason, obstacle=error.obstacle))
             return  # its end is ordered, as that of every VM that is nobody's
         await trio.lowlevel.checkpoint_if_cancelled()
         lease = LeaseRecord.grant(order.lease_terms, now_ns=self.journal.now_ns(), report=report, timings=timings)

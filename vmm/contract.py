@@ -115,6 +115,9 @@ class GuestInfo:
     kernel_release: str
 
 
+MAX_GOT_FILE = 64 * 2**20
+"""Bytes of a guest's file that the host takes into its memory, unless somebody says otherwise."""
+
 MAX_GIVEN_STDIN = 256 * 1024
 """What a command may be given with its start; it travels as one piece."""
 
@@ -194,7 +197,8 @@ class Agent(Protocol):
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Creates or replaces a file, atomically for readers in the guest."""
 
-    async def get_file(self, path: str) -> bytes: ...
+    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
+        """What a file has. Raises AgentRequestError with code "EFBIG" if that is more than `limit` bytes."""
 
 
 class VmTemplate(Protocol):

@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from vmm.contract import CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.contract import MAX_GOT_FILE, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentProtocolError
 from vmm.guest.command import RemoteCommand
 from vmm.guest.connection import Connection
 from vmm.guest.requests import Request
+from vmm.guest.said import said
 
 _Value = TypeVar("_Value")
 
@@ -48,7 +49,9 @@ class AgentClient:
 
     async def ping(self) -> GuestInfo:
         fields = await self._request("ping", {})
-        return GuestInfo(agent_version=_field(fields, "version", int), kernel_release=_field(fields, "kernel", str))
+        return GuestInfo(
+            agent_version=_field(fields, "version", int), kernel_release=said(_field(fields, "kernel", str))
+        )
 
     async def prepare(self, preparation: Preparation) -> PreparationReport:
         """See the contract. Its bytes are queued before the first await and written without a round trip, so it may be
@@ -85,11 +88,9 @@ class AgentClient:
             await request.send(data)
             await request.reply()
 
-    async def get_file(self, path: str, *, limit: int | None = None) -> bytes:
-        """See the contract. With more than `limit` bytes it fails with code "EFBIG" and keeps no more than that of the
-        host's memory: a guest decides what its file has.
-        """
-        with Request(self._connection, "get", {"path": path}) as request:
+    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
+        """See the contract. No more than the limit is kept of it, whatever the guest sends."""
+        with Request(self._connection, "get", {"path": path, "limit": limit}) as request:
             return await request.receive(limit=limit)
 
     async def aclose(self) -> None:
@@ -104,6 +105,6 @@ class AgentClient:
 
 def _field(fields: dict[str, Any], name: str, kind: type[_Value]) -> _Value:
     value = fields.get(name)
-    if not isinstance(value, kind):
+    if type(value) is not kind:
         raise AgentProtocolError(f"the guest agent's reply has no {name} that is a {kind.__name__}")
     return value

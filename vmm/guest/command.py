@@ -12,6 +12,7 @@ from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.agent import values, wire
 from vmm.guest.connection import Connection
 from vmm.guest.requests import refusal, with_credit
+from vmm.guest.said import is_exit
 
 
 class _Buffer:
@@ -209,6 +210,6 @@ def _request(spec: CommandSpec) -> dict[str, Any]:
 def _exit_report(payload: bytes) -> CommandExit:
     fields = values.unpack(payload)
     status, signal = fields.get("status"), fields.get("signal")
-    if not (isinstance(status, int) ^ isinstance(signal, int)):
-        raise AgentProtocolError("the guest agent reported an exit with neither or both of status and signal")
+    if not is_exit(status, signal):
+        raise AgentProtocolError("the guest agent reported an exit that is none")
     return CommandExit(status=status, signal=signal, timed_out=fields.get("timed_out") is True)

@@ -10,6 +10,7 @@ import trio
 
 from vmm.errors import AgentError, AgentProtocolError, AgentUnreachableError
 from vmm.guest.agent import values, wire
+from vmm.guest.said import said
 
 _READ_SIZE = 64 * 1024
 
@@ -143,7 +144,8 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.fail(_with_cause(AgentUnreachableError("the guest agent's channel broke"), error))
         except Exception as error:  # noqa: BLE001 - whatever a guest makes us stumble on costs its own channel only
-            self.fail(_with_cause(AgentProtocolError(f"the guest agent said what makes no sense: {error}"), error))
+            what = said(str(error)) or type(error).__name__
+            self.fail(_with_cause(AgentProtocolError(f"the guest agent said what makes no sense: {what}"), error))
 
     async def _read(self) -> None:
         while True:
@@ -188,7 +190,7 @@ class Connection:
         elif kind == wire.ANNOUNCE:
             raise AgentUnreachableError("the guest agent started anew: its guest was reset")
         elif kind == wire.BROKEN:
-            raise AgentProtocolError(f"the guest agent sent garbage: {payload.decode(errors='replace')}")
+            raise AgentProtocolError(f"the guest agent sent garbage: {said(payload.decode(errors='replace'))}")
         elif kind == wire.ERROR and stream == 0:
             raise AgentProtocolError("the guest agent received garbage: bytes were lost on its channel")
         elif stream in self._receivers:

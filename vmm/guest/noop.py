@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from vmm.contract import Command, CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.contract import MAX_GOT_FILE, Command, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentRequestError
 
 NOT_DONE: Final = (
@@ -48,7 +48,7 @@ class NoopAgent:
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - idem
         raise nobody_there("put")
 
-    async def get_file(self, path: str) -> bytes:  # noqa: ARG002 - idem
+    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:  # noqa: ARG002 - idem
         raise nobody_there("get")
 
     async def aclose(self) -> None:

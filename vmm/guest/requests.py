@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+import re
+from typing import Any, Final, Self
 
 import trio
 
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.agent import values, wire
 from vmm.guest.connection import Connection
+from vmm.guest.said import is_number, said
+
+_CODE: Final = r"[A-Z][A-Z0-9_]{1,31}"
 
 
 def refusal(request: str, payload: bytes) -> AgentRequestError:
     """The agent's ERROR as an exception. Raises AgentProtocolError if it is none."""
     fields = values.unpack(payload)
-    if not isinstance(fields, dict):
-        raise AgentProtocolError("the guest agent sent an error that is no dict")
+    code = fields.get("code") if isinstance(fields, dict) else None
+    if not (isinstance(code, str) and re.fullmatch(_CODE, code)):
+        raise AgentProtocolError("the guest agent sent an error that is none")
     return AgentRequestError(
-        request=request,
-        code=str(fields.get("code")),
-        message=str(fields.get("message")),
-        part=str(fields.get("part", "")),
+        request=request, code=code, message=said(fields.get("message")), part=said(fields.get("part"))
     )
 
 
@@ -48,7 +50,7 @@ class Request:
         self._credit = wire.WINDOW
         self._owed_credit = 0
         self._received = bytearray()
-        self._limit: int | None = None
+        self._limit = 0
         self.stream = connection.open_stream(self)
         try:
             connection.send_value(wire.REQUEST, self.stream, {"op": name, **fields})
@@ -87,8 +89,10 @@ class Request:
             self._connection.send_data(self.stream, piece)
         self._connection.send(wire.EOF + wire.STDIN, self.stream)
 
-    async def receive(self, *, limit: int | None) -> bytes:
-        """Waits for a file's content. Raises AgentError, with code "EFBIG" if it is more than `limit` bytes."""
+    async def receive(self, *, limit: int) -> bytes:
+        """Waits for a file's content. Raises AgentError, with code "EFBIG" if it is more than `limit` bytes, "EIO" if
+        it is less than there was to be.
+        """
         self._limit = limit
         while not self._over:
             self._connection.check()
@@ -114,6 +118,7 @@ class Request:
         elif kind == wire.DATA + wire.STDOUT and self._name == "get":
             self._receive(payload)
         elif kind == wire.EOF + wire.STDOUT and self._name == "get":
+            self._check_whole()
             self._over = True
         else:
             raise AgentProtocolError(f"a frame of kind {kind:#x} is no answer to {self._name}")
@@ -122,11 +127,20 @@ class Request:
     def on_failure(self) -> None:
         self._changed.unpark_all()
 
+    def _check_whole(self) -> None:
+        size = None if self._reply is None else self._reply.get("size")
+        if not is_number(size, most=2**63):
+            raise AgentProtocolError("the guest agent sent a file without its size")
+        # A file in /proc has size 0 and content, and one that is written to may have more than before.
+        if len(self._received) < size:
+            message = f"the file ended after {len(self._received)} of {size} bytes: it was cut meanwhile; get it again"
+            self._error = AgentRequestError(request=self._name, code="EIO", message=message)
+
     def _receive(self, payload: bytes) -> None:
         if self._over:
             return
         self._received += payload
-        if self._limit is not None and len(self._received) > self._limit:
+        if len(self._received) > self._limit:
             message = f"the file has more than {self._limit} bytes; ask for a smaller one or raise the limit"
             self._error = AgentRequestError(request=self._name, code="EFBIG", message=message)
             self._received.clear()

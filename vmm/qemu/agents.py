@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import trio
 
-from vmm.contract import Agent, Command, CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.contract import MAX_GOT_FILE, Agent, Command, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentUnreachableError, QmpError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
@@ -75,8 +75,8 @@ class _LateAgent:
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         await (await self._reach()).put_file(path, data, mode=mode)
 
-    async def get_file(self, path: str) -> bytes:
-        return await (await self._reach()).get_file(path)
+    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
+        return await (await self._reach()).get_file(path, limit=limit)
 
     async def _reach(self) -> ConnectedAgent:
         async with self._connecting:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import trio
 
 from vmm.capacity import Capacity
-from vmm.contract import CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.contract import MAX_GOT_FILE, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentRequestError
 from vmm.simulated.command import SimulatedCommand
 from vmm.simulated.faults import CommandsFail, FilesFail, Moment, PrepareFails, PrepareIsSlow
@@ -117,11 +117,11 @@ class SimulatedAgent:
             raise AgentRequestError(request="put", code="ENOENT", message=f"{path}: No such file or directory")
         self._machine.files[path] = data
 
-    async def get_file(self, path: str) -> bytes:
+    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
         await self._machine.guest_runs()
-        try:
-            return self._machine.files[path]
-        except KeyError:
-            raise AgentRequestError(
-                request="get", code="ENOENT", message=f"{path}: No such file or directory"
-            ) from None
+        data = self._machine.files.get(path)
+        if data is None:
+            raise AgentRequestError(request="get", code="ENOENT", message=f"{path}: No such file or directory")
+        if len(data) > limit:
+            raise AgentRequestError(request="get", code="EFBIG", message=f"{path} has more than {limit} bytes")
+        return data

@@ -495,3 +495,97 @@ def guest_with(qga: FakeQga) -> None:
     qga.handlers["guest-get-host-name"] = lambda _: {"host-name": "guest"}
     qga.handlers["guest-get-time"] = lambda _: 1
     qga.files["/proc/meminfo"] = b"MemTotal: 131072 kB\n"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [{"exitcode": 256}, {"exitcode": 2**62}, {"exitcode": -1}, {"exitcode": True}, {"signal": 0}, {"signal": 65}, {}],
+    ids=str,
+)
+@in_virtual_time
+async def test_an_exit_that_cannot_be_breaks_the_protocol(end: dict[str, Any]) -> None:
+    async with session() as s:
+
+        def on_start(process: FakeProcess) -> None:
+            process.end = end
+
+        s.qga.on_start = on_start
+        command = await s.client.start_command(CommandSpec(argv=["program"]))
+        with pytest.raises(AgentProtocolError):
+            assert [event async for event in command.events()] == []
+        await command.aclose()
+
+
+@in_virtual_time
+async def test_what_qemu_ga_says_in_a_refusal_is_cut() -> None:
+    async with session() as s:
+
+        def refuse(_: dict[str, Any]) -> None:
+            raise Refused("\ud800" + "x" * 100_000 + ": No such file or directory")
+
+        s.qga.handlers["guest-exec"] = refuse
+        with pytest.raises(AgentRequestError) as caught:
+            await s.client.start_command(CommandSpec(argv=["program"]))
+        assert caught.value.code == "ENOENT"
+        assert len(str(caught.value).encode()) < 1100
+
+
+@pytest.mark.parametrize(
+    "about", [{"version": "9" * 5000}, {"version": 7}, {"version": None}, [], None, {"version": "\ud800"}], ids=repr
+)
+@in_virtual_time
+async def test_a_version_that_is_none_is_nobodys_bug(about: object) -> None:
+    async with session() as s:
+        s.qga.handlers |= {"guest-info": lambda _: about, "guest-get-osinfo": lambda _: {"kernel-release": "\ud800"}}
+        info = await s.client.ping()
+        assert info.kernel_release.encode() == rb"\ud800"
+
+
+@pytest.mark.parametrize("written", [0, 10**9])
+@in_virtual_time
+async def test_a_file_that_is_written_by_nothing_or_by_too_much(written: int) -> None:
+    async with session() as s:
+        s.qga.on_start = ends_with(0)
+        s.qga.handlers["guest-file-write"] = lambda _: {"count": written, "eof": False}
+        with pytest.raises(AgentProtocolError, match=f"wrote {written} of 4 bytes"):
+            await s.client.put_file("/file", b"data")
+
+
+@in_virtual_time
+async def test_a_file_that_gives_nothing_and_does_not_end() -> None:
+    async with session() as s:
+        s.qga.files["/file"] = b"data"
+        s.qga.handlers["guest-file-read"] = lambda _: {"count": 0, "buf-b64": "", "eof": False}
+        with pytest.raises(AgentProtocolError, match="has not ended"):
+            await s.client.get_file("/file")
+
+
+@in_virtual_time
+async def test_the_hostname_is_the_kernels() -> None:
+    """qemu-ga before 5.1 says what it was when that was first asked."""
+    async with session() as s:
+        guest_with(s.qga)
+        s.qga.files["/proc/sys/kernel/hostname"] = b"of-the-kernel\n"
+        assert (await s.client.prepare(Preparation())).hostname == "of-the-kernel"
+
+
+@pytest.mark.parametrize("meminfo", [b"MemTotal: " + b"9" * 5000 + b" kB\n", b"", b"\xff"])
+@in_virtual_time
+async def test_memory_that_is_no_number_is_nobodys_bug(meminfo: bytes) -> None:
+    async with session() as s:
+        guest_with(s.qga)
+        s.qga.files["/proc/meminfo"] = meminfo
+        assert (await s.client.prepare(Preparation())).memory_mib == 0
+
+
+@pytest.mark.parametrize("environment", [b"[" * 100_000, b'{"A": ' * 100_000])
+@in_virtual_time
+async def test_an_environment_without_an_end_is_not_taken_on(environment: bytes) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    qga = FakeQga(theirs)
+    qga.files[ENVIRONMENT_PATH] = environment
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(qga.run)
+        with pytest.raises(AgentProtocolError, match="not what was written there"):
+            await QgaClient.connect(ours, nursery=nursery)
+        nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -79,18 +80,23 @@ class Download:
 
     def __init__(self, stream: int, request: dict[str, Any], channel: Channel, on_end: Callable[[int], None]) -> None:
         """Raises OSError, or ValueError for a request that is none, or for something that has no end."""
-        path = request.get("path")
-        if not (isinstance(path, str) and path):
-            raise ValueError("a file needs a path")
+        path, limit = request.get("path"), request.get("limit")
+        if not (isinstance(path, str) and path and (limit is None or isinstance(limit, int))):
+            raise ValueError("a file needs a path, and its limit is a number")
         self._stream = stream
         self._channel = channel
         self._on_end = on_end
         self._credit = wire.WINDOW
+        self._limit = limit
+        self._sent = 0
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(self._fd)
             raise ValueError(f"{path} is not a regular file")
+        if limit is not None and status.st_size > limit:
+            os.close(self._fd)
+            raise OSError(errno.EFBIG, f"{path} has {status.st_size} bytes, and {limit} at most were asked for")
         channel.send_value(wire.REPLY, stream, {"size": status.st_size})
 
     @property
@@ -100,6 +106,9 @@ class Download:
     def run(self) -> None:
         """Sends one piece. Raises OSError."""
         data = os.read(self._fd, min(_READ_SIZE, self._credit))
+        self._sent += len(data)
+        if self._limit is not None and self._sent > self._limit:
+            raise OSError(errno.EFBIG, f"there is more than {self._limit} bytes of it")
         if data:
             self._credit -= len(data)
             self._channel.send_data(wire.STDOUT, self._stream, data)

@@ -8,7 +8,7 @@ import re
 
 import trio
 
-from vmm.contract import CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.contract import MAX_GOT_FILE, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentRequestError
 from vmm.guest.qga import execution, files
 from vmm.guest.qga.channel import QgaChannel
@@ -16,6 +16,7 @@ from vmm.guest.qga.command import QgaCommand
 from vmm.guest.qga.preparation import prepare
 from vmm.guest.qga.protocol import errno_of
 from vmm.guest.qga.session import keep_environment, take_over
+from vmm.guest.said import said
 
 _NO_PLACE = 72
 _MAY_START = f'cd "$0" || exit {_NO_PLACE}; command -v "$1" >/dev/null'
@@ -53,10 +54,10 @@ class QgaClient:
     async def ping(self) -> GuestInfo:
         """The version is qemu-ga's major one."""
         about = await self._channel.execute("guest-info", request="ping")
-        version = re.match(r"\d+", str(about.get("version") if isinstance(about, dict) else ""))
+        version = re.match(r"[0-9]{1,9}", said(about.get("version") if isinstance(about, dict) else ""))
         system = await self._channel.execute("guest-get-osinfo", request="ping")
         kernel = system.get("kernel-release") if isinstance(system, dict) else None
-        return GuestInfo(agent_version=int(version[0]) if version else 0, kernel_release=str(kernel or ""))
+        return GuestInfo(agent_version=int(version[0]) if version else 0, kernel_release=said(kernel))
 
     async def prepare(self, preparation: Preparation) -> PreparationReport:
         """See the contract, and `vmm.guest.qga.preparation` for what it takes in the guest.
@@ -95,8 +96,8 @@ class QgaClient:
         """See the contract. Takes a shell in the guest."""
         await files.put(self._channel, path, data, mode=mode)
 
-    async def get_file(self, path: str, *, limit: int | None = None) -> bytes:
-        """See the contract. With more than `limit` bytes it fails with code "EFBIG"."""
+    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
+        """See the contract."""
         return await files.get(self._channel, path, limit=limit)
 
     async def aclose(self) -> None:

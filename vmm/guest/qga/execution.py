@@ -13,6 +13,7 @@ import trio
 
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.qga.channel import QgaChannel
+from vmm.guest.said import MAX_SAID, is_exit
 
 FIRST_PAUSE_S: Final = 0.002
 LAST_PAUSE_S: Final = 0.25
@@ -47,7 +48,7 @@ class Ended:
     @property
     def said(self) -> str:
         """The last line on stderr."""
-        lines = self.stderr.decode(errors="replace").strip().splitlines()
+        lines = self.stderr[-MAX_SAID:].decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit status {self.status}, signal {self.signal}"
 
 
@@ -93,8 +94,8 @@ async def ended(channel: QgaChannel, pid: int, *, request: str) -> Ended | None:
     if not _field(value, "exited", bool):
         return None
     status, signal = value.get("exitcode"), value.get("signal")
-    if not (isinstance(status, int) ^ isinstance(signal, int)):
-        raise AgentProtocolError("qemu-ga reported an exit with neither or both of exitcode and signal")
+    if not is_exit(status, signal):
+        raise AgentProtocolError("qemu-ga reported an exit that is none")
     return Ended(
         status=status,
         signal=signal,

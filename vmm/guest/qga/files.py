@@ -46,7 +46,7 @@ async def put(channel: QgaChannel, path: str, data: bytes, *, mode: int) -> None
         raise
 
 
-async def get(channel: QgaChannel, path: str, *, limit: int | None, request: str = "get") -> bytes:
+async def get(channel: QgaChannel, path: str, *, limit: int, request: str = "get") -> bytes:
     """The file's content. Raises AgentRequestError with code "EFBIG" for more than `limit` bytes, AgentError."""
     content = bytearray()
     handle = await _open(channel, path, "r", request=request)
@@ -54,11 +54,13 @@ async def get(channel: QgaChannel, path: str, *, limit: int | None, request: str
         while True:
             piece, is_end = await _read(channel, handle, _PIECE, request=request)
             content += piece
-            if limit is not None and len(content) > limit:
+            if len(content) > limit:
                 message = f"the file has more than {limit} bytes; ask for a smaller one or raise the limit"
                 raise AgentRequestError(request=request, code="EFBIG", message=message)
             if is_end:
                 return bytes(content)
+            if not piece:
+                raise AgentProtocolError("qemu-ga read nothing of a file that has not ended")
     finally:
         channel.undo_soon(partial(_close, channel, handle, request=request))
 
@@ -80,8 +82,7 @@ async def write(channel: QgaChannel, path: str, data: bytes, *, request: str) ->
             view = memoryview(data)[start : start + _PIECE]
             while view:
                 arguments = {"handle": handle, "buf-b64": base64.b64encode(view).decode()}
-                written = _number(await channel.execute("guest-file-write", arguments, request=request), "count")
-                view = view[written:]
+                view = view[_written(await channel.execute("guest-file-write", arguments, request=request), view) :]
     except BaseException:
         channel.undo_soon(partial(_close, channel, handle, request=request))
         raise
@@ -119,6 +120,13 @@ def _handle(value: Any) -> int:
     if type(value) is not int:
         raise AgentProtocolError("qemu-ga gave a handle that is no number")
     return value
+
+
+def _written(value: Any, view: memoryview) -> int:
+    written = _number(value, "count")
+    if not 0 < written <= len(view):
+        raise AgentProtocolError(f"qemu-ga wrote {written} of {len(view)} bytes")
+    return written
 
 
 def _number(value: Any, name: str) -> int:

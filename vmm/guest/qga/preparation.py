@@ -19,6 +19,7 @@ from vmm.contract import Preparation, PreparationReport
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.qga import execution, files
 from vmm.guest.qga.channel import QgaChannel
+from vmm.guest.said import is_number
 
 ONLINE_LIMIT_S: Final = 5.0
 """For how long nothing more may come online, while less is than was asked for."""
@@ -30,6 +31,7 @@ _CLOCK_TOLERANCE_NS: Final = 5_000_000_000
 
 _VM_UUID: Final = "/sys/class/dmi/id/product_uuid"
 _MACHINE_ID: Final = "/etc/machine-id"
+_HOSTNAME: Final = "/proc/sys/kernel/hostname"
 _FIRMWARE_NODE: Final = "/sys/devices/system/cpu/cpu{}/firmware_node/hid"
 
 # RNDADDENTROPY with what is on stdin, and RNDRESEEDCRNG; see random(4).
@@ -76,7 +78,7 @@ async def prepare(channel: QgaChannel, wanted: Preparation) -> PreparationReport
     cpus_online, memory_online_mib = await _bring_online(channel, vcpus=wanted.vcpus, memory_mib=wanted.memory_mib)
     return PreparationReport(
         reseeded=reseeded,
-        hostname=str((await _ask(channel, "guest-get-host-name")).get("host-name", "")),
+        hostname=await _hostname(channel),
         cpus_online=cpus_online,
         memory_mib=_mem_total_mib(await _content(channel, "/proc/meminfo")),
         memory_online_mib=memory_online_mib,
@@ -185,7 +187,7 @@ async def _plugged(channel: QgaChannel, cpus: list[dict[str, Any]]) -> list[dict
     """
     if not cpus or not await _content(channel, _FIRMWARE_NODE.format(0)):
         return cpus
-    return [cpu for cpu in cpus if await _content(channel, _FIRMWARE_NODE.format(cpu["logical-id"]))]
+    return [cpu for cpu in cpus if await _content(channel, _FIRMWARE_NODE.format(cpu.get("logical-id")))]
 
 
 def _online(things: list[dict[str, Any]]) -> int:
@@ -198,7 +200,7 @@ def _offline(things: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 
 async def _block_mib(channel: QgaChannel) -> int:
     size = (await _ask(channel, "guest-get-memory-block-info")).get("size")
-    if type(size) is not int:
+    if not is_number(size, most=2**63):
         raise AgentProtocolError("qemu-ga said no size of memory blocks")
     return size // 2**20
 
@@ -213,8 +215,14 @@ async def _content(channel: QgaChannel, path: str) -> str:
         raise
 
 
+async def _hostname(channel: QgaChannel) -> str:
+    """The kernel's. qemu-ga before 5.1 says what it was when that was first asked."""
+    hostname = await _content(channel, _HOSTNAME)
+    return hostname or str((await _ask(channel, "guest-get-host-name")).get("host-name", ""))
+
+
 def _mem_total_mib(meminfo: str) -> int:
-    total = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    total = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB$", meminfo, re.MULTILINE)
     return int(total[1]) // 1024 if total else 0
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from vmm.errors import AgentRequestError
+from vmm.guest.said import said
 
 DELIMITER: Final = b"\xff"
 
@@ -122,9 +123,11 @@ def refusal(request: str, reply: Reply) -> AgentRequestError:
     """qemu-ga's error as ours. `request` is the name in our contract: "exec", "put", ..."""
     if reply.error_class in {"CommandNotFound", "CommandDisabled"} or "has been disabled" in reply.description:
         code = "UNSUPPORTED"
-        message = f"{reply.description}; allow it in the guest's qemu-ga (--allow-rpcs, --block-rpcs), or update that"
+        message = (
+            f"{said(reply.description)}; allow it in the guest's qemu-ga (--allow-rpcs, --block-rpcs), or update that"
+        )
     else:
-        code, message = errno_of(reply.description) or "EIO", reply.description
+        code, message = errno_of(reply.description) or "EIO", said(reply.description)
     return AgentRequestError(request=request, code=code, message=message)
 
 

@@ -7,6 +7,7 @@ shell that looks for them; and a file in the guest lives as long as the guest do
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -31,6 +32,9 @@ if [ -e "$0" ]; then cat "$0"; fi
 """
 """Kills the commands and prints their pids, on one line, and after it the environment."""
 
+_MAX_PIDS: Final = 4096
+"""Of commands that an earlier host left; a guest that names more has something else in mind."""
+
 _PART: Final = "environment"
 
 _KEEP: Final = 'umask 077; cat >"$0"'
@@ -48,8 +52,8 @@ async def take_over(channel: QgaChannel) -> dict[str, str]:
             return {}
         raise
     pids, _, environment = end.stdout.partition(b"\n")
-    for pid in pids.split():
-        if pid.isdigit():
+    for pid in pids.split()[:_MAX_PIDS]:
+        if re.fullmatch(rb"[0-9]{1,10}", pid):
             # Until it was told of their ends, qemu-ga would take them for later commands of the same pid.
             channel.start_soon(partial(execution.reap, channel, int(pid)))
     return _decode(environment) if environment else {}
@@ -77,7 +81,7 @@ async def keep_environment(channel: QgaChannel, environment: Mapping[str, str]) 
 def _decode(text: bytes) -> dict[str, str]:
     try:
         environment: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AgentProtocolError(f"{ENVIRONMENT_PATH} of the guest is not what was written there") from error
     if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
         raise AgentProtocolError(f"{ENVIRONMENT_PATH} of the guest is not what was written there")

@@ -1,0 +1,41 @@
+"""Whether a guest's report of its hand-out can be, and is of what was asked for. It says what it likes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmm.contract import Preparation, PreparationReport
+from vmm.errors import AgentProtocolError
+from vmm.guest.said import is_number, said
+
+MAX_CPUS: Final = 2**16
+MAX_MEMORY_MIB: Final = 2**26
+"""64 TiB."""
+
+_MAX_CLOCK_NS: Final = 2**63 - 1
+
+_MAX_NAME: Final = 64
+"""Linux's longest hostname; ids and UUIDs are shorter."""
+
+
+def check_report(report: PreparationReport, wanted: Preparation) -> None:
+    """Raises AgentProtocolError. The guest is not to be trusted then, whoever made it say so."""
+    for field, most in (
+        ("cpus_online", MAX_CPUS),
+        ("memory_mib", MAX_MEMORY_MIB),
+        ("memory_online_mib", MAX_MEMORY_MIB),
+        ("wall_clock_ns", _MAX_CLOCK_NS),
+    ):
+        number = getattr(report, field)
+        if not (is_number(number, most=most) or (number is None and field == "memory_online_mib")):
+            raise AgentProtocolError(f"the guest says {field} = {number!r:.40}, which cannot be")
+    for field in ("hostname", "machine_id", "vm_uuid"):
+        text = getattr(report, field)
+        if said(text, most=_MAX_NAME) != text:
+            raise AgentProtocolError(f"the guest says a {field} that is none: {said(text, most=_MAX_NAME)!r}")
+    for field, asked, found in (
+        ("CPUs", wanted.vcpus, report.cpus_online),
+        ("MiB of memory", wanted.memory_mib, report.memory_online_mib),
+    ):
+        if asked is not None and (found is None or found < asked):
+            raise AgentProtocolError(f"the guest was asked for {asked} {field} and says that it is done, with {found}")
