@@ -13,11 +13,15 @@ export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
+# Files are memory: what they hold, and 1 KiB for each. One file system has them all, and an end. Whoever fills it is told
+# so, where a guest without memory is no more. The agent says this again when memory was added.
+read -r _ total _ < /proc/meminfo
+mount -o remount,size=60%,nr_inodes=$((total / 10)) rootfs /
 mkdir /dev/pts /dev/shm
+mkdir -m 1777 /run/shm
+mount -o bind /run/shm /dev/shm
 mount -t devpts devpts /dev/pts
-mount -t tmpfs shm /dev/shm
-mount -t tmpfs tmp /tmp
-mount -t tmpfs run /run
+mount -o remount,size=1m,nr_inodes=4k dev /dev
 cat /etc/hostname > /proc/sys/kernel/hostname
 # Should the agent die without a word, the machine resets at once, which ends a QEMU that has -no-reboot.
 echo -1 > /proc/sys/kernel/panic

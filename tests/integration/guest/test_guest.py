@@ -131,3 +131,19 @@ async def test_a_guest_whose_agent_cannot_work_powers_off(guest_image: GuestImag
         done = await trio.run_process(argv, check=False, pass_fds=[listener.fileno()])
     assert done.returncode == 0
     assert "no virtio-serial port is called vmpool.agent.0" in await trio.Path(console).read_text()
+
+
+async def test_who_fills_the_file_system_is_told_so_and_the_guest_lives(guest: AgentClient) -> None:
+    """Files are memory, and a guest without memory is no more."""
+    fill = "for at in /tmp /dev/shm /root /run /dev; do dd if=/dev/zero of=$at/full bs=1M; done; "
+    outcome = await collect(await guest.start_command(CommandSpec(argv=["sh", "-c", fill])))
+    assert outcome.stderr.count(b"No space left on device") == 5
+    await run(guest, "python3 -c 'bytearray(16 << 20)'")
+    await run(guest, "rm /tmp/full /dev/shm/full /root/full /run/full /dev/full")
+
+
+async def test_empty_files_have_an_end_too(guest: AgentClient) -> None:
+    make = "i=0; mkdir /tmp/many; while true 2> /dev/null > /tmp/many/$i; do i=$((i + 1)); done; echo $i"
+    made = int(await run(guest, make))
+    assert 10_000 < made < 30_000
+    await run(guest, "rm -r /tmp/many")

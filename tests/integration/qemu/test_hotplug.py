@@ -20,6 +20,8 @@ from vmm.qemu.launch import launch
 
 FILL = "data = bytearray(700 << 20); data[::4096] = b'x' * len(data[::4096]); print(data.count(b'x'))"
 
+ROOM = "import shutil; print(shutil.disk_usage('/tmp').total >> 20)"
+
 
 async def test_an_adopted_vm_grows_and_its_memory_holds_what_is_put_there(
     guest_image: GuestImage, vm_home: Path, nursery: trio.Nursery, leak_check: None
@@ -36,6 +38,9 @@ async def test_an_adopted_vm_grows_and_its_memory_holds_what_is_put_there(
             assert (report.cpus_online, report.memory_online_mib) == (3, 1024)
             filled = await collect(await vm.agent.start_command(CommandSpec(argv=["python3", "-c", FILL])))
             assert (filled.stdout, filled.exit) == (b"%d\n" % (700 * 256), CommandExit(status=0))
+            # And there is more room for files, which are memory.
+            room = await collect(await vm.agent.start_command(CommandSpec(argv=["python3", "-c", ROOM])))
+            assert 500 < int(room.stdout) < 700
             # Channels work as well when their buffers lie in the new memory, where there are no bounce buffers.
             data = bytes(range(256)) * 2**15
             await vm.agent.put_file("/dev/shm/data", data)

@@ -26,6 +26,8 @@ def sys_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "cpu/cpu0").mkdir()
     monkeypatch.setattr(system, "_CPUS", str(tmp_path / "cpu"))
     monkeypatch.setattr(system, "_MEMORY", str(tmp_path / "memory"))
+    (tmp_path / "mounts").write_text("overlay / overlay rw 0 0\n")
+    monkeypatch.setattr(system, "_MOUNTS", str(tmp_path / "mounts"))
     return tmp_path
 
 
@@ -84,6 +86,20 @@ def test_what_cannot_be_brought_up_does_not_stop_the_rest(sys_devices: Path) -> 
         f"{sys_devices}/memory/memory9/state: Is a directory",
         "",
     ]
+
+
+@pytest.mark.parametrize(("root", "told"), [("rootfs / rootfs rw 0 0", True), ("overlay / overlay rw 0 0", False)])
+def test_more_memory_is_more_room_for_files_where_these_are_memory(
+    sys_devices: Path, monkeypatch: pytest.MonkeyPatch, root: str, told: bool
+) -> None:
+    (sys_devices / "mounts").write_text(f"{root}\nproc /proc proc rw 0 0\n")
+    (sys_devices / "mount").write_text(f'#!/bin/sh\necho "$@" >> {sys_devices}/remounted\nexit 3\n')
+    (sys_devices / "mount").chmod(0o755)
+    monkeypatch.setattr(system, "_MOUNT", str(sys_devices / "mount"))
+    steps = list(System().bring_online(cpus=True, memory=True))
+    assert [step for step in steps if not step] == [""] * 4
+    assert any("exit status 3" in step for step in steps) is told
+    assert (sys_devices / "remounted").exists() is told
 
 
 @pytest.mark.parametrize("before", [None, "", "0" * 8, "0" * 32 + "\n", "0" * 300])

@@ -23,6 +23,10 @@ _CHUNK = 512
 _PHYS_PAGES = os.sysconf_names["SC_PHYS_PAGES"]
 _PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
+_MOUNT = "/bin/busybox"
+_MOUNTS = "/proc/mounts"
+"""The first is that of the root."""
+
 _CPUS = "/sys/devices/system/cpu"
 _MEMORY = "/sys/devices/system/memory"
 _MACHINE_ID = "/etc/machine-id"
@@ -101,19 +105,23 @@ class System:
         """Brings up what is plugged in and offline, a CPU or block between two steps; each may take 0.1 s.
 
         Yields the empty string for each that came up, and a sentence for each that did not. What the kernel has not
-        noticed yet is not there.
+        noticed yet is not there. Where files are memory, there may be more of them then.
         """
         switches = [(f"{path}/online", "1") for path in (_plugged_cpus() if cpus else ())]
         switches += [(f"{path}/state", "online") for path in (_numbered(_MEMORY, "memory") if memory else ())]
+        more_memory = False
         for path, on in switches:
             try:
                 if _read(path).strip() != on:
                     _write(path, on)
+                    more_memory = more_memory or on == "online"
                     yield ""
             except FileNotFoundError:
                 continue  # cpu0 has no switch, and what is just being plugged in has none yet.
             except OSError as error:
                 yield f"{path}: {error.strerror}"
+        if more_memory and _read(_MOUNTS).startswith("rootfs "):
+            yield from _make_room_for_files()
 
     def report(self) -> dict[str, Any]:
         """What is always told."""
@@ -123,6 +131,15 @@ class System:
             "memory_mib": os.sysconf(_PHYS_PAGES) * _PAGE_SIZE // 2**20,
             "wall_clock_ns": time.time_ns(),
         }
+
+
+def _make_room_for_files() -> Iterator[str]:
+    """In an initramfs they lie in memory, up to a part of it: the one that `init` chose, of what there is now."""
+    inodes = os.sysconf(_PHYS_PAGES) * _PAGE_SIZE // 10240
+    argv = [_MOUNT, "mount", "-o", f"remount,size=60%,nr_inodes={inodes}", "rootfs", "/"]
+    pid = os.posix_spawn(_MOUNT, argv, {})
+    if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        yield f"{' '.join(argv)}: exit status {status}"
 
 
 def _plugged_cpus() -> list[str]:
