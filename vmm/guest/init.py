@@ -13,8 +13,8 @@ export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-# Files are memory: what they hold, and 1 KiB for each. One file system has them all, and an end. Whoever fills it is told
-# so, where a guest without memory is no more. The agent says this again when memory was added.
+# Files are memory: what they hold, and 1 KiB for each. One file system has them all, and an end. Whoever fills it is
+# told so, where a guest without memory is no more. The agent says this again when memory was added.
 read -r _ total _ < /proc/meminfo
 mount -o remount,size=60%,nr_inodes=$((total / 10)) rootfs /
 mkdir /dev/pts /dev/shm
