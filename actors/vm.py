@@ -340,7 +340,10 @@ class VmActor:
         exit_report = await vm.wait_exited()
         # A production notices by itself, and knows why: it ends what it cannot finish.
         if self._state not in (VmState.PRODUCING, VmState.STOPPING, VmState.GONE):
-            self._lost(VmExitedError(vm_id=self.vm_id, reason=str(exit_report)))
+            error = VmExitedError(vm_id=self.vm_id, reason=str(exit_report))
+            if exit_report.console_tail:
+                error.add_note(f"end of guest console:\n{exit_report.console_tail}")
+            self._lost(error)
             self._life.cancel(reason="QEMU exited")
 
     def _lost(self, error: BaseException) -> None:
@@ -349,9 +352,11 @@ class VmActor:
         was = self._state
         self._to(VmState.STOPPING)
         self._erase()
-        reason = describe(error)
-        _log.warning("VM lost", vm=self.vm_id, was=was.value, error=reason)
-        self.report(VmLost(vm_id=self.vm_id, reason=reason, evidence=evidence(error)))
+        reason, found = describe(error), evidence(error)
+        # What is the pool's failure stands in its status, with the evidence; what befell a lease stands only here.
+        of_lease = {"evidence": found} if was is VmState.LEASED and found else {}
+        _log.warning("VM lost", vm=self.vm_id, was=was.value, error=reason, **of_lease)
+        self.report(VmLost(vm_id=self.vm_id, reason=reason, evidence=found))
 
     async def _end(self) -> VmGone:
         vm, shell = self._vm or self._survivor, self._shell

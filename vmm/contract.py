@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
@@ -28,16 +29,31 @@ class ExitReport:
 
     status: int | None = None
     signal: int | None = None
+    cause: str = ""
+    """Why, as far as is known: "its guest powered off"."""
     stderr_tail: str = ""
+    console_tail: str = attrs.field(default="", repr=False)
+    """The end of the guest's console, of a VM that ended by itself."""
 
     def __str__(self) -> str:
         if self.signal is not None:
-            how = f"killed by signal {self.signal}"
+            how = f"killed by signal {self.signal}{_name_of(self.signal)}"
         elif self.status is not None:
             how = f"exit status {self.status}"
         else:
             how = "exit status unknown"
+        if self.cause:
+            how = f"{self.cause} ({how})"
         return f"{how}; QEMU said: {self.stderr_tail}" if self.stderr_tail else how
+
+
+def _name_of(number: int) -> str:
+    if number == signal.SIGSYS:
+        return " (SIGSYS): it asked the kernel for something that its sandbox forbids"
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:
+        return ""  # a real-time signal
 
 
 @attrs.frozen(kw_only=True)

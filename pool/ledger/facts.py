@@ -125,8 +125,9 @@ class Facts:
         was_filling = fact.vm_id in page.shells.filling
         claim_id = self.moves.fleet.leave(entry, reason=fact.reason)
         claim = None if claim_id is None else self.moves.claims[claim_id]
-        page.last_error = fact.reason
-        page.last_evidence = fact.evidence
+        if was is not VmState.LEASED:  # what became of it there is its lease's news, not the pool's failure
+            page.last_error = fact.reason
+            page.last_evidence = fact.evidence
         if was_shell:
             self._shell_lost(entry, page, came_up=was is VmState.SHELL, now=now)
         elif was_filling:

@@ -46,18 +46,23 @@ exec /bin/python3 -I -S -B -c 'from vmpool_agent.main import main; main()'
 """
 
 _QGA = """\
+# What `halt`, `poweroff` and `reboot` send to the first process. A machine that was halted would be there for ever.
+trap 'poweroff -f' USR1 USR2
+trap 'reboot -f' TERM
 # Its port appears a moment after the driver was loaded. On a machine without one the guest just runs.
 for attempt in $(seq 40); do
     for port in /sys/class/virtio-ports/*; do
         if [ "$(cat $port/name 2>/dev/null)" = org.qemu.guest_agent.0 ]; then
-            qemu-ga --method=virtio-serial --path=/dev/${{port##*/}} --statedir=/run
+            qemu-ga --method=virtio-serial --path=/dev/${{port##*/}} --statedir=/run &
+            wait $!
             poweroff -f
         fi
     done
     sleep 0.05
 done
 while :; do
-    sleep 3600
+    sleep 3600 &
+    wait $!
 done
 """
 

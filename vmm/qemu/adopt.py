@@ -50,7 +50,7 @@ class QemuSurvivor:
         return QemuVm(self._instance, late_agent(self._instance, nursery=nursery))
 
     async def wait_exited(self) -> ExitReport:
-        return await self._instance.process.wait_exited()
+        return await self._instance.wait_exited()
 
     async def stop(self) -> ExitReport:
         return await self._instance.stop()

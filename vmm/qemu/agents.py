@@ -97,7 +97,7 @@ async def _connect(instance: Instance, nursery: trio.Nursery) -> ConnectedAgent:
         case AgentKind.BUILTIN:
             if link.vsock_cid is None:
                 return await _until_heard(instance, partial(AgentClient.connect, nursery=nursery))
-            stream = await connect_vsock(link.vsock_cid, gone=instance.process.wait_exited)
+            stream = await connect_vsock(link.vsock_cid, gone=instance.wait_exited)
             return await AgentClient.connect(stream, nursery=nursery)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import attrs
 import trio
 
 from vmm.contract import BootStage, ExitReport, ProcessIdentity
@@ -25,10 +26,12 @@ from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.descriptors import open_boot_files, open_channels
 from vmm.qemu.directory import VmDirectory, connect, read_tail
+from vmm.qemu.ending import SHUTDOWN, cause
 from vmm.qemu.logs import LogLimiter
 from vmm.qemu.process import QemuProcess, command_line_of
 from vmm.qemu.qmp import QmpClient
 from vmm.qemu.qmp.client import EventSubscription
+from vmm.qemu.qmp.messages import Event
 from vmm.spec import AgentKind, MachineSpec
 
 QUIT_LIMIT_S = 3.0
@@ -187,10 +190,25 @@ class Instance:
         assert self._qmp is not None, "connect_qmp() comes first"
         return self._qmp.subscribe(*names)
 
+    async def wait_exited(self) -> ExitReport:
+        """Returns once the process is dead: how, and as far as QEMU said so, why. Any number of tasks may wait."""
+        report = await self.process.wait_exited()
+        shutdown: Event | None = None
+        if self._qmp is not None:
+            with trio.move_on_after(EXIT_NOTICE_S):  # what it said last lies in the socket
+                await self._qmp.wait_ended()
+            shutdown = self._qmp.last(SHUTDOWN)
+        console = read_tail(self.directory.console_log)
+        return attrs.evolve(
+            report,
+            cause=cause(None if shutdown is None else shutdown.data, console=console),
+            console_tail=console,
+        )
+
     async def exit_soon(self) -> ExitReport | None:
         """How QEMU ended, if it has or is just about to. For use after a channel broke."""
         with trio.move_on_after(EXIT_NOTICE_S):
-            return await self.process.wait_exited()
+            return await self.wait_exited()
         return None
 
     async def boot_error(self, stage: BootStage, error: VmmError | OSError) -> BootError:

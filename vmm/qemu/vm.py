@@ -67,7 +67,7 @@ class QemuVm:
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
-        return await self.instance.process.wait_exited()
+        return await self.instance.wait_exited()
 
     async def stop(self) -> ExitReport:
         """Ends the VM and removes its directory; see `Instance.stop`. Idempotent. Raises StopError."""

@@ -34,7 +34,7 @@ class QemuShell:
         return self.instance.process.pid
 
     async def wait_exited(self) -> ExitReport:
-        return await self.instance.process.wait_exited()
+        return await self.instance.wait_exited()
 
     async def stop(self) -> ExitReport:
         return await self.instance.stop()

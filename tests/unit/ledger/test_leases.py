@@ -62,6 +62,7 @@ def test_a_lease_whose_vm_died_says_so() -> None:
     assert refused(world, release) is RefusalCode.LEASE_ENDED
     assert "vm_lost: fault" in refusal(world, release).message
     assert view(world).counters.lost_leased == 1
+    assert (view(world).last_error, view(world).last_evidence) == ("", ""), "the pool has not failed"
 
 
 def test_a_grant_that_could_not_be_delivered_ends_the_lease() -> None:

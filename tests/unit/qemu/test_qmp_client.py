@@ -283,3 +283,16 @@ async def test_a_qemu_that_reads_nothing_is_given_up(autojump_clock: trio.testin
         with pytest.raises(QmpConnectionError, match="did not read a command for 10 s"):
             await client.execute("stop")
         await client.aclose()
+
+
+async def test_what_qemu_said_last_is_there_when_it_has_ended(nursery: trio.Nursery) -> None:
+    client, qemu = await connected(nursery)
+    await qemu.event("SHUTDOWN", reason="guest-reset")
+    await qemu.event("SHUTDOWN", reason="guest-shutdown")
+    await qemu.stream.aclose()
+    await client.wait_ended()
+    last = client.last("SHUTDOWN")
+    assert last is not None
+    assert last.data == {"reason": "guest-shutdown"}
+    assert client.last("RESET") is None
+    await client.aclose()

@@ -143,14 +143,16 @@ async def test_a_lease_that_ends_meanwhile_aborts_and_tells_its_fate(served: Ser
             nursery.start_soon(_abort, client, lease.lease_id, started, errors)
             await started.wait()
             if end == "vm dies":
-                served.machine(lease.lease_id).exit(ExitReport(signal=11))
+                report = ExitReport(status=0, cause="its guest powered off", console_tail="reboot: Power down")
+                served.machine(lease.lease_id).exit(report)
             elif end == "released":
                 await client.release(lease.lease_id)
             else:
                 await served.coordinator.drain()
     (error,) = errors
     assert error.status == "ABORTED"
-    assert {"vm dies": "vm_lost: ", "released": "released: by its owner", "drain": "shutdown: "}[end] in error.message
+    fates = {"vm dies": "its guest powered off (exit", "released": "released: by its owner", "drain": "shutdown: "}
+    assert fates[end] in error.message
 
 
 async def test_in_a_lease_that_has_ended(served: Served) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# The C modules behind `signal` and `socket`, which themselves would import `enum` and more of the library with it.
+import _signal  # type: ignore[import-not-found]
 import _socket
 import fcntl
 import os
@@ -23,6 +25,7 @@ _PORT_WAIT_NS = 10_000_000_000
 def main() -> None:
     """Never returns. If the agent fails the machine is powered off: a guest that answers nobody helps nobody."""
     try:
+        _obey_power_commands()
         _bring_up_loopback()
         if os.environ.get("VMPOOL_CHANNEL") == "vsock":
             serve(_listen_on_vsock(), System())
@@ -31,7 +34,21 @@ def main() -> None:
     except BaseException as error:  # noqa: BLE001  (there is nobody above)
         sys.stderr.write(f"vmpool agent: {type(error).__name__}: {error}\n")
         _print_where(error)
-    os.execv("/bin/busybox", ["poweroff", "-f"])  # noqa: S606 - no shell is wanted
+    _end_machine("poweroff")
+
+
+def _obey_power_commands() -> None:
+    """`poweroff`, `reboot` and `halt` send these to the first process, which has to be it that does it.
+
+    Nothing is ended in good order before: what the guest has is in its memory. A machine that was halted would be there
+    for ever, so it is powered off.
+    """
+    for number, command in ((_signal.SIGUSR1, "poweroff"), (_signal.SIGUSR2, "poweroff"), (_signal.SIGTERM, "reboot")):
+        _signal.signal(number, lambda _number, _frame, command=command: _end_machine(command))
+
+
+def _end_machine(command: str) -> None:
+    os.execv("/bin/busybox", [command, "-f"])  # noqa: S606 - no shell is wanted
 
 
 def _open_port() -> int:

@@ -100,6 +100,8 @@ class QmpClient:
         self._greeted = trio.Event()
         self._greeting: Greeting | None = None
         self._failure: str | None = None
+        self._ended = trio.Event()
+        self._last: dict[str, Event] = {}
 
     @classmethod
     async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> QmpClient:
@@ -187,6 +189,14 @@ class QmpClient:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
+    def last(self, name: str) -> Event | None:
+        """The last event of that name since the connection was made, whether somebody subscribed to it or not."""
+        return self._last.get(name)
+
+    async def wait_ended(self) -> None:
+        """Returns once nothing more can come: QEMU is dead, or the connection is closed or broke."""
+        await self._ended.wait()
+
     async def aclose(self) -> None:
         """Closes the connection; what is pending fails with QmpConnectionError. Idempotent."""
         self._fail("it was closed by this side")
@@ -239,6 +249,7 @@ class QmpClient:
                 self._greeting = message
                 self._greeted.set()
             case Event():
+                self._last[message.name] = message
                 for subscription in self._subscriptions:
                     subscription.deliver(message)
             case Success(id=command_id) | Failure(id=command_id):
@@ -251,6 +262,7 @@ class QmpClient:
             return
         self._failure = reason
         self._greeted.set()
+        self._ended.set()
         for pending in self._pending.values():
             pending.settle(None)
         for subscription in self._subscriptions:
