@@ -147,7 +147,8 @@ class CommandSpec:
     """Added to the guest's default environment, see `Preparation.environment`."""
     working_directory: str | None = None
     time_limit_s: float | None = None
-    """The agent kills the command's process group with SIGKILL after this."""
+    """The agent kills the command and all that it has started with SIGKILL after this, as far as it can: in a guest
+    without cgroups it is the process group, over qemu-ga the process."""
     stdin: bytes | None = attrs.field(default=None, repr=False, validator=optional(max_len(MAX_GIVEN_STDIN)))
     """All that its stdin has, at most MAX_GIVEN_STDIN bytes. None: what `Command.send_stdin` sends."""
 
@@ -171,6 +172,9 @@ class CommandExit:
     signal: int | None = None
     timed_out: bool = False
     """The time limit ended it (signal is SIGKILL then)."""
+    out_of_memory: bool = False
+    """The guest's kernel killed it because memory was short, or, where its status is 137 as a shell's, something while
+    it ran. qemu-ga does not tell."""
 
 
 class Command(Protocol):

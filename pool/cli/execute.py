@@ -14,7 +14,7 @@ from pool.cli.acquiring import Asked, acquire_options, tell_match
 from pool.cli.connection import call
 from pool.cli.guest_command import GuestCommand, guest_argv
 from pool.cli.options import EXIT_OWN_FAILURE, socket_option
-from pool.cli.output import OutputError, write_to
+from pool.cli.output import PREFIX, OutputError, remark, write_to
 from pool.cli.signals import Signals
 from pool.cli.stdin import forward_stdin, known_stdin
 from pool.cli.streams import STDERR, STDOUT, NobodyReadsError
@@ -172,7 +172,11 @@ async def _write_output(command: RemoteCommand) -> CommandExit:
 
 
 def _exit_code(ended: CommandExit) -> int:
-    """As a shell says it: 128 + n for a signal; 124 for the time limit, as timeout(1) does."""
+    """As a shell says it: 128 + n for a signal; 124 for the time limit, as timeout(1) does. What a code does not say is
+    remarked on.
+    """
+    if ended.out_of_memory:
+        remark(f"{PREFIX}the guest was short of memory, and its kernel killed what ran; ask for more with --memory")
     if ended.timed_out:
         return 124
     if ended.signal is not None:

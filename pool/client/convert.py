@@ -116,7 +116,12 @@ def command_event(reply: wire.ExecReply) -> Output | CommandExit | None:
         case wire.ExecReply(stderr=bytes(data)):
             return Output(stream=OutputStream.STDERR, data=data)
         case wire.ExecReply(exit=wire.ExecExit() as ended):
-            return CommandExit(status=ended.status, signal=ended.signal, timed_out=ended.timed_out)
+            return CommandExit(
+                status=ended.status,
+                signal=ended.signal,
+                timed_out=ended.timed_out,
+                out_of_memory=ended.out_of_memory,
+            )
         case _:
             return None
 

@@ -239,8 +239,14 @@ def exec_replies(event: Output | CommandExit) -> Iterable[wire.ExecReply]:
             return (wire.ExecReply(stdout=piece) for piece in _pieces(data))
         case Output(data=data):
             return (wire.ExecReply(stderr=piece) for piece in _pieces(data))
-        case CommandExit(status=status, signal=signal, timed_out=timed_out):
-            return (wire.ExecReply(exit=wire.ExecExit(status=status, signal=signal, timed_out=timed_out)),)
+        case CommandExit():
+            ended = wire.ExecExit(
+                status=event.status,
+                signal=event.signal,
+                timed_out=event.timed_out,
+                out_of_memory=event.out_of_memory,
+            )
+            return (wire.ExecReply(exit=ended),)
 
 
 def profile_status(

@@ -212,4 +212,9 @@ def _exit_report(payload: bytes) -> CommandExit:
     status, signal = fields.get("status"), fields.get("signal")
     if not is_exit(status, signal):
         raise AgentProtocolError("the guest agent reported an exit that is none")
-    return CommandExit(status=status, signal=signal, timed_out=fields.get("timed_out") is True)
+    return CommandExit(
+        status=status,
+        signal=signal,
+        timed_out=fields.get("timed_out") is True,
+        out_of_memory=fields.get("out_of_memory") is True,
+    )

@@ -31,6 +31,7 @@ done
 """
 
 _BUILTIN = """\
+mount -t cgroup2 cgroup /sys/fs/cgroup
 # The firmware of a clone gives the UUID of its template. The agent writes the right one to what lies over it here.
 uuid=/sys/class/dmi/id/product_uuid
 if [ -e $uuid ]; then

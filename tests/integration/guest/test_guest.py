@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from pathlib import Path
@@ -147,3 +148,33 @@ async def test_empty_files_have_an_end_too(guest: AgentClient) -> None:
     made = int(await run(guest, make))
     assert 10_000 < made < 30_000
     await run(guest, "rm -r /tmp/many")
+
+
+HOG = "x = [bytes([1]) * 2**20 for _ in range(1000)]"
+
+
+async def test_who_was_killed_for_memory_is_told_from_who_was_killed(guest: AgentClient) -> None:
+    commands = {
+        ("python3", "-c", HOG): CommandExit(signal=signal.SIGKILL, out_of_memory=True),
+        ("sh", "-c", f"python3 -c '{HOG}'; exit $?"): CommandExit(status=137, out_of_memory=True),
+        ("sh", "-c", "kill -9 $$"): CommandExit(signal=signal.SIGKILL),
+    }
+    ended = {argv: (await collect(await guest.start_command(CommandSpec(argv=argv)))).exit for argv in commands}
+    assert ended == commands
+
+
+async def test_a_time_limit_ends_what_left_its_session_too(guest: AgentClient) -> None:
+    script = "setsid sleep 4321 & (setsid sleep 4322 &); sleep 4323"
+    outcome = await collect(await guest.start_command(CommandSpec(argv=["sh", "-c", script], time_limit_s=1)))
+    assert outcome.exit == CommandExit(signal=signal.SIGKILL, timed_out=True)
+    assert "sleep 432" not in await run(guest, "ps")
+    assert "command-" not in await run(guest, "ls /sys/fs/cgroup")
+
+
+async def test_what_a_command_leaves_behind_in_time_lives_on(guest: AgentClient) -> None:
+    command = CommandSpec(argv=["sh", "-c", "setsid sleep 4321 > /dev/null 2>&1 &"], time_limit_s=60)
+    assert (await collect(await guest.start_command(command))).exit == CommandExit(status=0)
+    await run(guest, "kill -9 $(pidof sleep); while pidof sleep; do :; done")
+    again = CommandSpec(argv=["true"], time_limit_s=60)
+    assert (await collect(await guest.start_command(again))).exit == CommandExit(status=0)
+    assert "command-" not in await run(guest, "ls /sys/fs/cgroup")

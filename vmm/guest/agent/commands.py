@@ -8,7 +8,8 @@ import fcntl
 import os
 import time
 
-from . import wire
+from . import oom, wire
+from .cgroup import Cgroup
 from .loop import WRITE
 
 TYPE_CHECKING = False
@@ -93,6 +94,13 @@ def _spawn_in_path(argv: list[str], environment: dict[str, str], fds: tuple[int,
     raise SpawnError(PROGRAM, name, reason)
 
 
+def _cgroup(root: str) -> Cgroup | None:
+    try:
+        return Cgroup(root)
+    except OSError:
+        return None  # the guest is somebody's own; its commands' process groups will have to do
+
+
 class _Source:
     """An output pipe of a command, and the credit the host gives it."""
 
@@ -116,8 +124,9 @@ class Command:
         on_end: Callable[[int], None],
         *,
         environment: dict[str, str],
+        cgroups: str | None = None,
     ) -> None:
-        """`environment` is what the command has beside what the request adds.
+        """`environment` is what the command has beside what the request adds; `cgroups` is where they are mounted.
 
         Raises SpawnError or another OSError, or ValueError for a request that is none.
         """
@@ -127,7 +136,9 @@ class Command:
         self._on_end = on_end
         self._exit_code: int | None = None
         self._exit_ns = 0
+        self._began_ns = time.monotonic_ns()
         self._timed_out = False
+        self._cgroup: Cgroup | None = None
         self._timers: list[Timer] = []
         self._stdin_buffer = bytearray()
         self._stdin_eof = False
@@ -145,7 +156,14 @@ class Command:
         err, write_err = os.pipe2(os.O_CLOEXEC)
         self._sources = {wire.STDOUT: _Source(out), wire.STDERR: _Source(err)}
         try:
-            self._pid = spawn(argv, environment, request.get("directory"), (read_in, write_out, write_err))
+            # Only to end all of it: it costs two grace periods of the kernel's.
+            self._cgroup = None if limit_ns is None or cgroups is None else _cgroup(cgroups)
+            how = (argv, environment, request.get("directory"), (read_in, write_out, write_err))
+            if self._cgroup is None:
+                self._pid = spawn(*how)
+            else:
+                with self._cgroup:
+                    self._pid = spawn(*how)
         except BaseException:
             self._close_all()
             raise
@@ -264,6 +282,8 @@ class Command:
         if self._exit_code is None:
             self._timed_out = True
             self.signal(_signal.SIGKILL)
+            if self._cgroup is not None:
+                self._cgroup.kill()
 
     def _on_exit(self, exit_code: int) -> None:
         self._exit_code = exit_code
@@ -285,14 +305,19 @@ class Command:
         if any(source.fd >= 0 for source in self._sources.values()):
             return
         self._close_all()
-        how = {"status": self._exit_code} if self._exit_code >= 0 else {"signal": -self._exit_code}
+        how: dict[str, int] = {"status": self._exit_code} if self._exit_code >= 0 else {"signal": -self._exit_code}
         timed_out = self._timed_out and self._exit_code == -_signal.SIGKILL
+        if not timed_out and oom.ended_by_it(self._pid, self._exit_code, began_ns=self._began_ns):
+            how["out_of_memory"] = True
         self._channel.send_value(wire.EXITED, self._stream, {**how, "timed_out": timed_out})
         self._on_end(self._stream)
 
     def _close_all(self) -> None:
         for timer in self._timers:
             timer.cancel()
+        if self._cgroup is not None:
+            self._cgroup.close()
+            self._cgroup = None
         self._close_stdin()
         for source in self._sources.values():
             self._close_source(source)

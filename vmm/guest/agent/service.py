@@ -32,14 +32,19 @@ class Service:
         preparation_limit_ns: int = LIMIT_NS,
         loop: Loop | None = None,
         environment: dict[str, str] | None = None,
+        cgroups: str | None = None,
     ) -> None:
-        """`loop` and `environment` are those of an agent that serves one port after the other."""
+        """`cgroups` is where commands with a time limit get one each; None: nowhere.
+
+        `loop` and `environment` are those of an agent that serves one port after the other.
+        """
         self._system = system
         self._preparation_limit_ns = preparation_limit_ns
         self._loop = loop or Loop()
         self._channel = Channel(port, self._loop, self._on_frame, self._on_hangup)
         self._streams: dict[int, Command | Upload | Download | Preparation] = {}
         self._environment = dict(DEFAULT_ENVIRONMENT) if environment is None else environment
+        self._cgroups = cgroups
         self._in_session = False
         self.hung_up = False
         """The host closed its end, and did not speak since."""
@@ -134,7 +139,13 @@ class Service:
             self._prepare(stream, request)
         elif op == "exec":
             self._streams[stream] = Command(
-                stream, request, self._loop, self._channel, self._forget, environment=self._environment
+                stream,
+                request,
+                self._loop,
+                self._channel,
+                self._forget,
+                environment=self._environment,
+                cgroups=self._cgroups,
             )
         elif op == "put":
             self._streams[stream] = Upload(stream, request, self._channel, self._forget)

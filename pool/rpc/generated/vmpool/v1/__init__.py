@@ -302,6 +302,12 @@ class ExecExit(betterproto2.Message):
 
     timed_out: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
 
+    out_of_memory: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    The guest's kernel killed the command because memory was short; or, where the status is 137, as a shell says it,
+    something that the command ran. A guest with qemu-ga does not tell.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "ExecExit", ExecExit)
 
