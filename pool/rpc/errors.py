@@ -52,6 +52,16 @@ class DeadlineError(Exception):
         super().__init__("the deadline of the call has passed; allow more time")
 
 
+class TimeLimitError(Exception):
+    """A command's time is over, and its guest does not say that it has ended."""
+
+    def __init__(self, *, limit_s: float, silent_s: float) -> None:
+        super().__init__(
+            f"the command's time limit of {limit_s:g} s is over, and its guest has said nothing for {silent_s:g} s "
+            "since; it may not answer any more: release the lease, or try another command in it"
+        )
+
+
 class LeaseLostError(Exception):
     """The lease ended while it was being used."""
 
@@ -90,6 +100,7 @@ ERRORS: Final[Mapping[type[Exception], Status]] = {
     StoppingError: Status.UNAVAILABLE,
     DeadlineError: Status.DEADLINE_EXCEEDED,
     LeaseLostError: Status.ABORTED,
+    TimeLimitError: Status.DEADLINE_EXCEEDED,
     TooManyRequestsError: Status.RESOURCE_EXHAUSTED,
     TooManyWatchersError: Status.RESOURCE_EXHAUSTED,
     vmm.SpecError: Status.INVALID_ARGUMENT,

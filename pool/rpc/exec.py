@@ -13,7 +13,7 @@ from pool.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.rpc.calls import ServerStream, receive, send
 from pool.rpc.convert import command_spec, exec_kind, exec_replies, lease_id_of, signal_number
-from pool.rpc.errors import InvalidRequestError, LeaseLostError
+from pool.rpc.errors import InvalidRequestError, LeaseLostError, TimeLimitError
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.contract import Command, CommandSpec, Vm
 from vmm.errors import AgentRequestError, AgentUnreachableError, Obstacle, VmExitedError
@@ -24,22 +24,34 @@ FATE_LIMIT_S: Final = 2.0
 REACH_LIMIT_S: Final = 5.0
 """How long the guest of a lease that an earlier run of the service granted is given to answer."""
 
+LATE_END_S: Final = 8
+"""For how long nothing may be heard of a command after its time limit, which is the guest's to keep. Less than a client
+waits, which is told so."""
 
-@attrs.frozen(kw_only=True)
+
+@attrs.define(eq=False, kw_only=True)
 class ExecCall:
     """`run` answers the call to its end; cancelled, it kills the command."""
 
     stream: ServerStream
     coordinator: Coordinator
     owner: Owner
+    _heard: int = attrs.field(default=0, init=False)
+    """Of the command so far."""
+    _passing_on: bool = attrs.field(default=False, init=False)
+    """It is the client that is waited for."""
 
     async def run(self) -> None:
-        """Raises InvalidRequestError, RefusedError, VmmError, and LeaseLostError if the lease ends meanwhile."""
+        """Raises InvalidRequestError, RefusedError, VmmError, LeaseLostError if the lease ends meanwhile, and
+        TimeLimitError if the guest does not say that the command ended when its time is over.
+        """
         lease_id, spec = _read_start(await receive(self.stream))
         vm = await self.coordinator.wait_vm_of(lease_id, owner=self.owner, limit_s=REACH_LIMIT_S)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_lease, lease_id)
+                if spec.time_limit_s is not None:
+                    nursery.start_soon(self._watch_time, spec.time_limit_s)
                 command = await _start(vm, spec)
                 try:
                     await send(self.stream, wire.ExecReply(started=wire.ExecStarted()))
@@ -56,6 +68,16 @@ class ExecCall:
 
     async def _watch_lease(self, lease_id: str) -> None:
         raise LeaseLostError(await self.coordinator.wait_lease_ended(lease_id, owner=self.owner))
+
+    async def _watch_time(self, limit_s: float) -> None:
+        await trio.sleep(limit_s)
+        silent_s = 0
+        while silent_s < LATE_END_S:
+            # In steps: if it was us who stood still, what the guest said meanwhile is heard in the first of them.
+            heard = self._heard
+            await trio.sleep(1)
+            silent_s = 0 if self._passing_on or self._heard != heard else silent_s + 1
+        raise TimeLimitError(limit_s=limit_s, silent_s=silent_s)
 
     async def _feed(self, command: Command, *, given: bool) -> None:
         """Passes requests on. The end of the requests closes stdin, as `close_stdin` does.
@@ -85,8 +107,11 @@ class ExecCall:
         events = command.events()
         try:
             async for event in events:
+                self._heard += 1
+                self._passing_on = True
                 for reply in exec_replies(event):
                     await send(self.stream, reply)
+                self._passing_on = False
         finally:
             if isinstance(events, AsyncGenerator):
                 await events.aclose()

@@ -47,6 +47,7 @@ class SimulatedCommand:
                     limit.deadline = trio.current_time() + self._time_limit_s
                 self._exit = CommandExit(status=await self._program(self._process))
             if limit.cancelled_caught:
+                await self._machine.guest_runs()
                 self._exit = CommandExit(signal=signal.SIGKILL, timed_out=True)
         if self._killed_by is not None and self._exit is None:
             self._exit = CommandExit(signal=self._killed_by)

@@ -15,6 +15,7 @@ from tests.unit.rpc.raw import EXEC, connected, framed
 from tests.unit.rpc.served import Served, serving
 from vmm.contract import CommandExit, ExitReport, Output, OutputStream
 from vmm.simulated import StopIsSlow
+from vmm.simulated.machine import Power
 
 MIB = 1024 * 1024
 
@@ -71,6 +72,52 @@ async def test_the_time_limit(served: Served) -> None:
         client.lease() as vm,
         client.exec(vm.lease_id, ["sleep", "9"], time_limit_s=0.05) as command,
     ):
+        assert await command.wait() == CommandExit(signal=signal.SIGKILL, timed_out=True)
+
+
+@pytest.mark.parametrize("silent", ["before it is started", "while it runs", "stopped"])
+async def test_a_time_limit_that_the_guest_does_not_keep_is_kept_for_the_caller(
+    served: Served, autojump_clock: trio.testing.MockClock, silent: str
+) -> None:
+    began = trio.current_time()
+    async with served.client() as client:
+        lease = await client.acquire()
+        machine = served.machine(lease.lease_id)
+        if silent == "before it is started":
+            machine.mute()
+        with pytest.raises(CallError, match="time limit of 5 s is over, and its guest has said nothing for 8") as error:
+            async with client.exec(lease.lease_id, ["sleep", "9"], time_limit_s=5.0) as command:
+                if silent == "while it runs":
+                    machine.mute()
+                elif silent == "stopped":
+                    machine.power(Power.PAUSED)
+                await command.wait()
+        assert error.value.status == "DEADLINE_EXCEEDED"
+        assert trio.current_time() - began == pytest.approx(13.0, abs=1.0)
+        await client.release(lease.lease_id)
+
+
+async def test_who_takes_the_output_late_is_waited_for(served: Served, autojump_clock: trio.testing.MockClock) -> None:
+    """It is not the guest that is silent."""
+    async with (
+        served.client() as client,
+        client.lease() as vm,
+        client.exec(vm.lease_id, ["yes"], time_limit_s=5.0) as command,
+    ):
+        await trio.sleep(1000.0)
+        assert await command.wait() == CommandExit(signal=signal.SIGKILL, timed_out=True)
+
+
+async def test_time_in_which_the_service_stood_still_is_not_the_guests(
+    served: Served, mock_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        served.client() as client,
+        client.lease() as vm,
+        client.exec(vm.lease_id, ["sleep", "9"], time_limit_s=5.0) as command,
+    ):
+        mock_clock.jump(1000.0)
+        mock_clock.autojump_threshold = 0
         assert await command.wait() == CommandExit(signal=signal.SIGKILL, timed_out=True)
 
 
