@@ -1,7 +1,8 @@
 """What a VM actor says to the pool: facts, in the order in which they became true.
 
-A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut` or `WishRefused`, then `VmLost` if
-it ended by itself, and always `VmGone` last. One that is adopted begins with `VmReady`, or with `LeaseAdopted`.
+A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut` or `WishRefused`, then `VmSilent` as
+often as that changes, then `VmLost` if it ended by itself, and always `VmGone` last. One that is adopted begins with
+`VmReady`, or with `LeaseAdopted`.
 """
 
 from __future__ import annotations
@@ -152,6 +153,15 @@ class WishRefused:
 
 
 @attrs.frozen(kw_only=True)
+class VmSilent:
+    """The guest of a leased VM has not answered for a while, or answers again."""
+
+    vm_id: str
+    detail: str
+    """Empty if it answers again."""
+
+
+@attrs.frozen(kw_only=True)
 class VmLost:
     """The VM cannot be used any more, for a reason of its own: it failed to come up, died, or failed a hand-out."""
 
@@ -175,4 +185,4 @@ class VmGone:
     """Nothing of the above: it runs on and its record is there, for a later run of the service."""
 
 
-VmFact = ShellReady | VmReady | VmHealthy | LeaseAdopted | VmHandedOut | WishRefused | VmLost | VmGone
+VmFact = ShellReady | VmReady | VmHealthy | LeaseAdopted | VmHandedOut | WishRefused | VmSilent | VmLost | VmGone

@@ -25,12 +25,14 @@ from actors.messages import (
     VmHealthy,
     VmLost,
     VmReady,
+    VmSilent,
     WishRefused,
 )
 from actors.parking import CHECK_TIMEOUT_S, check
 from actors.producer import BaseVm, BaseVmMaker, ShellProducer
 from actors.record import LeaseRecord, VmRecord, expiry_ns
 from actors.turns import Restraint
+from actors.vigil import Vigil
 from vmm.contract import Shell, Survivor, Vm
 from vmm.errors import AgentUnreachableError, StopError, VmExitedError, VmmError
 
@@ -53,6 +55,7 @@ class VmActor:
     report: Callable[[VmFact], None]
     journal: Journal
     procedure: HandOutProcedure = attrs.field(factory=HandOutProcedure)
+    vigil: Vigil = attrs.field(factory=Vigil)
     shells: ShellProducer | None = None
     """Begin as a shell of this producer, and wait for `fill`."""
     adoption: Adoption | None = None
@@ -209,6 +212,9 @@ class VmActor:
                 if self._state is VmState.READY:
                     order = await self._idle()
                     await (self._offer() if order.bare else self._hand_out(order))
+                if self._state is VmState.LEASED and not self._offered:
+                    assert self._vm is not None
+                    await self.vigil.keep(self._vm, tell=self._tell_silence)
                 await trio.sleep_forever()
         except* (VmmError, JournalError) as errors:
             self._unverified = errors.subgroup(StopError)
@@ -345,6 +351,13 @@ class VmActor:
                 error.add_note(f"end of guest console:\n{exit_report.console_tail}")
             self._lost(error)
             self._life.cancel(reason="QEMU exited")
+
+    def _tell_silence(self, detail: str) -> None:
+        if detail:
+            _log.warning("VM silent", vm=self.vm_id, detail=detail)
+        else:
+            _log.info("VM answers again", vm=self.vm_id)
+        self.report(VmSilent(vm_id=self.vm_id, detail=detail))
 
     def _lost(self, error: BaseException) -> None:
         if self._state is VmState.STOPPING:

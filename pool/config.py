@@ -19,6 +19,7 @@ from attrs.validators import and_, ge, gt, le, matches_re, max_len, optional
 from actors.backoff import Backoff
 from actors.kinds import ProducerKind
 from actors.memory import MemoryPolicy
+from actors.vigil import Vigil
 from pool.access import AccessSettings, Account, LimitSettings, structure_account
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy
@@ -116,7 +117,9 @@ class ProfileSettings:
     max_age_s: float | None = attrs.field(default=None, validator=optional(gt(0)))
     """A VM that was idle for so long is replaced. None: never."""
     check_interval_s: float = attrs.field(default=60.0, validator=and_(ge(0), le(24 * 3600)))
-    """How often an idle VM's agent is asked whether it is there; 0 for never."""
+    """How often a VM's agent is asked whether it is there, idle or leased; 0 for never."""
+    silence_limit_s: float = attrs.field(default=300.0, validator=and_(ge(0), le(24 * 3600)))
+    """A leased VM of which neither QEMU nor the agent has answered a check for so long is given up; 0 for never."""
     adaptive: AdaptiveSize | None = None
     """The table `[profiles.NAME.adaptive]`: the size follows the demand. None: it is `size`."""
     shells: int = attrs.field(default=0, validator=_between(0, 1000))
@@ -137,6 +140,10 @@ class ProfileSettings:
     backoff_maximum_s: float = attrs.field(default=30.0, validator=and_(gt(0), le(3600)))
     breaker_threshold: int = attrs.field(default=5, validator=_between(1, 1000))
     """So many failed productions in a row open the circuit: who wants to boot is refused until a trial succeeds."""
+
+    def vigil(self) -> Vigil:
+        """Over leased VMs."""
+        return Vigil(interval_s=self.check_interval_s or math.inf, silence_limit_s=self.silence_limit_s or math.inf)
 
     def policy(self, machine: MachineSpec) -> PoolPolicy:
         return PoolPolicy(

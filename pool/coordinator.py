@@ -18,6 +18,7 @@ from actors.journal import Journal
 from actors.messages import VmGone
 from actors.producer import BaseVmMaker, Producer, ShellProducer
 from actors.turns import Restraint, Turns
+from actors.vigil import Vigil
 from actors.vm import VmActor
 from pool.ledger.book import Ledger
 from pool.ledger.effects import (
@@ -58,6 +59,7 @@ from pool.watch import Snapshot, WatchHub
 from vmm.contract import Vm
 
 _PLAIN: Final = HandOutProcedure()
+_USUAL_VIGIL: Final = Vigil()
 
 REACHED_AT_ONCE: Final = 4
 REACH_PATIENCE_S: Final = 5.0
@@ -104,6 +106,8 @@ class Coordinator(Reception):
     """By profile name, for the profiles whose policy has shells."""
     procedures: Mapping[str, HandOutProcedure] = attrs.field(factory=dict)
     """By profile name, where the plain one is not meant."""
+    vigils: Mapping[str, Vigil] = attrs.field(factory=dict)
+    """By profile name, as the procedures: over leased VMs."""
     make_id: Callable[[str], str] = new_id
     rng: random.Random = attrs.field(factory=random.Random)
     clock_ns: Callable[[], int] = time.time_ns
@@ -214,6 +218,7 @@ class Coordinator(Reception):
             report=self._send.send_nowait,
             journal=self.journal,
             procedure=self.procedures.get(profile, _PLAIN),
+            vigil=self.vigils.get(profile, _USUAL_VIGIL),
             shells=self.shell_producers[profile] if as_shell else None,
             restraint=self._restraint,
             adoption=self.adoptions[effect.vm_id] if isinstance(effect, AdoptVm) else None,

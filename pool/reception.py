@@ -66,7 +66,7 @@ class Reception:
     def __attrs_post_init__(self) -> None:
         self._requests = OpenRequests(maximum=self.max_open_requests)
         # Unbounded, because facts must never be dropped and actors must never wait here; what bounds it is the number
-        # of VMs, each of which says at most four things, and the limit on open requests.
+        # of VMs, each of which says a few things in its life, and the limit on open requests.
         self._send, self._inbox = trio.open_memory_channel[Event](math.inf)
 
     # -- what callers ask for ------------------------------------------------------------------------------------

@@ -142,6 +142,7 @@ async def run_service(
                 name: HandOutProcedure(witness=witness if profile.strict_uniqueness else None)
                 for name, profile in settings.profiles.items()
             },
+            vigils={name: profile.vigil() for name, profile in settings.profiles.items()},
             service=settings.limits.policy(cpus=len(os.sched_getaffinity(0))),
             max_open_requests=settings.limits.max_open_requests,
         )

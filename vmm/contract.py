@@ -317,6 +317,11 @@ class Vm(Protocol):
     async def resume(self) -> None:
         """Runs the vCPUs (QMP `cont`). Idempotent."""
 
+    async def run_state(self) -> str:
+        """What QEMU says of its guest, in QAPI's words for RunState ("running", "paused", ...), whatever the guest
+        does. No time limit. Raises VmExitedError, QmpError.
+        """
+
     async def grow(self, *, vcpus: int, memory_mib: int) -> None:
         """Hot-adds what is missing to `vcpus` and `memory_mib` in all; more than that is left as it is.
 

@@ -13,6 +13,7 @@
     |- NotUniqueError              a VM shows what another one showed before
     |- AttachError                 there is no VM to take over where one should be
     |- VmExitedError               QEMU is gone while something was asked of it
+    |- VmSilentError               QEMU is there, and nothing in it answers
     |- QmpError                    QMP failed
     |  |- QmpCommandError          QEMU answered a command with an error
     |  `- QmpConnectionError       the QMP connection is closed or broke
@@ -165,6 +166,19 @@ class VmExitedError(VmmError):
         super().__init__(f"{vm_id}: QEMU is gone: {reason}")
         self.vm_id = vm_id
         self.reason = reason
+
+
+class VmSilentError(VmmError):
+    """QEMU is there, and neither it nor its guest answers: it is stopped, or hangs."""
+
+    def __init__(self, *, vm_id: str, checks: int, interval_s: float) -> None:
+        super().__init__(
+            f"{vm_id}: neither QEMU nor its guest has answered {checks} checks in a row, one every {interval_s:g} s; "
+            "QEMU hangs, or was stopped"
+        )
+        self.vm_id = vm_id
+        self.checks = checks
+        self.interval_s = interval_s
 
 
 class QmpError(VmmError):

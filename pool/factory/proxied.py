@@ -135,6 +135,9 @@ class ProxiedVm:
     async def resume(self) -> None:
         await self._vm.resume()
 
+    async def run_state(self) -> str:
+        return await self._vm.run_state()
+
     async def grow(self, *, vcpus: int, memory_mib: int) -> None:
         await self._vm.grow(vcpus=vcpus, memory_mib=memory_mib)
 

@@ -17,6 +17,7 @@ from actors.messages import (
     VmHealthy,
     VmLost,
     VmReady,
+    VmSilent,
     WishRefused,
 )
 from pool.ledger import refusals
@@ -172,6 +173,7 @@ class Ledger:
                 | VmHealthy()
                 | VmHandedOut()
                 | WishRefused()
+                | VmSilent()
                 | VmLost()
                 | VmGone()
             ):

@@ -16,6 +16,7 @@ from actors.messages import (
     VmHealthy,
     VmLost,
     VmReady,
+    VmSilent,
     WishRefused,
 )
 from pool.ledger import refusals
@@ -58,6 +59,8 @@ class Facts:
                     self.wish_refused(entry, fact)
                 case LeaseAdopted():
                     self.lease_adopted(entry, fact)
+                case VmSilent():
+                    self.silent(entry, fact)
                 case VmLost():
                     self.lost(entry, fact, now=now)
 
@@ -117,6 +120,10 @@ class Facts:
     def lease_adopted(self, entry: VmEntry, fact: LeaseAdopted) -> None:
         entry.pid = fact.pid
         self.moves.fleet.page_of(entry).counters.restored += 1
+
+    def silent(self, entry: VmEntry, fact: VmSilent) -> None:
+        assert entry.lease_id is not None
+        self.moves.tell_of_silence(self.moves.leases[entry.lease_id], detail=fact.detail)
 
     def lost(self, entry: VmEntry, fact: VmLost, *, now: float) -> None:
         page = self.moves.fleet.page_of(entry)

@@ -196,6 +196,10 @@ class Moves:
         self._tell_of_lease(renewed, LeaseChange.RENEWED)
         return renewed
 
+    def tell_of_silence(self, lease: Lease, *, detail: str) -> None:
+        """Empty: it is over."""
+        self._tell_of_lease(lease, LeaseChange.SILENT if detail else LeaseChange.ANSWERING, detail=detail)
+
     def end_lease(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self.leases.end(lease, reason, detail=detail)
         self.effects.append(LeaseEnded(lease_id=lease.lease_id))

@@ -24,6 +24,10 @@ class VmNews:
 class LeaseChange(enum.Enum):
     GRANTED = "granted"
     RENEWED = "renewed"
+    SILENT = "silent"
+    """Its VM's guest does not answer. The lease goes on."""
+    ANSWERING = "answering"
+    """It does again."""
     ENDED = "ended"
 
 
@@ -35,7 +39,7 @@ class LeaseNews:
     owner: Owner
     change: LeaseChange
     detail: str = ""
-    """What became of a lease that ended."""
+    """What became of a lease that ended, or what is known of a silent one."""
 
 
 class ProfileChange(enum.Enum):

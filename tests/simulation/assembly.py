@@ -20,6 +20,7 @@ from actors.messages import HandOutTimings, Wishes
 from actors.producer import Producer
 from actors.template import TemplateProducer
 from actors.uniqueness import Witness
+from actors.vigil import Vigil
 from pool.recovery import Recovered
 from tests.simulation.host import VMS, Host, boottime_ns
 from tests.simulation.observed import ObservedCoordinator, Observer
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 BOOT_ID: Final = "0d3f5c9a-simulated"
+VIGIL: Final = Vigil(interval_s=3.0, silence_limit_s=12.0)
+"""Short, as lives are here."""
 
 
 @attrs.frozen(kw_only=True)
@@ -106,6 +109,7 @@ class Assembly:
             adoptions=recovered.adoptions,
             shell_producers={name: one for name, one in producers.items() if isinstance(one, TemplateProducer)},
             procedures=dict.fromkeys(profiles, self._procedure(hand_out_began)),
+            vigils=dict.fromkeys(profiles, VIGIL),
             make_id=self._new_id,
             rng=self.random("ledger"),
             clock_ns=simulation.parts.token_clock or simulation.wall_clock,

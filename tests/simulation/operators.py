@@ -101,6 +101,15 @@ class _Deed:
         if machines := [vm_id for vm_id in sorted(self.service.host.alive) if vm_id in self.service.host.machines]:
             self.service.host.machines[self.random.choice(machines)].mute()
 
+    async def hang_one(self) -> None:
+        """For a while, or for ever."""
+        if machines := [vm_id for vm_id in sorted(self.service.host.alive) if vm_id in self.service.host.machines]:
+            machine = self.service.host.machines[self.random.choice(machines)]
+            machine.hang()
+            await trio.sleep(self.random.choice([0.5, 5.0]))
+            if self.random.random() < 0.5:
+                machine.hang(hung=False)
+
     async def fill_disk(self) -> None:
         await self._trouble_disk(DiskFault.NO_SPACE)
 
@@ -141,6 +150,7 @@ class _Deed:
 _DEEDS = {
     Trouble.VMS_DIE: _Deed.let_one_die,
     Trouble.AGENTS_GO_MUTE: _Deed.mute_one,
+    Trouble.PROCESSES_HANG: _Deed.hang_one,
     Trouble.DISK_IS_FULL: _Deed.fill_disk,
     Trouble.DISK_FAILS: _Deed.break_disk,
     Trouble.TEMPLATES_FAIL: _Deed.fail_templates,

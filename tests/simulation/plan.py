@@ -39,6 +39,7 @@ class Trouble(enum.Enum):
     VMS_DIE = "VMs die"
     VMS_DIE_AT_MOMENTS = "VMs die at moments of their lives"
     AGENTS_GO_MUTE = "agents go mute"
+    PROCESSES_HANG = "QEMUs hang"
     PREPARATIONS_FAIL = "preparations fail"
     WISHES_ARE_REFUSED = "wishes are refused"
     STOPS_ARE_SLOW = "stops are slow"

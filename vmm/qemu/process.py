@@ -109,6 +109,14 @@ class QemuProcess:
                 self._exit = self._reap()
             return self._exit
 
+    def has_lost_its_main_thread(self) -> bool:
+        """Whether only other threads are left: nothing that QEMU is asked is answered any more.
+
+        Of a system call that its sandbox forbids QEMU dies, but for `execveat`, `setns` and `unshare`: there the kernel
+        ends the one thread that made it.
+        """
+        return self._exit is None and _state_of(self.pid).startswith("State: Z")
+
     def send_signal(self, number: signal.Signals) -> None:
         """Signals the process; nothing happens if it is dead."""
         if self._exit is None:
@@ -165,13 +173,19 @@ def command_line_of(pid: int) -> list[str]:
         return []
 
 
+def _state_of(pid: int) -> str:
+    """What /proc/pid/status says of its main thread; empty if there is none of that pid."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return " ".join(next((line for line in lines if line.startswith("State:")), "").split())
+    return ""
+
+
 def _describe_state(pid: int) -> str:
     """What /proc says of a process that does not die."""
     facts = []
-    for name in ("status", "wchan"):
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{pid}/{name}").read_text()
-            if name == "status":
-                text = next((line for line in text.splitlines() if line.startswith("State:")), "")
-            facts.append(f"{name}: {' '.join(text.split())}")
+    if state := _state_of(pid):
+        facts.append(f"status: {state}")
+    with contextlib.suppress(OSError):
+        facts.append(f"wchan: {' '.join(Path(f'/proc/{pid}/wchan').read_text().split())}")
     return "; ".join(facts) or "not in /proc"

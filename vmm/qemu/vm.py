@@ -7,6 +7,7 @@ from pathlib import Path
 import trio
 
 from vmm.contract import Agent, ExitReport, ProcessIdentity
+from vmm.errors import VmExitedError
 from vmm.qemu.command_line import machine_uuid
 from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
@@ -59,6 +60,12 @@ class QemuVm:
     async def resume(self) -> None:
         """Runs the vCPUs. Idempotent. Raises VmExitedError, QmpError."""
         await self.instance.execute("cont")
+
+    async def run_state(self) -> str:
+        """See the contract."""
+        if self.instance.process.has_lost_its_main_thread():
+            raise VmExitedError(vm_id=self.id, reason="its main thread has ended, and other threads are left")
+        return str((await self.instance.execute("query-status"))["status"])
 
     async def grow(self, *, vcpus: int, memory_mib: int) -> None:
         """See the contract, and `vmm.qemu.hotplug.grow`. Works while the vCPUs are stopped, too."""

@@ -52,6 +52,13 @@ class AgentGoesMute:
 
 
 @attrs.frozen(kw_only=True)
+class Hangs:
+    """From a moment on the process does nothing, as one that was stopped: neither QEMU nor its guest answers."""
+
+    when: Moment
+
+
+@attrs.frozen(kw_only=True)
 class PrepareFails:
     """The agent refuses to prepare its guest."""
 
@@ -89,7 +96,16 @@ class StopIsSlow:
 
 
 Fault = (
-    BootFails | BootHangs | Exits | AgentGoesMute | PrepareFails | FilesFail | CommandsFail | PrepareIsSlow | StopIsSlow
+    BootFails
+    | BootHangs
+    | Exits
+    | AgentGoesMute
+    | Hangs
+    | PrepareFails
+    | FilesFail
+    | CommandsFail
+    | PrepareIsSlow
+    | StopIsSlow
 )
 
 FaultPlan = Callable[[int], Sequence[Fault]]

@@ -105,15 +105,20 @@ class SimulatedVm(_Handle):
         return self.machine.is_clone
 
     async def pause(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await self.machine.process_runs()
         self.machine.power(Power.PAUSED)
 
     async def resume(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await self.machine.process_runs()
         self.machine.power(Power.RUNNING)
 
+    async def run_state(self) -> str:
+        await self.machine.process_runs()
+        power: Power = self.machine.state.value.power
+        return power.value
+
     async def grow(self, *, vcpus: int, memory_mib: int) -> None:
-        await trio.lowlevel.checkpoint()
+        await self.machine.process_runs()
         self.machine.grow(vcpus=vcpus, memory_mib=memory_mib)
 
     async def disconnect(self) -> None:

@@ -16,7 +16,7 @@ from trio_util import AsyncValue
 from vmm.capacity import Capacity
 from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import AgentUnreachableError, VmExitedError
-from vmm.simulated.faults import AgentGoesMute, Exits, Fault, Moment
+from vmm.simulated.faults import AgentGoesMute, Exits, Fault, Hangs, Moment
 from vmm.spec import MachineSpec
 
 NS = 1_000_000_000
@@ -45,6 +45,7 @@ class Power(enum.Enum):
 class MachineState:
     power: Power = Power.RUNNING
     mute: bool = False
+    hung: bool = False
 
 
 class Machine:
@@ -151,6 +152,10 @@ class Machine:
         """The agent answers nothing from now on."""
         self.state.value = attrs.evolve(self.state.value, mute=True)
 
+    def hang(self, *, hung: bool = True) -> None:
+        """The process does nothing any more, as one that was stopped; or goes on."""
+        self.state.value = attrs.evolve(self.state.value, hung=hung)
+
     def exit(self, report: ExitReport) -> None:
         """The process dies. Only the first time counts."""
         if self.exit_report is None:
@@ -168,10 +173,18 @@ class Machine:
         """Waits until the guest executes and its agent answers. Raises AgentUnreachableError if the machine dies."""
         await trio.lowlevel.checkpoint()
         state = await self.state.wait_value(
-            lambda state: state.power is Power.DEAD or (state.power is Power.RUNNING and not state.mute)
+            lambda state: (
+                state.power is Power.DEAD or (state.power is Power.RUNNING and not state.mute and not state.hung)
+            )
         )
         if state.power is Power.DEAD:
             raise self.unreachable()
+
+    async def process_runs(self) -> None:
+        """Waits until the process does what it is asked. Raises VmExitedError if it is dead, or dies."""
+        await trio.lowlevel.checkpoint()
+        await self.state.wait_value(lambda state: state.power is Power.DEAD or not state.hung)
+        self.check_alive()
 
     async def look(self) -> None:
         """What can be seen of the guest from outside. Raises AgentUnreachableError if the machine is dead."""
@@ -193,6 +206,8 @@ class Machine:
                     self._exit_later(after_s, ExitReport(signal=number, stderr_tail="simulated fault"))
                 case AgentGoesMute(when=when) if when is moment:
                     self.mute()
+                case Hangs(when=when) if when is moment:
+                    self.hang()
 
     def _exit_later(self, after_s: float, report: ExitReport) -> None:
         when = trio.current_time() + after_s

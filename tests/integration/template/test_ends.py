@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from actors import vigil
+from actors.vigil import Vigil
 from tests.contract.subjects import BOOT_LIMIT_S
 from tests.templates import clone
 from vmm.contract import CommandSpec, ExitReport
-from vmm.errors import AgentUnreachableError
+from vmm.errors import AgentUnreachableError, VmSilentError
 from vmm.spec import MachineSpec
 from vmm.template.store import Template
 
@@ -58,6 +60,33 @@ async def test_the_end_of_a_vm_has_a_cause(
     assert report.cause.startswith(cause)
     assert "(exit status 0)" in str(report)
     assert ("Call Trace" in report.console_tail) is ("panicked" in cause)
+
+
+async def test_a_qemu_that_was_stopped_is_told_from_a_guest_that_was(
+    template: Template,
+    template_spec: MachineSpec,
+    vm_home: Path,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vigil, "ANSWER_LIMIT_S", 1.0)
+    told: list[str] = []
+    with trio.fail_after(BOOT_LIMIT_S):
+        vm = await clone(template_spec, template, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
+        try:
+            assert await vm.run_state() == "running"
+            await vm.pause()
+            with trio.move_on_after(5.0):
+                await Vigil(interval_s=0.1, silence_limit_s=0.1).keep(vm, tell=told.append)
+            os.kill(vm.pid, signal.SIGSTOP)
+            with pytest.raises(VmSilentError, match="neither QEMU nor its guest has answered 3 checks"):
+                await Vigil(interval_s=0.1, silence_limit_s=0.1).keep(vm, tell=told.append)
+            os.kill(vm.pid, signal.SIGCONT)
+            assert await vm.run_state() == "paused"
+            os.kill(vm.pid, signal.SIGSTOP)
+        finally:
+            await vm.stop()
+    assert told == ["its guest has not answered 3 checks in a row; QEMU says that it is paused"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "no_lease_outlives_its_time": (callers.NeverEndsALeaseByItself,),
     "each_lease_has_a_holder": (callers.KeepsUndeliveredLeases,),
     "a_key_leads_to_one_thing": (callers.ForgetsTheKeysOfLeases,),
+    "what_befalls_a_lease_is_not_the_pools_failure": (host.BlamesThePool,),
     "wakeup_lies_ahead": (callers.IgnoresDeadlines, answers.WantsATickAllTheTime),
     "nobody_waits_past_the_deadline": (callers.IgnoresDeadlines,),
     "a_draining_ledger_only_stops": (callers.KeepsLeasesInADrain,),

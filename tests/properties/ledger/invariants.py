@@ -15,6 +15,9 @@ from pool.ledger.ready import Staleness
 from pool.ledger.records import Lease, VmEntry
 from pool.ledger.views import CircuitState
 
+FAULT_OF_A_LEASE = "fault of a leased VM"
+"""Why the VMs of these worlds are lost while somebody has them."""
+
 COMING = (VmState.PRODUCING, VmState.ADOPTING)
 
 
@@ -272,6 +275,12 @@ def a_key_leads_to_one_thing(ledger: Ledger, _now: float) -> None:
     assert not set(ledger._moves.claims._of_key) & set(ledger._moves.leases._of_key)
 
 
+def what_befalls_a_lease_is_not_the_pools_failure(ledger: Ledger, now: float) -> None:
+    """Its owner has done it, or knows of it; the pool's last error would show it for ever."""
+    for view in ledger.views(now=now):
+        assert FAULT_OF_A_LEASE not in (view.last_error, view.last_evidence), view.name
+
+
 def wakeup_lies_ahead(ledger: Ledger, now: float) -> None:
     """An event takes care of all that is due, or the coordinator would tick without end."""
     assert ledger.next_wakeup() > now
@@ -319,6 +328,7 @@ STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
     no_lease_outlives_its_time,
     each_lease_has_a_holder,
     a_key_leads_to_one_thing,
+    what_befalls_a_lease_is_not_the_pools_failure,
     wakeup_lies_ahead,
     nobody_waits_past_the_deadline,
     a_draining_ledger_only_stops,

@@ -143,6 +143,10 @@ KEPT: Final[Mapping[str, History]] = {
         step("open_the_pool", chosen=[PoolPolicy(size=3)], left_leased=1),
         step("somebody_asks", uid=1000, key="k1"),
     ],
+    "what_befalls_a_lease_is_not_the_pools_failure-BlamesThePool": [
+        step("open_the_pool", chosen=[PoolPolicy(size=1)], left_leased=1),
+        step("vms_break", state=VmState.LEASED),
+    ],
     "wakeup_lies_ahead-IgnoresDeadlines": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)]),
         step("somebody_asks", ttl_s=0.25),

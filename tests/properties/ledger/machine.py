@@ -322,7 +322,7 @@ class LedgerMachine(Historic):
     @happens(
         data=st.data(),
         state=FRAGILE,
-        how=st.sampled_from(["dies", "dies", "dies", "vanishes", "vanishes unverified"]),
+        how=st.sampled_from(["dies", "dies", "dies", "vanishes", "vanishes unverified", "falls silent"]),
         all_of_them=st.booleans(),
         read=reads,
     )
@@ -336,7 +336,10 @@ class LedgerMachine(Historic):
     ) -> None:
         candidates = self.world.in_state(state)
         for vm_id in candidates if all_of_them or not candidates else [self.choose(data, candidates)]:
-            if how == "dies" and state is not VmState.STOPPING:
+            if how == "falls silent":
+                for leased in self.world.in_state(VmState.LEASED):
+                    self.world.fall_silent(leased, detail="" if all_of_them else "its guest does not answer")
+            elif how == "dies" and state is not VmState.STOPPING:
                 self.world.die(vm_id)
             else:
                 self.world.vanish(vm_id, error="StopError" if how == "vanishes unverified" else None)

@@ -16,11 +16,13 @@ from actors.messages import (
     VmHealthy,
     VmLost,
     VmReady,
+    VmSilent,
     WishRefused,
 )
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, FillShell, HandOutVm, ReachVm, StartVm, StopVm
 from tests.properties.ledger.conduct import Record, SeenVm
+from tests.properties.ledger.invariants import FAULT_OF_A_LEASE
 from vmm.contract import PreparationReport
 from vmm.errors import Obstacle
 
@@ -97,8 +99,13 @@ class Vms:
         self.checking.discard(vm_id)
         self.missed.discard(vm_id)
         self.unreached.discard(vm_id)
+        reason = FAULT_OF_A_LEASE if self.living[vm_id] is VmState.LEASED else "fault"
         self.living[vm_id] = VmState.STOPPING
-        self.inbox.append(VmLost(vm_id=vm_id, reason="fault"))
+        self.inbox.append(VmLost(vm_id=vm_id, reason=reason, evidence=reason))
+
+    def fall_silent(self, vm_id: str, *, detail: str = "its guest does not answer") -> None:
+        """The guest of a leased VM does not answer for a while, or does again."""
+        self.inbox.append(VmSilent(vm_id=vm_id, detail=detail))
 
     def refuse_wish(self, vm_id: str, *, obstacle: Obstacle = Obstacle.REQUEST) -> None:
         """The guest does not do what its caller wishes; its actor waits for the order to end it."""

@@ -9,7 +9,7 @@ from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.events import FoundVm
 from pool.ledger.leases import REMEMBERED_LEASES, LeaseRegister
-from pool.ledger.news import VmNews
+from pool.ledger.news import LeaseChange, LeaseNews, VmNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import EndReason, Lease, Owner
 from tests.properties.ledger.vms import REPORT, TIMINGS
@@ -63,6 +63,30 @@ def test_a_lease_whose_vm_died_says_so() -> None:
     assert "vm_lost: fault" in refusal(world, release).message
     assert view(world).counters.lost_leased == 1
     assert (view(world).last_error, view(world).last_evidence) == ("", ""), "the pool has not failed"
+
+
+def test_of_a_lease_that_is_silent_is_told_and_it_goes_on() -> None:
+    world, _, lease = leased()
+    (vm_id,) = world.in_state(VmState.LEASED)
+    world.record.news.clear()
+    world.fall_silent(vm_id)
+    world.fall_silent(vm_id, detail="")
+    world.process()
+    told = [news for news in world.record.news if isinstance(news, LeaseNews)]
+    assert [(news.change, news.detail) for news in told] == [
+        (LeaseChange.SILENT, "its guest does not answer"),
+        (LeaseChange.ANSWERING, ""),
+    ]
+    assert world.ledger.leases() == (lease,)
+
+
+def test_a_silence_that_is_told_after_the_end_is_nobodys() -> None:
+    world, _, lease = leased()
+    (vm_id,) = world.in_state(VmState.LEASED)
+    world.release(lease.lease_id, uid=1000)
+    world.fall_silent(vm_id)
+    world.process()
+    assert LeaseChange.SILENT not in [getattr(news, "change", None) for news in world.record.news]
 
 
 def test_a_grant_that_could_not_be_delivered_ends_the_lease() -> None:

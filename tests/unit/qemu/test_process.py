@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.waiting import until
 from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import StopError
 from vmm.qemu.process import QemuProcess
@@ -153,6 +154,26 @@ async def test_the_dead_are_not_adopted(tmp_path: Path) -> None:
     await process.wait_exited()
     with pytest.raises(ProcessLookupError):
         QemuProcess.adopt(process.identity, log=tmp_path / "log")
+
+
+async def test_a_process_without_its_main_thread_is_told_from_one_that_lives(tmp_path: Path) -> None:
+    """The kernel has not reaped it: its other threads go on."""
+    script = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(1e6,)).start(); "
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = QemuProcess.spawn([sys.executable, "-c", script], log=tmp_path / "log")
+    other = start("exec sleep 100", tmp_path / "other")
+
+    async def is_hollow() -> bool:
+        return process.has_lost_its_main_thread()
+
+    await until(is_hollow)
+    assert process.exit_report is None
+    assert not other.has_lost_its_main_thread()
+    assert await process.kill() == ExitReport(signal=signal.SIGKILL)
+    assert not process.has_lost_its_main_thread()
+    await other.kill()
 
 
 async def test_let_go_and_taken_up_again_in_the_same_service(tmp_path: Path) -> None:

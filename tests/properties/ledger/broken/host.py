@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actors.kinds import ProducerKind
 from actors.life import VmState
+from actors.messages import VmLost
 from pool.ledger.admission import Admission
 from pool.ledger.effects import ReachVm
 from pool.ledger.facts import Facts
@@ -54,6 +55,14 @@ class ProducesThoughMemoryIsLow(Admission):
 class AsksAllAgentsAtOnce(Upkeep):
     def _checks_under_way(self) -> int:
         return 0
+
+
+class BlamesThePool(Facts):
+    """For whatever a VM was lost for."""
+
+    def lost(self, entry: VmEntry, fact: VmLost, *, now: float) -> None:
+        super().lost(entry, fact, now=now)
+        self.moves.fleet.page_of(entry).last_error = fact.reason
 
 
 class AsksOnlyOnce(Facts):
