@@ -63,7 +63,10 @@ class MachineResolver:
         decision = await decide(
             self.profile.accelerator,
             identity=TrialIdentity(
-                qemu_version=version, kernel=spec.kernel, uid=os.geteuid() if user is None else user.uid
+                qemu=spec.qemu,
+                qemu_version=version,
+                kernel=spec.kernel,
+                uid=os.geteuid() if user is None else user.uid,
             ),
             trial_boot=partial(boot_under_kvm, spec, directory=self.trial_directory, confinement=self.confinement),
             cache_directory=self.cache_directory,

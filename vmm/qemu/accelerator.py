@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from typing import Any
 import attrs
 
 from vmm.errors import AcceleratorError
+from vmm.identity import content_hash
 from vmm.qemu.version import QemuVersion
 from vmm.spec import Accelerator
 
@@ -61,6 +61,7 @@ class HostFacts:
 class TrialIdentity:
     """What the result of a trial boot depends on, besides the host's boot id."""
 
+    qemu: Path
     qemu_version: QemuVersion
     kernel: Path
     uid: int
@@ -89,11 +90,11 @@ async def decide(
     cache_directory: Path,
     host: HostFacts | None = None,
 ) -> AcceleratorDecision:
-    """Chooses the accelerator. `auto` boots a guest under KVM once per host boot, QEMU version, user and kernel;
-    again after TIMEOUT_REMEMBERED_S if that took too long.
+    """Chooses the accelerator. `auto` boots a guest under KVM once per host boot, QEMU, user and kernel; again
+    after TIMEOUT_REMEMBERED_S if that took too long.
 
-    Raises AcceleratorError if KVM was asked for and is not usable; OSError if the kernel cannot be read or the cache
-    directory cannot be written. If cancelled during the trial boot, nothing is cached.
+    Raises AcceleratorError if KVM was asked for and is not usable; OSError if QEMU or the kernel cannot be read or the
+    cache directory cannot be written. If cancelled during the trial boot, nothing is cached.
     """
     host = host or linux_host()
     if setting is AcceleratorSetting.TCG:
@@ -160,8 +161,9 @@ def _again(remembered: AcceleratorDecision) -> AcceleratorDecision:
 
 
 def _identifier(identity: TrialIdentity) -> str:
-    kernel_sha256 = hashlib.sha256(identity.kernel.read_bytes()).hexdigest()
-    return f"qemu {identity.qemu_version}, uid {identity.uid}, kernel {kernel_sha256}"
+    qemu, kernel = content_hash(identity.qemu), content_hash(identity.kernel)
+    program = f"{identity.qemu} {identity.qemu_version} {qemu}"
+    return f"qemu {program}, uid {identity.uid}, kernel {kernel}"
 
 
 def _read_cache(cache: Path, *, boot_id: str) -> dict[str, Any]:

@@ -70,7 +70,9 @@ class Chooser:
         self.cache = directory / "cache"
         kernel = directory / "vmlinuz"
         kernel.write_bytes(b"kernel")
-        self.identity = TrialIdentity(qemu_version=QemuVersion(7, 2, 22), kernel=kernel, uid=65534)
+        qemu = directory / "qemu"
+        qemu.write_bytes(b"program")
+        self.identity = TrialIdentity(qemu=qemu, qemu_version=QemuVersion(7, 2, 22), kernel=kernel, uid=65534)
 
     async def __call__(self, setting: AcceleratorSetting, host: HostFacts, trial: Trial) -> AcceleratorDecision:
         return await decide(setting, identity=self.identity, trial_boot=trial, cache_directory=self.cache, host=host)
@@ -186,7 +188,9 @@ async def test_another_host_boot_qemu_or_kernel_is_tried_anew(choose: Chooser) -
     await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
     choose.identity = attrs.evolve(choose.identity, qemu_version=QemuVersion(8, 0, 0))
     await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
-    assert trial.boots == 4
+    choose.identity.qemu.write_bytes(b"another program of that version")
+    await choose(AcceleratorSetting.AUTO, GOOD_HOST, trial)
+    assert trial.boots == 5
 
 
 @pytest.mark.parametrize(
