@@ -21,8 +21,8 @@ from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
 from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, NotUniqueError, Obstacle
 
 HAND_OUT_TIMEOUT_S: Final = 5.0
-"""Resume and prepare take milliseconds; a guest that needs this long is broken, and its caller waits. As long again for
-each file: through qemu-ga it takes four programs."""
+"""Resume and prepare take milliseconds, as a rule; a guest that needs this long is broken, and its caller waits. As long
+again for each file: through qemu-ga it takes four programs. A guest that is slow by nature has a limit of its own."""
 
 GROWTH_TIMEOUT_S: Final = 30.0
 """On top, where CPUs or memory are hot-added: a second under TCG, many for hundreds of GiB."""
@@ -52,6 +52,8 @@ class HandOutProcedure:
 
     witness: Witness | None = None
     """Strict mode: refuses a VM that repeats what was seen before."""
+    timeout_s: float = HAND_OUT_TIMEOUT_S
+    """Without what hot-adding takes."""
     clock_ns: Callable[[], int] = time.time_ns
     entropy: Callable[[int], bytes] = os.urandom
     new_machine_id: Callable[[], str] = lambda: uuid.uuid4().hex
@@ -70,7 +72,7 @@ class HandOutProcedure:
             await vm.resume()
             resumed_at = trio.current_time()
 
-        limit_s = HAND_OUT_TIMEOUT_S + (GROWTH_TIMEOUT_S if wishes.grows else 0.0)
+        limit_s = self.timeout_s + (GROWTH_TIMEOUT_S if wishes.grows else 0.0)
         try:
             with trio.fail_after(limit_s) as limit:
                 if wishes.grows:
@@ -88,11 +90,14 @@ class HandOutProcedure:
                 if self.witness is not None:
                     self.witness.check(vm_id=vm.id, report=report, hostname_chosen=bool(wishes.hostname))
                 for number, file in enumerate(wishes.files):
-                    limit.deadline = max(limit.deadline, trio.current_time() + HAND_OUT_TIMEOUT_S)
+                    limit.deadline = max(limit.deadline, trio.current_time() + self.timeout_s)
                     with _file_refused(number):
                         await vm.agent.put_file(file.path, file.data, mode=file.mode)
         except trio.TooSlowError as error:
-            raise AgentUnreachableError(f"hand-out not done within {limit_s:g} s") from error
+            raise AgentUnreachableError(
+                f"hand-out not done within {limit_s:g} s; its guest is broken, or slow and needs a higher "
+                "hand_out_timeout_s"
+            ) from error
         return report, HandOutTimings(
             grow_s=grown_at - began,
             resume_s=resumed_at - grown_at,

@@ -1,7 +1,7 @@
 """What a VM actor says to the pool: facts, in the order in which they became true.
 
-A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut` or `WishRefused`, then `VmSilent` as
-often as that changes, then `VmLost` if it ended by itself, and always `VmGone` last. One that is adopted begins with
+A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut` or `WishRefused`, then `VmSilent`
+as often as that changes, then `VmLost` if it ended by itself, and always `VmGone` last. One that is adopted begins with
 `VmReady`, or with `LeaseAdopted`.
 """
 

@@ -17,8 +17,10 @@ import cattrs
 from attrs.validators import and_, ge, gt, le, matches_re, max_len, optional
 
 from actors.backoff import Backoff
+from actors.handout import HAND_OUT_TIMEOUT_S, HandOutProcedure
 from actors.kinds import ProducerKind
 from actors.memory import MemoryPolicy
+from actors.uniqueness import Witness
 from actors.vigil import Vigil
 from pool.access import AccessSettings, Account, LimitSettings, structure_account
 from pool.ledger.demand import AdaptiveSize
@@ -134,12 +136,18 @@ class ProfileSettings:
     """How long a lease lives that is neither renewed nor held open by its caller's call."""
     strict_uniqueness: bool = False
     """Read 32 random bytes and the identity from each guest at hand-out; refuse a VM that repeats what was seen."""
+    hand_out_timeout_s: float = attrs.field(default=HAND_OUT_TIMEOUT_S, validator=and_(gt(0), le(600)))
+    """How long a guest may take to run and be prepared at hand-out; hot-adding has 30 s more."""
     boot_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(3600)))
     production_limit: int = attrs.field(default=2, validator=_between(1, 1000))
     backoff_initial_s: float = attrs.field(default=0.25, validator=and_(gt(0), le(3600)))
     backoff_maximum_s: float = attrs.field(default=30.0, validator=and_(gt(0), le(3600)))
     breaker_threshold: int = attrs.field(default=5, validator=_between(1, 1000))
     """So many failed productions in a row open the circuit: who wants to boot is refused until a trial succeeds."""
+
+    def procedure(self, *, witness: Witness | None = None) -> HandOutProcedure:
+        """How its VMs are handed out; `witness` is for those that are strict about uniqueness."""
+        return HandOutProcedure(witness=witness if self.strict_uniqueness else None, timeout_s=self.hand_out_timeout_s)
 
     def vigil(self) -> Vigil:
         """Over leased VMs."""

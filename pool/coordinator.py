@@ -16,7 +16,7 @@ from actors.adoption import Adoption
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
 from actors.messages import VmGone
-from actors.producer import BaseVmMaker, Producer, ShellProducer
+from actors.producer import Producer, ShellProducer
 from actors.turns import Restraint, Turns
 from actors.vigil import Vigil
 from actors.vm import VmActor
@@ -53,7 +53,7 @@ from pool.ledger.events import (
 from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
-from pool.reception import Reception
+from pool.reception import OwnConfiguration, Reception
 from pool.requests import RefusedError
 from pool.watch import Snapshot, WatchHub
 from vmm.contract import Vm
@@ -116,7 +116,7 @@ class Coordinator(Reception):
     _watchers: WatchHub = attrs.field(init=False)
     _actors: dict[str, VmActor] = attrs.field(factory=dict, init=False)
     _restraint: Restraint = attrs.field(init=False)
-    _own_producers: dict[str, BaseVmMaker] = attrs.field(factory=dict, init=False)
+    _own_pages: dict[str, OwnConfiguration] = attrs.field(factory=dict, init=False)
     """By the name of the page that the ledger has for them."""
     _lease_ends: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
     """Leases whose end somebody waits for."""
@@ -170,7 +170,7 @@ class Coordinator(Reception):
     def _apply(self, event: Event, vms: trio.Nursery) -> None:
         if isinstance(event, AcquireRequested) and (own := self._own.pop(event.request_id, None)) is not None:
             # Not when it was asked for: the page may have been closed in between.
-            self._own_producers.setdefault(own.name, own.producer)
+            self._own_pages.setdefault(own.name, own)
         for effect in self._ledger.apply(event, now=trio.current_time()):
             self._perform(effect, vms)
         while isinstance(event, Tick) and self._proofs:
@@ -203,22 +203,22 @@ class Coordinator(Reception):
             case Tell(news=news):
                 self._watchers.tell(news)
             case ProfileClosed(profile=profile):
-                self._own_producers.pop(profile, None)
+                self._own_pages.pop(profile, None)
             case _:
                 self._answer(effect)
 
     def _start(self, effect: StartVm | AdoptVm, vms: trio.Nursery) -> None:
         profile = effect.profile
         as_shell = isinstance(effect, StartVm) and effect.as_shell
-        producer = self._own_producers.get(profile) or self.producers.get(profile)
+        own = self._own_pages.get(profile)
         actor = self.make_actor(
             vm_id=effect.vm_id,
             profile=profile,
-            producer=producer,
+            producer=self.producers.get(profile) if own is None else own.producer,
             report=self._send.send_nowait,
             journal=self.journal,
-            procedure=self.procedures.get(profile, _PLAIN),
-            vigil=self.vigils.get(profile, _USUAL_VIGIL),
+            procedure=self.procedures.get(profile, _PLAIN) if own is None else own.procedure,
+            vigil=self.vigils.get(profile, _USUAL_VIGIL) if own is None else own.vigil,
             shells=self.shell_producers[profile] if as_shell else None,
             restraint=self._restraint,
             adoption=self.adoptions[effect.vm_id] if isinstance(effect, AdoptVm) else None,

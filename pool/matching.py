@@ -191,6 +191,8 @@ class Matcher:
                 vms_directory=self.vms_directory,
                 timeout_s=settings.boot_timeout_s,
             ),
+            procedure=settings.procedure(),
+            vigil=settings.vigil(),
         )
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import attrs
 import trio
 
+from actors.handout import HandOutProcedure
 from actors.memory import HostMemory, MemoryState
 from actors.messages import Wishes
 from actors.producer import BaseVmMaker
+from actors.vigil import Vigil
 from pool.deliveries import Deliveries
 from pool.ledger.events import (
     AcquireRequested,
@@ -45,6 +47,8 @@ class OwnConfiguration:
     """The same for the same configuration."""
     policy: PoolPolicy
     producer: BaseVmMaker
+    procedure: HandOutProcedure = attrs.field(factory=HandOutProcedure)
+    vigil: Vigil = attrs.field(factory=Vigil)
 
 
 @attrs.define(eq=False, kw_only=True)

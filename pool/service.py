@@ -19,7 +19,6 @@ import structlog
 import trio
 
 from actors.backoff import Backoff
-from actors.handout import HandOutProcedure
 from actors.journal import Journal
 from actors.kinds import ProducerKind
 from actors.pressure import PressureWatcher
@@ -138,10 +137,7 @@ async def run_service(
             shell_producers={
                 name: producer for name, producer in producers.items() if isinstance(producer, TemplateProducer)
             },
-            procedures={
-                name: HandOutProcedure(witness=witness if profile.strict_uniqueness else None)
-                for name, profile in settings.profiles.items()
-            },
+            procedures={name: profile.procedure(witness=witness) for name, profile in settings.profiles.items()},
             vigils={name: profile.vigil() for name, profile in settings.profiles.items()},
             service=settings.limits.policy(cpus=len(os.sched_getaffinity(0))),
             max_open_requests=settings.limits.max_open_requests,

@@ -36,7 +36,7 @@ class Callers:
         """Ends what has reached its time: requests that wait, and leases."""
         moves = self.moves
         for request_id, claim in moves.claims.overdue(now=now):
-            moves.refuse_late(request_id, moves.fleet.pages[claim.profile])
+            moves.refuse_late(request_id, moves.fleet.pages[claim.profile], claim=claim)
             moves.leave_claim(request_id)
         for lease in moves.leases.expired(now=now):
             moves.take_back(lease, EndReason.EXPIRED, detail="it was not renewed in time")

@@ -187,6 +187,7 @@ class Facts:
         """A hand-out failed: the claim goes back to where it was in the queue, if it may have another VM."""
         claim.vm_id = None
         claim.attempts += 1
+        claim.last_failure = reason
         page.enqueue(claim)
         nothing_comes = claim.on_empty is OnEmpty.WAIT and page.size == 0 and not page.ready
         last = claim.attempts >= MAX_HAND_OUT_ATTEMPTS or page.suspended or nothing_comes

@@ -153,9 +153,10 @@ class Moves:
     def refuse(self, request_id: int, refusal: Refusal) -> None:
         self.effects.append(Refuse(request_id=request_id, refusal=refusal))
 
-    def refuse_late(self, request_id: int, page: ProfilePage) -> None:
+    def refuse_late(self, request_id: int, page: ProfilePage, *, claim: Claim | None = None) -> None:
         page.counters.refused += 1
-        self.refuse(request_id, refusals.too_late(page, held_back=self.admission.holds_back(page.policy)))
+        held_back = self.admission.holds_back(page.policy)
+        self.refuse(request_id, refusals.too_late(page, claim, held_back=held_back))
 
     def refuse_claim(self, claim: Claim, refusal: Refusal) -> None:
         for request_id in claim.requests:

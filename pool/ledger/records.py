@@ -78,6 +78,8 @@ class Claim:
     """When that VM was chosen."""
     attempts: int = 0
     """Hand-outs that failed so far."""
+    last_failure: str = ""
+    """What the last of them failed with."""
 
 
 @attrs.frozen(kw_only=True)

@@ -54,9 +54,14 @@ def nothing_ready(page: ProfilePage) -> Refusal:
     )
 
 
-def too_late(page: ProfilePage, *, held_back: str) -> Refusal:
+def too_late(page: ProfilePage, claim: Claim | None, *, held_back: str) -> Refusal:
+    """`claim`: that of the caller who waited, if he did."""
     why = f"; {held_back}" if held_back else ""
-    if not page.has_room():
+    if claim is not None and claim.last_failure:
+        why = f"; the last hand-out to this caller failed: {claim.last_failure}"
+    elif claim is not None and claim.vm_id is not None:
+        why = f"; {claim.vm_id} was chosen, and its hand-out is not done: its guest has not answered"
+    elif not page.has_room():
         why = f"; max_vms = {page.policy.max_vms} is reached"
     return Refusal(
         code=RefusalCode.DEADLINE,

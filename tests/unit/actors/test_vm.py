@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
 
@@ -17,6 +18,7 @@ from vmm.simulated import (
     BootHangs,
     Exits,
     Moment,
+    PrepareIsSlow,
     SimulatedHost,
     SimulatedVm,
     StopIsSlow,
@@ -198,6 +200,18 @@ async def test_death_while_it_stops_is_no_loss() -> None:
         await trio.sleep(1.0)
         vm.crash(KILLED)
     assert one.kinds() == ["VmReady", "VmGone"]
+
+
+@in_virtual_time
+async def test_a_guest_that_is_slow_by_nature_is_given_its_time() -> None:
+    async with story(PrepareIsSlow(delay_s=20.0)) as one:
+        one.actor.procedure = attrs.evolve(one.actor.procedure, timeout_s=25.0)
+        await one.until(VmReady)
+        one.actor.hand_out(ORDER)
+        handed_out = await one.until(VmHandedOut)
+        assert isinstance(handed_out, VmHandedOut)
+        assert handed_out.timings.total_s == 20.0
+        one.actor.stop("enough")
 
 
 @in_virtual_time

@@ -10,13 +10,20 @@ from pool.ledger.effects import RefusalCode
 from pool.ledger.facts import EARLY_DEATH_S, MAX_HAND_OUT_ATTEMPTS
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from tests.properties.ledger.world import World
-from tests.unit.ledger.told import answered, granted, pool, refused, view
+from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
 
 
 def steady(*, size: int = 1, production_limit: int = 2) -> World:
     """A pool whose back-off has no jitter: 1, 2, 4, ... 60 s."""
     backoff = Backoff(initial_s=1.0, maximum_s=60.0, jitter=0.0)
     return World({"p": PoolPolicy(size=size, production_limit=production_limit, backoff=backoff)})
+
+
+def one_vm() -> World:
+    """A pool that may have no more than it has."""
+    world = World({"p": PoolPolicy(size=1, max_vms=1, backoff=Backoff(initial_s=1.0, maximum_s=60.0, jitter=0.0))})
+    world.run_undisturbed()
+    return world
 
 
 def fail_production(world: World) -> None:
@@ -124,6 +131,38 @@ def test_it_is_not_tried_for_ever() -> None:
         world.die(*world.in_state(VmState.HANDING_OUT))
     world.process()
     assert refused(world, request) is RefusalCode.HAND_OUT_FAILED
+
+
+def test_who_waited_in_vain_for_a_hand_out_is_told_so() -> None:
+    """And not that the profile may have no more VMs: this one was to be his."""
+    world = one_vm()
+    request = world.acquire("p", patience_s=4.0)
+    world.process()
+    (vm_id,) = world.in_state(VmState.HANDING_OUT)
+    world.advance(4.0)
+    assert f"{vm_id} was chosen, and its hand-out is not done" in refusal(world, request).message
+    assert "max_vms" not in refusal(world, request).message
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["waits", "chosen again"])
+def test_who_waited_through_a_hand_out_that_failed_is_told_why_it_did(again: bool) -> None:
+    world = one_vm()
+    request = world.acquire("p", patience_s=8.0)
+    world.process()
+    world.die(*world.in_state(VmState.HANDING_OUT))
+    world.process()
+    for vm_id in world.in_state(VmState.STOPPING):
+        world.progress(vm_id)
+    world.advance(2.0)
+    if again:
+        for vm_id in world.in_state(VmState.PRODUCING):
+            world.progress(vm_id)
+        world.process()
+        assert world.in_state(VmState.HANDING_OUT)
+    world.advance(6.0)
+    assert refused(world, request) is RefusalCode.DEADLINE
+    assert "the last hand-out to this caller failed: fault" in refusal(world, request).message
+    assert "max_vms" not in refusal(world, request).message
 
 
 def test_fail_does_not_wait_for_another_vm() -> None:

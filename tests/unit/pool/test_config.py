@@ -54,6 +54,7 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
         ),
         ("[profiles.a]\nkernel = 3", "profiles.a.kernel: must be a string, not 3"),
         ("[profiles.a]\naccelerator = 'xen'", "profiles.a.accelerator: must be one of 'auto', 'kvm', 'tcg'"),
+        ("[profiles.a]\nhand_out_timeout_s = 601", "profiles.a.hand_out_timeout_s: must be <= 600: 601.0"),
         ("[profiles.a]\nboot_timeout_s = 0", "profiles.a.boot_timeout_s: must be > 0: 0.0"),
         ("[profiles.a]\nkernel = '/k'", "profiles.a: kernel and initrd go together"),
         ("[profiles.Not_OK]", "profiles.Not_OK: a profile's name has"),

@@ -87,11 +87,11 @@ async def test_two_requests_with_one_configuration_share_a_page_which_closes_wit
     async with matching(vm_home) as served:
         leases = [(await acquire(served, own(cpu_model="qemu64")))[1] for _ in range(2)]
         assert leases[0].profile == leases[1].profile
-        assert set(served.coordinator._own_producers) == {leases[0].profile}
+        assert set(served.coordinator._own_pages) == {leases[0].profile}
         for lease in leases:
-            assert lease.profile in served.coordinator._own_producers
+            assert lease.profile in served.coordinator._own_pages
             await ask(served, RELEASE, wire.ReleaseRequest(lease_id=lease.lease_id), wire.ReleaseReply)
-        await served.until(lambda: served.coordinator._own_producers == {})
+        await served.until(lambda: served.coordinator._own_pages == {})
         await served.until(lambda: len(served.host.alive) == 1)
         _, again, _ = await acquire(served, own(cpu_model="qemu64"))
         assert again.profile == leases[0].profile
@@ -105,7 +105,7 @@ async def test_a_configuration_whose_boot_fails_is_told_and_leaves_nothing(vm_ho
         _, status, message = await ask(served, ACQUIRE, own(cpu_model="nonesuch"), wire.AcquireReply)
         assert status == "14"
         assert "no such CPU" in message
-        await served.until(lambda: served.coordinator._own_producers == {} and len(served.host.alive) == 1)
+        await served.until(lambda: served.coordinator._own_pages == {} and len(served.host.alive) == 1)
 
 
 async def test_not_to_boot_is_not_to_have_one(vm_home: Path) -> None:
@@ -114,7 +114,7 @@ async def test_not_to_boot_is_not_to_have_one(vm_home: Path) -> None:
         _, status, message = await ask(served, ACQUIRE, request, wire.AcquireReply)
         assert status == "8"
         assert "no VM is ready" in message
-        assert served.coordinator._own_producers == {}
+        assert served.coordinator._own_pages == {}
 
 
 async def test_who_would_wait_gets_one_booted(vm_home: Path) -> None:
