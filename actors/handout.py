@@ -22,7 +22,8 @@ from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, N
 
 HAND_OUT_TIMEOUT_S: Final = 5.0
 """Resume and prepare take milliseconds, as a rule; a guest that needs this long is broken, and its caller waits. As
-long again for each file: through qemu-ga it takes four programs. A guest that is slow by nature has a limit of its own."""
+long again for each file: through qemu-ga it takes four programs. A guest that is slow by nature has a limit of its
+own."""
 
 GROWTH_TIMEOUT_S: Final = 30.0
 """On top, where CPUs or memory are hot-added: a second under TCG, many for hundreds of GiB."""
