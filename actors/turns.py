@@ -71,5 +71,5 @@ class Restraint:
     """What few VMs of a service do at a time, each VM in its turn. By default, a VM has both to itself."""
 
     reaching: Turns = attrs.field(factory=lambda: Turns(at_once=1))
-    """Having the agent of an adopted, leased VM answer."""
+    """Having the agent of a leased VM answer: of an adopted one, and of each now and then."""
     ending: Turns = attrs.field(factory=lambda: Turns(at_once=1))

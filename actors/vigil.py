@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 import trio
 
+from actors.turns import Turns
 from vmm.contract import Vm
 from vmm.errors import AgentError, QmpError, VmSilentError
 
@@ -41,9 +42,9 @@ class Vigil:
     def _ends(self) -> bool:
         return math.isfinite(self.interval_s) and math.isfinite(self.silence_limit_s)
 
-    async def keep(self, vm: Vm, *, tell: Callable[[str], None]) -> None:
-        """Goes on until cancelled. `tell` hears what is to be known of a guest that is silent, and the empty string
-        once it answers again.
+    async def keep(self, vm: Vm, *, turns: Turns, tell: Callable[[str], None]) -> None:
+        """Goes on until cancelled. Each check takes its turn; `tell` hears what is to be known of a guest that is
+        silent, and the empty string once it answers again.
 
         A guest that is busy, has stopped, or was stopped, is its lease's owner's affair. Raises VmSilentError when
         nothing can be expected of the VM any more: QEMU itself does not answer either, and has not for the limit.
@@ -51,12 +52,14 @@ class Vigil:
         guest_missed = both_missed = 0
         while True:
             await trio.sleep(self.interval_s)
-            if await _guest_answers(vm):
+            async with turns.turn(vm.id):
+                answers = await _guest_answers(vm)
+                state = "" if answers else await _state(vm)
+            if answers:
                 if guest_missed >= TOLD_AFTER:
                     tell("")
                 guest_missed = both_missed = 0
                 continue
-            state = await _state(vm)
             guest_missed += 1
             both_missed = 0 if state else both_missed + 1
             if both_missed >= self.checks:

@@ -214,7 +214,7 @@ class VmActor:
                     await (self._offer() if order.bare else self._hand_out(order))
                 if self._state is VmState.LEASED and not self._offered:
                     assert self._vm is not None
-                    await self.vigil.keep(self._vm, tell=self._tell_silence)
+                    await self.vigil.keep(self._vm, turns=self.restraint.reaching, tell=self._tell_silence)
                 await trio.sleep_forever()
         except* (VmmError, JournalError) as errors:
             self._unverified = errors.subgroup(StopError)

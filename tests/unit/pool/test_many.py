@@ -177,7 +177,7 @@ async def test_the_guests_of_leases_are_asked_in_turn() -> None:
         await service.until(lambda pool: pool.counters.restored == MANY)
         assert service.pool.leased == MANY
         await trio.sleep(MANY * WAKE_S * 2)
-        assert service.host.answered == MANY
+        assert service.host.answered >= MANY, "each was asked, and some were again, to see whether they are well"
         assert service.host.asked_peak <= REACHED_AT_ONCE
 
 
