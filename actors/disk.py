@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Final, Protocol
 
+from vmm.regular import open_regular, read_regular
+
 
 class Disk(Protocol):
     """Every method raises OSError."""
@@ -42,7 +44,7 @@ class HostDisk:
     """The real one."""
 
     def write(self, path: Path, data: bytes) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+        descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
         try:
             rest = memoryview(data)
             while rest:
@@ -68,8 +70,7 @@ class HostDisk:
         return path.exists()
 
     def read(self, path: Path, *, limit: int) -> bytes:
-        with path.open("rb") as file:
-            return file.read(limit)
+        return read_regular(path, limit=limit)
 
     def directories(self, parent: Path) -> list[str]:
         return [entry.name for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]

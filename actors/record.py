@@ -84,9 +84,22 @@ class LeaseRecord:
 
     @classmethod
     def grant(
-        cls, terms: LeaseTerms, *, now_ns: int, report: PreparationReport, timings: HandOutTimings
+        cls,
+        terms: LeaseTerms,
+        *,
+        now_ns: int,
+        report: PreparationReport,
+        timings: HandOutTimings,
+        granted_mib: int | None = None,
     ) -> LeaseRecord:
-        """The record of a lease whose hand-out is done just now."""
+        """The record of a lease whose hand-out is done just now.
+
+        Of the memory that the guest says it has, no more is recorded than the host granted: it counts for the budget of
+        the next run.
+        """
+        if report.memory_online_mib is not None:
+            online_mib = min(report.memory_online_mib, granted_mib or 0)
+            report = attrs.evolve(report, memory_online_mib=online_mib)
         return cls(
             lease_id=terms.lease_id,
             owner_uid=terms.owner_uid,

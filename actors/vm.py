@@ -310,7 +310,13 @@ class VmActor:
             self.report(WishRefused(vm_id=self.vm_id, field=error.field, reason=error.reason, obstacle=error.obstacle))
             return  # its end is ordered, as that of every VM that is nobody's
         await trio.lowlevel.checkpoint_if_cancelled()
-        lease = LeaseRecord.grant(order.lease_terms, now_ns=self.journal.now_ns(), report=report, timings=timings)
+        lease = LeaseRecord.grant(
+            order.lease_terms,
+            now_ns=self.journal.now_ns(),
+            report=report,
+            timings=timings,
+            granted_mib=order.wishes.memory_mib,
+        )
         self._write(attrs.evolve(record, lease=lease))
         self._to(VmState.LEASED)
         self.report(VmHandedOut(vm_id=self.vm_id, report=report, timings=timings))

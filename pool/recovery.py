@@ -28,6 +28,13 @@ RECONNECT_S: Final = 30.0
 """How long a lease that was held open by a call waits for its holder to come back, by its idempotency key."""
 
 
+MAX_FENCING_TOKEN: Final = 2**62
+"""Of a lease that is adopted. The next ones follow on it, and a record holds up to twice as much. They begin at the
+wall clock, in nanoseconds: that is the year 2116."""
+
+MAX_MEMORY_MIB: Final = 2**24
+"""Of a lease that is adopted: no host has as much."""
+
 SWEPT_AT_ONCE: Final = 16
 SWEEP_PATIENCE_S: Final = 1.0
 """To end one takes some 50 ms; one that hangs in the kernel is given up after 20 s, and where one does, many do."""
@@ -89,14 +96,17 @@ async def recover(
     given_away: set[str] = set()
     for entry in journal.read_all():
         match entry:
+            case Recorded(vm_id=vm_id, record=record) if why := _implausible(record):
+                _tell_unusable(vm_id, why)
             case Recorded(vm_id=vm_id, record=record) if record.lease is not None or record.profile in profiles:
                 records[vm_id] = record
             case Unusable(vm_id=vm_id, reason=reason):
-                _log.warning("a record cannot be used; its VM is ended", vm=vm_id, reason=reason)
+                _tell_unusable(vm_id, reason)
             case GivenAway(vm_id=vm_id):
                 given_away.add(vm_id)
             case _:
                 pass
+    _drop_doubles(records)
     await sweep(journal.directory, keep=records, given_away=given_away)
     _limit_again(journal.directory, records)
     # Both clocks at once, and after the sweep: what lies between the two readings would be taken off each lease.
@@ -117,6 +127,38 @@ async def recover(
         found=found,
         adoptions={vm_id: Adoption(record=record, adopt=adopt) for vm_id, record in records.items()},
     )
+
+
+def _tell_unusable(vm_id: str, reason: str) -> None:
+    _log.warning("a record cannot be used; its VM is ended", vm=vm_id, reason=reason)
+
+
+def _implausible(record: VmRecord) -> str:
+    """Of what counts for others than this VM, what cannot be; empty if all can. A damaged record costs its own VM."""
+    lease = record.lease
+    if lease is not None and lease.fencing_token > MAX_FENCING_TOKEN:
+        return f"lease.fencing_token: is {lease.fencing_token}, which no service has granted"
+    if lease is not None and (lease.report.memory_online_mib or 0) > MAX_MEMORY_MIB:
+        return f"lease.report.memory_online_mib: is {lease.report.memory_online_mib}, which no host has"
+    return ""
+
+
+def _drop_doubles(records: dict[str, VmRecord]) -> None:
+    """One lease has one VM, and so has a caller's key: of two records that say otherwise the later one counts."""
+    kept: dict[object, str] = {}
+    by_token = sorted(records.values(), key=lambda record: record.lease.fencing_token if record.lease else 0)
+    for record in reversed(by_token):
+        if record.lease is None:
+            continue
+        names: list[object] = [record.lease.lease_id]
+        if record.lease.key:
+            names.append((record.lease.owner_uid, record.lease.key))
+        other = next((kept[name] for name in names if name in kept), None)
+        if other is None:
+            kept |= dict.fromkeys(names, record.vm_id)
+        else:
+            _tell_unusable(record.vm_id, f"{other} has its lease")
+            del records[record.vm_id]
 
 
 def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -> Lease:

@@ -63,10 +63,13 @@ async def adopt(identity: ProcessIdentity, *, vm_id: str, directory: Path) -> Qe
     """Finds the process of a VM again, booted or cloned, by its identity and its command line.
 
     Not a checkpoint when it succeeds: no cancellation comes between the process and its new owner. Raises VmExitedError
-    if the process is gone or another one has its pid; whatever is left of the VM is ended and removed then.
+    if the process is gone or another one has its pid, or what is written down of it cannot be read; whatever is left of
+    the VM is ended and removed then.
     """
     try:
         return QemuSurvivor(Instance.adopt(vm_id=vm_id, directory=directory, identity=identity))
-    except VmExitedError:
+    except (VmExitedError, OSError) as error:
         await end_remains(vm_id, vms_directory=directory.parent)
-        raise
+        if isinstance(error, VmExitedError):
+            raise
+        raise VmExitedError(vm_id=vm_id, reason=f"it was ended, its files cannot be read: {error}") from error

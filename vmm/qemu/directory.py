@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from vmm.errors import MissingFileError, SpecError
+from vmm.regular import open_regular
 
 MAX_SOCKET_PATH_BYTES = 107
 """Linux: `sun_path` has 108 bytes, of which the last is the terminating zero."""
@@ -122,7 +123,7 @@ def read_tail(path: Path, *, limit: int = TAIL_BYTES) -> str:
     Never raises OSError: it is read while something else fails or ends, and evidence must not get in the way of that.
     """
     try:
-        with path.open("rb") as log:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - limit))
             return log.read(limit).decode("utf-8", "backslashreplace").strip()
     except FileNotFoundError:

@@ -55,8 +55,16 @@ async def end_orphan(orphan: Orphan) -> None:
         except ProcessLookupError:
             continue
         await process.kill()
-    await VmGroup.recorded_in(orphan.directory.cgroups).remove()
+    await _group_of(orphan).remove()
     await trio.to_thread.run_sync(orphan.directory.remove)
+
+
+def _group_of(orphan: Orphan) -> VmGroup:
+    """None where what is written down of it cannot be read: that is no reason to keep the rest."""
+    try:
+        return VmGroup.recorded_in(orphan.directory.cgroups)
+    except OSError:
+        return VmGroup()
 
 
 async def end_remains(vm_id: str, *, vms_directory: Path) -> None:

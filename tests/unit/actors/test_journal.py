@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -152,3 +152,33 @@ def test_a_short_write_is_continued(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         patched.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
         HostDisk().write(tmp_path / "file", b"0123456789")
     assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+# -- what is no file ---------------------------------------------------------------------------------------------------
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_link, make_directory])
+def test_what_is_in_the_place_of_a_record_costs_its_own_vm(journal: Journal, make: Callable[[Path], None]) -> None:
+    """A FIFO would have the service wait in the kernel for ever, SIGTERM or not."""
+    make(journal.directory / "vm-1" / "vm.json")
+    (found,) = journal.read_all()
+    assert isinstance(found, Unusable)
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_link, make_directory])
+def test_what_is_in_the_place_of_a_new_record_is_not_waited_for(journal: Journal, make: Callable[[Path], None]) -> None:
+    make(journal.directory / "vm-1" / "vm.json.new")
+    with pytest.raises(JournalError):
+        journal.write(RECORD)

@@ -12,7 +12,15 @@ import pytest
 
 from actors.kinds import ProducerKind
 from actors.messages import HandOutTimings
-from actors.record import MAX_RECORD_BYTES, LeaseRecord, RecordError, VmRecord, decode, encode, expiry_ns
+from actors.record import (
+    MAX_RECORD_BYTES,
+    LeaseRecord,
+    RecordError,
+    VmRecord,
+    decode,
+    encode,
+    expiry_ns,
+)
 from tests.unit.actors.stage import BOOT_ID, TERMS
 from vmm.contract import PreparationReport, ProcessIdentity
 
@@ -104,6 +112,16 @@ def test_a_lease_begins_with_the_end_of_its_hand_out() -> None:
 @pytest.mark.parametrize("ttl_s", [math.inf, 1e300])
 def test_a_lease_without_end(ttl_s: float) -> None:
     assert expiry_ns(now_ns=5, expires_in_s=ttl_s) is None
+
+
+@pytest.mark.parametrize(("claimed", "granted", "recorded"), [(2**40, 512, 512), (512, 500, 500), (2**40, None, 0)])
+def test_of_the_memory_that_a_guest_claims_what_was_granted_is_recorded(
+    claimed: int, granted: int | None, recorded: int
+) -> None:
+    """It counts for the budget of the next run, and a guest says what it likes."""
+    report = attrs.evolve(REPORT, memory_online_mib=claimed)
+    lease = LeaseRecord.grant(TERMS, now_ns=0, report=report, timings=LEASE.timings, granted_mib=granted)
+    assert lease.report.memory_online_mib == recorded
 
 
 WRONG: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [

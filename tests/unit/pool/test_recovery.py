@@ -16,7 +16,7 @@ from actors.messages import HandOutTimings
 from actors.record import LeaseRecord, VmRecord, encode
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease, Owner
-from pool.recovery import RECONNECT_S, Recovered, recover, restored
+from pool.recovery import MAX_FENCING_TOKEN, RECONNECT_S, Recovered, recover, restored
 from vmm.contract import PreparationReport, ProcessIdentity
 
 NS = 10**9
@@ -165,6 +165,12 @@ _REMAINS: dict[str, VmRecord | bytes | None] = {
     "no JSON": b"\xff\0",
     "of another boot": attrs.evolve(IDLE, boot_id="another-boot", lease=LEASE),
     "of another VM": encode(IDLE),
+    "a token that no service grants": attrs.evolve(
+        IDLE, lease=attrs.evolve(LEASE, fencing_token=MAX_FENCING_TOKEN + 1)
+    ),
+    "memory that no host has": attrs.evolve(
+        IDLE, lease=attrs.evolve(LEASE, report=attrs.evolve(REPORT, memory_online_mib=2**40))
+    ),
 }
 
 
@@ -193,3 +199,45 @@ async def test_a_file_among_the_directories_is_no_vm(journal: Journal) -> None:
     (journal.directory / "notes").write_text("")
     leave(journal, "vm-1", IDLE)
     assert [vm.vm_id for vm in (await recovered(journal)).found] == ["vm-1"]
+
+
+def leave_leased(journal: Journal, vm_id: str, **changes: Any) -> Path:
+    return leave(journal, vm_id, attrs.evolve(IDLE, lease=attrs.evolve(LEASE, **changes)))
+
+
+async def test_a_token_that_follows_on_the_highest_that_is_adopted_can_be_recorded(journal: Journal) -> None:
+    """Or one record would stop every hand-out of the next run."""
+    leave_leased(journal, "vm-1", fencing_token=MAX_FENCING_TOKEN)
+    (found,) = (await recovered(journal)).found
+    assert found.lease is not None
+    assert encode(attrs.evolve(IDLE, lease=attrs.evolve(LEASE, fencing_token=found.lease.fencing_token + 1)))
+
+
+@pytest.mark.parametrize(
+    "earlier", [{"key": "another"}, {"lease_id": "lease-0"}], ids=["the same lease", "the same key of the same user"]
+)
+@pytest.mark.parametrize("first", ["vm-1", "vm-2"])
+async def test_of_two_records_of_one_lease_the_later_one_counts(
+    journal: Journal, earlier: dict[str, Any], first: str
+) -> None:
+    """The other VM would be nobody's, and nobody could end it."""
+    (later,) = {"vm-1", "vm-2"} - {first}
+    goes = leave_leased(journal, first, fencing_token=6, **earlier)
+    stays = leave_leased(journal, later, fencing_token=7)
+    with capture_logs() as logs:
+        found = await recovered(journal)
+    assert [vm.vm_id for vm in found.found] == [later]
+    assert (goes.exists(), stays.exists()) == (False, True)
+    assert [line["reason"] for line in logs if "reason" in line] == [f"{later} has its lease"]
+
+
+async def test_two_users_may_have_the_same_key(journal: Journal) -> None:
+    leave_leased(journal, "vm-1", lease_id="lease-0", owner_uid=1001)
+    leave_leased(journal, "vm-2")
+    assert len((await recovered(journal)).found) == 2
+
+
+async def test_leases_without_a_key_have_none_in_common(journal: Journal) -> None:
+    for number in (1, 2):
+        leave_leased(journal, f"vm-{number}", lease_id=f"lease-{number}", key="")
+    assert len((await recovered(journal)).found) == 2

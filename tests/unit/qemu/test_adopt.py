@@ -35,7 +35,8 @@ class Running:
 @pytest.fixture
 def running(vm_home: Path) -> Iterator[Running]:
     home = VmDirectory(vm_home / "vm-1")
-    home.cgroups.mkdir(parents=True)  # no file that can be read
+    home.root.mkdir()
+    os.mkfifo(home.cgroups)  # no file that can be read
     argv = ["sh", "-c", "echo; read line", "-uuid", UUID, "-add-fd", f"fd=3,set=0,opaque={home.console_log}"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -51,12 +52,12 @@ def running(vm_home: Path) -> Iterator[Running]:
 
 
 async def test_an_instance_is_not_adopted(running: Running) -> None:
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OSError, match="not a regular file"):
         Instance.adopt(vm_id="vm-1", directory=running.directory, identity=running.identity)
 
 
 async def test_nor_attached_to(running: Running, nursery: trio.Nursery) -> None:
-    with pytest.raises(AttachError, match="Is a directory"):
+    with pytest.raises(AttachError, match="not a regular file"):
         await attach(vm_id="vm-1", directory=running.directory, uuid=UUID, nursery=nursery)
 
 

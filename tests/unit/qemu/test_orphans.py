@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from vmm.errors import VmExitedError
+from vmm.qemu.adopt import adopt
 from vmm.qemu.confinement.user import QemuUser
 from vmm.qemu.orphans import end_orphan, find_orphans
 
@@ -60,6 +62,29 @@ async def test_a_directory_without_a_process_is_one_too(vms: Path) -> None:
     assert (orphan.vm_id, orphan.processes) == ("vm-2", ())
     await end_orphan(orphan)
     assert find_orphans(vms) == []
+
+
+async def test_one_whose_files_are_none_is_ended_all_the_same(vms: Path, start: Start) -> None:
+    """To read a FIFO would wait for ever."""
+    process = start(f"{vms}/vm-1/console.log")
+    (vms / "vm-1").mkdir()
+    for name in ("cgroups", "qemu.log", "vm.json"):
+        os.mkfifo(vms / "vm-1" / name)
+    [orphan] = find_orphans(vms)
+    await end_orphan(orphan)
+    assert find_orphans(vms) == []
+    assert not psutil.pid_exists(process.pid)
+
+
+async def test_one_whose_files_are_none_is_not_adopted_but_ended(vms: Path, start: Start) -> None:
+    process = start(f"{vms}/vm-1/console.log")
+    (vms / "vm-1").mkdir()
+    os.mkfifo(vms / "vm-1" / "cgroups")
+    [orphan] = find_orphans(vms)
+    with pytest.raises(VmExitedError, match="its files cannot be read"):
+        await adopt(orphan.processes[0], vm_id="vm-1", directory=vms / "vm-1")
+    assert find_orphans(vms) == []
+    assert not psutil.pid_exists(process.pid)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts QEMU as another user")

@@ -16,6 +16,7 @@ import trio
 from vmm.errors import StopError
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
+from vmm.regular import read_regular
 
 REMOVE_LIMIT_S: Final = 10.0
 RETRY_S: Final = 0.005
@@ -28,6 +29,9 @@ CPU_PERIOD_US: Final = 100_000
 
 _OF_DIRECTORY: Final = "\t"
 """What a line of a record begins with that is a setting of the directory above it."""
+
+_MAX_RECORD_BYTES: Final = 64 * 1024
+"""It has a few hundred."""
 
 _ELSEWHERE: Final = 0
 """What cgroup.procs says instead of the pid of a process of another pid namespace; to kill() it is our own group."""
@@ -69,9 +73,10 @@ class VmGroup:
         damaged, is not taken for it.
         """
         try:
-            lines = record.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            data = read_regular(record, limit=_MAX_RECORD_BYTES)
         except FileNotFoundError:
             return cls()
+        lines = data.decode(encoding="utf-8", errors="surrogateescape").splitlines()
         name = f"{GROUP_PREFIX}{record.parent.name}"
         directories: list[Path] = []
         settings: dict[Path, str] = {}
