@@ -99,7 +99,7 @@ async def run_service(
         # Imported here, as the client is: it is much to import, for what is seldom asked for.
         from pool.takeover import take_over  # noqa: PLC0415
 
-        await take_over(socket_path)
+        await take_over(socket_path, runtime=runtime)
     with (
         open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,
         open_vms_directory(runtime) as vms,

@@ -13,6 +13,8 @@ import trio
 
 from pool.client import CallError, ServiceUnavailableError, open_client
 from pool.endpoint import EndpointError, lock_path
+from pool.runtime import vms_lock_path
+from vmm.lock import holder
 
 _log = structlog.get_logger("vmpool.takeover")
 
@@ -20,11 +22,13 @@ HAND_OVER_LIMIT_S: Final = 30.0
 """A service lets go of its VMs in milliseconds; what it was producing it ends, which takes seconds at most."""
 
 
-async def take_over(socket_path: Path) -> None:
+async def take_over(socket_path: Path, *, runtime: Path) -> None:
     """Asks the service at `socket_path` to hand over, and returns when it has ended; at once if there is none.
 
-    Raises EndpointError if it refuses, or does not end in time.
+    Raises EndpointError if it refuses, or does not end in time; or if it has its VMs elsewhere than in `runtime`, where
+    nobody would find them: then it is not asked.
     """
+    _check_runtime(socket_path, runtime=runtime)
     try:
         async with open_client(socket_path) as client:
             # It begins to end as it answers: the connection may break before the answer is here.
@@ -45,10 +49,20 @@ async def take_over(socket_path: Path) -> None:
     )
 
 
+def _check_runtime(socket_path: Path, *, runtime: Path) -> None:
+    """A service holds both locks, of its socket and of its VMs."""
+    pid = holder(lock_path(socket_path))
+    if pid is not None and holder(vms_lock_path(runtime)) != pid:
+        raise EndpointError(
+            f"the service at {socket_path} (pid {pid or 'unknown'}) does not have its VMs in {runtime}: they and their "
+            "leases would be left behind; set service.runtime_directory as that service has it, or stop it first"
+        )
+
+
 def _wait_for(lock: Path) -> None:
     """Blocks until nobody holds the lock."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return  # whoever held it has removed it
     try:

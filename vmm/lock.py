@@ -52,7 +52,7 @@ def take_lock(path: Path, cleanup: contextlib.ExitStack) -> HeldLock:
 
 def _take(path: Path) -> int:
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -70,7 +70,7 @@ def _take(path: Path) -> int:
 def holder(path: Path) -> str | None:
     """The pid that the holder of the lock file wrote, perhaps not yet; None if nobody holds it. Raises OSError."""
     try:
-        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     try:

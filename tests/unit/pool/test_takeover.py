@@ -13,6 +13,7 @@ import trio.testing
 from pool import takeover
 from pool.client import CallError, ServiceUnavailableError
 from pool.endpoint import EndpointError, lock_path, take_lock
+from pool.runtime import vms_lock_path
 from pool.takeover import take_over
 
 BROKEN = ServiceUnavailableError(socket_path=Path("s.sock"), reason="the connection broke", remedy="-")
@@ -35,6 +36,12 @@ class Predecessor:
         yield self
 
 
+def take_locks(socket_path: Path, runtime: Path, held: contextlib.ExitStack) -> None:
+    """As a service that listens there and has its VMs there."""
+    take_lock(lock_path(socket_path), held)
+    take_lock(vms_lock_path(runtime), held)
+
+
 @pytest.mark.parametrize("error", [None, BROKEN], ids=["answers", "breaks off"])
 async def test_it_waits_for_the_end_of_a_service_that_hands_over(
     vm_home: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
@@ -43,12 +50,12 @@ async def test_it_waits_for_the_end_of_a_service_that_hands_over(
     monkeypatch.setattr(takeover, "open_client", predecessor.connected)
     socket_path = vm_home / "s.sock"
     with contextlib.ExitStack() as lock:
-        take_lock(lock_path(socket_path), lock)
+        take_locks(socket_path, vm_home, lock)
         async with trio.open_nursery() as nursery:
             done = trio.Event()
 
             async def takes_over() -> None:
-                await take_over(socket_path)
+                await take_over(socket_path, runtime=vm_home)
                 done.set()
 
             nursery.start_soon(takes_over)
@@ -64,17 +71,32 @@ async def test_it_says_so_if_that_does_not_end(vm_home: Path, monkeypatch: pytes
     monkeypatch.setattr(takeover, "HAND_OVER_LIMIT_S", 0.0)
     socket_path = vm_home / "s.sock"
     with contextlib.ExitStack() as lock:
-        take_lock(lock_path(socket_path), lock)
+        take_locks(socket_path, vm_home, lock)
         with pytest.raises(EndpointError, match="did not end within 0 s of handing over"):
-            await take_over(socket_path)
+            await take_over(socket_path, runtime=vm_home)
 
 
 async def test_it_passes_on_why_a_service_refuses(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = CallError(status="PERMISSION_DENIED", message="uid 7 may not do this")
     monkeypatch.setattr(takeover, "open_client", Predecessor(error=refusal).connected)
     with pytest.raises(EndpointError, match=r"does not hand over: .*uid 7 may not do this"):
-        await take_over(vm_home / "s.sock")
+        await take_over(vm_home / "s.sock", runtime=vm_home)
 
 
 async def test_without_a_service_there_is_nothing_to_wait_for(vm_home: Path) -> None:
-    await take_over(vm_home / "s.sock")
+    await take_over(vm_home / "s.sock", runtime=vm_home)
+
+
+async def test_a_service_that_has_its_vms_elsewhere_is_not_asked(
+    vm_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would live on, and their leases with them, where nobody looks."""
+    predecessor = Predecessor()
+    monkeypatch.setattr(takeover, "open_client", predecessor.connected)
+    socket_path, elsewhere = vm_home / "s.sock", vm_home / "elsewhere"
+    elsewhere.mkdir()
+    with contextlib.ExitStack() as lock:
+        take_locks(socket_path, vm_home, lock)
+        with pytest.raises(EndpointError, match=rf"\(pid \d+\) does not have its VMs in {elsewhere}: .* stop it first"):
+            await take_over(socket_path, runtime=elsewhere)
+    assert not predecessor.asked.is_set()
