@@ -46,7 +46,18 @@ def confined(settings: Settings, *, user: UserDecision, specs: dict[str, Machine
     """Has the places for cgroups ready within the block, and logs what is applied. Raises ConfinementError, OSError."""
     with _places(settings, specs=specs) as plan:
         _tell(user, plan, setting=settings.service.cgroups)
-        yield Confinement(user=user.user, cgroups=plan)
+        yield Confinement(user=user.user, cgroups=plan, look_anew=lambda: _look_anew(settings))
+
+
+def _look_anew(settings: Settings) -> CgroupPlan:
+    """A mount of cgroups has gone while the service runs. Raises ConfinementError, OSError."""
+    plan = cgroups_for(settings)
+    _log.warning(
+        "the place for cgroups has gone; looked anew",
+        controllers=[controller.value for controller in plan.places],
+        missing={controller.value: obstacle for controller, obstacle in plan.missing.items()},
+    )
+    return plan
 
 
 @contextlib.contextmanager

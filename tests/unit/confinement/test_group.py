@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from vmm.errors import StopError
+from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement import group as group_module
 from vmm.qemu.confinement.group import VmGroup, settings_of
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
+from vmm.spec import Accelerator, MachineSpec
 
 LIMITS = Limits(memory_bytes=2**29, cpus=2, processes=130)
 
@@ -112,3 +114,74 @@ async def test_a_member_that_the_kernel_does_not_name_is_no_process_of_ours(
     with pytest.raises(StopError, match=r"process 123456 .* 0 is one of another pid namespace"):
         await VmGroup(directories=(tmp_path,)).remove()
     assert set(killed) == {123456}
+
+
+# -- a mount that goes -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Where our groups are, by the mounts that there are now."""
+    places: list[Path] = []
+
+    def find(name: str) -> tuple[Path, ...]:
+        return tuple(place / name for place in places if (place / name).is_dir())
+
+    monkeypatch.setattr(group_module, "find_below_ours", find)
+    return places
+
+
+async def test_a_group_whose_mount_has_gone_is_removed_where_it_still_is(tmp_path: Path, mounts: list[Path]) -> None:
+    mounts.append(tmp_path / "standard")
+    (tmp_path / "standard" / "vmpool-vm-1").mkdir(parents=True)
+    await VmGroup(directories=(tmp_path / "chroot" / "vmpool-vm-1",)).remove()
+    assert list((tmp_path / "standard").iterdir()) == []
+
+
+async def test_one_that_is_out_of_reach_is_not_taken_for_removed(tmp_path: Path, mounts: list[Path]) -> None:
+    with pytest.raises(FileNotFoundError, match="mount has gone"):
+        await VmGroup(directories=(tmp_path / "chroot" / "vmpool-vm-1",)).remove()
+
+
+@pytest.mark.parametrize("directory", ["vmpool-vm-1", "place/that/was/vmpool-vm-1"])
+async def test_one_that_was_removed_is(tmp_path: Path, mounts: list[Path], directory: str) -> None:
+    """Its place may have been, too, after it."""
+    (tmp_path / "cgroup.procs").touch()
+    await VmGroup(directories=(tmp_path / directory,)).remove()
+
+
+async def test_the_mount_point_that_is_left_is_no_cgroup(tmp_path: Path, mounts: list[Path]) -> None:
+    (tmp_path / "chroot").mkdir()
+    with pytest.raises(FileNotFoundError, match="mount has gone"):
+        await VmGroup(directories=(tmp_path / "chroot" / "vmpool-vm-1",)).remove()
+
+
+SPEC = MachineSpec(qemu=Path("qemu"), kernel=Path("k"), initrd=Path("i"), accelerator=Accelerator.TCG)
+
+
+def confinement(*places: Path, anew: CgroupPlan | None) -> Confinement:
+    plan = CgroupPlan(version=CgroupVersion.V1, places=dict(zip((Controller.PIDS,), places, strict=True)))
+    return Confinement(cgroups=plan, look_anew=None if anew is None else lambda: anew)
+
+
+def test_a_place_that_has_gone_is_looked_for_anew(tmp_path: Path) -> None:
+    """Or no VM would be made any more."""
+    (tmp_path / "vm-1").mkdir()
+    without = confinement(tmp_path / "gone", anew=CgroupPlan(missing={Controller.PIDS: "not mounted"}))
+    for _ in range(2):
+        assert without.make_group(SPEC, name="vm-1", record=tmp_path / "vm-1" / "cgroups") == VmGroup()
+    assert list((tmp_path / "vm-1").iterdir()) == [], "nothing is written down of what is not there"
+    assert "tasks" not in " ".join(without.command(["qemu"], spec=SPEC, group=VmGroup()))
+
+
+def test_a_place_that_is_there_is_not_to_blame(tmp_path: Path) -> None:
+    """The files of limits are not."""
+    kept = confinement(tmp_path, anew=CgroupPlan())
+    with pytest.raises(FileNotFoundError, match=r"pids\.max"):
+        kept.make_group(SPEC, name="vm-1", record=tmp_path / "cgroups")
+
+
+def test_without_one_who_looks_it_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "vm-1").mkdir()
+    with pytest.raises(FileNotFoundError):
+        confinement(tmp_path / "gone", anew=None).make_group(SPEC, name="vm-1", record=tmp_path / "vm-1" / "cgroups")

@@ -107,3 +107,36 @@ def test_in_a_container_the_mount_shows_a_part_of_the_hierarchy(root: str, path:
 def test_a_host_with_version_2_alone_has_nothing_of_version_1() -> None:
     own = own_groups(mountinfo="31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw", membership="0::/user.slice")
     assert own.v1 == {}
+
+
+# -- a hierarchy that is mounted more than once ------------------------------------------------------------------------
+
+STANDARD = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
+CHROOT = "60 50 0:32 / /chroot/sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
+OTHER_CHROOT = "61 50 0:32 / /other/memory rw - cgroup cgroup rw,memory"
+STANDARD_V2 = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw"
+CHROOT_V2 = "62 50 0:38 / /chroot/unified rw - cgroup2 cgroup2 rw"
+MEMBERSHIP = "4:memory:/a\n0::/f\n"
+
+
+@pytest.mark.parametrize("mounts", [(STANDARD, CHROOT), (CHROOT, STANDARD)])
+def test_the_standard_place_counts_wherever_else_it_is_mounted(mounts: tuple[str, ...]) -> None:
+    """A chroot's mount goes some day, and with it all that was to be made there."""
+    own = own_groups(mountinfo="\n".join(mounts), membership=MEMBERSHIP)
+    assert own.v1 == {Controller.MEMORY: Path("/sys/fs/cgroup/memory/a")}
+
+
+@pytest.mark.parametrize("mounts", [(STANDARD_V2, CHROOT_V2), (CHROOT_V2, STANDARD_V2)])
+def test_and_so_it_is_with_version_2(mounts: tuple[str, ...]) -> None:
+    own = own_groups(mountinfo="\n".join(mounts), membership=MEMBERSHIP)
+    assert (own.v2, own.v2_mount) == (Path("/sys/fs/cgroup/unified/f"), Path("/sys/fs/cgroup/unified"))
+
+
+def test_elsewhere_it_is_the_first_one_in_which_our_group_is() -> None:
+    there = {Path("/other/memory/a")}
+    own = own_groups(
+        mountinfo=f"{STANDARD}\n{CHROOT}\n{OTHER_CHROOT}", membership=MEMBERSHIP, is_there=there.__contains__
+    )
+    assert own.v1 == {Controller.MEMORY: Path("/other/memory/a")}
+    nowhere = own_groups(mountinfo=f"{STANDARD}\n{CHROOT_V2}", membership=MEMBERSHIP, is_there=lambda _: False)
+    assert (nowhere.v1, nowhere.v2, nowhere.v2_mount) == ({}, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import attrs
 import trio
 
 from vmm.errors import StopError
+from vmm.qemu.confinement.host import find_below_ours
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
 from vmm.regular import read_regular
@@ -144,8 +146,11 @@ class VmGroup:
             _remove(directory)
 
     async def remove(self) -> None:
-        """Kills what is left in the group, and removes it. Idempotent. Raises StopError if something does not die."""
-        for directory in self.directories:
+        """Kills what is left in the group, and removes it. Idempotent.
+
+        Raises StopError if something does not die, OSError if the group is out of reach.
+        """
+        for directory in itertools.chain.from_iterable(map(_within_reach, self.directories)):
             with trio.move_on_after(REMOVE_LIMIT_S):
                 while not self._try_to_remove(directory):  # noqa: ASYNC110 - see RETRY_S
                     await trio.sleep(RETRY_S)
@@ -200,6 +205,21 @@ def write_setting(path: Path, value: str) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
+
+
+def _within_reach(directory: Path) -> tuple[Path, ...]:
+    """Where a group is; nowhere if it was removed.
+
+    One whose mount has gone is still there: what is left of its path is no cgroup then. Raises OSError.
+    """
+    if directory.is_dir():
+        return (directory,)
+    if (next(place for place in directory.parents if place.is_dir()) / "cgroup.procs").exists():
+        return ()
+    found = find_below_ours(directory.name)
+    if not found:
+        raise OSError(errno.ENOENT, "the cgroup's mount has gone, and no other shows it", str(directory))
+    return found
 
 
 def _remove(directory: Path) -> None:

@@ -15,11 +15,22 @@ _DELEGATION_ATTRIBUTES: Final = ("trusted.delegate", "user.delegate")
 
 def look_at_host() -> dict[Controller, Offer]:
     """The offers for the cgroups that we are in. Raises OSError."""
-    own = own_groups(
+    return offers_of(_own())
+
+
+def find_below_ours(name: str) -> tuple[Path, ...]:
+    """The groups of that name where ours may be, by the mounts that there are now. Raises OSError."""
+    own = _own()
+    places = [*own.v1.values(), *(() if own.v2 is None else (own.v2, own.v2.parent))]
+    return tuple(dict.fromkeys(place / name for place in places if (place / name).is_dir()))
+
+
+def _own() -> OwnGroups:
+    return own_groups(
         mountinfo=Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"),
         membership=Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape"),
+        is_there=Path.is_dir,
     )
-    return offers_of(own)
 
 
 def offers_of(own: OwnGroups) -> dict[Controller, Offer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -111,8 +111,17 @@ class OwnGroups:
     """Where that hierarchy begins for us."""
 
 
-def own_groups(*, mountinfo: str, membership: str) -> OwnGroups:
-    """Reads /proc/self/mountinfo and /proc/self/cgroup (proc_pid_mountinfo(5), cgroups(7))."""
+STANDARD_MOUNTS: Final = PurePosixPath("/sys/fs/cgroup")
+
+
+def own_groups(
+    *, mountinfo: str, membership: str, is_there: Callable[[Path], bool] = lambda _directory: True
+) -> OwnGroups:
+    """Reads /proc/self/mountinfo and /proc/self/cgroup (proc_pid_mountinfo(5), cgroups(7)).
+
+    A hierarchy may be mounted more than once, in a chroot, say, whose mount comes and goes: that at the standard place
+    counts, else the first one in which our group `is_there`.
+    """
     paths = {}
     for line in membership.splitlines():
         _, names, path = line.split(":", 2)
@@ -121,17 +130,37 @@ def own_groups(*, mountinfo: str, membership: str) -> OwnGroups:
     v1: dict[Controller, Path] = {}
     v2: Path | None = None
     v2_mount: Path | None = None
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        kind, _, options = right.split(" ", 2)
-        root, mount_point = (_unescape(field) for field in left.split(" ")[3:5])
-        if kind == "cgroup2" and "" in paths:
-            v2, v2_mount = _directory(paths[""], root=root, mount_point=mount_point), Path(mount_point)
-        elif kind == "cgroup":
+    for mount in sorted(map(_mount, mountinfo.splitlines()), key=lambda mount: not mount.is_standard):
+        if mount.kind == "cgroup2" and "" in paths and v2 is None:
+            directory = _directory(paths[""], root=mount.root, mount_point=mount.point)
+            if is_there(directory):
+                v2, v2_mount = directory, Path(mount.point)
+        elif mount.kind == "cgroup":
             for controller in Controller:
-                if controller.value in options.split(",") and controller.value in paths:
-                    v1[controller] = _directory(paths[controller.value], root=root, mount_point=mount_point)
+                if controller.value in mount.options and controller.value in paths and controller not in v1:
+                    directory = _directory(paths[controller.value], root=mount.root, mount_point=mount.point)
+                    if is_there(directory):
+                        v1[controller] = directory
     return OwnGroups(v1=v1, v2=v2, v2_mount=v2_mount)
+
+
+@attrs.frozen(kw_only=True)
+class _Mount:
+    kind: str
+    root: str
+    point: str
+    options: tuple[str, ...]
+
+    @property
+    def is_standard(self) -> bool:
+        return PurePosixPath(self.point).is_relative_to(STANDARD_MOUNTS)
+
+
+def _mount(line: str) -> _Mount:
+    left, _, right = line.partition(" - ")
+    kind, _, options = right.split(" ", 2)
+    root, point = (_unescape(field) for field in left.split(" ")[3:5])
+    return _Mount(kind=kind, root=root, point=point, options=tuple(options.split(",")))
 
 
 def _directory(path: str, *, root: str, mount_point: str) -> Path:

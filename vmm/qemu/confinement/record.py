@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -24,14 +24,24 @@ from vmm.qemu.confinement.user import QemuUser, check_program, device_groups
 from vmm.spec import Accelerator, MachineSpec
 
 
+@attrs.define
+class _Plan:
+    now: CgroupPlan
+
+
 @attrs.frozen(kw_only=True)
 class Confinement:
     """Whom QEMU runs as, and which cgroups hold each VM. Without either it runs as the service does."""
 
     user: QemuUser | None = None
     cgroups: CgroupPlan = attrs.field(factory=CgroupPlan)
+    look_anew: Callable[[], CgroupPlan] | None = None
+    """For the plan when a place of it has gone, with its mount say. Raises ConfinementError, OSError."""
     files: bool = True
     """Whether what it writes to files has an end."""
+    _plan: _Plan = attrs.field(
+        default=attrs.Factory(lambda self: _Plan(self.cgroups), takes_self=True), init=False, eq=False, repr=False
+    )
     _inputs: InputFiles = attrs.field(factory=InputFiles, init=False, eq=False, repr=False)
 
     def check(self, spec: MachineSpec) -> None:
@@ -54,16 +64,31 @@ class Confinement:
         return self._inputs.open(path, user=self.user)
 
     def make_group(self, spec: MachineSpec, *, name: str, record: Path) -> VmGroup:
-        """The group for one VM of that spec; see `VmGroup.create`. Raises OSError, with nothing left."""
-        if not self.cgroups.places:
+        """The group for one VM of that spec; see `VmGroup.create`.
+
+        If there is no such place any more it is looked for anew. Raises ConfinementError, if all controllers are
+        required and not to be had any more; OSError. Nothing is left then.
+        """
+        try:
+            return self._make_group(spec, name=name, record=record)
+        except FileNotFoundError:
+            if self.look_anew is None or all(place.is_dir() for place in self._plan.now.places.values()):
+                raise
+        self._plan.now = self.look_anew()
+        record.unlink(missing_ok=True)  # it names the place that has gone
+        return self._make_group(spec, name=name, record=record)
+
+    def _make_group(self, spec: MachineSpec, *, name: str, record: Path) -> VmGroup:
+        plan = self._plan.now
+        if not plan.places:
             return VmGroup()
         image_bytes = sum(path.stat().st_size for path in (spec.kernel, spec.initrd) if path.exists())
         limits = limits_for(spec, image_bytes=image_bytes, host_memory_bytes=host_memory_bytes())
-        return VmGroup.create(self.cgroups, name=name, limits=limits, record=record)
+        return VmGroup.create(plan, name=name, limits=limits, record=record)
 
     def command(self, argv: Sequence[str], *, spec: MachineSpec, group: VmGroup) -> list[str]:
         """The command line that starts `argv` as the user and in the group. Its pid is the program's."""
-        entry = group.command(version=self.cgroups.version, first=LIMIT_FILES if self.files else "")
+        entry = group.command(version=self._plan.now.version, first=LIMIT_FILES if self.files else "")
         return [*entry, *self._user_command(spec), *argv]
 
     def host_facts(self) -> HostFacts:
