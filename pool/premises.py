@@ -14,12 +14,17 @@ import structlog
 import trio
 
 from pool.clock import RunningClock
-from pool.endpoint import Endpoint
+from pool.endpoint import Endpoint, ServiceRunningError
 from pool.runtime import VmsDirectory
 
 _log = structlog.get_logger("vmpool.premises")
 
 LOOK_EACH_S: Final = 5.0
+
+LOOKS: Final = 3
+"""So often another service is found in our place before we believe it: one that is about to be refused has taken the
+locks, too, and gives them back.
+"""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -31,6 +36,7 @@ class Premises:
     moved: Callable[[], Awaitable[None]]
     """Called when the endpoint has another listener."""
     _stood_s: float = attrs.field(default=0.0, init=False)
+    _others: int = attrs.field(default=0, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False, repr=False)
 
     async def run(self) -> None:
@@ -41,10 +47,25 @@ class Premises:
             while True:
                 await trio.sleep(LOOK_EACH_S)
                 self._tell_of_standstill()
-                self.vms.look_after()
-                if self.endpoint.look_after():
-                    _log.warning("the socket was removed; listening anew", socket=str(self.endpoint.path))
+                try:
+                    moved = self._look()
+                except ServiceRunningError as error:
+                    self._others += 1
+                    if self._others == LOOKS:
+                        raise
+                    _log.warning("somebody else is in our place", error=str(error))
+                    continue
+                self._others = 0
+                if moved:
                     await self.moved()
+
+    def _look(self) -> bool:
+        """Whether the endpoint has another listener."""
+        self.vms.look_after()
+        moved = self.endpoint.look_after()
+        if moved:
+            _log.warning("the socket was removed; listening anew", socket=str(self.endpoint.path))
+        return moved
 
     def leave(self) -> None:
         """Ends `run`."""

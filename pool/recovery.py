@@ -15,12 +15,14 @@ from actors.journal import GivenAway, Journal, Recorded, Unusable
 from actors.producer import Adopt
 from actors.record import LeaseRecord, VmRecord
 from actors.turns import Turns
+from pool.endpoint import EndpointError
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease, Owner
 from vmm.errors import StopError
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.orphans import Orphan, end_orphan, find_orphans
+from vmm.qemu.owners import owner_of
 
 _log = structlog.get_logger("vmpool.recovery")
 
@@ -55,8 +57,14 @@ class Sweep(Protocol):
 
 
 async def sweep_orphans(vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None:
-    """On this host: what /proc and the directory show."""
+    """On this host: what /proc and the directory show.
+
+    Raises EndpointError, before anything is ended, if a service that lives has one of those VMs: somebody has removed
+    its directory with all locks, and it cannot be told by them.
+    """
     orphans = await trio.to_thread.run_sync(find_orphans, vms)
+    to_end = [orphan for orphan in orphans if orphan.vm_id not in keep and orphan.vm_id not in given_away]
+    await _check_nobodys([process.pid for orphan in to_end for process in orphan.processes], vms=vms)
     turns = Turns(at_once=SWEPT_AT_ONCE, patience_s=SWEEP_PATIENCE_S)
     async with trio.open_nursery() as nursery:
         for orphan in orphans:
@@ -66,6 +74,15 @@ async def sweep_orphans(vms: Path, *, keep: Collection[str], given_away: Collect
                 _log.info("a VM that was given away lives on", vm=orphan.vm_id, pids=pids)
             elif orphan.vm_id not in keep:
                 nursery.start_soon(_end, orphan, turns)
+
+
+async def _check_nobodys(pids: Collection[int], *, vms: Path) -> None:
+    owner = await trio.to_thread.run_sync(owner_of, pids) if pids else None
+    if owner is not None:
+        raise EndpointError(
+            f"process {owner} has VMs of {vms}, whose files somebody has removed; stop it, or choose another place "
+            "with --socket or service.runtime_directory"
+        )
 
 
 async def _end(orphan: Orphan, turns: Turns) -> None:

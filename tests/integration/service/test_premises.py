@@ -61,9 +61,13 @@ async def test_it_is_within_reach_again(guest_image: GuestImage, harm: Callable[
         assert "the socket was removed; listening anew" in home.log.read_text()
 
 
-async def test_a_second_service_does_not_adopt_the_vms_of_one_that_lives(
-    kept_template: Path, guest_image: GuestImage
+@pytest.mark.parametrize(
+    ("harm", "why"), [(remove_locks_and_socket, "already running"), (remove_all, "whose files somebody has removed")]
+)
+async def test_a_second_service_does_not_have_the_vms_of_one_that_lives(
+    kept_template: Path, guest_image: GuestImage, harm: Callable[[RunningService], None], why: str
 ) -> None:
+    """Nor does it end them."""
     with (
         place_for_template(kept_template) as place,
         service_home(config(place, size=1), image_directory=guest_image.kernel.parent) as home,
@@ -72,14 +76,14 @@ async def test_a_second_service_does_not_adopt_the_vms_of_one_that_lives(
         async with open_client(service.socket_path) as client:
             await until(lambda: is_full(client))
             before = service.qemus().keys()
-            remove_locks_and_socket(service)
-            assert refused(home)
+            harm(service)
+            assert refused(home, why)
             await comes_back(service)
             assert await is_full(client)
             assert service.qemus().keys() == before
         home.end(service)
 
 
-def refused(home: ServiceHome) -> bool:
+def refused(home: ServiceHome, why: str) -> bool:
     second = home.launch()
-    return second.process.wait(STOP_LIMIT_S) == 2 and "already running" in home.log.read_text()
+    return second.process.wait(STOP_LIMIT_S) == 2 and why in home.log.read_text()

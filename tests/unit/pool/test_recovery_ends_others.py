@@ -12,12 +12,15 @@ import trio.testing
 
 from actors.journal import Journal
 from pool import recovery
-from pool.recovery import recover
+from pool.endpoint import EndpointError
+from pool.recovery import recover, sweep_orphans
 from tests.unit.actors.stage import BOOT_ID
 from tests.unit.actors.test_record import LEASE, RECORD
 from tests.waiting import LIMIT_S
+from vmm.contract import ProcessIdentity
 from vmm.errors import StopError
 from vmm.qemu.adopt import adopt
+from vmm.qemu.directory import VmDirectory
 from vmm.qemu.orphans import Orphan
 
 S = 10**9
@@ -86,3 +89,38 @@ async def test_one_that_takes_long_to_end_keeps_no_other_from_ending(
     with trio.fail_after(LIMIT_S):
         await all_begun.wait()
     nursery.cancel_scope.cancel()
+
+
+# -- what somebody has -------------------------------------------------------------------------------------------------
+
+
+def found(monkeypatch: pytest.MonkeyPatch, vms: Path, *vm_ids: str) -> list[str]:
+    """Has these run, each watched by process 4711. Those that are ended, as they are."""
+    ended: list[str] = []
+
+    async def end(orphan: Orphan) -> None:
+        ended.append(orphan.vm_id)
+
+    orphans = [
+        Orphan(vm_id=vm_id, directory=VmDirectory(vms / vm_id), processes=(ProcessIdentity(pid=7, start_time=1),))
+        for vm_id in vm_ids
+    ]
+    monkeypatch.setattr(recovery, "find_orphans", lambda _: orphans)
+    monkeypatch.setattr(recovery, "owner_of", lambda pids: 4711 if 7 in pids else None)
+    monkeypatch.setattr(recovery, "end_orphan", end)
+    return ended
+
+
+async def test_the_vms_of_a_service_that_lives_are_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory was removed, with the locks that would have kept us out."""
+    ended = found(monkeypatch, tmp_path, "vm-1")
+    with pytest.raises(EndpointError, match=r"process 4711 has VMs of .* choose another place"):
+        await sweep_orphans(tmp_path, keep=(), given_away=())
+    assert ended == []
+
+
+async def test_those_that_were_given_away_are_their_takers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who watches them, or whoever watches those that we keep, is no reason not to start."""
+    ended = found(monkeypatch, tmp_path, "vm-given", "vm-kept")
+    await sweep_orphans(tmp_path, keep={"vm-kept"}, given_away={"vm-given"})
+    assert ended == []
