@@ -240,6 +240,7 @@ class VmActor:
         self._write(self._new_record(base))
         self._to(VmState.READY)
         watchers.start_soon(self._watch, base.vm)
+        watchers.start_soon(self._watch_agent, base.vm)
         self.report(
             VmReady(
                 vm_id=self.vm_id,
@@ -260,6 +261,7 @@ class VmActor:
             await self._turn.wait()
             began = trio.current_time()
             self._vm = vm = await hold(survivor, nursery=nursery)
+            watchers.start_soon(self._watch_agent, vm)
             await trio.lowlevel.checkpoint_if_cancelled()
             self._to(VmState.READY)
             self.report(
@@ -278,6 +280,7 @@ class VmActor:
             self.report(LeaseAdopted(vm_id=self.vm_id, pid=survivor.pid))
             self._vm = await reach(survivor, turns=self.restraint.reaching, nursery=nursery)
             self._reached.set()
+            watchers.start_soon(self._watch_agent, self._vm)
 
     async def _idle(self) -> HandOutOrder:
         """Answers checks until it is to be handed out. A VM that is being checked is as good as idle after a crash."""
@@ -364,6 +367,11 @@ class VmActor:
         else:
             _log.info("VM answers again", vm=self.vm_id)
         self.report(VmSilent(vm_id=self.vm_id, detail=detail))
+
+    async def _watch_agent(self, vm: Vm) -> None:
+        """A guest that broke the protocol is lost, though it runs: nobody can ask it for anything any more."""
+        self._lost(await vm.agent.wait_broken())
+        self._life.cancel(reason="its guest broke the agent's protocol")
 
     def _lost(self, error: BaseException) -> None:
         if self._state is VmState.STOPPING:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import enum
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
 from attrs.validators import max_len, optional
+
+if TYPE_CHECKING:
+    from vmm.errors import AgentProtocolError
 
 
 class BootStage(enum.Enum):
@@ -216,6 +219,9 @@ class Agent(Protocol):
 
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Creates or replaces a file, atomically for readers in the guest."""
+
+    async def wait_broken(self) -> AgentProtocolError:
+        """Returns once the guest has said what is not in the protocol: nothing can be asked of it any more."""
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
         """What a file has. Raises AgentRequestError with code "EFBIG" if that is more than `limit` bytes."""

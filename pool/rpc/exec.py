@@ -16,7 +16,7 @@ from pool.rpc.convert import command_spec, exec_kind, exec_replies, lease_id_of,
 from pool.rpc.errors import InvalidRequestError, LeaseLostError, TimeLimitError
 from pool.rpc.generated.vmpool import v1 as wire
 from vmm.contract import Command, CommandSpec, Vm
-from vmm.errors import AgentRequestError, AgentUnreachableError, Obstacle, VmExitedError
+from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError, Obstacle, VmExitedError
 
 FATE_LIMIT_S: Final = 2.0
 """How long the lease of a VM that went silent is given to end. A dead VM's takes two task switches."""
@@ -60,8 +60,8 @@ class ExecCall:
                 finally:
                     await command.aclose()
                 nursery.cancel_scope.cancel(reason="the command has ended")
-        except* (AgentUnreachableError, VmExitedError) as silence:
-            # Mostly the VM has died, and its lease is about to: that is what the caller wants to know.
+        except* (AgentProtocolError, AgentUnreachableError, VmExitedError) as silence:
+            # Mostly the VM has died, or is lost, and its lease is about to: that is what the caller wants to know.
             with trio.move_on_after(FATE_LIMIT_S):
                 raise LeaseLostError(await self.coordinator.wait_lease_ended(lease_id, owner=self.owner)) from silence
             raise

@@ -86,8 +86,7 @@ class Books:
     def vm_forgotten(self, vm_id: str) -> None:
         """The service has ended it, and nothing of it is left."""
         machine = self.machines.get(vm_id)
-        report = None if machine is None else machine.exit_report
-        if report is None or report.stderr_tail:  # it never was one, or a fault ended it
+        if machine is None or machine.exit_report is None or _is_faulty(machine):
             return
         for held in self.held.values():
             if held.lease.vm_id == vm_id:
@@ -151,13 +150,13 @@ class Books:
     # -- what is promised ------------------------------------------------------------------------------------------
 
     def binds(self, held: Held) -> bool:
-        """Whether it must live now: promised, not expired, and its VM did not die by itself."""
+        """Whether it must live now: promised, not expired, and its VM did not fail by itself."""
         machine = self.machines[held.lease.vm_id]
         return (
             held.standing is Standing.PROMISED
             and not held.renewals
             and trio.current_time() < held.expires_at - ROUNDING_S
-            and not (machine.exit_report is not None and machine.exit_report.stderr_tail)
+            and not _is_faulty(machine)
         )
 
     def check_leases(self, leases: tuple[Lease, ...]) -> None:
@@ -201,3 +200,9 @@ class Books:
 
 def _identity(lease: Lease) -> tuple[object, ...]:
     return (lease.lease_id, lease.vm_id, lease.owner, lease.key, lease.profile, lease.bound, lease.fencing_token)
+
+
+def _is_faulty(machine: Machine) -> bool:
+    """A fault ended it, or its guest broke the protocol towards the service that has it."""
+    died = machine.exit_report is not None and bool(machine.exit_report.stderr_tail)
+    return died or machine.state.value.broken

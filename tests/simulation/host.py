@@ -20,6 +20,7 @@ import trio
 from tests.simulation.plan import Plan, Randomness, Trouble
 from vmm.contract import ExitReport, ProcessIdentity
 from vmm.simulated import (
+    AgentBreaksProtocol,
     AgentGoesMute,
     BootFails,
     BootHangs,
@@ -72,6 +73,7 @@ class Weather:
             (Trouble.VMS_DIE_AT_MOMENTS, Exits(when=moment, after_s=random.choice([0.0, 0.5, 8.0]))),
             (Trouble.AGENTS_GO_MUTE, AgentGoesMute(when=random.choice(list(Moment)))),
             (Trouble.PROCESSES_HANG, Hangs(when=random.choice(list(Moment)))),
+            (Trouble.AGENTS_BREAK_PROTOCOL, AgentBreaksProtocol(when=random.choice(list(Moment)))),
             (Trouble.PREPARATIONS_FAIL, random.choice([PrepareFails(), PrepareIsSlow(delay_s=7.0)])),
             (Trouble.WISHES_ARE_REFUSED, PrepareFails(part=random.choice(["vcpus", "memory_mib"]), code="ETIMEDOUT")),
             (Trouble.STOPS_ARE_SLOW, StopIsSlow(delay_s=random.choice([0.5, 3.0]))),

@@ -110,6 +110,10 @@ class _Deed:
             if self.random.random() < 0.5:
                 machine.hang(hung=False)
 
+    async def break_protocol_of_one(self) -> None:
+        if machines := [vm_id for vm_id in sorted(self.service.host.alive) if vm_id in self.service.host.machines]:
+            self.service.host.machines[self.random.choice(machines)].break_protocol()
+
     async def fill_disk(self) -> None:
         await self._trouble_disk(DiskFault.NO_SPACE)
 
@@ -151,6 +155,7 @@ _DEEDS = {
     Trouble.VMS_DIE: _Deed.let_one_die,
     Trouble.AGENTS_GO_MUTE: _Deed.mute_one,
     Trouble.PROCESSES_HANG: _Deed.hang_one,
+    Trouble.AGENTS_BREAK_PROTOCOL: _Deed.break_protocol_of_one,
     Trouble.DISK_IS_FULL: _Deed.fill_disk,
     Trouble.DISK_FAILS: _Deed.break_disk,
     Trouble.TEMPLATES_FAIL: _Deed.fail_templates,

@@ -40,6 +40,7 @@ class Trouble(enum.Enum):
     VMS_DIE_AT_MOMENTS = "VMs die at moments of their lives"
     AGENTS_GO_MUTE = "agents go mute"
     PROCESSES_HANG = "QEMUs hang"
+    AGENTS_BREAK_PROTOCOL = "agents break the protocol"
     PREPARATIONS_FAIL = "preparations fail"
     WISHES_ARE_REFUSED = "wishes are refused"
     STOPS_ARE_SLOW = "stops are slow"

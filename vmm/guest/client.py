@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import attrs
@@ -49,9 +51,10 @@ class AgentClient:
 
     async def ping(self) -> GuestInfo:
         fields = await self._request("ping", {})
-        return GuestInfo(
-            agent_version=_field(fields, "version", int), kernel_release=said(_field(fields, "kernel", str))
-        )
+        with self._judging():
+            return GuestInfo(
+                agent_version=_field(fields, "version", int), kernel_release=said(_field(fields, "kernel", str))
+            )
 
     async def prepare(self, preparation: Preparation) -> PreparationReport:
         """See the contract. Its bytes are queued before the first await and written without a round trip, so it may be
@@ -61,17 +64,18 @@ class AgentClient:
         # What is not sent need not be read, by an interpreter under emulation.
         given = {name: value for name, value in wanted.items() if value != _NOTHING[name]}
         fields = await self._request("prepare", given)
-        return PreparationReport(
-            reseeded=_field(fields, "reseeded", bool),
-            wall_clock_ns=_field(fields, "wall_clock_ns", int),
-            hostname=_field(fields, "hostname", str),
-            cpus_online=_field(fields, "cpus_online", int),
-            memory_mib=_field(fields, "memory_mib", int),
-            memory_online_mib=None if preparation.memory_mib is None else _field(fields, "memory_online_mib", int),
-            random=_field(fields, "random", bytes) if preparation.random_bytes else b"",
-            machine_id="" if preparation.machine_id is None else _field(fields, "machine_id", str),
-            vm_uuid="" if preparation.vm_uuid is None else _field(fields, "vm_uuid", str),
-        )
+        with self._judging():
+            return PreparationReport(
+                reseeded=_field(fields, "reseeded", bool),
+                wall_clock_ns=_field(fields, "wall_clock_ns", int),
+                hostname=_field(fields, "hostname", str),
+                cpus_online=_field(fields, "cpus_online", int),
+                memory_mib=_field(fields, "memory_mib", int),
+                memory_online_mib=None if preparation.memory_mib is None else _field(fields, "memory_online_mib", int),
+                random=_field(fields, "random", bytes) if preparation.random_bytes else b"",
+                machine_id="" if preparation.machine_id is None else _field(fields, "machine_id", str),
+                vm_uuid="" if preparation.vm_uuid is None else _field(fields, "vm_uuid", str),
+            )
 
     async def start_command(self, spec: CommandSpec) -> RemoteCommand:
         """See the contract. Cancelled while it waits, it kills the command if that was started."""
@@ -93,10 +97,23 @@ class AgentClient:
         with Request(self._connection, "get", {"path": path, "limit": limit}) as request:
             return await request.receive(limit=limit)
 
+    async def wait_broken(self) -> AgentProtocolError:
+        """See the contract."""
+        return await self._connection.wait_broken()
+
     async def aclose(self) -> None:
         """Ends the session: pending and later requests fail with AgentUnreachableError. Idempotent; takes under a
         second, also under cancellation. Commands that still run are killed when the next session starts."""
         await self._connection.aclose()
+
+    @contextlib.contextmanager
+    def _judging(self) -> Iterator[None]:
+        """An answer that is none ends the connection, as a frame that is none does."""
+        try:
+            yield
+        except AgentProtocolError as error:
+            self._connection.fail(error)
+            raise
 
     async def _request(self, name: str, fields: dict[str, Any]) -> dict[str, Any]:
         with Request(self._connection, name, fields) as request:

@@ -46,6 +46,7 @@ class Connection:
         self._receivers: dict[int, Receiver] = {}
         self._last_stream = 0
         self._failure: AgentError | None = None
+        self._ended = trio.Event()
         self._scope = trio.CancelScope()
 
     # Life
@@ -82,10 +83,19 @@ class Connection:
         if waiting > MAX_BACKLOG:
             raise AgentUnreachableError(f"the guest agent does not read its channel: {waiting} bytes wait for it")
 
+    async def wait_broken(self) -> AgentProtocolError:
+        """See `vmm.contract.Agent`. A connection that ends for another reason was not broken by the guest."""
+        await self._ended.wait()
+        if not isinstance(self._failure, AgentProtocolError):
+            await trio.sleep_forever()
+        assert isinstance(self._failure, AgentProtocolError)
+        return self._failure
+
     def fail(self, error: AgentError) -> None:
         """Ends the connection: all that waits, and all that comes later, gets this error. The first one counts."""
         if self._failure is None:
             self._failure = error
+            self._ended.set()
             self._scope.cancel(reason=str(error))
             self._said_hello.set()
             self._written.set()

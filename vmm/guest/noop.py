@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import trio
+
 from vmm.contract import MAX_GOT_FILE, Command, CommandSpec, GuestInfo, Preparation, PreparationReport
-from vmm.errors import AgentRequestError
+from vmm.errors import AgentProtocolError, AgentRequestError
 
 NOT_DONE: Final = (
     "its random numbers are not reseeded, its clock is not set, what is added to it is not brought online, and no "
@@ -50,6 +52,11 @@ class NoopAgent:
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:  # noqa: ARG002 - idem
         raise nobody_there("get")
+
+    async def wait_broken(self) -> AgentProtocolError:
+        """Never returns: there is no protocol."""
+        await trio.sleep_forever()
+        raise AssertionError
 
     async def aclose(self) -> None:
         """There is nothing to close."""

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import trio
 
 from vmm.contract import MAX_GOT_FILE, Agent, Command, CommandSpec, GuestInfo, Preparation, PreparationReport
-from vmm.errors import AgentUnreachableError, QmpError, VmExitedError
+from vmm.errors import AgentProtocolError, AgentUnreachableError, QmpError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
 from vmm.guest.qga.client import QgaClient
@@ -62,6 +62,7 @@ class _LateAgent:
         self._connect = connect
         self._connecting = trio.Lock()
         self._client: ConnectedAgent | None = None
+        self._connected = trio.Event()
 
     async def ping(self) -> GuestInfo:
         return await (await self._reach()).ping()
@@ -78,10 +79,15 @@ class _LateAgent:
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
         return await (await self._reach()).get_file(path, limit=limit)
 
+    async def wait_broken(self) -> AgentProtocolError:
+        await self._connected.wait()
+        return await (await self._reach()).wait_broken()
+
     async def _reach(self) -> ConnectedAgent:
         async with self._connecting:
             if self._client is None:
                 self._client = await self._connect()
+                self._connected.set()
             return self._client
 
 

@@ -1,6 +1,7 @@
 """VMs without QEMU: the same contract, the same contract tests, faults on demand."""
 
 from vmm.simulated.faults import (
+    AgentBreaksProtocol,
     AgentGoesMute,
     BootFails,
     BootHangs,
@@ -21,6 +22,7 @@ from vmm.simulated.faults import (
 from vmm.simulated.host import SimulatedHost, SimulatedSurvivor, SimulatedVm
 
 __all__ = [
+    "AgentBreaksProtocol",
     "AgentGoesMute",
     "BootFails",
     "BootHangs",

@@ -8,7 +8,7 @@ import trio
 
 from vmm.capacity import Capacity
 from vmm.contract import MAX_GOT_FILE, CommandSpec, GuestInfo, Preparation, PreparationReport
-from vmm.errors import AgentRequestError
+from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.simulated.command import SimulatedCommand
 from vmm.simulated.faults import CommandsFail, FilesFail, Moment, PrepareFails, PrepareIsSlow
 from vmm.simulated.machine import MACHINE_ID, VM_UUID, Machine
@@ -116,6 +116,9 @@ class SimulatedAgent:
         if PurePosixPath(path).parent not in _DIRECTORIES:
             raise AgentRequestError(request="put", code="ENOENT", message=f"{path}: No such file or directory")
         self._machine.files[path] = data
+
+    async def wait_broken(self) -> AgentProtocolError:
+        return await self._machine.wait_broken()
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
         await self._machine.guest_runs()

@@ -59,6 +59,13 @@ class Hangs:
 
 
 @attrs.frozen(kw_only=True)
+class AgentBreaksProtocol:
+    """At a moment the guest says what is not in the protocol. The process lives."""
+
+    when: Moment
+
+
+@attrs.frozen(kw_only=True)
 class PrepareFails:
     """The agent refuses to prepare its guest."""
 
@@ -101,6 +108,7 @@ Fault = (
     | Exits
     | AgentGoesMute
     | Hangs
+    | AgentBreaksProtocol
     | PrepareFails
     | FilesFail
     | CommandsFail

@@ -15,8 +15,8 @@ from trio_util import AsyncValue
 
 from vmm.capacity import Capacity
 from vmm.contract import ExitReport, ProcessIdentity
-from vmm.errors import AgentUnreachableError, VmExitedError
-from vmm.simulated.faults import AgentGoesMute, Exits, Fault, Hangs, Moment
+from vmm.errors import AgentProtocolError, AgentUnreachableError, VmExitedError
+from vmm.simulated.faults import AgentBreaksProtocol, AgentGoesMute, Exits, Fault, Hangs, Moment
 from vmm.spec import MachineSpec
 
 NS = 1_000_000_000
@@ -26,6 +26,8 @@ EPOCH_NS = 1_700_000_000 * NS
 
 KERNEL_MEMORY_MIB = 32
 """What a guest's kernel keeps for itself, and MemTotal does not show."""
+
+BROKEN = "the guest agent sent garbage: simulated"
 
 MACHINE_ID = "/etc/machine-id"
 VM_UUID = "/sys/class/dmi/id/product_uuid"
@@ -46,6 +48,8 @@ class MachineState:
     power: Power = Power.RUNNING
     mute: bool = False
     hung: bool = False
+    broken: bool = False
+    """The guest has said to the service that has it now what is not in the protocol."""
 
 
 class Machine:
@@ -125,7 +129,7 @@ class Machine:
         """Runs a task that ends, at the latest, with the machine."""
 
         async def until_exit() -> None:
-            with contextlib.suppress(AgentUnreachableError), trio.CancelScope() as scope:
+            with contextlib.suppress(AgentUnreachableError, AgentProtocolError), trio.CancelScope() as scope:
                 self._scopes.add(scope)
                 try:
                     await task()
@@ -139,6 +143,7 @@ class Machine:
         for scope in self._scopes:
             scope.cancel(reason="another session of the simulated agent has begun")
         self._nursery = nursery
+        self.state.value = attrs.evolve(self.state.value, broken=False)
         for when, report in self._deaths:
             self.start_soon(partial(self._die, when, report))
 
@@ -147,6 +152,16 @@ class Machine:
         self.check_alive()
         self.state.value = attrs.evolve(self.state.value, power=power)
         self.reach(Moment.PAUSED if power is Power.PAUSED else Moment.RESUMED)
+
+    def break_protocol(self) -> None:
+        """The guest says what is not in the protocol, and is heard no more until somebody connects anew."""
+        self.state.value = attrs.evolve(self.state.value, broken=True)
+        self._end_tasks("the simulated guest broke the protocol")
+
+    async def wait_broken(self) -> AgentProtocolError:
+        """See `vmm.contract.Agent`."""
+        await self.state.wait_value(lambda state: state.broken)
+        return AgentProtocolError(BROKEN)
 
     def mute(self) -> None:
         """The agent answers nothing from now on."""
@@ -161,8 +176,11 @@ class Machine:
         if self.exit_report is None:
             self.exit_report = report
             self.state.value = attrs.evolve(self.state.value, power=Power.DEAD)
-            for scope in self._scopes:
-                scope.cancel(reason="the simulated VM is dead")
+            self._end_tasks("the simulated VM is dead")
+
+    def _end_tasks(self, reason: str) -> None:
+        for scope in self._scopes:
+            scope.cancel(reason=reason)
 
     def check_alive(self) -> None:
         """Raises VmExitedError if the process is dead."""
@@ -174,10 +192,12 @@ class Machine:
         await trio.lowlevel.checkpoint()
         state = await self.state.wait_value(
             lambda state: (
-                state.power is Power.DEAD or (state.power is Power.RUNNING and not state.mute and not state.hung)
+                state.power is Power.DEAD
+                or state.broken
+                or (state.power is Power.RUNNING and not state.mute and not state.hung)
             )
         )
-        if state.power is Power.DEAD:
+        if state.power is Power.DEAD or state.broken:
             raise self.unreachable()
 
     async def process_runs(self) -> None:
@@ -192,7 +212,9 @@ class Machine:
         if self.exit_report is not None:
             raise self.unreachable()
 
-    def unreachable(self) -> AgentUnreachableError:
+    def unreachable(self) -> AgentUnreachableError | AgentProtocolError:
+        if self.exit_report is None and self.state.value.broken:
+            return AgentProtocolError(BROKEN)
         return AgentUnreachableError(f"{self.vm_id}: the agent's channel is closed: {self.exit_report}")
 
     def reach(self, moment: Moment) -> None:
@@ -208,6 +230,8 @@ class Machine:
                     self.mute()
                 case Hangs(when=when) if when is moment:
                     self.hang()
+                case AgentBreaksProtocol(when=when) if when is moment:
+                    self.break_protocol()
 
     def _exit_later(self, after_s: float, report: ExitReport) -> None:
         when = trio.current_time() + after_s

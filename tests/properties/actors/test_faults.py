@@ -16,6 +16,7 @@ from tests.examples import examples
 from tests.properties.actors.service import BOOT_TIMEOUT_S, Service, running_service
 from tests.virtual_time import in_virtual_time
 from vmm.simulated import (
+    AgentBreaksProtocol,
     AgentGoesMute,
     BootFails,
     BootHangs,
@@ -40,6 +41,7 @@ FAULTS: list[Fault] = [
     AgentGoesMute(when=Moment.READY),
     AgentGoesMute(when=Moment.PAUSED),
     AgentGoesMute(when=Moment.RESUMED),
+    *(AgentBreaksProtocol(when=moment) for moment in Moment),
     PrepareFails(),
     PrepareIsSlow(delay_s=1.0),
     PrepareIsSlow(delay_s=BOOT_TIMEOUT_S / 2 + 5),

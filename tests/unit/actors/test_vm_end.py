@@ -103,6 +103,9 @@ class BrokenAgent:
     async def prepare(self, preparation: Preparation) -> None:
         raise ZeroDivisionError("a bug")
 
+    async def wait_broken(self) -> None:
+        await trio.sleep_forever()
+
 
 @in_virtual_time
 @pytest.mark.logs_error("VM actor failed")

@@ -182,3 +182,48 @@ async def test_the_agent_stops_where_a_file_without_a_size_goes_beyond_the_limit
 )
 def test_what_a_guest_said(text: object, shown: str) -> None:
     assert said(text) == shown
+
+
+# -- the end of it -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        wire.encode(wire.REPLY, 7, values.pack({})),
+        wire.encode(wire.REPLY, 1, values.pack({"version": "one"})),
+        b"\xff" * 9,
+    ],
+    ids=["what nobody asked", "an answer that is none", "garbage"],
+)
+async def test_a_guest_that_breaks_the_protocol_is_told_of_to_whoever_waits_for_that(
+    nursery: trio.Nursery, answer: bytes
+) -> None:
+    client = await client_of(nursery, answer)
+    told: list[AgentProtocolError] = []
+
+    async def wait() -> None:
+        told.append(await client.wait_broken())
+
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    assert told == []
+    with pytest.raises(AgentProtocolError) as caught:
+        await client.ping()
+    await trio.testing.wait_all_tasks_blocked()
+    assert [str(error) for error in told] == [str(caught.value)]
+    with pytest.raises(AgentProtocolError):
+        await client.ping()
+    await client.aclose()
+
+
+async def test_a_guest_that_is_gone_has_broken_nothing(client: AgentClient, nursery: trio.Nursery) -> None:
+    """Its process ends, which says more."""
+
+    async def wait() -> None:
+        raise AssertionError(await client.wait_broken())
+
+    nursery.start_soon(wait)
+    await client.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.cancel_scope.cancel()

@@ -589,3 +589,32 @@ async def test_an_environment_without_an_end_is_not_taken_on(environment: bytes)
         with pytest.raises(AgentProtocolError, match="not what was written there"):
             await QgaClient.connect(ours, nursery=nursery)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["garbage", "an answer that is none", "an end that is none"])
+@in_virtual_time
+async def test_a_guest_that_breaks_the_protocol_is_told_of_to_whoever_waits_for_that(how: str) -> None:
+    async with session() as s:
+        told: list[AgentProtocolError] = []
+
+        async def wait() -> None:
+            told.append(await s.client.wait_broken())
+
+        s.nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == []
+        with pytest.raises(AgentProtocolError):
+            if how == "garbage":
+                s.qga.hold()
+                s.ours.put_data(b"garbage\n")
+                await s.client.ping()
+            elif how == "an answer that is none":
+                s.qga.handlers["guest-exec"] = lambda _: {"pid": "one"}
+                await s.client.start_command(CommandSpec(argv=["program"]))
+            else:
+                s.qga.handlers["guest-exec-status"] = lambda _: {"exited": True}
+                await collect(await s.client.start_command(CommandSpec(argv=["program"])))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(told) == 1
+        with pytest.raises(AgentProtocolError):
+            await s.client.ping()

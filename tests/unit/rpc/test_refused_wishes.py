@@ -85,3 +85,24 @@ async def test_a_guest_that_starts_no_command(vm_home: Path, code: str, status: 
             async with client.exec(vm.lease_id, ["true"]):
                 pass
         assert refused.value.status == status
+
+
+async def test_a_guest_that_breaks_the_protocol_ends_its_lease_and_tells_why(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with served.client() as client:
+        lease = await client.acquire()
+        with pytest.raises(CallError, match="vm_lost: the guest agent sent garbage") as aborted:
+            async with client.exec(lease.lease_id, ["sleep", "1000"]) as command:
+                served.machine(lease.lease_id).break_protocol()
+                await command.wait()
+        assert aborted.value.status == "ABORTED"
+        with pytest.raises(CallError, match=r"already ended .vm_lost: the guest agent sent garbage") as later:
+            async with client.exec(lease.lease_id, ["true"]):
+                pass
+        assert later.value.status == "FAILED_PRECONDITION"
+        view = served.coordinator.views()[0]
+        assert (view.counters.lost_leased, view.failures_in_a_row) == (1, 0)
+    told = [line for line in capsys.readouterr().out.splitlines() if "garbage" in line]
+    assert len(told) == 1
+    assert "warning" in told[0]

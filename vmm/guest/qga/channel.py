@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -67,6 +67,7 @@ class QgaChannel:
         self._last_id = 0
         self._synced = trio.Event()
         self._failure: AgentError | None = None
+        self._ended = trio.Event()
         self._scope = trio.CancelScope()
         self._jobs: trio.Nursery | None = None
         self._undoing = 0
@@ -98,6 +99,23 @@ class QgaChannel:
         """Raises the error that ended the channel, if one did."""
         if self._failure is not None:
             raise type(self._failure)(*self._failure.args) from self._failure.__cause__
+
+    async def wait_broken(self) -> AgentProtocolError:
+        """See `vmm.contract.Agent`. A channel that ends for another reason was not broken by the guest."""
+        await self._ended.wait()
+        if not isinstance(self._failure, AgentProtocolError):
+            await trio.sleep_forever()
+        assert isinstance(self._failure, AgentProtocolError)
+        return self._failure
+
+    @contextlib.contextmanager
+    def judging(self) -> Iterator[None]:
+        """An answer that is none ends the channel, as a line that is none does."""
+        try:
+            yield
+        except AgentProtocolError as error:
+            self._fail(error)
+            raise
 
     # Requests
 
@@ -252,6 +270,7 @@ class QgaChannel:
         if self._failure is not None:
             return
         self._failure = error
+        self._ended.set()
         self._scope.cancel(reason=str(error))
         self._synced.set()
         self._undone.set()

@@ -9,7 +9,7 @@ import re
 import trio
 
 from vmm.contract import MAX_GOT_FILE, CommandSpec, GuestInfo, Preparation, PreparationReport
-from vmm.errors import AgentRequestError
+from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.qga import execution, files
 from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.qga.command import QgaCommand
@@ -69,10 +69,12 @@ class QgaClient:
                 raise AgentRequestError(
                     request="prepare", code="BAD_REQUEST", message=f"{name} contains a zero byte", part=name
                 )
-        report = await prepare(self._channel, preparation)
+        with self._channel.judging():
+            report = await prepare(self._channel, preparation)
         if preparation.environment:
             environment = self._environment | dict(preparation.environment)
-            await keep_environment(self._channel, environment)
+            with self._channel.judging():
+                await keep_environment(self._channel, environment)
             self._environment = environment
         return report
 
@@ -82,23 +84,30 @@ class QgaClient:
         argv = list(spec.argv)
         if not argv:
             raise AgentRequestError(request="exec", code="BAD_REQUEST", message="argv is empty")
-        if spec.working_directory is not None:
-            await self._check_place(spec.working_directory, argv[0])
-            argv = [execution.SHELL, "-c", _START_IN, spec.working_directory, *argv]
-        pid = await execution.start(
-            self._channel, argv, request="exec", environment=environment, stdin=spec.stdin or b""
-        )
+        with self._channel.judging():
+            if spec.working_directory is not None:
+                await self._check_place(spec.working_directory, argv[0])
+                argv = [execution.SHELL, "-c", _START_IN, spec.working_directory, *argv]
+            pid = await execution.start(
+                self._channel, argv, request="exec", environment=environment, stdin=spec.stdin or b""
+            )
         command = QgaCommand(self._channel, pid, spec)
         self._channel.start_soon(command.watch)
         return command
 
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """See the contract. Takes a shell in the guest."""
-        await files.put(self._channel, path, data, mode=mode)
+        with self._channel.judging():
+            await files.put(self._channel, path, data, mode=mode)
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
         """See the contract."""
-        return await files.get(self._channel, path, limit=limit)
+        with self._channel.judging():
+            return await files.get(self._channel, path, limit=limit)
+
+    async def wait_broken(self) -> AgentProtocolError:
+        """See the contract."""
+        return await self._channel.wait_broken()
 
     async def aclose(self) -> None:
         """Hangs up: pending and later requests fail with AgentUnreachableError. Idempotent; takes under a second, also

@@ -38,7 +38,8 @@ class QgaCommand:
     async def watch(self) -> None:
         """Asks qemu-ga until the process has ended, and keeps the time limit."""
         try:
-            self._end(await self._until_ended())
+            with self._channel.judging():
+                self._end(await self._until_ended())
         except AgentError as error:
             self._error = error
         except trio.Cancelled:
