@@ -14,9 +14,14 @@ mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 # Files are memory: what they hold, and 1 KiB for each. One file system has them all, and an end. Whoever fills it is
-# told so, where a guest without memory is no more. The agent says this again when memory was added.
+# told so, where a guest without memory is no more. Kernel, agent and a small program live on in 48 MiB. The agent says
+# all this again when memory was added.
 read -r _ total _ < /proc/meminfo
-mount -o remount,size=60%,nr_inodes=$((total / 10)) rootfs /
+size=$((total * 6 / 10))
+if [ $((total - 49152)) -lt $size ]; then
+    size=$((total - 49152))
+fi
+mount -o remount,size=${{size}}k,nr_inodes=$((total / 10)) rootfs /
 mkdir /dev/pts /dev/shm
 mkdir -m 1777 /run/shm
 mount -o bind /run/shm /dev/shm

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vmm.guest.agent import oom
 from vmm.guest.agent.main import serve
 from vmm.guest.agent.service import Service
 from vmm.guest.agent.system import System
@@ -72,7 +71,6 @@ class RememberingSystem(System):
 
 
 if __name__ == "__main__":
-    oom.KMSG = "/nowhere"  # the host's log is not the guest's
     _fd, _plugged, _limit_ms = sys.argv[1:]
     _port = socket.socket(fileno=int(_fd))
     if _port.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

@@ -8,7 +8,7 @@ import fcntl
 import os
 import time
 
-from . import oom, wire
+from . import wire
 from .cgroup import Cgroup
 from .loop import WRITE
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .loop import Loop, Timer
+    from .oom import Kills
 
 DEFAULT_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -124,9 +125,11 @@ class Command:
         on_end: Callable[[int], None],
         *,
         environment: dict[str, str],
+        kills: Kills | None = None,
         cgroups: str | None = None,
     ) -> None:
-        """`environment` is what the command has beside what the request adds; `cgroups` is where they are mounted.
+        """`environment` is what the command has beside what the request adds; `kills` is what the kernel killed,
+        `cgroups` where these are mounted.
 
         Raises SpawnError or another OSError, or ValueError for a request that is none.
         """
@@ -134,6 +137,7 @@ class Command:
         self._loop = loop
         self._channel = channel
         self._on_end = on_end
+        self._kills = kills
         self._exit_code: int | None = None
         self._exit_ns = 0
         self._began_ns = time.monotonic_ns()
@@ -307,8 +311,8 @@ class Command:
         self._close_all()
         how: dict[str, int] = {"status": self._exit_code} if self._exit_code >= 0 else {"signal": -self._exit_code}
         timed_out = self._timed_out and self._exit_code == -_signal.SIGKILL
-        if not timed_out and oom.ended_by_it(self._pid, self._exit_code, began_ns=self._began_ns):
-            how["out_of_memory"] = True
+        if self._kills is not None and not timed_out:
+            how["out_of_memory"] = self._kills.ended(self._pid, self._exit_code, began_ns=self._began_ns)
         self._channel.send_value(wire.EXITED, self._stream, {**how, "timed_out": timed_out})
         self._on_end(self._stream)
 

@@ -13,6 +13,7 @@ import time
 from . import cgroup
 from .commands import DEFAULT_ENVIRONMENT
 from .loop import Loop
+from .oom import Kills
 from .service import Service
 from .system import System
 
@@ -29,9 +30,9 @@ def main() -> None:
         _obey_power_commands()
         _bring_up_loopback()
         if os.environ.get("VMPOOL_CHANNEL") == "vsock":
-            serve(_listen_on_vsock(), System(), cgroups=cgroup.ROOT)
+            serve(_listen_on_vsock(), System(), kills=Kills(), cgroups=cgroup.ROOT)
         else:
-            Service(_open_port(), System(), cgroups=cgroup.ROOT).run()
+            Service(_open_port(), System(), kills=Kills(), cgroups=cgroup.ROOT).run()
     except BaseException as error:  # noqa: BLE001  (there is nobody above)
         sys.stderr.write(f"vmpool agent: {type(error).__name__}: {error}\n")
         _print_where(error)
@@ -71,14 +72,14 @@ def _listen_on_vsock() -> _socket.socket:
     return listener
 
 
-def serve(listener: _socket.socket, system: System, *, cgroups: str | None = None) -> None:
+def serve(listener: _socket.socket, system: System, *, kills: Kills | None = None, cgroups: str | None = None) -> None:
     """Serves one host after the other, for ever. What was prepared for the VM outlives the connection."""
     loop = Loop()
     environment = dict(DEFAULT_ENVIRONMENT)
     while True:
         # Nothing else is to be done between two hosts, so this may wait.
         fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - `socket` would have to be imported
-        Service(fd, system, loop=loop, environment=environment, cgroups=cgroups).run(until_hangup=True)
+        Service(fd, system, loop=loop, environment=environment, kills=kills, cgroups=cgroups).run(until_hangup=True)
 
 
 def _bring_up_loopback() -> None:

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .oom import Kills
     from .system import System
 
 _MAX_STREAMS = 256
@@ -32,9 +33,11 @@ class Service:
         preparation_limit_ns: int = LIMIT_NS,
         loop: Loop | None = None,
         environment: dict[str, str] | None = None,
+        kills: Kills | None = None,
         cgroups: str | None = None,
     ) -> None:
-        """`cgroups` is where commands with a time limit get one each; None: nowhere.
+        """`kills` is what the kernel killed for memory; None: nobody knows. `cgroups` is where commands with a time
+        limit get one each; None: nowhere.
 
         `loop` and `environment` are those of an agent that serves one port after the other.
         """
@@ -44,6 +47,7 @@ class Service:
         self._channel = Channel(port, self._loop, self._on_frame, self._on_hangup)
         self._streams: dict[int, Command | Upload | Download | Preparation] = {}
         self._environment = dict(DEFAULT_ENVIRONMENT) if environment is None else environment
+        self._kills = kills
         self._cgroups = cgroups
         self._in_session = False
         self.hung_up = False
@@ -145,6 +149,7 @@ class Service:
                 self._channel,
                 self._forget,
                 environment=self._environment,
+                kills=self._kills,
                 cgroups=self._cgroups,
             )
         elif op == "put":

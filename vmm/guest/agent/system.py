@@ -135,8 +135,9 @@ class System:
 
 def _make_room_for_files() -> Iterator[str]:
     """In an initramfs they lie in memory, up to a part of it: the one that `init` chose, of what there is now."""
-    inodes = os.sysconf(_PHYS_PAGES) * _PAGE_SIZE // 10240
-    argv = [_MOUNT, "mount", "-o", f"remount,size=60%,nr_inodes={inodes}", "rootfs", "/"]
+    total = os.sysconf(_PHYS_PAGES) * _PAGE_SIZE // 1024
+    size = min(total * 6 // 10, total - 49152)
+    argv = [_MOUNT, "mount", "-o", f"remount,size={size}k,nr_inodes={total // 10}", "rootfs", "/"]
     pid = os.posix_spawn(_MOUNT, argv, {})
     if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
         yield f"{' '.join(argv)}: exit status {status}"

@@ -49,7 +49,7 @@ ANNOUNCE = 0x20  # the agent has opened its port
 HELLO_REPLY = 0x21  # the host's nonce, the agent's version
 REPLY = 0x22  # a value
 ERROR = 0x23  # a value: {"code", "message", "part"}: of the request, if that is known; the stream is over
-EXITED = 0x24  # a value: {"status" or "signal", "timed_out", "out_of_memory" or not}; the stream is over
+EXITED = 0x24  # a value: {"status" or "signal", "timed_out", "out_of_memory"}; the stream is over
 # Made by the decoder, never on the wire:
 SYNCED = 0x30  # a marker was read: what follows is a new session
 BROKEN = 0x31  # not a frame: nothing is read until the next marker; the payload says why
