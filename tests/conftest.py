@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 import pytest
 import trio
+from hypothesis import settings
 
 from tests.contract.subjects import qemu_spec
 from tests.leaks import nothing_left
@@ -27,6 +28,10 @@ REPOSITORY: Final = Path(__file__).parents[1]
 
 os.environ.setdefault("MPLCONFIGDIR", str(REPOSITORY / "build/matplotlib"))
 """Where matplotlib keeps its cache of fonts; it would be in the home of whoever runs the tests."""
+
+
+settings.register_profile("no deadline: machines differ, and are busy", settings.default, deadline=None)
+settings.load_profile("no deadline: machines differ, and are busy")
 
 
 @pytest.hookimpl(optionalhook=True)

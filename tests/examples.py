@@ -11,5 +11,5 @@ FACTOR = float(os.environ.get("VMPOOL_EXAMPLES_FACTOR", "1"))
 
 
 def examples(number: int, **options: Any) -> settings:
-    """Settings for a test that is satisfied with `number` examples on a busy machine. No deadline: clocks differ."""
-    return settings(max_examples=max(1, round(number * FACTOR)), deadline=None, **options)
+    """Settings for a test that is satisfied with `number` examples on a busy machine."""
+    return settings(max_examples=max(1, round(number * FACTOR)), **options)

@@ -49,6 +49,12 @@ def test_in_a_subgroup_of_the_delegated_one_the_upper_is_offered(root: Path, uni
     assert offers_of(own(root, unit / "main"))[Controller.MEMORY].place == unit
 
 
+def test_so_it_is_if_both_are_the_units_users(root: Path, unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (unit / "main").mkdir()
+    monkeypatch.setattr(host, "_is_ours", lambda _group: True)
+    assert offers_of(own(root, unit / "main"))[Controller.MEMORY].place == unit
+
+
 def test_a_group_that_nobody_delegated_is_not_touched(root: Path, unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "_has_attribute", lambda path, name: False)
     monkeypatch.setattr("os.geteuid", lambda: 0)

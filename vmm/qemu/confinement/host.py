@@ -53,8 +53,7 @@ def _legacy(place: Path | None) -> Offer:
 def _unified_controllers(own: OwnGroups) -> Mapping[Controller, Offer]:
     if own.v2 is None or own.v2_mount is None:
         return {}
-    # With DelegateSubgroup= systemd starts us in a group below the delegated one.
-    place = own.v2 if own.v2 == own.v2_mount else next(filter(_is_delegated, (own.v2, own.v2.parent)), None)
+    place = own.v2 if own.v2 == own.v2_mount else _delegated((own.v2, own.v2.parent))
     if place is not None and not os.access(place, os.W_OK | os.X_OK):
         place = None
     listing = own.v2 if place is None else place
@@ -66,11 +65,21 @@ def _unified_controllers(own: OwnGroups) -> Mapping[Controller, Offer]:
     return {c: Offer(version=CgroupVersion.V2, place=place) for c in Controller if c.value in has}
 
 
-def _is_delegated(group: Path) -> bool:
-    """Whether the host's own manager of cgroups leaves a group to us."""
-    return group.stat().st_uid == os.geteuid() != 0 or any(
-        _has_attribute(group, name) for name in _DELEGATION_ATTRIBUTES
-    )
+def _delegated(groups: tuple[Path, ...]) -> Path | None:
+    """The first that the host's own manager of cgroups leaves to us.
+
+    With DelegateSubgroup= systemd starts us in a group below the delegated one, and both are the unit's user's. So its
+    mark counts first; whose a group is, only where none has that.
+    """
+    return next(filter(_is_marked, groups), None) or next(filter(_is_ours, groups), None)
+
+
+def _is_marked(group: Path) -> bool:
+    return any(_has_attribute(group, name) for name in _DELEGATION_ATTRIBUTES)
+
+
+def _is_ours(group: Path) -> bool:
+    return group.stat().st_uid == os.geteuid() != 0
 
 
 def _has_attribute(path: Path, name: str) -> bool:
