@@ -21,6 +21,9 @@ from vmm.qemu.confinement.group import GROUP_PREFIX
 
 START_LIMIT_S: Final = 60.0
 
+STANDSTILL_S: Final = 4.0
+"""Longer than a check of an idle VM may take."""
+
 
 @attrs.define(eq=False, kw_only=True)
 class ChaosHost:
@@ -41,6 +44,10 @@ class ChaosHost:
                 self._launch()
                 await self._until_ready(limit_s=step.choice * 1.5)
                 self._crash()
+            case Blow.STANDSTILL:
+                self.service.process.send_signal(signal.SIGSTOP)
+                await trio.sleep(step.choice * STANDSTILL_S)
+                self.service.process.send_signal(signal.SIGCONT)
             case Blow.TAKEOVER:
                 done = await self._take_over()
             case _:

@@ -29,6 +29,7 @@ class Blow(enum.Enum):
     SERVICE = "kill the service"
     RECOVERY = "kill the service, and the next one while it starts"
     TAKEOVER = "have another service take over"
+    STANDSTILL = "stop the service for a while, and let it go on"
 
 
 _WEIGHTS: Final = {
@@ -38,6 +39,7 @@ _WEIGHTS: Final = {
     Blow.SERVICE: 4,
     Blow.RECOVERY: 1,
     Blow.TAKEOVER: 1,
+    Blow.STANDSTILL: 2,
 }
 
 
@@ -47,7 +49,7 @@ class Step:
     pause_s: float
     """Before it."""
     choice: float
-    """In [0, 1): which of those that there are; for RECOVERY, how far the start comes."""
+    """In [0, 1): which of those that there are; for RECOVERY, how far the start comes; for STANDSTILL, how long."""
 
 
 def steps(seed: int) -> Iterator[Step]:
