@@ -313,6 +313,7 @@ class VmActor:
             self.report(WishRefused(vm_id=self.vm_id, field=error.field, reason=error.reason, obstacle=error.obstacle))
             return  # its end is ordered, as that of every VM that is nobody's
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._reached.set()
         lease = LeaseRecord.grant(
             order.lease_terms,
             now_ns=self.journal.now_ns(),

@@ -111,6 +111,17 @@ async def test_an_adopted_base_vm_is_handed_out_and_recorded_like_any_other() ->
 
 
 @in_virtual_time
+async def test_who_has_one_that_was_handed_out_before_it_was_asked_uses_it_at_once() -> None:
+    async with adopted(leased=False) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(ORDER)
+        await one.until(VmHandedOut)
+        with trio.fail_after(1.0):
+            assert await one.actor.wait_reached() is one.actor.vm
+        one.actor.stop("enough")
+
+
+@in_virtual_time
 async def test_a_base_vm_that_was_found_running_is_paused() -> None:
     """The service was killed while it looked whether the VM was still good."""
     async with adopted(leased=False) as one:
