@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 import trio
 
+from actors.messages import GuestFile, Wishes
 from pool.client import AcquiredVm, CallError, Client, ServiceUnavailableError, open_client
 from pool.recovery import RECONNECT_S
 from tests.chaos.books import Books, Holding, ViolationError
@@ -63,7 +64,13 @@ class ChaosClient:
             cycle = next(self.cycles)
             self._number += 1
             with contextlib.suppress(CycleOverError):
-                await (self._held(cycle) if cycle.way is Way.HOLD else self._acquired(cycle))
+                match cycle.way:
+                    case Way.HOLD:
+                        await self._held(cycle)
+                    case Way.MISTAKEN:
+                        await self._mistaken(cycle)
+                    case _:
+                        await self._acquired(cycle)
 
     # -- leases that are acquired ----------------------------------------------------------------------------------
 
@@ -98,6 +105,27 @@ class ChaosClient:
                 return None
             return self._granted(vm, expires_at=began + cycle.ttl_s)
         return None
+
+    async def _mistaken(self, cycle: Cycle) -> None:
+        """Costs a VM, and nobody else anything."""
+        try:
+            async with self._connected() as client:
+                with _limit(WAIT_S, "acquire"):
+                    await client.acquire(
+                        profile=cycle.profile,
+                        on_empty=cycle.on_empty,
+                        wishes=Wishes(files=(GuestFile(path="/no/such/directory/file", data=b""),)),
+                        timeout_s=WAIT_S,
+                    )
+        except BrokenError:
+            return
+        except CallError as error:
+            if error.status != "INVALID_ARGUMENT":
+                self._refused("acquire", error)
+                return
+            self.books.done["wishes refused"] += 1
+            return
+        raise ViolationError("a file was written where there is no directory")
 
     def _refused(self, what: str, error: CallError) -> None:
         if error.status not in _NONE_TO_BE_HAD:

@@ -67,6 +67,7 @@ class Way(enum.Enum):
     ACQUIRE = "acquire"
     KEYED = "acquire with a key, again after a broken connection"
     HOLD = "hold with a key, again after a broken connection"
+    MISTAKEN = "acquire with a wish that no guest fulfils, so there is none"
 
 
 @attrs.frozen(kw_only=True)
