@@ -32,6 +32,7 @@ class Vigil:
     """Between two checks. Infinity: there are none."""
     silence_limit_s: float = 300.0
     """Infinity: a VM that does not answer is only told of."""
+    answer_limit_s: float = ANSWER_LIMIT_S
 
     @property
     def checks(self) -> float:
@@ -53,8 +54,8 @@ class Vigil:
         while True:
             await trio.sleep(self.interval_s)
             async with turns.turn(vm.id):
-                answers = await _guest_answers(vm)
-                state = "" if answers else await _state(vm)
+                answers = await self._guest_answers(vm)
+                state = "" if answers else await self._state(vm)
             if answers:
                 if guest_missed >= TOLD_AFTER:
                     tell("")
@@ -68,22 +69,20 @@ class Vigil:
                 says = f"QEMU says that it is {state}" if state else "QEMU does not answer either"
                 tell(f"its guest has not answered {guest_missed} checks in a row; {says}")
 
+    async def _guest_answers(self, vm: Vm) -> bool:
+        with trio.move_on_after(self.answer_limit_s):
+            try:
+                await vm.agent.ping()
+            except AgentError:
+                return False  # as good as silent: what it is told as does not depend on it
+            return True
+        return False
 
-async def _guest_answers(vm: Vm) -> bool:
-    with trio.move_on_after(ANSWER_LIMIT_S):
-        try:
-            await vm.agent.ping()
-        except AgentError:
-            return False  # as good as silent: what it is told as does not depend on it
-        return True
-    return False
-
-
-async def _state(vm: Vm) -> str:
-    """Empty if QEMU does not say."""
-    with trio.move_on_after(ANSWER_LIMIT_S):
-        try:
-            return await vm.run_state()
-        except QmpError:
-            return ""
-    return ""
+    async def _state(self, vm: Vm) -> str:
+        """Empty if QEMU does not say."""
+        with trio.move_on_after(self.answer_limit_s):
+            try:
+                return await vm.run_state()
+            except QmpError:
+                return ""
+        return ""

@@ -42,6 +42,14 @@ async def test_pausing_and_resuming_twice_is_pausing_and_resuming_once(vm: Vm) -
     assert await vm.agent.ping()
 
 
+async def test_whether_it_runs_is_told_whatever_the_guest_does(vm: Vm) -> None:
+    assert await vm.run_state() == "running"
+    await vm.pause()
+    assert await vm.run_state() == "paused"
+    await vm.resume()
+    assert await vm.run_state() == "running"
+
+
 async def test_a_check_leaves_an_idle_vm_paused(vm: Vm) -> None:
     await vm.pause()
     await check(vm)

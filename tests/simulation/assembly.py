@@ -20,11 +20,10 @@ from actors.messages import HandOutTimings, Wishes
 from actors.producer import Producer
 from actors.template import TemplateProducer
 from actors.uniqueness import Witness
-from actors.vigil import Vigil
 from pool.recovery import Recovered
 from tests.simulation.host import VMS, Host, boottime_ns
 from tests.simulation.observed import ObservedCoordinator, Observer
-from tests.simulation.plan import BOOT_TIMEOUT_S, ProfilePlan
+from tests.simulation.plan import BOOT_TIMEOUT_S, VIGIL, ProfilePlan
 from tests.unit.actors.stage import SPEC
 from vmm.contract import PreparationReport, Vm
 from vmm.memory import MemoryReading
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 BOOT_ID: Final = "0d3f5c9a-simulated"
-VIGIL: Final = Vigil(interval_s=3.0, silence_limit_s=12.0)
-"""Short, as lives are here."""
 
 
 @attrs.frozen(kw_only=True)

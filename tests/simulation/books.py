@@ -15,6 +15,7 @@ import trio
 from pool.ledger.records import Lease, Owner
 from pool.recovery import RECONNECT_S
 from tests.simulation.findings import Findings, brief
+from tests.simulation.plan import VIGIL
 from vmm.simulated.machine import Machine
 
 ROUNDING_S: Final = 1e-6
@@ -87,7 +88,7 @@ class Books:
         """The service has ended it, and nothing of it is left."""
         machine = self.machines.get(vm_id)
         if machine is None or machine.exit_report is None or _is_faulty(machine):
-            return
+            return  # it never was one, or a fault ended it
         for held in self.held.values():
             if held.lease.vm_id == vm_id:
                 promised = held.standing is Standing.PROMISED and trio.current_time() < held.expires_at - ROUNDING_S
@@ -150,7 +151,10 @@ class Books:
     # -- what is promised ------------------------------------------------------------------------------------------
 
     def binds(self, held: Held) -> bool:
-        """Whether it must live now: promised, not expired, and its VM did not fail by itself."""
+        """Whether it must live now: promised, not expired, and its VM did not fail by itself, nor hang for long.
+
+        A VM whose guest is silent while QEMU is there is not given up.
+        """
         machine = self.machines[held.lease.vm_id]
         return (
             held.standing is Standing.PROMISED
@@ -198,11 +202,17 @@ class Books:
                 held.expires_at = found.expires_at
 
 
+def _hangs_for_long(machine: Machine) -> bool:
+    """Or did, until it was given up for that."""
+    long_s = VIGIL.silence_limit_s - VIGIL.interval_s
+    return machine.state.value.hung and trio.current_time() >= machine.hung_at + long_s
+
+
 def _identity(lease: Lease) -> tuple[object, ...]:
     return (lease.lease_id, lease.vm_id, lease.owner, lease.key, lease.profile, lease.bound, lease.fencing_token)
 
 
 def _is_faulty(machine: Machine) -> bool:
-    """A fault ended it, or its guest broke the protocol towards the service that has it."""
+    """A fault ended it, its guest broke the protocol towards the service that has it, or it hangs for long."""
     died = machine.exit_report is not None and bool(machine.exit_report.stderr_tail)
-    return died or machine.state.value.broken
+    return died or machine.state.value.broken or _hangs_for_long(machine)

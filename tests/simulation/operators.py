@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from functools import partial
 from random import Random
@@ -102,9 +103,11 @@ class _Deed:
             self.service.host.machines[self.random.choice(machines)].mute()
 
     async def hang_one(self) -> None:
-        """For a while, or for ever."""
-        if machines := [vm_id for vm_id in sorted(self.service.host.alive) if vm_id in self.service.host.machines]:
-            machine = self.service.host.machines[self.random.choice(machines)]
+        """For a while, or for ever; none does so twice, and is asked in between by chance only."""
+        machines = self.service.host.machines
+        candidates = [machines[vm_id] for vm_id in sorted(self.service.host.alive) if vm_id in machines]
+        if candidates := [machine for machine in candidates if machine.hung_at == -math.inf]:
+            machine = self.random.choice(candidates)
             machine.hang()
             await trio.sleep(self.random.choice([0.5, 5.0]))
             if self.random.random() < 0.5:

@@ -11,12 +11,15 @@ import attrs
 
 from actors.backoff import Backoff
 from actors.kinds import ProducerKind
+from actors.vigil import Vigil
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 
 NAMES: Final = ("alpha", "beta", "gamma")
 UIDS: Final = (0, 1000, 1000, 1001)
 MAX_TTL_S: Final = 90.0
 BOOT_TIMEOUT_S: Final = 10.0
+VIGIL: Final = Vigil(interval_s=3.0, silence_limit_s=12.0, answer_limit_s=1.0)
+"""Short, as lives are here."""
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import hashlib
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -81,6 +82,8 @@ class Machine:
         self.environment: dict[str, str] = {}
         """What commands have beside the default."""
         self.files: dict[str, bytes] = {VM_UUID: f"{simulated_uuid(vm_id)}\n".encode()}
+        self.hung_at = -math.inf
+        """When it last began to hang."""
         self._drawn = 0
         self._nursery = nursery
         self._scopes: set[trio.CancelScope] = set()
@@ -169,6 +172,8 @@ class Machine:
 
     def hang(self, *, hung: bool = True) -> None:
         """The process does nothing any more, as one that was stopped; or goes on."""
+        if hung and not self.state.value.hung:
+            self.hung_at = trio.current_time()
         self.state.value = attrs.evolve(self.state.value, hung=hung)
 
     def exit(self, report: ExitReport) -> None:

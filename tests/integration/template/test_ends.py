@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from actors import vigil
 from actors.vigil import Vigil
 from tests.contract.subjects import BOOT_LIMIT_S
 from tests.templates import clone
@@ -63,13 +62,9 @@ async def test_the_end_of_a_vm_has_a_cause(
 
 
 async def test_a_qemu_that_was_stopped_is_told_from_a_guest_that_was(
-    template: Template,
-    template_spec: MachineSpec,
-    vm_home: Path,
-    nursery: trio.Nursery,
-    monkeypatch: pytest.MonkeyPatch,
+    template: Template, template_spec: MachineSpec, vm_home: Path, nursery: trio.Nursery
 ) -> None:
-    monkeypatch.setattr(vigil, "ANSWER_LIMIT_S", 1.0)
+    vigil = Vigil(interval_s=0.1, silence_limit_s=0.1, answer_limit_s=1.0)
     told: list[str] = []
     with trio.fail_after(BOOT_LIMIT_S):
         vm = await clone(template_spec, template, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
@@ -77,10 +72,10 @@ async def test_a_qemu_that_was_stopped_is_told_from_a_guest_that_was(
             assert await vm.run_state() == "running"
             await vm.pause()
             with trio.move_on_after(5.0):
-                await Vigil(interval_s=0.1, silence_limit_s=0.1).keep(vm, tell=told.append)
+                await vigil.keep(vm, tell=told.append)
             os.kill(vm.pid, signal.SIGSTOP)
             with pytest.raises(VmSilentError, match="neither QEMU nor its guest has answered 3 checks"):
-                await Vigil(interval_s=0.1, silence_limit_s=0.1).keep(vm, tell=told.append)
+                await vigil.keep(vm, tell=told.append)
             os.kill(vm.pid, signal.SIGCONT)
             assert await vm.run_state() == "paused"
             os.kill(vm.pid, signal.SIGSTOP)
