@@ -205,9 +205,10 @@ class LeaseChange:
     vm_id: str
     profile: str
     change: str
-    """ "granted", "renewed" or "ended"."""
+    """ "granted", "renewed", "silent" (its guest does not answer, and the lease goes on), "answering" (it does again)
+    or "ended"."""
     detail: str
-    """What became of a lease that ended."""
+    """What became of a lease that ended, what is known of a silent one."""
 
 
 @attrs.frozen(kw_only=True)

@@ -130,7 +130,9 @@ class Facts:
         was = entry.state
         was_shell = was is VmState.SHELL or fact.vm_id in page.shells.starting
         was_filling = fact.vm_id in page.shells.filling
-        claim_id = self.moves.fleet.leave(entry, reason=fact.reason)
+        # Everybody may watch VMs; what befell somebody's is for him to know, a guest's own words perhaps among it.
+        reason = "the VM of a lease was lost" if was is VmState.LEASED else fact.reason
+        claim_id = self.moves.fleet.leave(entry, reason=reason)
         claim = None if claim_id is None else self.moves.claims[claim_id]
         if was is not VmState.LEASED:  # what became of it there is its lease's news, not the pool's failure
             page.last_error = fact.reason

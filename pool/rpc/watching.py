@@ -51,10 +51,12 @@ class WatchMessages:
         )
 
     def _lease_change(self, news: LeaseNews) -> wire.LeaseChange:
+        may_know = self.owner.may_touch(news.owner)
         return wire.LeaseChange(
-            lease_id=news.lease_id if self.owner.may_touch(news.owner) else "",
+            lease_id=news.lease_id if may_know else "",
             vm_id=news.vm_id,
             profile=news.profile,
             change=news.change.value,
-            detail=shorten(news.detail),
+            # Others learn how it ended, not what its guest said at that.
+            detail=shorten(news.detail if may_know else news.detail.partition(": ")[0]),
         )

@@ -78,6 +78,7 @@ async def test_who_holds_a_lease_is_told_when_its_vm_dies(served: Served) -> Non
         assert isinstance(vm, SimulatedVm)
         vm.crash(ExitReport(signal=9))
         assert (await raw.status(call))[0] == "0"
+        assert b"killed by signal 9 (SIGKILL)" in raw.data[call]
     await served.until(served.lost)
 
 

@@ -205,6 +205,22 @@ async def test_a_stranger_is_never_told_the_id_of_anothers_lease(vm_home: Path, 
     assert ids == []
 
 
+async def test_a_stranger_does_not_hear_what_anothers_guest_said(vm_home: Path, call_as: Callable[[int], None]) -> None:
+    """A kernel's last words are chosen by whoever is root in it."""
+    said = ExitReport(status=0, cause="its guest's kernel panicked: my password is xyzzy")
+    async with serving(vm_home, settings=ServerSettings(allowed_uids=frozenset({STRANGER}))) as served:
+        theirs = await served.coordinator.acquire(profile="default", owner=Owner(uid=1000))
+        call_as(STRANGER)
+        async with connected(served.path) as raw:
+            watch = await watching(raw)
+            await watch.next()
+            served.host.machine(theirs.vm_id).exit(said)
+            await watch.until_news(is_vm(theirs.vm_id, "gone"))
+    assert "xyzzy" not in str(watch.seen)
+    (end,) = [reply.lease for reply in watch.seen if reply.lease is not None]
+    assert (end.change, end.detail) == ("ended", "vm_lost")
+
+
 async def test_a_watch_ends_when_the_service_stops(served: Served) -> None:
     async with connected(served.path) as raw:
         watch = await watching(raw)

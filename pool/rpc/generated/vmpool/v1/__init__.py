@@ -551,12 +551,13 @@ class LeaseChange(betterproto2.Message):
 
     change: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    "granted", "renewed" or "ended".
+    "granted", "renewed", "silent" (its guest does not answer, and the lease goes on), "answering" (it does again) or
+    "ended".
     """
 
     detail: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    What became of a lease that ended.
+    What became of a lease that ended, what is known of a silent one.
     """
 
 
