@@ -426,6 +426,8 @@ async def test_a_place_that_cannot_be_gone_to_is_told_from_a_program_that_is_not
     ("description", "code"),
     [
         ("Failed to execute child process “nope” (No such file or directory)", "ENOENT"),
+        ("Guest agent command failed, error was 'Failed to execute child process (Permission denied)'", "EACCES"),
+        ("Guest agent command failed, error was 'nobody knows'", "EIO"),
         ("Failed to fork (Cannot allocate memory)", "ENOMEM"),
     ],
 )

@@ -132,8 +132,11 @@ def refusal(request: str, reply: Reply) -> AgentRequestError:
 
 
 def errno_of(description: str) -> str | None:
-    """The name of the errno whose words the description ends in, which is all that qemu-ga tells of it."""
-    words = description.rstrip().rstrip(")")
+    """The name of the errno whose words the description ends in, which is all that qemu-ga tells of it.
+
+    Within brackets, and those within quotes: error was 'Failed to ... (No such file or directory)'.
+    """
+    words = description.rstrip().rstrip("'\")")
     return next((name for text, name in _ERRNO_NAMES.items() if words.endswith(text)), None)
 
 
