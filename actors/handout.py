@@ -18,7 +18,7 @@ from actors.messages import HandOutTimings, Wishes
 from actors.report import check_report
 from actors.uniqueness import Witness
 from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
-from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, NotUniqueError, Obstacle
+from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, NotUniqueError, Obstacle, VmmError
 
 HAND_OUT_TIMEOUT_S: Final = 5.0
 """Resume and prepare take milliseconds, as a rule; a guest that needs this long is broken, and its caller waits. As
@@ -28,6 +28,9 @@ own."""
 GROWTH_TIMEOUT_S: Final = 30.0
 """On top, where CPUs or memory are hot-added: a second under TCG, many for hundreds of GiB."""
 
+
+PING_TIMEOUT_S: Final = 1.0
+"""For a guest that has not done a wish in time, to show that it is there."""
 
 _OF_THE_CONTENT: Final = frozenset({"EDQUOT", "EFBIG", "ENOMEM", "ENOSPC"})
 """Codes that refuse what is in a file; others refuse its path."""
@@ -74,6 +77,7 @@ class HandOutProcedure:
             resumed_at = trio.current_time()
 
         limit_s = self.timeout_s + (GROWTH_TIMEOUT_S if wishes.grows else 0.0)
+        taking_long = _growth(wishes)
         try:
             with trio.fail_after(limit_s) as limit:
                 if wishes.grows:
@@ -83,6 +87,7 @@ class HandOutProcedure:
                     nursery.start_soon(resume)
                     report = await self._prepare(vm, wishes)
                     answered_at = trio.current_time()
+                taking_long = ""
                 if isinstance(report, WishRefusedError):
                     raise report
                 if vm.is_clone and not report.reseeded:
@@ -92,9 +97,13 @@ class HandOutProcedure:
                     self.witness.check(vm_id=vm.id, report=report, hostname_chosen=bool(wishes.hostname))
                 for number, file in enumerate(wishes.files):
                     limit.deadline = max(limit.deadline, trio.current_time() + self.timeout_s)
+                    taking_long = f"files[{number}].data"
                     with _file_refused(number):
                         await vm.agent.put_file(file.path, file.data, mode=file.mode)
         except trio.TooSlowError as error:
+            if taking_long and await _answers(vm):
+                reason = f"the guest answers, and had not done it {trio.current_time() - began:.1f} s later"
+                raise WishRefusedError(field=taking_long, reason=reason, obstacle=Obstacle.UNABLE) from error
             raise AgentUnreachableError(
                 f"hand-out not done within {limit_s:g} s; its guest is broken, or slow and needs a higher "
                 "hand_out_timeout_s"
@@ -143,6 +152,19 @@ async def _grow(vm: Vm, wishes: Wishes) -> None:
     except HotplugError as error:
         # The machine's maximum was judged when the wish was made: the host has no more.
         raise WishRefusedError(field=error.field, reason=describe(error), obstacle=Obstacle.EXHAUSTED) from error
+
+
+def _growth(wishes: Wishes) -> str:
+    """Which wish takes the time of a growth; empty if there is none."""
+    return "memory_mib" if wishes.memory_mib is not None else "vcpus" if wishes.vcpus is not None else ""
+
+
+async def _answers(vm: Vm) -> bool:
+    """Whether the guest is there, and slow only in what it was asked for."""
+    with trio.move_on_after(PING_TIMEOUT_S), contextlib.suppress(VmmError):
+        await vm.agent.ping()
+        return True
+    return False
 
 
 def _wished(wishes: Wishes) -> set[str]:

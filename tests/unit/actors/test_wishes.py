@@ -139,3 +139,39 @@ async def test_each_file_has_its_own_time() -> None:
         one.actor.hand_out(wanting(files=(FILE,) * 5))
         await one.until(VmHandedOut)
         one.actor.stop("enough")
+
+
+@pytest.mark.parametrize("mute", [False, True])
+@pytest.mark.parametrize("what", ["memory_mib", "vcpus", "files[1].data"])
+@in_virtual_time
+async def test_a_wish_that_takes_too_long_is_refused_if_the_guest_is_there(what: str, mute: bool) -> None:
+    """A guest that does not answer either is broken, and another one may do it."""
+    host = SimulatedHost()
+
+    async def answer(nursery: trio.Nursery) -> Vm:
+        vm = await paused_vm(host, nursery)
+
+        async def go_on_for_ever(*_: object, **__: object) -> None:
+            if mute:
+                vm.mute()
+            await trio.sleep_forever()
+
+        async def put_file(path: str, *_: object, **__: object) -> None:
+            if path == "/slow":
+                await go_on_for_ever()
+
+        slow = {"put_file": put_file} if what.startswith("files") else {"prepare": go_on_for_ever}
+        return Wrapped(vm, agent=Wrapped(vm.agent, **slow))
+
+    wishes: dict[str, Any] = {"files": (FILE, GuestFile(path="/slow", data=b""))} if "files" in what else {what: 1}
+    async with story(producer=OneVm(answer=answer)) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(**wishes))
+        if mute:
+            await one.until(VmLost)
+        else:
+            refused = await one.until(WishRefused)
+            assert isinstance(refused, WishRefused)
+            assert (refused.field, refused.obstacle) == (what, Obstacle.UNABLE)
+            one.actor.stop("its caller's wish was refused")
+    assert ("WishRefused" in one.kinds()) is not mute
