@@ -14,7 +14,7 @@ import trio
 from hypothesis import Phase, event, given
 from hypothesis import strategies as st
 
-from actors.handout import HandOutProcedure
+from actors.handout import HandOutProcedure, WishRefusedError
 from actors.kinds import ProducerKind
 from actors.messages import GuestFile, Wishes
 from tests.contract.producers import ProducerSubject, QemuProducer, SimulatedProducer
@@ -149,7 +149,7 @@ class Story:
         try:
             with trio.fail_after(BOOT_LIMIT_S):
                 return await self._perform(operation)
-        except (VmmError, BaseExceptionGroup) as error:
+        except (VmmError, WishRefusedError, BaseExceptionGroup) as error:
             return sorted({kind_of(leaf) for leaf in leaves(error)})
 
     async def _perform(self, operation: Operation) -> Outcome:
@@ -202,6 +202,8 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 def kind_of(error: BaseException) -> str:
     """Of an error that a caller may see; others are none of this test's."""
+    if isinstance(error, WishRefusedError):
+        return f"{error.field} {error.obstacle.value}"
     if not isinstance(error, VmmError):
         raise error
     kind = type(error).__name__

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from actors.handout import HandOutProcedure
+from actors.handout import HandOutProcedure, WishRefusedError
 from actors.kinds import ProducerKind
 from actors.messages import GuestFile, Wishes
 from actors.producer import BaseVm
@@ -19,7 +19,7 @@ from tests.contract.producers import ProducerSubject, QemuProducer, SimulatedPro
 from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS
 from tests.contract.test_guest import run
 from tests.contract.test_shape import cpus, mem_total_mib
-from vmm.errors import HotplugError, VmmError
+from vmm.errors import VmmError
 from vmm.spec import Accelerator, MachineSpec
 from vmm.template.store import Template, TemplateStore
 
@@ -224,7 +224,7 @@ async def test_without_wishes_it_is_as_it_was_made_and_has_its_ids_name(stage: S
 
 async def test_more_than_the_machines_maximum_is_refused_before_the_guest_runs(stage: Stage) -> None:
     vm = (await stage.produce()).vm
-    with pytest.raises(HotplugError):
+    with pytest.raises(WishRefusedError, match=r"^vcpus: .*max_vcpus"):
         await HandOutProcedure().run(vm, Wishes(vcpus=MAX_VCPUS + 1))
 
 
