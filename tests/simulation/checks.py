@@ -138,8 +138,8 @@ class Checks:
         crowded = taken_mib + policy.memory_mib > admission.policy.memory_budget_mib
         if view.handing_out or view.waiting:
             return "somebody waits"
-        if policy.max_age_s < math.inf and view.ready + view.producing >= wanted:
-            return ""  # some are always being replaced
+        if policy.max_age_s < math.inf and (view.ready + view.producing >= wanted or self._produces(service)):
+            return ""  # some are always being replaced, and those of another pool may come first
         if view.producing or view.stopping:
             return "it is busy"
         if not (view.ready == wanted or (crowded and view.ready < wanted)):
@@ -149,6 +149,9 @@ class Checks:
         if view.shells != (0 if view.suspended else policy.shells) and not crowded:
             return f"{policy.shells} shells are wanted"
         return ""
+
+    def _produces(self, service: Incarnation) -> bool:
+        return any(view.producing for view in service.coordinator.views())
 
     # -- at the end --------------------------------------------------------------------------------------------------
 
