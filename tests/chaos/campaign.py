@@ -29,7 +29,7 @@ QUIET_LIMIT_S: Final = 150.0
 CONFIG: Final = """
 [profiles.direct]
 size = 1
-memory_mib = 128
+memory_mib = 256
 accelerator = "tcg"
 backoff_initial_s = 0.1
 backoff_maximum_s = 1.0
@@ -37,7 +37,7 @@ backoff_maximum_s = 1.0
 [profiles.template]
 size = 2
 shells = 1
-memory_mib = 128
+memory_mib = 256
 accelerator = "tcg"
 producer = "template"
 template_directory = "{place}"

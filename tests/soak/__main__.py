@@ -57,7 +57,7 @@ def main(cycles: int = 500) -> int:
     began = time.monotonic()
     with (
         place_for_template() as place,
-        running_service(config(place, size=SIZE, memory_mib=128), image_directory=image_directory) as service,
+        running_service(config(place, size=SIZE, memory_mib=256), image_directory=image_directory) as service,
     ):
         samples = trio.run(functools.partial(soak, service, cycles=cycles))
     found = drift(samples)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pool.client import Client, ProfileStatus
 from tests.running import RunningService
 
-MACHINE = {"accelerator": "tcg", "memory_mib": 128, "max_vcpus": 4, "max_memory_mib": 1024}
+MACHINE = {"accelerator": "tcg", "memory_mib": 256, "max_vcpus": 4, "max_memory_mib": 1024}
 """What there is a template of: `kept_template` in conftest.py."""
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(240)
 LIMITS = """
 [limits]
 leases_per_user = 3
-memory_budget_mib = 384
+memory_budget_mib = 768
 """
 
 
@@ -88,6 +88,6 @@ async def test_a_profile_a_user_and_the_host_have_only_so_much(limited: RunningS
             return (await profile(client, "follows")).ready + (await profile(client)).ready >= 1
 
         await until(has_grown)
-        assert len(limited.qemus()) <= 3, "384 MiB are three VMs"
+        assert len(limited.qemus()) <= 3, "768 MiB are three VMs"
         for lease_id in leases:
             await client.release(lease_id)
