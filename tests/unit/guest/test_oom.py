@@ -76,6 +76,13 @@ def test_where_there_is_no_log_nothing_is_known(tmp_path: Path) -> None:
     nothing.close()
 
 
+def test_of_a_log_that_cannot_be_read_any_more_nothing_is_known(tmp_path: Path) -> None:
+    """As a directory it can be opened, and not be read."""
+    with closing(Kills(str(tmp_path))) as kills:
+        assert not kills.ended(71, -9, began_ns=0)
+        assert not kills.ended(137, 137, began_ns=0)
+
+
 def test_the_log_ends_where_the_next_record_is_not_there_yet(tmp_path: Path) -> None:
     """As the kernel's does, which does not say that it has ended."""
     pipe = tmp_path / "pipe"

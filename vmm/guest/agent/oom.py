@@ -24,7 +24,7 @@ class Kills:
     """Those that the log tells of. It is opened at once: when memory is short, there may be none to open it with."""
 
     def __init__(self, path: str = KMSG) -> None:
-        """Where there is no log that can be read, none are known."""
+        """Where there is no log that can be read, or from when on it cannot, none are known."""
         self._seen: list[tuple[int, int]] = []  # (microseconds, pid)
         try:
             self._log = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -65,6 +65,9 @@ class Kills:
                 return
             except BrokenPipeError:
                 continue  # overwritten before it was read; the next one is there
+            except OSError:
+                self.close()  # the kernel gives no more of it
+                return
             if not data:
                 return
             yield from data.splitlines()
