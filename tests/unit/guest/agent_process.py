@@ -2,11 +2,13 @@
 
 Arguments: a descriptor, of a connection or, as an agent on vsock has, of a socket that listens; a file that says how
 many CPUs are plugged in and how many 128 MiB blocks, one of each if it is empty; for how many milliseconds the agent
-waits for more.
+waits for more; where cgroups are mounted, nowhere if it is left out. The files of a cgroup that is made there are those
+in `new`, a directory beside the cgroups.
 """
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 import time
@@ -14,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vmm.guest.agent import commands
+from vmm.guest.agent.cgroup import Cgroup
 from vmm.guest.agent.main import serve
 from vmm.guest.agent.service import Service
 from vmm.guest.agent.system import System
@@ -70,11 +74,23 @@ class RememberingSystem(System):
         return {"hostname": self.hostname, "memory_mib": 100, "wall_clock_ns": self.wall_clock_ns}
 
 
+class PopulatedCgroup(Cgroup):
+    """As of a kernel that puts into a new one what the test wants to be there."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        shutil.copytree(f"{root}/new", self._path, dirs_exist_ok=True)
+
+
 if __name__ == "__main__":
-    _fd, _plugged, _limit_ms = sys.argv[1:]
+    _fd, _plugged, _limit_ms, *_cgroups = sys.argv[1:]
+    commands.Cgroup = PopulatedCgroup  # type: ignore[misc]
     _port = socket.socket(fileno=int(_fd))
     if _port.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         serve(_port, RememberingSystem(Path(_plugged)))
-    Service(int(_fd), RememberingSystem(Path(_plugged)), preparation_limit_ns=int(_limit_ms) * 1_000_000).run(
-        until_hangup=True
-    )
+    Service(
+        int(_fd),
+        RememberingSystem(Path(_plugged)),
+        preparation_limit_ns=int(_limit_ms) * 1_000_000,
+        cgroups=next(iter(_cgroups), None),
+    ).run(until_hangup=True)

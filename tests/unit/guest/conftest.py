@@ -33,11 +33,24 @@ def preparation_limit_ms() -> int:
 
 
 @pytest.fixture
-async def local_agent(plugged: trio.Path, preparation_limit_ms: int) -> AsyncIterator[LocalAgent]:
+def cgroups() -> Path | None:
+    """Where the agent finds cgroups mounted."""
+    return None
+
+
+@pytest.fixture
+async def local_agent(plugged: trio.Path, preparation_limit_ms: int, cgroups: Path | None) -> AsyncIterator[LocalAgent]:
     ours, theirs = socket.socketpair()
     with theirs:
         process = await trio.lowlevel.open_process(
-            [sys.executable, str(_PROGRAM), str(theirs.fileno()), str(plugged), str(preparation_limit_ms)],
+            [
+                sys.executable,
+                str(_PROGRAM),
+                str(theirs.fileno()),
+                str(plugged),
+                str(preparation_limit_ms),
+                *([] if cgroups is None else [str(cgroups)]),
+            ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin"},

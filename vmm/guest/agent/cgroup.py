@@ -14,7 +14,10 @@ _left: list[str] = []
 
 
 class Cgroup:
-    """What is started within a `with` block is in it, and whatever that starts."""
+    """What is started between `enter` and `leave` is in it, and whatever that starts.
+
+    The guest's root may unmount or cover it at any moment: each step may fail, whether or not the one before did.
+    """
 
     def __init__(self, root: str) -> None:
         """Raises OSError where the kernel has none, or none is mounted."""
@@ -23,11 +26,13 @@ class Cgroup:
         self._path = f"{root}/command-{next(_numbers)}"
         os.mkdir(self._path)
 
-    def __enter__(self) -> None:
+    def enter(self) -> None:
+        """Raises OSError."""
         # The agent goes in itself: a child begins where its parent is, and there is no moment in between.
         _write(f"{self._path}/cgroup.procs", "0")
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
+        """Raises OSError. The agent is in it still then, and must not `kill` it."""
         _write(f"{self._root}/cgroup.procs", "0")
 
     def kill(self) -> None:

@@ -95,11 +95,28 @@ def _spawn_in_path(argv: list[str], environment: dict[str, str], fds: tuple[int,
     raise SpawnError(PROGRAM, name, reason)
 
 
-def _cgroup(root: str) -> Cgroup | None:
+def _enter_cgroup(root: str) -> Cgroup | None:
+    """None if there is none to be had: the guest is somebody's own. Its commands' process groups will have to do."""
     try:
-        return Cgroup(root)
+        cgroup = Cgroup(root)
     except OSError:
-        return None  # the guest is somebody's own; its commands' process groups will have to do
+        return None
+    try:
+        cgroup.enter()
+    except OSError:
+        cgroup.close()
+        return None
+    return cgroup
+
+
+def _leave_cgroup(cgroup: Cgroup) -> Cgroup | None:
+    """None if the agent is in it still: who kills it kills the agent."""
+    try:
+        cgroup.leave()
+    except OSError:
+        cgroup.close()
+        return None
+    return cgroup
 
 
 class _Source:
@@ -161,13 +178,12 @@ class Command:
         self._sources = {wire.STDOUT: _Source(out), wire.STDERR: _Source(err)}
         try:
             # Only to end all of it: it costs two grace periods of the kernel's.
-            self._cgroup = None if limit_ns is None or cgroups is None else _cgroup(cgroups)
-            how = (argv, environment, request.get("directory"), (read_in, write_out, write_err))
-            if self._cgroup is None:
-                self._pid = spawn(*how)
-            else:
-                with self._cgroup:
-                    self._pid = spawn(*how)
+            self._cgroup = None if limit_ns is None or cgroups is None else _enter_cgroup(cgroups)
+            try:
+                self._pid = spawn(argv, environment, request.get("directory"), (read_in, write_out, write_err))
+            finally:
+                if self._cgroup is not None:
+                    self._cgroup = _leave_cgroup(self._cgroup)
         except BaseException:
             self._close_all()
             raise
@@ -287,7 +303,10 @@ class Command:
             self._timed_out = True
             self.signal(_signal.SIGKILL)
             if self._cgroup is not None:
-                self._cgroup.kill()
+                try:
+                    self._cgroup.kill()
+                except OSError:
+                    return  # the guest's root has unmounted it; the command's process group was killed
 
     def _on_exit(self, exit_code: int) -> None:
         self._exit_code = exit_code
