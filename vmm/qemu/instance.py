@@ -194,10 +194,11 @@ class Instance:
         """Returns once the process is dead: how, and as far as QEMU said so, why. Any number of tasks may wait."""
         report = await self.process.wait_exited()
         shutdown: Event | None = None
-        if self._qmp is not None:
+        qmp = self._qmp  # `disconnect` may come while it is waited for
+        if qmp is not None:
             with trio.move_on_after(EXIT_NOTICE_S):  # what it said last lies in the socket
-                await self._qmp.wait_ended()
-            shutdown = self._qmp.last(SHUTDOWN)
+                await qmp.wait_ended()
+            shutdown = qmp.last(SHUTDOWN)
         console = read_tail(self.directory.console_log)
         return attrs.evolve(
             report,
