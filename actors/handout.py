@@ -77,17 +77,17 @@ class HandOutProcedure:
             resumed_at = trio.current_time()
 
         limit_s = self.timeout_s + (GROWTH_TIMEOUT_S if wishes.grows else 0.0)
-        taking_long = _growth(wishes)
+        taking_long = ""
         try:
             with trio.fail_after(limit_s) as limit:
                 if wishes.grows:
-                    await _grow(vm, wishes)
+                    taking_long = await _grow(vm, wishes)
                 grown_at = trio.current_time()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(resume)
                     report = await self._prepare(vm, wishes)
                     answered_at = trio.current_time()
-                taking_long = ""
+                    taking_long = ""
                 if isinstance(report, WishRefusedError):
                     raise report
                 if vm.is_clone and not report.reseeded:
@@ -101,7 +101,8 @@ class HandOutProcedure:
                     with _file_refused(number):
                         await vm.agent.put_file(file.path, file.data, mode=file.mode)
         except trio.TooSlowError as error:
-            if taking_long and await _answers(vm):
+            runs = not math.isnan(resumed_at)  # or it is QEMU that has not done what it was told
+            if taking_long and runs and await _answers(vm):
                 reason = f"the guest answers, and had not done it {trio.current_time() - began:.1f} s later"
                 raise WishRefusedError(field=taking_long, reason=reason, obstacle=Obstacle.UNABLE) from error
             raise AgentUnreachableError(
@@ -146,17 +147,14 @@ class HandOutProcedure:
         )
 
 
-async def _grow(vm: Vm, wishes: Wishes) -> None:
+async def _grow(vm: Vm, wishes: Wishes) -> str:
+    """Which wish takes the time of a growth; empty if the VM has it all already."""
     try:
-        await vm.grow(vcpus=wishes.vcpus or 0, memory_mib=wishes.memory_mib or 0)
+        added = await vm.grow(vcpus=wishes.vcpus or 0, memory_mib=wishes.memory_mib or 0)
     except HotplugError as error:
         # The machine's maximum was judged when the wish was made: the host has no more.
         raise WishRefusedError(field=error.field, reason=describe(error), obstacle=Obstacle.EXHAUSTED) from error
-
-
-def _growth(wishes: Wishes) -> str:
-    """Which wish takes the time of a growth; empty if there is none."""
-    return "memory_mib" if wishes.memory_mib is not None else "vcpus" if wishes.vcpus is not None else ""
+    return "memory_mib" if added.memory_mib else "vcpus" if added.vcpus else ""
 
 
 async def _answers(vm: Vm) -> bool:

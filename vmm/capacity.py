@@ -6,6 +6,7 @@ from typing import Self
 
 import attrs
 
+from vmm.contract import Growth
 from vmm.errors import HotplugError
 from vmm.spec import MEMORY_BLOCK_MIB, MachineSpec
 
@@ -14,15 +15,6 @@ def grown_memory_mib(memory_mib: int, *, wished_mib: int) -> int:
     """What a machine that has so much memory gets to when blocks are added until it has what is wished."""
     blocks = -(-max(0, wished_mib - memory_mib) // MEMORY_BLOCK_MIB)
     return memory_mib + blocks * MEMORY_BLOCK_MIB
-
-
-@attrs.frozen(kw_only=True)
-class Growth:
-    """What is to be added."""
-
-    vcpus: int
-    memory_mib: int
-    """A multiple of MEMORY_BLOCK_MIB."""
 
 
 @attrs.frozen(kw_only=True)

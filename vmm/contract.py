@@ -292,6 +292,15 @@ class Survivor(Protocol):
         """As `Vm.detach`."""
 
 
+@attrs.frozen(kw_only=True)
+class Growth:
+    """What is added to a machine, or is to be."""
+
+    vcpus: int
+    memory_mib: int
+    """In whole blocks of 128 MiB."""
+
+
 class Vm(Protocol):
     """One VM process and its guest. Whoever got it must call `stop` or `detach` in the end, whatever happens."""
 
@@ -328,8 +337,8 @@ class Vm(Protocol):
         does. No time limit. Raises VmExitedError, QmpError.
         """
 
-    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
-        """Hot-adds what is missing to `vcpus` and `memory_mib` in all; more than that is left as it is.
+    async def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
+        """Hot-adds what is missing to `vcpus` and `memory_mib` in all, and says what that was; more is left as it is.
 
         Counts what was added before, whoever did. Memory is rounded up to blocks of 128 MiB. The guest has to bring it
         all online: see `Preparation.vcpus`. Raises HotplugError, with nothing added if it is more than the machine's

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from pool.factory.wire import CachedVm
-from vmm.contract import Agent, ExitReport, ProcessIdentity, Vm
+from vmm.contract import Agent, ExitReport, Growth, ProcessIdentity, Vm
 from vmm.errors import StopError
 from vmm.qemu.process import QemuProcess, command_line_of, start_time_of
 
@@ -138,8 +138,8 @@ class ProxiedVm:
     async def run_state(self) -> str:
         return await self._vm.run_state()
 
-    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
-        await self._vm.grow(vcpus=vcpus, memory_mib=memory_mib)
+    async def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
+        return await self._vm.grow(vcpus=vcpus, memory_mib=memory_mib)
 
     async def wait_exited(self) -> ExitReport:
         return await self._vm.wait_exited()

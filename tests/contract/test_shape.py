@@ -40,14 +40,15 @@ async def test_a_paused_vm_grows_and_has_it_all_when_it_has_answered(fresh_vm: V
 
 
 async def test_a_vm_grows_again_and_never_shrinks(fresh_vm: Vm) -> None:
-    for wanted, there in (
-        ((2, 300), (2, 384)),
-        ((1, 64), (2, 384)),
-        ((0, 0), (2, 384)),
-        ((2, 512), (2, 512)),
-        ((3, 512), (3, 512)),
+    for wanted, added, there in (
+        ((2, 300), (1, 128), (2, 384)),
+        ((1, 64), (0, 0), (2, 384)),
+        ((0, 0), (0, 0), (2, 384)),
+        ((2, 512), (0, 128), (2, 512)),
+        ((3, 512), (1, 0), (3, 512)),
     ):
-        await fresh_vm.grow(vcpus=wanted[0], memory_mib=wanted[1])
+        growth = await fresh_vm.grow(vcpus=wanted[0], memory_mib=wanted[1])
+        assert (growth.vcpus, growth.memory_mib) == added
         report = await shape(fresh_vm, vcpus=there[0], memory_mib=there[1])
         assert (report.cpus_online, report.memory_online_mib) == there
     assert await cpus(fresh_vm) == 3

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from vmm.capacity import Capacity
+from vmm.contract import Growth
 from vmm.errors import HotplugError, QmpCommandError
 from vmm.qemu.instance import Instance
 
 _MIB: Final = 2**20
 
 
-async def grow(instance: Instance, *, vcpus: int, memory_mib: int) -> None:
+async def grow(instance: Instance, *, vcpus: int, memory_mib: int) -> Growth:
     """Adds what is missing to that much in all, memory rounded up to blocks. More than that is left as it is.
 
     Asks QEMU what there is, so it works on any VM: adopted, cloned, grown before. Two calls at once would add twice.
@@ -34,6 +35,7 @@ async def grow(instance: Instance, *, vcpus: int, memory_mib: int) -> None:
         await _add_vcpu(instance, slot)
     if growth.memory_mib:
         await _add_memory(instance, growth.memory_mib, taken={dimm.get("id") for dimm in dimms})
+    return growth
 
 
 async def _add_vcpu(instance: Instance, slot: dict[str, Any]) -> None:

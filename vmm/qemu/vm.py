@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from vmm.contract import Agent, ExitReport, ProcessIdentity
+from vmm.contract import Agent, ExitReport, Growth, ProcessIdentity
 from vmm.errors import VmExitedError
 from vmm.qemu.command_line import machine_uuid
 from vmm.qemu.hotplug import grow
@@ -67,10 +67,10 @@ class QemuVm:
             raise VmExitedError(vm_id=self.id, reason="its main thread has ended, and other threads are left")
         return str((await self.instance.execute("query-status"))["status"])
 
-    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
+    async def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
         """See the contract, and `vmm.qemu.hotplug.grow`. Works while the vCPUs are stopped, too."""
         async with self._growing:
-            await grow(self.instance, vcpus=vcpus, memory_mib=memory_mib)
+            return await grow(self.instance, vcpus=vcpus, memory_mib=memory_mib)
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""

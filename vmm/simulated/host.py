@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from vmm.contract import Agent, ExitReport, ProcessIdentity
+from vmm.contract import Agent, ExitReport, Growth, ProcessIdentity
 from vmm.errors import AttachError, BootError, VmExitedError
 from vmm.guest.noop import NoopAgent
 from vmm.simulated.agent import SimulatedAgent
@@ -117,9 +117,9 @@ class SimulatedVm(_Handle):
         power: Power = self.machine.state.value.power
         return power.value
 
-    async def grow(self, *, vcpus: int, memory_mib: int) -> None:
+    async def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
         await self.machine.process_runs()
-        self.machine.grow(vcpus=vcpus, memory_mib=memory_mib)
+        return self.machine.grow(vcpus=vcpus, memory_mib=memory_mib)
 
     async def disconnect(self) -> None:
         """See the contract."""

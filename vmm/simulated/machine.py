@@ -15,7 +15,7 @@ import trio
 from trio_util import AsyncValue
 
 from vmm.capacity import Capacity
-from vmm.contract import ExitReport, ProcessIdentity
+from vmm.contract import ExitReport, Growth, ProcessIdentity
 from vmm.errors import AgentProtocolError, AgentUnreachableError, VmExitedError
 from vmm.simulated.faults import AgentBreaksProtocol, AgentGoesMute, Exits, Fault, Hangs, Moment
 from vmm.spec import MachineSpec
@@ -115,10 +115,12 @@ class Machine:
         self._drawn += 1
         return hashlib.shake_256(b"".join(self.entropy) + self._drawn.to_bytes(8, "big")).digest(count)
 
-    def grow(self, *, vcpus: int, memory_mib: int) -> None:
+    def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
         """See `vmm.contract.Vm.grow`."""
         self.check_alive()
-        self.plugged.value = self.plugged.value.grown(self.plugged.value.growth(vcpus=vcpus, memory_mib=memory_mib))
+        growth: Growth = self.plugged.value.growth(vcpus=vcpus, memory_mib=memory_mib)
+        self.plugged.value = self.plugged.value.grown(growth)
+        return growth
 
     def bring_online(self, *, cpus: bool, memory: bool) -> None:
         plugged = self.plugged.value

@@ -102,8 +102,8 @@ def one_vm(host: SimulatedHost, **replaced: Any) -> OneVm:
     return OneVm(answer=answer)
 
 
-async def paused_vm(host: SimulatedHost, nursery: trio.Nursery) -> SimulatedVm:
-    vm = await host.launch(SPEC, vm_id="vm-1", directory=SPEC.qemu, nursery=nursery)
+async def paused_vm(host: SimulatedHost, nursery: trio.Nursery, *, spec: MachineSpec = SPEC) -> SimulatedVm:
+    vm = await host.launch(spec, vm_id="vm-1", directory=SPEC.qemu, nursery=nursery)
     await vm.pause()
     return vm
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
 from actors.handout import HAND_OUT_TIMEOUT_S
 from actors.life import VmState
 from actors.messages import GuestFile, HandOutOrder, VmHandedOut, VmLost, VmReady, Wishes, WishRefused
-from tests.unit.actors.stage import TERMS, OneVm, Wrapped, one_vm, paused_vm, story
+from tests.unit.actors.stage import SPEC, TERMS, OneVm, Wrapped, one_vm, paused_vm, story
 from tests.virtual_time import in_virtual_time
 from vmm.contract import ExitReport, Vm
 from vmm.errors import HotplugError, Obstacle, VmExitedError
 from vmm.simulated import Fault, FilesFail, PrepareFails, SimulatedHost, scripted
 
 FILE = GuestFile(path="/tmp/file", data=b"x")
+GROWING = attrs.evolve(SPEC, max_vcpus=2, max_memory_mib=512)
+GROWTH: dict[str, Any] = {"vcpus": 2, "memory_mib": 384}
+"""More than it has, each."""
 
 
 def wanting(**wishes: Any) -> HandOutOrder:
@@ -149,7 +153,7 @@ async def test_a_wish_that_takes_too_long_is_refused_if_the_guest_is_there(what:
     host = SimulatedHost()
 
     async def answer(nursery: trio.Nursery) -> Vm:
-        vm = await paused_vm(host, nursery)
+        vm = await paused_vm(host, nursery, spec=GROWING)
 
         async def go_on_for_ever(*_: object, **__: object) -> None:
             if mute:
@@ -163,7 +167,8 @@ async def test_a_wish_that_takes_too_long_is_refused_if_the_guest_is_there(what:
         slow = {"put_file": put_file} if what.startswith("files") else {"prepare": go_on_for_ever}
         return Wrapped(vm, agent=Wrapped(vm.agent, **slow))
 
-    wishes: dict[str, Any] = {"files": (FILE, GuestFile(path="/slow", data=b""))} if "files" in what else {what: 1}
+    slow_file = {"files": (FILE, GuestFile(path="/slow", data=b""))}
+    wishes: dict[str, Any] = slow_file if what.startswith("files") else {what: GROWTH[what]}
     async with story(producer=OneVm(answer=answer)) as one:
         await one.until(VmReady)
         one.actor.hand_out(wanting(**wishes))
@@ -175,3 +180,58 @@ async def test_a_wish_that_takes_too_long_is_refused_if_the_guest_is_there(what:
             assert (refused.field, refused.obstacle) == (what, Obstacle.UNABLE)
             one.actor.stop("its caller's wish was refused")
     assert ("WishRefused" in one.kinds()) is not mute
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+@pytest.mark.parametrize("what", ["memory_mib", "vcpus"])
+@in_virtual_time
+async def test_a_qemu_that_does_not_say_that_its_guest_runs_is_no_fault_of_a_growth(
+    what: str, is_prepared: bool
+) -> None:
+    """Its guest may answer all the same."""
+    host = SimulatedHost()
+
+    async def answer(nursery: trio.Nursery) -> Vm:
+        vm = await paused_vm(host, nursery, spec=GROWING)
+
+        async def resume() -> None:
+            await vm.resume()
+            await trio.sleep_forever()
+
+        async def prepare(*_: object) -> None:
+            await trio.sleep_forever()
+
+        agent = vm.agent if is_prepared else Wrapped(vm.agent, prepare=prepare)
+        return Wrapped(vm, agent=agent, resume=resume)
+
+    async with story(producer=OneVm(answer=answer)) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(**{what: GROWTH[what]}))
+        await one.until(VmLost)
+    assert "WishRefused" not in one.kinds()
+
+
+@pytest.mark.parametrize(("wishes", "blamed"), [({"vcpus": 1}, ""), ({"vcpus": 2, "memory_mib": 256}, "vcpus")])
+@in_virtual_time
+async def test_a_wish_of_what_the_vm_has_takes_no_time(wishes: dict[str, int], blamed: str) -> None:
+    host = SimulatedHost()
+
+    async def answer(nursery: trio.Nursery) -> Vm:
+        vm = await paused_vm(host, nursery, spec=GROWING)
+
+        async def prepare(*_: object) -> None:
+            await trio.sleep_forever()
+
+        return Wrapped(vm, agent=Wrapped(vm.agent, prepare=prepare))
+
+    async with story(producer=OneVm(answer=answer)) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(wanting(**wishes))
+        if blamed:
+            refused = await one.until(WishRefused)
+            assert isinstance(refused, WishRefused)
+            assert refused.field == blamed
+            one.actor.stop("its caller's wish was refused")
+        else:
+            await one.until(VmLost)
+    assert ("WishRefused" in one.kinds()) is bool(blamed)
