@@ -18,7 +18,7 @@ ANSWER_LIMIT_S: Final = 10.0
 seconds."""
 
 TOLD_AFTER: Final = 3
-"""Checks in a row that a guest does not answer until that is told."""
+"""Checks in a row that a guest does not answer until that is told, and that QEMU does not answer either."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,7 +65,7 @@ class Vigil:
             both_missed = 0 if state else both_missed + 1
             if both_missed >= self.checks:
                 raise VmSilentError(vm_id=vm.id, checks=both_missed, interval_s=self.interval_s)
-            if guest_missed == TOLD_AFTER:
+            if TOLD_AFTER in (guest_missed, both_missed):  # QEMU may fall silent long after its guest
                 says = f"QEMU says that it is {state}" if state else "QEMU does not answer either"
                 tell(f"its guest has not answered {guest_missed} checks in a row; {says}")
 

@@ -84,6 +84,19 @@ async def test_a_guest_that_is_silent_is_told_of_and_its_lease_goes_on(how: str)
 
 
 @in_virtual_time
+async def test_a_qemu_that_hangs_after_its_guest_fell_silent_is_told_of_before_it_is_given_up() -> None:
+    async with story() as one:
+        machine = await leased(one)
+        machine.mute()
+        await trio.sleep(1000.0)
+        assert "QEMU says that it is running" in silences(one)[0]
+        machine.hang()
+        await one.until(VmLost)
+        assert len(silences(one)) == 2
+        assert "QEMU does not answer either" in silences(one)[1]
+
+
+@in_virtual_time
 async def test_a_qemu_that_goes_on_in_time_was_not_gone() -> None:
     async with story() as one:
         machine = await leased(one)
