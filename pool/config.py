@@ -137,7 +137,7 @@ class ProfileSettings:
     strict_uniqueness: bool = False
     """Read 32 random bytes and the identity from each guest at hand-out; refuse a VM that repeats what was seen."""
     hand_out_timeout_s: float = attrs.field(default=HAND_OUT_TIMEOUT_S, validator=and_(gt(0), le(600)))
-    """How long a guest may take to run and be prepared at hand-out; hot-adding has 30 s more."""
+    """How long a guest may take to run and be prepared at hand-out, and again for each file; hot-adding: 30 s more."""
     boot_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(3600)))
     production_limit: int = attrs.field(default=2, validator=_between(1, 1000))
     backoff_initial_s: float = attrs.field(default=0.25, validator=and_(gt(0), le(3600)))

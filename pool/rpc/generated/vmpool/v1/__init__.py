@@ -1280,8 +1280,11 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         Runs a command in a leased VM. The first request is `start`; then stdin, signals, one kind to a message; ending the
         requests closes stdin. Replies are output as it comes, and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
 
-        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. RESOURCE_EXHAUSTED: the guest has no
-        process or memory left for it. ABORTED: the lease ended meanwhile.
+        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. FAILED_PRECONDITION: the guest cannot
+        do it at all, as one without an agent. RESOURCE_EXHAUSTED: the guest has no process or memory left for it, or the
+        request is too big. DEADLINE_EXCEEDED: nothing is heard of the command seconds after its time limit, so that it was
+        given up, or the deadline of the call has passed. UNAVAILABLE: the guest cannot be reached, or the service is
+        shutting down. ABORTED: the lease ended meanwhile.
         """
 
         async for response in self._stream_stream(
@@ -1527,8 +1530,11 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
         Runs a command in a leased VM. The first request is `start`; then stdin, signals, one kind to a message; ending the
         requests closes stdin. Replies are output as it comes, and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
 
-        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. RESOURCE_EXHAUSTED: the guest has no
-        process or memory left for it. ABORTED: the lease ended meanwhile.
+        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. FAILED_PRECONDITION: the guest cannot
+        do it at all, as one without an agent. RESOURCE_EXHAUSTED: the guest has no process or memory left for it, or the
+        request is too big. DEADLINE_EXCEEDED: nothing is heard of the command seconds after its time limit, so that it was
+        given up, or the deadline of the call has passed. UNAVAILABLE: the guest cannot be reached, or the service is
+        shutting down. ABORTED: the lease ended meanwhile.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
