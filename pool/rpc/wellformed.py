@@ -14,7 +14,8 @@ import attrs
 import betterproto2
 
 MAX_FIELDS: Final = 10_000
-"""Of a message, its parts included, and the elements of lists: a tenth of a second's work."""
+"""Of a message, its parts included, and the elements of lists: a tenth of a second's work. An entry of a map is three:
+itself, its key and its value."""
 
 MAX_UNKNOWN_FIELDS: Final = 1000
 MAX_UNKNOWN_BYTES: Final = 256 * 1024
@@ -33,7 +34,7 @@ _WIRE_TYPES: Final = {
 
 
 class TooManyFieldsError(ValueError):
-    """It would take too long to read. `field` is where that was noticed."""
+    """It would take too long to read. `field` is where that was noticed: its path, or that of the list it is in."""
 
     def __init__(self, *, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -53,16 +54,18 @@ class Budget:
         self.fields -= count
         if self.fields < 0:
             raise TooManyFieldsError(
-                field=field, reason=f"with it the message has more than {MAX_FIELDS} fields and elements of lists"
+                field=field,
+                reason=f"with it the message has more than {MAX_FIELDS} fields and elements of lists, of which an "
+                "entry of a map is three",
             )
 
-    def spend_unknown(self, number: int, size: int) -> None:
+    def spend_unknown(self, field: str, size: int) -> None:
         """Raises TooManyFieldsError."""
         self.unknown_fields -= 1
         self.unknown_bytes -= size
         if self.unknown_fields < 0 or self.unknown_bytes < 0:
             raise TooManyFieldsError(
-                field=f"field {number}",
+                field=field,
                 reason=f"with it there are more than {MAX_UNKNOWN_FIELDS} fields, or {MAX_UNKNOWN_BYTES} bytes of "
                 "them, that this service does not know",
             )
@@ -73,23 +76,39 @@ def check_wellformed(data: memoryview, kind: type[betterproto2.Message], *, budg
 
     Raises TooManyFieldsError when the budget is spent. Takes time in proportion to the fields, not to their size.
     """
+    _check(data, kind, budget=budget)
+
+
+def _check(
+    data: memoryview, kind: type[betterproto2.Message], *, budget: Budget | None, path: str = "", collection: str = ""
+) -> None:
+    """`path` leads to this part; `collection` to the outermost list or map that it is an element of, if it is."""
     description: Any = kind._betterproto  # type: ignore[arg-type]  # noqa: SLF001 - nowhere public
     for number, wire_type, value in _fields(data):
         name = description.field_name_by_number.get(number)
         if name is None:
             if budget is not None:
-                budget.spend_unknown(number, len(value))
+                part = collection or path
+                budget.spend_unknown(f"field {number} of {part}" if part else f"field {number}", len(value))
             continue
+        inner = f"{path}.{name}" if path else name
         meta = description.meta_by_field_name[name]
         proto_type = meta.proto_type
         # betterproto2 makes a list of it all the same where one number belongs.
         packed = meta.repeated and wire_type == _LENGTH_DELIMITED and proto_type in betterproto2.PACKED_TYPES
         if wire_type != _WIRE_TYPES[proto_type] and not packed:
-            raise ValueError(f"field {name} is no {proto_type}")
+            raise ValueError(f"field {inner} is no {proto_type}")
         if budget is not None:
-            budget.spend(name, len(value) if packed else 1)
+            budget.spend(collection or inner, len(value) if packed else 1)
         if proto_type in (betterproto2.TYPE_MESSAGE, betterproto2.TYPE_MAP):
-            check_wellformed(value, description.cls_by_field[name], budget=budget)
+            several = meta.repeated or proto_type == betterproto2.TYPE_MAP
+            _check(
+                value,
+                description.cls_by_field[name],
+                budget=budget,
+                path=inner,
+                collection=collection or (inner if several else ""),
+            )
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:

@@ -138,6 +138,34 @@ def test_what_would_take_long_to_read_is_refused_before_it_is_read(what: str, mo
     assert "send less" in str(refused.value.message)
 
 
+START = {"lease_id": "lease-1", "argv": ["env"]}
+NAMED: dict[str, betterproto2.Message] = {
+    "start.argv": wire.ExecRequest(start=wire.ExecStart(argv=["x"] * MAX_FIELDS)),
+    "start.environment": wire.ExecRequest(
+        start=wire.ExecStart(**START, environment={f"A{number}": "v" for number in range(MAX_FIELDS // 3 + 1)})
+    ),
+    "environment": wire.AcquireRequest(environment={f"A{number}": "v" for number in range(MAX_FIELDS // 3 + 1)}),
+    "files": wire.AcquireRequest(files=[wire.GuestFile(path="/x", data=b"x")] * (MAX_FIELDS // 3 + 1)),
+    "field 31 of start": wire.ExecRequest.parse(b"\x0a\xbb\x17" + b"\xf8\x01\x01" * (MAX_UNKNOWN_FIELDS + 1)),
+}
+
+
+@pytest.mark.parametrize("field", NAMED)
+def test_a_message_that_has_too_much_is_told_which_field_of_its_request_that_is(field: str) -> None:
+    """A list's name is told, and not what its elements have."""
+    with pytest.raises(TooManyFieldsError) as refused:
+        check_wellformed(memoryview(bytes(NAMED[field])), type(NAMED[field]), budget=Budget())
+    assert refused.value.field == field
+    assert str(refused.value).startswith(f"{field}: with it ")
+
+
+def test_a_field_of_the_wrong_type_is_named_with_where_it_is() -> None:
+    with pytest.raises(ValueError, match=r"field start\.argv is no string"):
+        check_wellformed(memoryview(b"\x0a\x02\x10\x01"), wire.ExecRequest)
+    with pytest.raises(ValueError, match=r"field environment\.key is no string"):
+        check_wellformed(memoryview(b"\x3a\x02\x08\x01"), wire.AcquireRequest)
+
+
 def test_as_many_as_may_be_are_taken() -> None:
     start = wire.ExecStart(argv=["x"] * MAX_FIELDS)
     assert Codec().decode(bytes(start), wire.ExecStart) == start
