@@ -22,10 +22,19 @@ def owner_of(pids: Collection[int], *, proc: Path = Path("/proc")) -> int | None
 
 def _holds(process: Path, pids: Collection[int]) -> bool:
     try:
-        descriptors = [link.name for link in (process / "fd").iterdir() if str(link.readlink()) == _PIDFD]
-        return any(_pid_behind(process / "fdinfo" / name) in pids for name in descriptors)
+        descriptors = list((process / "fd").iterdir())
+        return any(_is_of(pids, process, descriptor.name) for descriptor in descriptors)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False  # it ended while we looked, or is none of ours
+
+
+def _is_of(pids: Collection[int], process: Path, descriptor: str) -> bool:
+    """Whether it is a pidfd of one of these. It may be closed by now: that says nothing of the others."""
+    try:
+        link = (process / "fd" / descriptor).readlink()
+        return str(link) == _PIDFD and _pid_behind(process / "fdinfo" / descriptor) in pids
+    except FileNotFoundError:
+        return False
 
 
 def _pid_behind(info: Path) -> int | None:
