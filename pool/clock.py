@@ -25,7 +25,11 @@ STANDSTILL_S: Final = 0.5
 Shorter ones count; no time limit that ends something is as short."""
 
 GRACE_S: Final = 0.25
-"""Of running, after a standstill, before time goes on: what lies in the sockets is read and answered first."""
+"""Of running, after a standstill, before time goes on: what lies in the sockets is read and answered first.
+
+One standstill and its grace are free once as much time as a standstill is long has counted since the last free one.
+Until then standstills count as STANDSTILL_S, or a host that is late again and again would stop time for good.
+"""
 
 
 def _somewhere() -> float:
@@ -43,6 +47,8 @@ class RunningClock(trio.abc.Clock):
     """When somebody looked last, on the clock that goes on."""
     _goes_on_at: float = attrs.field(default=0.0, init=False)
     """Until then it stands, on the same clock."""
+    _counted_s: float = attrs.field(default=STANDSTILL_S, init=False)
+    """How much time passed since the last standstill that was free."""
     _stood_s: float = attrs.field(default=0.0, init=False)
 
     @property
@@ -58,11 +64,16 @@ class RunningClock(trio.abc.Clock):
         """Seconds since some moment of no meaning."""
         at, before = self.read(), self._seen
         self._seen = at
-        if at - before > STANDSTILL_S:
+        stood = at - before > STANDSTILL_S
+        if stood:
             self._stood_s += at - before
+        if stood and self._counted_s >= STANDSTILL_S:
             self._goes_on_at = at + GRACE_S
+            self._counted_s = 0.0
         else:
-            self._now += max(0.0, at - max(before, self._goes_on_at))
+            passed_s = min(max(0.0, at - max(before, self._goes_on_at)), STANDSTILL_S)
+            self._counted_s += passed_s
+            self._now += passed_s
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:

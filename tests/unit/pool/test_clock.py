@@ -116,6 +116,42 @@ def test_what_a_loop_takes_that_is_only_busy_counts(host: Host) -> None:
     assert clock.stood_s == 0
 
 
+@pytest.mark.parametrize("late_s", [STANDSTILL_S * 1.02, 0.6, 3.0, STOPPED_S])
+@pytest.mark.parametrize("runs_s", [0.0, 0.02, GRACE_S - 0.01, GRACE_S + 0.0001, 0.4])
+def test_on_a_host_that_is_late_again_and_again_it_goes_on(host: Host, late_s: float, runs_s: float) -> None:
+    """Or no lease would expire, and nothing that hangs would be ended."""
+    clock = RunningClock(lambda: host.at)
+    began, times = clock.current_time(), 1000
+    for _ in range(times):
+        host.stop_service(late_s)
+        clock.current_time()
+        host.at += runs_s
+        clock.current_time()
+    assert clock.current_time() - began > times * STANDSTILL_S * 0.49
+    assert clock.stood_s == pytest.approx(times * late_s)
+
+
+def test_a_standstill_after_half_a_second_of_time_is_free_again(host: Host) -> None:
+    clock = RunningClock(lambda: host.at)
+    for _ in range(3):
+        began = clock.current_time()
+        host.stop_service(STOPPED_S)
+        assert clock.current_time() == began
+        host.at += GRACE_S
+        clock.current_time()
+        host.at += STANDSTILL_S
+        assert clock.current_time() == pytest.approx(began + STANDSTILL_S)
+
+
+def test_one_before_that_counts_as_the_shortest(host: Host) -> None:
+    clock = RunningClock(lambda: host.at)
+    began = clock.current_time()
+    for _ in range(2):
+        host.stop_service(STOPPED_S)
+        clock.current_time()
+    assert clock.current_time() == began + STANDSTILL_S
+
+
 # -- time limits -------------------------------------------------------------------------------------------------------
 
 
