@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -12,6 +13,11 @@ import structlog
 import trio
 
 _log: Final = structlog.get_logger("vmpool.notify")
+
+LOOK_EACH_S: Final = 0.25
+"""How often the watchdog looks whether a ping is due. The service's clock stands when the service does (decision 27),
+systemd's does not: a task that sleeps until the next ping would wake up too late by each standstill.
+"""
 
 
 def notify(state: str, *, environment: Mapping[str, str] = os.environ) -> bool:
@@ -61,11 +67,13 @@ class Watchdog:
     check: Callable[[], Awaitable[object]]
     """Cancelled if it takes longer than `interval_s`. What it raises ends `run`."""
     send: Callable[[str], object] = notify
+    read: Callable[[], float] = time.monotonic
+    """Seconds on systemd's clock, by which pings are due."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Asks and pings every `interval_s`; never returns."""
         task_status.started()
-        due = trio.current_time()
+        due = self.read()
         while True:
             answered = False
             with trio.move_on_after(self.interval_s):
@@ -75,8 +83,13 @@ class Watchdog:
                 self._ping()
             else:
                 _log.error("no answer within the watchdog's interval; no ping is sent", interval_s=self.interval_s)
-            due = max(due + self.interval_s, trio.current_time())
-            await trio.sleep_until(due)
+            due = max(due + self.interval_s, self.read())
+            await self._wait_until(due)
+
+    async def _wait_until(self, due: float) -> None:
+        await trio.lowlevel.checkpoint()  # the time may be over
+        while (left_s := due - self.read()) > 0:  # noqa: ASYNC110 - that clock wakes nobody
+            await trio.sleep(min(left_s, LOOK_EACH_S))
 
     def _ping(self) -> None:
         try:

@@ -14,6 +14,7 @@ from actors.supervisor import NEVER_GIVE_UP, Supervised
 from pool.coordinator import Coordinator
 from pool.notify import Watchdog, notify, watchdog_interval_s
 from tests.unit.actors.stage import simulated_journal
+from tests.unit.pool.test_clock import Host, VirtualClock
 from tests.virtual_time import in_virtual_time
 
 
@@ -91,7 +92,7 @@ async def test_pings_keep_their_beat_however_long_the_answer_takes() -> None:
         await trio.sleep(3)
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(Watchdog(interval_s=10, check=check, send=pings.send).run)
+        await nursery.start(Watchdog(interval_s=10, check=check, send=pings.send, read=trio.current_time).run)
         await trio.sleep(45)
         nursery.cancel_scope.cancel()
     assert pings.at == [3, 13, 23, 33, 43]
@@ -101,7 +102,9 @@ async def test_pings_keep_their_beat_however_long_the_answer_takes() -> None:
 async def test_a_ping_that_is_not_taken_is_not_the_last() -> None:
     pings = Pings(refused=2)
     async with trio.open_nursery() as nursery:
-        await nursery.start(Watchdog(interval_s=10, check=trio.lowlevel.checkpoint, send=pings.send).run)
+        await nursery.start(
+            Watchdog(interval_s=10, check=trio.lowlevel.checkpoint, send=pings.send, read=trio.current_time).run
+        )
         await trio.sleep(45)
         nursery.cancel_scope.cancel()
     assert pings.at == [20, 30, 40]
@@ -118,7 +121,7 @@ async def test_a_stuck_coordinator_stops_the_pings_and_one_that_goes_on_lets_the
         with stuck:
             await coordinator.run()
 
-    watchdog = Watchdog(interval_s=10, check=coordinator.prove_alive, send=pings.send)
+    watchdog = Watchdog(interval_s=10, check=coordinator.prove_alive, send=pings.send, read=trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_until_stuck)
         await nursery.start(Supervised(name="watchdog", main=watchdog.run, policy=NEVER_GIVE_UP).run)
@@ -132,3 +135,28 @@ async def test_a_stuck_coordinator_stops_the_pings_and_one_that_goes_on_lets_the
         assert len(pings.at) > 3
         nursery.cancel_scope.cancel()
     assert coordinator.statistics().open_requests == 0
+
+
+def test_a_service_that_stood_still_pings_before_the_watchdog_loses_patience() -> None:
+    """Systemd's clock goes on meanwhile, the service's does not."""
+    patience_s, stood_s = 30.0, 12.0
+    host = Host()
+    began = host.at
+    pinged_at: list[float] = []
+
+    async def main() -> None:
+        watchdog = Watchdog(
+            interval_s=patience_s / 2,
+            check=trio.lowlevel.checkpoint,
+            send=lambda _: pinged_at.append(host.at - began),
+            read=lambda: host.at,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watchdog.run)
+            await trio.sleep(14)
+            host.stop_service(stood_s)
+            await trio.sleep(16)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=VirtualClock(host))
+    assert pinged_at == pytest.approx([0, 14 + stood_s, patience_s], abs=1)
