@@ -205,6 +205,7 @@ class _Layers:
     stop: trio.Event
     cache: CacheLayer | None = None
     _server: RpcServer | None = None
+    """None before it runs, and after it has crashed, until it is started again."""
     _handing_over: bool = False
 
     async def run(self, *, task_status: trio.TaskStatus[Coordinator]) -> None:
@@ -243,6 +244,8 @@ class _Layers:
                 self.coordinator.keep_held_leases()
             if self._server is not None:
                 self._server.stop()
+            else:
+                inner.cancel_scope.cancel(reason="the RPC server is not to be started again")
             premises.leave()
         if self._handing_over:
             # Not before the calls end: who asked for a lease that is let go would hear that there is none.
@@ -265,23 +268,27 @@ class _Layers:
             self.stop.set()
 
     async def _listen_anew(self) -> None:
+        """Without a server there is nothing to do: the next one begins with the new listener."""
         if self._server is not None:
             await self._server.listen_also(self.endpoint.listener.dup())
 
     async def _run_rpc(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as nursery:
-            # The server closes its socket; the endpoint's must outlive it for a restart.
-            self._server = await nursery.start(
-                partial(
-                    serve,
-                    coordinator=self.coordinator,
-                    sock=self.endpoint.listener.dup(),
-                    info=self.info,
-                    hand_over=self._hand_over,
-                    settings=self.server_settings,
+        try:
+            async with trio.open_nursery() as nursery:
+                # The server closes its socket; the endpoint's must outlive it for a restart.
+                self._server = await nursery.start(
+                    partial(
+                        serve,
+                        coordinator=self.coordinator,
+                        sock=self.endpoint.listener.dup(),
+                        info=self.info,
+                        hand_over=self._hand_over,
+                        settings=self.server_settings,
+                    )
                 )
-            )
-            task_status.started()
+                task_status.started()
+        finally:
+            self._server = None
 
 
 def _resolvers(settings: Settings, *, runtime: Path, confinement: Confinement) -> dict[str, MachineResolver]:

@@ -89,8 +89,12 @@ class RpcServer:
         _log.error("error in the event loop", what=context.get("message"), exc_info=context.get("exception"))
 
     async def listen_also(self, sock: socket.socket) -> None:
-        """Takes calls from one more socket, too, until the end; closes it then."""
-        await self._server.loop.run(self._server.listen_also, sock)
+        """Takes calls from one more socket, too, until the end; closes it then, and also if that fails."""
+        try:
+            await self._server.loop.run(self._server.listen_also, sock)
+        except BaseException:
+            sock.close()
+            raise
         self._socks.append(sock)
 
     async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[RpcServer]) -> None:

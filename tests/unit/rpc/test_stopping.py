@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,10 @@ async def test_a_duplicate_of_the_socket_takes_nobody_after_the_stop(vm_home: Pa
             with pytest.raises(ServiceUnavailableError, match="nobody listens"):
                 async with open_client(served.path):
                     pass
+
+
+async def test_a_socket_that_cannot_be_listened_on_is_closed(served: Served) -> None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with pytest.raises(ValueError, match="Stream Socket"):
+        await served.server.listen_also(sock)
+    assert sock.fileno() == -1
