@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from pool.clock import RunningClock
-from pool.endpoint import Endpoint, ServiceRunningError
+from pool.endpoint import Endpoint, EndpointError
 from pool.runtime import VmsDirectory
 
 _log = structlog.get_logger("vmpool.premises")
@@ -22,8 +22,8 @@ _log = structlog.get_logger("vmpool.premises")
 LOOK_EACH_S: Final = 5.0
 
 LOOKS: Final = 3
-"""So often another service is found in our place before we believe it: one that is about to be refused has taken the
-locks, too, and gives them back.
+"""So often in a row something is not in order before we believe it. Another service that is about to be refused has
+taken the locks, too, and gives them back; and a removal may be still under way.
 """
 
 
@@ -36,36 +36,39 @@ class Premises:
     moved: Callable[[], Awaitable[None]]
     """Called when the endpoint has another listener."""
     _stood_s: float = attrs.field(default=0.0, init=False)
-    _others: int = attrs.field(default=0, init=False)
+    _failures: int = attrs.field(default=0, init=False)
+    """In a row."""
+    _moved: bool = attrs.field(default=False, init=False)
+    """The endpoint has another listener, and nobody was told yet: something else was not in order."""
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False, repr=False)
 
     async def run(self) -> None:
         """Looks until `leave`. Raises EndpointError when another service has come in the place of this one, or what is
-        missing cannot be put back: then its VMs are to be let go of.
+        missing cannot be put back, and that LOOKS times in a row: then its VMs are to be let go of.
         """
         with self._scope:
             while True:
                 await trio.sleep(LOOK_EACH_S)
                 self._tell_of_standstill()
                 try:
-                    moved = self._look()
-                except ServiceRunningError as error:
-                    self._others += 1
-                    if self._others == LOOKS:
+                    self._look()
+                except EndpointError as error:
+                    self._failures += 1
+                    if self._failures == LOOKS:
                         raise
-                    _log.warning("somebody else is in our place", error=str(error))
+                    _log.warning("our place on the host is not in order; it is looked at again", error=str(error))
                     continue
-                self._others = 0
-                if moved:
+                self._failures = 0
+                if self._moved:
+                    self._moved = False
                     await self.moved()
 
-    def _look(self) -> bool:
-        """Whether the endpoint has another listener."""
-        self.vms.look_after()
-        moved = self.endpoint.look_after()
-        if moved:
+    def _look(self) -> None:
+        # The socket's directory first: its group is the endpoint's to say, and the VMs' may be below it.
+        if self.endpoint.look_after():
+            self._moved = True
             _log.warning("the socket was removed; listening anew", socket=str(self.endpoint.path))
-        return moved
+        self.vms.look_after()
 
     def leave(self) -> None:
         """Ends `run`."""

@@ -67,8 +67,11 @@ def open_vms_directory(runtime: Path) -> Iterator[VmsDirectory]:
 
 
 def _make_private(directory: Path) -> None:
-    for made in (directory.parent, directory):
-        made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Raises OSError, also if somebody removes the runtime directory meanwhile: made as a parent it would be open to
+    others.
+    """
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     _check_private(directory)
 
 

@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,28 @@ def test_what_somebody_removed_is_put_back(vm_home: Path, leak_check: None, harm
         assert mode_of(vms.path) == 0o700
         (runtime / "vms.lock").unlink()
         vms_refused(runtime, why="already running")
+    runtime.rmdir()
+
+
+def test_a_removal_under_way_leaves_no_directory_that_is_open_to_others(
+    vm_home: Path, leak_check: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be refused from then on. The next look puts all back."""
+    runtime = vm_home / "run"
+    real = Path.mkdir
+
+    def mkdir(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self == runtime / "vms":
+            monkeypatch.undo()
+            shutil.rmtree(runtime)
+        real(self, *args, **kwargs)
+
+    with open_vms_directory(runtime) as vms:
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+        with pytest.raises(EndpointError, match="No such file"):
+            vms.look_after()
+        vms.look_after()
+        assert mode_of(runtime) == mode_of(vms.path) == 0o700
     runtime.rmdir()
 
 
