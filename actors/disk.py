@@ -31,7 +31,7 @@ class Disk(Protocol):
         """Waits until the names in it are safe: files made, renamed and removed."""
 
     def exists(self, path: Path) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file or directory."""
 
     def read(self, path: Path, *, limit: int) -> bytes:
         """The first `limit` bytes of a file, or all of it."""

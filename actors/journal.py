@@ -37,6 +37,10 @@ class JournalError(Exception):
         self.reason = reason
 
 
+class HomeGoneError(JournalError):
+    """The VM's directory itself is gone, with all that a later run of the service could know of the VM."""
+
+
 def _of_disk(error: OSError) -> str:
     return f"{error}; see that the runtime directory has room and is writable"
 
@@ -97,7 +101,9 @@ class Journal:
     now_ns: Callable[[], int] = boottime_ns
 
     def write(self, record: VmRecord) -> None:
-        """Puts a record in the place of whatever is there. Raises JournalError."""
+        """Puts a record in the place of whatever is there. Raises JournalError, of those HomeGoneError where there is
+        no directory to put it into.
+        """
         home = self.directory / record.vm_id
         try:
             data = encode(record)
@@ -111,7 +117,9 @@ class Journal:
         except RecordError as error:
             raise JournalError(vm_id=record.vm_id, what="written", reason=str(error)) from error
         except OSError as error:
-            raise JournalError(vm_id=record.vm_id, what="written", reason=_of_disk(error)) from error
+            gone = isinstance(error, FileNotFoundError) and not self.disk.exists(home)
+            kind = HomeGoneError if gone else JournalError
+            raise kind(vm_id=record.vm_id, what="written", reason=_of_disk(error)) from error
         self._sync(home)
 
     def erase(self, vm_id: str) -> None:

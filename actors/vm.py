@@ -11,7 +11,7 @@ import trio
 from actors.adoption import ADOPT_TIMEOUT_S, Adoption, hold, reach
 from actors.errors import describe, evidence
 from actors.handout import UNPREPARED, HandOutProcedure, WishRefusedError
-from actors.journal import Journal, JournalError
+from actors.journal import HomeGoneError, Journal, JournalError
 from actors.life import VmState, check_transition
 from actors.messages import (
     CheckOrder,
@@ -46,7 +46,8 @@ class VmActor:
     `run` never raises an Exception: whatever goes wrong with this VM ends as a fact.
 
     The VM's record is on disk if and only if a later run of the service may adopt the VM: while it is READY or LEASED,
-    and from before that is reported. A VM that is given away has none: a mark says that it is not ours to end.
+    and from before that is reported. A VM that is given away has none: a mark says that it is not ours to end. Nor has
+    one whose directory somebody removed, once it is handed out or renewed after that.
     """
 
     vm_id: str
@@ -67,6 +68,8 @@ class VmActor:
     _vm: Vm | None = None
     _record: VmRecord | None = attrs.field(init=False, repr=False)
     """What is on disk."""
+    _unrecorded: bool = False
+    """It is leased, and there is no place to record that."""
     _letting_go: bool = False
     _offered: bool = False
     """The mark is on disk."""
@@ -139,16 +142,19 @@ class VmActor:
         """Records that the lease lives for so long from now on. Whether that was done.
 
         If not, because it is not leased any more or the disk is full, what is recorded still holds: a later run of the
-        service would end the lease when it was to end before.
+        service would end the lease when it was to end before. A VM whose directory is gone is adopted by none, so that
+        there is nothing to record, and nothing against it.
         """
         record = self._record
         # A lease that is adopted is one before its VM is found; its owner may be quicker than that.
         leased = self._state in (VmState.ADOPTING, VmState.LEASED)
+        if leased and self._unrecorded:
+            return True
         if not leased or record is None or record.lease is None:
             return False
         expires_at_ns = expiry_ns(now_ns=self.journal.now_ns(), expires_in_s=expires_in_s)
         try:
-            self._write(attrs.evolve(record, lease=attrs.evolve(record.lease, expires_at_ns=expires_at_ns)))
+            self._write_leased(attrs.evolve(record, lease=attrs.evolve(record.lease, expires_at_ns=expires_at_ns)))
         except JournalError as error:
             _log.warning("renewal not recorded", vm=self.vm_id, error=str(error))
             return False
@@ -321,7 +327,7 @@ class VmActor:
             timings=timings,
             granted_mib=order.wishes.memory_mib,
         )
-        self._write(attrs.evolve(record, lease=lease))
+        self._write_leased(attrs.evolve(record, lease=lease))
         self._to(VmState.LEASED)
         self.report(VmHandedOut(vm_id=self.vm_id, report=report, timings=timings))
 
@@ -426,8 +432,18 @@ class VmActor:
         self._record = record
         self.journal.write(record)
 
+    def _write_leased(self, record: VmRecord) -> None:
+        """`_write`, but a VM that runs is not to be lost because somebody removed its directory."""
+        try:
+            self._write(record)
+        except HomeGoneError as error:
+            self._record = None
+            self._unrecorded = True
+            _log.warning("leased without a record; no later run adopts it", vm=self.vm_id, error=str(error))
+
     def _erase(self) -> None:
         """Never raises: the VM is ending, and when its process is dead nobody can adopt it, whatever is on disk."""
+        self._unrecorded = False
         if self._record is not None:
             try:
                 self.journal.erase(self.vm_id)

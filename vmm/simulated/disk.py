@@ -87,6 +87,7 @@ class SimulatedDisk:
         self.steps = 0
         """How many were begun."""
         self._directories: dict[Path, _Directory] = {}
+        self._lost: set[Path] = set()
         self._crashed = False
 
     def write(self, path: Path, data: bytes) -> None:
@@ -123,6 +124,8 @@ class SimulatedDisk:
         return self._find(path).contents[:limit]
 
     def exists(self, path: Path) -> bool:
+        if path in self._directories:
+            return True
         return path.parent in self._directories and path.name in self._directories[path.parent].names
 
     def directories(self, parent: Path) -> list[str]:
@@ -132,11 +135,17 @@ class SimulatedDisk:
 
     def make_directory(self, directory: Path) -> None:
         """As the launch of a VM does."""
+        self._lost.discard(directory)
         self._directory(directory)
 
     def remove_directory(self, directory: Path) -> None:
         """As the end of a VM does."""
         self._directories.pop(directory, None)
+
+    def lose_directory(self, directory: Path) -> None:
+        """As somebody does who removes what is not his: whatever uses it finds that it is not there."""
+        self.remove_directory(directory)
+        self._lost.add(directory)
 
     def put(self, path: Path, data: bytes) -> None:
         """A file that somebody else made, long ago."""
@@ -189,6 +198,8 @@ class SimulatedDisk:
         file.safe = file.contents
 
     def _directory(self, path: Path) -> _Directory:
+        if path in self._lost:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return self._directories.setdefault(path, _Directory())
 
     def _find(self, path: Path) -> _File:

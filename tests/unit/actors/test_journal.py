@@ -11,7 +11,17 @@ import attrs
 import pytest
 
 from actors.disk import HostDisk
-from actors.journal import GivenAway, Journal, JournalError, Recorded, Unrecorded, Unusable, boottime_ns, host_boot_id
+from actors.journal import (
+    GivenAway,
+    HomeGoneError,
+    Journal,
+    JournalError,
+    Recorded,
+    Unrecorded,
+    Unusable,
+    boottime_ns,
+    host_boot_id,
+)
 from actors.record import MAX_RECORD_BYTES, encode
 from tests.leaks import nothing_left
 from tests.unit.actors.stage import BOOT_ID
@@ -75,7 +85,7 @@ def test_erasing_where_there_is_no_directory_is_done(journal: Journal) -> None:
 
 
 def test_writing_where_there_is_no_directory_fails(journal: Journal) -> None:
-    with pytest.raises(JournalError, match=r"the record of vm-2 cannot be written: .*No such file"):
+    with pytest.raises(HomeGoneError, match=r"the record of vm-2 cannot be written: .*No such file"):
         journal.write(attrs.evolve(RECORD, vm_id="vm-2"))
 
 

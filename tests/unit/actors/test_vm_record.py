@@ -9,6 +9,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from actors.kinds import ProducerKind
 from actors.life import VmState
@@ -18,6 +19,7 @@ from tests.unit.actors.stage import (
     BOOT_ID,
     BOOTED_S,
     ORDER,
+    VMS,
     OneVm,
     Story,
     Wrapped,
@@ -310,6 +312,56 @@ async def test_a_record_that_could_not_be_erased_is_tried_again_until_the_vm_is_
         assert one.recorded() is not None, "the disk did not do it"
         await trio.testing.wait_all_tasks_blocked()
         assert one.recorded() is None
+
+
+# -- what has no place to be recorded ------------------------------------------------------------------------------
+
+
+HOME = VMS / "vm-1"
+NO_RECORD = "leased without a record; no later run adopts it"
+
+
+@in_virtual_time
+async def test_a_vm_whose_directory_was_removed_is_handed_out_and_renewed_without_a_record() -> None:
+    """It runs, and its service will live for long; that no later run adopts it is told once."""
+    disk = SimulatedDisk()
+    async with story(disk=disk) as one:
+        await one.until(VmReady)
+        disk.lose_directory(HOME)
+        with capture_logs() as logs:
+            await handed_out(one)
+            assert one.actor.renew(50.0)
+            assert one.actor.renew(math.inf)
+        assert [line["event"] for line in logs if line["log_level"] == "warning"] == [NO_RECORD]
+        assert one.recorded() is None
+        one.actor.stop("enough")
+        assert not one.actor.renew(50.0)
+    assert one.kinds() == ["VmReady", "VmHandedOut", "VmGone"]
+
+
+@in_virtual_time
+async def test_a_lease_whose_vms_directory_was_removed_is_renewed_without_a_record() -> None:
+    disk = SimulatedDisk()
+    async with story(disk=disk) as one:
+        await handed_out(one)
+        disk.lose_directory(HOME)
+        with capture_logs() as logs:
+            assert one.actor.renew(50.0)
+            assert one.actor.renew(math.inf)
+        assert [line["event"] for line in logs] == [NO_RECORD]
+        one.actor.stop("enough")
+
+
+@in_virtual_time
+async def test_a_lease_without_a_record_is_not_let_go_but_ended() -> None:
+    """The next run would not know that it is one."""
+    disk = SimulatedDisk()
+    async with story(disk=disk) as one:
+        await one.until(VmReady)
+        disk.lose_directory(HOME)
+        await handed_out(one)
+        one.actor.detach("another service takes over")
+        assert await one.until(VmGone) == VmGone(vm_id="vm-1")
 
 
 # -- letting go ----------------------------------------------------------------------------------------------------
