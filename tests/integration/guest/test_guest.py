@@ -178,3 +178,12 @@ async def test_what_a_command_leaves_behind_in_time_lives_on(guest: AgentClient)
     again = CommandSpec(argv=["true"], time_limit_s=60)
     assert (await collect(await guest.start_command(again))).exit == CommandExit(status=0)
     assert "command-" not in await run(guest, "ls /sys/fs/cgroup")
+
+
+async def test_the_agent_outlives_a_time_limit_when_something_is_mounted_over_the_cgroups(guest: AgentClient) -> None:
+    script = "mount -t tmpfs none /sys/fs/cgroup && exec sleep 4321"
+    outcome = await collect(await guest.start_command(CommandSpec(argv=["sh", "-c", script], time_limit_s=1)))
+    assert outcome.exit == CommandExit(signal=signal.SIGKILL, timed_out=True)
+    again = CommandSpec(argv=["true"], time_limit_s=60)
+    assert (await collect(await guest.start_command(again))).exit == CommandExit(status=0)
+    await run(guest, "umount /sys/fs/cgroup && rmdir /sys/fs/cgroup/command-*")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pool.client import ClientError, open_client
-from tests.integration.service.templates import config, is_full
+from pool.client import Client, ClientError, open_client
+from tests.integration.service.templates import config, is_full, output, profile_of, times_in_log
 from tests.running import STOP_LIMIT_S, RunningService, ServiceHome, service_home
 from tests.templates import place_for_template
 from tests.waiting import until
@@ -59,6 +59,35 @@ async def test_it_is_within_reach_again(guest_image: GuestImage, harm: Callable[
             assert all(path.exists() for path in lock_files(service))
         home.end(service)
         assert "the socket was removed; listening anew" in home.log.read_text()
+
+
+async def test_its_vms_are_handed_out_and_their_leases_go_on(kept_template: Path, guest_image: GuestImage) -> None:
+    """Those that were idle when all was removed, and those that were leased."""
+    with (
+        place_for_template(kept_template) as place,
+        service_home(config(place, size=1), image_directory=guest_image.kernel.parent) as home,
+    ):
+        service = home.start()
+        async with open_client(service.socket_path) as client:
+            await until(lambda: is_full(client))
+            before = await client.acquire()
+            await until(lambda: has_one_ready(client))
+            vms = service.qemus().keys()
+            remove_all(service)
+            await comes_back(service)
+            after = await client.acquire()
+            assert {before.vm_id, after.vm_id} == vms
+            for vm in (before, after):
+                assert await client.renew(vm.lease_id, ttl_s=600) == pytest.approx(600, abs=60)
+                assert await output(client, vm.lease_id, "echo there") == "there\n"
+                await client.release(vm.lease_id)
+        home.end(service)
+        assert times_in_log(service, "leased without a record") == 2
+
+
+async def has_one_ready(client: Client) -> bool:
+    profile = await profile_of(client)
+    return profile.ready == 1 and not profile.producing
 
 
 @pytest.mark.parametrize(
