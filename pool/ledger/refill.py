@@ -35,7 +35,9 @@ class Refill:
         while (neediest := self._neediest(now=now)) is not None:
             self.moves.start_vm(neediest, claim_id=None)
         for page in self._pages():
-            self.shrink(page)  # what a shell was filled in place of
+            # What a shell was filled in place of goes, which may be what the next shell waited for.
+            while self.shrink(page) and self.fill_shells(page, now=now):
+                pass
             self.start_shells(page, now=now)
             if page.is_over():
                 self.moves.close_page(page)
@@ -176,11 +178,14 @@ class Refill:
         while page.wants_shell(now=now) and not self.moves.admission.memory_low:
             self.moves.start_shell(page)
 
-    def shrink(self, page: ProfilePage) -> None:
+    def shrink(self, page: ProfilePage) -> bool:
+        """Whether there was a VM too many."""
+        too_many = page.has_too_many()
         while page.has_too_many():
             self.moves.stop_vm(self.moves.fleet[page.cheapest()], reason="the pool wants fewer VMs")
         while page.suspended and page.shells.idle:
             self.moves.stop_vm(self.moves.fleet[next(iter(page.shells.idle))], reason="the pool wants no shells")
+        return too_many
 
     def _admits(self, page: ProfilePage) -> bool:
         return not self.moves.admission.holds_back(page.policy)

@@ -70,6 +70,9 @@ class RememberingSystem(System):
         if plugged_cpus == 0:
             yield "cpu7: Device or resource busy"
 
+    def make_room_for_files(self) -> None:
+        pass
+
     def report(self) -> dict[str, Any]:
         return {"hostname": self.hostname, "memory_mib": 100, "wall_clock_ns": self.wall_clock_ns}
 

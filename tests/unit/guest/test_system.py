@@ -88,18 +88,27 @@ def test_what_cannot_be_brought_up_does_not_stop_the_rest(sys_devices: Path) -> 
     ]
 
 
-@pytest.mark.parametrize(("root", "told"), [("rootfs / rootfs rw 0 0", True), ("overlay / overlay rw 0 0", False)])
+@pytest.mark.parametrize("added_pages", [0, 1000])
+@pytest.mark.parametrize("root", ["rootfs / rootfs rw 0 0", "overlay / overlay rw 0 0"])
 def test_more_memory_is_more_room_for_files_where_these_are_memory(
-    sys_devices: Path, monkeypatch: pytest.MonkeyPatch, root: str, told: bool
+    sys_devices: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], root: str, added_pages: int
 ) -> None:
+    """Whoever brought it online: newer kernels do it by themselves."""
     (sys_devices / "mounts").write_text(f"{root}\nproc /proc proc rw 0 0\n")
     (sys_devices / "mount").write_text(f'#!/bin/sh\necho "$@" >> {sys_devices}/remounted\nexit 3\n')
     (sys_devices / "mount").chmod(0o755)
     monkeypatch.setattr(system, "_MOUNT", str(sys_devices / "mount"))
-    steps = list(System().bring_online(cpus=True, memory=True))
-    assert [step for step in steps if not step] == [""] * 4
-    assert any("exit status 3" in step for step in steps) is told
-    assert (sys_devices / "remounted").exists() is told
+    pages = os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(os, "sysconf", lambda _name: pages)
+    guest = System()
+    pages += added_pages
+    guest.make_room_for_files()
+    guest.make_room_for_files()
+    if added_pages and root.startswith("rootfs"):
+        assert len((sys_devices / "remounted").read_text().splitlines()) == 1
+        assert "exit status 3" in capfd.readouterr().err
+    else:
+        assert not (sys_devices / "remounted").exists()
 
 
 @pytest.mark.parametrize("before", [None, "", "0" * 8, "0" * 32 + "\n", "0" * 300])

@@ -97,3 +97,21 @@ def test_what_was_filled_for_one_who_waits_for_memory_is_kept_for_him() -> None:
     assert granted(world, request)
     world.advance(600.0)
     assert {view.name: view.size for view in world.ledger.views(now=world.now)} == {"p": 0, "q": 1}
+
+
+def test_what_is_stopped_for_one_shell_makes_room_for_the_next() -> None:
+    """The profile was full: two of its own in production, and one for each of two claims."""
+    world = World({"p": PoolPolicy(size=2, max_vms=4, shells=2, production_limit=3)})
+    world.process()
+    leaves = world.acquire("p", on_empty=OnEmpty.BOOT)
+    world.process()
+    for on_empty in (OnEmpty.BOOT, OnEmpty.WAIT):
+        world.acquire("p", on_empty=on_empty, patience_s=math.inf)
+        world.process()
+    for shell in ("vm-3", "vm-4"):
+        world.progress(shell)
+        world.process()
+    assert len(world.in_state(VmState.SHELL)) == 2
+    world.walk_away(leaves)
+    world.process()
+    assert not world.in_state(VmState.SHELL), "each fills one, for each who waits"

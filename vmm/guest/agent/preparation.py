@@ -107,6 +107,8 @@ class Preparation:
             self._reply["memory_online_mib"] = self._system.memory_online_mib()
         memory_online_mib: int = self._reply.get("memory_online_mib", 0)
         if cpus_online >= (cpus or 0) and memory_online_mib >= (memory_mib or 0):
+            if memory_mib is not None:
+                self._system.make_room_for_files()  # also where the kernel has brought it online by itself
             self._reply["cpus_online"] = cpus_online
             self._reply.update(self._system.report())
             self._on_done(self._stream, self._reply)

@@ -7,6 +7,7 @@ import _socket
 import fcntl
 import os
 import struct
+import sys
 import time
 
 TYPE_CHECKING = False
@@ -45,6 +46,7 @@ class System:
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
+        self._memory_kib = _memory_kib()
 
     def close(self) -> None:
         """Gives back what is open. Idempotent."""
@@ -105,42 +107,47 @@ class System:
         """Brings up what is plugged in and offline, a CPU or block between two steps; each may take 0.1 s.
 
         Yields the empty string for each that came up, and a sentence for each that did not. What the kernel has not
-        noticed yet is not there. Where files are memory, there may be more of them then.
+        noticed yet is not there.
         """
         switches = [(f"{path}/online", "1") for path in (_plugged_cpus() if cpus else ())]
         switches += [(f"{path}/state", "online") for path in (_numbered(_MEMORY, "memory") if memory else ())]
-        more_memory = False
         for path, on in switches:
             try:
                 if _read(path).strip() != on:
                     _write(path, on)
-                    more_memory = more_memory or on == "online"
                     yield ""
             except FileNotFoundError:
                 continue  # cpu0 has no switch, and what is just being plugged in has none yet.
             except OSError as error:
                 yield f"{path}: {error.strerror}"
-        if more_memory and _read(_MOUNTS).startswith("rootfs "):
-            yield from _make_room_for_files()
+
+    def make_room_for_files(self) -> None:
+        """In an initramfs they lie in memory, up to a part of it: the one that `init` chose, of what there is now.
+
+        Nothing is done where there is as much as before. A guest that cannot do it keeps the room that it had.
+        """
+        total = _memory_kib()
+        if total == self._memory_kib or not _read(_MOUNTS).startswith("rootfs "):
+            return
+        self._memory_kib = total
+        size = min(total * 6 // 10, total - 49152)
+        argv = [_MOUNT, "mount", "-o", f"remount,size={size}k,nr_inodes={total // 10}", "rootfs", "/"]
+        pid = os.posix_spawn(_MOUNT, argv, {})
+        if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+            sys.stderr.write(f"vmpool agent: {' '.join(argv)}: exit status {status}\n")
 
     def report(self) -> dict[str, Any]:
         """What is always told."""
         return {
             "hostname": _socket.gethostname(),
             # One system call; the same number from /proc/meminfo costs a clone milliseconds under TCG.
-            "memory_mib": os.sysconf(_PHYS_PAGES) * _PAGE_SIZE // 2**20,
+            "memory_mib": _memory_kib() // 1024,
             "wall_clock_ns": time.time_ns(),
         }
 
 
-def _make_room_for_files() -> Iterator[str]:
-    """In an initramfs they lie in memory, up to a part of it: the one that `init` chose, of what there is now."""
-    total = os.sysconf(_PHYS_PAGES) * _PAGE_SIZE // 1024
-    size = min(total * 6 // 10, total - 49152)
-    argv = [_MOUNT, "mount", "-o", f"remount,size={size}k,nr_inodes={total // 10}", "rootfs", "/"]
-    pid = os.posix_spawn(_MOUNT, argv, {})
-    if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-        yield f"{' '.join(argv)}: exit status {status}"
+def _memory_kib() -> int:
+    return os.sysconf(_PHYS_PAGES) * _PAGE_SIZE // 1024
 
 
 def _plugged_cpus() -> list[str]:
