@@ -12,6 +12,11 @@ from tests.running import vmpool_argv
 from tests.waiting import until
 
 
+def socket_of(service: psutil.Process) -> str:
+    """Empty if it is none, or has only just been forked."""
+    return next((argument for argument in service.cmdline() if argument.endswith(".sock")), "")
+
+
 async def test_sigterm_ends_the_services_that_it_started(tmp_path: Path) -> None:
     process = subprocess.Popen(
         vmpool_argv("bench", "--only", "rpc/empty@10", "--rounds", "100000", "--output", str(tmp_path)),
@@ -22,13 +27,16 @@ async def test_sigterm_ends_the_services_that_it_started(tmp_path: Path) -> None
 
         async def has_service() -> bool:
             try:
-                return any(service.net_connections("unix") for service in psutil.Process(process.pid).children())
-            except psutil.AccessDenied:
-                return False  # as long as it is becoming another program, it is shown to root only
+                return any(child.net_connections("unix") for child in children() if socket_of(child))
+            except (psutil.AccessDenied, psutil.NoSuchProcess):
+                return False  # while it becomes another program, it is shown to root only
+
+        def children() -> list[psutil.Process]:
+            return psutil.Process(process.pid).children()
 
         await until(has_service)
-        (service,) = psutil.Process(process.pid).children()
-        (home,) = {Path(argument).parent for argument in service.cmdline() if argument.endswith(".sock")}
+        (service,) = children()
+        home = Path(socket_of(service)).parent
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     finally:
