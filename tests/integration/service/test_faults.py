@@ -95,16 +95,20 @@ async def test_a_vm_that_is_killed_while_it_boots_is_booted_again(fresh: Running
 
 
 async def test_the_directory_of_vms_may_be_removed(fresh: RunningService) -> None:
-    """It costs the VMs whose records were in it, when they are handed out, and no others."""
+    """The VMs whose records were in it are handed out without, and those that come after them with one again."""
     async with open_client(fresh.socket_path) as client:
         await until(lambda: is_full(client))
         before = set(fresh.qemus())
         shutil.rmtree(fresh.runtime / "vms")
-        async with client.lease(on_empty=OnEmpty.WAIT) as vm, client.exec(vm.lease_id, ["echo", "hello"]) as command:
-            assert vm.vm_id not in before
-            assert (await command.collect()).stdout == b"hello\n"
-            assert (fresh.runtime / "vms" / vm.vm_id / "vm.json").exists()
-        await until(lambda: is_full(client))
+        for recorded in (False, True):
+            async with (
+                client.lease(on_empty=OnEmpty.WAIT) as vm,
+                client.exec(vm.lease_id, ["echo", "hello"]) as command,
+            ):
+                assert (await command.collect()).stdout == b"hello\n"
+                assert (vm.vm_id in before) is not recorded
+                assert (fresh.runtime / "vms" / vm.vm_id / "vm.json").exists() is recorded
+            await until(lambda: is_full(client))
 
 
 async def test_a_client_killed_at_any_point_of_acquire_leaks_nothing(service: RunningService) -> None:

@@ -24,7 +24,8 @@ def test_nobody_to_tell_of_the_end_does_not_change_how_it_ends(guest_image: Gues
 def test_who_hangs_up_ends_it_in_good_order(guest_image: GuestImage) -> None:
     """A terminal that is closed sends SIGHUP; without a word, VMs, socket and locks would stay."""
     with service_home(CONFIG, image_directory=guest_image.kernel.parent) as home:
-        service = home.start()
+        # Also where the tests themselves were started to outlive that.
+        service = attrs.evolve(home, prefix=("env", "--default-signal=HUP")).start()
         service.process.send_signal(signal.SIGHUP)
         service.process.wait(STOP_LIMIT_S)
         home.end(service)
