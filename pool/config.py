@@ -29,7 +29,9 @@ from pool.tracing import TracingSettings
 from vmm.capacity import grown_memory_mib
 from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
+from vmm.qemu.confinement.layers import Layer, LayerSetting
 from vmm.qemu.confinement.plan import CgroupSetting
+from vmm.qemu.confinement.uids import UidRange, structure_range
 from vmm.qemu.confinement.user import AUTO, decide_user
 from vmm.spec import (
     MAX_MEMORY_MIB,
@@ -82,6 +84,12 @@ class ServiceSettings:
     """None: see `pool.paths`."""
     qemu_user: Account = AUTO
     """Whom QEMU runs as; see `vmm.qemu.confinement.user`."""
+    qemu_uids: UidRange | None = None
+    """Each VM's QEMU has one of its own, where the service is root and `qemu_user` is "auto". None: the default of
+    `vmm.qemu.confinement.uids`, if that can be had."""
+    confinement: LayerSetting = LayerSetting.AUTO
+    confinement_except: tuple[Layer, ...] = ()
+    """Layers that are left out."""
     cgroups: CgroupSetting = CgroupSetting.AUTO
     memory: MemoryPolicy = attrs.field(factory=MemoryPolicy)
     """The table `[service.memory]`: when the host's memory is low, and idle VMs give way."""
@@ -379,6 +387,8 @@ def _make_converter() -> cattrs.Converter:
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_structure_hook(float, _strict(float, int))
     converter.register_structure_hook(Path, _path)
+    converter.register_structure_hook(UidRange, structure_range)
+    converter.register_structure_hook(UidRange | None, structure_range)
     converter.register_structure_hook(Account, structure_account)
     converter.register_structure_hook(Account | None, structure_account)
     converter.register_structure_hook_func(lambda kind: kind == tuple[Account, ...], _accounts)

@@ -5,25 +5,36 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import attrs
 import structlog
 
 from pool.config import Settings
+from vmm.errors import ConfinementError
 from vmm.qemu.confinement import Confinement
+from vmm.qemu.confinement.filters import program as seccomp_program
 from vmm.qemu.confinement.host import look_at_host
+from vmm.qemu.confinement.layers import Layer, Layers, LayerSetting, find_layers
+from vmm.qemu.confinement.layers import require as require_layers
 from vmm.qemu.confinement.limits import Limits, limits_for
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupSetting, decide_cgroups, require
+from vmm.qemu.confinement.programs import files_for
 from vmm.qemu.confinement.record import host_memory_bytes
 from vmm.qemu.confinement.tree import occupied
+from vmm.qemu.confinement.uids import UidPool
 from vmm.qemu.confinement.user import UserDecision, check_tools, decide_user
-from vmm.spec import MachineSpec
+from vmm.qemu.jailer.client import open_jailer
+from vmm.qemu.jailer.protocol import Identity
+from vmm.spec import Accelerator, MachineSpec
 
 _log = structlog.get_logger("vmpool.confinement")
 
 
 def user_for(settings: Settings) -> UserDecision:
     """Whom QEMU runs as. Raises ConfinementError, MissingFileError."""
-    decision = decide_user(settings.service.qemu_user, euid=os.geteuid())
+    service = settings.service
+    decision = decide_user(service.qemu_user, euid=os.geteuid(), uids=service.qemu_uids)
     if decision.user is not None:
         check_tools(decision.user)
     return decision
@@ -43,10 +54,42 @@ def applied_cgroups(settings: Settings, *, specs: dict[str, MachineSpec]) -> Cgr
 
 @contextlib.contextmanager
 def confined(settings: Settings, *, user: UserDecision, specs: dict[str, MachineSpec]) -> Iterator[Confinement]:
-    """Has the places for cgroups ready within the block, and logs what is applied. Raises ConfinementError, OSError."""
-    with _places(settings, specs=specs) as plan:
-        _tell(user, plan, setting=settings.service.cgroups)
-        yield Confinement(user=user.user, cgroups=plan, look_anew=lambda: _look_anew(settings))
+    """Has jailer and places for cgroups ready within the block, and logs what is applied.
+
+    Raises ConfinementError, JailError, OSError.
+    """
+    with jailed(settings, user=user) as confinement, _places(settings, specs=specs) as plan:
+        _tell(user, confinement.layers, plan, settings=settings)
+        yield attrs.evolve(confinement, cgroups=plan, look_anew=lambda: _look_anew(settings))
+
+
+@contextlib.contextmanager
+def jailed(settings: Settings, *, user: UserDecision) -> Iterator[Confinement]:
+    """All but cgroups. Has tried what the host lets us. Raises ConfinementError, JailError. Blocks for some 100 ms."""
+    wanted = set(Layer) - set(settings.service.confinement_except)
+    if settings.service.confinement is LayerSetting.OFF:
+        wanted = set()
+    missing = {}
+    program = b""
+    if Layer.SECCOMP in wanted:
+        try:
+            program = seccomp_program()
+        except ConfinementError as error:
+            missing[Layer.SECCOMP] = error.reason
+    with open_jailer(program) as jailer, contextlib.ExitStack() as cleanup:
+        layers = find_layers(
+            jailer,
+            wanted=wanted - missing.keys(),
+            identity=None if user.user is None else Identity(uid=user.user.uid, gid=user.user.gid, groups=[]),
+            files=files_for(Path("/usr/bin/true"), accelerator=Accelerator.TCG, environment={}),
+        )
+        layers = attrs.evolve(layers, missing={**layers.missing, **missing})
+        require_layers(settings.service.confinement, layers)
+        uids = None
+        if user.uids is not None:
+            uids = UidPool(user.uids)
+            cleanup.callback(uids.close)
+        yield Confinement(jailer=jailer, user=user.user, uids=uids, layers=layers)
 
 
 def _look_anew(settings: Settings) -> CgroupPlan:
@@ -78,16 +121,23 @@ def _largest(specs: dict[str, MachineSpec]) -> Limits:
     )
 
 
-def _tell(user: UserDecision, plan: CgroupPlan, *, setting: CgroupSetting) -> None:
-    (_log.warning if user.privileged else _log.info)(
+def _tell(user: UserDecision, layers: Layers, plan: CgroupPlan, *, settings: Settings) -> None:
+    (_log.warning if user.privileged or user.shared else _log.info)(
         "QEMU's user",
         user=user.user.name if user.user else "the service's",
-        uid=user.user.uid if user.user else os.geteuid(),
+        uid=str(user.uids) if user.uids else user.user.uid if user.user else os.geteuid(),
         reason=user.reason,
+        **({"shared": user.shared} if user.shared else {}),
+    )
+    (_log.warning if layers.missing else _log.info)(
+        "layers around QEMU",
+        setting=settings.service.confinement.value,
+        applied=[layer.value for layer in Layer if layer in layers.applied],
+        missing={layer.value: reason for layer, reason in layers.missing.items()},
     )
     (_log.warning if plan.missing else _log.info)(
         "cgroups of VMs",
-        setting=setting.value,
+        setting=settings.service.cgroups.value,
         version=plan.version.value if plan.version else None,
         controllers=[controller.value for controller in plan.places],
         missing={controller.value: obstacle for controller, obstacle in plan.missing.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import resource
@@ -15,7 +16,7 @@ import attrs
 
 from actors.kinds import ProducerKind
 from pool.config import ProfileSettings, Settings
-from pool.confinement import applied_cgroups, cgroups_for, user_for
+from pool.confinement import applied_cgroups, cgroups_for, jailed, user_for
 from pool.endpoint import (
     EndpointError,
     ServiceRunningError,
@@ -30,9 +31,9 @@ from vmm.errors import VmmError
 from vmm.guest.image import load_image, verify_image
 from vmm.lock import holder
 from vmm.qemu.accelerator import AcceleratorSetting
-from vmm.qemu.confinement import Confinement
+from vmm.qemu.confinement import UNCONFINED, Confinement
+from vmm.qemu.confinement.layers import Layer, remedy
 from vmm.qemu.confinement.plan import CgroupSetting
-from vmm.qemu.confinement.user import decide_user
 from vmm.qemu.version import detect_version
 from vmm.qemu.vsock import VHOST_VSOCK, check_vsock
 from vmm.spec import Accelerator, AgentChannel, MachineSpec
@@ -78,22 +79,27 @@ async def examine(
     guarded = partial(_guarded, spell)
     socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
-    findings = [
-        await guarded("guest image", partial(_image, settings, image_directory)),
-        await guarded("QEMU's user", partial(_qemu_user, settings)),
-    ]
-    specs: dict[str, MachineSpec] = {}
-    for name, profile in settings.profiles.items():
-        with tempfile.TemporaryDirectory(prefix="vmpool-doctor-") as scratch:
+    with contextlib.ExitStack() as opened:
+        confinements: list[Confinement] = []
+        findings = [
+            await guarded("guest image", partial(_image, settings, image_directory)),
+            await guarded("QEMU's user", partial(_qemu_user, settings)),
+            await guarded("confinement", partial(_layers, settings, opened, confinements)),
+        ]
+        specs: dict[str, MachineSpec] = {}
+        for name, profile in settings.profiles.items():
+            scratch = opened.enter_context(tempfile.TemporaryDirectory(prefix="vmpool-doctor-"))
             resolver = MachineResolver(
                 profile=profile,
                 image_directory=image_directory,
                 trial_directory=Path(scratch),
                 cache_directory=cache_directory,
-                confinement=Confinement(user=decide_user(settings.service.qemu_user, euid=os.geteuid()).user),
+                # One that there is none of starts nothing.
+                confinement=confinements[0] if confinements else UNCONFINED,
             )
             findings.append(await guarded(f"{name}: QEMU", partial(_qemu, resolver, specs, name)))
-            findings.append(await guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
+            if confinements:
+                findings.append(await guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
             if profile.producer is ProducerKind.TEMPLATE:
                 findings.append(await guarded(f"{name}: template", partial(_template, name, profile, runtime)))
     findings += [
@@ -131,12 +137,34 @@ async def _image(settings: Settings, directory: Path) -> Finding:
 
 async def _qemu_user(settings: Settings) -> Finding:
     decision = user_for(settings)
-    whom = f"uid {os.geteuid()}" if decision.user is None else f"{decision.user.name} (uid {decision.user.uid})"
+    if decision.uids is not None:
+        whom = f"a uid of its own for each VM, of {decision.uids}"
+    elif decision.user is not None:
+        whom = f"{decision.user.name} (uid {decision.user.uid})"
+    else:
+        whom = f"uid {os.geteuid()}"
+    fix = ""
+    if decision.privileged:
+        fix = 'set service.qemu_user = "auto", or to an unprivileged user'
+    elif decision.shared:
+        fix = f"let each VM have a uid of its own, by service.qemu_uids: {decision.shared}"
+    return Finding(
+        subject="", verdict=Verdict.WARNING if fix else Verdict.OK, detail=f"{whom}: {decision.reason}", fix=fix
+    )
+
+
+async def _layers(settings: Settings, opened: contextlib.ExitStack, confinements: list[Confinement]) -> Finding:
+    """Tried, as the service does. What comes of it, for trials, is in `confinements` until `opened` is closed."""
+    confinement = opened.enter_context(jailed(settings, user=user_for(settings)))
+    confinements.append(confinement)
+    layers = confinement.layers
+    applied = ", ".join(layer.value for layer in Layer if layer in layers.applied) or "none"
+    lacking = "".join(f"; no {layer.value}: {reason}" for layer, reason in layers.missing.items())
     return Finding(
         subject="",
-        verdict=Verdict.WARNING if decision.privileged else Verdict.OK,
-        detail=f"{whom}: {decision.reason}",
-        fix='set service.qemu_user = "auto", or to an unprivileged user' if decision.privileged else "",
+        verdict=Verdict.WARNING if layers.missing else Verdict.OK,
+        detail=f"{applied}{lacking}",
+        fix=remedy(layers),
     )
 
 

@@ -6,6 +6,7 @@
     |- BootError                   the VM did not come up
     |- StopError                   QEMU is still there after SIGKILL
     |- ConfinementError            QEMU cannot be confined as it is asked for
+    |- JailError                   a process cannot be set up as it is confined
     |- AcceleratorError            the accelerator that was asked for does not work on this host
     |- SnapshotError               device state could not be saved or loaded
     |- TemplateError               a template is not there, not whole, or of something else
@@ -91,6 +92,16 @@ class ConfinementError(VmmError):
         self.what = what
         self.reason = reason
         self.remedy = remedy
+
+
+class JailError(VmmError):
+    """A process could not be set up for QEMU: `stage` says at what, `errno` is the kernel's, or 0."""
+
+    def __init__(self, *, stage: str, errno: int, reason: str) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.stage = stage
+        self.errno = errno
+        self.reason = reason
 
 
 class AcceleratorError(VmmError):

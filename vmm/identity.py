@@ -1,4 +1,6 @@
-"""Which file it is: whether it is still the one that was looked at, without reading it, and what is in it."""
+"""Which file it is: whether it is still the one that was looked at, without reading it, and what is in it; and which of
+several directories of one path.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +27,11 @@ def content_hash(path: Path) -> str:
 def _hash(path: Path, _identity: FileIdentity) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place_of(directory: Path) -> str:
+    """Tells a directory from those that containers and chroots have under the same path; the same when it is made anew.
+
+    Raises OSError.
+    """
+    return f"{directory.stat().st_dev}:{Path('/').stat().st_ino}"

@@ -9,23 +9,38 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Final
 
+import attrs
 import trio
 
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
+from pool.config import load_settings
+from pool.confinement import jailed, user_for
 from vmm.qemu.command_line import Start
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.host import look_at_host
+from vmm.qemu.confinement.layers import NAMESPACES, Layer, Layers
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupSetting, decide_cgroups
 from vmm.qemu.confinement.tree import occupied
-from vmm.qemu.confinement.user import decide_user
 from vmm.qemu.instance import Instance
 
 _PROBE: Final = Limits(memory_bytes=2**30, cpus=1, processes=100)
 
+_KINDS: Final = {
+    "none": "as it is",
+    "jailer": "by the jailer, with nothing else",
+    "uid": "with a uid of its own",
+    "cgroups": "in cgroups",
+    "namespaces": "in namespaces, but for that of mounts",
+    "mounts": "in namespaces, that of mounts included",
+    "landlock": "under Landlock",
+    "seccomp": "under our seccomp filter",
+    "all": "with all of it",
+}
+
 
 def _needs_root() -> str:
-    return "" if os.geteuid() == 0 else "only root can confine QEMU"
+    return "" if os.geteuid() == 0 else "only root can confine QEMU like this"
 
 
 CASES: Final = tuple(
@@ -34,19 +49,33 @@ CASES: Final = tuple(
         what=f"QEMU {what}: until QMP answers; parts: the spawn, in which the loop does nothing else, and the end",
         missing=_needs_root,
     )
-    for name, what in (
-        ("none", "as it is"),
-        ("user", "as another user"),
-        ("cgroups", "in cgroups"),
-        ("both", "as another user and in cgroups"),
-    )
+    for name, what in _KINDS.items()
 )
+
+
+def _confinements(whole: Confinement) -> dict[str, Confinement]:
+    """By kind, from the one that has all."""
+    bare = Confinement(jailer=whole.jailer)
+    mounts = frozenset(NAMESPACES) & whole.layers.applied
+
+    def with_layers(layers: frozenset[Layer]) -> Confinement:
+        return attrs.evolve(bare, layers=Layers(applied=layers & whole.layers.applied))
+
+    return {
+        "none": UNCONFINED,
+        "jailer": bare,
+        "uid": attrs.evolve(bare, user=whole.user, uids=whole.uids),
+        "cgroups": attrs.evolve(bare, cgroups=whole.cgroups),
+        "namespaces": with_layers(mounts - {Layer.MOUNT_NAMESPACE}),
+        "mounts": with_layers(mounts),
+        "landlock": with_layers(frozenset({Layer.LANDLOCK})),
+        "seccomp": with_layers(frozenset({Layer.SECCOMP})),
+        "all": whole,
+    }
 
 
 @contextlib.asynccontextmanager
 async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
-    user = decide_user("auto", euid=0).user
-
     async def once(turn: Turn, *, confinement: Confinement) -> None:
         async with trio.open_nursery() as nursery:
             began = time.perf_counter()
@@ -66,9 +95,13 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
                 await instance.stop()
             turn.record(time.perf_counter() - began, part="end")
 
-    with occupied(decide_cgroups(CgroupSetting.AUTO, look_at_host()), largest=_PROBE) as plan:
-        kinds = (UNCONFINED, Confinement(user=user), Confinement(cgroups=plan), Confinement(user=user, cgroups=plan))
-        yield {case.name: partial(once, confinement=kind) for case, kind in zip(CASES, kinds, strict=True)}
+    settings = load_settings(None)
+    with (
+        jailed(settings, user=user_for(settings)) as confinement,
+        occupied(decide_cgroups(CgroupSetting.AUTO, look_at_host()), largest=_PROBE) as plan,
+    ):
+        kinds = _confinements(attrs.evolve(confinement, cgroups=plan))
+        yield {f"confinement/{name}": partial(once, confinement=kind) for name, kind in kinds.items()}
 
 
 EXPERIMENT: Final = Experiment(name="confinement", kind=Kind.SYSTEM, cases=CASES, open=_open, rounds=20, quick_rounds=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,9 @@ _OUR_VSOCK = "vsock"
 with its CID."""
 
 _CONSOLE_FD_SET = 0
+
+_PLACE: Final = re.compile(r"@\d+:\d+$")
+"""The end of what names a console. It is not there in those that older versions started."""
 
 _UUID_NAMESPACE = uuid.UUID("7b1ec2a5-5f0b-4d55-9a3c-0f6c9ed5a1b6")
 
@@ -121,13 +125,20 @@ class Channels:
     """Opened for appending."""
     console_log: Path
     """Where that file is. QEMU does not open it; who looks for a VM's process finds it by this."""
+    place: str
+    """What `vmm.identity.place_of` says of its directory."""
 
     @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What QEMU has to be passed."""
+    def inherited(self) -> tuple[int, ...]:
+        """What QEMU uses as it is passed."""
         vsock = None if self.vsock is None else self.vsock.fd
-        descriptors = (self.qmp_fd, self.agent_fd, vsock, self.processors_fd, self.console_fd)
+        descriptors = (self.qmp_fd, self.agent_fd, vsock, self.console_fd)
         return tuple(fd for fd in descriptors if fd is not None)
+
+    @property
+    def readable(self) -> tuple[int, ...]:
+        """What it is passed, too, and opens anew."""
+        return () if self.processors_fd is None else (self.processors_fd,)
 
 
 @attrs.frozen(kw_only=True)
@@ -193,7 +204,8 @@ def machine_uuid(vm_id: str) -> str:
 
 def names_console(argv: Sequence[str], console_log: Path) -> bool:
     """Whether this is the command line of the VM with that console: it names the VM's own directory, once."""
-    return any(argument.endswith("," + _options(opaque=console_log)) for argument in argv)
+    marker = "," + _options(opaque=console_log)
+    return any(_PLACE.sub("", argument).endswith(marker) for argument in argv)
 
 
 def build_argv(
@@ -226,7 +238,10 @@ def build_argv(
         *("-chardev", _options("socket", id="qmp", fd=channels.qmp_fd, server="on", wait="off")),
         # Not -mon, of which QEMU 11 says at each start that it is deprecated.
         *("-qmp", "chardev:qmp"),
-        *("-add-fd", _options(fd=channels.console_fd, set=_CONSOLE_FD_SET, opaque=channels.console_log)),
+        *(
+            "-add-fd",
+            _options(fd=channels.console_fd, set=_CONSOLE_FD_SET, opaque=f"{channels.console_log}@{channels.place}"),
+        ),
         *("-chardev", _options("file", id="console", path=f"/dev/fdset/{_CONSOLE_FD_SET}", append="on")),
         *("-serial", "chardev:console"),
         # First: these have places of their own on the root bus, and the rest takes what is free.

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vmm.identity import place_of
 from vmm.qemu import processors
 from vmm.qemu.command_line import BootFiles, Channels, needs_agent_port
 from vmm.qemu.confinement import Confinement
@@ -33,6 +34,7 @@ def open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.ExitS
         processors_fd=processors_fd,
         console_fd=console_fd,
         console_log=home.console_log,
+        place=place_of(home.root),
     )
 
 

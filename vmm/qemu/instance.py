@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from vmm.contract import BootStage, ExitReport, ProcessIdentity
-from vmm.errors import BootError, QmpConnectionError, VmExitedError, VmmError
+from vmm.errors import BootError, JailError, QmpConnectionError, VmExitedError, VmmError
 from vmm.qemu.command_line import (
     AgentLink,
     FileMemory,
@@ -99,13 +99,21 @@ class Instance:
                 channels = open_channels(spec, home, opened)
                 boot = open_boot_files(spec, confinement, opened) if start is Start.BOOT else None
                 argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, boot=boot)
-                inherited = (*channels.descriptors, *(() if boot is None else boot.descriptors))
-                if isinstance(memory, FileMemory):
-                    inherited = (*inherited, memory.fd)
-                process = QemuProcess.spawn(
-                    confinement.command(argv, spec=spec, group=group), log=home.qemu_log, pass_fds=inherited
+                file = memory if isinstance(memory, FileMemory) else None
+                process = confinement.spawn(
+                    argv,
+                    spec=spec,
+                    group=group,
+                    log=home.qemu_log,
+                    readable=(
+                        *channels.readable,
+                        *(() if boot is None else boot.descriptors),
+                        *(() if file is None or file.shared else (file.fd,)),
+                    ),
+                    writable=(file.fd,) if file is not None and file.shared else (),
+                    inherited=channels.inherited,
                 )
-        except OSError as error:
+        except (OSError, JailError) as error:
             group.discard()
             home.remove()
             raise BootError(stage=BootStage.SPAWN, reason=f"QEMU cannot be started: {error}") from error

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from vmm.contract import ProcessIdentity
+from vmm.identity import place_of
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.process import QemuProcess, start_time_of
@@ -90,32 +91,37 @@ def _users_of(vms_directory: Path) -> dict[str, list[ProcessIdentity]]:
         try:
             if ours not in (0, entry.stat().st_uid):
                 continue
-            vm_id = _vm_named_by((entry / "cmdline").read_bytes(), vms_directory)
-            if vm_id is None or not _is_the_same(vms_directory, entry / "root"):
+            named = _vm_named_by((entry / "cmdline").read_bytes(), vms_directory)
+            if named is None or not _is_ours(vms_directory, place=named[1], root=entry / "root"):
                 continue
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
         started = start_time_of(int(entry.name))
         if started is not None:
-            found.setdefault(vm_id, []).append(ProcessIdentity(pid=int(entry.name), start_time=started))
+            found.setdefault(named[0], []).append(ProcessIdentity(pid=int(entry.name), start_time=started))
     return found
 
 
-def _vm_named_by(cmdline: bytes, vms_directory: Path) -> str | None:
-    """The id of the VM whose console is handed to QEMU by this command line (see `command_line`)."""
+def _vm_named_by(cmdline: bytes, vms_directory: Path) -> tuple[str, str] | None:
+    """The id of the VM whose console is handed to QEMU by this command line (see `command_line`), and its place."""
     words = cmdline.split(b"\0")
     marker = b",opaque=" + os.fsencode(vms_directory) + b"/"
     for option, value in itertools.pairwise(words):
         before, found, rest = value.replace(b",,", b",").partition(marker)
         # A word of its own, as QEMU's parser wants it: a shell may have the text of a command line in one of its words.
         if option == b"-add-fd" and found and before.startswith(b"fd="):
-            vm_id = os.fsdecode(rest.partition(b"/")[0])
-            return vm_id if vm_id not in ("", ".", "..") else None
+            vm_id, _, console = os.fsdecode(rest).partition("/")
+            return (vm_id, console.partition("@")[2]) if vm_id not in ("", ".", "..") else None
     return None
 
 
+def _is_ours(vms_directory: Path, *, place: str, root: Path) -> bool:
+    """Whether a QEMU has its console in our directory, and not in a container's of the same path."""
+    return place == place_of(vms_directory) if place else _is_the_same(vms_directory, root)
+
+
 def _is_the_same(directory: Path, root: Path) -> bool:
-    """Whether a process with this root directory has ours in the same place."""
+    """Whether a process with this root directory has ours in the same place: for QEMUs that do not name it."""
     directory = directory.resolve()  # the kernel would follow a link from our root, not from theirs
     ours = directory.stat()
     try:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +20,23 @@ KILL_LIMIT_S = 10.0
 """A process that outlives SIGKILL by this is stuck in the kernel."""
 
 
-_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "QEMU_MODULE_DIR", "TMPDIR")
+_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "QEMU_MODULE_DIR")
 """What QEMU, and the programs that start it, are found by and look things up in."""
 
 
 def qemu_environment() -> dict[str, str]:
     """What a QEMU is given of our environment. The rest may hold secrets, and a guest that gets out is in QEMU."""
     return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+
+
+@contextlib.contextmanager
+def new_log(path: Path) -> Iterator[int]:
+    """A new file, mode 0600, open for appending within the block. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class QemuProcess:
@@ -50,19 +60,17 @@ class QemuProcess:
         Raises OSError. Returns once the program is executing, in about 2 ms; not a checkpoint, so that no
         cancellation comes between the start and the owner's knowledge of it.
         """
-        log_fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
+        with new_log(log) as log_fd:
             child = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,
                 pass_fds=pass_fds,
+                cwd="/",
                 env=qemu_environment(),
                 start_new_session=True,
             )
-        finally:
-            os.close(log_fd)
         try:
             start_time = start_time_of(child.pid)
             assert start_time is not None, "a child stays in /proc until it is reaped"
@@ -73,6 +81,13 @@ class QemuProcess:
             raise
         child.returncode = 0  # it is reaped through its pidfd: Popen's destructor must neither do it nor complain
         return cls(ProcessIdentity(pid=child.pid, start_time=start_time), pidfd=pidfd, log=log)
+
+    @classmethod
+    def started(cls, pid: int, *, pidfd: int, log: Path) -> QemuProcess:
+        """Takes over a child of ours, and its pidfd."""
+        start_time = start_time_of(pid)
+        assert start_time is not None, "a child stays in /proc until it is reaped"
+        return cls(ProcessIdentity(pid=pid, start_time=start_time), pidfd=pidfd, log=log)
 
     @classmethod
     def adopt(cls, identity: ProcessIdentity, *, log: Path) -> QemuProcess:

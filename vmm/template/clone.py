@@ -18,7 +18,6 @@ from vmm.errors import AgentError, QmpError, SnapshotError, TemplateError, VmExi
 from vmm.qemu.agents import connect_agent
 from vmm.qemu.command_line import FileMemory, Start, machine_uuid
 from vmm.qemu.confinement import UNCONFINED, Confinement
-from vmm.qemu.confinement.user import QemuUser
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import check_files
 from vmm.qemu.settle import wait_until_idle
@@ -55,7 +54,7 @@ async def build_template(
     published: Template | None = None
     try:
         start = partial(Instance.start, spec, vm_id=vm_id, directory=directory, confinement=confinement)
-        async with _running_template(start, memory=memory, writer=confinement.user) as instance:
+        async with _running_template(start, memory=memory) as instance:
             await save(instance, state=state)
         published = await trio.to_thread.run_sync(lambda: store.publish(fingerprint=fingerprint))
     finally:
@@ -66,15 +65,10 @@ async def build_template(
 
 
 @asynccontextmanager
-async def _running_template(
-    start: Callable[..., Instance], *, memory: Path, writer: QemuUser | None
-) -> AsyncIterator[Instance]:
-    """A template VM, booted, settled and paused; stopped at the end. Its memory is `writer`'s from now on."""
+async def _running_template(start: Callable[..., Instance], *, memory: Path) -> AsyncIterator[Instance]:
+    """A template VM, booted, settled and paused; stopped at the end. Its memory is QEMU's from now on."""
     descriptor = os.open(memory, os.O_RDWR | os.O_CLOEXEC)
     try:
-        if writer is not None:
-            # Not before it is open: under systemd we are a root without CAP_DAC_OVERRIDE.
-            os.fchown(descriptor, writer.uid, writer.gid)
         instance = start(memory=FileMemory(fd=descriptor, shared=True))
     finally:
         os.close(descriptor)

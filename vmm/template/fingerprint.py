@@ -54,4 +54,5 @@ def _no_channels(spec: MachineSpec) -> Channels:
         processors_fd=_NUMBER if needs_table(spec) else None,
         console_fd=_NUMBER,
         console_log=Path("console"),
+        place="",
     )

@@ -38,12 +38,9 @@ _MAX_RECORD_BYTES: Final = 64 * 1024
 _ELSEWHERE: Final = 0
 """What cgroup.procs says instead of the pid of a process of another pid namespace; to kill() it is our own group."""
 
-_JOIN: Final = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 126; shift; done; shift; exec "$@"'
-"""Has the kernel put the shell into the groups, and the program in its place: the program never runs outside."""
-
 _ENTRANCES: Final = {CgroupVersion.V1: "tasks", CgroupVersion.V2: "cgroup.procs"}
 """The kernel waits for an RCU grace period, some 12 ms, before it moves a process, but not before a thread moves
-itself. The shell has one thread. Version 2 lets threads move only within their process's group."""
+itself. Version 2 lets threads move only within their process's group."""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,7 +98,10 @@ class VmGroup:
                 for file, value in self.settings.items()
                 if file.parent == directory
             ]
-        record.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+        text = "".join(f"{line}\n" for line in lines)
+        descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
 
     @classmethod
     def create(cls, plan: CgroupPlan, *, name: str, limits: Limits, record: Path) -> VmGroup:
@@ -126,19 +126,9 @@ class VmGroup:
         for file, value in self.settings.items():
             write_setting(file, value)
 
-    def command(self, *, version: CgroupVersion | None, first: str = "") -> list[str]:
-        """The prefix of a command line that executes the rest in this group, and has the shell do something `first`."""
-        if not self.directories and not first:
-            return []
-        entrance = _ENTRANCES[version or CgroupVersion.V2]
-        return [
-            "/bin/sh",
-            "-c",
-            first + _JOIN,
-            "sh",
-            *(str(directory / entrance) for directory in self.directories),
-            "--",
-        ]
+    def entrances(self, *, version: CgroupVersion | None) -> list[str]:
+        """The files to which a process with one thread writes 0 to be in this group."""
+        return [str(directory / _ENTRANCES[version or CgroupVersion.V2]) for directory in self.directories]
 
     def discard(self) -> None:
         """Removes a group in which nothing was ever started. Raises OSError."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -15,12 +17,18 @@ import attrs
 
 from vmm.errors import MissingFileError
 from vmm.qemu.accelerator import KVM_DEVICE, HostFacts, linux_host
-from vmm.qemu.confinement.files import LIMIT_FILES
+from vmm.qemu.confinement.files import MAX_FILE_BYTES
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.confinement.inputs import InputFiles
+from vmm.qemu.confinement.layers import Layer, Layers
 from vmm.qemu.confinement.limits import limits_for
 from vmm.qemu.confinement.plan import CgroupPlan
+from vmm.qemu.confinement.programs import files_for
+from vmm.qemu.confinement.uids import UidPool
 from vmm.qemu.confinement.user import QemuUser, check_program, device_groups
+from vmm.qemu.jailer.client import Jailer
+from vmm.qemu.jailer.protocol import Identity, Request
+from vmm.qemu.process import QemuProcess, new_log, qemu_environment
 from vmm.spec import Accelerator, MachineSpec
 
 
@@ -31,14 +39,18 @@ class _Plan:
 
 @attrs.frozen(kw_only=True)
 class Confinement:
-    """Whom QEMU runs as, and which cgroups hold each VM. Without either it runs as the service does."""
+    """Whom QEMU runs as, which cgroups hold each VM, and the layers around it."""
 
+    jailer: Jailer | None = None
+    """What starts QEMU; its owner closes it. None: we do, as what we are, and with nothing else of this."""
     user: QemuUser | None = None
+    """None: QEMU runs as we do. With `uids` it is one of those, for what all of them may."""
+    uids: UidPool | None = None
+    """For each VM one of its own."""
+    layers: Layers = attrs.field(factory=Layers)
     cgroups: CgroupPlan = attrs.field(factory=CgroupPlan)
     look_anew: Callable[[], CgroupPlan] | None = None
     """For the plan when a place of it has gone, with its mount say. Raises ConfinementError, OSError."""
-    files: bool = True
-    """Whether what it writes to files has an end."""
     _plan: _Plan = attrs.field(
         default=attrs.Factory(lambda self: _Plan(self.cgroups), takes_self=True), init=False, eq=False, repr=False
     )
@@ -86,22 +98,65 @@ class Confinement:
         limits = limits_for(spec, image_bytes=image_bytes, host_memory_bytes=host_memory_bytes())
         return VmGroup.create(plan, name=name, limits=limits, record=record)
 
-    def command(self, argv: Sequence[str], *, spec: MachineSpec, group: VmGroup) -> list[str]:
-        """The command line that starts `argv` as the user and in the group. Its pid is the program's."""
-        entry = group.command(version=self._plan.now.version, first=LIMIT_FILES if self.files else "")
-        return [*entry, *self._user_command(spec), *argv]
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        spec: MachineSpec,
+        group: VmGroup,
+        log: Path,
+        readable: Collection[int],
+        writable: Collection[int] = (),
+        inherited: Collection[int] = (),
+    ) -> QemuProcess:
+        """Starts QEMU, in the group, with these descriptors under their numbers; `QemuProcess.spawn` says the rest.
+
+        It may open anew what is `readable` or `writable`, and owns the latter from now on. Raises OSError, JailError,
+        ConfinementError if there is no uid for it; nothing is left then.
+        """
+        descriptors = [*readable, *writable, *inherited]
+        if self.jailer is None:
+            return QemuProcess.spawn(argv, log=log, pass_fds=descriptors)
+        environment = qemu_environment()
+        with self._identity(spec) as identity, new_log(log) as log_fd, Path(os.devnull).open("rb") as nothing:
+            if identity is not None:
+                for descriptor in writable:
+                    # Not before it is open: under systemd we are a root without CAP_DAC_OVERRIDE.
+                    os.fchown(descriptor, identity["uid"], identity["gid"])
+            request = Request(
+                program=shutil.which(argv[0]) or argv[0],
+                argv=list(argv),
+                environment=environment,
+                descriptors=[0, 1, 2, *descriptors],
+                readable=list(readable),
+                writable=list(writable),
+                entrances=group.entrances(version=self._plan.now.version),
+                identity=identity,
+                namespaces=self.layers.namespaces,
+                files=files_for(spec.qemu, accelerator=spec.accelerator, environment=environment),
+                landlock=Layer.LANDLOCK in self.layers.applied,
+                filter=Layer.SECCOMP in self.layers.applied,
+                max_file_bytes=MAX_FILE_BYTES,
+            )
+            started = self.jailer.start(request, [nothing.fileno(), log_fd, log_fd, *descriptors])
+        return QemuProcess.started(started.pid, pidfd=started.pidfd, log=log)
+
+    @contextlib.contextmanager
+    def _identity(self, spec: MachineSpec) -> Iterator[Identity | None]:
+        """Whom a QEMU runs as; within the block nobody else becomes that. Raises ConfinementError."""
+        if self.user is None:
+            yield None
+            return
+        with contextlib.nullcontext(self.user.uid) if self.uids is None else self.uids.take() as uid:
+            user = self.user if self.uids is None else QemuUser(name=str(uid), uid=uid, gid=uid)
+            kvm = spec.accelerator is Accelerator.KVM
+            groups = device_groups(KVM_DEVICE.stat(), user=user) if kvm else ()
+            yield Identity(uid=user.uid, gid=user.gid, groups=list(groups or ()))
 
     def host_facts(self) -> HostFacts:
         """The host as our QEMU finds it: /dev/kvm must be for its user to open, not only for us."""
         facts = linux_host()
         return facts if self.user is None else attrs.evolve(facts, open_kvm=partial(_open_kvm, facts, self.user))
-
-    def _user_command(self, spec: MachineSpec) -> list[str]:
-        if self.user is None:
-            return []
-        kvm = spec.accelerator is Accelerator.KVM
-        groups = device_groups(KVM_DEVICE.stat(), user=self.user) if kvm else ()
-        return self.user.command(groups=groups or ())
 
 
 def _open_kvm(facts: HostFacts, user: QemuUser) -> None:
@@ -112,7 +167,7 @@ def _open_kvm(facts: HostFacts, user: QemuUser) -> None:
         raise PermissionError(errno.EACCES, f"QEMU runs as {user.name}: {mode}", str(KVM_DEVICE))
 
 
-UNCONFINED: Final = Confinement(files=False)
+UNCONFINED: Final = Confinement()
 
 
 def host_memory_bytes() -> int:

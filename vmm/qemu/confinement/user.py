@@ -14,6 +14,8 @@ from typing import Final
 import attrs
 
 from vmm.errors import ConfinementError, MissingFileError
+from vmm.qemu.confinement.uids import UidRange
+from vmm.qemu.confinement.uids import obstacle as uids_obstacle
 
 AUTO: Final = "auto"
 """The setting's default: an unprivileged user where the service is root."""
@@ -59,6 +61,10 @@ class UserDecision:
     reason: str
     privileged: bool = False
     """QEMU runs as root."""
+    uids: UidRange | None = None
+    """Each VM has one of these; `user` is one of them then."""
+    shared: str = ""
+    """Why all VMs have one uid, where each should have its own."""
 
 
 Lookup = Callable[[Account], pwd.struct_passwd]
@@ -70,13 +76,26 @@ def look_up(account: Account) -> pwd.struct_passwd:
     return pwd.getpwuid(account) if isinstance(account, int) else pwd.getpwnam(account)
 
 
-def decide_user(setting: Account, *, euid: int, lookup: Lookup = look_up) -> UserDecision:
-    """Raises ConfinementError if there is no such user, or if we may not become it."""
+def decide_user(
+    setting: Account,
+    *,
+    euid: int,
+    lookup: Lookup = look_up,
+    uids: UidRange | None = None,
+    obstacle: Callable[[UidRange], str] = uids_obstacle,
+) -> UserDecision:
+    """With `uids` None it is the default range, and one user for all where that cannot be had.
+
+    Raises ConfinementError if there is no such user, if we may not become it, or if the range cannot be had. Blocks for
+    some ms.
+    """
     root = euid == 0
     if setting in KEEP:
         return UserDecision(user=None, reason="the configuration says so", privileged=root)
     if setting == AUTO:
-        return _decide_automatically(lookup) if root else UserDecision(user=None, reason="the service is not root")
+        if root:
+            return _decide_automatically(lookup, uids, obstacle)
+        return UserDecision(user=None, reason="the service is not root")
     try:
         entry = lookup(setting)
     except KeyError:
@@ -96,14 +115,21 @@ def decide_user(setting: Account, *, euid: int, lookup: Lookup = look_up) -> Use
     return UserDecision(user=_user(entry), reason="the configuration says so")
 
 
-def _decide_automatically(lookup: Lookup) -> UserDecision:
+def _decide_automatically(lookup: Lookup, uids: UidRange | None, obstacle: Callable[[UidRange], str]) -> UserDecision:
+    wanted = uids or UidRange()
+    hindered = obstacle(wanted)
+    if not hindered:
+        user = QemuUser(name=f"a uid of {wanted}", uid=wanted.first, gid=wanted.first)
+        return UserDecision(user=user, uids=wanted, reason="the service is root")
+    if uids is not None:
+        raise ConfinementError(what="service.qemu_uids", reason=hindered, remedy="choose another range")
     for name in CANDIDATES:
         try:
             entry = lookup(name)
         except KeyError:
             continue
         reason = "the service is root" if name == CANDIDATES[0] else f"the service is root and has no {CANDIDATES[0]!r}"
-        return UserDecision(user=_user(entry), reason=reason)
+        return UserDecision(user=_user(entry), reason=reason, shared=hindered)
     raise ConfinementError(
         what="service.qemu_user",
         reason=f"the service is root, and there is no user {' or '.join(CANDIDATES)} for QEMU",

@@ -1,0 +1,135 @@
+"""The layers between a QEMU that its guest has taken over and the rest of the host: which of them there are here."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import attrs
+
+from vmm.errors import ConfinementError, JailError
+from vmm.qemu.jailer.client import Jailer
+from vmm.qemu.jailer.protocol import Files, Identity, Request
+
+
+class LayerSetting(enum.Enum):
+    """What the user asks for."""
+
+    AUTO = "auto"
+    """What the host offers; what it does not is reported."""
+    OFF = "off"
+    REQUIRED = "required"
+    """All of them, or the service does not start."""
+
+
+class Layer(enum.Enum):
+    """In the order in which they are tried: what the first gives, others may need."""
+
+    USER_NAMESPACE = "user-namespace"
+    """Gives the privileges that the other namespaces take, to whom the host gives none."""
+    PID_NAMESPACE = "pid-namespace"
+    """No process but its own can be named."""
+    IPC_NAMESPACE = "ipc-namespace"
+    UTS_NAMESPACE = "uts-namespace"
+    NETWORK_NAMESPACE = "net-namespace"
+    """An empty one."""
+    MOUNT_NAMESPACE = "mount-namespace"
+    """Its root directory has QEMU and what that reads, read-only."""
+    LANDLOCK = "landlock"
+    SECCOMP = "seccomp"
+
+
+NAMESPACES: Final = {
+    Layer.USER_NAMESPACE: "user",
+    Layer.PID_NAMESPACE: "pid",
+    Layer.IPC_NAMESPACE: "ipc",
+    Layer.UTS_NAMESPACE: "uts",
+    Layer.NETWORK_NAMESPACE: "net",
+    Layer.MOUNT_NAMESPACE: "mount",
+}
+"""As the jailer calls them."""
+
+_REMEDIES: Final = {
+    Layer.LANDLOCK: "boot a kernel from 5.13 on with `landlock` among its security modules (lsm=)",
+    Layer.SECCOMP: "install libseccomp",
+}
+_NAMESPACE_REMEDY: Final = (
+    "let users make user namespaces (the settings kernel.unprivileged_userns_clone, user.max_user_namespaces and "
+    "kernel.apparmor_restrict_unprivileged_userns), or run the service as root"
+)
+
+
+@attrs.frozen(kw_only=True)
+class Layers:
+    """What is applied, and what is not and why."""
+
+    applied: frozenset[Layer] = frozenset()
+    missing: Mapping[Layer, str] = attrs.field(factory=dict)
+    """Wanted but not to be had: a sentence each."""
+
+    @property
+    def namespaces(self) -> list[str]:
+        """As the jailer wants them."""
+        return [name for layer, name in NAMESPACES.items() if layer in self.applied]
+
+
+def find_layers(jailer: Jailer, *, wanted: Collection[Layer], identity: Identity | None, files: Files) -> Layers:
+    """Tries them, all at once and then, if that fails, one after the other. Blocks for some ms, with QEMU not started.
+
+    Raises JailError if nothing can be started at all.
+    """
+    everything = frozenset(wanted)
+    try:
+        _try(jailer, everything, identity=identity, files=files)
+    except JailError as error:
+        if error.stage == "jailer":
+            raise
+    else:
+        return Layers(applied=everything)
+    _try(jailer, frozenset(), identity=identity, files=files)
+    applied: frozenset[Layer] = frozenset()
+    missing = {}
+    for layer in (layer for layer in Layer if layer in everything):
+        try:
+            _try(jailer, applied | {layer}, identity=identity, files=files)
+        except JailError as error:
+            missing[layer] = error.reason
+        else:
+            applied |= {layer}
+    return Layers(applied=applied, missing=missing)
+
+
+def require(setting: LayerSetting, layers: Layers) -> None:
+    """Raises ConfinementError if the setting asks for more than there is."""
+    if setting is LayerSetting.REQUIRED and layers.missing:
+        raise ConfinementError(
+            what='service.confinement = "required"',
+            reason="; ".join(f"{layer.value}: {reason}" for layer, reason in layers.missing.items()),
+            remedy=f'{remedy(layers)}, or set service.confinement to "auto"',
+        )
+
+
+def remedy(layers: Layers) -> str:
+    """For the first that is missing; empty if none is."""
+    return next((_REMEDIES.get(layer, _NAMESPACE_REMEDY) for layer in Layer if layer in layers.missing), "")
+
+
+def _try(jailer: Jailer, layers: frozenset[Layer], *, identity: Identity | None, files: Files) -> None:
+    """Sets a process up with these, and executes nothing. Raises JailError."""
+    request = Request(
+        program="",
+        argv=[],
+        environment={},
+        descriptors=[],
+        readable=[],
+        writable=[],
+        entrances=[],
+        identity=identity,
+        namespaces=Layers(applied=layers).namespaces,
+        files=files,
+        landlock=Layer.LANDLOCK in layers,
+        filter=Layer.SECCOMP in layers,
+        max_file_bytes=None,
+    )
+    jailer.start(request, ()).wait()

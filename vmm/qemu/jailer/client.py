@@ -1,0 +1,132 @@
+"""The service's side of its jailer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from vmm.errors import JailError
+from vmm.qemu.jailer import protocol
+from vmm.qemu.jailer.protocol import Request
+
+ANSWER_LIMIT_S: Final = 10
+"""From a request to the program's execution, which takes some ms; the event loop stands still meanwhile."""
+
+_PROGRAM: Final = Path(__file__).with_name("__main__.py")
+
+_TIMEVAL: Final = struct.Struct("@ll")
+
+
+@attrs.frozen(kw_only=True)
+class Started:
+    """A child of ours; whoever gets this closes the pidfd."""
+
+    pid: int
+    pidfd: int
+
+    def wait(self) -> None:
+        """Until its end; reaps it, and closes the pidfd."""
+        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+
+
+@attrs.define(eq=False)
+class Jailer:
+    """A process of ours that starts others; it is started when it is first needed, and anew if somebody ended it.
+
+    For one thread. Whoever makes it closes it.
+    """
+
+    _filter: bytes = b""
+    """The seccomp program for requests that want one."""
+    _process: subprocess.Popen[bytes] | None = attrs.field(default=None, init=False)
+    _socket: socket.socket | None = attrs.field(default=None, init=False)
+
+    def start(self, request: Request, descriptors: Sequence[int]) -> Started:
+        """Starts a program, and returns when it is executed, or set up if there is nothing to execute.
+
+        Not a checkpoint. The descriptors stay the caller's. Raises JailError, and then no process is left.
+        """
+        message = json.dumps(request).encode()
+        try:
+            answer, pidfd = self._ask(message, descriptors)
+        except (ConnectionError, EOFError):
+            self.close()  # somebody ended it; nothing of ours was lost with it
+            try:
+                answer, pidfd = self._ask(message, descriptors)
+            except (OSError, EOFError) as error:
+                raise self._broken(error) from error
+        except OSError as error:
+            raise self._broken(error) from error
+        if "stage" not in answer:
+            assert pidfd is not None, "a process that was started has one"
+            return Started(pid=answer["pid"], pidfd=pidfd)
+        if pidfd is not None:
+            Started(pid=answer["pid"], pidfd=pidfd).wait()
+        raise JailError(stage=answer["stage"], errno=answer["errno"], reason=answer["text"])
+
+    def close(self) -> None:
+        """Ends the process; what it started goes on. Idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _ask(self, message: bytes, descriptors: Sequence[int]) -> tuple[protocol.Answer, int | None]:
+        sock = self._connected()
+        socket.send_fds(sock, [message], list(descriptors))
+        answer, pidfds, _flags, _address = socket.recv_fds(sock, protocol.MAX_MESSAGE, 1)
+        if not answer:
+            raise EOFError
+        return json.loads(answer), pidfds[0] if pidfds else None
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                # Not settimeout(): the socket blocks, and the kernel gives up.
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(ANSWER_LIMIT_S, 0))
+                try:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-I", "-S", str(_PROGRAM), str(theirs.fileno())],
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=[theirs.fileno()],
+                        cwd="/",
+                        env={},
+                        start_new_session=True,
+                    )
+                    ours.send(self._filter or b"\0")
+                except BaseException:
+                    ours.close()
+                    raise
+            self._socket = ours
+        return self._socket
+
+    def _broken(self, error: OSError | EOFError) -> JailError:
+        self.close()
+        reason = "it ends at once" if isinstance(error, EOFError) else str(error)
+        return JailError(stage="jailer", errno=getattr(error, "errno", 0) or 0, reason=reason)
+
+
+@contextmanager
+def open_jailer(program: bytes) -> Iterator[Jailer]:
+    """One that is closed with the block."""
+    jailer = Jailer(program)
+    try:
+        yield jailer
+    finally:
+        jailer.close()

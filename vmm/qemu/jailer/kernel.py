@@ -1,0 +1,126 @@
+"""System calls that the standard library has no function for. Numbers and structures as in the kernel's headers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+_NUMBERS = {
+    "x86_64": {"clone": 56, "capset": 126, "pivot_root": 155, "seccomp": 317},
+    "aarch64": {"clone": 220, "capset": 91, "pivot_root": 41, "seccomp": 277},
+}
+"""The younger ones, below, are the same everywhere."""
+
+_MOUNT_SETATTR = 442
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+
+CLONE_PARENT = 0x00008000
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
+
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
+_SECCOMP_SET_MODE_FILTER = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def is_known() -> bool:
+    """Whether the numbers of this machine's system calls are known here."""
+    return platform.machine() in _NUMBERS
+
+
+def clone(flags: int) -> int:
+    """fork(2) with flags; 0 in the child. For a process with one thread, which is to execute something soon."""
+    return _call(_NUMBERS[platform.machine()]["clone"], flags, 0, 0, 0, 0)
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """See mount(2)."""
+    _check(
+        _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()),
+        target,
+    )
+
+
+def make_read_only(target: str) -> None:
+    """A mount and all below it, which also execute nothing as somebody else from then on (kernel 5.12)."""
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID, 0, 0, 0)
+    _call(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), _AT_RECURSIVE, attributes, len(attributes))
+
+
+def move_root(root: str) -> None:
+    """Makes `root`, a mount, the root directory, and lets go of the old one.
+
+    A process whose root is no mount cannot change it for its namespace (pivot_root(2)); it changes its own.
+    """
+    os.chdir(root)
+    try:
+        _call(_NUMBERS[platform.machine()]["pivot_root"], b".", b".")
+    except OSError:
+        os.chroot(".")
+    else:
+        _check(_libc.umount2(b".", MNT_DETACH), "the old root")
+    os.chdir("/")
+
+
+def give_up_privileges() -> None:
+    """No capability any more, now and for ever, and none gained by executing something."""
+    with open(_LAST_CAPABILITY, "rb") as file:
+        last = int(file.read())
+    for capability in range(last + 1):
+        # Refused where we may not, which is where there is nothing to gain by executing something either: see below.
+        _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0)
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _call(_NUMBERS[platform.machine()]["capset"], header, bytes(24))
+
+
+def load_filter(program: bytes) -> None:
+    """A seccomp program in BPF, for good."""
+    code = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+    _call(_NUMBERS[platform.machine()]["seccomp"], _SECCOMP_SET_MODE_FILTER, 0, head)
+
+
+def landlock_version() -> int:
+    """Of the kernel's interface. Raises OSError if it has none, or if that is switched off."""
+    return _call(_LANDLOCK_CREATE_RULESET, None, 0, 1)
+
+
+def landlock_ruleset(*, filesystem: int, network: int, scoped: int, version: int) -> int:
+    """A descriptor of a set of rules that handles these rights; the caller closes it."""
+    attributes = struct.pack("=QQQ", filesystem, network, scoped)[: 8 if version < 4 else 16 if version < 6 else 24]
+    return _call(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
+
+
+def landlock_allow(ruleset: int, path: int, rights: int) -> None:
+    """These rights to the file, or to all below the directory, that the descriptor `path` is of."""
+    _call(_LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, path), 0)
+
+
+def landlock_restrict(ruleset: int) -> None:
+    """This process has the ruleset's rights from now on, and all that come of it."""
+    _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+
+
+def _call(number: int, *arguments: bytes | int | None) -> int:
+    """Raises OSError. Integers as the kernel takes them: ctypes would cut them to 32 bits."""
+    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    return _check(_libc.syscall(ctypes.c_long(number), *wide))
+
+
+def _check(result: int, name: str | None = None) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), name)
+    return int(result)

@@ -1,0 +1,62 @@
+"""A root directory with what a program needs, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from vmm.qemu.jailer import kernel
+from vmm.qemu.jailer.protocol import Files
+
+_STAGE = "/sys"
+"""Where the new root is put together. Everywhere there is such a directory, and nothing of it is needed."""
+
+_SYSTEM = ("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin")
+"""Links into /usr on most hosts, and links they are then."""
+
+_BIND = kernel.MS_BIND | kernel.MS_REC
+_QUIET = kernel.MS_NOSUID | kernel.MS_NODEV
+
+
+def enter(files: Files) -> None:
+    """Changes to it, in a mount namespace of our own, in which nothing is lost by it. Raises OSError."""
+    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("tmpfs", _STAGE, "tmpfs", _QUIET | kernel.MS_NOEXEC, "mode=755,size=1m")
+    for path in _SYSTEM:
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), _STAGE + path)
+    for path in _outermost([*files["programs"], *files["devices"]]):
+        _show(path)
+    _show_processes()
+    kernel.make_read_only(_STAGE)
+    kernel.move_root(_STAGE)
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    """Without what is below another of them."""
+    kept: list[str] = []
+    for path in sorted({os.path.realpath(path) for path in paths if os.path.exists(path)}):
+        if not (kept and path.startswith(kept[-1] + "/")):
+            kept.append(path)
+    return kept
+
+
+def _show(path: str) -> None:
+    """In the new root, at its place."""
+    target = _STAGE + path
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if stat.S_ISDIR(os.stat(path).st_mode):
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    kernel.mount(path, target, "", _BIND)
+
+
+def _show_processes() -> None:
+    """Those of our namespace. A kernel that hides parts of /proc from us shows no new one: then it is the old one."""
+    target = f"{_STAGE}/proc"
+    os.mkdir(target)
+    try:
+        kernel.mount("proc", target, "proc", _QUIET | kernel.MS_NOEXEC)
+    except OSError:
+        kernel.mount("/proc", target, "", _BIND)
