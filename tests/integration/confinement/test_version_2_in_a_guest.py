@@ -37,7 +37,7 @@ def script() -> str:
     (directory,) = group.directories
     restrict = [f"printf %s {shlex.quote(value)} >{path}" for path, value in group.settings.items()]
     show = f"cat {' '.join(map(str, group.settings))}"
-    join = group.command(version=CgroupVersion.V2)
+    [entrance] = group.entrances(version=CgroupVersion.V2)
     return "\n".join(
         [
             "set -e; mkdir -p /tmp/cgroup; mount -t cgroup2 none /tmp/cgroup",
@@ -54,7 +54,7 @@ def script() -> str:
             show,
             *restrict,
             show,
-            shlex.join([*join, "cat", "/proc/self/cgroup"]),
+            f"sh -c 'echo 0 >{entrance}; cat /proc/self/cgroup'",
             f"rmdir {directory}",
             f"echo '-memory -cpu -pids' >{UNIT}/cgroup.subtree_control",
             f"echo 0 >{UNIT}/cgroup.procs; rmdir {UNIT}/vmpool-service",

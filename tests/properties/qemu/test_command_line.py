@@ -22,6 +22,7 @@ from vmm.qemu.command_line import (
     VsockDevice,
     agent_link,
     build_argv,
+    names_console,
     needs_agent_port,
 )
 from vmm.spec import Accelerator, AgentChannel, AgentKind, MachineSpec
@@ -73,6 +74,7 @@ def channels_of(spec: MachineSpec, *, console: Path = Path("console")) -> Channe
         processors_fd=15 if processors.needs_table(spec) else None,
         console_fd=14,
         console_log=console,
+        place="7:2",
     )
 
 
@@ -89,7 +91,7 @@ def test_qemu_is_told_the_place_of_no_file_that_it_is_to_open(boot: BootFiles | 
     )
     channels = channels_of(spec, console=closed / "console.log")
     _, *options = build_argv(spec, vm_id="vm", channels=channels, memory=FileMemory(fd=15, shared=False), boot=boot)
-    assert [option for option in options if str(closed) in option] == ["fd=14,set=0,opaque=/closed/console.log"]
+    assert [option for option in options if str(closed) in option] == ["fd=14,set=0,opaque=/closed/console.log@7:2"]
 
 
 @given(
@@ -116,7 +118,8 @@ def test_what_goes_in_is_what_qemu_reads(
         assert not {"-kernel", "-initrd", "-append"} & set(argv), "a clone has them in its memory"
     chardevs = {options["id"]: options for options in values_of(argv, "-chardev")}
     [console_set] = values_of(argv, "-add-fd")
-    assert (console_set["fd"], console_set["opaque"]) == ("14", str(console))
+    assert (console_set["fd"], console_set["opaque"]) == ("14", f"{console}@7:2")
+    assert names_console(argv, console)
     assert chardevs["console"]["path"] == f"/dev/fdset/{console_set['set']}"
     assert chardevs["qmp"]["fd"] == "11"
     assert ("agent" in chardevs) == needs_agent_port(spec)
@@ -164,7 +167,9 @@ def test_a_command_line_tells_how_its_agent_is_reached(spec: MachineSpec, vm_id:
     told += [options["vhostfd"] for options in values_of(argv, "-device") if "vhostfd" in options]
     told += [options["fd"] for options in values_of(argv, "-add-fd")]
     told += [options["data"].removeprefix("/proc/self/fd/") for options in values_of(argv, "-acpitable")]
-    assert sorted(told) == sorted(str(fd) for fd in channels.descriptors), "QEMU uses what it inherits, all of it"
+    assert sorted(told) == sorted(str(fd) for fd in (*channels.inherited, *channels.readable)), (
+        "QEMU uses what it inherits, all of it"
+    )
     listens = any(VSOCK_PARAMETER in argument.split() for argument in argv)
     ours = spec.agent is AgentKind.BUILTIN and spec.channel is AgentChannel.VSOCK
     assert listens == (ours and boot is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def test_what_version_1_is_told() -> None:
 def test_without_a_place_there_is_no_group_and_no_record(tmp_path: Path) -> None:
     group = VmGroup.create(CgroupPlan(), name="vm", limits=LIMITS, record=tmp_path / "cgroups")
     assert group == VmGroup()
-    assert group.command(version=None) == []
+    assert group.entrances(version=None) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,14 +76,8 @@ def test_a_group_that_is_there_already_is_somebody_elses(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("version", "entrance"), [(CgroupVersion.V1, "tasks"), (CgroupVersion.V2, "cgroup.procs")])
-def test_a_program_whose_group_cannot_be_joined_does_not_run(
-    tmp_path: Path, version: CgroupVersion, entrance: str
-) -> None:
-    group = VmGroup(directories=(tmp_path / "gone",))
-    command = [*group.command(version=version), "echo", "ran"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (126, "")
-    assert str(tmp_path / "gone" / entrance) in done.stderr
+def test_a_thread_enters_by_a_file_of_the_group(tmp_path: Path, version: CgroupVersion, entrance: str) -> None:
+    assert VmGroup(directories=(tmp_path,)).entrances(version=version) == [str(tmp_path / entrance)]
 
 
 async def test_a_group_whose_members_do_not_die_is_an_error_that_names_them(
@@ -171,7 +164,6 @@ def test_a_place_that_has_gone_is_looked_for_anew(tmp_path: Path) -> None:
     for _ in range(2):
         assert without.make_group(SPEC, name="vm-1", record=tmp_path / "vm-1" / "cgroups") == VmGroup()
     assert list((tmp_path / "vm-1").iterdir()) == [], "nothing is written down of what is not there"
-    assert "tasks" not in " ".join(without.command(["qemu"], spec=SPEC, group=VmGroup()))
 
 
 def test_a_place_that_is_there_is_not_to_blame(tmp_path: Path) -> None:

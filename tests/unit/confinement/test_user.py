@@ -11,6 +11,7 @@ import pytest
 
 from vmm.errors import ConfinementError, MissingFileError
 from vmm.qemu.confinement import Confinement
+from vmm.qemu.confinement.uids import UidRange
 from vmm.qemu.confinement.user import (
     Account,
     QemuUser,
@@ -34,16 +35,40 @@ def host_with(*names: str) -> dict[Account, pwd.struct_passwd]:
 @pytest.mark.parametrize(
     ("there", "chosen"), [(("root", "vmpool", "nobody"), "vmpool"), (("root", "nobody"), "nobody")]
 )
-def test_a_root_service_takes_the_first_of_vmpool_and_nobody(there: tuple[str, ...], chosen: str) -> None:
-    decision = decide_user("auto", euid=0, lookup=host_with(*there).__getitem__)
+def test_where_it_cannot_it_takes_the_first_of_vmpool_and_nobody_and_says_why(
+    there: tuple[str, ...], chosen: str
+) -> None:
+    lookup = host_with(*there).__getitem__
+    decision = decide_user("auto", euid=0, lookup=lookup, obstacle=lambda _uids: "alice has one of them")
     assert decision.user is not None
-    assert decision.user.name == chosen
+    assert (decision.user.name, decision.uids) == (chosen, None)
+    assert decision.shared == "alice has one of them"
     assert not decision.privileged
+
+
+def test_a_root_service_gives_each_vm_a_uid_of_its_own() -> None:
+    decision = decide_user("auto", euid=0, lookup=host_with("root", "vmpool").__getitem__, obstacle=lambda _uids: "")
+    assert decision.uids == UidRange()
+    assert decision.user is not None
+    assert decision.user.uid in UidRange(), "what all of them may is asked for one of them"
+    assert not decision.shared
+
+
+def test_a_range_that_was_asked_for_and_is_not_free_is_an_error() -> None:
+    lookup = host_with("root", "vmpool").__getitem__
+    with pytest.raises(ConfinementError, match=r"service.qemu_uids: alice has one of them; choose another range"):
+        decide_user(
+            "auto",
+            euid=0,
+            lookup=lookup,
+            uids=UidRange(first=1000, last=2000),
+            obstacle=lambda _uids: "alice has one of them",
+        )
 
 
 def test_a_root_service_without_either_says_how_to_have_one() -> None:
     with pytest.raises(ConfinementError, match=r"service.qemu_user: .* vmpool or nobody .*; create one with `useradd"):
-        decide_user("auto", euid=0, lookup=host_with("root").__getitem__)
+        decide_user("auto", euid=0, lookup=host_with("root").__getitem__, obstacle=lambda _uids: "taken")
 
 
 def test_a_service_that_is_not_root_is_left_as_it_is() -> None:

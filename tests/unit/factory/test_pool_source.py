@@ -26,6 +26,7 @@ def argv_of(spec: MachineSpec) -> list[str]:
         vsock=VsockDevice(fd=5, cid=CID) if spec.channel is AgentChannel.VSOCK else None,
         console_fd=6,
         console_log=Path("console"),
+        place="7:2",
     )
     return build_argv(spec, vm_id="vm", channels=channels, boot=None)
 

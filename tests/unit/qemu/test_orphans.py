@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from vmm.errors import VmExitedError
+from vmm.identity import place_of
 from vmm.qemu.adopt import adopt
 from vmm.qemu.confinement.user import QemuUser
 from vmm.qemu.orphans import end_orphan, find_orphans
@@ -148,3 +149,29 @@ def test_what_is_no_directory_is_no_vms(vms: Path) -> None:
         make(vms / name)
         assert find_orphans(vms) == []
         (vms / name).unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the root directory")
+@pytest.mark.parametrize(("device", "root", "ours"), [(0, 0, True), (1, 0, False), (0, 1, False)])
+def test_a_qemu_with_a_root_directory_of_its_own_says_where_it_belongs(
+    vms: Path, vm_home: Path, start: Start, device: int, root: int, ours: bool
+) -> None:
+    """Each has, in its mount namespace: what it sees of the host tells nothing."""
+    inside = vm_home / "root"
+    inside.mkdir()
+    enter = "mkdir -p $0/usr && mount --rbind /usr $0/usr && for d in bin lib lib64; do ln -s usr/$d $0/$d; done"
+    prefix = ("unshare", "--mount", "sh", "-c", f'{enter} && exec chroot "$@"', str(inside), str(inside))
+    place = f"{vms.stat().st_dev + device}:{Path('/').stat().st_ino + root}"
+    process = start(f"{vms}/vm-1/console.log@{place}", prefix=prefix)
+    assert [orphan.vm_id for orphan in find_orphans(vms)] == ["vm-1"] * ours
+    process.kill()
+    process.wait()
+    shutil.rmtree(inside)
+
+
+def test_a_vms_directory_that_was_made_anew_is_still_the_place(vms: Path, start: Start) -> None:
+    place = place_of(vms)
+    vms.rmdir()
+    vms.mkdir()
+    start(f"{vms}/vm-1/console.log@{place}")
+    assert [orphan.vm_id for orphan in find_orphans(vms)] == ["vm-1"]

@@ -16,23 +16,22 @@ if __name__ == "__main__":
 
 from vmm.qemu.jailer import kernel  # noqa: E402 - see above
 from vmm.qemu.jailer.child import Child  # noqa: E402
-from vmm.qemu.jailer.protocol import MAX_MESSAGE, NAMESPACES, Answer, Request  # noqa: E402
-
-_MAX_DESCRIPTORS = 64
+from vmm.qemu.jailer.protocol import MAX_MESSAGE, NAMESPACES, Answer, Request, receive  # noqa: E402
 
 
 def main(descriptor: int) -> None:
     """Until the other end is closed, however its owner ended."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    os.set_inheritable(descriptor, False)
     with socket.socket(fileno=descriptor) as service:
         program = service.recv(MAX_MESSAGE)
         while True:
-            message, descriptors, _flags, _address = socket.recv_fds(service, MAX_MESSAGE, _MAX_DESCRIPTORS)
+            message, descriptors = receive(service)
             if not message:
                 return
             try:
-                answer, pidfd = _serve(json.loads(message), list(descriptors), program)
+                answer, pidfd = _serve(json.loads(message), descriptors, program)
             finally:
                 for each in descriptors:
                     os.close(each)

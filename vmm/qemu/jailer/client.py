@@ -89,7 +89,7 @@ class Jailer:
     def _ask(self, message: bytes, descriptors: Sequence[int]) -> tuple[protocol.Answer, int | None]:
         sock = self._connected()
         socket.send_fds(sock, [message], list(descriptors))
-        answer, pidfds, _flags, _address = socket.recv_fds(sock, protocol.MAX_MESSAGE, 1)
+        answer, pidfds = protocol.receive(sock)
         if not answer:
             raise EOFError
         return json.loads(answer), pidfds[0] if pidfds else None

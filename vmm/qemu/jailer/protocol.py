@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import array
+import socket
 from typing import TypedDict
 
 MAX_MESSAGE = 128 * 1024
 """Bytes. A command line of QEMU's has some thousand."""
+
+_MAX_DESCRIPTORS = 64
 
 NAMESPACES = {
     "user": 0x10000000,
@@ -67,3 +71,18 @@ class Answer(TypedDict, total=False):
     """What failed; absent if nothing did."""
     errno: int
     text: str
+
+
+def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """One message, empty at the end, and the descriptors beside it: the caller's, for no program to inherit.
+
+    `socket.recv_fds` lets them be inherited, whatever its flags. Raises OSError.
+    """
+    message, ancillary, _flags, _address = sock.recvmsg(
+        MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: len(data) // 4 * 4])
+    return message, list(descriptors)

@@ -1,0 +1,160 @@
+"""The process that starts QEMU: what it hands on, what it takes away, and what becomes of its own end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.leaks import nothing_left
+from tests.unit.confinement.jailed import SPEC, jailer_alone, start
+from vmm.errors import JailError
+from vmm.qemu.confinement import Confinement
+from vmm.qemu.confinement.group import VmGroup
+from vmm.qemu.jailer import client
+from vmm.qemu.jailer.client import Jailer
+
+SHOW = """
+import json, os, resource, signal, sys
+print(json.dumps({
+    "arguments": sys.argv[1:], "environment": dict(os.environ), "directory": os.getcwd(),
+    "leads": os.getsid(0) == os.getpid(), "parent": os.getppid(),
+    "open": [fd for fd in range(100) if os.path.exists(f"/proc/self/fd/{fd}")],
+    "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _checked_for_leaks() -> Iterator[None]:
+    with nothing_left():
+        yield
+
+
+@pytest.fixture
+def confinement() -> Iterator[Confinement]:
+    with jailer_alone() as confinement:
+        yield confinement
+
+
+async def seen_by_a_program(
+    confinement: Confinement, log: Path, *arguments: str, inherited: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    argv = [sys.executable, "-I", "-S", "-c", SHOW, *arguments]
+    process = confinement.spawn(argv, spec=SPEC, group=VmGroup(), log=log, readable=(), inherited=inherited)
+    report = await process.wait_exited()
+    assert report.status == 0, report.stderr_tail
+    found = json.loads(report.stderr_tail)
+    assert isinstance(found, dict)
+    return found
+
+
+async def test_the_program_gets_its_arguments_as_they_are(confinement: Confinement, tmp_path: Path) -> None:
+    report = await start(confinement, "printf", "<%s>", "a b", "", "$HOME", "*", log=tmp_path / "log").wait_exited()
+    assert report.stderr_tail == "<a b><><$HOME><*>"
+
+
+async def test_it_is_a_child_of_ours_in_a_session_of_its_own(confinement: Confinement, tmp_path: Path) -> None:
+    seen = await seen_by_a_program(confinement, tmp_path / "log", "a b", "")
+    assert (seen["arguments"], seen["parent"], seen["leads"]) == (["a b", ""], os.getpid(), True)
+    assert (seen["directory"], seen["blocked"]) == ("/", [])
+
+
+async def test_it_has_the_descriptors_that_it_is_given_and_no_other(confinement: Confinement, tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    try:
+        seen = await seen_by_a_program(confinement, tmp_path / "log", inherited=(theirs,))
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert seen["open"] == [0, 1, 2, theirs]
+
+
+async def test_of_our_environment_it_has_what_finds_programs(
+    confinement: Confinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "secret")
+    monkeypatch.setenv("QEMU_MODULE_DIR", "/opt/modules")
+    seen = await seen_by_a_program(confinement, tmp_path / "log")
+    assert set(seen["environment"]) - {"LC_CTYPE"} <= {"PATH", "LD_LIBRARY_PATH", "QEMU_MODULE_DIR"}
+    assert seen["environment"]["QEMU_MODULE_DIR"] == "/opt/modules"
+
+
+def test_a_program_that_is_not_there_is_an_error_and_nothing_is_left(confinement: Confinement, tmp_path: Path) -> None:
+    with pytest.raises(JailError, match=r"execute: .*No such file.*") as caught:
+        start(confinement, "/nowhere/qemu", log=tmp_path / "log")
+    assert (caught.value.stage, caught.value.errno) == ("execute", 2)
+
+
+def test_one_whose_group_cannot_be_joined_does_not_run(confinement: Confinement, tmp_path: Path) -> None:
+    group = VmGroup(directories=(tmp_path / "gone",))
+    with pytest.raises(JailError, match=rf"cgroup: .*{tmp_path / 'gone'}"):
+        start(confinement, "/bin/echo", "ran", log=tmp_path / "log", group=group)
+    assert (tmp_path / "log").read_text() == ""
+
+
+async def test_what_it_started_outlives_it(confinement: Confinement, tmp_path: Path) -> None:
+    """As VMs outlive a service that is killed."""
+    process = start(confinement, "/bin/sleep", "1000", log=tmp_path / "log")
+    assert confinement.jailer is not None
+    confinement.jailer.close()
+    assert psutil.pid_exists(process.pid)
+    assert (await process.kill()).signal == signal.SIGKILL
+
+
+async def test_one_that_somebody_ended_is_started_anew(confinement: Confinement, tmp_path: Path) -> None:
+    await start(confinement, "/bin/true", log=tmp_path / "1").wait_exited()
+    [jailer] = psutil.Process().children()
+    jailer.kill()
+    jailer.wait()
+    assert (await start(confinement, "/bin/true", log=tmp_path / "2").wait_exited()).status == 0
+
+
+def test_one_that_does_not_answer_is_given_up(
+    confinement: Confinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_LIMIT_S", 1)
+    with pytest.raises(JailError):
+        start(confinement, "/nowhere/qemu", log=tmp_path / "1")
+    [jailer] = psutil.Process().children()
+    jailer.suspend()
+    with pytest.raises(JailError, match=r"jailer: .*Resource temporarily unavailable"):
+        start(confinement, "/bin/true", log=tmp_path / "2")
+
+
+def test_one_that_cannot_be_started_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_PROGRAM", tmp_path / "gone.py")
+    jailer = Jailer()
+    with pytest.raises(JailError, match="jailer: "):
+        start(Confinement(jailer=jailer), "/bin/true", log=tmp_path / "log")
+    jailer.close()
+
+
+def test_it_ends_with_its_service(tmp_path: Path) -> None:
+    """However that ends: its socket is closed."""
+    with jailer_alone() as confinement:
+        with pytest.raises(JailError):
+            start(confinement, "/nowhere/qemu", log=tmp_path / "log")
+        [process] = psutil.Process().children()
+        assert confinement.jailer is not None
+        assert confinement.jailer._socket is not None
+        confinement.jailer._socket.close()
+        process.wait(timeout=10)
+
+
+def test_signals_from_a_terminal_do_not_end_it(confinement: Confinement, tmp_path: Path) -> None:
+    with pytest.raises(JailError):
+        start(confinement, "/nowhere/qemu", log=tmp_path / "1")
+    [jailer] = psutil.Process().children()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        jailer.send_signal(number)
+    with pytest.raises(JailError, match="execute"):
+        start(confinement, "/nowhere/qemu", log=tmp_path / "2")
+    assert psutil.Process().children() == [jailer]
