@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
+from pool.config import load_settings
+from pool.confinement import jailed, user_for
 from tests.contract.subjects import MAX_MEMORY_MIB, MAX_VCPUS, qemu_spec
 from vmm.guest.image import GuestImage
 from vmm.qemu.confinement import Confinement
@@ -15,7 +17,6 @@ from vmm.qemu.confinement.host import look_at_host
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupSetting, decide_cgroups
 from vmm.qemu.confinement.tree import occupied
-from vmm.qemu.confinement.user import decide_user
 from vmm.spec import MachineSpec
 
 
@@ -33,9 +34,13 @@ def spec(guest_image: GuestImage) -> MachineSpec:
 
 @pytest.fixture
 def confinement() -> Iterator[Confinement]:
-    """Nobody, and all that the host offers."""
+    """All that the host offers."""
     plan = decide_cgroups(CgroupSetting.AUTO, look_at_host())
-    with occupied(plan, largest=Limits(memory_bytes=2**31, cpus=2, processes=100)) as applied:
+    settings = load_settings(None)
+    with (
+        occupied(plan, largest=Limits(memory_bytes=2**31, cpus=2, processes=100)) as applied,
+        jailed(settings, user=user_for(settings)) as confinement,
+    ):
         if not applied.places:
             pytest.skip(f"no cgroups here: {applied.missing}")
-        yield Confinement(user=decide_user("nobody", euid=0).user, cgroups=applied)
+        yield attrs.evolve(confinement, cgroups=applied)

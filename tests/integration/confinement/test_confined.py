@@ -19,6 +19,7 @@ from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.limits import limits_for
 from vmm.qemu.confinement.plan import CgroupVersion, Controller
 from vmm.qemu.confinement.record import host_memory_bytes
+from vmm.qemu.confinement.uids import UidRange
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
 from vmm.qemu.orphans import end_orphan, find_orphans
@@ -29,7 +30,6 @@ from vmm.template.store import TemplateStore
 VM, TEMPLATE = (f"{name}-{secrets.token_hex(4)}" for name in ("vm", "template"))
 """Other runs of these tests have the same cgroups above theirs."""
 
-NOBODY = ["65534"] * 4
 NO_CAPABILITY = "0000000000000000"
 
 
@@ -41,7 +41,10 @@ def _checked_for_leaks(leak_check: None) -> None:
 def assert_unprivileged(pid: int) -> None:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     facts = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-    assert (facts["Uid"], facts["Gid"], facts["Groups"]) == (NOBODY, NOBODY, [])
+    assert facts["Uid"] == facts["Gid"], "a group of its own, too"
+    assert len(set(facts["Uid"])) == 1
+    assert int(facts["Uid"][0]) in UidRange()
+    assert facts["Groups"] == []
     assert [facts[f"Cap{which}"] for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")] == [[NO_CAPABILITY]] * 5
     assert facts["NoNewPrivs"] == ["1"]
 
