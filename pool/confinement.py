@@ -15,10 +15,10 @@ from vmm.errors import ConfinementError
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.filters import program as seccomp_program
 from vmm.qemu.confinement.host import look_at_host
-from vmm.qemu.confinement.layers import Layer, Layers, LayerSetting, find_layers
+from vmm.qemu.confinement.layers import Layer, Layers, LayerSetting, LayerState, find_layers
 from vmm.qemu.confinement.layers import require as require_layers
 from vmm.qemu.confinement.limits import Limits, limits_for
-from vmm.qemu.confinement.plan import CgroupPlan, CgroupSetting, decide_cgroups, require
+from vmm.qemu.confinement.plan import CgroupPlan, CgroupSetting, Controller, decide_cgroups, require
 from vmm.qemu.confinement.programs import files_for
 from vmm.qemu.confinement.record import host_memory_bytes
 from vmm.qemu.confinement.tree import occupied
@@ -119,6 +119,22 @@ def _largest(specs: dict[str, MachineSpec]) -> Limits:
         cpus=max(limit.cpus for limit in limits),
         processes=max(limit.processes for limit in limits),
     )
+
+
+def describe(user: UserDecision, confinement: Confinement) -> tuple[LayerState, ...]:
+    """All that there may be, and whether it is."""
+    layers, cgroups = confinement.layers, confinement.cgroups
+    how = f"of {user.uids}" if user.uids else user.shared or user.reason
+    return (
+        LayerState(name="uid", applied=user.uids is not None, detail=how),
+        *(_state(layer.value, layer in layers.applied, layers.missing.get(layer)) for layer in Layer),
+        *(_state(f"{one.value}-cgroup", one in cgroups.places, cgroups.missing.get(one)) for one in Controller),
+    )
+
+
+def _state(name: str, applied: bool, missing: str | None) -> LayerState:
+    detail = "" if applied else missing or "the configuration leaves it out"
+    return LayerState(name=name, applied=applied, detail=detail)
 
 
 def _tell(user: UserDecision, layers: Layers, plan: CgroupPlan, *, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""How many files, sockets and processes the service may have open."""
+"""How many files, sockets and processes the service may have open; and that it leaves no core file."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def raise_limit() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def forbid_core_files() -> None:
+    """What callers pass to their VMs is in our memory, and in that of QEMUs that guests run in. For us and children."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -28,9 +28,9 @@ from actors.template import TemplateProducer
 from actors.uniqueness import Witness
 from pool.access import MIB, AccessSettings, LimitSettings
 from pool.config import ProfileSettings, Settings
-from pool.confinement import confined, user_for
+from pool.confinement import confined, describe, user_for
 from pool.coordinator import Coordinator
-from pool.descriptors import raise_limit
+from pool.descriptors import forbid_core_files, raise_limit
 from pool.endpoint import Endpoint, check_endpoint, open_endpoint
 from pool.machines import MachineResolver
 from pool.matching import Matcher
@@ -84,6 +84,7 @@ async def run_service(
     socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
     _log.debug("descriptors", limit=raise_limit())
+    forbid_core_files()
     user = user_for(settings)
     resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
@@ -157,6 +158,7 @@ async def run_service(
                 for name, spec in specs.items()
             },
             service_uid=os.geteuid(),
+            confinement=describe(user, confinement),
             spans=spans,
             matcher=Matcher(
                 profiles=settings.profiles,

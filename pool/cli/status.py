@@ -34,11 +34,17 @@ def _render(answer: ServiceStatus) -> str:
     state = "draining" if answer.draining else "running"
     lines = [f"vmpool {answer.version}, pid {answer.pid}, {state} for {answer.uptime_s:.0f} s", ""]
     lines += render_profiles(answer.profiles)
+    lines += [visible(line, kept="") for line in _confinement(answer)]
     if answer.fallbacks:
         lines.append(f"{answer.fallbacks} requests with a configuration of their own found no pool that is like it")
     if answer.leases:
         lines += ["", *(render_lease(lease) for lease in answer.leases)]
     return "\n".join(lines)
+
+
+def _confinement(answer: ServiceStatus) -> list[str]:
+    """What is not there, with the reason; nothing if all is."""
+    return [f"not confined by {layer.name}: {layer.detail}" for layer in answer.confinement if not layer.applied]
 
 
 def render_profiles(profiles: tuple[ProfileStatus, ...]) -> list[str]:

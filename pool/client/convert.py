@@ -14,6 +14,7 @@ from pool.client.records import (
     AcquiredVm,
     AcquireTimings,
     Change,
+    ConfinementLayer,
     Guest,
     LeaseChange,
     LeaseStatus,
@@ -135,6 +136,9 @@ def service_status(reply: wire.StatusReply) -> ServiceStatus:
         profiles=tuple(_profile_status(profile) for profile in reply.profiles),
         leases=tuple(_lease_status(lease) for lease in reply.leases),
         fallbacks=reply.fallbacks,
+        confinement=tuple(
+            ConfinementLayer(name=layer.name, applied=layer.applied, detail=layer.detail) for layer in reply.confinement
+        ),
     )
 
 

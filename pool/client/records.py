@@ -174,6 +174,17 @@ class LeaseStatus:
 
 
 @attrs.frozen(kw_only=True)
+class ConfinementLayer:
+    """One of those between a QEMU that its guest has taken over and the host."""
+
+    name: str
+    """ "uid", "landlock", "seccomp", "memory-cgroup" and so on."""
+    applied: bool
+    detail: str
+    """Why not, or how."""
+
+
+@attrs.frozen(kw_only=True)
 class ServiceStatus:
     version: str
     pid: int
@@ -184,6 +195,7 @@ class ServiceStatus:
     """The caller's own; root sees all."""
     fallbacks: int
     """Requests with a configuration of their own that no pool could serve, since the service started."""
+    confinement: tuple[ConfinementLayer, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

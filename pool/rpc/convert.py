@@ -23,6 +23,7 @@ from pool.rpc.errors import InvalidRequestError, sendable, shorten
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wishes import wishes_of
 from vmm.contract import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
+from vmm.qemu.confinement.layers import LayerState
 from vmm.spec import AgentKind
 
 DEFAULT_PROFILE: Final = "default"
@@ -309,6 +310,7 @@ def status_reply(
     profiles: Iterable[wire.ProfileStatus],
     leases: Iterable[wire.LeaseStatus],
     fallbacks: int = 0,
+    confinement: Iterable[LayerState] = (),
 ) -> wire.StatusReply:
     return wire.StatusReply(
         version=version,
@@ -318,6 +320,10 @@ def status_reply(
         profiles=list(profiles),
         leases=list(leases),
         fallbacks=fallbacks,
+        confinement=[
+            wire.ConfinementLayer(name=layer.name, applied=layer.applied, detail=shorten(layer.detail))
+            for layer in confinement
+        ],
     )
 
 

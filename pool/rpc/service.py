@@ -40,6 +40,7 @@ from pool.rpc.peer import current_caller
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
 from pool.tracing import NO_SPANS, Spans, Stage
+from vmm.qemu.confinement.layers import LayerState
 from vmm.spec import AgentKind
 
 MAX_DEADLINE_MARGIN_S: Final = 0.1
@@ -57,6 +58,8 @@ class ServiceInfo:
     """For requests that describe a machine; None: there are none."""
     service_uid: int = attrs.field(factory=os.geteuid)
     """Who may see evidence, besides root."""
+    confinement: tuple[LayerState, ...] = ()
+    """Of each QEMU."""
     spans: Spans = NO_SPANS
     started_at: float = attrs.field(factory=trio.current_time)
     """On trio's clock."""
@@ -216,6 +219,7 @@ class PoolService(wire.PoolBase):
             draining=self.calls.stopping or self.coordinator.draining,
             profiles=(self._profile_status(view, owner=owner) for view in self.coordinator.views()),
             fallbacks=0 if self.info.matcher is None else self.info.matcher.fallbacks,
+            confinement=self.info.confinement,
             leases=(
                 lease_status(lease, now=now) for lease in self.coordinator.leases() if owner.may_touch(lease.owner)
             ),

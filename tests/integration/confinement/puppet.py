@@ -34,7 +34,7 @@ class CaughtError(Exception):
 
 
 class Puppet:
-    """Of a process whose main thread waits in a system call; at the end it goes on as before. For one thread of ours."""
+    """Of a process whose main thread waits in a system call, and goes on with that at the end. For one thread of us."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

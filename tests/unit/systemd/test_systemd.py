@@ -16,6 +16,7 @@ from pool.cli.serve import serve
 from pool.endpoint import open_endpoint
 from pool.paths import cache_directory, default_socket
 from pool.systemd.unit import packaged_unit, packaged_user, unit_for
+from vmm.qemu.confinement.uids import LOCKS
 
 MAX_EXPOSURE = 25
 """Tenths; systemd calls up to 4.0 "OK". What is left is being root with five capabilities, /dev/kvm, and TCG's JIT."""
@@ -80,7 +81,9 @@ def test_the_command_line_is_one_of_ours() -> None:
 
 
 def test_directories_are_those_that_root_uses() -> None:
-    assert Path("/run") / setting("RuntimeDirectory") == default_socket(environment={}, uid=0).parent
+    ours, locks = setting("RuntimeDirectory").split()
+    assert Path("/run") / ours == default_socket(environment={}, uid=0).parent
+    assert Path("/run") / locks == LOCKS
     assert Path("/var/cache") / setting("CacheDirectory") == cache_directory(environment={}, uid=0)
 
 

@@ -74,6 +74,16 @@ class Layers:
         return [name for layer, name in NAMESPACES.items() if layer in self.applied]
 
 
+@attrs.frozen(kw_only=True)
+class LayerState:
+    """As it is told to people."""
+
+    name: str
+    applied: bool
+    detail: str = ""
+    """Why not, or how."""
+
+
 def find_layers(jailer: Jailer, *, wanted: Collection[Layer], identity: Identity | None, files: Files) -> Layers:
     """Tries them, all at once and then, if that fails, one after the other. Blocks for some ms, with QEMU not started.
 

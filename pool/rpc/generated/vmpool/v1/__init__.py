@@ -10,6 +10,7 @@ __all__ = (
     "AdminBase",
     "AdminStub",
     "CloseStdin",
+    "ConfinementLayer",
     "DrainReply",
     "DrainRequest",
     "EvictReply",
@@ -241,6 +242,24 @@ class CloseStdin(betterproto2.Message):
 
 
 default_message_pool.register_message("vmpool.v1", "CloseStdin", CloseStdin)
+
+
+@dataclass(eq=False, repr=False)
+class ConfinementLayer(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    "uid", "landlock", "seccomp", "memory-cgroup" and so on.
+    """
+
+    applied: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+
+    detail: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Why not, or how.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "ConfinementLayer", ConfinementLayer)
 
 
 @dataclass(eq=False, repr=False)
@@ -933,6 +952,11 @@ class StatusReply(betterproto2.Message):
     fallbacks: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
     """
     Requests with a config that no pool could serve, since the service started.
+    """
+
+    confinement: "list[ConfinementLayer]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    What is between a QEMU that its guest has taken over and the host.
     """
 
 
