@@ -17,7 +17,7 @@ from vmm.qemu.confinement.filters import program as seccomp_program
 from vmm.qemu.confinement.host import look_at_host
 from vmm.qemu.confinement.layers import Layer, Layers, LayerSetting, LayerState, find_layers
 from vmm.qemu.confinement.layers import require as require_layers
-from vmm.qemu.confinement.limits import Limits, limits_for
+from vmm.qemu.confinement.limits import Limits, limits_for, service_memory_bytes
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupSetting, Controller, decide_cgroups, require
 from vmm.qemu.confinement.programs import files_for
 from vmm.qemu.confinement.record import host_memory_bytes
@@ -105,7 +105,8 @@ def _look_anew(settings: Settings) -> CgroupPlan:
 
 @contextlib.contextmanager
 def _places(settings: Settings, *, specs: dict[str, MachineSpec], visiting: bool = False) -> Iterator[CgroupPlan]:
-    with occupied(cgroups_for(settings), largest=_largest(specs), visiting=visiting) as plan:
+    own = None if visiting else service_memory_bytes(specs.values())
+    with occupied(cgroups_for(settings), largest=_largest(specs), own_memory_bytes=own, visiting=visiting) as plan:
         require(settings.service.cgroups, plan)
         yield plan
 

@@ -12,7 +12,7 @@ import pytest
 
 CONTROLLERS = "cpuset cpu io memory hugetlb pids"
 
-_FILES = {"memory": ("memory.max",), "cpu": ("cpu.max",), "pids": ("pids.max",)}
+_FILES = {"memory": ("memory.max", "memory.high"), "cpu": ("cpu.max",), "pids": ("pids.max",)}
 
 
 @attrs.frozen

@@ -138,3 +138,28 @@ async def test_a_vm_has_one_group_with_all_limits(root: Path, unit: Path, tmp_pa
         await group.remove()
         assert not directory.exists()
         (unit / "vmpool-service" / "cgroup.procs").write_text("")
+
+
+@pytest.fixture
+def leaf(unit: Path) -> Path:
+    """Ours, with the files that it has once the controllers are handed down."""
+    (unit / "cgroup.subtree_control").write_text("+memory")
+    leaf = unit / "vmpool-service"
+    leaf.mkdir()
+    (unit / "cgroup.subtree_control").write_text("")
+    return leaf
+
+
+def test_the_service_has_a_limit_of_its_own_beside_its_vms(root: Path, unit: Path, leaf: Path) -> None:
+    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    with occupied(plan, largest=LIMITS, own_memory_bytes=2 * 2**30):
+        assert (leaf / "memory.high").read_text() == str(2 * 2**30)
+        assert (leaf / "memory.max").read_text() == str(3 * 2**30)
+        (leaf / "cgroup.procs").write_text("")
+
+
+def test_who_only_looks_limits_nobody(root: Path, unit: Path, leaf: Path) -> None:
+    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    with occupied(plan, largest=LIMITS, visiting=True):
+        assert (leaf / "memory.max").read_text() == ""
+        (leaf / "cgroup.procs").write_text("")

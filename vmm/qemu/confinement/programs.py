@@ -24,7 +24,6 @@ _PATH_VARIABLES: Final = ("LD_LIBRARY_PATH", "QEMU_MODULE_DIR")
 
 def files_for(program: Path, *, accelerator: Accelerator, environment: Mapping[str, str]) -> Files:
     """For that QEMU, with that environment."""
-    own = [str(path) for path in (program, program.resolve().parent, _home_of(program.resolve())) if path is not None]
     named = [
         path
         for variable in _PATH_VARIABLES
@@ -32,17 +31,24 @@ def files_for(program: Path, *, accelerator: Accelerator, environment: Mapping[s
         if path.startswith("/") and path.strip("/")
     ]
     kvm = [str(KVM_DEVICE)] if accelerator is Accelerator.KVM else []
-    return Files(programs=[*SYSTEM, *own, *named], devices=[*DEVICES, *kvm])
+    own = [program, *_surroundings(program.resolve())]
+    return Files(programs=[*SYSTEM, *map(str, own), *named], devices=[*DEVICES, *kvm])
 
 
-def _home_of(program: Path) -> Path | None:
-    """The directory of a QEMU that is not the distribution's: firmware and libraries are beside its bin/.
+def _surroundings(program: Path) -> list[Path]:
+    """Where a QEMU that is not the distribution's has its firmware and libraries: beside it, or beside its bin/.
 
-    One in a bin/ right below the root directory, or below a home, would show all of that.
+    Not where that would show what is somebody's: a directory right below the root, or a home.
     """
     for store in STORES:
         if program.is_relative_to(store):
-            return store
-    prefix = program.parent.parent
-    is_own = program.parent.name in ("bin", "libexec") and len(prefix.parts) > 2 and prefix != Path.home()
-    return prefix if is_own else None
+            return [store]
+    beside = [program.parent]
+    if program.parent.name in ("bin", "libexec"):
+        beside.append(program.parent.parent)
+    return [program, *(directory for directory in beside if not _is_large(directory))]
+
+
+def _is_large(directory: Path) -> bool:
+    parts = directory.parts
+    return len(parts) <= 2 or (parts[:2] == ("/", "home") and len(parts) == 3) or directory == Path.home()

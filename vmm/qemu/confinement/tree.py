@@ -12,15 +12,19 @@ import attrs
 
 from vmm.qemu.confinement.group import VmGroup, write_setting
 from vmm.qemu.confinement.limits import Limits
-from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion
+from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
 
 SERVICE_LEAF: Final = "vmpool-service"
 """Where the service itself goes under version 2: a group with members cannot hand controllers to groups below it."""
 
 
 @contextlib.contextmanager
-def occupied(plan: CgroupPlan, *, largest: Limits, visiting: bool = False) -> Iterator[CgroupPlan]:
+def occupied(
+    plan: CgroupPlan, *, largest: Limits, own_memory_bytes: int | None = None, visiting: bool = False
+) -> Iterator[CgroupPlan]:
     """Makes the places of the plan ready, and tries each controller with the limits of the largest VM.
+
+    `own_memory_bytes` is for ourselves, where we have a group of our own: under version 2.
 
     Yields the plan, less what does not work. At the end all is given back; who is only `visiting`, to see what would
     work, leaves what a service that runs has made of the place, and its VMs' limits. Blocks for some ms.
@@ -28,6 +32,8 @@ def occupied(plan: CgroupPlan, *, largest: Limits, visiting: bool = False) -> It
     with contextlib.ExitStack() as cleanup:
         if plan.version is CgroupVersion.V2:
             plan = _enter(plan, cleanup, visiting=visiting)
+            if own_memory_bytes is not None and Controller.MEMORY in plan.places:
+                _limit_ourselves(plan.places[Controller.MEMORY] / SERVICE_LEAF, own_memory_bytes)
         lost = {}
         for controller in plan.places:
             try:
@@ -35,6 +41,13 @@ def occupied(plan: CgroupPlan, *, largest: Limits, visiting: bool = False) -> It
             except OSError as error:
                 lost[controller] = f"{error.strerror}: {error.filename or plan.places[controller]}"
         yield plan.without(lost)
+
+
+def _limit_ourselves(leaf: Path, memory_bytes: int) -> None:
+    """Beside the VMs, who have limits of their own. Where somebody else moved us aside, that is his affair."""
+    if leaf.is_dir():
+        write_setting(leaf / "memory.high", str(memory_bytes))
+        write_setting(leaf / "memory.max", str(memory_bytes * 3 // 2))
 
 
 def _try(plan: CgroupPlan, largest: Limits) -> None:
