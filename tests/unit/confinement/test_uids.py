@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -144,3 +145,29 @@ def test_a_vm_has_no_group_but_its_own(tmp_path: Path) -> None:
         with confinement._identity(SPEC) as identity:
             assert identity is not None
             assert (identity["gid"], identity["groups"]) == (identity["uid"], [])
+
+
+def test_a_lock_file_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
+    ours, theirs = (UidPool(UidRange(first=FEW.first, last=FEW.first), tmp_path / "locks") for _ in range(2))
+    with ours.take():
+        pass
+    shutil.rmtree(tmp_path / "locks")
+    with ours.take(), pytest.raises(ConfinementError), theirs.take():
+        pass
+    theirs.close()
+    ours.close()
+    assert not (tmp_path / "locks").exists()
+
+
+def test_a_service_that_ends_takes_no_lock_from_another(tmp_path: Path) -> None:
+    ours, theirs = (UidPool(UidRange(first=FEW.first, last=FEW.first), tmp_path / "locks") for _ in range(2))
+    with theirs.take():
+        pass
+    with ours.take():
+        theirs.close()
+        third = UidPool(UidRange(first=FEW.first, last=FEW.first), tmp_path / "locks")
+        with pytest.raises(ConfinementError), third.take():
+            pass
+        third.close()
+    ours.close()
+    assert not (tmp_path / "locks").exists()

@@ -7,19 +7,20 @@ ended, and whatever became of our records; a VM that is adopted or given away ke
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import os
 import pwd
 import random
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from vmm.errors import ConfinementError, LockHeldError
-from vmm.lock import take_lock
+from vmm.errors import ConfinementError
 
 DEFAULT_FIRST: Final = 1_900_000_000
 DEFAULT_COUNT: Final = 65_536
@@ -104,11 +105,14 @@ def _is_mapped(text: str, uids: UidRange) -> bool:
 
 @attrs.define(eq=False)
 class UidPool:
-    """For one service."""
+    """For one service; whoever makes it closes it."""
 
     range: UidRange
-    _locks: Path = LOCKS
+    _directory: Path = LOCKS
     _random: random.Random = attrs.field(factory=random.SystemRandom)
+    _file: int | None = attrs.field(default=None, init=False)
+    _held: set[int] = attrs.field(factory=set, init=False)
+    """Whom we have locked ourselves, which the file does not tell us."""
 
     @contextlib.contextmanager
     def take(self) -> Iterator[int]:
@@ -116,8 +120,25 @@ class UidPool:
 
         A process must have it when the block ends; from then on it is taken until that one is dead, and waited for.
         """
-        with contextlib.ExitStack() as held:
-            yield next(uid for uid in self._candidates() if not is_in_use(uid) and self._lock(uid, held))
+        uid = next(uid for uid in self._candidates() if not is_in_use(uid) and self._lock(uid))
+        try:
+            yield uid
+        finally:
+            self._unlock(uid)
+
+    def close(self) -> None:
+        """Leaves nothing behind, unless another service is there. Idempotent."""
+        if self._file is None:
+            return
+        try:
+            # Alone with the file: who opens it from now on sees that it has gone, and makes a new one.
+            if _set_lock(self._file, fcntl.F_WRLCK, first=0, count=0) and self._is_in_place(self._file):
+                self._path.unlink()
+                with contextlib.suppress(OSError):  # another service has just come
+                    self._directory.rmdir()
+        finally:
+            os.close(self._file)
+            self._file = None
 
     def _candidates(self) -> Iterable[int]:
         """All, from some place on: what was free last is not the first to be taken again."""
@@ -131,22 +152,56 @@ class UidPool:
             remedy="end VMs, or make the range larger",
         )
 
-    def _lock(self, uid: int, held: contextlib.ExitStack) -> bool:
-        while True:
-            with contextlib.suppress(FileExistsError):
-                self._locks.mkdir(mode=0o700)
-            try:
-                take_lock(self._locks / str(uid), held)
-            except LockHeldError:
-                return False
-            except FileNotFoundError:
-                continue  # another service, which ended, has just removed the directory
-            return not is_in_use(uid)
+    @property
+    def _path(self) -> Path:
+        return self._directory / "lock"
 
-    def close(self) -> None:
-        """Leaves nothing behind, unless another service has something there. Idempotent."""
-        with contextlib.suppress(OSError):
-            self._locks.rmdir()
+    def _lock(self, uid: int) -> bool:
+        """A byte of the file for each uid. Asked again when it is ours: another service may just have used it."""
+        if uid in self._held:
+            return False
+        while True:
+            file = self._opened()
+            if not _set_lock(file, fcntl.F_WRLCK, first=uid, count=1):
+                return False
+            if self._is_in_place(file):
+                break
+            os.close(file)
+            self._file = None
+        self._held.add(uid)
+        if is_in_use(uid):
+            self._unlock(uid)
+            return False
+        return True
+
+    def _unlock(self, uid: int) -> None:
+        self._held.discard(uid)
+        if self._file is not None:
+            _set_lock(self._file, fcntl.F_UNLCK, first=uid, count=1)
+
+    def _opened(self) -> int:
+        while self._file is None:
+            with contextlib.suppress(FileExistsError):
+                self._directory.mkdir(mode=0o700)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            with contextlib.suppress(FileNotFoundError):  # another service, which ended, has just removed it
+                self._file = os.open(self._path, flags, 0o600)
+        return self._file
+
+    def _is_in_place(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+
+def _set_lock(file: int, kind: int, *, first: int, count: int) -> bool:
+    """False if somebody else has a part of it. `count` 0 is to the end; see fcntl(2) on open file description locks."""
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("@hhqqi4x", kind, os.SEEK_SET, first, count, 0))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_in_use(uid: int) -> bool:
