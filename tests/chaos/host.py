@@ -50,6 +50,8 @@ class ChaosHost:
                 self.service.process.send_signal(signal.SIGCONT)
             case Blow.TAKEOVER:
                 done = await self._take_over()
+            case Blow.JAILER:
+                done = self._kill_jailer()
             case _:
                 done = self._kill(step)
         self.books.blows[step.blow] += done
@@ -67,6 +69,15 @@ class ChaosHost:
         with contextlib.suppress(psutil.NoSuchProcess, KeyError):
             self.service.qemus()[vm_id].kill()
         return True
+
+    def _kill_jailer(self) -> bool:
+        """It may be starting a QEMU in this moment."""
+        for child in psutil.Process(self.service.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(word.endswith("jailer/__main__.py") for word in child.cmdline()):
+                    child.kill()
+                    return True
+        return False
 
     def _qemus(self) -> dict[str, Blow]:
         """What each QEMU's end would be. It may have become another one's a moment later."""

@@ -29,6 +29,7 @@ class Blow(enum.Enum):
     SERVICE = "kill the service"
     RECOVERY = "kill the service, and the next one while it starts"
     TAKEOVER = "have another service take over"
+    JAILER = "kill the process that starts QEMUs"
     STANDSTILL = "stop the service for a while, and let it go on"
 
 
@@ -39,6 +40,7 @@ _WEIGHTS: Final = {
     Blow.SERVICE: 4,
     Blow.RECOVERY: 1,
     Blow.TAKEOVER: 1,
+    Blow.JAILER: 2,
     Blow.STANDSTILL: 2,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,47 @@ def test_one_that_does_not_answer_is_given_up(
     jailer.suspend()
     with pytest.raises(JailError, match=r"jailer: .*Resource temporarily unavailable"):
         start(confinement, "/bin/true", log=tmp_path / "2")
+
+
+ENDS_BEFORE_IT_ANSWERS = """
+import json, os, signal, socket, sys
+sys.path.insert(0, {house!r})
+from vmm.qemu.jailer import kernel
+from vmm.qemu.jailer.protocol import receive
+service = socket.socket(fileno=int(sys.argv[1]))
+service.recv(1000)
+message, _ = receive(service)
+if kernel.clone(kernel.CLONE_PARENT | signal.SIGCHLD) == 0:
+    service.close()
+    {becomes}
+"""
+
+
+@pytest.mark.parametrize(
+    "becomes",
+    [
+        "request = json.loads(message); os.execve(request['program'], request['argv'], {})",
+        "signal.pause()",
+        "os._exit(126)",
+    ],
+    ids=["a program that runs", "a child on its way", "a dead child"],
+)
+def test_what_one_started_that_was_ended_before_it_said_so_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    """Nobody would know of that QEMU, and the next attempt would be another one's."""
+    program = tmp_path / "__main__.py"
+    program.write_text(ENDS_BEFORE_IT_ANSWERS.format(house=str(Path(client.__file__).parents[3]), becomes=becomes))
+    monkeypatch.setattr(client, "_PROGRAM", program)
+    other = subprocess.Popen(["/bin/sleep", "1000"])
+    dead = subprocess.Popen(["/bin/true"])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+    with jailer_alone() as confinement, pytest.raises(JailError, match="jailer: "):
+        start(confinement, "/bin/sleep", "2000", log=tmp_path / "log")
+    assert other.poll() is None, "other children are left alone"
+    assert dead.wait() == 0
+    other.kill()
+    other.wait()
 
 
 def test_one_that_cannot_be_started_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

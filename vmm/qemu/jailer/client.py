@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from vmm.errors import JailError
-from vmm.qemu.jailer import protocol
+from vmm.qemu.jailer import children, protocol
 from vmm.qemu.jailer.protocol import Request
 
 ANSWER_LIMIT_S: Final = 10
@@ -60,15 +60,15 @@ class Jailer:
         """
         message = json.dumps(request).encode()
         try:
-            answer, pidfd = self._ask(message, descriptors)
-        except (ConnectionError, EOFError):
-            self.close()  # somebody ended it; nothing of ours was lost with it
             try:
                 answer, pidfd = self._ask(message, descriptors)
-            except (OSError, EOFError) as error:
-                raise self._broken(error) from error
-        except OSError as error:
-            raise self._broken(error) from error
+            except (ConnectionError, EOFError):
+                self._bury(request)  # somebody ended it, perhaps in the middle of this
+                answer, pidfd = self._ask(message, descriptors)
+        except (OSError, EOFError) as error:
+            self._bury(request)
+            reason = "it ends at once" if isinstance(error, EOFError) else str(error)
+            raise JailError(stage="jailer", errno=getattr(error, "errno", 0) or 0, reason=reason) from error
         if "stage" not in answer:
             assert pidfd is not None, "a process that was started has one"
             return Started(pid=answer["pid"], pidfd=pidfd)
@@ -116,10 +116,14 @@ class Jailer:
             self._socket = ours
         return self._socket
 
-    def _broken(self, error: OSError | EOFError) -> JailError:
+    def _bury(self, request: Request) -> None:
+        """Ends it, and what it may have started for this request without telling us."""
+        if self._process is None:
+            return
+        name, argv = children.name_of(self._process.pid), self._process.args
         self.close()
-        reason = "it ends at once" if isinstance(error, EOFError) else str(error)
-        return JailError(stage="jailer", errno=getattr(error, "errno", 0) or 0, reason=reason)
+        assert isinstance(argv, list)
+        children.end_all(name=name, argvs=(argv, request["argv"]))
 
 
 @contextmanager

@@ -1,0 +1,44 @@
+"""Our children that nobody told us of: what a jailer started that was ended before it could answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+
+def name_of(pid: int) -> str:
+    """The kernel's for a process, dead ones included that nobody has waited for; empty if there is none of that pid."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    return ""
+
+
+def end_all(*, name: str, argvs: Collection[list[str]]) -> None:
+    """Kills and reaps our children with one of these command lines, and reaps those dead ones that had that name.
+
+    A child of a jailer that has not become its program yet has the jailer's name and command line; nobody else of ours.
+    """
+    for pid in _children():
+        argv = _argv_of(pid)
+        if argv in argvs or (not argv and name_of(pid) == name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED)
+
+
+def _children() -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(entry.name)
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                yield pid
+
+
+def _argv_of(pid: int) -> list[str]:
+    """Empty for the dead."""
+    with contextlib.suppress(OSError):
+        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+    return []
