@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.micro import actors, cli, codecs, kata, ledger, rpc
 from bench.registry import Registry
-from bench.system import confinement, handout, idle, memory, miss, others, restart, start, throughput
+from bench.system import confinement, handout, idle, layers, memory, miss, others, restart, start, throughput
 
 ALL = Registry(
     (
@@ -24,5 +24,6 @@ ALL = Registry(
         restart.EXPERIMENT,
         others.EXPERIMENT,
         confinement.EXPERIMENT,
+        layers.EXPERIMENT,
     )
 )
