@@ -14,6 +14,7 @@ from pool.ledger.policy import ServicePolicy
 from pool.requests import MAX_OPEN_REQUESTS
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.peer import default_uids
+from pool.rpc.users import EdgeLimits
 
 Account = str | int
 """A name, or a number."""
@@ -88,6 +89,30 @@ class LimitSettings:
     """What the guests of all VMs may have together, clones at their nominal size. None: no limit."""
     checks_at_once: int = attrs.field(default=2, validator=and_(ge(1), le(1000)))
     """Idle VMs whose agents are asked at a time whether they are there."""
+    connections_per_user: int = attrs.field(default=256, validator=and_(ge(1), le(1_000_000)))
+    calls_per_user: int = attrs.field(default=1000, validator=and_(ge(1), le(1_000_000)))
+    """Open at a time, over all connections."""
+    execs_per_user: int = attrs.field(default=256, validator=and_(ge(1), le(1_000_000)))
+    """Commands that run at a time. Each may have 1 MiB in the service that neither guest nor client has read."""
+    request_mib_per_user: int | None = attrs.field(default=None, validator=optional(and_(ge(1), le(65536))))
+    """Of requests that are being received, or whose calls go on. None: four messages of the largest size."""
+
+    def problems(self) -> list[str]:
+        """What is wrong, a sentence each, with the key."""
+        if self.request_mib_per_user is not None and self.request_mib_per_user < self.max_message_mib:
+            problem = f"{self.request_mib_per_user} is less than max_message_mib = {self.max_message_mib}"
+            return [f"limits.request_mib_per_user: {problem}; nobody could send such a message"]
+        return []
+
+    def edge(self, *, connections: int) -> EdgeLimits:
+        """On a service that can have so many connections in all."""
+        return EdgeLimits(
+            connections=connections,
+            connections_per_user=self.connections_per_user,
+            calls_per_user=self.calls_per_user,
+            execs_per_user=self.execs_per_user,
+            request_bytes_per_user=(self.request_mib_per_user or 4 * self.max_message_mib) * MIB,
+        )
 
     def policy(self, *, cpus: int) -> ServicePolicy:
         """On a service that may use so many CPUs."""

@@ -161,6 +161,11 @@ class ProfileSettings:
         """Over leased VMs."""
         return Vigil(interval_s=self.check_interval_s or math.inf, silence_limit_s=self.silence_limit_s or math.inf)
 
+    @property
+    def most_vms(self) -> int:
+        """How many there may be, as far as the settings tell; leased ones come on top unless `max_vms` is given."""
+        return max(self.size, self.max_vms or 0, 0 if self.adaptive is None else self.adaptive.maximum)
+
     def policy(self, machine: MachineSpec) -> PoolPolicy:
         return PoolPolicy(
             max_vcpus=machine.max_vcpus,
@@ -236,7 +241,8 @@ def parse_settings(text: str, *, source: str) -> Settings:
     if not settings.profiles:
         raise ConfigError(source=source, problems=("profiles: at least one [profiles.NAME] table is needed",))
     problems = [problem for name, profile in settings.profiles.items() for problem in _cross_checks(name, profile)]
-    problems += _shared_places(settings) + settings.access.problems() + _unknown_qemu_user(settings)
+    problems += _shared_places(settings) + _unknown_qemu_user(settings)
+    problems += settings.access.problems() + settings.limits.problems()
     if problems:
         raise ConfigError(source=source, problems=tuple(problems))
     return settings

@@ -17,6 +17,7 @@ import attrs
 from actors.kinds import ProducerKind
 from pool.config import ProfileSettings, Settings
 from pool.confinement import applied_cgroups, cgroups_for, jailed, user_for
+from pool.descriptors import connections_within, needed
 from pool.endpoint import (
     EndpointError,
     ServiceRunningError,
@@ -54,9 +55,6 @@ class Finding:
     detail: str
     fix: str = ""
 
-
-DESCRIPTORS_PER_VM: Final = 8
-"""pidfd, QMP and agent connections, and their kin while a VM starts or stops."""
 
 OVERHEAD_PER_VM_MIB: Final = 64
 """Of a QEMU process beside its guest's memory; 40 to 60 MiB were seen under TCG."""
@@ -267,13 +265,20 @@ def _memory(settings: Settings, *, available_mib: int) -> Finding:
 
 
 def _descriptors(settings: Settings, *, limit: int) -> Finding:
-    needed = 256 + sum(profile.size for profile in settings.profiles.values()) * DESCRIPTORS_PER_VM
-    detail = f"about {needed} file descriptors are needed, the hard limit is {limit}"
-    if limit != resource.RLIM_INFINITY and needed > limit:
+    vms = sum(profile.most_vms for profile in settings.profiles.values())
+    wanted = needed(vms=vms) + settings.limits.connections_per_user
+    room = connections_within(limit, vms=vms)
+    limits = settings.limits
+    detail = (
+        f"about {wanted} file descriptors are needed, the hard limit is {limit}, which leaves room for {room} "
+        f"connections; each user may have {limits.connections_per_user} of them, {limits.calls_per_user} calls and "
+        f"{limits.execs_per_user} commands at a time"
+    )
+    if limit != resource.RLIM_INFINITY and wanted > limit:
         return Finding(
             subject="limits",
             verdict=Verdict.WARNING,
-            detail=f"{detail}; pools may not become full",
+            detail=f"{detail}; pools may not become full, or callers be refused",
             fix="raise it: `ulimit -n`, or LimitNOFILE= in the unit",
         )
     return Finding(subject="limits", verdict=Verdict.OK, detail=detail)

@@ -30,7 +30,7 @@ from pool.access import MIB, AccessSettings, LimitSettings
 from pool.config import ProfileSettings, Settings
 from pool.confinement import confined, describe, user_for
 from pool.coordinator import Coordinator
-from pool.descriptors import forbid_core_files, raise_limit
+from pool.descriptors import connections_within, forbid_core_files, raise_limit
 from pool.endpoint import Endpoint, check_endpoint, open_endpoint
 from pool.machines import MachineResolver
 from pool.matching import Matcher
@@ -42,6 +42,7 @@ from pool.recovery import recover
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
+from pool.rpc.users import MOST_CONNECTIONS
 from pool.runtime import VmsDirectory, check_vms_directory, open_vms_directory
 from pool.tracing import NO_SPANS, Spans
 from vmm.guest.noop import NOT_DONE
@@ -83,7 +84,8 @@ async def run_service(
     # QEMU's command lines name places, and tell an orphan by them: they must not depend on where we were started.
     socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
-    _log.debug("descriptors", limit=raise_limit())
+    descriptors = raise_limit()
+    _log.debug("descriptors", limit=descriptors)
     forbid_core_files()
     user = user_for(settings)
     resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
@@ -175,7 +177,13 @@ async def run_service(
             endpoint=endpoint,
             vms=vms,
             info=info,
-            server_settings=server_settings(settings.access, settings.limits),
+            server_settings=server_settings(
+                settings.access,
+                settings.limits,
+                connections=connections_within(
+                    descriptors, vms=sum(profile.most_vms for profile in settings.profiles.values())
+                ),
+            ),
             watcher=PressureWatcher(
                 policy=settings.service.memory,
                 read=partial(read_memory, cgroup=own_group),
@@ -312,10 +320,13 @@ def _resolver(
     )
 
 
-def server_settings(access: AccessSettings, limits: LimitSettings) -> ServerSettings:
+def server_settings(
+    access: AccessSettings, limits: LimitSettings, *, connections: int = MOST_CONNECTIONS
+) -> ServerSettings:
     return ServerSettings(
         allowed_uids=access.uids,
         allowed_gids=access.gids,
         acquire_timeout_s=limits.acquire_timeout_s,
         max_message_bytes=limits.max_message_mib * MIB,
+        limits=limits.edge(connections=connections),
     )

@@ -26,13 +26,13 @@ from pool.factory.cache_client import WaitingVm
 from pool.factory.config import VMConfig
 from pool.factory.wire import Bridge, CachedVm, QemuGrpc, QemuState, Smp, config_to_grpc, vm_to_grpc, vsock_url
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
-from pool.rpc.connection import GuardedServer, open_server
 from pool.rpc.errors import shorten
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.generated.cache import CacheServiceBase, GrpcStatus, GrpcVm, GrpcVmConfig, GrpcVmStatus
 from pool.rpc.generated.google.protobuf import Empty
-from pool.rpc.peer import admit, default_uids
+from pool.rpc.listening import GuardedServer, open_server
 from pool.rpc.server import FAREWELL_LIMIT_S
+from pool.rpc.users import AccessRule, EdgeLimits, Users
 from pool.tracing import NO_SPANS, Spans
 
 _log = structlog.get_logger("vmpool.cache", subsystem="cache")
@@ -191,7 +191,7 @@ class CacheServer:
         self._stop_requested.set()
 
     async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[CacheServer]) -> None:
-        await self._server.loop.run(self._server.start, sock=sock)
+        await self._server.loop.run(self._server.open, sock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._quit_in_time)
             task_status.started(self)
@@ -231,8 +231,8 @@ async def serve_cache(
     async with open_loop() as loop:
         calls = Calls(loop)
         service = CacheService(source=source, calls=calls, spans=spans)
-        server = await loop.run(open_server, [service], loop=loop, max_message_bytes=MAX_MESSAGE_BYTES)
-        listen(server, RecvRequest, admit(default_uids()))
+        users = Users(access=AccessRule(), limits=EdgeLimits())
+        server = await loop.run(open_server, [service], loop=loop, max_message_bytes=MAX_MESSAGE_BYTES, users=users)
         listen(server, RecvRequest, calls.refuse_while_stopping)
         loop.set_exception_handler(_note_loop_error)
         await CacheServer(server=server, service=service, calls=calls).run(sock, task_status=task_status)

@@ -13,8 +13,8 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from pool.crossing import GuestLoop
-from pool.rpc.connection import RECEIPT_LIMIT_S, guarded
 from pool.rpc.errors import DeadlineError, InvalidRequestError, StoppingError, is_of_the_wire, to_status
+from pool.rpc.stream import RECEIPT_LIMIT_S, guarded
 
 ServerStream = Stream[Any, Any]
 Body = Callable[[ServerStream], Awaitable[None]]

@@ -9,116 +9,66 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
-import socket
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 import trio
-from grpclib.config import Configuration
-from grpclib.metadata import decode_timeout
+from grpclib.metadata import decode_timeout, encode_grpc_message
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
-from grpclib.server import Handler, Server, request_handler
+from grpclib.server import Handler, request_handler
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event as H2Event
-from h2.events import PingAckReceived, RequestReceived
-from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
+from h2.events import PingAckReceived, RequestReceived, StreamReset
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
 
 from pool.crossing import GuestLoop
-from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec, MessageBuffer
+from pool.rpc.flood import ANSWERED, RESET, FrameBudget, cost
+from pool.rpc.frames import DATA, MAX_HEADER_BYTES, FrameCutter, FrameHead
+from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec
+from pool.rpc.peer import Caller, current_caller
+from pool.rpc.stream import GuardedStream, Headers
+from pool.rpc.users import User
 
-_log = structlog.get_logger("vmpool.rpc")
+if TYPE_CHECKING:
+    from pool.rpc.listening import GuardedServer
 
-RECEIPT_LIMIT_S: Final = 1.0
-"""How long a reply's receipt is waited for. Every HTTP/2 stack answers a PING by itself, within a round trip."""
+CALLS_PER_CONNECTION: Final = 100
+"""That are open at a time. Clients are told, and keep what comes on top to themselves."""
 
-MAX_FRAME_BYTES: Final = 9 + 16 * 1024
-"""Header and payload; HTTP/2's smallest limit, which the server does not raise."""
+WORK_AT_ONCE: Final = 64
+"""Cheap frames, or their like, of one connection before others have their turn: a millisecond."""
 
 GOODBYE: Final = "the service is shutting down"
 
-HEALTH: Final = "/grpc.health.v1.Health/"
-"""Its Watch never ends by itself."""
 
-Headers = list[tuple[str, str]]
+class FloodError(Exception):
+    """A client sends too much that serves nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("too many frames that serve nothing, or calls that are reset before they are answered")
 
 
-class GuardedStream(Stream):
-    """One call on the wire: bounded buffer, arrival, deadline, receipts."""
+class BoundedH2(H2Connection):
+    """h2's state of a connection, with less room for what clients decide."""
 
-    arrived_at: float = 0.0
-    """On trio's clock, as is `deadline`."""
-    deadline: float = math.inf
-    answered: bool = False
-    """The client has got, or will get, a status."""
-    status_follows: bool = False
-    """What is sent next is the last message, and waits for the status, to go in one packet with it."""
+    DEFAULT_MAX_HEADER_LIST_SIZE = MAX_HEADER_BYTES
+    MAX_CLOSED_STREAMS = 1000
+    """That are remembered, for frames that were on their way; h2 would remember 65,536, which take 10 MB."""
 
-    def __init__(self, protocol: GuardedProtocol, *, stream_id: int, max_message_bytes: int) -> None:
-        super().__init__(protocol.connection, protocol.http2, protocol.transport)
-        self._protocol = protocol
-        self._max_message_bytes = max_message_bytes
-        self.init_stream(stream_id, protocol.connection)
-
-    def init_stream(self, stream_id: int, connection: Connection) -> None:
-        super().init_stream(stream_id, connection)
-
-        def acknowledge(size: int) -> None:
-            if not connection.is_closing():
-                connection.ack(stream_id, size)
-
-        self.buffer = MessageBuffer(acknowledge=acknowledge, limit=self._max_message_bytes)  # type: ignore[assignment]
-
-    async def send_headers(self, headers: Headers, end_stream: bool = False) -> None:
-        if end_stream:
-            await super().send_headers(headers, end_stream=True)
-            self.answered = True
-            return
-        # The first ones wait for the first message, to go in one packet with it: each packet wakes the client.
-        await self.connection.write_ready.wait()
-        assert self.id is not None  # the client has opened it
-        if self.id not in self._h2_connection.streams:
-            raise StreamClosedError(self.id)
-        self._h2_connection.send_headers(self.id, headers)
-        self.connection.headers_send_process()
-
-    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
-        if not (self.status_follows and self._takes_at_once(len(data))):
-            await super().send_data(data, end_stream=end_stream)
-            return
-        assert self.id is not None  # the client has opened it
-        self._h2_connection.send_data(self.id, data, end_stream=end_stream)
-        self.data_sent += len(data)
-        self.connection.data_sent += len(data)
-        self.connection.data_send_process()
-
-    def _takes_at_once(self, size: int) -> bool:
-        """Whether a message of so many bytes fits into one frame and the windows, and the client reads."""
-        http2 = self._h2_connection
-        return (
-            self.connection.write_ready.is_set()
-            and self.id in http2.streams
-            and size <= min(http2.local_flow_control_window(self.id), http2.max_outbound_frame_size)
+    def announce(self) -> None:
+        """Says what we take."""
+        self.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: CALLS_PER_CONNECTION,
+                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+            },
         )
-
-    @property
-    def loop(self) -> GuestLoop:
-        """What the call runs on."""
-        return self._protocol.loop
-
-    @property
-    def abandoned(self) -> bool:
-        """The client has reset the call, or gone."""
-        return self.wrapper is not None and bool(self.wrapper.cancelled)
-
-    def request_receipt(self) -> trio.Event:
-        """Sends a PING along with what is sent next; the event is set when the client has read it.
-
-        Waiting for the event is up to the caller, with RECEIPT_LIMIT_S: a connection that ends never sets it, but
-        cancels the call.
-        """
-        return self._protocol.ping()
+        self.initiate_connection()
+        self.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65535)
 
 
 class GuardedProcessor(EventsProcessor):
@@ -135,8 +85,24 @@ class GuardedProcessor(EventsProcessor):
             super().process(event)
 
     def process_request_received(self, event: RequestReceived) -> None:
-        stream = GuardedStream(self._protocol, stream_id=event.stream_id, max_message_bytes=self._max_message_bytes)
-        self.handler.accept(stream, event.headers, self.register(stream))  # type: ignore[arg-type]
+        headers: Headers = event.headers  # type: ignore[assignment]
+        path = next((value for name, value in headers if name == ":path"), "")
+        if not self._protocol.begin_call(event.stream_id, path):
+            return
+        method = self._protocol.handler.mapping.get(path)
+        stream = GuardedStream(
+            self._protocol,
+            stream_id=event.stream_id,
+            max_message_bytes=self._max_message_bytes,
+            single_request=method is not None and not method.cardinality.client_streaming,
+        )
+        self._protocol.handler.begin(stream, path, headers, self.register(stream))
+
+    def process_stream_reset(self, event: StreamReset) -> None:
+        stream = self.streams.get(event.stream_id)
+        if isinstance(stream, GuardedStream) and not stream.answered:
+            self._protocol.spend(RESET)
+        super().process_stream_reset(event)
 
     def process_ping_ack_received(self, event: PingAckReceived) -> None:
         super().process_ping_ack_received(event)
@@ -147,10 +113,18 @@ class GuardedProtocol(H2Protocol):
     """One connection. Whatever its client sends ends this connection at worst."""
 
     transport: asyncio.Transport
+    handler: GuardedHandler
 
-    def __init__(self, server: GuardedServer, handler: GuardedHandler) -> None:
+    def __init__(self, server: GuardedServer, handler: GuardedHandler, user: User) -> None:
         super().__init__(handler, server.configuration, server.http2_configuration)
+        self.user = user
         self._server = server
+        self._received = FrameCutter()
+        self._budget = FrameBudget()
+        self._behind = False
+        """More was received than could be dealt with at once."""
+        self._unread = False
+        """The client does not read what it is sent."""
         self._pings: dict[bytes, trio.Event] = {}
         self._ping_ids = itertools.count(1)
 
@@ -165,49 +139,136 @@ class GuardedProtocol(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        super().connection_made(transport)
+        http2 = BoundedH2(config=self.h2_config)
+        http2.announce()
+        self.connection = Connection(http2, transport, config=self.config)
         self.processor = GuardedProcessor(self, max_message_bytes=self._server.max_message_bytes)
+        self._flush()
         self._server.connections.add(self)
+        self._server.silent.expect(self)
         if self._server.hanging_up:  # accepted just before the listening socket was closed
             self.hang_up(GOODBYE)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._server.connections.discard(self)
         super().connection_lost(exc)
-        self._server.on_connection_lost()
+        self._server.on_connection_lost(self)
 
     def data_received(self, data: bytes) -> None:
+        self._received.add(data)
+        if not self._behind:
+            self._work()
+
+    def go_on(self) -> None:
+        """The next portion of what was received."""
+        self._behind = False
+        self._work()
+        self._read_or_not()
+
+    def _work(self) -> None:
+        """So much that others do not wait for long; sees to it that the rest has its turn."""
+        if self.transport.is_closing():
+            return
         try:
-            events = self._feed(data)
+            data, heads = self._received.take(weight=WORK_AT_ONCE)
+            if units := sum(cost(head) or self._is_for_nobody(head) for head in heads):
+                self.spend(units)
+            events = self.connection.feed(data)
             self._flush()
             for event in events:
                 self.processor.process(event)
             self._flush()
+        except FloodError as error:
+            self._server.floods += 1
+            self._warn("connection closed: its client floods it", error)
+            self.hang_up("Flood", code=ErrorCodes.ENHANCE_YOUR_CALM)
         except Exception as error:  # noqa: BLE001 - the client chose the bytes, so any error is the client's
             self._server.violations += 1
-            _log.warning("connection closed: its client broke the protocol", error=str(error) or type(error).__name__)
+            self._warn("connection closed: its client broke the protocol", error)
             self.hang_up("Protocol error")
+        else:
+            self._go_on_later()
 
-    def _feed(self, data: bytes) -> list[H2Event]:
-        events = self.connection.feed(data)
-        # h2 judges a frame's length only once it has all of it, up to 16 MiB.
-        if len(self.http2.incoming_buffer._data) > MAX_FRAME_BYTES:  # noqa: SLF001 - nowhere public
-            raise FrameTooLargeError(f"a frame of more than {MAX_FRAME_BYTES} bytes")
-        return events
+    def _is_for_nobody(self, head: FrameHead) -> bool:
+        """DATA of a call that is over: h2 answers each with a reset."""
+        return (
+            head.kind == DATA
+            and head.stream not in self.processor.streams
+            and head.stream <= self.http2.highest_inbound_stream_id
+        )
+
+    def _go_on_later(self) -> None:
+        if not (self._behind or self._unread) and self._received.has_frame():
+            self._behind = True
+            self._read_or_not()
+            self._server.go_on_later(self)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        self._server.repeats.warn(
+            what, uid=self.user.uid, now=trio.current_time(), error=str(error) or type(error).__name__
+        )
 
     def pause_writing(self) -> None:
         super().pause_writing()
         # A client that does not read its answers, to PINGs for instance, gets to ask for no more of them.
-        self.transport.pause_reading()
+        self._unread = True
+        self._read_or_not()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.transport.resume_reading()
+        self._unread = False
+        self._read_or_not()
+        self._go_on_later()
+
+    def _read_or_not(self) -> None:
+        if self._behind or self._unread:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def spend(self, units: int) -> None:
+        """Raises FloodError if the client has spent too much."""
+        now = trio.current_time()
+        self.user.budget.charge(units, now=now)
+        if not self._budget.charge(units, now=now):
+            raise FloodError
+
+    def earn(self, units: int) -> None:
+        self._budget.earn(units)
+        self.user.budget.earn(units)
+
+    def begin_call(self, stream_id: int, method: str) -> bool:
+        """Whether there may be one more, which counts until `end_call`; else it is refused here."""
+        self._server.silent.satisfied(self)
+        refusal = self.user.begin_call(method)
+        if refusal is None:
+            return True
+        self.spend(RESET)
+        with contextlib.suppress(ProtocolError):  # it was reset in the same breath
+            self.http2.send_headers(
+                stream_id,
+                [
+                    (":status", "200"),
+                    ("content-type", "application/grpc+proto"),
+                    ("grpc-status", str(refusal.status.value)),
+                    ("grpc-message", encode_grpc_message(refusal.message or "")),
+                ],
+                end_stream=True,
+            )
+            if not self.http2.streams[stream_id].closed:
+                self.http2.reset_stream(stream_id, ErrorCodes.NO_ERROR)
+        return False
+
+    def end_call(self, stream: GuardedStream) -> None:
+        self.user.end_call()
+        stream.request_bytes.end()
+        if stream.answered:
+            self.earn(ANSWERED)
 
     def ping(self) -> trio.Event:
         number = next(self._ping_ids).to_bytes(8, "big")
         self._pings[number] = event = trio.Event()
         self.http2.ping(number)
+        self.earn(1)
         return event
 
     def pong(self, number: bytes) -> None:
@@ -215,11 +276,11 @@ class GuardedProtocol(H2Protocol):
         if event is not None:
             event.set()
 
-    def hang_up(self, reason: str) -> None:
+    def hang_up(self, reason: str, *, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
         """Says GOAWAY, sends what is still to be sent, and closes."""
         if not self.transport.is_closing():
             with contextlib.suppress(ProtocolError):
-                self.http2.close_connection(ErrorCodes.NO_ERROR)
+                self.http2.close_connection(code)
             self._flush()
         self.processor.close(reason)
 
@@ -232,32 +293,41 @@ class GuardedProtocol(H2Protocol):
 class GuardedHandler(Handler):
     """Starts the tasks of one connection's calls, and sees to it that each call gets an end."""
 
-    def __init__(self, server: GuardedServer) -> None:
+    def __init__(self, server: GuardedServer, caller: Caller) -> None:
         super().__init__(server.mapping, Codec(), None, server.__dispatch__)
         self._server = server
+        self._caller = caller
 
-    def accept(self, stream: Stream, headers: Headers, release_stream: Callable[[], Any]) -> None:
-        assert isinstance(stream, GuardedStream)
+    def begin(self, stream: GuardedStream, path: str, headers: Headers, release_stream: Callable[[], Any]) -> None:
         stream.arrived_at = trio.current_time()
         self.__gc_step__()
-        self._tasks[stream] = task = self.loop.create_task(
-            self._serve(stream, _prepare(stream, headers)), name=dict(headers).get(":path", "")
-        )
+        self._tasks[stream] = task = self.loop.create_task(self._serve(stream, _prepare(stream, headers)), name=path)
         self._server.tasks.add(task)
 
         def end(task: asyncio.Task[None]) -> None:
             # Not left to the task: one that is reset before its first step never takes it.
             release_stream()
             self._server.tasks.discard(task)
+            stream.finish()
 
         task.add_done_callback(end)
+
+    def accept(self, stream: Stream, headers: Headers, release_stream: Callable[[], Any]) -> None:
+        raise NotImplementedError("GuardedProcessor calls `begin`")
 
     async def _serve(self, stream: GuardedStream, headers: Headers) -> None:
         def nothing() -> None: ...
 
+        current_caller.set(self._caller)
         try:
             await request_handler(
-                self.mapping, stream, headers, self.codec, self.status_details_codec, self.dispatch, nothing
+                self.mapping,
+                stream,
+                headers,
+                Codec(account=stream.request_bytes.add),
+                self.status_details_codec,
+                self.dispatch,
+                nothing,
             )
         finally:
             # Headers that grpclib trips over; the client would wait for its deadline.
@@ -285,92 +355,3 @@ def _prepare(stream: GuardedStream, headers: Headers) -> Headers:
         else:
             stream.deadline = min(stream.deadline, deadline)
     return kept
-
-
-class GuardedServer(Server):
-    """grpclib's server with the guarded classes, and with what is needed to end it in good order."""
-
-    def __init__(self, handlers: list[Any], *, loop: GuestLoop, max_message_bytes: int) -> None:
-        super().__init__(
-            handlers,
-            codec=Codec(),
-            config=Configuration(
-                # The kernel tells of a peer on this host that goes away.
-                _keepalive_time=None,
-                http2_connection_window_size=CONNECTION_WINDOW_BYTES,
-                http2_stream_window_size=STREAM_WINDOW_BYTES,
-            ),
-        )
-        self._h2_config.validate_inbound_headers = True
-        self.loop = loop
-        self.max_message_bytes = max_message_bytes
-        self.connections: set[GuardedProtocol] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.violations = 0
-        """Connections that were closed because their client broke the protocol."""
-        self.hanging_up = False
-        self._fewer_connections = asyncio.Event()
-        self._others: list[asyncio.Server] = []
-
-    @property
-    def mapping(self) -> dict[str, Any]:
-        return self._mapping
-
-    @property
-    def configuration(self) -> Configuration:
-        return self._config
-
-    @property
-    def http2_configuration(self) -> Any:
-        return self._h2_config
-
-    def _protocol_factory(self) -> GuardedProtocol:
-        self.__gc_step__()
-        handler = GuardedHandler(self)
-        self._handlers.add(handler)
-        return GuardedProtocol(self, handler)
-
-    def on_connection_lost(self) -> None:
-        self._fewer_connections.set()
-
-    async def listen_also(self, sock: socket.socket) -> None:
-        """Takes connections from one more listening socket, which it closes in the end."""
-        self._others.append(await self.loop.create_server(self._protocol_factory, sock=sock))
-
-    async def farewell(self, shut_down: Sequence[socket.socket], *, limit_s: float) -> None:
-        """Ends everything: statuses on their way are sent, then connections are closed, then what is left is cut off.
-
-        `shut_down` take no connections any more. Takes no longer than twice `limit_s`.
-        """
-        assert self._server is not None
-        for sock in shut_down:
-            sock.shutdown(socket.SHUT_RDWR)
-        for server in (self._server, *self._others):
-            server.close()  # the listening socket only; grpclib's own close would cancel calls without a status
-        ending = {task for task in self.tasks if not task.get_name().startswith(HEALTH)}
-        if ending:
-            await asyncio.wait(ending, timeout=limit_s)
-        self.hanging_up = True
-        for protocol in tuple(self.connections):
-            protocol.hang_up(GOODBYE)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                while self.connections:
-                    self._fewer_connections.clear()
-                    await self._fewer_connections.wait()
-        for protocol in tuple(self.connections):
-            protocol.transport.abort()
-        self.close()
-        await self.wait_closed()
-
-
-async def open_server(handlers: list[Any], *, loop: GuestLoop, max_message_bytes: int) -> GuardedServer:
-    """A coroutine, because grpclib asks for the loop that runs."""
-    return GuardedServer(handlers, loop=loop, max_message_bytes=max_message_bytes)
-
-
-def guarded(stream: Any) -> GuardedStream:
-    """The call on the wire below a `grpclib.server.Stream`."""
-    found = stream._stream  # noqa: SLF001 - no public way leads there
-    assert isinstance(found, GuardedStream)
-    return found

@@ -15,6 +15,7 @@ from pool.rpc.calls import ServerStream, receive, send
 from pool.rpc.convert import command_spec, exec_kind, exec_replies, lease_id_of, signal_number
 from pool.rpc.errors import InvalidRequestError, LeaseLostError, TimeLimitError
 from pool.rpc.generated.vmpool import v1 as wire
+from pool.rpc.stream import guarded
 from vmm.contract import Command, CommandSpec, Vm
 from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError, Obstacle, VmExitedError
 
@@ -43,10 +44,15 @@ class ExecCall:
 
     async def run(self) -> None:
         """Raises InvalidRequestError, RefusedError, VmmError, LeaseLostError if the lease ends meanwhile, and
-        TimeLimitError if the guest does not say that the command ended when its time is over.
+        TimeLimitError if the guest does not say that the command ended when its time is over; GRPCError for one command
+        too many.
         """
         lease_id, spec = _read_start(await receive(self.stream))
         vm = await self.coordinator.wait_vm_of(lease_id, owner=self.owner, limit_s=REACH_LIMIT_S)
+        with guarded(self.stream).user.exec():
+            await self._run_in(vm, lease_id, spec)
+
+    async def _run_in(self, vm: Vm, lease_id: str, spec: CommandSpec) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_lease, lease_id)

@@ -15,7 +15,7 @@ from grpclib.const import Status
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
 
-from pool.rpc.wellformed import Budget, TooManyFieldsError, check_wellformed
+from pool.rpc.wellformed import MAX_FIELDS, Budget, TooManyFieldsError, check_wellformed
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """Largest request message, as in other gRPC servers."""
@@ -37,9 +37,22 @@ class MessageBuffer:
     empty frames cost nothing.
     """
 
-    def __init__(self, *, acknowledge: Callable[[int], None], limit: int) -> None:
+    def __init__(
+        self,
+        *,
+        acknowledge: Callable[[int], None],
+        limit: int,
+        account: Callable[[int], None] = lambda _size: None,
+        single: bool = False,
+    ) -> None:
+        """`account` is told of each message's size before it is waited for, and may refuse it with a GRPCError.
+        `single`: what follows the first message is thrown away; nobody would read it before the call is over.
+        """
         self._acknowledge = acknowledge
         self._limit = limit
+        self._account = account
+        self._single = single
+        self._complete = False
         self._data = bytearray()
         self._unacknowledged = 0
         self._ended = False
@@ -48,6 +61,9 @@ class MessageBuffer:
 
     def add(self, data: bytes, ack_size: int) -> None:
         """Takes the payload of a DATA frame; `ack_size` is what it counts for in flow control."""
+        if self._complete:
+            self._acknowledge(ack_size)
+            return
         self._data += data
         self._unacknowledged += ack_size
         self._changed.set()
@@ -75,6 +91,9 @@ class MessageBuffer:
             )
         taken = bytes(self._data[:size])
         del self._data[:size]
+        if self._in_body and self._single:
+            self._complete = True
+            self._data.clear()
         self._allow(self._unacknowledged - len(self._data))
         self._in_body = not self._in_body
         if self._in_body:
@@ -90,6 +109,7 @@ class MessageBuffer:
                 Status.RESOURCE_EXHAUSTED,
                 f"message of {size} bytes; at most {self._limit} are taken: send it in smaller pieces",
             )
+        self._account(size)
 
     def _allow(self, size: int) -> None:
         if size > 0:
@@ -103,14 +123,27 @@ class MessageBuffer:
         return size
 
 
+FIELD_BYTES: Final = 160
+"""What a field, or an element of a list, takes in memory once it is decoded, beyond its own bytes."""
+
+
 class Codec(ProtoCodec):
     """Protocol buffers; bytes that are none are the caller's fault and are called so."""
+
+    def __init__(self, *, account: Callable[[int], None] = lambda _size: None) -> None:
+        """`account` is told what a message takes in memory on top of its bytes, and may refuse it with a GRPCError."""
+        super().__init__()
+        self._account = account
 
     def decode(self, data: bytes, message_type: type[Any]) -> Any:
         try:
             if issubclass(message_type, betterproto2.Message):
-                check_wellformed(memoryview(data), message_type, budget=Budget())
+                budget = Budget()
+                check_wellformed(memoryview(data), message_type, budget=budget)
+                self._account((MAX_FIELDS - budget.fields) * FIELD_BYTES)
             return super().decode(data, message_type)
+        except GRPCError:
+            raise
         except TooManyFieldsError as error:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, f"{error}; send less, or what is long in a file") from error
         except Exception as error:

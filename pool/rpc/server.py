@@ -17,11 +17,12 @@ from pool.coordinator import Coordinator
 from pool.crossing import open_loop
 from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
-from pool.rpc.connection import GuardedServer, open_server
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.health import HealthService
-from pool.rpc.peer import admit, default_uids
+from pool.rpc.listening import GuardedServer, open_server
+from pool.rpc.peer import default_uids
 from pool.rpc.service import PoolService, ServiceInfo
+from pool.rpc.users import AccessRule, EdgeLimits, Users
 
 _log = structlog.get_logger("vmpool.rpc")
 
@@ -38,6 +39,7 @@ class ServerSettings:
     acquire_timeout_s: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """How long an Acquire without a deadline waits."""
     max_message_bytes: int = attrs.field(default=MAX_MESSAGE_BYTES, validator=attrs.validators.gt(0))
+    limits: EdgeLimits = attrs.field(factory=EdgeLimits)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +49,8 @@ class ServerStatistics:
     """Running now."""
     violations: int
     """Connections closed because their client broke the protocol, since the start."""
+    floods: int
+    """Connections closed because their client sent too much that serves nothing, since the start."""
     loop_errors: int
     """Errors that nothing but the event loop caught, since the start. Each is a bug somewhere."""
 
@@ -80,6 +84,7 @@ class RpcServer:
             connections=len(self._server.connections),
             calls=self._calls.running,
             violations=self._server.violations,
+            floods=self._server.floods,
             loop_errors=self._loop_errors,
         )
 
@@ -91,14 +96,14 @@ class RpcServer:
     async def listen_also(self, sock: socket.socket) -> None:
         """Takes calls from one more socket, too, until the end; closes it then, and also if that fails."""
         try:
-            await self._server.loop.run(self._server.listen_also, sock)
+            await self._server.loop.run(self._server.open, sock)
         except BaseException:
             sock.close()
             raise
         self._socks.append(sock)
 
     async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[RpcServer]) -> None:
-        await self._server.loop.run(self._server.start, sock=sock)
+        await self._server.loop.run(self._server.open, sock)
         self._socks.append(sock)
         self._health.set(True)
         task_status.started(self)
@@ -152,8 +157,10 @@ async def serve(
             coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
         )
         services = [service, admin, HealthService({service: [health]})]
-        server = await loop.run(open_server, services, loop=loop, max_message_bytes=settings.max_message_bytes)
-        listen(server, RecvRequest, admit(settings.allowed_uids, settings.allowed_gids))
+        users = Users(access=AccessRule(uids=settings.allowed_uids, gids=settings.allowed_gids), limits=settings.limits)
+        server = await loop.run(
+            open_server, services, loop=loop, max_message_bytes=settings.max_message_bytes, users=users
+        )
         listen(server, RecvRequest, calls.refuse_while_stopping)
         rpc = RpcServer(server=server, service=service, calls=calls, health=health)
         loop.set_exception_handler(rpc.note_loop_error)

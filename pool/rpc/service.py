@@ -20,7 +20,6 @@ from pool.ledger.views import ProfileView
 from pool.matching import Match, Matcher
 from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, send
-from pool.rpc.connection import guarded
 from pool.rpc.convert import (
     AcquireArguments,
     ProfileShape,
@@ -37,6 +36,7 @@ from pool.rpc.errors import InvalidRequestError
 from pool.rpc.exec import ExecCall
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
+from pool.rpc.stream import guarded
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
 from pool.tracing import NO_SPANS, Spans, Stage

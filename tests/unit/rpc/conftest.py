@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pool.rpc import peer
+from pool.rpc import door, peer
 from tests.unit.rpc.served import Served, serving
 
 
@@ -21,9 +21,9 @@ async def served(vm_home: Path) -> AsyncIterator[Served]:
 
 @pytest.fixture
 def call_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Has the kernel say that whoever calls from now on is another user."""
+    """Has the kernel say that whoever connects from now on is another user."""
 
     def become(uid: int) -> None:
-        monkeypatch.setattr(peer, "caller_of", lambda _peer: peer.Caller(uid=uid, gid=uid))
+        monkeypatch.setattr(door, "caller_of", lambda _connection: peer.Caller(uid=uid, gid=uid))
 
     return become

@@ -37,6 +37,8 @@ class RawClient:
         self.data: dict[int, bytes] = {}
         self.over: set[int] = set()
         self.told_to_go = False
+        self.error_code: int | None = None
+        """With which the server told us to go."""
         self.closed = False
         """The server has hung up."""
 
@@ -91,7 +93,7 @@ class RawClient:
                     self.data[event.stream_id] = self.data.get(event.stream_id, b"") + event.data
                     self.http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 case ConnectionTerminated():
-                    self.told_to_go = True
+                    self.told_to_go, self.error_code = True, event.error_code
                 case StreamEnded() | StreamReset():
                     self.over.add(event.stream_id)
         with contextlib.suppress(trio.BrokenResourceError):

@@ -72,8 +72,8 @@ async def test_a_stranger_learns_no_more_from_a_bad_request(
     vm_home: Path, call_as: Callable[[int], None], method: str
 ) -> None:
     settings = ServerSettings(allowed_uids=frozenset({STRANGER}))
+    call_as(STRANGER)
     async with serving(vm_home, settings=settings) as served, connected(served.path) as raw:
-        call_as(STRANGER)
         call = await raw.start(f"/vmpool.v1.Admin/{method}")
         await raw.send(call, end=True)
         assert (await raw.status(call))[0] == DENIED

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from grpclib.protocol import Peer
 
 from pool.client import CallError
 from pool.rpc.peer import Caller, caller_of, default_uids
@@ -17,21 +16,10 @@ from pool.rpc.server import ServerSettings
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 
 
-class _Transport:
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def get_extra_info(self, name: str) -> socket.socket:
-        assert name == "socket"
-        return self._connection
-
-
 def test_the_caller_is_who_connected() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert caller_of(Peer(_Transport(ours))) == Caller(  # type: ignore[arg-type]
-            uid=os.geteuid(), gid=os.getegid(), groups=frozenset(os.getgroups())
-        )
+        assert caller_of(ours) == Caller(uid=os.geteuid(), gid=os.getegid(), groups=frozenset(os.getgroups()))
 
 
 def test_root_and_the_services_user_may_call_by_default() -> None:

@@ -1,0 +1,184 @@
+"""The server below the calls: its listening sockets, its connections, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import trio
+from grpclib.config import Configuration
+from grpclib.server import Server
+
+from pool.crossing import GuestLoop
+from pool.rpc import turned_away
+from pool.rpc.connection import GOODBYE, GuardedHandler, GuardedProtocol
+from pool.rpc.door import Door
+from pool.rpc.framing import Codec
+from pool.rpc.patience import Patience
+from pool.rpc.peer import Caller
+from pool.rpc.repeats import Repeats
+from pool.rpc.turned_away import TurnedAway
+from pool.rpc.users import User, Users
+
+HEALTH: Final = "/grpc.health.v1.Health/"
+"""Its Watch never ends by itself."""
+
+FIRST_CALL_LIMIT_S: Final = 30.0
+"""For a connection to begin a call. A client that wants one later connects again by itself, as ours and grpcio do. One
+that has made a call may stay for as long as it likes."""
+
+
+class GuardedServer(Server):
+    """grpclib's server with the guarded classes, and with what is needed to end it in good order."""
+
+    def __init__(self, handlers: list[Any], *, loop: GuestLoop, max_message_bytes: int, users: Users) -> None:
+        super().__init__(
+            handlers,
+            codec=Codec(),
+            # The kernel tells of a peer on this host that goes away.
+            config=Configuration(_keepalive_time=None),
+        )
+        self._h2_config.validate_inbound_headers = True
+        self.loop = loop
+        self.max_message_bytes = max_message_bytes
+        self.users = users
+        self.repeats = Repeats()
+        self.connections: set[GuardedProtocol] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.violations = 0
+        """Connections that were closed because their client broke the protocol."""
+        self.floods = 0
+        """Connections that were closed because their client sent too much that serves nothing."""
+        self.hanging_up = False
+        self.silent: Patience[GuardedProtocol] = Patience(
+            limit_s=FIRST_CALL_LIMIT_S, give_up=lambda protocol: protocol.hang_up("no call was begun")
+        )
+        self._turned_away: Patience[TurnedAway] = Patience(limit_s=turned_away.LIMIT_S, give_up=TurnedAway.close)
+        self._fewer_connections = asyncio.Event()
+        self._doors: list[Door] = []
+        self._behind: deque[GuardedProtocol] = deque()
+        self._somebody_behind = trio.Event()
+        self._upkeep: asyncio.Task[None] | None = None
+
+    @property
+    def mapping(self) -> dict[str, Any]:
+        return self._mapping
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._config
+
+    @property
+    def http2_configuration(self) -> Any:
+        return self._h2_config
+
+    async def open(self, sock: socket.socket) -> None:
+        """Takes connections from a listening socket, which it closes in the end; may be called again for another."""
+        if self._upkeep is None:
+            self._upkeep = self.loop.create_task(self.loop.in_trio(self._look_after))
+            self._upkeep.add_done_callback(self._note_end)
+        self._doors.append(
+            Door(
+                sock,
+                loop=self.loop,
+                admit=self._admit,
+                privileged=self.users.privileged,
+                repeats=self.repeats,
+            )
+        )
+
+    def _admit(self, caller: Caller) -> Callable[[], asyncio.Protocol] | None:
+        now = trio.current_time()
+        user, refusal = self.users.enter(caller, now=now)
+        if refusal is None:
+            return partial(self._make_protocol, user, caller)
+        self.repeats.warn("connection refused", uid=caller.uid, now=now, detail=refusal.message)
+        if not self.users.begin_turning_away(user):
+            return None
+
+        def make() -> TurnedAway:
+            protocol = TurnedAway(refusal, on_lost=partial(self._has_gone, user))
+            self._turned_away.expect(protocol)
+            return protocol
+
+        return make
+
+    def _make_protocol(self, user: User, caller: Caller) -> GuardedProtocol:
+        self.__gc_step__()
+        handler = GuardedHandler(self, caller)
+        self._handlers.add(handler)
+        return GuardedProtocol(self, handler, user)
+
+    def _has_gone(self, user: User, protocol: TurnedAway) -> None:
+        self._turned_away.satisfied(protocol)
+        self.users.end_turning_away(user)
+
+    def on_connection_lost(self, protocol: GuardedProtocol) -> None:
+        self.connections.discard(protocol)
+        self.silent.satisfied(protocol)
+        self.users.leave(protocol.user)
+        self._fewer_connections.set()
+
+    def go_on_later(self, protocol: GuardedProtocol) -> None:
+        """There is more to do for this connection than it may have done at once: `go_on` is called in its turn."""
+        self._behind.append(protocol)
+        self._somebody_behind.set()
+
+    async def _look_after(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.silent.run)
+            nursery.start_soon(self._turned_away.run)
+            nursery.start_soon(self._serve_those_behind)
+
+    async def _serve_those_behind(self) -> None:
+        """One portion, then trio's other tasks have their turn, whoever many are behind."""
+        while True:
+            while not self._behind:
+                self._somebody_behind = trio.Event()
+                await self._somebody_behind.wait()
+            self.loop.call_soon(self._behind.popleft().go_on)
+            await trio.lowlevel.checkpoint()
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.loop.call_exception_handler({"message": "nobody looks after the connections", "exception": error})
+
+    async def farewell(self, shut_down: Sequence[socket.socket], *, limit_s: float) -> None:
+        """Ends everything: statuses on their way are sent, then connections are closed, then what is left is cut off.
+
+        `shut_down` take no connections any more. Takes no longer than twice `limit_s`.
+        """
+        for sock in shut_down:
+            sock.shutdown(socket.SHUT_RDWR)
+        for door in self._doors:
+            door.close()
+        ending = {task for task in self.tasks if not task.get_name().startswith(HEALTH)}
+        if ending:
+            await asyncio.wait(ending, timeout=limit_s)
+        self.hanging_up = True
+        for protocol in tuple(self.connections):
+            protocol.hang_up(GOODBYE)
+        self._turned_away.give_up_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self.connections or len(self._turned_away):
+                    self._fewer_connections.clear()
+                    await self._fewer_connections.wait()
+        for protocol in tuple(self.connections):
+            protocol.transport.abort()
+        for handler in tuple(self._handlers):
+            handler.close()
+            await handler.wait_closed()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.wait({self._upkeep})
+
+
+async def open_server(handlers: list[Any], *, loop: GuestLoop, max_message_bytes: int, users: Users) -> GuardedServer:
+    """A coroutine, because grpclib asks for the loop that runs."""
+    return GuardedServer(handlers, loop=loop, max_message_bytes=max_message_bytes, users=users)

@@ -1,0 +1,89 @@
+"""A connection whose user may not have it: its calls are refused with the reason, cheaply, and it ends soon.
+
+A gRPC client tells its user a status only where it made a call; to be hung up on is UNAVAILABLE to it, with a text of
+its own. So it is listened to for as long as a client needs for its first call, without any of what a connection has:
+each request's headers get the same bytes for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from grpclib.exceptions import GRPCError
+from grpclib.metadata import encode_grpc_message
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from hpack import Encoder
+
+from pool.rpc.frames import END_HEADERS, END_STREAM, GOAWAY, HEADERS, SETTINGS, FrameCutter
+
+LIMIT_S: Final = 2.0
+"""From the connection to its end."""
+
+MAX_BYTES: Final = 64 * 1024
+"""That are listened to."""
+
+MAX_CALLS: Final = 16
+
+
+class TurnedAway(asyncio.Protocol):
+    """Bounded in time by who made it, see `close`; in all else by itself."""
+
+    def __init__(self, refusal: GRPCError, *, on_lost: Callable[[TurnedAway], object]) -> None:
+        self._answer = Encoder().encode(
+            [
+                (":status", "200"),
+                ("content-type", "application/grpc+proto"),
+                ("grpc-status", str(refusal.status.value)),
+                ("grpc-message", encode_grpc_message(refusal.message or "")),
+            ]
+        )
+        self._on_lost = on_lost
+        self._frames = FrameCutter()
+        self._bytes = 0
+        self._last_call = 0
+        self._calls = 0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(_frame(SETTINGS))
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes += len(data)
+        self._frames.add(data)
+        try:
+            _, heads = self._frames.take(weight=MAX_BYTES)
+        except ProtocolError:
+            self.close()
+            return
+        assert self._transport is not None
+        for head in heads:
+            if head.kind == SETTINGS and not head.flags:
+                self._transport.write(_frame(SETTINGS, flags=1))
+            elif head.kind == HEADERS and head.stream > self._last_call:
+                self._last_call = head.stream
+                self._calls += 1
+                self._transport.write(_frame(HEADERS, self._answer, flags=END_HEADERS | END_STREAM, stream=head.stream))
+        if self._bytes > MAX_BYTES or self._calls >= MAX_CALLS:
+            self.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's
+        self._on_lost(self)
+
+    def close(self) -> None:
+        """Says that there is no more, and closes. What a client has not read is thrown away with its connection."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(_frame(GOAWAY, struct.pack(">II", self._last_call, ErrorCodes.NO_ERROR)))
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()
+            else:
+                self._transport.close()
+
+
+def _frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
