@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ import trio
 from pool.client.errors import ClientError
 from pool.ledger import leases
 from pool.ledger.records import Owner
+from pool.rpc import users
 from tests.fuzz.client import LIMIT_S, FindingError, send_calls, send_stream
 from tests.fuzz.inputs import Call, Input, Stream, make_input
 from tests.fuzz.memory import Growth, MemorySample, growth
@@ -90,7 +92,8 @@ async def run_campaign(
 @contextlib.asynccontextmanager
 async def _service(directory: Path) -> AsyncIterator[Served]:
     # It remembers leases that ended, up to a number which no run of some minutes reaches: it would look like a leak.
-    with mock.patch.object(leases, "REMEMBERED_LEASES", 50):
+    # And who floods it again and again would not be let in any more.
+    with mock.patch.object(leases, "REMEMBERED_LEASES", 50), mock.patch.object(users, "USER_CAPACITY", math.inf):
         async with serving(directory, size=POOL_SIZE) as served:
             yield served
 

@@ -15,6 +15,9 @@ END_STREAM, ACK, END_HEADERS, PADDED, PRIORITIZED = 0x1, 0x1, 0x4, 0x8, 0x20
 FLOOD: Final = 200
 """Frames of one flood: beyond h2's limits for floods, and too little to fill a socket's buffer with the answers."""
 
+STORM: Final = 3500
+"""Frames of one that is beyond what the service takes."""
+
 Headers = list[tuple[bytes, bytes]]
 
 PATHS: Final = (
@@ -162,8 +165,8 @@ def odd_call(rng: random.Random) -> bytes:
 
 def odd_frames(rng: random.Random) -> bytes:
     """One frame, or a few that belong together, or a flood of one kind."""
-    stream, many = any_stream(rng), rng.choice([1, 1, 1, 1, FLOOD])
-    match rng.randrange(13):
+    stream, many = any_stream(rng), rng.choice([1] * 16 + [FLOOD] * 3 + [STORM])
+    match rng.randrange(14):
         case 0:
             lie = rng.choice([None, None, 0, 1, 16384, 16385, 2**24 - 1])
             payload = any_bytes(rng, most=60)
@@ -197,7 +200,9 @@ def odd_frames(rng: random.Random) -> bytes:
             block = header_block(request_headers(rng.choice(PATHS)))
             return b"".join(
                 frame(HEADERS, block, flags=END_HEADERS, stream=number) + frame(RST_STREAM, bytes(4), stream=number)
-                for number in range(101, 101 + 2 * rng.randint(1, 30), 2)
+                for number in range(101, 101 + 2 * rng.randint(1, min(30 * many, 1000)), 2)
             )
+        case 11:  # more settings in one frame than anybody has
+            return frame(SETTINGS, struct.pack(">HI", 0x99, 1) * rng.randint(1, 2730)) * min(many, 3)
         case _:
             return odd_call(rng)
