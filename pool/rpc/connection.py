@@ -169,7 +169,7 @@ class GuardedProtocol(H2Protocol):
         if self.transport.is_closing():
             return
         try:
-            data, heads = self._received.take(weight=WORK_AT_ONCE)
+            data, heads = self._received.take(most=WORK_AT_ONCE)
             if units := sum(cost(head) or self._is_for_nobody(head) for head in heads):
                 self.spend(units)
             events = self.connection.feed(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolError
@@ -26,6 +27,11 @@ HEADERS_WEIGHT: Final = 8
 _HEAD: Final = struct.Struct(">HBBBI")
 
 
+def weight(heads: Iterable[FrameHead]) -> int:
+    """How much work they make, in cheap frames."""
+    return sum(HEADERS_WEIGHT if head.kind == HEADERS else 1 for head in heads)
+
+
 class FrameHead(NamedTuple):
     kind: int
     flags: int
@@ -46,8 +52,8 @@ class FrameCutter:
     def add(self, data: bytes) -> None:
         self._data += data
 
-    def take(self, *, weight: int) -> tuple[bytes, list[FrameHead]]:
-        """Whole frames that make so much work together, or the last of them a little more; what is left stays.
+    def take(self, *, most: int) -> tuple[bytes, list[FrameHead]]:
+        """Whole frames whose weight comes to `most`, or with the last of them a little more; what is left stays.
 
         The preface comes as it arrives. Raises h2's ProtocolErrors for what is no HTTP/2, and for what is too large.
         """
@@ -59,7 +65,7 @@ class FrameCutter:
                 raise ProtocolError("no HTTP/2")
             self._preface_left -= at
         heads: list[FrameHead] = []
-        while weight > 0 and len(data) - at >= HEAD_BYTES:
+        while most > 0 and len(data) - at >= HEAD_BYTES:
             high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
             size = high << 8 | low
             if size > MAX_PAYLOAD_BYTES:
@@ -69,9 +75,7 @@ class FrameCutter:
                 break
             if kind in (HEADERS, CONTINUATION):
                 self._note_headers(kind, flags, size)
-                weight -= HEADERS_WEIGHT
-            else:
-                weight -= 1
+            most -= HEADERS_WEIGHT if kind == HEADERS else 1
             if kind == DATA and flags & PADDED and size:
                 size = max(0, size - 1 - data[at + HEAD_BYTES])
             heads.append(FrameHead(kind, flags, stream & 0x7FFFFFFF, size))

@@ -18,15 +18,13 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from hpack import Encoder
 
-from pool.rpc.frames import END_HEADERS, END_STREAM, GOAWAY, HEADERS, SETTINGS, FrameCutter
+from pool.rpc.frames import END_HEADERS, END_STREAM, GOAWAY, HEADERS, SETTINGS, FrameCutter, weight
 
 LIMIT_S: Final = 2.0
 """From the connection to its end."""
 
-MAX_BYTES: Final = 64 * 1024
-"""That are listened to."""
-
-MAX_CALLS: Final = 16
+MAX_WORK: Final = 128
+"""Cheap frames, or their like, that are looked at: those of 15 calls."""
 
 
 class TurnedAway(asyncio.Protocol):
@@ -43,9 +41,8 @@ class TurnedAway(asyncio.Protocol):
         )
         self._on_lost = on_lost
         self._frames = FrameCutter()
-        self._bytes = 0
+        self._work_left = MAX_WORK
         self._last_call = 0
-        self._calls = 0
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -54,22 +51,21 @@ class TurnedAway(asyncio.Protocol):
         transport.write(_frame(SETTINGS))
 
     def data_received(self, data: bytes) -> None:
-        self._bytes += len(data)
         self._frames.add(data)
         try:
-            _, heads = self._frames.take(weight=MAX_BYTES)
+            _, heads = self._frames.take(most=self._work_left)
         except ProtocolError:
             self.close()
             return
+        self._work_left -= weight(heads)
         assert self._transport is not None
         for head in heads:
             if head.kind == SETTINGS and not head.flags:
                 self._transport.write(_frame(SETTINGS, flags=1))
             elif head.kind == HEADERS and head.stream > self._last_call:
                 self._last_call = head.stream
-                self._calls += 1
                 self._transport.write(_frame(HEADERS, self._answer, flags=END_HEADERS | END_STREAM, stream=head.stream))
-        if self._bytes > MAX_BYTES or self._calls >= MAX_CALLS:
+        if self._work_left <= 0:
             self.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's

@@ -33,7 +33,7 @@ def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -
 def begun() -> FrameCutter:
     cutter = FrameCutter()
     cutter.add(PREFACE)
-    assert cutter.take(weight=1) == (PREFACE, [])
+    assert cutter.take(most=1) == (PREFACE, [])
     return cutter
 
 
@@ -51,7 +51,7 @@ def test_all_is_taken_once_in_whole_frames_however_it_arrives(
     for start, end in itertools.pairwise(edges):
         cutter.add(sent[start:end])
         while True:
-            data, heads = cutter.take(weight=weight)
+            data, heads = cutter.take(most=weight)
             assert len(heads) <= weight
             taken += data
             sizes += [head.size for head in heads]
@@ -64,7 +64,7 @@ def test_all_is_taken_once_in_whole_frames_however_it_arrives(
 def test_no_more_is_taken_at_once_than_makes_so_much_work() -> None:
     cutter = begun()
     cutter.add((frame(HEADERS, flags=END_HEADERS, stream=1) + frame(PING, bytes(8))) * 10)
-    _, heads = cutter.take(weight=HEADERS_WEIGHT + 2)
+    _, heads = cutter.take(most=HEADERS_WEIGHT + 2)
     assert [head.kind for head in heads] == [HEADERS, PING, HEADERS]
     assert cutter.has_frame()
 
@@ -72,7 +72,7 @@ def test_no_more_is_taken_at_once_than_makes_so_much_work() -> None:
 def test_padding_does_not_count() -> None:
     cutter = begun()
     cutter.add(frame(DATA, bytes([5]) + b"abc" + bytes(5), flags=PADDED, stream=3))
-    assert cutter.take(weight=1)[1] == [FrameHead(DATA, PADDED, 3, 3)]
+    assert cutter.take(most=1)[1] == [FrameHead(DATA, PADDED, 3, 3)]
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1", b"PRI * HTTP/2.1", b"\xa5"])
@@ -80,7 +80,7 @@ def test_what_is_no_http_2_is_found_out_at_once(data: bytes) -> None:
     cutter = FrameCutter()
     cutter.add(data)
     with pytest.raises(ProtocolError):
-        cutter.take(weight=1)
+        cutter.take(most=1)
 
 
 def test_a_frame_that_is_too_large_is_refused_by_its_head() -> None:
@@ -88,21 +88,21 @@ def test_a_frame_that_is_too_large_is_refused_by_its_head() -> None:
     cutter.add(frame(DATA, bytes(MAX_PAYLOAD_BYTES + 1))[:9])
     assert cutter.has_frame()
     with pytest.raises(FrameTooLargeError):
-        cutter.take(weight=1)
+        cutter.take(most=1)
 
 
 def test_headers_in_pieces_are_refused_when_they_are_too_large_together() -> None:
     cutter = begun()
     cutter.add(frame(HEADERS, bytes(100), stream=1))
     cutter.add(frame(CONTINUATION, bytes(MAX_HEADER_BYTES - 100), stream=1))
-    cutter.take(weight=100)
+    cutter.take(most=100)
     cutter.add(frame(CONTINUATION, bytes(1), stream=1))
     with pytest.raises(DenialOfServiceError):
-        cutter.take(weight=100)
+        cutter.take(most=100)
 
 
 def test_headers_that_were_complete_do_not_count_for_the_next() -> None:
     cutter = begun()
     for stream in range(1, 99, 2):
         cutter.add(frame(HEADERS, bytes(1000), flags=END_HEADERS, stream=stream))
-    assert len(cutter.take(weight=10_000)[1]) == 49
+    assert len(cutter.take(most=10_000)[1]) == 49
