@@ -24,7 +24,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from pool.crossing import GuestLoop
-from pool.rpc.flood import ANSWERED, RESET, FrameBudget, cost
+from pool.rpc.flood import ANSWERED, RESET, TokenBucket, cost
 from pool.rpc.frames import DATA, MAX_HEADER_BYTES, FrameCutter, FrameHead
 from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec
 from pool.rpc.peer import Caller, current_caller
@@ -120,7 +120,7 @@ class GuardedProtocol(H2Protocol):
         self.user = user
         self._server = server
         self._received = FrameCutter()
-        self._budget = FrameBudget()
+        self._budget = TokenBucket()
         self._behind = False
         """More was received than could be dealt with at once."""
         self._unread = False
@@ -181,6 +181,8 @@ class GuardedProtocol(H2Protocol):
             self._server.floods += 1
             self._warn("connection closed: its client floods it", error)
             self.hang_up("Flood", code=ErrorCodes.ENHANCE_YOUR_CALM)
+            if self.transport.get_write_buffer_size():  # it does not read either
+                self.transport.abort()
         except Exception as error:  # noqa: BLE001 - the client chose the bytes, so any error is the client's
             self._server.violations += 1
             self._warn("connection closed: its client broke the protocol", error)

@@ -52,7 +52,7 @@ SETTING_BYTES: Final = 6
 
 
 @attrs.define(eq=False, kw_only=True)
-class FrameBudget:
+class TokenBucket:
     """What is left, and since when. It may be overdrawn by its capacity, so that who overdraws it waits for long."""
 
     capacity: float = CAPACITY

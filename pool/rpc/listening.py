@@ -98,7 +98,7 @@ class GuardedServer(Server):
         if refusal is None:
             return partial(self._make_protocol, user, caller)
         self.repeats.warn("connection refused", uid=caller.uid, now=now, detail=refusal.message)
-        if not self.users.begin_turning_away(user):
+        if not self.users.begin_turning_away(user, now=now):
             return None
 
         def make() -> TurnedAway:

@@ -13,7 +13,7 @@ import attrs
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pool.rpc.flood import CONNECT, USER_CAPACITY, USER_REFILL_PER_S, FrameBudget
+from pool.rpc.flood import CONNECT, USER_CAPACITY, USER_REFILL_PER_S, TokenBucket
 from pool.rpc.peer import Caller, default_uids
 
 MIB: Final = 1024 * 1024
@@ -37,6 +37,10 @@ ADMIN: Final = "/vmpool.v1.Admin/"
 TURNED_AWAY_PER_USER: Final = 8
 TURNED_AWAY_IN_ALL: Final = 64
 """Connections that are being told that they may not be there. Those on top are closed without a word."""
+
+COURTESY: Final = 20
+COURTESY_PER_S: Final = 10
+"""Of one user: connections that are told so at once, and later. To close one costs a tenth of that."""
 
 MAX_KNOWN_USERS: Final = 1024
 """Of whom something is remembered though they have no connection."""
@@ -81,8 +85,9 @@ class User:
     execs: int = 0
     """Commands that run."""
     request_bytes: int = 0
-    budget: FrameBudget = attrs.field(
-        factory=lambda: FrameBudget(capacity=USER_CAPACITY, refill_per_s=USER_REFILL_PER_S)
+    courtesy: TokenBucket = attrs.field(factory=lambda: TokenBucket(capacity=COURTESY, refill_per_s=COURTESY_PER_S))
+    budget: TokenBucket = attrs.field(
+        factory=lambda: TokenBucket(capacity=USER_CAPACITY, refill_per_s=USER_REFILL_PER_S)
     )
 
     def begin_call(self, method: str) -> GRPCError | None:
@@ -178,9 +183,11 @@ class Users:
         user.connections -= 1
         self.connections -= 1
 
-    def begin_turning_away(self, user: User) -> bool:
+    def begin_turning_away(self, user: User, *, now: float) -> bool:
         """Whether one more connection may be told why it is refused; then it counts until `end_turning_away`."""
         if user.turned_away >= TURNED_AWAY_PER_USER or self._turned_away >= TURNED_AWAY_IN_ALL:
+            return False
+        if not user.courtesy.charge(1, now=now):
             return False
         user.turned_away += 1
         self._turned_away += 1

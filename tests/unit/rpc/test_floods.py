@@ -11,7 +11,7 @@ import trio
 from h2.errors import ErrorCodes
 
 from pool.rpc.connection import WORK_AT_ONCE
-from pool.rpc.flood import CAPACITY
+from pool.rpc.flood import CAPACITY, RESET
 from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, STATUS, connected, framed
 from tests.unit.rpc.served import Served
@@ -99,6 +99,13 @@ async def test_a_flood_is_hung_up_on(served: Served, name: str) -> None:
         await bystander.status()
     statistics = served.server.statistics()
     assert (statistics.floods, statistics.violations, statistics.loop_errors) == (1, 0, 0)
+
+
+async def test_calls_that_are_reset_cost_more_than_other_frames(served: Served) -> None:
+    async with await trio.open_unix_socket(str(served.path)) as stream:
+        begin = b"".join(map(rapid_reset, range(CAPACITY // RESET + 100)))
+        heard = await throw(stream, begin, lambda _: b"")
+    assert farewells(heard) == [ErrorCodes.ENHANCE_YOUR_CALM]
 
 
 async def test_another_connection_wins_nothing(served: Served) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pool.rpc.flood import CAPACITY, REFILL_PER_S, RESET, FrameBudget, cost, earned_by
+from pool.rpc.flood import CAPACITY, REFILL_PER_S, RESET, TokenBucket, cost, earned_by
 from pool.rpc.frames import (
     CONTINUATION,
     DATA,
@@ -19,27 +19,27 @@ from pool.rpc.frames import (
 )
 
 
-def spent(budget: FrameBudget, units: int, *, now: float = 0.0) -> int:
+def spent(budget: TokenBucket, units: int, *, now: float = 0.0) -> int:
     """How many charges of so many units go well, of more than enough."""
     return sum(budget.charge(units, now=now) for _ in range(2 * CAPACITY))
 
 
 def test_a_budget_is_spent_once_and_refills_with_time() -> None:
-    budget = FrameBudget()
+    budget = TokenBucket()
     assert spent(budget, 1) == CAPACITY
     assert not budget.charge(1, now=CAPACITY / REFILL_PER_S)  # it was overdrawn
     assert spent(budget, 1, now=1000.0) == CAPACITY
 
 
 def test_no_more_than_the_capacity_is_kept() -> None:
-    budget = FrameBudget()
+    budget = TokenBucket()
     budget.charge(1, now=0.0)
     budget.earn(10**9)
     assert spent(budget, 1, now=10.0**9) == CAPACITY
 
 
 def test_work_that_is_done_earns_back_what_goes_with_it() -> None:
-    budget = FrameBudget()
+    budget = TokenBucket()
     for _ in range(100 * CAPACITY):  # in no time at all
         budget.earn(earned_by(100))
         assert budget.charge(cost(head(WINDOW_UPDATE, size=4)) * 2 + cost(head(PING, size=8)), now=0.0)
@@ -51,12 +51,12 @@ def test_work_that_is_done_earns_back_what_goes_with_it() -> None:
     ids=["pings while output comes", "calls given up by ten threads after a tenth of a second"],
 )
 def test_an_honest_client_may_go_on_for_ever(per_s: int, units: int) -> None:
-    budget = FrameBudget()
+    budget = TokenBucket()
     assert all(budget.charge(units, now=number / per_s) for number in range(100_000))
 
 
 def test_all_calls_of_a_connection_may_be_given_up_at_once_several_times() -> None:
-    assert spent(FrameBudget(), RESET) >= 5 * 100
+    assert spent(TokenBucket(), RESET) >= 5 * 100
 
 
 def head(kind: int, *, flags: int = 0, size: int = 0) -> FrameHead:

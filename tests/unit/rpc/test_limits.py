@@ -15,7 +15,8 @@ import trio
 from structlog.testing import capture_logs
 
 from pool.client import CallError
-from pool.rpc import listening, turned_away
+from pool.rpc import listening, turned_away, users
+from pool.rpc.flood import CONNECT
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
 from pool.rpc.users import RESERVED_CALLS, TURNED_AWAY_PER_USER, EdgeLimits, User
@@ -37,8 +38,8 @@ async def limited(home: Path, **limits: int) -> AsyncIterator[Served]:
 
 
 def user(served: Served, uid: int | None = None) -> User:
-    users = served.server._server.users
-    return users._known.get(os.geteuid() if uid is None else uid) or User(uid=-1, limits=users.limits)
+    known = served.server._server.users._known
+    return known.get(os.geteuid() if uid is None else uid) or User(uid=-1, limits=EdgeLimits())
 
 
 async def status(raw: RawClient) -> tuple[str, str]:
@@ -94,6 +95,30 @@ async def test_whoever_is_turned_away_hears_the_reason_from_each_call_and_has_li
             assert (code, "ask its administrator to allow it in [access]" in message) == (DENIED, True)
         await raw.hung_up()
         assert raw.told_to_go
+
+
+async def test_whoever_is_turned_away_makes_few_calls(
+    vm_home: Path, call_as: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turned_away, "LIMIT_S", 1000)
+    call_as(7)
+    async with limited(vm_home) as served, connected(served.path) as raw:
+        for _ in range(50):
+            await raw.start(STATUS)
+        await raw.hung_up()
+        assert 10 < len(raw.headers) < 20
+
+
+async def test_whoever_calls_may_come_anew_for_each_call(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "USER_CAPACITY", 3 * CONNECT)
+    monkeypatch.setattr(users, "USER_REFILL_PER_S", 0)
+    async with limited(vm_home) as served:
+        for _ in range(20):
+            assert (await answered(served.path))[0] == "0"
+        for _ in range(3):
+            async with connected(served.path) as raw:
+                await raw.receive()
+        assert (await answered(served.path))[0] == EXHAUSTED
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 9])
@@ -280,7 +305,7 @@ async def test_what_follows_the_only_message_of_a_call_is_not_kept(vm_home: Path
     async with limited(vm_home) as served, connected(served.path) as raw:
         await leased_out(served)
         call = await raw.start(ACQUIRE)
-        await raw.send(call, framed(wire.AcquireRequest()))
+        await raw.send(call, framed(wire.AcquireRequest()) + bytes(1000))
         for _ in range(200):
             while raw.http2.local_flow_control_window(call) < 16384:
                 await raw.receive()

@@ -11,6 +11,7 @@ from grpclib.exceptions import GRPCError
 from pool.rpc.flood import CONNECT, USER_CAPACITY
 from pool.rpc.peer import Caller
 from pool.rpc.users import (
+    COURTESY,
     MAX_KNOWN_USERS,
     RESERVED_CALLS,
     RESERVED_CONNECTIONS,
@@ -92,14 +93,31 @@ def test_who_opens_connections_without_end_is_slowed_down_and_nobody_else() -> N
 def test_few_at_a_time_are_told_why() -> None:
     everybody = users()
     stranger, _ = everybody.enter(caller(7), now=0)
-    told = sum(everybody.begin_turning_away(stranger) for _ in range(100))
+    told = sum(everybody.begin_turning_away(stranger, now=0) for _ in range(100))
     assert told == TURNED_AWAY_PER_USER
     everybody.end_turning_away(stranger)
-    assert everybody.begin_turning_away(stranger)
+    assert everybody.begin_turning_away(stranger, now=0)
     for uid in range(8, 100):
         other, _ = everybody.enter(caller(uid), now=0)
-        told += sum(everybody.begin_turning_away(other) for _ in range(100))
+        told += sum(everybody.begin_turning_away(other, now=0) for _ in range(100))
     assert told == TURNED_AWAY_IN_ALL
+
+
+def test_who_comes_again_and_again_is_told_a_few_times_a_second() -> None:
+    everybody = users()
+    stranger, _ = everybody.enter(caller(7), now=0)
+
+    def told(now: float) -> int:
+        count = 0
+        for _ in range(COURTESY + 2):
+            if everybody.begin_turning_away(stranger, now=now):
+                count += 1
+                everybody.end_turning_away(stranger)
+        return count
+
+    assert told(0) == COURTESY
+    assert told(0.1) == 0
+    assert told(60) == COURTESY
 
 
 def test_no_more_users_are_remembered_than_have_something() -> None:
