@@ -55,8 +55,8 @@ class Door:
         sock.setblocking(False)
         self._listen()
 
-    def close(self) -> None:
-        """Idempotent. Connections that were taken stay."""
+    async def close(self) -> None:
+        """Idempotent. Connections that were taken stay; those that were just being taken are there when it returns."""
         if self._retry is not None:
             self._retry.cancel()
         if self._sock.fileno() >= 0:
@@ -65,6 +65,8 @@ class Door:
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
+        if self._beginning:
+            await asyncio.wait(self._beginning)
 
     def _listen(self) -> None:
         self._retry = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -23,6 +22,7 @@ from pool.rpc.patience import Patience
 from pool.rpc.peer import Caller
 from pool.rpc.repeats import Repeats
 from pool.rpc.turned_away import TurnedAway
+from pool.rpc.turns import Turns
 from pool.rpc.users import User, Users
 
 HEALTH: Final = "/grpc.health.v1.Health/"
@@ -61,7 +61,7 @@ class GuardedServer(Server):
         self._turned_away: Patience[TurnedAway] = Patience(limit_s=turned_away.LIMIT_S, give_up=TurnedAway.close)
         self._fewer_connections = asyncio.Event()
         self._doors: list[Door] = []
-        self._behind: deque[GuardedProtocol] = deque()
+        self._behind: Turns[GuardedProtocol] = Turns()
         self._somebody_behind = trio.Event()
         self._upkeep: asyncio.Task[None] | None = None
 
@@ -126,7 +126,7 @@ class GuardedServer(Server):
 
     def go_on_later(self, protocol: GuardedProtocol) -> None:
         """There is more to do for this connection than it may have done at once: `go_on` is called in its turn."""
-        self._behind.append(protocol)
+        self._behind.add(protocol.user, protocol)
         self._somebody_behind.set()
 
     async def _look_after(self) -> None:
@@ -136,12 +136,12 @@ class GuardedServer(Server):
             nursery.start_soon(self._serve_those_behind)
 
     async def _serve_those_behind(self) -> None:
-        """One portion, then trio's other tasks have their turn, whoever many are behind."""
+        """One portion, then trio's other tasks have their turn, however many are behind."""
         while True:
             while not self._behind:
                 self._somebody_behind = trio.Event()
                 await self._somebody_behind.wait()
-            self.loop.call_soon(self._behind.popleft().go_on)
+            self.loop.call_soon(self._behind.next().go_on)
             await trio.lowlevel.checkpoint()
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
@@ -156,7 +156,7 @@ class GuardedServer(Server):
         for sock in shut_down:
             sock.shutdown(socket.SHUT_RDWR)
         for door in self._doors:
-            door.close()
+            await door.close()
         ending = {task for task in self.tasks if not task.get_name().startswith(HEALTH)}
         if ending:
             await asyncio.wait(ending, timeout=limit_s)

@@ -11,6 +11,7 @@ import pytest
 from pool.config import ConfigError, Settings, parse_settings
 from pool.requests import MAX_OPEN_REQUESTS
 from pool.rpc.server import ServerSettings
+from pool.rpc.users import EdgeLimits
 from pool.service import server_settings
 from vmm.qemu.confinement.plan import CgroupSetting
 
@@ -47,6 +48,17 @@ def test_limits_reach_the_server() -> None:
     assert settings.limits.max_open_requests == 7
 
 
+def test_what_one_user_may_have_reaches_the_server() -> None:
+    settings = parse(
+        "[limits]\nconnections_per_user = 1\ncalls_per_user = 2\nexecs_per_user = 3\nrequest_mib_per_user = 5"
+    )
+    assert server_settings(settings.access, settings.limits, connections=99).limits == EdgeLimits(
+        connections=99, connections_per_user=1, calls_per_user=2, execs_per_user=3, request_bytes_per_user=5 * 2**20
+    )
+    larger = parse("[limits]\nmax_message_mib = 16").limits
+    assert larger.edge(connections=99).request_bytes_per_user == 64 * 2**20
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -56,6 +68,11 @@ def test_limits_reach_the_server() -> None:
         ("[access]\nusers = [1]", "access.socket_group: without it nobody but root"),
         ("[access]\nsocket_group = 1", "access.socket_group: its members reach the socket; say in users"),
         ("[access]\nusers = 'root'", "access.users: must be a list"),
+        ("[limits]\nconnections_per_user = 0", "limits.connections_per_user: must be >= 1: 0"),
+        (
+            "[limits]\nmax_message_mib = 8\nrequest_mib_per_user = 7",
+            "limits.request_mib_per_user: 7 is less than max_message_mib = 8; nobody could send",
+        ),
         ("[access]\nusers = [true]", "access.users: must be a name or a number, not True"),
         ("[access]\ngroups = [-1]", "access.groups: must be a name or a number, not -1"),
         ("[access]\nsocket_group = 1.5", "access.socket_group: must be a name or a number, not 1.5"),

@@ -64,5 +64,6 @@ async def test_more_than_the_hosts_memory_is_a_warning_because_the_service_makes
 async def test_fewer_descriptors_than_needed_are_a_warning(tmp_path: Path) -> None:
     finding = await finding_on("limits", "[profiles.a]\nqemu = '/nowhere'\nsize = 10000", tmp_path)
     assert finding.verdict is (
-        Verdict.WARNING if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 80_256 else Verdict.OK
+        Verdict.WARNING if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 80_512 else Verdict.OK
     )
+    assert "each user may have 256 of them, 1000 calls and 256 commands at a time" in finding.detail
