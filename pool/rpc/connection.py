@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from grpclib.metadata import decode_timeout, encode_grpc_message
-from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
-from grpclib.server import Handler, request_handler
+from grpclib.metadata import encode_grpc_message
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event as H2Event
@@ -26,9 +24,9 @@ from h2.settings import SettingCodes, Settings
 from pool.crossing import GuestLoop
 from pool.rpc.flood import ANSWERED, RESET, TokenBucket, cost
 from pool.rpc.frames import DATA, MAX_HEADER_BYTES, FrameCutter, FrameHead
-from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Codec
-from pool.rpc.peer import Caller, current_caller
+from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES
 from pool.rpc.stream import GuardedStream, Headers
+from pool.rpc.tasks import GuardedHandler
 from pool.rpc.users import User
 
 if TYPE_CHECKING:
@@ -290,70 +288,3 @@ class GuardedProtocol(H2Protocol):
         pending = self.http2.data_to_send()
         if pending and not self.transport.is_closing():
             self.transport.write(pending)
-
-
-class GuardedHandler(Handler):
-    """Starts the tasks of one connection's calls, and sees to it that each call gets an end."""
-
-    def __init__(self, server: GuardedServer, caller: Caller) -> None:
-        super().__init__(server.mapping, Codec(), None, server.__dispatch__)
-        self._server = server
-        self._caller = caller
-
-    def begin(self, stream: GuardedStream, path: str, headers: Headers, release_stream: Callable[[], Any]) -> None:
-        stream.arrived_at = trio.current_time()
-        self.__gc_step__()
-        self._tasks[stream] = task = self.loop.create_task(self._serve(stream, _prepare(stream, headers)), name=path)
-        self._server.tasks.add(task)
-
-        def end(task: asyncio.Task[None]) -> None:
-            # Not left to the task: one that is reset before its first step never takes it.
-            release_stream()
-            self._server.tasks.discard(task)
-            stream.finish()
-
-        task.add_done_callback(end)
-
-    def accept(self, stream: Stream, headers: Headers, release_stream: Callable[[], Any]) -> None:
-        raise NotImplementedError("GuardedProcessor calls `begin`")
-
-    async def _serve(self, stream: GuardedStream, headers: Headers) -> None:
-        def nothing() -> None: ...
-
-        current_caller.set(self._caller)
-        try:
-            await request_handler(
-                self.mapping,
-                stream,
-                headers,
-                Codec(account=stream.request_bytes.add),
-                self.status_details_codec,
-                self.dispatch,
-                nothing,
-            )
-        finally:
-            # Headers that grpclib trips over; the client would wait for its deadline.
-            if not stream.answered and stream.closable:
-                stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)
-
-
-def _prepare(stream: GuardedStream, headers: Headers) -> Headers:
-    """Takes out of a request's headers what grpclib fails on.
-
-    The timeout: trio holds the deadline, which may have passed already. Binary metadata: no method reads any, and it
-    may be broken.
-    """
-    kept: Headers = []
-    for name, value in headers:
-        if name.endswith("-bin"):
-            continue
-        if name != "grpc-timeout":
-            kept.append((name, value))
-            continue
-        try:
-            deadline = stream.arrived_at + decode_timeout(value)
-        except (ValueError, OverflowError):
-            kept.append((name, "invalid"))  # grpclib has the answer to this one
-        else:
-            stream.deadline = min(stream.deadline, deadline)
-    return kept

@@ -15,12 +15,13 @@ from grpclib.server import Server
 
 from pool.crossing import GuestLoop
 from pool.rpc import turned_away
-from pool.rpc.connection import GOODBYE, GuardedHandler, GuardedProtocol
+from pool.rpc.connection import GOODBYE, GuardedProtocol
 from pool.rpc.door import Door
 from pool.rpc.framing import Codec
 from pool.rpc.patience import Patience
 from pool.rpc.peer import Caller
 from pool.rpc.repeats import Repeats
+from pool.rpc.tasks import GuardedHandler
 from pool.rpc.turned_away import TurnedAway
 from pool.rpc.turns import Turns
 from pool.rpc.users import User, Users

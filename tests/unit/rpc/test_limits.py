@@ -314,6 +314,21 @@ async def test_what_follows_the_only_message_of_a_call_is_not_kept(vm_home: Path
         assert protocol.processor.streams[call].buffer._data == b""  # type: ignore[attr-defined]
 
 
+async def test_headers_that_nobody_reads_are_not_kept(vm_home: Path) -> None:
+    async with limited(vm_home) as served, connected(served.path) as raw:
+        await leased_out(served)
+        headers = {"traceparent": "00-1-2-01", "x-much": "x" * 10_000, "user-agent": "y" * 300}
+        call = await raw.request(ACQUIRE, wire.AcquireRequest(), headers=headers)
+        await served.until(lambda: user(served).calls == 1)
+        (protocol,) = (found for found in served.server._server.connections if found.processor.streams)
+        (task,) = protocol.handler._tasks.values()
+        kept = str(task.get_coro().cr_frame.f_locals["headers"])  # type: ignore[union-attr]
+        assert "00-1-2-01" in kept
+        assert len(kept) < 400
+        raw.http2.reset_stream(call)
+        await raw.flush()
+
+
 @pytest.mark.parametrize("end", ["answered", "reset", "hung up", "refused", "cut short", "stopped"])
 async def test_all_of_it_is_given_back_however_a_call_ends(vm_home: Path, end: str) -> None:
     async with limited(vm_home) as served:
