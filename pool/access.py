@@ -11,7 +11,6 @@ import attrs
 from attrs.validators import and_, ge, gt, le, optional
 
 from pool.ledger.policy import ServicePolicy
-from pool.requests import MAX_OPEN_REQUESTS
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.peer import default_uids
 from pool.rpc.users import EdgeLimits
@@ -20,6 +19,9 @@ Account = str | int
 """A name, or a number."""
 
 MIB: Final = 2**20
+
+UNREACHED: Final = 1_000_000
+"""The most that a quota can be set to: as good as none."""
 
 MAX_ID: Final = 2**32 - 2
 """Of users and groups; the number above it is no one."""
@@ -75,12 +77,13 @@ class LimitSettings:
     max_message_mib: int = attrs.field(default=MAX_MESSAGE_BYTES // MIB, validator=and_(ge(1), le(1024)))
     acquire_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(24 * 3600)))
     """How long an Acquire without a deadline waits."""
-    max_open_requests: int = attrs.field(default=MAX_OPEN_REQUESTS, validator=and_(ge(1), le(1_000_000)))
-    """Requests that wait for an answer at a time."""
-    leases_per_user: int | None = attrs.field(default=None, validator=optional(ge(0)))
-    """VMs that one user has, or has asked for. None: no limit. Root is a user like others."""
-    requests_per_user: int | None = attrs.field(default=None, validator=optional(ge(1)))
-    """Acquisitions of one user that wait at a time. None: no limit."""
+    max_open_requests: int = attrs.field(default=1000, validator=and_(ge(1), le(UNREACHED)))
+    """Acquisitions of all users that wait at a time. One user may have no more of them than are left for others."""
+    requests_per_user: int = attrs.field(default=100, validator=and_(ge(1), le(UNREACHED)))
+    """Acquisitions of one user that wait at a time. By default nine users at their maximum leave the tenth his own."""
+    leases_per_user: int = attrs.field(default=256, validator=and_(ge(0), le(UNREACHED)))
+    """VMs that one user has, or has asked for. Root is a user like others. By default as many as a large host has
+    threads: more VMs of one user that work wait for each other."""
     boots_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)))
     """Guests that boot at a time, of all profiles. None: as many as the service has CPUs."""
     clones_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)))
@@ -120,8 +123,9 @@ class LimitSettings:
             boots_at_once=self.boots_at_once or cpus,
             clones_at_once=self.clones_at_once or 2 * cpus,
             memory_budget_mib=math.inf if self.memory_budget_mib is None else self.memory_budget_mib,
-            leases_per_uid=math.inf if self.leases_per_user is None else self.leases_per_user,
-            requests_per_uid=math.inf if self.requests_per_user is None else self.requests_per_user,
+            leases_per_uid=self.leases_per_user,
+            requests_per_uid=self.requests_per_user,
+            requests=self.max_open_requests,
             checks_at_once=self.checks_at_once,
         )
 

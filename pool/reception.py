@@ -36,7 +36,7 @@ from pool.ledger.events import (
 )
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Lease, Owner
-from pool.requests import MAX_OPEN_REQUESTS, OpenRequests
+from pool.requests import OpenRequests
 
 
 @attrs.frozen(kw_only=True)
@@ -55,8 +55,7 @@ class OwnConfiguration:
 class Reception:
     """The public face of the coordinator, which reads the inbox and answers. Nothing is decided here."""
 
-    max_open_requests: int = MAX_OPEN_REQUESTS
-    _requests: OpenRequests = attrs.field(init=False)
+    _requests: OpenRequests = attrs.field(factory=OpenRequests, init=False)
     _send: trio.MemorySendChannel[Event] = attrs.field(init=False, repr=False)
     _inbox: trio.MemoryReceiveChannel[Event] = attrs.field(init=False, repr=False)
     _own: dict[int, OwnConfiguration] = attrs.field(factory=dict, init=False)
@@ -68,9 +67,8 @@ class Reception:
     _keeping_held: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._requests = OpenRequests(maximum=self.max_open_requests)
         # Unbounded, because facts must never be dropped and actors must never wait here; what bounds it is the number
-        # of VMs, each of which says a few things in its life, and the limit on open requests.
+        # of VMs, each of which says a few things in its life, and the edge's limit on open calls.
         self._send, self._inbox = trio.open_memory_channel[Event](math.inf)
 
     # -- what callers ask for ------------------------------------------------------------------------------------
@@ -93,8 +91,8 @@ class Reception:
 
         With a configuration of one's own `profile` is not looked at. A bound lease is one that its caller gives back
         when the call ends. A bare one is of a base VM, paused, to which nothing is connected: its caller has to
-        `relinquish` it or give it back. Raises RefusedError, or TooManyRequestsError. If cancelled, the claim is
-        dropped, and a lease that was granted in that same moment is given back.
+        `relinquish` it or give it back. Raises RefusedError. If cancelled, the claim is dropped, and a lease that was
+        granted in that same moment is given back.
         """
         request_id, reply = self._requests.open()
         if own is not None:
@@ -129,7 +127,7 @@ class Reception:
         return lease
 
     async def release(self, lease_id: str, *, owner: Owner) -> None:
-        """Ends a lease. Its VM is stopped in the background. Raises RefusedError, or TooManyRequestsError.
+        """Ends a lease. Its VM is stopped in the background. Raises RefusedError.
 
         If cancelled, the lease ends all the same.
         """
@@ -174,7 +172,7 @@ class Reception:
             return
         self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id, detail=detail))
 
-    # -- what administrators ask for: all raise RefusedError, TooManyRequestsError ---------------------------------
+    # -- what administrators ask for: all raise RefusedError -------------------------------------------------------
 
     async def resize(self, profile: str, size: int) -> None:
         """Until the service is started anew."""
@@ -207,7 +205,7 @@ class Reception:
         self._send.send_nowait(HostMemoryLow(detail=memory.reason) if low else HostMemoryOk())
 
     async def prove_alive(self) -> None:
-        """Returns when events are being read. Not counted among the requests: it must work when there are too many."""
+        """Returns when events are being read."""
         alive = trio.Event()
         self._proofs.append(alive)
         self._send.send_nowait(Tick())

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Final
 
 import attrs
 import trio
 
 from pool.ledger.effects import Refusal
 from pool.ledger.records import Lease
-
-MAX_OPEN_REQUESTS: Final = 1000
-"""Requests that wait for an answer at a time; what comes on top is refused at once."""
 
 Answer = Lease | Refusal | None
 """A lease, a refusal, or "it is done"."""
@@ -24,10 +20,6 @@ class RefusedError(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
-
-
-class TooManyRequestsError(Exception):
-    """More requests are open than the service keeps."""
 
 
 @attrs.define(eq=False)
@@ -46,16 +38,17 @@ class Reply:
 
 @attrs.define(eq=False, kw_only=True)
 class OpenRequests:
-    """The replies that are awaited, by request id."""
+    """The replies that are awaited, by request id.
 
-    maximum: int = MAX_OPEN_REQUESTS
+    How many there are is bounded where they come from: the ledger says how many acquisitions wait, the edge how many
+    calls a user has open. A bound here would let those who wait keep others from releases and administration.
+    """
+
     _replies: dict[int, Reply] = attrs.field(factory=dict, init=False)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
 
     def open(self) -> tuple[int, Reply]:
-        """A new request; whoever opens it closes it. Raises TooManyRequestsError."""
-        if len(self._replies) >= self.maximum:
-            raise TooManyRequestsError(f"{self.maximum} requests are open already; try again later")
+        """A new request; whoever opens it closes it."""
         request_id = next(self._ids)
         self._replies[request_id] = reply = Reply()
         return request_id, reply

@@ -143,7 +143,6 @@ async def run_service(
             procedures={name: profile.procedure(witness=witness) for name, profile in settings.profiles.items()},
             vigils={name: profile.vigil() for name, profile in settings.profiles.items()},
             service=settings.limits.policy(cpus=len(os.sched_getaffinity(0))),
-            max_open_requests=settings.limits.max_open_requests,
         )
         info = ServiceInfo(
             version=version("vmpool"),

@@ -19,7 +19,7 @@ from pool.ledger.events import (
 from pool.ledger.moves import Moves
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
-from pool.ledger.records import EndReason, Lease
+from pool.ledger.records import EndReason, Lease, Owner
 from pool.ledger.views import CircuitState
 from vmm.capacity import grown_memory_mib
 
@@ -50,7 +50,7 @@ class Callers:
         elif page is None:
             names = (known.name for known in self.moves.fleet.pages.values() if not known.passing)
             self.moves.refuse(event.request_id, refusals.unknown_profile(event.profile, known=names))
-        elif (refusal := self._refusal(event, page)) is not None:
+        elif (refusal := self._over_maximum(event, page)) is not None:
             self.moves.refuse(event.request_id, refusal)
         elif event.deadline <= now:
             self.moves.refuse_late(event.request_id, page)
@@ -71,13 +71,6 @@ class Callers:
     def _knows(self, event: AcquireRequested) -> bool:
         claims, leases = self.moves.claims, self.moves.leases
         return bool(claims.of_key(event.owner, event.key) or leases.of_key(event.owner, event.key))
-
-    def _refusal(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
-        """Why it cannot even wait."""
-        waiting, limit = self.moves.claims.requests_of(event.owner), self.moves.service.requests_per_uid
-        if waiting >= limit:
-            return refusals.too_many_requests(event.owner, waiting=waiting)
-        return self._over_maximum(event, page)
 
     def _over_maximum(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
         wishes, policy = event.wishes, page.policy
@@ -107,7 +100,10 @@ class Callers:
         if known.profile != event.profile or known.bound != event.bound:
             self.moves.refuse(event.request_id, refusals.key_reused(known))
         elif claim is not None:
-            self.moves.claims.join(claim, event)
+            if claim.vm_id is None and (refusal := self._too_many_wait(event.owner)) is not None:
+                self.moves.refuse(event.request_id, refusal)
+            else:
+                self.moves.claims.join(claim, event)
         elif lease is not None:
             self.moves.leases.join(lease)
             if lease.bound:  # its holder's connection was lost, and here it is again
@@ -119,7 +115,11 @@ class Callers:
         return True
 
     def _open_claim(self, event: AcquireRequested, page: ProfilePage, *, now: float) -> None:
-        refusal = self._not_for_this_caller(event, page)
+        on_empty = event.on_empty or page.policy.on_empty
+        hit = self._is_hit(event, page)
+        refusal = self._not_for_this_caller(event.owner, page)
+        if refusal is None and not hit and on_empty is not OnEmpty.FAIL:  # he would wait
+            refusal = self._too_many_wait(event.owner)
         if refusal is not None:  # and neither a hit nor a miss, nor demand
             page.counters.refused += 1
             self.moves.refuse(event.request_id, refusal)
@@ -127,8 +127,6 @@ class Callers:
         if page.demand is not None:
             page.demand.arrived(now)
             self.moves.follow_demand(page, now=now)
-        on_empty = event.on_empty or page.policy.on_empty
-        hit = self._is_hit(event, page)
         page.counters.hits += hit
         page.counters.misses += not hit
         refusal = None if hit else _nothing_for(on_empty, page, now=now)
@@ -138,11 +136,21 @@ class Callers:
         else:
             page.enqueue(self.moves.claims.open(event, on_empty=on_empty, found_ready=hit, now=now))
 
-    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
-        has = self.moves.claims.claims_of(event.owner) + self.moves.leases.leases_of(event.owner)
+    def _not_for_this_caller(self, owner: Owner, page: ProfilePage) -> Refusal | None:
+        has = self.moves.claims.claims_of(owner) + self.moves.leases.leases_of(owner)
         if has >= self.moves.service.leases_per_uid:
-            return refusals.too_many_leases(event.owner, has=has)
+            return refusals.too_many_leases(owner, has=has)
         return refusals.suspended(page) if page.suspended else None
+
+    def _too_many_wait(self, owner: Owner) -> Refusal | None:
+        """Of his own, or of all: he may have as many as would still be left for others, who may do the same."""
+        claims, service = self.moves.claims, self.moves.service
+        waiting, of_all = claims.waiting_of(owner), claims.waiting()
+        if waiting >= service.requests_per_uid:
+            return refusals.too_many_requests(owner, waiting=waiting)
+        if waiting >= service.requests - of_all:
+            return refusals.crowded(owner, waiting=waiting, of_all=of_all)
+        return None
 
     def _is_hit(self, event: AcquireRequested, page: ProfilePage) -> bool:
         """A VM is ready, nobody waits before him, and there is the memory that he wants more of."""

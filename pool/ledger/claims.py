@@ -26,7 +26,8 @@ class ClaimRegister:
     """Of open requests."""
     _claims_of: Counter[int] = attrs.field(factory=Counter, init=False)
     """By uid."""
-    _requests_of: Counter[int] = attrs.field(factory=Counter, init=False)
+    _waiting_of: Counter[int] = attrs.field(factory=Counter, init=False)
+    """Requests of claims that no VM was chosen for, by uid."""
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
 
     def open(self, event: AcquireRequested, *, on_empty: OnEmpty, found_ready: bool, now: float) -> Claim:
@@ -45,7 +46,7 @@ class ClaimRegister:
             found_ready=found_ready,
         )
         self._claims[claim.claim_id] = claim
-        self._claims_of[claim.owner.uid] += 1
+        _count(self._claims_of, claim.owner.uid, 1)
         if claim.key:
             self._of_key[claim.owner.uid, claim.key] = claim.claim_id
         self.join(claim, event)
@@ -56,7 +57,7 @@ class ClaimRegister:
         claim.requests[event.request_id] = event.deadline
         self._of_request[event.request_id] = claim.claim_id
         self._deadlines.set(event.request_id, event.deadline)
-        self._requests_of[claim.owner.uid] += 1
+        self._count_waiting(claim, 1)
 
     def leave(self, request_id: int) -> Claim | None:
         """A request waits no longer. Returns its claim, None if it was answered already."""
@@ -65,8 +66,20 @@ class ClaimRegister:
             return None
         claim = self._claims[claim_id]
         del claim.requests[request_id]
-        self._forget_request(request_id, claim)
+        self._deadlines.drop(request_id)
+        self._count_waiting(claim, -1)
         return claim
+
+    def found_vm(self, claim: Claim, vm_id: str, *, now: float) -> None:
+        """A VM was chosen for it: it waits for that, and no more for one."""
+        self._count_waiting(claim, -len(claim.requests))
+        claim.vm_id = vm_id
+        claim.chosen_at = now
+
+    def lost_vm(self, claim: Claim) -> None:
+        """It waits again."""
+        claim.vm_id = None
+        self._count_waiting(claim, len(claim.requests))
 
     def close(self, claim: Claim) -> None:
         """Forgets a claim and all of its requests."""
@@ -75,12 +88,13 @@ class ClaimRegister:
             del self._of_key[claim.owner.uid, claim.key]
         for request_id in claim.requests:
             del self._of_request[request_id]
-            self._forget_request(request_id, claim)
-        _count_down(self._claims_of, claim.owner.uid)
+            self._deadlines.drop(request_id)
+        self._count_waiting(claim, -len(claim.requests))
+        _count(self._claims_of, claim.owner.uid, -1)
 
-    def _forget_request(self, request_id: int, claim: Claim) -> None:
-        self._deadlines.drop(request_id)
-        _count_down(self._requests_of, claim.owner.uid)
+    def _count_waiting(self, claim: Claim, change: int) -> None:
+        if claim.vm_id is None:
+            _count(self._waiting_of, claim.owner.uid, change)
 
     def __getitem__(self, claim_id: int) -> Claim:
         return self._claims[claim_id]
@@ -95,9 +109,13 @@ class ClaimRegister:
     def claims_of(self, owner: Owner) -> int:
         return self._claims_of[owner.uid]
 
-    def requests_of(self, owner: Owner) -> int:
-        """Acquisitions that wait."""
-        return self._requests_of[owner.uid]
+    def waiting_of(self, owner: Owner) -> int:
+        """His requests that wait for a VM to be chosen."""
+        return self._waiting_of[owner.uid]
+
+    def waiting(self) -> int:
+        """Those of all users."""
+        return self._waiting_of.total()
 
     def next_deadline(self) -> float:
         """The earliest deadline of an open request; infinity if there is none."""
@@ -109,8 +127,8 @@ class ClaimRegister:
             yield request_id, self._claims[self._of_request[request_id]]
 
 
-def _count_down(counter: Counter[int], uid: int) -> None:
+def _count(counter: Counter[int], uid: int, change: int) -> None:
     """Without leaving an entry behind for everybody who was ever here."""
-    counter[uid] -= 1
+    counter[uid] += change
     if not counter[uid]:
         del counter[uid]

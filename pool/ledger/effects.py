@@ -25,6 +25,7 @@ class RefusalCode(enum.Enum):
     FOREIGN_LEASE = "foreign_lease"
     LEASE_ENDED = "lease_ended"
     QUOTA = "quota"
+    CROWDED = "crowded"
     SUSPENDED = "suspended"
     CIRCUIT_OPEN = "circuit_open"
     UNKNOWN_VM = "unknown_vm"

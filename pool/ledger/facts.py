@@ -187,7 +187,7 @@ class Facts:
 
     def retry(self, claim: Claim, page: ProfilePage, *, reason: str) -> None:
         """A hand-out failed: the claim goes back to where it was in the queue, if it may have another VM."""
-        claim.vm_id = None
+        self.moves.claims.lost_vm(claim)
         claim.attempts += 1
         claim.last_failure = reason
         page.enqueue(claim)

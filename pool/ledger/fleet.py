@@ -143,7 +143,7 @@ class Fleet:
             elif page.ready.stale.get(vm_id) is Staleness.GENERATION:
                 del page.ready.stale[vm_id]
 
-    def hand_out_oldest(self, page: ProfilePage, claim: Claim, *, now: float) -> VmEntry:
+    def hand_out_oldest(self, page: ProfilePage, claim: Claim) -> VmEntry:
         """The VM whose turn it is goes on its way to a waiting claim."""
         vm_id = page.ready.take()
         page.dequeue(claim)
@@ -151,8 +151,6 @@ class Fleet:
         self._to(entry, VmState.HANDING_OUT)
         self.grow(entry, memory_mib=max(entry.memory_mib, claim.wishes.memory_mib or 0))
         entry.claim_id = claim.claim_id
-        claim.vm_id = vm_id
-        claim.chosen_at = now
         page.handing_out += 1
         return entry
 

@@ -98,7 +98,8 @@ class Moves:
         self.effects.append(CheckVm(vm_id=vm_id))
 
     def hand_out_oldest(self, page: ProfilePage, claim: Claim, *, now: float) -> None:
-        entry = self.fleet.hand_out_oldest(page, claim, now=now)
+        entry = self.fleet.hand_out_oldest(page, claim)
+        self.claims.found_vm(claim, entry.vm_id, now=now)
         entry.terms = terms = LeaseTerms(
             lease_id=self.new_id("lease"),
             owner_uid=claim.owner.uid,

@@ -72,6 +72,9 @@ class ServicePolicy:
     """Of one user, those that are on their way included."""
     requests_per_uid: float = attrs.field(default=math.inf, validator=ge(1))
     """Acquisitions of one user that wait at a time."""
+    requests: float = attrs.field(default=math.inf, validator=ge(1))
+    """Acquisitions of all users that wait at a time. Nobody may have more of them than are left for others, so that
+    there is room for whoever comes next."""
     adoptions_at_once: int = attrs.field(default=8, validator=ge(1))
     """Idle VMs of an earlier run that are connected to at a time."""
     checks_at_once: int = attrs.field(default=2, validator=ge(1))

@@ -94,6 +94,14 @@ def too_many_requests(owner: Owner, *, waiting: int) -> Refusal:
     )
 
 
+def crowded(owner: Owner, *, waiting: int, of_all: int) -> Refusal:
+    return Refusal(
+        code=RefusalCode.CROWDED,
+        message=f"{of_all} requests wait already, {waiting} of them user {owner.uid}'s, and nobody may have more than "
+        "are left for others; try again later, or raise limits.max_open_requests",
+    )
+
+
 def suspended(page: ProfilePage) -> Refusal:
     return Refusal(
         code=RefusalCode.SUSPENDED,

@@ -12,7 +12,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.matching import ForbiddenPathError
-from pool.requests import RefusedError, TooManyRequestsError
+from pool.requests import RefusedError
 from pool.watch import TooManyWatchersError
 from vmm import errors as vmm
 
@@ -82,6 +82,7 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
     RefusalCode.FOREIGN_LEASE: Status.PERMISSION_DENIED,
     RefusalCode.LEASE_ENDED: Status.FAILED_PRECONDITION,
     RefusalCode.QUOTA: Status.RESOURCE_EXHAUSTED,
+    RefusalCode.CROWDED: Status.RESOURCE_EXHAUSTED,
     RefusalCode.SUSPENDED: Status.UNAVAILABLE,
     RefusalCode.CIRCUIT_OPEN: Status.UNAVAILABLE,
     RefusalCode.UNKNOWN_VM: Status.NOT_FOUND,
@@ -101,7 +102,6 @@ ERRORS: Final[Mapping[type[Exception], Status]] = {
     DeadlineError: Status.DEADLINE_EXCEEDED,
     LeaseLostError: Status.ABORTED,
     TimeLimitError: Status.DEADLINE_EXCEEDED,
-    TooManyRequestsError: Status.RESOURCE_EXHAUSTED,
     TooManyWatchersError: Status.RESOURCE_EXHAUSTED,
     vmm.SpecError: Status.INVALID_ARGUMENT,
     vmm.MissingFileError: Status.FAILED_PRECONDITION,

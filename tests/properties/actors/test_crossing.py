@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from actors.messages import VmLost, VmReady
 from pool.ledger.effects import RefusalCode
-from pool.ledger.policy import OnEmpty
-from pool.requests import MAX_OPEN_REQUESTS, RefusedError, TooManyRequestsError
+from pool.requests import RefusedError
 from tests.examples import examples
 from tests.properties.actors.service import OWNER, PROFILE, Service, running_service
 from tests.unit.actors.stage import ORDER, story
@@ -120,15 +119,3 @@ async def test_the_deadline_is_kept_to_the_instant() -> None:
             await service.hold(patience_s=2.5)
         assert trio.current_time() == began + 2.5
         assert caught.value.refusal.code is RefusalCode.DEADLINE
-
-
-@in_virtual_time
-async def test_too_many_open_requests_are_refused_at_once() -> None:
-    async with running_service(size=1, boot_s=5.0) as service, trio.open_nursery() as nursery:
-        for _ in range(MAX_OPEN_REQUESTS):
-            nursery.start_soon(lambda: service.hold(on_empty=OnEmpty.WAIT))
-        await trio.testing.wait_all_tasks_blocked()
-        assert service.coordinator.statistics().open_requests == MAX_OPEN_REQUESTS
-        with pytest.raises(TooManyRequestsError):
-            await service.hold()
-        nursery.cancel_scope.cancel()

@@ -18,7 +18,7 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "no_more_vms_than_the_profile_may_have": (pools.ForgetsThatLeasedVmsAreVms,),
     "memory_stays_within_the_budget": (host.SpendsMoreThanItHas, host.NeverGetsMemoryBack, host.ForgetsWhatGrew),
     "productions_stay_within_the_hosts_means": (host.BootsAllAtOnce, host.ForgetsProductions),
-    "quotas_hold": (callers.CountsNoRequests, callers.CountsNoLeases),
+    "quotas_hold": (callers.CountsNoRequests, callers.CountsOnlyHisOwnRequests, callers.CountsNoLeases),
     "a_drained_profile_is_still": (pools.KeepsIdleVmsOfADrainedProfile,),
     "checks_stay_within_their_budget": (host.AsksAllAgentsAtOnce, host.AsksOnlyOnce),
     "vms_of_an_earlier_run_are_reached_few_at_a_time": (host.ReachesAllAtOnce, host.ReachesOnlyTheFirst),

@@ -134,11 +134,14 @@ def productions_stay_within_the_hosts_means(ledger: Ledger, _now: float) -> None
 def quotas_hold(ledger: Ledger, _now: float) -> None:
     moves = ledger._moves
     claims, leases = Counter(c.owner.uid for c in moves.claims.all()), Counter(a.owner.uid for a in ledger.leases())
-    requests = Counter(c.owner.uid for c in moves.claims.all() for _ in c.requests)
+    waiting = Counter(c.owner.uid for c in moves.claims.all() if c.vm_id is None for _ in c.requests)
     assert moves.claims._claims_of == claims
-    assert moves.claims._requests_of == requests
+    assert moves.claims._waiting_of == waiting
     assert moves.leases._leases_of == leases
-    assert all(count <= ledger.service.requests_per_uid for count in requests.values())
+    # Whose hand-out has failed waits again, whoever came meanwhile.
+    first = Counter(c.owner.uid for c in moves.claims.all() if c.vm_id is None and not c.attempts for _ in c.requests)
+    assert all(count <= ledger.service.requests_per_uid for count in first.values())
+    assert first.total() <= ledger.service.requests
     restored = Counter(lease.owner.uid for lease in ledger.leases() if _restored(ledger, lease))
     for uid, count in (claims + leases).items():
         assert count <= max(ledger.service.leases_per_uid, restored[uid])

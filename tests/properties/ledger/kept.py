@@ -49,6 +49,10 @@ KEPT: Final[Mapping[str, History]] = {
         ),
         step("somebody_asks", times=4),
     ],
+    "quotas_hold-CountsOnlyHisOwnRequests": [
+        step("open_the_pool", chosen=[PoolPolicy(size=3)], service=ServicePolicy(requests=2, adoptions_at_once=2)),
+        step("somebody_asks", times=4),
+    ],
     "quotas_hold-CountsNoLeases": [
         step(
             "open_the_pool", chosen=[PoolPolicy(size=2)], service=ServicePolicy(leases_per_uid=1, adoptions_at_once=1)
@@ -188,6 +192,14 @@ KEPT: Final[Mapping[str, History]] = {
         step("open_the_pool", chosen=[PoolPolicy(size=1)]),
         step("somebody_asks"),
     ],
+    "failures_are_of_lost_vms-TakesARefusedWishForALostVm": [
+        step("open_the_pool", chosen=[PoolPolicy(size=1)], full=True),
+        step("somebody_asks", on_empty=OnEmpty.FAIL, then="refused"),
+    ],
+    "refused_wishes_are_told_as_such-TakesALostVmForARefusedWish": [
+        step("open_the_pool", chosen=[PoolPolicy(size=1)], full=True),
+        step("somebody_asks", then="not handed out"),
+    ],
     "grants_are_not_late-ServesTheEventBeforeTheDeadline": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)], full=True),
         step("somebody_asks", patience_s=0.25, then="handed out late"),
@@ -199,14 +211,6 @@ KEPT: Final[Mapping[str, History]] = {
     "grants_are_of_handed_out_vms-GrantsBeforeTheHandOutIsDone": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)]),
         step("somebody_asks"),
-    ],
-    "failures_are_of_lost_vms-TakesARefusedWishForALostVm": [
-        step("open_the_pool", chosen=[PoolPolicy(size=1)], full=True),
-        step("somebody_asks", on_empty=OnEmpty.FAIL, then="refused"),
-    ],
-    "refused_wishes_are_told_as_such-TakesALostVmForARefusedWish": [
-        step("open_the_pool", chosen=[PoolPolicy(size=1)], full=True),
-        step("somebody_asks", then="not handed out"),
     ],
     "no_vm_is_leased_twice-GrantsOneVmAgain": [
         step("open_the_pool", chosen=[PoolPolicy(size=3)], left_leased=2),

@@ -55,6 +55,7 @@ services = st.builds(
     memory_budget_mib=st.sampled_from([math.inf, math.inf, 512, 1024]),
     leases_per_uid=st.sampled_from([math.inf, math.inf, math.inf, 1, 2]),
     requests_per_uid=st.sampled_from([math.inf, math.inf, math.inf, 1, 2]),
+    requests=st.sampled_from([math.inf, math.inf, math.inf, 2, 4]),
     checks_at_once=st.integers(1, 2),
     adoptions_at_once=st.integers(1, 2),
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from actors.life import VmState
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
@@ -12,11 +15,17 @@ from tests.unit.ledger.told import answered, granted, refusal, refused, view
 
 
 def limited(
-    *, leases_per_uid: float = 2, requests_per_uid: float = 2, size: int = 3, full: bool = True, **policy: int
+    *,
+    leases_per_uid: float = 2,
+    requests_per_uid: float = 2,
+    requests: float = math.inf,
+    size: int = 3,
+    full: bool = True,
+    **policy: int,
 ) -> World:
     world = World(
         {"p": PoolPolicy(size=size, **policy)},
-        ServicePolicy(leases_per_uid=leases_per_uid, requests_per_uid=requests_per_uid),
+        ServicePolicy(leases_per_uid=leases_per_uid, requests_per_uid=requests_per_uid, requests=requests),
     )
     if full:
         world.run_undisturbed()
@@ -128,6 +137,45 @@ def test_answered_requests_wait_no_longer() -> None:
         request = world.acquire("p", uid=1)
         world.run_undisturbed()
         assert granted(world, request)
+
+
+def test_who_finds_a_vm_ready_does_not_wait_and_is_not_refused_for_those_who_do() -> None:
+    """Whoever they are, he himself among them; and what is on its way to somebody waits no longer."""
+    policies = {"slow": PoolPolicy(size=1), "p": PoolPolicy(size=3, production_limit=3)}
+    world = World(policies, ServicePolicy(requests_per_uid=1, requests=2))
+    world.process()
+    for vm_id in [vm_id for vm_id, vm in world.record.vms.items() if vm.profile == "p"]:
+        world.progress(vm_id)
+    world.process()
+    slow = [world.acquire("slow", uid=uid) for uid in (1, 2)]
+    at_once = [world.acquire("p", uid=uid) for uid in (1, 1, 3)]
+    world.process()
+    for vm_id in world.in_state(VmState.HANDING_OUT):
+        world.progress(vm_id)
+    world.process()
+    assert not any(answered(world, request) for request in slow)
+    assert [granted(world, request).was_ready for request in at_once] == [True] * 3
+
+
+def test_nobody_may_have_more_requests_waiting_than_are_left_for_others() -> None:
+    world = limited(leases_per_uid=99, requests_per_uid=99, requests=9, full=False)
+    requests = {uid: [world.acquire("p", uid=uid) for _ in range(9)] for uid in (1, 2, 3, 4)}
+    world.process()
+    waiting = {uid: sum(not answered(world, request) for request in asked) for uid, asked in requests.items()}
+    assert waiting == {1: 5, 2: 2, 3: 1, 4: 1}
+    assert refused(world, requests[1][-1]) is RefusalCode.CROWDED
+    assert refusal(world, requests[1][-1]).message == (
+        "5 requests wait already, 5 of them user 1's, and nobody may have more than are left for others; "
+        "try again later, or raise limits.max_open_requests"
+    )
+
+
+def test_a_request_that_would_not_wait_is_told_that_nothing_is_ready() -> None:
+    world = limited(requests_per_uid=1, full=False)
+    world.acquire("p", uid=1)
+    request = world.acquire("p", uid=1, on_empty=OnEmpty.FAIL)
+    world.process()
+    assert refused(world, request) is RefusalCode.NOTHING_READY
 
 
 # -- wishes --------------------------------------------------------------------------------------------------------

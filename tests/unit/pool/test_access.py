@@ -9,7 +9,6 @@ import pwd
 import pytest
 
 from pool.config import ConfigError, Settings, parse_settings
-from pool.requests import MAX_OPEN_REQUESTS
 from pool.rpc.server import ServerSettings
 from pool.rpc.users import EdgeLimits
 from pool.service import server_settings
@@ -26,7 +25,6 @@ def parse(text: str) -> Settings:
 def test_without_the_tables_all_is_as_without_settings() -> None:
     settings = parse("")
     assert server_settings(settings.access, settings.limits) == ServerSettings()
-    assert settings.limits.max_open_requests == MAX_OPEN_REQUESTS
     assert settings.access.socket_gid is None
     assert (settings.service.qemu_user, settings.service.cgroups) == ("auto", CgroupSetting.AUTO)
 
@@ -42,10 +40,23 @@ def test_users_and_groups_are_named_or_numbered() -> None:
 
 
 def test_limits_reach_the_server() -> None:
-    settings = parse("[limits]\nmax_message_mib = 16\nacquire_timeout_s = 5\nmax_open_requests = 7")
+    settings = parse("[limits]\nmax_message_mib = 16\nacquire_timeout_s = 5")
     served = server_settings(settings.access, settings.limits)
     assert (served.max_message_bytes, served.acquire_timeout_s) == (16 * 2**20, 5.0)
-    assert settings.limits.max_open_requests == 7
+
+
+def test_quotas_reach_the_ledger() -> None:
+    text = "[limits]\nmax_open_requests = 7\nrequests_per_user = 3\nleases_per_user = 0"
+    policy = parse(text).limits.policy(cpus=4)
+    assert (policy.requests, policy.requests_per_uid, policy.leases_per_uid) == (7, 3, 0)
+
+
+def test_no_quota_is_infinite_unless_it_is_made_so_large() -> None:
+    policy = parse("").limits.policy(cpus=4)
+    assert (policy.requests, policy.requests_per_uid, policy.leases_per_uid) == (1000, 100, 256)
+    large = "\n".join(f"{key} = 1000000" for key in ("max_open_requests", "requests_per_user", "leases_per_user"))
+    policy = parse(f"[limits]\n{large}").limits.policy(cpus=4)
+    assert policy.requests == policy.requests_per_uid == policy.leases_per_uid == 1_000_000
 
 
 def test_what_one_user_may_have_reaches_the_server() -> None:
@@ -80,6 +91,8 @@ def test_what_one_user_may_have_reaches_the_server() -> None:
         ("[limits]\nmax_message_mib = 0", "limits.max_message_mib: must be >= 1: 0"),
         ("[limits]\nacquire_timeout_s = 0", "limits.acquire_timeout_s: must be > 0: 0.0"),
         ("[limits]\nmax_open_requests = 0", "limits.max_open_requests: must be >= 1: 0"),
+        ("[limits]\nrequests_per_user = 1000001", "limits.requests_per_user: must be <= 1000000: 1000001"),
+        ("[limits]\nleases_per_user = -1", "limits.leases_per_user: must be >= 0: -1"),
         ("[service]\nqemu_user = 'no-such'", "service.qemu_user: there is no user 'no-such'; create it"),
         ("[service]\nqemu_user = false", "service.qemu_user: must be a name or a number, not False"),
         ("[service]\ncgroups = 'v2'", "service.cgroups: must be one of 'auto', 'off', 'required'"),

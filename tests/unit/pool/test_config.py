@@ -29,6 +29,7 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
     assert parse_settings(shown, source="shown").profiles["default"] == load_settings(None).profiles[
         "default"
     ].__class__(max_vcpus=1, max_memory_mib=256)
+    assert parse_settings(shown, source="shown").limits == load_settings(None).limits
 
 
 @pytest.mark.parametrize(

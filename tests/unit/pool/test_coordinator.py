@@ -14,19 +14,20 @@ from actors.journal import Recorded
 from pool.coordinator import Coordinator, new_id
 from pool.ledger import Ledger
 from pool.ledger.effects import RefusalCode
-from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Owner
-from pool.requests import RefusedError, TooManyRequestsError
+from pool.requests import RefusedError
 from tests.unit.actors.stage import direct, simulated_journal
 from tests.virtual_time import in_virtual_time
 from vmm.simulated import BootHangs, SimulatedHost, scripted
 
 ME = Owner(uid=1000)
+YOU = Owner(uid=1001)
 
 
 @asynccontextmanager
 async def coordinating(
-    host: SimulatedHost, *, size: int = 2, max_open_requests: int = 10
+    host: SimulatedHost, *, size: int = 2, service: ServicePolicy | None = None
 ) -> AsyncIterator[Coordinator]:
     """A coordinator that runs until the end of the block, whatever becomes of its VMs."""
     producer = direct(host)
@@ -36,7 +37,7 @@ async def coordinating(
         journal=simulated_journal(),
         make_id=new_id,
         rng=random.Random(1),
-        max_open_requests=max_open_requests,
+        service=service or ServicePolicy(),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(producer.run)
@@ -65,13 +66,31 @@ async def test_it_is_alive_while_it_reads_events() -> None:
 
 @in_virtual_time
 async def test_it_is_alive_when_too_much_is_asked_of_it() -> None:
-    service = coordinating(SimulatedHost(boot_s=1000), max_open_requests=1)
+    service = coordinating(SimulatedHost(boot_s=1000), service=ServicePolicy(requests=1))
     async with service as coordinator, trio.open_nursery() as nursery:
         nursery.start_soon(lambda: coordinator.acquire(profile="default", owner=ME))
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(TooManyRequestsError):
+        with pytest.raises(RefusedError, match="requests wait already"):
             await coordinator.acquire(profile="default", owner=ME)
         await coordinator.prove_alive()
+        nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_whatever_waits_is_no_obstacle_to_releases_renewals_and_administration() -> None:
+    """Each of them was refused when a thousand acquisitions waited, whosever they were."""
+    host = SimulatedHost(faults=lambda number: (BootHangs(),) if number else ())
+    async with coordinating(host, size=1) as coordinator, trio.open_nursery() as nursery:
+        await until_ready(coordinator, 1)
+        lease = await coordinator.acquire(profile="default", owner=YOU)
+        for _ in range(1_000):
+            nursery.start_soon(lambda: coordinator.acquire(profile="default", owner=ME))
+        await trio.testing.wait_all_tasks_blocked()
+        assert coordinator.statistics().open_requests == 1_000
+        await coordinator.renew(lease.lease_id, owner=YOU, ttl_s=60.0)
+        await coordinator.release(lease.lease_id, owner=YOU)
+        await coordinator.resize("default", 2)
+        await coordinator.reset("default")
         nursery.cancel_scope.cancel()
 
 

@@ -7,7 +7,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pool.ledger.effects import Refusal, RefusalCode
-from pool.requests import RefusedError, TooManyRequestsError
+from pool.requests import RefusedError
 from pool.rpc.errors import ERRORS, MAX_TEXT_BYTES, OBSTACLES, REFUSALS, InvalidRequestError, shorten, to_status
 from vmm.errors import AgentRequestError, AgentUnreachableError, Obstacle, SpecError, VmmError
 
@@ -30,7 +30,6 @@ def test_every_error_of_a_vm_has_a_status_and_none_is_unknown() -> None:
     ("error", "status", "text"),
     [
         (InvalidRequestError(field="profile", reason="is odd"), Status.INVALID_ARGUMENT, "profile: is odd"),
-        (TooManyRequestsError("1000 are open"), Status.RESOURCE_EXHAUSTED, "1000 are open"),
         (SpecError(field="vcpus", value=0, reason="too few"), Status.INVALID_ARGUMENT, "vcpus = 0: too few"),
         (AgentUnreachableError("mute"), Status.UNAVAILABLE, "mute"),
         (

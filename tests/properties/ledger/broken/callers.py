@@ -11,7 +11,7 @@ from actors.life import VmState
 from actors.messages import VmHandedOut
 from pool.ledger import Effect, Event, Ledger, refusals
 from pool.ledger.callers import Callers
-from pool.ledger.effects import Confirm, HandOutVm, Refusal
+from pool.ledger.effects import Confirm, HandOutVm, Refusal, RefusalCode
 from pool.ledger.events import (
     AcquireRequested,
     DrainRequested,
@@ -100,13 +100,19 @@ class ServesTheEventBeforeTheDeadline(Ledger):
 
 
 class CountsNoRequests(Callers):
-    def _refusal(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
-        return super()._refusal(attrs.evolve(event, owner=NOBODY), page)
+    def _too_many_wait(self, owner: Owner) -> Refusal | None:
+        return super()._too_many_wait(NOBODY)
+
+
+class CountsOnlyHisOwnRequests(Callers):
+    def _too_many_wait(self, owner: Owner) -> Refusal | None:
+        refusal = super()._too_many_wait(owner)
+        return None if refusal is None or refusal.code is RefusalCode.CROWDED else refusal
 
 
 class CountsNoLeases(Callers):
-    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
-        return super()._not_for_this_caller(attrs.evolve(event, owner=NOBODY), page)
+    def _not_for_this_caller(self, owner: Owner, page: ProfilePage) -> Refusal | None:
+        return super()._not_for_this_caller(NOBODY, page)
 
 
 # -- those who have a lease ----------------------------------------------------------------------------------------
