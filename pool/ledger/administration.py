@@ -59,13 +59,13 @@ class Administration:
         match request:
             case ResizeRequested(size=size):
                 page.size = size
-                for claim in list(page.waiting.values()) if not size else ():
+                for claim in list(page.waiting) if not size else ():
                     if claim.on_empty is not OnEmpty.BOOT:  # nothing would ever come for it
                         self.moves.refuse_claim(claim, refusals.nothing_ready(page))
                 self.moves.tell_of(page, ProfileChange.RESIZED, str(size))
             case SuspendRequested():
                 page.suspended = True
-                for claim in list(page.waiting.values()):
+                for claim in list(page.waiting):
                     self.moves.refuse_claim(claim, refusals.suspended(page))
                 self.moves.tell_of(page, ProfileChange.DRAINED, f"{page.out()} VMs are somebody's")
             case ResumeRequested():

@@ -134,7 +134,9 @@ class Callers:
             page.counters.refused += 1
             self.moves.refuse(event.request_id, refusal)
         else:
-            page.enqueue(self.moves.claims.open(event, on_empty=on_empty, found_ready=hit, now=now))
+            claims = self.moves.claims
+            round_ = page.waiting.next_round(event.owner, served=claims.round_served)
+            page.enqueue(claims.open(event, round_=round_, on_empty=on_empty, found_ready=hit, now=now))
 
     def _not_for_this_caller(self, owner: Owner, page: ProfilePage) -> Refusal | None:
         has = self.moves.claims.claims_of(owner) + self.moves.leases.leases_of(owner)

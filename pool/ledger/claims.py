@@ -28,9 +28,11 @@ class ClaimRegister:
     """By uid."""
     _waiting_of: Counter[int] = attrs.field(factory=Counter, init=False)
     """Requests of claims that no VM was chosen for, by uid."""
+    round_served: int = attrs.field(default=0, init=False)
+    """The latest round of which a claim got a VM; see `pool.ledger.queue`."""
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
 
-    def open(self, event: AcquireRequested, *, on_empty: OnEmpty, found_ready: bool, now: float) -> Claim:
+    def open(self, event: AcquireRequested, *, round_: int, on_empty: OnEmpty, found_ready: bool, now: float) -> Claim:
         """A new claim with its first request. Ids ascend with arrival."""
         claim = Claim(
             claim_id=next(self._ids),
@@ -39,6 +41,7 @@ class ClaimRegister:
             key=event.key,
             on_empty=on_empty,
             arrived_at=now,
+            round=round_,
             wishes=event.wishes,
             ttl_s=event.ttl_s,
             bound=event.bound,
@@ -75,6 +78,7 @@ class ClaimRegister:
         self._count_waiting(claim, -len(claim.requests))
         claim.vm_id = vm_id
         claim.chosen_at = now
+        self.round_served = max(self.round_served, claim.round)
 
     def lost_vm(self, claim: Claim) -> None:
         """It waits again."""

@@ -143,7 +143,7 @@ class Facts:
             # That of the shell, which may have been too old; whoever waits gets a production of his own.
             self._shell_lost(entry, page, came_up=False, now=now)
             if claim is not None:
-                page.unserved_boot_claims[claim.claim_id] = None
+                page.unserved_boot_claims.add(claim)
         elif was in (VmState.PRODUCING, VmState.ADOPTING):
             self._production_lost(entry, page, claim, reason=fact.reason, now=now)
         elif was is VmState.LEASED:
@@ -167,7 +167,7 @@ class Facts:
         if entry.adopted:  # it was there and is no more: that says nothing about production
             page.counters.lost_idle += 1
             if claim is not None:
-                page.unserved_boot_claims[claim.claim_id] = None
+                page.unserved_boot_claims.add(claim)
             return
         if claim is not None:
             self.moves.refuse_claim(claim, refusals.production_failed(page, reason=reason))

@@ -142,8 +142,8 @@ class Moves:
         if page.circuit(now=now) is CircuitState.OPEN:
             seconds = page.failures.retry_at - now
             self.tell_of(page, ProfileChange.CIRCUIT, f"open for {seconds:.1f} s after: {page.last_error}")
-            for claim_id in list(page.unserved_boot_claims):
-                self.refuse_claim(self.claims[claim_id], refusals.circuit_open(page, now=now))
+            for claim in list(page.unserved_boot_claims):
+                self.refuse_claim(claim, refusals.circuit_open(page, now=now))
 
     def close_page(self, page: ProfilePage) -> None:
         del self.fleet.pages[page.name]
@@ -174,7 +174,7 @@ class Moves:
     def drop_claim(self, claim: Claim, *, reason: str) -> None:
         """Forgets a claim that nobody waits for any more; a VM on its way to it is dirty and is stopped."""
         if claim.vm_id is None:
-            self.fleet.pages[claim.profile].dequeue(claim)
+            self.fleet.pages[claim.profile].withdraw(claim)
         else:
             self.stop_vm(self.fleet[claim.vm_id], reason=reason)
         self.claims.close(claim)

@@ -17,7 +17,7 @@ class OnEmpty(enum.Enum):
     """What the caller wants when nothing is ready."""
 
     WAIT = "wait"
-    """Until the deadline, in the order of arrival."""
+    """Until the deadline. Users take turns; of one user who came first is served first."""
     FAIL = "fail"
     """At once."""
     BOOT = "boot"

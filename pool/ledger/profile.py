@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import OrderedDict
 
@@ -11,6 +10,7 @@ import attrs
 from pool.ledger.demand import Demand
 from pool.ledger.failures import Failures
 from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.queue import ClaimQueue
 from pool.ledger.ready import ReadyVms
 from pool.ledger.records import Claim
 from pool.ledger.shells import ShellRack
@@ -47,9 +47,8 @@ class ProfilePage:
     """Of those in turn, whose turn to be adopted has not come."""
     producing_for_claim: OrderedDict[str, int] = attrs.field(factory=OrderedDict)
     """VM id to the waiting BOOT claim that it was started for."""
-    waiting: OrderedDict[int, Claim] = attrs.field(factory=OrderedDict)
-    """First come first served."""
-    unserved_boot_claims: OrderedDict[int, None] = attrs.field(factory=OrderedDict)
+    waiting: ClaimQueue = attrs.field(factory=ClaimQueue)
+    unserved_boot_claims: ClaimQueue = attrs.field(factory=ClaimQueue)
     """Waiting BOOT claims without a production of their own: there is no room for one, or the circuit is half open."""
     shells: ShellRack = attrs.field(factory=ShellRack)
     generation: str = ""
@@ -110,16 +109,17 @@ class ProfilePage:
     def shortage(self) -> int:
         return self.wanted() - self.present()
 
-    def next_to_serve(self) -> int | None:
+    def next_to_serve(self) -> Claim | None:
         """The first claim that waits and that nothing comes for.
 
-        A BOOT claim has a production of its own; otherwise what is in production goes to those who came first.
+        A BOOT claim has a production of its own; otherwise what is in production goes to those whose turn comes first.
         """
         if self.ready:
-            return next(iter(self.waiting), None)
-        alone = next(iter(self.unserved_boot_claims), None)
-        behind = next(itertools.islice(self.waiting, self.producing(), None), None)
-        return min((claim_id for claim_id in (alone, behind) if claim_id is not None), default=None)
+            return self.waiting.first()
+        alone, behind = self.unserved_boot_claims.first(), self.waiting.at(self.producing())
+        if alone is None or behind is None:
+            return alone or behind
+        return alone if alone.place <= behind.place else behind
 
     def has_room(self) -> bool:
         """Whether the profile may have one more VM."""
@@ -131,37 +131,38 @@ class ProfilePage:
         return self.passing and not there and not self.waiting
 
     def enqueue(self, claim: Claim) -> None:
-        """Puts a claim where its arrival belongs: at the end, or near the head if it comes back from a hand-out."""
-        earlier = (
-            list(itertools.takewhile(lambda other: other < claim.claim_id, self.waiting)) if claim.attempts else ()
-        )
-        self.waiting[claim.claim_id] = claim
-        if claim.attempts:
-            for claim_id in (claim.claim_id, *reversed(earlier)):
-                self.waiting.move_to_end(claim_id, last=False)
+        """Puts a claim in its place, which is the one that it had if it comes back from a hand-out."""
+        self.waiting.add(claim)
         if claim.on_empty is OnEmpty.BOOT:
             self.boot_claims += 1
-            self.unserved_boot_claims[claim.claim_id] = None
+            self.unserved_boot_claims.add(claim)
 
     def dequeue(self, claim: Claim) -> None:
         """Takes a claim out of the queue; a production started for it goes to the next BOOT claim, else to the pool."""
-        del self.waiting[claim.claim_id]
+        self.waiting.remove(claim)
         if claim.on_empty is OnEmpty.BOOT:
             self.boot_claims -= 1
-            self.unserved_boot_claims.pop(claim.claim_id, None)
+            if claim in self.unserved_boot_claims:
+                self.unserved_boot_claims.remove(claim)
             # Few at a time, and only for claims that had to wait: a scan is cheaper than a second index.
             for vm_id, claim_id in self.producing_for_claim.items():
                 if claim_id == claim.claim_id:
                     del self.producing_for_claim[vm_id]
-                    heir = next(iter(self.unserved_boot_claims), None)
-                    self.production_started(vm_id, claim_id=heir)
+                    heir = self.unserved_boot_claims.first()
+                    self.production_started(vm_id, claim_id=None if heir is None else heir.claim_id)
                     break
+
+    def withdraw(self, claim: Claim) -> None:
+        """Takes a claim out of the queue that nobody waits for any more."""
+        self.dequeue(claim)
+        self.waiting.close_ranks(claim)
+        self.unserved_boot_claims.reorder()
 
     def production_started(self, vm_id: str, *, claim_id: int | None) -> None:
         if claim_id is None:
             self.producing_for_pool[vm_id] = None
         else:
-            del self.unserved_boot_claims[claim_id]
+            self.unserved_boot_claims.remove(self.waiting[claim_id])
             self.producing_for_claim[vm_id] = claim_id
 
     def production_ended(self, vm_id: str) -> int | None:
@@ -179,7 +180,7 @@ class ProfilePage:
         """
         claim_id = self.production_ended(vm_id)
         if claim_id is not None:
-            self.unserved_boot_claims[claim_id] = None
+            self.unserved_boot_claims.add(self.waiting[claim_id])
         self.ready.add(vm_id, current=current)
         self.counters.produced += 1
         if production_s is not None:
@@ -265,15 +266,15 @@ class ProfilePage:
 
     def boot_claim_for_shell(self) -> int | None:
         """The first BOOT claim without a production, or else one whose own is slower: the pool gets that one."""
-        unserved = next(iter(self.unserved_boot_claims), None)
+        unserved = self.unserved_boot_claims.first()
         if unserved is not None:
-            return unserved
+            return unserved.claim_id
         slower = next((vm_id for vm_id in self.producing_for_claim if vm_id not in self.shells.filling), None)
         if slower is None:
             return None
         claim_id = self.producing_for_claim.pop(slower)
         self.producing_for_pool[slower] = None
-        self.unserved_boot_claims[claim_id] = None
+        self.unserved_boot_claims.add(self.waiting[claim_id])
         return claim_id
 
     def next_wakeup(self) -> float:

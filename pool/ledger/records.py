@@ -51,6 +51,10 @@ class VmEntry:
         self.state = target
 
 
+Place = tuple[float, float]
+"""Of a claim among all: its round, and its id, which ascends with arrival."""
+
+
 @attrs.define(eq=False, kw_only=True)
 class Claim:
     """One acquisition on its way: possibly several requests, when a caller retries with the same idempotency key."""
@@ -62,6 +66,8 @@ class Claim:
     """Idempotency key; empty for none."""
     on_empty: OnEmpty
     arrived_at: float
+    round: int = 0
+    """In which it is its user's turn; see `pool.ledger.queue`."""
     wishes: Wishes = attrs.field(factory=Wishes)
     ttl_s: float = math.inf
     bound: bool = False
@@ -80,6 +86,11 @@ class Claim:
     """Hand-outs that failed so far."""
     last_failure: str = ""
     """What the last of them failed with."""
+
+    @property
+    def place(self) -> Place:
+        """Who comes first."""
+        return self.round, self.claim_id
 
 
 @attrs.frozen(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator
 
 import attrs
@@ -45,16 +44,16 @@ class Refill:
     # -- who waits -----------------------------------------------------------------------------------------------
 
     def serve_claims(self, *, now: float) -> None:
-        """In the order of arrival over all profiles: a VM for each, or the production of one.
+        """In the order of their turns over all profiles: a VM for each, or the production of one.
 
-        A claim that cannot be served yet reserves what it needs, so that nobody who came later takes it away.
+        A claim that cannot be served yet reserves what it needs, so that nobody behind it takes it away.
         """
         self.moves.admission.reserved_mib = 0
         barred: set[str] = set()
         while (head := self._next_to_serve(barred)) is not None:
             if not self._serve(head, now=now):
                 barred.add(head.name)  # who waits behind it waits too, or it might never get what it needs
-        for page in sorted(self._pages(), key=_oldest_claim):
+        for page in sorted(self._pages(), key=lambda page: page.waiting.first_place()):
             self.fill_shells(page, now=now)  # a shell is faster than what is in production for a claim
 
     def hand_out_ready(self, *, now: float) -> None:
@@ -62,16 +61,16 @@ class Refill:
         barred = {page.name for page in self._pages() if not page.ready}
         while (head := self._next_to_serve(barred)) is not None:
             # Growth is for `serve_claims`: who came before may wait for that memory to have his VM made of.
-            claim = next(iter(head.waiting.values()))
-            if not head.ready or _growth_mib(claim, head) or not self.hand_out(head, now=now):
+            claim = head.waiting.first()
+            if claim is None or not head.ready or _growth_mib(claim, head) or not self.hand_out(head, now=now):
                 barred.add(head.name)
 
     def _next_to_serve(self, barred: Collection[str]) -> ProfilePage | None:
-        """The page of the claim that came first, of those that nothing comes for."""
+        """The page of the claim whose turn it is, of those that nothing comes for."""
         heads = {
-            claim_id: page
+            claim.place: page
             for page in self._pages()
-            if page.name not in barred and (claim_id := page.next_to_serve()) is not None
+            if page.name not in barred and (claim := page.next_to_serve()) is not None
         }
         return heads[min(heads)] if heads else None
 
@@ -83,7 +82,8 @@ class Refill:
 
     def hand_out(self, page: ProfilePage, *, now: float) -> bool:
         """Whether the head of the queue got its VM. What it is to grow by must fit."""
-        claim = next(iter(page.waiting.values()))
+        claim = page.waiting.first()
+        assert claim is not None
         admission = self.moves.admission
         growth_mib = _growth_mib(claim, page)
         if growth_mib and (admission.memory_low or not admission.fits(admission.reserved_mib + growth_mib)):
@@ -103,7 +103,8 @@ class Refill:
 
     def produce_for_claim(self, page: ProfilePage, *, now: float) -> bool:
         """Whether there is one production more for those who wait, or one of the pool's has become a claim's."""
-        claim_id = next(iter(page.unserved_boot_claims), None)
+        claim = page.unserved_boot_claims.first()
+        claim_id = None if claim is None else claim.claim_id
         if claim_id is None:
             able = page.may_refill(now=now)
         else:
@@ -122,16 +123,16 @@ class Refill:
     def _reserve(self, mib: int, *, for_page: ProfilePage) -> None:
         """Keeps so much for its head claim, and evicts idle VMs for that if it is of use.
 
-        Nobody who came later keeps a VM for it; first it is taken where most are above their minimum.
+        Nobody behind it keeps a VM for it; first it is taken where most are above their minimum.
         """
         admission = self.moves.admission
         admission.reserved_mib += mib
-        head = _oldest_claim(for_page)
+        head = for_page.waiting.first_place()
         donors = [
             page
             for page in self._pages()
             if page.policy.memory_mib
-            and (page is for_page or _oldest_claim(page) > head)
+            and (page is for_page or page.waiting.first_place() > head)
             and self._spare(page, for_page)
         ]
         could_mib = sum(self._spare(page, for_page) * page.policy.memory_mib for page in donors)
@@ -196,11 +197,6 @@ class Refill:
 
 def _growth_mib(claim: Claim, page: ProfilePage) -> int:
     return max(0, (claim.wishes.memory_mib or 0) - page.policy.memory_mib)
-
-
-def _oldest_claim(page: ProfilePage) -> float:
-    """Infinity if nobody waits; claim ids ascend with arrival, over all profiles."""
-    return next(iter(page.waiting), math.inf)
 
 
 def _part(page: ProfilePage) -> float:

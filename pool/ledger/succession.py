@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 
 from actors.life import VmState
@@ -34,7 +32,7 @@ class Succession:
             pages = [page for page in self.moves.fleet.pages.values() if page.unreached]
             if not pages:
                 return
-            self.moves.reach_vm(min(pages, key=lambda page: (next(iter(page.waiting), math.inf), len(page.ready))))
+            self.moves.reach_vm(min(pages, key=lambda page: (page.waiting.first_place(), len(page.ready))))
 
     def _under_way(self) -> int:
         return sum(len(page.adopting) - len(page.unreached) for page in self.moves.fleet.pages.values())

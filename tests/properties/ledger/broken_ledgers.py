@@ -63,6 +63,7 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "news_follow_the_vms": (answers.SkipsNews,),
     # Of all effects of an event.
     "first_come_first_served": (callers.LastComeFirstServed,),
+    "users_take_turns": (callers.ServesUsersAsTheyCame,),
     "nobody_overtakes_in_another_profile": (callers.ServesOneProfileAfterTheOther,),
     "the_pool_produces_within_its_limits": (pools.ProducesWithoutLimit,),
     "rolling_leaves_the_minimum": (pools.RollsAllAtOnce,),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Final
 
 import attrs
 
@@ -28,8 +30,9 @@ from pool.ledger.effects import (
     Tell,
 )
 from pool.ledger.news import News, VmNews
+from pool.ledger.profile import ProfilePage
 from pool.ledger.ready import Staleness
-from pool.ledger.records import Lease, Owner
+from pool.ledger.records import Claim, Lease, Owner
 from tests.properties.ledger.invariants import ViolationError
 
 
@@ -99,6 +102,8 @@ class Record:
     closed: list[str] = attrs.field(factory=list)
     """Profiles that were opened for one configuration."""
     news: list[News] = attrs.field(factory=list)
+    overtakers: Counter[tuple[int, int]] = attrs.field(factory=Counter)
+    """By the first claim of a user that waits, and another user: how many of that one's were served meanwhile."""
 
 
 def check_effect(effect: Effect, record: Record, *, only: Collection[str] | None = None) -> None:
@@ -111,50 +116,69 @@ def check_effect(effect: Effect, record: Record, *, only: Collection[str] | None
                 raise ViolationError(check=check.__name__, detail=f"{effect}: {error}") from error
 
 
-def check_step(effects: Sequence[Effect], ledger: Ledger, *, now: float, only: Collection[str] | None = None) -> None:
+def check_step(
+    effects: Sequence[Effect], ledger: Ledger, record: Record, *, only: Collection[str] | None = None
+) -> None:
     """Judges all effects of an event by what the ledger is after it. Raises ViolationError."""
     for check in STEP_CHECKS:
         if only is None or check.__name__ in only:
             try:
-                check(effects, ledger, now)
+                check(effects, ledger, record)
             except AssertionError as error:
                 raise ViolationError(check=check.__name__, detail=f"{effects}: {error}") from error
 
 
-def first_come_first_served(effects: Sequence[Effect], ledger: Ledger, _now: float) -> None:
-    """Whoever got a VM came before all who still wait. Claim ids ascend with arrival."""
-    vms = {vm.vm_id: vm for vm in ledger.vms()}
+def first_come_first_served(effects: Sequence[Effect], ledger: Ledger, _record: Record) -> None:
+    """Whoever got a VM came before all claims of the same user that still wait. Claim ids ascend with arrival."""
+    for claim, page in _served(effects, ledger):
+        own = [other.claim_id for other in page.waiting if other.owner == claim.owner]
+        assert all(claim.claim_id < other for other in own), f"{claim.claim_id} before {own}"
+
+
+MOST_BEFORE_ONE: Final = 2
+"""One in the round in which a user was served last, or came, and one in the round in which he is served next."""
+
+
+def users_take_turns(effects: Sequence[Effect], ledger: Ledger, record: Record) -> None:
+    """While a user's first claim waits, no other's are served but one in this round and one in the next.
+
+    Nor are they all counted as came to it by a hand-out that failed: those have had their turn.
+    """
+    for claim, page in _served(effects, ledger):
+        first = {other.owner.uid: other for other in reversed(list(page.waiting))}
+        for uid, other in first.items():
+            if uid != claim.owner.uid and not (claim.attempts or other.attempts):
+                record.overtakers[other.claim_id, claim.owner.uid] += 1
+                times = record.overtakers[other.claim_id, claim.owner.uid]
+                assert times <= MOST_BEFORE_ONE, f"{other.claim_id} of {uid} waits behind {times} of {claim.owner.uid}"
+
+
+def _served(effects: Sequence[Effect], ledger: Ledger) -> Iterator[tuple[Claim, ProfilePage]]:
     for effect in effects:
         if isinstance(effect, HandOutVm):
-            vm = vms[effect.vm_id]
-            waiting = ledger._moves.fleet.pages[vm.profile].waiting
+            vm = ledger._moves.fleet[effect.vm_id]
             assert vm.claim_id is not None
-            assert all(vm.claim_id < other for other in waiting), f"{vm.claim_id} before {list(waiting)}"
+            yield ledger._moves.claims[vm.claim_id], ledger._moves.fleet.pages[vm.profile]
 
 
-def nobody_overtakes_in_another_profile(effects: Sequence[Effect], ledger: Ledger, now: float) -> None:
-    """Nothing is started where all came later than one of another profile, who could have what it takes instead."""
+def nobody_overtakes_in_another_profile(effects: Sequence[Effect], ledger: Ledger, record: Record) -> None:
+    """Nothing is started where all come after one of another profile, who could have what it takes instead."""
     for effect in effects:
         if isinstance(effect, StartVm) and not effect.as_shell and effect.profile in ledger._moves.fleet.pages:
             started = ledger._moves.fleet.pages[effect.profile]
             for page in ledger._moves.fleet.pages.values():
-                claim_id = page.next_to_serve()
-                if (
-                    page is started
-                    or page.ready
-                    or claim_id is None
-                    or min(started.waiting, default=math.inf) < claim_id
-                ):
+                claim = page.next_to_serve()
+                if page is started or page.ready or claim is None or started.waiting.first_place() < claim.place:
                     continue
-                able = page.may_refill(now=now)
+                able = page.may_refill(now=record.now)
                 if page.unserved_boot_claims:
-                    able = page.shortage() > 0 and page.may_boot_for_claim(now=now)
+                    able = page.shortage() > 0 and page.may_boot_for_claim(now=record.now)
                 fits = page.policy.memory_mib <= started.policy.memory_mib
                 alike = page.policy.production is started.policy.production
-                assert not (able and fits and alike), f"{claim_id} of {page.name} came before"
+                assert not (able and fits and alike), f"{claim.claim_id} of {page.name} came before"
 
 
-def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledger, now: float) -> None:
+def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledger, record: Record) -> None:
     """Not while it backs off, not more than its limit at a time, and one at a time after a failure."""
     for effect in effects:
         if isinstance(effect, StartVm):
@@ -162,10 +186,10 @@ def the_pool_produces_within_its_limits(effects: Sequence[Effect], ledger: Ledge
             if effect.vm_id in page.producing_for_pool:
                 limit = 1 if page.failures.in_a_row else page.policy.production_limit
                 assert len(page.producing_for_pool) - len(page.adopting) <= limit
-                assert now >= page.failures.retry_at
+                assert record.now >= page.failures.retry_at
 
 
-def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _now: float) -> None:
+def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _record: Record) -> None:
     """Stale VMs are stopped only while enough others are ready, and not while production fails."""
     vms = {vm.vm_id: vm for vm in ledger.vms()}
     for number, effect in enumerate(effects):
@@ -182,14 +206,14 @@ def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _now: 
             assert not page.failures.in_a_row
 
 
-def nothing_is_produced_without_need(effects: Sequence[Effect], ledger: Ledger, now: float) -> None:
+def nothing_is_produced_without_need(effects: Sequence[Effect], ledger: Ledger, record: Record) -> None:
     """Not while the circuit is open or the host's memory is low; one at a time while the circuit is half open."""
     for effect in effects:
         if isinstance(effect, StartVm) and effect.profile in ledger._moves.fleet.pages:
             page = ledger._moves.fleet.pages[effect.profile]
             assert not ledger._moves.admission.memory_low
             if not effect.as_shell and page.failures.in_a_row >= page.policy.breaker_threshold:
-                assert now >= page.failures.retry_at, "the circuit is open"
+                assert record.now >= page.failures.retry_at, "the circuit is open"
                 assert page.producing() - len(page.adopting) <= 1 + len(page.shells.filling), "the circuit is half open"
 
 
@@ -419,8 +443,9 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
     news_follow_the_vms,
 )
 
-STEP_CHECKS: tuple[Callable[[Sequence[Effect], Ledger, float], None], ...] = (
+STEP_CHECKS: tuple[Callable[[Sequence[Effect], Ledger, Record], None], ...] = (
     first_come_first_served,
+    users_take_turns,
     nobody_overtakes_in_another_profile,
     the_pool_produces_within_its_limits,
     rolling_leaves_the_minimum,

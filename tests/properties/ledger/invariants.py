@@ -91,7 +91,7 @@ def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
     claim that a shell is filled for, and one more while a stale VM could not be replaced otherwise."""
     for page, entries in _pages(ledger):
         present = sum(entry.state in (VmState.READY, *COMING) for entry in entries) - len(page.shells.starting)
-        boot_claims = sum(claim.on_empty is OnEmpty.BOOT for claim in page.waiting.values())
+        boot_claims = sum(claim.on_empty is OnEmpty.BOOT for claim in page.waiting)
         filled = min(len(page.shells.filling), len(page.waiting) - boot_claims)
         surge = bool(page.ready.stale) and (len(page.ready) <= page.policy.min_ready or bool(page.failures.in_a_row))
         allowed = page.size + boot_claims + filled + surge
@@ -211,7 +211,7 @@ def no_vm_idles_while_a_claim_waits(ledger: Ledger, _now: float) -> None:
     """But for a claim that wants more memory than there is."""
     for page, _ in _pages(ledger):
         if page.ready and page.waiting:
-            wished = next(iter(page.waiting.values())).wishes.memory_mib or 0
+            wished = next(iter(page.waiting)).wishes.memory_mib or 0
             growth_mib, admission = wished - page.policy.memory_mib, ledger._moves.admission
             assert growth_mib > 0
             assert admission.memory_low or not admission.fits(max(growth_mib, admission.reserved_mib))
@@ -220,8 +220,11 @@ def no_vm_idles_while_a_claim_waits(ledger: Ledger, _now: float) -> None:
 def each_waiting_boot_claim_has_a_production(ledger: Ledger, now: float) -> None:
     """Its own: when it fails, the claim is told. Or else there is no room for one, or production does not work."""
     for page, _ in _pages(ledger):
-        boot_claims = sorted(c.claim_id for c in page.waiting.values() if c.on_empty is OnEmpty.BOOT)
-        assert sorted((*page.producing_for_claim.values(), *page.unserved_boot_claims)) == boot_claims
+        boot_claims = sorted(c.claim_id for c in page.waiting if c.on_empty is OnEmpty.BOOT)
+        assert (
+            sorted((*page.producing_for_claim.values(), *(c.claim_id for c in page.unserved_boot_claims)))
+            == boot_claims
+        )
         assert page.boot_claims == len(boot_claims)
         held_back = ledger._moves.admission.holds_back(page.policy) or not page.has_room() or page.ready
         if not held_back and page.circuit(now=now) is CircuitState.CLOSED and not ledger.draining:
@@ -229,11 +232,13 @@ def each_waiting_boot_claim_has_a_production(ledger: Ledger, now: float) -> None
 
 
 def claims_are_queued_or_on_a_vm(ledger: Ledger, _now: float) -> None:
-    """A claim waits in its profile's queue, in order of arrival, or exactly one VM is being handed out to it."""
+    """A claim waits in its profile's queue, in its place, or exactly one VM is being handed out to it."""
     claims = ledger._moves.claims.all()
     for page, _ in _pages(ledger):
-        waiting = [c.claim_id for c in claims if c.profile == page.name and c.vm_id is None]
-        assert list(page.waiting) == sorted(waiting)
+        waiting = sorted((c for c in claims if c.profile == page.name and c.vm_id is None), key=lambda c: c.place)
+        assert list(page.waiting) == waiting
+        boot = [c for c in waiting if c in page.unserved_boot_claims]
+        assert list(page.unserved_boot_claims) == boot
     on_their_way = {c.claim_id: c.vm_id for c in claims if c.vm_id is not None}
     vms = [vm for vm in ledger._moves.fleet.all() if vm.state is VmState.HANDING_OUT]
     assert sorted((vm.claim_id, vm.vm_id) for vm in vms) == sorted(on_their_way.items())

@@ -117,9 +117,15 @@ KEPT: Final[Mapping[str, History]] = {
         step("somebody_asks", on_empty=OnEmpty.BOOT),
     ],
     "claims_are_queued_or_on_a_vm-PutsRetriesAtTheEnd": [
-        step("open_the_pool", chosen=[PoolPolicy(size=1)]),
-        step("all_is_quiet_for_a_while"),
-        step("somebody_asks"),
+        step(
+            "open_the_pool",
+            chosen=[PoolPolicy(size=2, memory_mib=512)],
+            service=ServicePolicy(memory_budget_mib=512, adoptions_at_once=2),
+        ),
+        step("somebody_administers"),
+        step("vms_do_what_they_should"),
+        step("somebody_asks", on_empty=OnEmpty.BOOT, times=4),
+        step("vms_do_what_they_should"),
         step("somebody_asks", then="not handed out"),
     ],
     "each_claim_has_someone_who_waits-KeepsAbandonedClaims": [
@@ -264,6 +270,11 @@ KEPT: Final[Mapping[str, History]] = {
     "first_come_first_served-LastComeFirstServed": [
         step("open_the_pool", chosen=[PoolPolicy(size=3)]),
         step("somebody_asks"),
+        step("somebody_asks"),
+    ],
+    "users_take_turns-ServesUsersAsTheyCame": [
+        step("open_the_pool", chosen=[PoolPolicy(size=1)], service=ServicePolicy(adoptions_at_once=1)),
+        step("somebody_asks", uid=1001, times=4),
         step("somebody_asks"),
     ],
     "nobody_overtakes_in_another_profile-ServesOneProfileAfterTheOther": [

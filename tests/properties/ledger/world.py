@@ -319,7 +319,7 @@ class World(Vms):
         if isinstance(event, VmLost | VmGone):
             # Only now: with the same event a deadline may have come that ends the same VM, and it is served first.
             self.record.vms[event.vm_id].told_lost = True
-        check_step(effects, self.ledger, now=self.now, only=self.only)
+        check_step(effects, self.ledger, self.record, only=self.only)
         check_state(self.ledger, now=self.now, only=self.only)
 
     def _note(self, event: Event) -> None:

@@ -182,7 +182,7 @@ def test_claims_that_come_back_keep_their_order() -> None:
     for vm_id in world.in_state(VmState.HANDING_OUT):
         world.die(vm_id)
         world.process()
-    queue = [claim.requests for claim in world.ledger._moves.fleet.pages["p"].waiting.values()]
+    queue = [claim.requests for claim in world.ledger._moves.fleet.pages["p"].waiting]
     assert [list(requests) for requests in queue] == [[first], [second], [third]]
 
 

@@ -1,4 +1,4 @@
-"""Who comes first: claims are served in the order of arrival over all profiles, and who needs much is not passed by."""
+"""Who comes first: one user's claims are served as they came over all profiles; who needs much is not passed by."""
 
 from __future__ import annotations
 

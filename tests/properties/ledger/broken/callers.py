@@ -42,8 +42,19 @@ class LetsClaimsWait(Refill):
 
 class LastComeFirstServed(Refill):
     def hand_out(self, page: ProfilePage, *, now: float) -> bool:
-        self.moves.hand_out_oldest(page, next(reversed(page.waiting.values())), now=now)
+        self.moves.hand_out_oldest(page, list(page.waiting)[-1], now=now)
         return True
+
+
+class ServesUsersAsTheyCame(Callers):
+    """However many of one came before the first of another."""
+
+    def _open_claim(self, event: AcquireRequested, page: ProfilePage, *, now: float) -> None:
+        super()._open_claim(event, page, now=now)
+        for claim in list(page.waiting):
+            page.waiting.remove(claim)
+            claim.round = 0
+            page.waiting.add(claim)
 
 
 class ServesOneProfileAfterTheOther(Refill):
@@ -62,8 +73,10 @@ class NeverBootsForAClaim(Refill):
 class PutsRetriesAtTheEnd(Facts):
     def retry(self, claim: Claim, page: ProfilePage, *, reason: str) -> None:
         super().retry(claim, page, reason=reason)
-        if claim.claim_id in page.waiting:
-            page.waiting.move_to_end(claim.claim_id)
+        if claim in page.waiting:
+            page.waiting.remove(claim)
+            claim.round = page.waiting.next_round(claim.owner, served=claim.round)
+            page.waiting.add(claim)
 
 
 class KeepsAbandonedClaims(Ledger):

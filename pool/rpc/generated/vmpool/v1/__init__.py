@@ -88,7 +88,7 @@ class OnEmpty(betterproto2.Enum):
 
     WAIT = 1
     """
-    Wait until the deadline, in the order of arrival.
+    Wait until the deadline. Users take turns; of one user who came first is served first.
     """
 
     FAIL = 2
