@@ -216,8 +216,7 @@ class VmActor:
                 else:
                     await self._adopt(self.adoption, nursery, watchers)
                 if self._state is VmState.READY:
-                    order = await self._idle()
-                    await (self._offer() if order.bare else self._hand_out(order))
+                    await self._leave_the_pool()
                 if self._state is VmState.LEASED and not self._offered:
                     assert self._vm is not None
                     await self.vigil.keep(self._vm, turns=self.restraint.reaching, tell=self._tell_silence)
@@ -302,6 +301,11 @@ class VmActor:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._reached.set()
             self.report(VmHealthy(vm_id=self.vm_id))
+
+    async def _leave_the_pool(self) -> None:
+        """What was ordered, files for the guest among it, is kept no longer than this takes: the lease may last."""
+        order = await self._idle()
+        await (self._offer() if order.bare else self._hand_out(order))
 
     async def _hand_out(self, order: HandOutOrder) -> None:
         """From a base VM to a leased one; it is nobody's in between, and would be nobody's after a crash."""

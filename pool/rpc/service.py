@@ -100,8 +100,7 @@ class PoolService(wire.PoolBase):
 
     async def acquire_call(self, stream: ServerStream) -> None:
         """A caller that goes away before it has read the reply takes no VM with it."""
-        arguments = acquire_arguments(await receive_only(stream))
-        match, lease = await self._acquire(stream, arguments)
+        match, lease = await self._acquire(stream, acquire_arguments(await receive_only(stream)))
         try:
             await deliver(stream, self._reply_to(stream, lease, match))
         except BaseException:
@@ -112,8 +111,7 @@ class PoolService(wire.PoolBase):
 
     async def hold_call(self, stream: ServerStream) -> None:
         """The lease ends with the call, however that ends."""
-        arguments = acquire_arguments(await receive_only(stream))
-        match, lease = await self._acquire(stream, arguments, bound=True)
+        match, lease = await self._acquire(stream, acquire_arguments(await receive_only(stream)), bound=True)
         try:
             await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease, match)))
             self.coordinator.delivered(lease)
