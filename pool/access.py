@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import math
 import pwd
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
@@ -14,6 +15,7 @@ from pool.ledger.policy import ServicePolicy
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.peer import default_uids
 from pool.rpc.users import EdgeLimits
+from pool.rpc.permissions import Permitted
 
 Account = str | int
 """A name, or a number."""
@@ -35,6 +37,14 @@ def structure_account(value: Any, _: Any) -> Account:
 
 
 @attrs.frozen(kw_only=True)
+class CustomMachineSettings:
+    """The `[access.custom_machines]` table: who may describe a machine in place of a profile, of those who may call."""
+
+    users: tuple[Account, ...] = ()
+    groups: tuple[Account, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class AccessSettings:
     """The `[access]` table. Root and the service's user may always call."""
 
@@ -43,11 +53,16 @@ class AccessSettings:
     """Primary or supplementary."""
     socket_group: Account | None = None
     """Whose members can reach the socket. None: nobody but root and the service's user."""
+    custom_machines: CustomMachineSettings = attrs.field(factory=CustomMachineSettings)
 
     def problems(self) -> list[str]:
         """What is wrong, a sentence each, with the key."""
-        problems = [f"access.users: there is no user {user!r}" for user in self.users if _uid(user) is None]
-        problems += [f"access.groups: there is no group {group!r}" for group in self.groups if _gid(group) is None]
+        problems = []
+        for table, admitted in (("access", self), ("access.custom_machines", self.custom_machines)):
+            unknown = (user for user in admitted.users if _uid(user) is None)
+            problems += [f"{table}.users: there is no user {user!r}" for user in unknown]
+            unknown = (group for group in admitted.groups if _gid(group) is None)
+            problems += [f"{table}.groups: there is no group {group!r}" for group in unknown]
         if self.socket_group is not None and _gid(self.socket_group) is None:
             problems.append(f"access.socket_group: there is no group {self.socket_group!r}")
         admits = bool(self.users or self.groups)
@@ -59,11 +74,15 @@ class AccessSettings:
 
     @property
     def uids(self) -> frozenset[int]:
-        return default_uids() | {uid for user in self.users if (uid := _uid(user)) is not None}
+        return _uids(self.users)
 
     @property
     def gids(self) -> frozenset[int]:
-        return frozenset(gid for group in self.groups if (gid := _gid(group)) is not None)
+        return _gids(self.groups)
+
+    @property
+    def may_describe_machines(self) -> Permitted:
+        return Permitted(uids=_uids(self.custom_machines.users), gids=_gids(self.custom_machines.groups))
 
     @property
     def socket_gid(self) -> int | None:
@@ -128,6 +147,14 @@ class LimitSettings:
             requests=self.max_open_requests,
             checks_at_once=self.checks_at_once,
         )
+
+
+def _uids(users: Iterable[Account]) -> frozenset[int]:
+    return default_uids() | {uid for user in users if (uid := _uid(user)) is not None}
+
+
+def _gids(groups: Iterable[Account]) -> frozenset[int]:
+    return frozenset(gid for group in groups if (gid := _gid(group)) is not None)
 
 
 def _uid(user: Account) -> int | None:

@@ -33,6 +33,7 @@ from vmm.qemu.confinement.layers import Layer, LayerSetting
 from vmm.qemu.confinement.plan import CgroupSetting
 from vmm.qemu.confinement.uids import UidRange, structure_range
 from vmm.qemu.confinement.user import AUTO, decide_user
+from vmm.qemu.cpu_model import fault_in
 from vmm.spec import (
     MAX_MEMORY_MIB,
     MAX_PCI_BRIDGES,
@@ -57,9 +58,6 @@ PROGRAM: Final = r"[^\0]{1,4096}"
 
 DEFAULT_QEMU: Final = "qemu-system-x86_64"
 
-CPU_MODEL: Final = r"[A-Za-z0-9_.,+=-]{1,1024}"
-"""A model, and its features after commas."""
-
 _PROFILE_NAME: Final = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
 
 
@@ -74,6 +72,11 @@ class ConfigError(Exception):
 
 def _between(low: int, high: int) -> Any:
     return and_(ge(low), le(high))
+
+
+def _is_cpu_model(_profile: object, _field: object, value: str) -> None:
+    if fault := fault_in(value):
+        raise ValueError(f"'cpu_model' {fault}: {value!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -110,7 +113,7 @@ class ProfileSettings:
     kernel: Path | None = None
     initrd: Path | None = None
     kernel_parameters: str = attrs.field(default="", validator=[max_len(MAX_KERNEL_PARAMETERS), matches_re(PRINTABLE)])
-    cpu_model: str = attrs.field(default="max", validator=matches_re(CPU_MODEL))
+    cpu_model: str = attrs.field(default="max", validator=_is_cpu_model)
     pci_bridges: int = attrs.field(default=0, validator=_between(0, MAX_PCI_BRIDGES))
     """For devices that somebody else hot-plugs into VMs that are given away."""
     agent: AgentKind = AgentKind.BUILTIN

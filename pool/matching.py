@@ -19,27 +19,30 @@ from actors.direct import MachineBoot
 from actors.messages import Wishes
 from actors.producer import Launch
 from pool.config import ProfileSettings
+from pool.ledger import refusals
 from pool.ledger.policy import OnEmpty
 from pool.machines import MachineResolver
 from pool.reception import OwnConfiguration
+from pool.requests import RefusedError
 from vmm.capacity import grown_memory_mib
 from vmm.identity import FileIdentity, identify
+from vmm.qemu.cpu_model import beyond_features
 from vmm.spec import AgentKind, MachineSpec
 
 _log = structlog.get_logger("vmpool.matching")
 
 REMEMBERED_FILES: Final = 64
 
+_SHOWN: Final = 256
+"""Characters of what a caller wrote."""
 
-class ForbiddenPathError(Exception):
-    """A caller named a file of the host that is not for him."""
 
-    def __init__(self, *, field: str, path: Path) -> None:
-        super().__init__(
-            f"config.{field}: {path} is no profile's; only root and the service's user may name other files"
-        )
+class ForbiddenMachineError(Exception):
+    """A caller described what is only for root and the service's user."""
+
+    def __init__(self, *, field: str, reason: str) -> None:
+        super().__init__(f"config.{field}: {reason}")
         self.field = field
-        self.path = path
 
 
 @attrs.frozen(kw_only=True)
@@ -89,14 +92,18 @@ class Matcher:
     """Requests that no pool could serve."""
     _hashes: dict[FileIdentity, bytes] = attrs.field(factory=dict, init=False)
 
-    async def match(self, wanted: WantedMachine, wishes: Wishes, *, any_file: bool) -> Match:
-        """Reads files it has not seen yet in a thread. Without `any_file` only those of profiles may be named.
+    async def match(self, wanted: WantedMachine, wishes: Wishes, *, administers: bool) -> Match:
+        """Reads files it has not seen yet in a thread. Who does not administer names no other files than profiles have,
+        and of a CPU model no more than its features.
 
-        Raises ForbiddenPathError, and what `MachineResolver.resolve` raises for a machine that cannot be.
+        What is booted has no more CPUs and memory than the profile allows that fills in what was left open. Raises
+        RefusedError for that, ForbiddenMachineError, and what `MachineResolver.resolve` raises for a machine that
+        cannot be.
         """
         settings = self._settings(wanted, wishes)
-        if not any_file:
+        if not administers:
             self._check_paths(wanted)
+            self._check_cpu_model(wanted.cpu_model or "")
         mismatches = []
         # The one that fills in what was left open is nearest to what is meant.
         for name in sorted(self.specs, key=lambda name: name != self.base):
@@ -104,6 +111,7 @@ class Matcher:
             if not fields:
                 return Match(profile=name, settings_of=name, wishes=wishes)
             mismatches.append(Mismatch(profile=name, fields=fields))
+        self._check_size(wishes)
         own = await self._own(settings)
         self.fallbacks += 1
         _log.info(
@@ -133,13 +141,35 @@ class Matcher:
             qemu=base.qemu,
             vcpus=max(wishes.vcpus or 0, base.vcpus),
             memory_mib=max(wishes.memory_mib or 0, base.memory_mib),
+            max_vms=base.max_vms,
             boot_timeout_s=base.boot_timeout_s,
         )
 
     def _check_paths(self, wanted: WantedMachine) -> None:
         for field, path in (("kernel", wanted.kernel), ("initrd", wanted.initrd)):
             if path is not None and path not in {getattr(spec, field) for spec in self.specs.values()}:
-                raise ForbiddenPathError(field=field, path=path)
+                raise ForbiddenMachineError(
+                    field=field,
+                    reason=f"{path} is no profile's; only root and the service's user may name other files",
+                )
+
+    def _check_cpu_model(self, model: str) -> None:
+        beyond = beyond_features(model)
+        if beyond and model not in {spec.cpu_model for spec in self.specs.values()}:
+            raise ForbiddenMachineError(
+                field="cpu_model",
+                reason=f"{', '.join(beyond)[:_SHOWN]}: only root, the service's user and profiles may set more than "
+                "features that are known; write them as name=on, name=off, +name or -name",
+            )
+
+    def _check_size(self, wishes: Wishes) -> None:
+        spec = self.specs[self.base]
+        for field, wished, maximum in (
+            ("vcpus", wishes.vcpus, spec.max_vcpus),
+            ("memory_mib", wishes.memory_mib, spec.max_memory_mib),
+        ):
+            if wished is not None and wished > maximum:
+                raise RefusedError(refusals.over_maximum(field, wished=wished, maximum=maximum, profile=self.base))
 
     async def _differing(self, settings: ProfileSettings, wishes: Wishes, spec: MachineSpec) -> tuple[str, ...]:
         """The fields in which no hand-out could make one of the other."""
@@ -184,7 +214,7 @@ class Matcher:
         machine = await self.make_resolver(settings).resolve()
         return OwnConfiguration(
             name=f"own-{machine.fingerprint[:12]}",
-            policy=settings.policy(machine.spec),
+            policy=attrs.evolve(settings.policy(machine.spec), within=self.base),
             producer=MachineBoot(
                 machine=machine,
                 launch=self.launch,

@@ -158,6 +158,7 @@ async def run_service(
                 )
                 for name, spec in specs.items()
             },
+            may_describe_machines=settings.access.may_describe_machines,
             service_uid=os.geteuid(),
             confinement=describe(user, confinement),
             spans=spans,

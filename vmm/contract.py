@@ -47,7 +47,15 @@ class ExitReport:
             how = "exit status unknown"
         if self.cause:
             how = f"{self.cause} ({how})"
-        return f"{how}; QEMU said: {self.stderr_tail}" if self.stderr_tail else how
+        return f"{how}{_SAID}{self.stderr_tail}" if self.stderr_tail else how
+
+
+_SAID = "; QEMU said: "
+
+
+def without_output(text: str) -> str:
+    """A text that may have ExitReports in it, up to where it quotes a QEMU."""
+    return text.partition(_SAID)[0]
 
 
 def _name_of(number: int) -> str:

@@ -63,7 +63,7 @@ class Callers:
         if page is None:
             return None if event.opens is None else self.moves.fleet.open_page(event.profile, event.opens)
         if page.passing and event.opens is not None:
-            page.policy = event.opens  # one that was restored did not know its own
+            self.moves.fleet.set_policy(page, event.opens)  # one that was restored did not know its own
         elif page.passing and not (event.key and self._knows(event)):
             return None
         return page

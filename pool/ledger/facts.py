@@ -26,6 +26,7 @@ from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
 from pool.ledger.views import CircuitState
+from vmm.contract import without_output
 
 EARLY_DEATH_S: Final = 10.0
 """A VM that dies within this after becoming ready counts as a failed production, or a guest that comes up and falls
@@ -127,6 +128,8 @@ class Facts:
 
     def lost(self, entry: VmEntry, fact: VmLost, *, now: float) -> None:
         page = self.moves.fleet.page_of(entry)
+        if page.passing:
+            fact = _without_output(fact)
         was = entry.state
         was_shell = was is VmState.SHELL or fact.vm_id in page.shells.starting
         was_filling = fact.vm_id in page.shells.filling
@@ -202,3 +205,9 @@ class Facts:
         if fact.error is not None:
             self.moves.fleet.page_of(entry).last_error = fact.error
         self.moves.fleet.gone(entry)
+
+
+def _without_output(fact: VmLost) -> VmLost:
+    """As it may be told to whoever described the machine: by that he decides what QEMU prints, of a file perhaps."""
+    told = without_output(fact.reason)
+    return fact if told == fact.reason else attrs.evolve(fact, reason=f"{told}; the service's log has QEMU's output")

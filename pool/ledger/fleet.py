@@ -24,11 +24,12 @@ class Fleet:
     policies: Mapping[str, PoolPolicy]
     admission: Admission
     tell: Callable[[News], None]
+    make_page: Callable[..., ProfilePage] = ProfilePage
     pages: dict[str, ProfilePage] = attrs.field(init=False)
     _vms: dict[str, VmEntry] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.pages = {name: ProfilePage(name=name, policy=policy) for name, policy in self.policies.items()}
+        self.pages = {name: self.make_page(name=name, policy=policy) for name, policy in self.policies.items()}
 
     def __getitem__(self, vm_id: str) -> VmEntry:
         return self._vms[vm_id]
@@ -47,8 +48,25 @@ class Fleet:
 
     def open_page(self, name: str, policy: PoolPolicy) -> ProfilePage:
         """A page for as long as something is on it."""
-        self.pages[name] = page = ProfilePage(name=name, policy=policy, passing=True)
+        self.pages[name] = page = self.make_page(name=name, policy=policy, passing=True)
+        self._share_room(page)
         return page
+
+    def close_page(self, page: ProfilePage) -> None:
+        page.room.guests.pop(page.name, None)
+        del self.pages[page.name]
+
+    def set_policy(self, page: ProfilePage, policy: PoolPolicy) -> None:
+        """Of a passing page that was opened for what an earlier run left, and whose configuration is known only now."""
+        page.policy = policy
+        self._share_room(page)
+
+    def _share_room(self, page: ProfilePage) -> None:
+        host = self.pages.get(page.policy.within)
+        if host is not None and page.room is not host.room:
+            host.room.vms += page.room.vms
+            host.room.guests[page.name] = page
+            page.room = host.room
 
     # -- a VM's life ---------------------------------------------------------------------------------------------
 
@@ -65,6 +83,7 @@ class Fleet:
         """A VM that an earlier run left idle: as good as one in production, but it costs the host nothing."""
         self._enter(vm_id, page, memory_mib=page.policy.memory_mib, state=VmState.ADOPTING).adopted = True
         page.production_started(vm_id, claim_id=None)
+        page.room.vms += 1
         page.adopting.add(vm_id)
         page.unreached[vm_id] = None
 
@@ -74,6 +93,7 @@ class Fleet:
         entry.lease_id = lease.lease_id
         entry.pid = lease.pid
         page.leased += 1
+        page.room.vms += 1
 
     def _enter(self, vm_id: str, page: ProfilePage, *, memory_mib: int, state: VmState = VmState.PRODUCING) -> VmEntry:
         assert vm_id not in self._vms, f"{vm_id} exists already: new_id repeated itself"
@@ -85,6 +105,7 @@ class Fleet:
 
     def _begin_production(self, page: ProfilePage, vm_id: str, *, claim_id: int | None) -> None:
         page.production_started(vm_id, claim_id=claim_id)
+        page.room.vms += 1
         self.admission.production_began(page.policy.production)
 
     def _end_production(self, entry: VmEntry, page: ProfilePage) -> None:
@@ -168,6 +189,7 @@ class Fleet:
         Returns the claim that was to get it, if any: the BOOT claim it was produced for, or that of the hand-out.
         """
         page = self.page_of(entry)
+        page.room.vms -= entry.state is not VmState.SHELL and entry.vm_id not in page.shells.starting
         claim_id, entry.claim_id = entry.claim_id, None
         match entry.state:
             case VmState.PRODUCING | VmState.ADOPTING:

@@ -146,7 +146,7 @@ class Moves:
                 self.refuse_claim(claim, refusals.circuit_open(page, now=now))
 
     def close_page(self, page: ProfilePage) -> None:
-        del self.fleet.pages[page.name]
+        self.fleet.close_page(page)
         self.effects.append(ProfileClosed(profile=page.name))
 
     # -- claims --------------------------------------------------------------------------------------------------

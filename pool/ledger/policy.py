@@ -37,6 +37,9 @@ class PoolPolicy:
     """Replacing stale VMs never leaves fewer than this ready, or than `size` if that is less."""
     max_vms: int | None = attrs.field(default=None, validator=attrs.validators.optional(ge(0)))
     """Of all VMs of the profile, leased ones too; only those on their way out are not counted. None: no limit."""
+    within: str = ""
+    """The profile whose VMs count towards `max_vms`, too, as these do there: what a caller's own configuration is based
+    on. Empty: none."""
     shells: int = attrs.field(default=0, validator=ge(0))
     """Processes that are kept started, to be filled when a caller has to wait."""
     on_empty: OnEmpty = OnEmpty.WAIT

@@ -12,13 +12,28 @@ from pool.ledger.failures import Failures
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.queue import ClaimQueue
 from pool.ledger.ready import ReadyVms
-from pool.ledger.records import Claim
+from pool.ledger.records import Claim, Place
 from pool.ledger.shells import ShellRack
 from pool.ledger.views import CircuitState, Counters, ProfileView
 
 
 def _demand(policy: PoolPolicy) -> Demand | None:
     return Demand(policy=policy.adaptive, production_limit=policy.production_limit) if policy.adaptive else None
+
+
+@attrs.define(eq=False)
+class Room:
+    """What a profile shares with the configurations that are based on it: how many VMs they may have together."""
+
+    vms: int = 0
+    """Of all its pages, those that are on their way out not counted."""
+    guests: dict[str, ProfilePage] = attrs.field(factory=dict)
+    """The passing pages in it."""
+
+    def claimed(self, before: Place) -> int:
+        """VMs that callers of passing pages wait for, whose turn comes first."""
+        claims = (page.unserved_boot_claims for page in self.guests.values())
+        return sum(len(queue) for queue in claims if queue.first_place() < before)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -29,6 +44,7 @@ class ProfilePage:
     policy: PoolPolicy
     passing: bool = False
     """Opened for one configuration, or for VMs of a profile that is no more; closed when nothing is left on it."""
+    room: Room = attrs.field(factory=Room, repr=False)
     size: int = attrs.field(default=attrs.Factory(lambda self: self.policy.size, takes_self=True))
     """How many VMs are wanted: the policy's, until somebody resizes the pool."""
     demand: Demand | None = attrs.field(
@@ -85,7 +101,12 @@ class ProfilePage:
         filled = sum(vm_id in self.producing_for_pool for vm_id in self.shells.filling)
         for_claims = min(filled, len(self.waiting) - self.boot_claims)
         wanted = self.size + self.boot_claims + for_claims + self.wants_surge()
-        return wanted if self.policy.max_vms is None else min(wanted, max(0, self.policy.max_vms - self.out()))
+        if self.policy.max_vms is None:
+            return wanted
+        elsewhere = self.room.vms - self.present()
+        if self.room.guests and not self.passing:
+            elsewhere += self.room.claimed(self.waiting.first_place())
+        return min(wanted, max(0, self.policy.max_vms - elsewhere))
 
     def wants_surge(self) -> bool:
         if not self.ready.stale or len(self.ready) > self.size:
@@ -123,7 +144,7 @@ class ProfilePage:
 
     def has_room(self) -> bool:
         """Whether the profile may have one more VM."""
-        return self.policy.max_vms is None or self.present() + self.out() < self.policy.max_vms
+        return self.policy.max_vms is None or self.room.vms < self.policy.max_vms
 
     def is_over(self) -> bool:
         """Nothing is left on a passing page."""

@@ -13,7 +13,7 @@ import attrs
 
 from actors.messages import Wishes
 from actors.producer import ProducerStatistics
-from pool.config import CPU_MODEL, MAX_KERNEL_PARAMETERS, PRINTABLE
+from pool.config import MAX_KERNEL_PARAMETERS, PRINTABLE
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease
 from pool.ledger.views import ProfileView
@@ -24,6 +24,7 @@ from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wishes import wishes_of
 from vmm.contract import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
 from vmm.qemu.confinement.layers import LayerState
+from vmm.qemu.cpu_model import fault_in
 from vmm.spec import AgentKind
 
 DEFAULT_PROFILE: Final = "default"
@@ -104,11 +105,8 @@ def wanted_machine(config: wire.VmConfig) -> WantedMachine:
             field="config.kernel_parameters",
             reason=f"must be ASCII that can be printed, at most {MAX_KERNEL_PARAMETERS} characters of it",
         )
-    if config.cpu_model and not re.fullmatch(CPU_MODEL, config.cpu_model):
-        raise InvalidRequestError(
-            field="config.cpu_model",
-            reason=f"{config.cpu_model[:256]!r} is none; QEMU's have letters, digits, and features after commas",
-        )
+    if config.cpu_model and (fault := fault_in(config.cpu_model)):
+        raise InvalidRequestError(field="config.cpu_model", reason=f"{config.cpu_model[:256]!r} {fault}")
     return WantedMachine(
         kernel=Path(config.kernel) if config.kernel else None,
         initrd=Path(config.initrd) if config.initrd else None,

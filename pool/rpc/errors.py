@@ -11,7 +11,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from pool.ledger.effects import Refusal, RefusalCode
-from pool.matching import ForbiddenPathError
+from pool.matching import ForbiddenMachineError
 from pool.requests import RefusedError
 from pool.watch import TooManyWatchersError
 from vmm import errors as vmm
@@ -36,6 +36,16 @@ class NotAdministratorError(Exception):
 
     def __init__(self, *, uid: int, service_uid: int) -> None:
         super().__init__(f"uid {uid} may not do this; do it as root or as uid {service_uid}")
+
+
+class CustomMachineError(Exception):
+    """A caller described a machine, and may not."""
+
+    def __init__(self, *, uid: int) -> None:
+        super().__init__(
+            f"config: uid {uid} may not describe a machine; name a profile, or ask the service's administrator to "
+            "allow it in access.custom_machines"
+        )
 
 
 class StoppingError(Exception):
@@ -96,8 +106,9 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
 
 ERRORS: Final[Mapping[type[Exception], Status]] = {
     InvalidRequestError: Status.INVALID_ARGUMENT,
-    ForbiddenPathError: Status.PERMISSION_DENIED,
+    ForbiddenMachineError: Status.PERMISSION_DENIED,
     NotAdministratorError: Status.PERMISSION_DENIED,
+    CustomMachineError: Status.PERMISSION_DENIED,
     StoppingError: Status.UNAVAILABLE,
     DeadlineError: Status.DEADLINE_EXCEEDED,
     LeaseLostError: Status.ABORTED,

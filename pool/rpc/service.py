@@ -32,11 +32,12 @@ from pool.rpc.convert import (
     profile_status,
     status_reply,
 )
-from pool.rpc.errors import InvalidRequestError
+from pool.rpc.errors import CustomMachineError, InvalidRequestError
 from pool.rpc.exec import ExecCall
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
 from pool.rpc.stream import guarded
+from pool.rpc.permissions import Permitted
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
 from pool.tracing import NO_SPANS, Spans, Stage
@@ -56,6 +57,7 @@ class ServiceInfo:
     """By profile; every profile of the coordinator must be there."""
     matcher: Matcher | None = None
     """For requests that describe a machine; None: there are none."""
+    may_describe_machines: Permitted = attrs.field(factory=Permitted)
     service_uid: int = attrs.field(factory=os.geteuid)
     """Who may see evidence, besides root."""
     confinement: tuple[LayerState, ...] = ()
@@ -171,8 +173,11 @@ class PoolService(wire.PoolBase):
             return None
         if self.info.matcher is None:
             raise InvalidRequestError(field="config", reason="is not taken by this service; name a profile")
-        administrator = may_administer(_owner(), service_uid=self.info.service_uid)
-        return await self.info.matcher.match(arguments.machine, arguments.wishes, any_file=administrator)
+        caller = current_caller.get()
+        if not self.info.may_describe_machines.permits(caller):
+            raise CustomMachineError(uid=caller.uid)
+        administers = may_administer(_owner(), service_uid=self.info.service_uid)
+        return await self.info.matcher.match(arguments.machine, arguments.wishes, administers=administers)
 
     def _reply_to(self, stream: ServerStream, lease: Lease, match: Match | None) -> wire.AcquireReply:
         now = trio.current_time()

@@ -15,7 +15,7 @@ _FAULTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "counts_match_the_vms": (callers.ForgetsToCountDown,),
     "counters_cover_the_vms": (pools.ForgetsToCountProductions,),
     "never_more_than_wanted": (pools.ProducesOneTooMany,),
-    "no_more_vms_than_the_profile_may_have": (pools.ForgetsThatLeasedVmsAreVms,),
+    "no_more_vms_than_the_profile_may_have": (pools.ForgetsThatLeasedVmsAreVms, pools.CountsOwnConfigurationsApart),
     "memory_stays_within_the_budget": (host.SpendsMoreThanItHas, host.NeverGetsMemoryBack, host.ForgetsWhatGrew),
     "productions_stay_within_the_hosts_means": (host.BootsAllAtOnce, host.ForgetsProductions),
     "quotas_hold": (callers.CountsNoRequests, callers.CountsOnlyHisOwnRequests, callers.CountsNoLeases),

@@ -101,11 +101,20 @@ def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
 
 
 def no_more_vms_than_the_profile_may_have(ledger: Ledger, _now: float) -> None:
-    """But for leases of an earlier run, which are kept whatever the policy has become."""
+    """With those of configurations that are based on it. But for leases of an earlier run, which are kept whatever the
+    policy has become.
+    """
+    there, restored = Counter[str](), Counter[str]()
     for page, entries in _pages(ledger):
-        restored = sum(e.adopted and e.state is VmState.LEASED for e in entries)
-        there = sum(e.state not in (VmState.STOPPING, VmState.SHELL) for e in entries) - len(page.shells.starting)
-        assert page.policy.max_vms is None or there <= max(page.policy.max_vms, restored), there
+        counted = page.policy.within or page.name
+        there[counted] += sum(e.state not in (VmState.STOPPING, VmState.SHELL) for e in entries)
+        there[counted] -= len(page.shells.starting)
+        restored[counted] += sum(e.adopted and e.state is VmState.LEASED for e in entries)
+    for page, _ in _pages(ledger):
+        if not page.policy.within:
+            assert page.room.vms == there[page.name]
+            maximum = page.policy.max_vms
+            assert maximum is None or there[page.name] <= max(maximum, restored[page.name]), there
 
 
 def memory_stays_within_the_budget(ledger: Ledger, _now: float) -> None:

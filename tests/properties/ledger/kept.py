@@ -25,6 +25,10 @@ KEPT: Final[Mapping[str, History]] = {
         step("open_the_pool", chosen=[PoolPolicy(size=1), PoolPolicy(size=2), PoolPolicy(size=1, max_vms=1)]),
         step("somebody_asks", profile=2),
     ],
+    "no_more_vms_than_the_profile_may_have-CountsOwnConfigurationsApart": [
+        step("open_the_pool", chosen=[PoolPolicy(size=2)], service=ServicePolicy(adoptions_at_once=1)),
+        step("somebody_asks", profile=None),
+    ],
     "memory_stays_within_the_budget-SpendsMoreThanItHas": [
         step(
             "open_the_pool",

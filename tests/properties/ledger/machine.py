@@ -206,7 +206,7 @@ class LedgerMachine(Historic):
                 bare=bare,
                 vcpus=vcpus,
                 memory_mib=memory_mib,
-                opens=PoolPolicy(size=0, memory_mib=256) if own else None,
+                opens=self._own_policy() if own else None,
             )
         self.world.process(read)
         if then == "handed out late":
@@ -222,6 +222,11 @@ class LedgerMachine(Historic):
                 else:
                     self.world.die(vm_id)
             self.world.process(read)
+
+    def _own_policy(self) -> PoolPolicy:
+        """It is based on the first profile, as all configurations of callers' own are on one."""
+        base = PROFILES[0]
+        return PoolPolicy(size=0, memory_mib=256, within=base, max_vms=self.world.policies[base].max_vms)
 
     @happens(data=st.data(), read=reads)
     def somebody_stops_waiting(self, data: st.DataObject, read: int = MANY) -> None:
@@ -394,7 +399,7 @@ class LedgerMachine(Historic):
         policy = self.world.policies[view.name]
         wanted = 0 if self.world.ledger.draining or view.suspended else view.size
         if policy.max_vms is not None:
-            wanted = min(wanted, max(0, policy.max_vms - view.leased))
+            wanted = min(wanted, max(0, policy.max_vms - view.leased - self._of_own_configurations(view)))
         taken_mib = sum(vm.memory_mib for vm in self.world.ledger.vms())
         taken_mib += self.world.ledger._moves.admission.reserved_mib
         crowded = self.world.memory_low or taken_mib + policy.memory_mib > self.world.service.memory_budget_mib
@@ -405,11 +410,19 @@ class LedgerMachine(Historic):
         return (
             enough
             and not under_way
-            and (not view.waiting or crowded or not wanted or view.leased == policy.max_vms)
+            and (not view.waiting or crowded or not wanted or self._is_at_its_maximum(view))
             # While production fails a stale VM is better than none, and there may be no room to try beside it.
             and (not view.stale or crowded or bool(view.failures_in_a_row))
             and (view.shells == shells or crowded)
         )
+
+    def _is_at_its_maximum(self, view: ProfileView) -> bool:
+        return view.leased + self._of_own_configurations(view) == self.world.policies[view.name].max_vms
+
+    def _of_own_configurations(self, view: ProfileView) -> int:
+        """VMs that are counted with those of this profile."""
+        pages = self.world.ledger._moves.fleet.pages.values()
+        return sum(page.out() + page.present() for page in pages if page.policy.within == view.name)
 
     def _all_answered(self) -> bool:
         """Exactly one answer each, none for some of those that were abandoned."""

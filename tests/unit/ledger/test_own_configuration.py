@@ -7,7 +7,7 @@ from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.test_succession import leased
-from tests.unit.ledger.told import granted, pool, refusal, refused
+from tests.unit.ledger.told import answered, granted, pool, refusal, refused
 
 OWN = PoolPolicy(size=0, on_empty=OnEmpty.BOOT, memory_mib=256)
 
@@ -160,3 +160,69 @@ def test_what_it_takes_is_known_again_after_a_restart() -> None:
     request = ask(world)
     world.run_undisturbed()
     assert [vm.memory_mib for vm in world.ledger.vms() if vm.vm_id == granted(world, request).vm_id] == [256]
+
+
+# -- how many there may be -----------------------------------------------------------------------------------------
+
+
+def based(max_vms: int, *, size: int = 0, **policy: int) -> World:
+    world = World({"p": PoolPolicy(size=size, max_vms=max_vms, **policy)})
+    world.run_undisturbed()
+    return world
+
+
+def ask_for(world: World, name: str, *, uid: int = 1000) -> int:
+    policy = world.policies["p"]
+    opens = PoolPolicy(size=0, on_empty=OnEmpty.BOOT, memory_mib=256, within="p", max_vms=policy.max_vms)
+    return world.acquire(name, uid=uid, on_empty=None, opens=opens, patience_s=60.0)
+
+
+def test_all_configurations_together_have_no_more_vms_than_the_profile_that_they_are_based_on() -> None:
+    """However different they are: each has a page of its own."""
+    world = based(2)
+    requests = [ask_for(world, name) for name in ("own-1", "own-2", "own-3")]
+    by_name = world.acquire("p", on_empty=OnEmpty.BOOT, patience_s=60.0)
+    world.process()
+    for vm_id in world.busy() * 2:
+        world.progress(vm_id)
+        world.process()
+    assert [answered(world, request) for request in (*requests, by_name)] == [True, True, False, False]
+    world.advance(60.0)
+    assert refused(world, requests[2]) is refused(world, by_name) is RefusalCode.DEADLINE
+    assert "max_vms = 2 is reached" in refusal(world, requests[2]).message
+    assert world.ledger.views(now=world.now)[0].leased == 0
+
+
+def test_when_one_ends_there_is_room_for_whose_turn_it_is() -> None:
+    world = based(1)
+    first, second = ask_for(world, "own-1"), world.acquire("p", on_empty=OnEmpty.BOOT)
+    third = ask_for(world, "own-2")
+    order = []
+    for _ in range(3):
+        world.process()
+        while busy := world.busy():
+            world.progress(busy[0])
+            world.process()
+        (lease,) = world.ledger.leases()
+        order += [request for request in (first, second, third) if world.record.requests[request].answer == lease]
+        world.release(lease.lease_id, uid=1000)
+    assert order == [first, second, third]
+
+
+def test_idle_vms_of_the_profile_make_room_for_who_waits_for_his_own() -> None:
+    """Or nobody could ever have one where the pool fills the profile."""
+    world = based(2, size=2)
+    request = ask_for(world, "own-1")
+    world.run_undisturbed()
+    lease = granted(world, request)
+    assert world.ledger.views(now=world.now)[0].ready == 1
+    world.release(lease.lease_id, uid=1000)
+    world.run_undisturbed()
+    assert world.ledger.views(now=world.now)[0].ready == 2
+
+
+def test_leases_of_an_earlier_run_are_counted_when_their_configuration_is_known_again() -> None:
+    world = World({"p": PoolPolicy(size=0, max_vms=1)}, found=(leased(profile="own-1", memory_mib=256),))
+    request = ask_for(world, "own-1")
+    world.advance(60.0)
+    assert refused(world, request) is RefusalCode.DEADLINE

@@ -9,6 +9,7 @@ import pwd
 import pytest
 
 from pool.config import ConfigError, Settings, parse_settings
+from pool.rpc.permissions import Permitted
 from pool.rpc.server import ServerSettings
 from pool.rpc.users import EdgeLimits
 from pool.service import server_settings
@@ -37,6 +38,15 @@ def test_users_and_groups_are_named_or_numbered() -> None:
     assert access.gids == {GROUP.gr_gid, 4343}
     assert access.socket_gid == 4343
     assert parse(f'[access]\nusers = [1]\nsocket_group = "{GROUP.gr_name}"').access.socket_gid == GROUP.gr_gid
+
+
+def test_who_may_describe_machines_is_named_as_who_may_call() -> None:
+    permitted = parse(
+        f'[access.custom_machines]\nusers = ["{USER.pw_name}", 4242]\ngroups = ["{GROUP.gr_name}", 4343]'
+    ).access.may_describe_machines
+    assert permitted.uids == {0, os.geteuid(), USER.pw_uid, 4242}
+    assert permitted.gids == {GROUP.gr_gid, 4343}
+    assert parse("").access.may_describe_machines == Permitted(uids=frozenset({0, os.geteuid()}))
 
 
 def test_limits_reach_the_server() -> None:
@@ -76,6 +86,11 @@ def test_what_one_user_may_have_reaches_the_server() -> None:
         ('[access]\nusers = ["no-such"]\nsocket_group = 1', "access.users: there is no user 'no-such'"),
         ('[access]\ngroups = ["no-such"]\nsocket_group = 1', "access.groups: there is no group 'no-such'"),
         ('[access]\nusers = [1]\nsocket_group = "no-such"', "access.socket_group: there is no group 'no-such'"),
+        ('[access.custom_machines]\nusers = ["no-such"]', "access.custom_machines.users: there is no user"),
+        (
+            '[access.custom_machines]\ngroups = ["no-such"]',
+            "access.custom_machines.groups: there is no group",
+        ),
         ("[access]\nusers = [1]", "access.socket_group: without it nobody but root"),
         ("[access]\nsocket_group = 1", "access.socket_group: its members reach the socket; say in users"),
         ("[access]\nusers = 'root'", "access.users: must be a list"),

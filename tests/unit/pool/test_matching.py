@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from structlog.testing import capture_logs
 from actors.messages import Wishes
 from pool.config import ProfileSettings
 from pool.ledger.policy import OnEmpty
-from pool.matching import REMEMBERED_FILES, ForbiddenPathError, Match, Matcher, Mismatch, WantedMachine
+from pool.matching import REMEMBERED_FILES, ForbiddenMachineError, Match, Matcher, Mismatch, WantedMachine
+from pool.requests import RefusedError
 from tests.unit.pool.machines import image, make_matcher
 from vmm.errors import MissingFileError
 from vmm.spec import AgentKind
@@ -35,8 +37,8 @@ def matcher(profile: ProfileSettings) -> Matcher:
     return make_matcher({"default": profile})
 
 
-async def match(matcher: Matcher, wishes: Wishes = PLAIN, *, any_file: bool = True, **wanted: Any) -> Match:
-    return await matcher.match(WantedMachine(**wanted), wishes, any_file=any_file)
+async def match(matcher: Matcher, wishes: Wishes = PLAIN, *, administers: bool = True, **wanted: Any) -> Match:
+    return await matcher.match(WantedMachine(**wanted), wishes, administers=administers)
 
 
 def differing(found: Match) -> dict[str, tuple[str, ...]]:
@@ -163,21 +165,37 @@ async def test_each_field_that_differs_is_named_and_booted_with(
         assert getattr(spec, name) == getattr(profile, name), name
 
 
-@pytest.mark.parametrize(("field", "value"), [("vcpus", 5), ("memory_mib", 1025)])
-async def test_what_is_beyond_the_maximum_is_booted_with(matcher: Matcher, field: str, value: int) -> None:
-    found = await match(matcher, Wishes(**{field: value}, hostname="guest-1"))
-    assert differing(found) == {"default": (field,)}
+@pytest.mark.parametrize(("field", "value"), [("vcpus", 4), ("memory_mib", 1024)])
+async def test_what_is_wished_is_booted_with(matcher: Matcher, field: str, value: int) -> None:
+    found = await match(matcher, Wishes(**{field: value}, hostname="guest-1"), cpu_model="qemu64")
     assert found.own is not None
     assert getattr(found.own.producer.machine.spec, field) == value  # type: ignore[attr-defined]
     assert found.wishes == Wishes(hostname="guest-1"), "there is nothing left to hot-add"
     assert found.own.policy.memory_mib == (value if field == "memory_mib" else 256)
 
 
+@pytest.mark.parametrize(("field", "value", "most"), [("vcpus", 5, 4), ("memory_mib", 1025, 1024)])
+@pytest.mark.parametrize("wanted", [{}, {"cpu_model": "qemu64"}], ids=["the pool's", "its own"])
+@pytest.mark.parametrize("administers", [True, False])
+async def test_a_machine_of_ones_own_is_no_larger_than_the_profile_allows(
+    matcher: Matcher, field: str, value: int, most: int, wanted: dict[str, str], administers: bool
+) -> None:
+    with pytest.raises(RefusedError, match=f"{field} = {value}: profile default allows at most {most}"):
+        await match(matcher, Wishes(**{field: value}), administers=administers, **wanted)
+    assert matcher.fallbacks == 0
+
+
+async def test_its_vms_are_counted_with_those_of_the_profile(profile: ProfileSettings) -> None:
+    found = await match(make_matcher({"default": attrs.evolve(profile, max_vms=7)}), cpu_model="qemu64")
+    assert found.own is not None
+    assert (found.own.policy.within, found.own.policy.max_vms) == ("default", 7)
+
+
 async def test_all_that_differs_is_named_for_every_profile(profile: ProfileSettings, tmp_path: Path) -> None:
     other = ProfileSettings(**image(tmp_path, "other", kernel=b"k"))
-    found = await match(make_matcher({"default": profile, "other": other}), Wishes(vcpus=9), cpu_model="qemu64")
+    found = await match(make_matcher({"default": profile, "other": other}), Wishes(vcpus=4), cpu_model="qemu64")
     assert found.mismatches == (
-        Mismatch(profile="default", fields=("cpu_model", "vcpus")),
+        Mismatch(profile="default", fields=("cpu_model",)),
         Mismatch(profile="other", fields=("kernel", "kernel_parameters", "cpu_model", "vcpus")),
     )
 
@@ -214,30 +232,55 @@ async def test_the_same_configuration_has_the_same_name_and_another_has_another(
     assert len(set(names)) == 3
 
 
+# -- CPU models -------------------------------------------------------------------------------------------------------
+
+
+MORE_THAN_FEATURES = ["vmx=on", "+svm", "kvm=off", "pmu=on", "host-phys-bits-limit=40", "migratable=off", "hv-time=on"]
+
+
+@pytest.mark.parametrize("feature", [*MORE_THAN_FEATURES, "realized=off", "avx2", "avx2=1", "no-such-thing=on"])
+async def test_what_is_more_than_a_feature_of_the_cpu_is_for_administrators(matcher: Matcher, feature: str) -> None:
+    model = f"qemu64,+avx2,{feature}"
+    with pytest.raises(ForbiddenMachineError, match=rf"config\.cpu_model: {re.escape(feature)}: only root"):
+        await match(matcher, administers=False, cpu_model=model)
+    assert (await match(matcher, cpu_model=model)).own is not None
+
+
+@pytest.mark.parametrize("features", ["", ",avx2=on", ",avx2=off,-rdrand,+sse4_2,sse4.1=on"])
+async def test_features_are_for_everybody(matcher: Matcher, features: str) -> None:
+    assert (await match(matcher, administers=False, cpu_model=f"qemu64{features}")).own is not None
+
+
+async def test_the_model_of_a_profile_is_for_everybody(profile: ProfileSettings) -> None:
+    matcher = make_matcher({"default": attrs.evolve(profile, cpu_model="max,pmu=off")})
+    assert (await match(matcher, administers=False, cpu_model="max,pmu=off")).profile == "default"
+    assert (await match(matcher, administers=False, cpu_model="max,pmu=off", kernel_parameters="panic=1")).own
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
 async def test_other_files_are_for_administrators(matcher: Matcher, profile: ProfileSettings, tmp_path: Path) -> None:
     files = image(tmp_path, "copy")
     for field, path in (*files.items(), ("kernel", tmp_path / "none"), ("kernel", profile.initrd)):
-        with pytest.raises(ForbiddenPathError, match=rf"config\.{field}: {path} is no profile's") as refused:
-            await match(matcher, any_file=False, **{field: path})
-        assert (refused.value.field, refused.value.path) == (field, path)
+        with pytest.raises(ForbiddenMachineError, match=rf"config\.{field}: {path} is no profile's") as refused:
+            await match(matcher, administers=False, **{field: path})
+        assert refused.value.field == field
 
 
 async def test_a_forbidden_file_is_not_even_looked_at(
     matcher: Matcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pool.matching.identify", lambda path: pytest.fail(f"{path} is looked at"))
-    with pytest.raises(ForbiddenPathError):
-        await match(matcher, any_file=False, kernel=tmp_path / "none")
+    with pytest.raises(ForbiddenMachineError):
+        await match(matcher, administers=False, kernel=tmp_path / "none")
 
 
 async def test_files_of_any_profile_are_for_everybody(profile: ProfileSettings, tmp_path: Path) -> None:
     other = ProfileSettings(**image(tmp_path, "other", kernel=b"k"), kernel_parameters="quiet")
     matcher = make_matcher({"default": profile, "other": other})
-    assert (await match(matcher, any_file=False, kernel=other.kernel)).profile == "other"
-    found = await match(matcher, any_file=False, kernel=other.kernel, cpu_model="qemu64")
+    assert (await match(matcher, administers=False, kernel=other.kernel)).profile == "other"
+    found = await match(matcher, administers=False, kernel=other.kernel, cpu_model="qemu64")
     assert differing(found) == {"default": ("kernel", "cpu_model"), "other": ("cpu_model",)}
 
 

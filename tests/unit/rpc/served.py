@@ -24,6 +24,7 @@ from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
 from pool.matching import Matcher
 from pool.rpc.convert import ProfileShape
+from pool.rpc.permissions import Permitted
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
 from pool.tracing import NO_SPANS, Spans
@@ -101,6 +102,7 @@ async def serving(
     policy: dict[str, Any] | None = None,
     service: ServicePolicy | None = None,
     make_matcher: Callable[[SimulatedHost], Matcher] | None = None,
+    may_describe_machines: Permitted | None = None,
     hand_over: Callable[[], None] = lambda: None,
     profile: str = "default",
     lease_ttl_s: float = math.inf,
@@ -153,6 +155,7 @@ async def serving(
                             )
                         },
                         spans=spans,
+                        may_describe_machines=may_describe_machines or Permitted(),
                         matcher=None if make_matcher is None else make_matcher(host),
                     ),
                     hand_over=hand_over,

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from pool.config import ProfileSettings
 from pool.rpc.generated.vmpool import v1 as wire
+from pool.rpc.peer import default_uids
+from pool.rpc.permissions import Permitted
 from pool.rpc.server import ServerSettings
 from tests.unit.pool.machines import image, make_matcher
 from tests.unit.rpc.raw import ACQUIRE, RELEASE, STATUS, connected
@@ -19,6 +22,10 @@ from vmm.simulated import BootFails, Fault
 from vmm.simulated.machine import Power
 
 STRANGER = 4242
+
+FOR_STRANGERS = ServerSettings(allowed_uids=frozenset({STRANGER, *default_uids()}))
+
+ALL = Permitted(uids=FOR_STRANGERS.allowed_uids)
 
 
 @asynccontextmanager
@@ -144,8 +151,7 @@ async def test_the_same_key_gives_the_same_lease(vm_home: Path) -> None:
 
 
 async def test_files_of_the_host_are_not_for_strangers(vm_home: Path, call_as: Callable[[int], None]) -> None:
-    settings = ServerSettings(allowed_uids=frozenset({STRANGER}))
-    async with matching(vm_home, settings=settings) as served:
+    async with matching(vm_home, settings=FOR_STRANGERS, may_describe_machines=ALL) as served:
         call_as(STRANGER)
         for path in ("/etc/shadow", "/nowhere"):
             _, status, message = await ask(served, ACQUIRE, own(kernel=path), wire.AcquireReply)
@@ -153,6 +159,73 @@ async def test_files_of_the_host_are_not_for_strangers(vm_home: Path, call_as: C
             assert message.startswith(f"config.kernel: {path} is no profile's; only root")
         _, lease, _ = await acquire(served, own(kernel=str(vm_home / "pool.kernel")))
         assert lease.profile == "default"
+
+
+async def test_who_may_not_describe_a_machine_is_told_the_key(vm_home: Path, call_as: Callable[[int], None]) -> None:
+    """Not even one that a pool has: he can name its profile."""
+    async with matching(vm_home, settings=FOR_STRANGERS) as served:
+        call_as(STRANGER)
+        for request in (own(), own(cpu_model="qemu64")):
+            _, status, message = await ask(served, ACQUIRE, request, wire.AcquireReply)
+            assert status == "7"
+            assert message == (
+                "config: uid 4242 may not describe a machine; name a profile, or ask the service's administrator to "
+                "allow it in access.custom_machines"
+            )
+        _, status, _ = await ask(served, ACQUIRE, wire.AcquireRequest(), wire.AcquireReply)
+        assert status == "0"
+
+
+@pytest.mark.parametrize(
+    "permitted", [Permitted(uids=frozenset({STRANGER})), Permitted(gids=frozenset({STRANGER}))], ids=["user", "group"]
+)
+async def test_who_may_is_named_or_in_a_group(
+    vm_home: Path, call_as: Callable[[int], None], permitted: Permitted
+) -> None:
+    async with matching(vm_home, settings=FOR_STRANGERS, may_describe_machines=permitted) as served:
+        call_as(STRANGER)
+        _, lease, _ = await acquire(served, own(cpu_model="qemu64"))
+        assert lease.profile.startswith("own-")
+
+
+async def test_what_is_more_than_a_feature_of_a_cpu_is_not_for_strangers(
+    vm_home: Path, call_as: Callable[[int], None]
+) -> None:
+    async with matching(vm_home, settings=FOR_STRANGERS, may_describe_machines=ALL) as served:
+        _, lease, _ = await acquire(served, own(cpu_model="qemu64,vmx=on"))
+        assert lease.profile.startswith("own-"), "for the service's user it is"
+        call_as(STRANGER)
+        _, status, message = await ask(served, ACQUIRE, own(cpu_model="qemu64,vmx=on"), wire.AcquireReply)
+        assert (status, message.partition(":")[0]) == ("7", "config.cpu_model")
+        assert "vmx=on" in message
+
+
+async def test_a_machine_is_no_larger_than_its_profile_allows(vm_home: Path) -> None:
+    async with matching(vm_home) as served:
+        request = wire.AcquireRequest(config=wire.VmConfig(cpu_model="qemu64"), vcpus=5)
+        _, status, message = await ask(served, ACQUIRE, request, wire.AcquireReply)
+        assert status == "3"
+        assert message == "vcpus = 5: profile default allows at most 4; ask for less, or raise max_vcpus"
+
+
+async def test_what_qemu_prints_of_a_machine_is_for_the_log_alone(vm_home: Path) -> None:
+    """Neither for whoever described it, nor for those who watch."""
+
+    def faults(number: int) -> tuple[Fault, ...]:
+        return (BootFails(reason="QEMU is gone: exit status 1; QEMU said: the host's secret"),) if number else ()
+
+    async with matching(vm_home, faults=faults) as served:
+        async with served.client() as client, client.watch() as changes:
+            heard = [str(await anext(changes))]
+            with capture_logs() as logs:
+                _, status, message = await ask(served, ACQUIRE, own(cpu_model="qemu64"), wire.AcquireReply)
+            assert (status, "secret" in message) == ("14", False)
+            assert message.endswith("QEMU is gone: exit status 1; the service's log has QEMU's output")
+            while "exit status 1" not in heard[-1]:
+                heard.append(str(await anext(changes)))
+        status_reply, *_ = await ask(served, STATUS, wire.StatusRequest(), wire.StatusReply)
+        assert "secret" not in f"{heard}{status_reply}"
+        assert any("the host's secret" in str(line.get("error")) for line in logs)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +238,9 @@ async def test_files_of_the_host_are_not_for_strangers(vm_home: Path, call_as: C
         ({"kernel_parameters": "\N{SNOWMAN}"}, "config.kernel_parameters: must be"),
         ({"kernel_parameters": "x" * 1025}, "config.kernel_parameters: must be"),
         ({"cpu_model": "max host"}, "config.cpu_model: 'max host' is none"),
+        ({"cpu_model": "help"}, "config.cpu_model: 'help' is none; name one of QEMU's"),
+        ({"cpu_model": "?"}, "config.cpu_model: '?' is none"),
+        ({"cpu_model": "max,help"}, "config.cpu_model: 'max,help' has 'help', which is no feature"),
         ({"cpu_model": "max\n"}, r"config.cpu_model: 'max\n' is none"),
         ({"cpu_model": "m" * 1025}, "config.cpu_model: 'mmm"),
     ],

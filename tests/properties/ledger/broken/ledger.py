@@ -10,7 +10,6 @@ from pool.ledger.admission import Admission
 from pool.ledger.callers import Callers
 from pool.ledger.facts import Facts
 from pool.ledger.fleet import Fleet
-from pool.ledger.policy import PoolPolicy
 from pool.ledger.profile import ProfilePage
 from pool.ledger.refill import Refill
 from pool.ledger.succession import Succession
@@ -50,18 +49,6 @@ def _put(part: type[Any], ledger: Ledger) -> None:
     elif issubclass(part, Fleet):
         moves.fleet = part(policies=ledger.policies, admission=moves.admission, tell=moves.tell)
     elif issubclass(part, ProfilePage):
-        moves.fleet = _fleet_of(part)(policies=ledger.policies, admission=moves.admission, tell=moves.tell)
+        moves.fleet = Fleet(policies=ledger.policies, admission=moves.admission, tell=moves.tell, make_page=part)
     else:
         raise TypeError(f"{part} is no part of a ledger")
-
-
-def _fleet_of(page: type[ProfilePage]) -> type[Fleet]:
-    class FleetOfBrokenPages(Fleet):
-        def __attrs_post_init__(self) -> None:
-            self.pages = {name: page(name=name, policy=policy) for name, policy in self.policies.items()}
-
-        def open_page(self, name: str, policy: PoolPolicy) -> ProfilePage:
-            self.pages[name] = opened = page(name=name, policy=policy, passing=True)
-            return opened
-
-    return FleetOfBrokenPages

@@ -5,7 +5,8 @@ from __future__ import annotations
 from actors.messages import VmReady
 from pool.ledger.events import GenerationChanged
 from pool.ledger.facts import Facts
-from pool.ledger.profile import ProfilePage
+from pool.ledger.fleet import Fleet
+from pool.ledger.profile import ProfilePage, Room
 from pool.ledger.records import VmEntry
 from pool.ledger.refill import Refill
 from pool.ledger.upkeep import Upkeep
@@ -38,8 +39,18 @@ class ProducesWithoutLimit(Refill):
 
 
 class ForgetsThatLeasedVmsAreVms(ProfilePage):
-    def out(self) -> int:
-        return super().out() if self.passing else 0
+    def wanted(self) -> int:
+        room, self.room = self.room, Room(vms=self.room.vms - self.leased)
+        wanted = super().wanted()
+        self.room = room
+        return wanted
+
+
+class CountsOwnConfigurationsApart(Fleet):
+    """Each new one may have as many VMs as the profile."""
+
+    def _share_room(self, page: ProfilePage) -> None:
+        pass
 
 
 class NeverCloses(ProfilePage):
