@@ -16,6 +16,7 @@ from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.peer import default_uids
 from pool.rpc.users import EdgeLimits
 from pool.rpc.permissions import Permitted
+from pool.watch import WATCHERS_PER_USER
 
 Account = str | int
 """A name, or a number."""
@@ -103,6 +104,7 @@ class LimitSettings:
     leases_per_user: int = attrs.field(default=256, validator=and_(ge(0), le(UNREACHED)))
     """VMs that one user has, or has asked for. Root is a user like others. By default as many as a large host has
     threads: more VMs of one user that work wait for each other."""
+    watchers_per_user: int = attrs.field(default=WATCHERS_PER_USER, validator=and_(ge(1), le(UNREACHED)))
     boots_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)))
     """Guests that boot at a time, of all profiles. None: as many as the service has CPUs."""
     clones_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)))

@@ -55,7 +55,7 @@ from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
 from pool.reception import OwnConfiguration, Reception
 from pool.requests import RefusedError
-from pool.watch import Snapshot, WatchHub
+from pool.watch import WATCHERS_PER_USER, Snapshot, WatchHub
 from vmm.contract import Vm
 
 _PLAIN: Final = HandOutProcedure()
@@ -98,6 +98,7 @@ class Coordinator(Reception):
     """By profile name."""
     journal: Journal
     service: ServicePolicy = attrs.field(factory=ServicePolicy)
+    watchers_per_user: int = WATCHERS_PER_USER
     found: tuple[FoundVm, ...] = ()
     """VMs that an earlier run left; each has its adoption."""
     adoptions: Mapping[str, Adoption] = attrs.field(factory=dict)
@@ -137,7 +138,7 @@ class Coordinator(Reception):
             reaching=Turns(at_once=REACHED_AT_ONCE, patience_s=REACH_PATIENCE_S),
             ending=Turns(at_once=ENDED_AT_ONCE, patience_s=END_PATIENCE_S),
         )
-        self._watchers = WatchHub(take_snapshot=self.snapshot)
+        self._watchers = WatchHub(take_snapshot=self.snapshot, per_user=self.watchers_per_user)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Cancelling it ends every VM that is left, with the bounded escalation of `Vm.stop`."""

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from actors.kinds import ProducerKind
+from pool.access import UNREACHED
 from pool.config import ProfileSettings, Settings
 from pool.confinement import applied_cgroups, cgroups_for, jailed, user_for
 from pool.descriptors import connections_within, needed
@@ -28,6 +29,7 @@ from pool.machines import MachineResolver
 from pool.producers import check_template_place
 from pool.runtime import check_vms_directory, vms_lock_path
 from pool.tracing import NO_SPANS, TracingError, open_spans
+from pool.watch import MAX_WATCHERS
 from vmm.errors import VmmError
 from vmm.guest.image import load_image, verify_image
 from vmm.lock import holder
@@ -105,6 +107,7 @@ async def examine(
         await guarded("vsock", partial(_vsock, settings)),
         await guarded("tracing", partial(_tracing, settings)),
         _memory(settings, available_mib=_available_memory_mib()),
+        _quotas(settings),
         _descriptors(settings, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         await guarded("socket", partial(_socket, settings, socket_path)),
         await guarded("runtime directory", partial(_runtime_directory, runtime, socket_path)),
@@ -262,6 +265,23 @@ def _memory(settings: Settings, *, available_mib: int) -> Finding:
             fix="lower `size` or `memory_mib` of the profiles, or add memory",
         )
     return Finding(subject="memory", verdict=Verdict.OK, detail=detail)
+
+
+def _quotas(settings: Settings) -> Finding:
+    """What one user can take from the others, at most."""
+    limits = settings.limits
+    detail = (
+        f"one user has at most {limits.leases_per_user} VMs, {limits.requests_per_user} acquisitions that wait (of all "
+        f"users {limits.max_open_requests}) and {limits.watchers_per_user} watches (of all {MAX_WATCHERS})"
+    )
+    # Of requests nobody can have all, whatever is said.
+    unreached = [key for key in ("leases_per_user", "watchers_per_user") if getattr(limits, key) >= UNREACHED]
+    return Finding(
+        subject="quotas",
+        verdict=Verdict.WARNING if unreached else Verdict.OK,
+        detail=f"{detail}; one user may keep the others out" if unreached else detail,
+        fix=f"set {', '.join(f'limits.{key}' for key in unreached)}" if unreached else "",
+    )
 
 
 def _descriptors(settings: Settings, *, limit: int) -> Finding:

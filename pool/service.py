@@ -143,6 +143,7 @@ async def run_service(
             procedures={name: profile.procedure(witness=witness) for name, profile in settings.profiles.items()},
             vigils={name: profile.vigil() for name, profile in settings.profiles.items()},
             service=settings.limits.policy(cpus=len(os.sched_getaffinity(0))),
+            watchers_per_user=settings.limits.watchers_per_user,
         )
         info = ServiceInfo(
             version=version("vmpool"),

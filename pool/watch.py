@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -17,11 +18,18 @@ from pool.ledger.views import ProfileView
 BACKLOG: Final = 1024
 """News that are kept for a watcher; one who is further behind begins anew with a snapshot."""
 
-MAX_WATCHERS: Final = 64
+MAX_WATCHERS: Final = 128
+"""Of all users: each gets all that changes, and is kept a backlog."""
+
+RESERVED_WATCHERS: Final = 16
+"""Of those, for root and the service's user alone."""
+
+WATCHERS_PER_USER: Final = 16
+"""Unless told otherwise; four users at their maximum leave three more as many each."""
 
 
 class TooManyWatchersError(Exception):
-    """More watch than the service feeds."""
+    """More watch than the service feeds, or more of one user."""
 
 
 @attrs.frozen(kw_only=True)
@@ -73,20 +81,42 @@ class WatchHub:
 
     take_snapshot: Callable[[], Snapshot]
     backlog: int = BACKLOG
+    per_user: int = WATCHERS_PER_USER
+    administrators: frozenset[int] = attrs.field(factory=lambda: frozenset({0, os.geteuid()}))
+    """The uids that have a reserve."""
     _watchers: set[Watcher] = attrs.field(factory=set, init=False)
+    _watchers_of: Counter[int] = attrs.field(factory=Counter, init=False)
+    """By uid."""
 
     def tell(self, news: News) -> None:
         for watcher in self._watchers:
             watcher.tell(news)
 
     @contextlib.contextmanager
-    def watch(self) -> Iterator[Watcher]:
-        """Raises TooManyWatchersError."""
-        if len(self._watchers) >= MAX_WATCHERS:
-            raise TooManyWatchersError(f"{MAX_WATCHERS} watch already; end one of them, or use Status")
+    def watch(self, *, uid: int) -> Iterator[Watcher]:
+        """For a user. Raises TooManyWatchersError."""
+        self._check_room(uid)
         watcher = Watcher(self.take_snapshot, self.backlog)
         self._watchers.add(watcher)
+        self._watchers_of[uid] += 1
         try:
             yield watcher
         finally:
             self._watchers.discard(watcher)
+            self._watchers_of[uid] -= 1
+            if not self._watchers_of[uid]:
+                del self._watchers_of[uid]
+
+    def _check_room(self, uid: int) -> None:
+        if self._watchers_of[uid] >= self.per_user:
+            raise TooManyWatchersError(
+                f"user {uid} has {self.per_user} watches already; end one of them, use Status, or raise "
+                "limits.watchers_per_user"
+            )
+        reserved = 0 if uid in self.administrators else self._reserve_left()
+        if len(self._watchers) + reserved >= MAX_WATCHERS:
+            raise TooManyWatchersError(f"{len(self._watchers)} watch already; try again later, or use Status")
+
+    def _reserve_left(self) -> int:
+        taken = sum(self._watchers_of[uid] for uid in self.administrators if uid in self._watchers_of)
+        return max(0, RESERVED_WATCHERS - taken)

@@ -234,7 +234,7 @@ class PoolService(wire.PoolBase):
         await receive_only(stream)
         owner = _owner()
         messages = WatchMessages(owner=owner, profile_status=partial(self._profile_status, owner=owner))
-        with self.coordinator.watchers.watch() as watcher:
+        with self.coordinator.watchers.watch(uid=owner.uid) as watcher:
             while True:
                 await send(stream, messages.reply(await watcher.next(), now=trio.current_time()))
 

@@ -24,7 +24,7 @@ async def run_watcher(simulation: Simulation, number: int) -> None:
     random = simulation.randomness.of(f"watcher {number}")
     while True:
         service = await simulation.serving()
-        with trio.CancelScope() as scope, service.coordinator.watchers.watch() as watcher:
+        with trio.CancelScope() as scope, service.coordinator.watchers.watch(uid=number) as watcher:
             history = _History(simulation=simulation, service=service, watcher=watcher)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_until_gone, service, scope)

@@ -67,3 +67,18 @@ async def test_fewer_descriptors_than_needed_are_a_warning(tmp_path: Path) -> No
         Verdict.WARNING if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 80_512 else Verdict.OK
     )
     assert "each user may have 256 of them, 1000 calls and 256 commands at a time" in finding.detail
+
+
+async def test_what_one_user_can_take_is_told(tmp_path: Path) -> None:
+    finding = await finding_on("quotas", "[profiles.a]\nqemu = '/nowhere'\n[limits]\nleases_per_user = 7", tmp_path)
+    assert (finding.verdict, finding.detail) == (
+        Verdict.OK,
+        "one user has at most 7 VMs, 100 acquisitions that wait (of all users 1000) and 16 watches (of all 128)",
+    )
+
+
+async def test_a_quota_that_is_as_good_as_none_is_a_warning(tmp_path: Path) -> None:
+    finding = await finding_on(
+        "quotas", "[profiles.a]\nqemu = '/nowhere'\n[limits]\nleases_per_user = 1000000", tmp_path
+    )
+    assert (finding.verdict, finding.fix) == (Verdict.WARNING, "set limits.leases_per_user")

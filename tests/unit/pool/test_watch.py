@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 import trio.testing
 
 from actors.life import VmState
 from pool.ledger.news import VmNews
-from pool.watch import MAX_WATCHERS, Snapshot, TooManyWatchersError, Watcher, WatchHub
+from pool.watch import (
+    MAX_WATCHERS,
+    RESERVED_WATCHERS,
+    WATCHERS_PER_USER,
+    Snapshot,
+    TooManyWatchersError,
+    Watcher,
+    WatchHub,
+)
 from tests.virtual_time import in_virtual_time
 
 BACKLOG = 3
+UID = 1000
 
 
 def news(number: int) -> VmNews:
@@ -40,7 +51,7 @@ async def is_waiting(watcher: Watcher) -> bool:
 @in_virtual_time
 async def test_a_snapshot_comes_first_and_is_taken_when_it_is_asked_for() -> None:
     pool = Pool()
-    with pool.hub.watch() as watcher:
+    with pool.hub.watch(uid=UID) as watcher:
         pool.hub.tell(news(1))  # the snapshot will have it
         assert pool.snapshots == []
         assert await watcher.next() is pool.snapshots[0]
@@ -50,7 +61,7 @@ async def test_a_snapshot_comes_first_and_is_taken_when_it_is_asked_for() -> Non
 @in_virtual_time
 async def test_news_come_in_order_after_the_snapshot() -> None:
     pool = Pool()
-    with pool.hub.watch() as watcher:
+    with pool.hub.watch(uid=UID) as watcher:
         await watcher.next()
         for number in range(BACKLOG):
             pool.hub.tell(news(number))
@@ -61,7 +72,7 @@ async def test_news_come_in_order_after_the_snapshot() -> None:
 @in_virtual_time
 async def test_one_who_waits_is_woken() -> None:
     pool = Pool()
-    with pool.hub.watch() as watcher:
+    with pool.hub.watch(uid=UID) as watcher:
         await watcher.next()
         async with trio.open_nursery() as nursery:
 
@@ -76,7 +87,7 @@ async def test_one_who_waits_is_woken() -> None:
 @in_virtual_time
 async def test_who_is_too_far_behind_gets_a_new_snapshot_in_place_of_what_was_missed() -> None:
     pool = Pool()
-    with pool.hub.watch() as watcher:
+    with pool.hub.watch(uid=UID) as watcher:
         await watcher.next()
         for number in range(100):
             pool.hub.tell(news(number))
@@ -89,7 +100,7 @@ async def test_who_is_too_far_behind_gets_a_new_snapshot_in_place_of_what_was_mi
 @in_virtual_time
 async def test_a_backlog_takes_no_more_than_it_may() -> None:
     pool = Pool()
-    with pool.hub.watch() as watcher:
+    with pool.hub.watch(uid=UID) as watcher:
         await watcher.next()
         for number in range(100):
             pool.hub.tell(news(number))
@@ -99,7 +110,7 @@ async def test_a_backlog_takes_no_more_than_it_may() -> None:
 @in_virtual_time
 async def test_a_slow_watcher_costs_the_others_nothing() -> None:
     pool = Pool()
-    with pool.hub.watch() as slow, pool.hub.watch() as quick:
+    with pool.hub.watch(uid=UID) as slow, pool.hub.watch(uid=UID) as quick:
         await slow.next()
         await quick.next()
         for number in range(100):
@@ -110,7 +121,7 @@ async def test_a_slow_watcher_costs_the_others_nothing() -> None:
 @in_virtual_time
 async def test_a_cancelled_wait_loses_nothing() -> None:
     pool = Pool()
-    with pool.hub.watch() as watcher:
+    with pool.hub.watch(uid=UID) as watcher:
         await watcher.next()
         pool.hub.tell(news(1))
         with trio.CancelScope() as scope:
@@ -123,20 +134,49 @@ async def test_a_cancelled_wait_loses_nothing() -> None:
 @in_virtual_time
 async def test_the_number_of_watchers_is_limited_and_who_leaves_makes_room() -> None:
     pool = Pool()
-    watches = [pool.hub.watch() for _ in range(MAX_WATCHERS)]
+    all_others = MAX_WATCHERS - RESERVED_WATCHERS
+    watches = [pool.hub.watch(uid=UID + number) for number in range(all_others)]
     for watch in watches:
         watch.__enter__()
-    with pytest.raises(TooManyWatchersError, match=f"{MAX_WATCHERS} watch already"), pool.hub.watch():
+    with pytest.raises(TooManyWatchersError, match=f"{all_others} watch already"), pool.hub.watch(uid=UID - 1):
         pass
     watches[0].__exit__(None, None, None)
-    with pool.hub.watch() as watcher:
+    with pool.hub.watch(uid=UID - 1) as watcher:
         assert isinstance(await watcher.next(), Snapshot)
+
+
+def test_one_user_watches_so_often_and_no_more_and_keeps_nobody_else_out() -> None:
+    pool = Pool()
+    with contextlib.ExitStack() as watches:
+        for uid in (UID, UID + 1, UID + 2, UID + 3):
+            for _ in range(WATCHERS_PER_USER):
+                watches.enter_context(pool.hub.watch(uid=uid))
+            with pytest.raises(TooManyWatchersError, match=r"16 watches already; .* raise limits\.watchers_per_user"):
+                watches.enter_context(pool.hub.watch(uid=uid))
+        for _ in range(WATCHERS_PER_USER):
+            watches.enter_context(pool.hub.watch(uid=UID + 4))
+    assert not pool.hub._watchers
+    assert not pool.hub._watchers_of
+
+
+def test_root_and_the_services_user_have_a_reserve() -> None:
+    """And what they take of it is not kept for them once more."""
+    pool = Pool()
+    with contextlib.ExitStack() as watches:
+        watches.enter_context(pool.hub.watch(uid=0))
+        for number in range(MAX_WATCHERS - RESERVED_WATCHERS):
+            watches.enter_context(pool.hub.watch(uid=UID + number))
+        with pytest.raises(TooManyWatchersError):
+            watches.enter_context(pool.hub.watch(uid=UID - 1))
+        for _ in range(RESERVED_WATCHERS - 1):
+            watches.enter_context(pool.hub.watch(uid=0))
+        assert len(pool.hub._watchers) == MAX_WATCHERS
 
 
 @in_virtual_time
 async def test_who_has_left_is_told_nothing() -> None:
     pool = Pool()
-    with pool.hub.watch() as watcher:
+    with pool.hub.watch(uid=UID) as watcher:
         await watcher.next()
     pool.hub.tell(news(1))
     assert not watcher._news

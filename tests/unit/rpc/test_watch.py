@@ -14,7 +14,7 @@ from h2.settings import SettingCodes
 from pool.ledger.records import Owner
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
-from pool.watch import MAX_WATCHERS
+from pool.watch import WATCHERS_PER_USER
 from tests.unit.rpc.raw import STATUS, RawClient, connected
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 from vmm.contract import ExitReport
@@ -256,11 +256,14 @@ async def test_a_client_that_leaves_leaves_no_watcher(served: Served, how: str) 
 
 async def test_too_many_watchers_are_refused_and_told_what_to_do(served: Served) -> None:
     async with connected(served.path) as raw:
-        for _ in range(MAX_WATCHERS):
+        for _ in range(WATCHERS_PER_USER):
             await (await watching(raw)).next()
         code, message = await raw.status((await watching(raw)).call)
         assert code == RESOURCE_EXHAUSTED
-        assert message == f"{MAX_WATCHERS} watch already; end one of them, or use Status"
+        assert message == (
+            f"user {os.geteuid()} has {WATCHERS_PER_USER} watches already; end one of them, use Status, or raise "
+            "limits.watchers_per_user"
+        )
 
 
 async def test_a_watch_needs_its_request(served: Served) -> None:
