@@ -13,10 +13,12 @@ from actors.messages import HandOutOrder, VmHandedOut
 from actors.record import VmRecord
 from actors.vigil import Vigil
 from actors.vm import VmActor
+from pool.ledger import refusals
 from pool.ledger.callers import Callers
+from pool.ledger.effects import Refusal
 from pool.ledger.events import RenewalRecorded, RenewRequested
 from pool.ledger.facts import Facts
-from pool.ledger.records import VmEntry
+from pool.ledger.records import Owner, VmEntry
 from pool.recovery import Recovered, recover
 from tests.properties.ledger.broken import answers, callers
 from tests.properties.ledger.broken.ledger import ledger_with
@@ -128,6 +130,13 @@ class AnswersNobodyTooLate(Callers):
         super().expire(now=now)
 
 
+class CountsEverybodysRequestsAsOnes(Callers):
+    def _too_many_wait(self, owner: Owner) -> Refusal | None:
+        waiting = self.moves.claims.waiting()
+        limit = self.moves.service.requests_per_uid
+        return refusals.too_many_requests(owner, waiting=waiting) if waiting >= limit else None
+
+
 class ForgetsLeasesThatAreRenewed(Callers):
     def renewal_recorded(self, event: RenewalRecorded, *, now: float) -> None:
         super().renewal_recorded(event, now=now)
@@ -161,6 +170,7 @@ async def recover_without_keys(*arguments: Any, **options: Any) -> Recovered:
 BROKEN: Final[Mapping[str, tuple[Parts, ...]]] = {
     "requests_are_answered_once": (with_ledger(answers.GrantsTwice),),
     "requests_are_answered_in_time": (with_ledger(AnswersNobodyTooLate),),
+    "nobody_is_refused_for_what_others_ask": (with_ledger(CountsEverybodysRequestsAsOnes),),
     "the_service_does_not_spin": (with_ledger(answers.WantsATickAllTheTime),),
     "no_actor_has_a_bug": (
         Parts(name="RaisesInHandOut", actor=RaisesInHandOut),

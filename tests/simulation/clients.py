@@ -10,17 +10,23 @@ import attrs
 import trio
 
 from actors.messages import Wishes
+from pool.coordinator import Coordinator
+from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
 from pool.requests import RefusedError
 from tests.simulation.incarnation import Incarnation, ServiceGoneError
-from tests.simulation.plan import MAX_TTL_S, UIDS
+from tests.simulation.plan import GREEDY_UID, MAX_TTL_S, UIDS
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 LATE_S: Final = 0.001
 """An answer comes at its deadline at the latest, on a clock that stands still while anybody has something to do."""
+
+
+GREEDY_EACH_S: Final = 5.0
+"""The greedy user's clients come at multiples of this."""
 
 
 class UnansweredError(Exception):
@@ -61,6 +67,17 @@ async def run_client(simulation: Simulation, number: int) -> None:
     client = _Client(simulation=simulation, number=number, random=random, owner=Owner(uid=random.choice(UIDS)))
     for _ in range(random.randint(1, 6)):
         await trio.sleep(random.choice([0.0, random.expovariate(1 / 6.0)]))
+        if simulation.weather.quiet:
+            return
+        await client.visit()
+
+
+async def run_greedy_client(simulation: Simulation, number: int) -> None:
+    """Visits when all of its user's do."""
+    random = simulation.randomness.of(f"greedy client {number}")
+    client = _Client(simulation=simulation, number=number, random=random, owner=Owner(uid=GREEDY_UID))
+    for _ in range(6):
+        await trio.sleep(GREEDY_EACH_S - trio.current_time() % GREEDY_EACH_S)
         if simulation.weather.quiet:
             return
         await client.visit()
@@ -137,18 +154,7 @@ class _Client:
         answered = False
         with trio.move_on_at(deadline + LATE_S) as late:
             try:
-                lease = await service.call(
-                    lambda coordinator: coordinator.acquire(
-                        profile=request.profile,
-                        owner=self.owner,
-                        key=request.key,
-                        on_empty=request.on_empty,
-                        deadline=deadline,
-                        wishes=request.wishes,
-                        ttl_s=request.ttl_s,
-                        bound=request.bound,
-                    )
-                )
+                lease = await service.call(lambda coordinator: self._ask(coordinator, request, deadline=deadline))
             except (RefusedError, ServiceGoneError):
                 answered = True
                 raise
@@ -170,6 +176,34 @@ class _Client:
         self._say(f"has {lease.lease_id}")
         books.granted(lease)
         return lease
+
+    async def _ask(self, coordinator: Coordinator, request: Request, *, deadline: float) -> Lease:
+        """Whatever others do, who is within his own quotas is not refused."""
+        quotas = coordinator.service
+        waiting, uid = self.simulation.asking[coordinator], self.owner.uid
+        within = waiting[uid] < quotas.requests_per_uid
+        has = waiting[uid] + sum(lease.owner.uid == uid for lease in coordinator.leases())
+        within = within and has < quotas.leases_per_uid
+        waiting[uid] += 1
+        code = None
+        try:
+            return await coordinator.acquire(
+                profile=request.profile,
+                owner=self.owner,
+                key=request.key,
+                on_empty=request.on_empty,
+                deadline=deadline,
+                wishes=request.wishes,
+                ttl_s=request.ttl_s,
+                bound=request.bound,
+            )
+        except RefusedError as refused:
+            code = refused.refusal.code
+            raise
+        finally:
+            waiting[uid] -= 1
+            shares = code is RefusalCode.CROWDED or (code is RefusalCode.QUOTA and within)
+            self.simulation.findings.check("nobody_is_refused_for_what_others_ask", not shares, lambda: (code, waiting))
 
     async def _ask_again(self, request: Request) -> None:
         """With the same key while it has the lease: a retry of somebody whose answer was slow."""

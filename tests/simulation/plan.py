@@ -16,6 +16,8 @@ from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 
 NAMES: Final = ("alpha", "beta", "gamma")
 UIDS: Final = (0, 1000, 1000, 1001)
+GREEDY_UID: Final = 2000
+"""Of somebody who asks for much at once, again and again."""
 MAX_TTL_S: Final = 90.0
 BOOT_TIMEOUT_S: Final = 10.0
 VIGIL: Final = Vigil(interval_s=3.0, silence_limit_s=12.0, answer_limit_s=1.0)
@@ -94,6 +96,8 @@ class Plan:
     troubles: frozenset[Trouble]
     endings: tuple[Ending, ...]
     clients: int
+    greedy: int
+    """Clients of the greedy user, who all ask at the same moments."""
     administrators: int
     busy_s: float
     """For so long faults happen and clients come."""
@@ -104,13 +108,15 @@ def make_plan(randomness: Randomness) -> Plan:
     profiles = tuple(_profile(name, random) for name in NAMES[: random.randint(1, 3)])
     busy_s = random.choice([20.0, 40.0, 80.0, 120.0])
     # One seed in eight has no faults at all but the ends of the service: what is wrong then is wrong every day.
+    greedy = randomness.of("greed").choice([0, 0, 0, 6, 12])
     troubles = random.sample(list(Trouble), random.choice([0, 1, 2, 3, 3, 5, 8, len(Trouble)]))
     return Plan(
         profiles=profiles,
-        service=_service(random),
+        service=_with_room_for_all(_service(random), randomness.of("room")) if greedy else _service(random),
         troubles=frozenset(troubles),
         endings=tuple(_ending(random, busy_s) for _ in range(random.choice([0, 1, 1, 2, 3, 5]))),
         clients=random.randint(1, 12),
+        greedy=greedy,
         administrators=random.choice([0, 0, 1, 1, 2]),
         busy_s=busy_s,
     )
@@ -151,6 +157,13 @@ def _service(random: Random) -> ServicePolicy:
         requests_per_uid=random.choice([math.inf, math.inf, math.inf, 2, 4]),
         checks_at_once=random.randint(1, 3),
     )
+
+
+def _with_room_for_all(policy: ServicePolicy, random: Random) -> ServicePolicy:
+    """As by default: all users at their maximum leave room for one more of them."""
+    requests_per_uid = random.choice([2, 4, 8])
+    users = len({*UIDS, GREEDY_UID})
+    return attrs.evolve(policy, requests_per_uid=requests_per_uid, requests=requests_per_uid * (users + 1))
 
 
 def _ending(random: Random, busy_s: float) -> Ending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
@@ -15,10 +16,11 @@ import trio.testing
 from actors.journal import Journal
 from actors.memory import MemoryPolicy
 from actors.vm import VmActor
+from pool.coordinator import Coordinator
 from pool.recovery import recover
 from tests.simulation.books import Books
 from tests.simulation.checks import Checks
-from tests.simulation.clients import run_client
+from tests.simulation.clients import run_client, run_greedy_client
 from tests.simulation.findings import Findings, Trace, ViolationError
 from tests.simulation.host import Disk, Host, WallClock, Weather
 from tests.simulation.incarnation import Incarnation, Phase
@@ -76,6 +78,8 @@ class Simulation:
     """By profile: what its VMs are made of. Changes when its kernel, say, is replaced."""
     templates: dict[str, SimulatedTemplate | None] = attrs.field(factory=dict)
     refused: set[str] = attrs.field(factory=set)
+    asking: defaultdict[Coordinator, Counter[int]] = attrs.field(factory=lambda: defaultdict(Counter))
+    """Acquisitions that are on their way, by run of the service and uid."""
     weather: Weather = attrs.field(init=False)
     host: Host = attrs.field(init=False)
     """As the next run of the service finds it."""
@@ -160,6 +164,8 @@ class Simulation:
         async with trio.open_nursery() as clients:
             for number in range(self.plan.clients):
                 clients.start_soon(run_client, self, number)
+            for number in range(self.plan.greedy):
+                clients.start_soon(run_greedy_client, self, number)
         gone.set()
 
     # -- for those who have to do with the service -------------------------------------------------------------------
