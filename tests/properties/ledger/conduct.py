@@ -259,7 +259,11 @@ def detached_vms_can_be_adopted(effect: Effect, record: Record) -> None:
 
 
 def only_bare_leases_are_given_away(effect: Effect, record: Record) -> None:
-    """When their taker has the VM, and not before; and such a VM is not stopped."""
+    """When their taker has the VM, and not before. Such a VM is not stopped, but for a lease whose time has come when
+    that is read. It ends first, and the VM's actor, which knows whose the VM is, does nothing about it.
+    """
+    if isinstance(effect, StopVm) and effect.reason == "its lease was expired":
+        return
     vm = record.vms.get(effect.vm_id) if isinstance(effect, DetachVm | StopVm) else None
     if vm is not None and vm.bare:
         of_it = {
