@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import heapq
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
@@ -49,30 +50,38 @@ class Refill:
         A claim that cannot be served yet reserves what it needs, so that nobody behind it takes it away.
         """
         self.moves.admission.reserved_mib = 0
-        barred: set[str] = set()
-        while (head := self._next_to_serve(barred)) is not None:
-            if not self._serve(head, now=now):
-                barred.add(head.name)  # who waits behind it waits too, or it might never get what it needs
+        self._in_turn(self._pages(), lambda page: self._serve(page, now=now))
         for page in sorted(self._pages(), key=lambda page: page.waiting.first_place()):
             self.fill_shells(page, now=now)  # a shell is faster than what is in production for a claim
 
     def hand_out_ready(self, *, now: float) -> None:
         self.moves.admission.reserved_mib = 0
-        barred = {page.name for page in self._pages() if not page.ready}
-        while (head := self._next_to_serve(barred)) is not None:
-            # Growth is for `serve_claims`: who came before may wait for that memory to have his VM made of.
-            claim = head.waiting.first()
-            if claim is None or not head.ready or _growth_mib(claim, head) or not self.hand_out(head, now=now):
-                barred.add(head.name)
 
-    def _next_to_serve(self, barred: Collection[str]) -> ProfilePage | None:
-        """The page of the claim whose turn it is, of those that nothing comes for."""
-        heads = {
-            claim.place: page
-            for page in self._pages()
-            if page.name not in barred and (claim := page.next_to_serve()) is not None
-        }
-        return heads[min(heads)] if heads else None
+        def serve(page: ProfilePage) -> bool:
+            # Growth is for `serve_claims`: who came before may wait for that memory to have his VM made of.
+            claim = page.waiting.first()
+            grows = claim is None or _growth_mib(claim, page)
+            return bool(page.ready) and not grows and self.hand_out(page, now=now)
+
+        self._in_turn((page for page in self._pages() if page.ready), serve)
+
+    def _in_turn(self, pages: Iterable[ProfilePage], serve: Callable[[ProfilePage], bool]) -> None:
+        """Has the claims served that nothing comes for, one after the other, by their places over all pages.
+
+        Where one cannot be served those behind it on its page wait, too, or it might never get what it needs.
+        """
+        by_name = {page.name: page for page in pages}
+        # What is done for one claim brings none to a place before: each page stands in the heap once, with a place that
+        # its next claim had or has.
+        heads = [(claim.place, name) for name, page in by_name.items() if (claim := page.next_to_serve()) is not None]
+        heapq.heapify(heads)
+        while heads:
+            place, name = heads[0]
+            claim = by_name[name].next_to_serve()
+            if claim is not None and claim.place > place:
+                heapq.heapreplace(heads, (claim.place, name))
+            elif claim is None or not serve(by_name[name]):
+                heapq.heappop(heads)
 
     def _serve(self, page: ProfilePage, *, now: float) -> bool:
         """Whether something comes now for the claim that is next."""
@@ -127,16 +136,19 @@ class Refill:
         """
         admission = self.moves.admission
         admission.reserved_mib += mib
+        if admission.memory_low or admission.missing_mib(admission.reserved_mib) <= 0:
+            return
         head = for_page.waiting.first_place()
         donors = [
             page
             for page in self._pages()
-            if page.policy.memory_mib
+            if page.ready
+            and page.policy.memory_mib
             and (page is for_page or page.waiting.first_place() > head)
             and self._spare(page, for_page)
         ]
         could_mib = sum(self._spare(page, for_page) * page.policy.memory_mib for page in donors)
-        if admission.memory_low or admission.missing_mib(admission.reserved_mib) > could_mib:
+        if admission.missing_mib(admission.reserved_mib) > could_mib:
             return
         while admission.missing_mib(admission.reserved_mib) > 0:
             donor = max(

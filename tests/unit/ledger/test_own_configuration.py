@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
+from pool.ledger.profile import ProfilePage
+from pool.ledger.records import Claim
 from tests.properties.ledger.world import World
 from tests.unit.ledger.test_succession import leased
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused
@@ -226,3 +230,25 @@ def test_leases_of_an_earlier_run_are_counted_when_their_configuration_is_known_
     request = ask_for(world, "own-1")
     world.advance(60.0)
     assert refused(world, request) is RefusalCode.DEADLINE
+
+
+def test_many_that_wait_are_looked_at_a_few_times_for_an_event_and_not_once_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or one user's hundred would make each event of everybody's take a hundred times as long."""
+    looks = 0
+    look = ProfilePage.next_to_serve
+
+    def counted(page: ProfilePage) -> Claim | None:
+        nonlocal looks
+        looks += 1
+        return look(page)
+
+    world = World({"p": PoolPolicy(size=0, max_vms=1)}, only=())
+    for number in range(50):
+        ask_for(world, f"own-{number}")
+    world.process()
+    monkeypatch.setattr(ProfilePage, "next_to_serve", counted)
+    world.walk_away(world.acquire("p"))
+    world.process(1)
+    assert 0 < looks <= 5 * 51

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -60,9 +60,10 @@ class ServesUsersAsTheyCame(Callers):
 class ServesOneProfileAfterTheOther(Refill):
     """Whoever came first in the last of them waits for all who ask in those before."""
 
-    def _next_to_serve(self, barred: Collection[str]) -> ProfilePage | None:
-        unserved = (page for page in self._pages() if page.name not in barred and page.next_to_serve() is not None)
-        return next(unserved, None)
+    def _in_turn(self, pages: Iterable[ProfilePage], serve: Callable[[ProfilePage], bool]) -> None:
+        for page in pages:
+            while page.next_to_serve() is not None and serve(page):
+                pass
 
 
 class NeverBootsForAClaim(Refill):
