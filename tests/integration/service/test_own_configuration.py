@@ -68,3 +68,12 @@ async def test_one_is_served_from_the_pool_and_another_is_booted_as_described(
         for reply in (pooled, again, own):
             assert reply.lease is not None
             await client.release(reply.lease.lease_id)
+
+
+async def test_what_qemu_says_of_a_model_that_it_does_not_know_is_in_the_log_alone(one_pool: RunningService) -> None:
+    async with connected(one_pool.socket_path) as raw:
+        call = await raw.request(ACQUIRE, wire.AcquireRequest(config=wire.VmConfig(cpu_model="nonesuch")))
+        status, message = await raw.status(call)
+    assert status == "14"
+    assert "nonesuch" not in message
+    assert message.endswith("the service's log has QEMU's output")
