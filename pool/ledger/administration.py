@@ -64,12 +64,14 @@ class Administration:
                         self.moves.refuse_claim(claim, refusals.nothing_ready(page))
                 self.moves.tell_of(page, ProfileChange.RESIZED, str(size))
             case SuspendRequested():
-                page.suspended = True
-                for claim in list(page.waiting):
-                    self.moves.refuse_claim(claim, refusals.suspended(page))
+                for each in (page, *page.room.guests.values()):
+                    each.suspended = True
+                    for claim in list(each.waiting):
+                        self.moves.refuse_claim(claim, refusals.suspended(each))
                 self.moves.tell_of(page, ProfileChange.DRAINED, f"{page.out()} VMs are somebody's")
             case ResumeRequested():
-                page.suspended = False
+                for each in (page, *page.room.guests.values()):
+                    each.suspended = False
                 self.moves.tell_of(page, ProfileChange.RESUMED, f"{page.size} VMs are wanted")
             case EvictRequested():
                 for vm_id in page.ready:

@@ -67,6 +67,7 @@ class Fleet:
             host.room.vms += page.room.vms
             host.room.guests[page.name] = page
             page.room = host.room
+            page.suspended = host.suspended
 
     # -- a VM's life ---------------------------------------------------------------------------------------------
 

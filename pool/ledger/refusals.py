@@ -103,9 +103,10 @@ def crowded(owner: Owner, *, waiting: int, of_all: int) -> Refusal:
 
 
 def suspended(page: ProfilePage) -> Refusal:
+    name = page.policy.within or page.name
     return Refusal(
         code=RefusalCode.SUSPENDED,
-        message=f"profile {page.name} is drained; resume it with `vmpool resume {page.name}`, or use another",
+        message=f"profile {name} is drained; resume it with `vmpool resume {name}`, or use another",
     )
 
 

@@ -252,3 +252,25 @@ def test_many_that_wait_are_looked_at_a_few_times_for_an_event_and_not_once_for_
     world.walk_away(world.acquire("p"))
     world.process(1)
     assert 0 < looks <= 5 * 51
+
+
+def test_a_profile_that_is_drained_has_no_vms_of_such_configurations_either() -> None:
+    world = based(4)
+    leased_one, waits = ask_for(world, "own-1"), ask_for(world, "own-2")
+    world.process()
+    for vm_id in [world.in_state(VmState.PRODUCING)[0]] * 2:
+        world.progress(vm_id)
+        world.process()
+    drain = world.suspend("p")
+    world.process()
+    again, another = ask_for(world, "own-1"), ask_for(world, "own-3")
+    world.run_undisturbed()
+    assert granted(world, leased_one)
+    assert answered(world, drain)
+    for request in (waits, again, another):
+        assert refused(world, request) is RefusalCode.SUSPENDED
+        assert refusal(world, request).message.startswith("profile p is drained; resume it with `vmpool resume p`")
+    world.resume("p")
+    resumed = ask_for(world, "own-1")
+    world.run_undisturbed()
+    assert granted(world, resumed)
