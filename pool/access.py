@@ -100,7 +100,9 @@ class LimitSettings:
     max_open_requests: int = attrs.field(default=1000, validator=and_(ge(1), le(UNREACHED)))
     """Acquisitions of all users that wait at a time. One user may have no more of them than are left for others."""
     requests_per_user: int = attrs.field(default=100, validator=and_(ge(1), le(UNREACHED)))
-    """Acquisitions of one user that wait at a time. By default nine users at their maximum leave the tenth his own."""
+    """Acquisitions of one user that wait at a time. By default nine users can have all of theirs, and leave room
+    for others.
+    """
     leases_per_user: int = attrs.field(default=256, validator=and_(ge(0), le(UNREACHED)))
     """VMs that one user has, or has asked for. Root is a user like others. By default as many as a large host has
     threads: more VMs of one user that work wait for each other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 
@@ -168,6 +169,17 @@ def test_nobody_may_have_more_requests_waiting_than_are_left_for_others() -> Non
         "5 requests wait already, 5 of them user 1's, and nobody may have more than are left for others; "
         "try again later, or raise limits.max_open_requests"
     )
+
+
+def test_as_many_users_have_all_of_theirs_as_there_is_room_for_and_one_more() -> None:
+    """As the defaults have it: room for ten, which nine may fill with theirs."""
+    world = limited(leases_per_uid=99, requests_per_uid=5, requests=50, full=False)
+    for uid in range(1, 11):
+        for _ in range(6):
+            world.acquire("p", uid=uid)
+    world.process()
+    waiting = Counter(claim.owner.uid for claim in world.ledger._moves.claims.all())
+    assert [waiting[uid] for uid in range(1, 11)] == [5] * 9 + [3]
 
 
 def test_a_request_that_would_not_wait_is_told_that_nothing_is_ready() -> None:
