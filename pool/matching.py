@@ -22,7 +22,7 @@ from pool.config import ProfileSettings
 from pool.ledger import refusals
 from pool.ledger.policy import OnEmpty
 from pool.machines import MachineResolver
-from pool.reception import OwnConfiguration
+from pool.reception import OWN, OwnConfiguration
 from pool.requests import RefusedError
 from vmm.capacity import grown_memory_mib
 from vmm.identity import FileIdentity, identify
@@ -213,7 +213,7 @@ class Matcher:
     async def _own(self, settings: ProfileSettings) -> OwnConfiguration:
         machine = await self.make_resolver(settings).resolve()
         return OwnConfiguration(
-            name=f"own-{machine.fingerprint[:12]}",
+            name=f"{OWN}{machine.fingerprint[:12]}",
             policy=attrs.evolve(settings.policy(machine.spec), within=self.base),
             producer=MachineBoot(
                 machine=machine,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 import trio
@@ -37,6 +38,9 @@ from pool.ledger.events import (
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Lease, Owner
 from pool.requests import OpenRequests
+
+OWN: Final = "own-"
+"""What the names of callers' own configurations begin with."""
 
 
 @attrs.frozen(kw_only=True)

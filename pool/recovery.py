@@ -18,6 +18,7 @@ from actors.turns import Turns
 from pool.endpoint import EndpointError
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease, Owner
+from pool.reception import OWN
 from vmm.errors import StopError
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
@@ -100,10 +101,12 @@ async def recover(
     *,
     profiles: Collection[str],
     adopt: Adopt,
+    base: str = "",
     sweep: Sweep = sweep_orphans,
     clock: Callable[[], float] = trio.current_time,
 ) -> Recovered:
-    """Reads the records, and ends whatever is left and has none that can be used. `clock` is trio's.
+    """Reads the records, and ends whatever is left and has none that can be used. `clock` is trio's. `base` is the
+    profile that callers' own configurations are based on.
 
     VMs that were given away are left alone; what one of them left when it ended is cleared away.
 
@@ -132,6 +135,7 @@ async def recover(
         FoundVm(
             vm_id=vm_id,
             profile=record.profile,
+            within=base if record.profile.startswith(OWN) and record.profile not in profiles else "",
             lease=None if record.lease is None else restored(record, record.lease, now=now, now_ns=now_ns),
             memory_mib=(record.lease.report.memory_online_mib or 0) if record.lease else 0,
         )

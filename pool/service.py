@@ -110,7 +110,8 @@ async def run_service(
         contextlib.nullcontext() if cache is None else cache.open_endpoint() as cache_socket,
     ):
         journal = Journal(directory=vms.path)
-        recovered = await recover(journal, profiles=settings.profiles, adopt=adopt)
+        base = DEFAULT_PROFILE if DEFAULT_PROFILE in specs else next(iter(specs))
+        recovered = await recover(journal, profiles=settings.profiles, adopt=adopt, base=base)
         resolvers = _resolvers(settings, runtime=runtime, confinement=confinement)
 
         start = launch or partial(launch_qemu, confinement=confinement)
@@ -166,7 +167,7 @@ async def run_service(
             matcher=Matcher(
                 profiles=settings.profiles,
                 specs=specs,
-                base=DEFAULT_PROFILE if DEFAULT_PROFILE in specs else next(iter(specs)),
+                base=base,
                 make_resolver=partial(_resolver, settings, runtime=runtime, confinement=confinement),
                 launch=start,
                 vms_directory=vms.path,

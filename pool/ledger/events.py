@@ -103,6 +103,8 @@ class FoundVm:
 
     vm_id: str
     profile: str
+    within: str = ""
+    """The profile that this one is based on, if it is a caller's own configuration; see `PoolPolicy`."""
     lease: Lease | None = None
     """With its times on this run's clock."""
     memory_mib: int = 0

@@ -41,7 +41,7 @@ class Succession:
         """A leased VM stays so, whatever its profile has become."""
         page = self.moves.fleet.pages.get(found.profile)
         if page is None:
-            page = self.moves.fleet.open_page(found.profile, PoolPolicy(size=0))
+            page = self.moves.fleet.open_page(found.profile, PoolPolicy(size=0, within=found.within))
         memory_mib = max(page.policy.memory_mib, found.memory_mib)
         self.moves.fleet.adopt_leased(page, lease, memory_mib=memory_mib)
         # The call that held it open is gone with the run that it was made to.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from actors.life import VmState
@@ -225,11 +226,14 @@ def test_idle_vms_of_the_profile_make_room_for_who_waits_for_his_own() -> None:
     assert world.ledger.views(now=world.now)[0].ready == 2
 
 
-def test_leases_of_an_earlier_run_are_counted_when_their_configuration_is_known_again() -> None:
-    world = World({"p": PoolPolicy(size=0, max_vms=1)}, found=(leased(profile="own-1", memory_mib=256),))
-    request = ask_for(world, "own-1")
+def test_leases_of_an_earlier_run_are_counted_from_the_start() -> None:
+    """Though only who asks for the same knows more of the configuration than what it is based on."""
+    found = attrs.evolve(leased(profile="own-1", memory_mib=256), within="p")
+    world = World({"p": PoolPolicy(size=1, max_vms=1)}, found=(found,))
+    request = ask_for(world, "own-2")
     world.advance(60.0)
     assert refused(world, request) is RefusalCode.DEADLINE
+    assert world.ledger.views(now=world.now)[0].ready == 0
 
 
 def test_many_that_wait_are_looked_at_a_few_times_for_an_event_and_not_once_for_each_other(

@@ -126,7 +126,7 @@ async def adopt(*_: object, **__: object) -> Any:
 
 
 async def recovered(journal: Journal) -> Recovered:
-    return await recover(journal, profiles={"default"}, adopt=adopt, clock=lambda: NOW)
+    return await recover(journal, profiles={"default"}, adopt=adopt, base="default", clock=lambda: NOW)
 
 
 async def test_where_nothing_was_left_nothing_is_found(journal: Journal) -> None:
@@ -157,6 +157,12 @@ async def test_of_a_profile_that_is_no_more_only_leases_are_kept(journal: Journa
     assert [(vm.vm_id, vm.profile) for vm in found.found] == [("vm-2", "gone")]
     assert set(found.adoptions) == {"vm-2"}
     assert not idle.exists()
+
+
+async def test_a_lease_of_a_callers_own_configuration_counts_for_what_that_is_based_on(journal: Journal) -> None:
+    leave(journal, "vm-1", attrs.evolve(IDLE, profile="own-0123456789ab", lease=LEASE))
+    found = await recovered(journal)
+    assert [(vm.profile, vm.within) for vm in found.found] == [("own-0123456789ab", "default")]
 
 
 _REMAINS: dict[str, VmRecord | bytes | None] = {
