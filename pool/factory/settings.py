@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from actors.kinds import ProducerKind
+from pool.access import UNREACHED, LimitSettings
 from pool.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings
 from pool.factory.agent_table import Client
 from pool.factory.config import FactoryConfig, FactoryKind, VMConfig
@@ -25,6 +26,9 @@ from pool.tracing import TracingSettings
 from vmm.errors import MissingFileError, SpecError, TemplateError
 from vmm.qemu.vsock import LOAD_MODULE, check_vsock
 from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind
+
+LIMITS: Final = LimitSettings(leases_per_user=UNREACHED, requests_per_user=1000, max_open_requests=2000)
+"""Kata's file names nobody who may call, so that all sandboxes of a host are asked for by one user, who is alone."""
 
 PROFILE: Final = "default"
 
@@ -163,7 +167,11 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
         raise ConfigError(source=str(path), problems=(_with_key(error, config.agent),)) from error
     return KataSettings(
         source=path,
-        settings=Settings(profiles={PROFILE: profile}, tracing=TracingSettings(otlp_endpoint=config.otlp_endpoint)),
+        settings=Settings(
+            limits=LIMITS,
+            profiles={PROFILE: profile},
+            tracing=TracingSettings(otlp_endpoint=config.otlp_endpoint),
+        ),
         factory=config.factory,
         generation=config.generation,
         agent=config.agent,

@@ -8,6 +8,7 @@ import pytest
 
 from actors.errors import describe
 from actors.kinds import ProducerKind
+from pool.access import UNREACHED
 from pool.config import ConfigError
 from pool.diagnosis import examine
 from pool.factory.generation import Generation
@@ -55,6 +56,12 @@ def test_the_profile_is_katas_vm(home: Path) -> None:
     assert profile.cpu_model == "max,pmu=off"
     assert profile.pci_bridges == 1
     assert profile.template_directory == Path("/t/vmpool"), "Kata's own template is not touched"
+
+
+def test_all_sandboxes_are_one_users(home: Path) -> None:
+    limits = settings(home).settings.limits
+    assert limits.requests_per_user == limits.max_open_requests / 2 == 1000
+    assert limits.leases_per_user == UNREACHED
 
 
 def test_a_small_host(home: Path) -> None:

@@ -77,8 +77,9 @@ async def test_what_one_user_can_take_is_told(tmp_path: Path) -> None:
     )
 
 
-async def test_a_quota_that_is_as_good_as_none_is_a_warning(tmp_path: Path) -> None:
-    finding = await finding_on(
-        "quotas", "[profiles.a]\nqemu = '/nowhere'\n[limits]\nleases_per_user = 1000000", tmp_path
-    )
+async def test_a_quota_that_is_as_good_as_none_is_a_warning_where_there_are_others(tmp_path: Path) -> None:
+    config = "[profiles.a]\nqemu = '/nowhere'\n[limits]\nleases_per_user = 1000000\n"
+    assert (await finding_on("quotas", config, tmp_path)).verdict is Verdict.OK
+    access = "[access]\nusers = [4242]\nsocket_group = 4242\n"
+    finding = await finding_on("quotas", access + config, tmp_path)
     assert (finding.verdict, finding.fix) == (Verdict.WARNING, "set limits.leases_per_user")
