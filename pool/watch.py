@@ -47,6 +47,9 @@ class Watcher:
 
     _take_snapshot: Callable[[], Snapshot]
     _backlog: int
+    _turn: trio.Lock
+    """Of all watchers one goes on in a round of the scheduler. A message takes as long to write as much of a hand-out
+    does, and a hand-out takes several rounds: a hundred watchers in each would hold up everybody else."""
     _news: deque[News] = attrs.field(factory=deque)
     _behind: bool = True
     """The next thing to see is a snapshot."""
@@ -58,6 +61,8 @@ class Watcher:
         while not self._behind and not self._news:
             self._something = trio.Event()
             await self._something.wait()
+        async with self._turn:
+            pass
         if self._behind:
             self._behind = False
             return self._take_snapshot()
@@ -84,6 +89,7 @@ class WatchHub:
     per_user: int = WATCHERS_PER_USER
     administrators: frozenset[int] = attrs.field(factory=lambda: frozenset({0, os.geteuid()}))
     """The uids that have a reserve."""
+    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _watchers: set[Watcher] = attrs.field(factory=set, init=False)
     _watchers_of: Counter[int] = attrs.field(factory=Counter, init=False)
     """By uid."""
@@ -96,7 +102,7 @@ class WatchHub:
     def watch(self, *, uid: int) -> Iterator[Watcher]:
         """For a user. Raises TooManyWatchersError."""
         self._check_room(uid)
-        watcher = Watcher(self.take_snapshot, self.backlog)
+        watcher = Watcher(self.take_snapshot, self.backlog, self._turn)
         self._watchers.add(watcher)
         self._watchers_of[uid] += 1
         try:

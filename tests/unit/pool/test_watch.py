@@ -174,6 +174,31 @@ def test_root_and_the_services_user_have_a_reserve() -> None:
 
 
 @in_virtual_time
+async def test_watchers_go_on_one_by_one_and_leave_the_rounds_of_the_scheduler_to_others() -> None:
+    pool, got = Pool(), list[int]()
+
+    async def follow(number: int) -> None:
+        with pool.hub.watch(uid=UID + number) as watcher:
+            while True:
+                await watcher.next()
+                got.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(follow, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(got) == list(range(20))
+        got.clear()
+        pool.hub.tell(news(1))
+        for rounds in range(1, 10):
+            await trio.lowlevel.checkpoint()
+            assert len(got) <= rounds
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(got) == list(range(20))
+        nursery.cancel_scope.cancel(reason="it is seen")
+
+
+@in_virtual_time
 async def test_who_has_left_is_told_nothing() -> None:
     pool = Pool()
     with pool.hub.watch(uid=UID) as watcher:
