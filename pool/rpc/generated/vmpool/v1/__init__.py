@@ -189,7 +189,8 @@ class AcquireRequest(betterproto2.Message):
     config: "VmConfig | None" = betterproto2.field(11, betterproto2.TYPE_MESSAGE, optional=True)
     """
     In place of a profile: served from a pool whose VMs are the same but for CPUs and memory, or else booted for this
-    request. Paths other than those of a profile are for root and the service's own user.
+    request, which then counts as a VM of the default profile. For root, the service's own user, and whom the service's
+    configuration names. Paths other than those of a profile are for root and the service's own user.
     """
 
 
@@ -1014,6 +1015,9 @@ class VmConfig(betterproto2.Message):
     """
 
     cpu_model: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    QEMU's name, and after commas features: name=on, name=off, +name, -name. More is for root and the service's user.
+    """
 
 
 default_message_pool.register_message("vmpool.v1", "VmConfig", VmConfig)
@@ -1204,12 +1208,12 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
 
         The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
         NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field, or one that the guest refused. RESOURCE_EXHAUSTED: nothing
-        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests are
-        open, or the guest has no room for what was wished. FAILED_PRECONDITION: the guest cannot do it at all. DEADLINE_EXCEEDED:
+        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests
+        wait, or the guest has no room for what was wished. FAILED_PRECONDITION: the guest cannot do it at all. DEADLINE_EXCEEDED:
         no VM in time. UNAVAILABLE: the VM booted for this request failed, production of the profile fails and its circuit
         is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency key is in use for
-        another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config with paths that are
-        not for this user.
+        another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config, which is not for
+        everybody, or its paths or CPU model, which are not for this user.
         """
 
         return await self._unary_unary(
@@ -1510,12 +1514,12 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
         The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
         NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field, or one that the guest refused. RESOURCE_EXHAUSTED: nothing
-        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests are
-        open, or the guest has no room for what was wished. FAILED_PRECONDITION: the guest cannot do it at all. DEADLINE_EXCEEDED:
+        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests
+        wait, or the guest has no room for what was wished. FAILED_PRECONDITION: the guest cannot do it at all. DEADLINE_EXCEEDED:
         no VM in time. UNAVAILABLE: the VM booted for this request failed, production of the profile fails and its circuit
         is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency key is in use for
-        another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config with paths that are
-        not for this user.
+        another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config, which is not for
+        everybody, or its paths or CPU model, which are not for this user.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
