@@ -14,8 +14,8 @@ from attrs.validators import and_, ge, gt, le, optional
 from pool.ledger.policy import ServicePolicy
 from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.peer import default_uids
-from pool.rpc.users import EdgeLimits
 from pool.rpc.permissions import Permitted
+from pool.rpc.users import EdgeLimits
 from pool.watch import WATCHERS_PER_USER
 
 Account = str | int

@@ -31,8 +31,9 @@ from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.generated.cache import CacheServiceBase, GrpcStatus, GrpcVm, GrpcVmConfig, GrpcVmStatus
 from pool.rpc.generated.google.protobuf import Empty
 from pool.rpc.listening import GuardedServer, open_server
+from pool.rpc.permissions import Permitted
 from pool.rpc.server import FAREWELL_LIMIT_S
-from pool.rpc.users import AccessRule, EdgeLimits, Users
+from pool.rpc.users import EdgeLimits, Users
 from pool.tracing import NO_SPANS, Spans
 
 _log = structlog.get_logger("vmpool.cache", subsystem="cache")
@@ -231,7 +232,7 @@ async def serve_cache(
     async with open_loop() as loop:
         calls = Calls(loop)
         service = CacheService(source=source, calls=calls, spans=spans)
-        users = Users(access=AccessRule(), limits=EdgeLimits())
+        users = Users(access=Permitted(), limits=EdgeLimits())
         server = await loop.run(open_server, [service], loop=loop, max_message_bytes=MAX_MESSAGE_BYTES, users=users)
         listen(server, RecvRequest, calls.refuse_while_stopping)
         loop.set_exception_handler(_note_loop_error)

@@ -21,8 +21,9 @@ from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.health import HealthService
 from pool.rpc.listening import GuardedServer, open_server
 from pool.rpc.peer import default_uids
+from pool.rpc.permissions import Permitted
 from pool.rpc.service import PoolService, ServiceInfo
-from pool.rpc.users import AccessRule, EdgeLimits, Users
+from pool.rpc.users import EdgeLimits, Users
 
 _log = structlog.get_logger("vmpool.rpc")
 
@@ -157,7 +158,7 @@ async def serve(
             coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
         )
         services = [service, admin, HealthService({service: [health]})]
-        users = Users(access=AccessRule(uids=settings.allowed_uids, gids=settings.allowed_gids), limits=settings.limits)
+        users = Users(access=Permitted(uids=settings.allowed_uids, gids=settings.allowed_gids), limits=settings.limits)
         server = await loop.run(
             open_server, services, loop=loop, max_message_bytes=settings.max_message_bytes, users=users
         )

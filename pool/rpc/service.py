@@ -36,8 +36,8 @@ from pool.rpc.errors import CustomMachineError, InvalidRequestError
 from pool.rpc.exec import ExecCall
 from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
-from pool.rpc.stream import guarded
 from pool.rpc.permissions import Permitted
+from pool.rpc.stream import guarded
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
 from pool.tracing import NO_SPANS, Spans, Stage

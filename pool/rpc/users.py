@@ -15,6 +15,7 @@ from grpclib.exceptions import GRPCError
 
 from pool.rpc.flood import CONNECT, USER_CAPACITY, USER_REFILL_PER_S, TokenBucket
 from pool.rpc.peer import Caller, default_uids
+from pool.rpc.permissions import Permitted
 
 MIB: Final = 1024 * 1024
 
@@ -44,18 +45,6 @@ COURTESY_PER_S: Final = 10
 
 MAX_KNOWN_USERS: Final = 1024
 """Of whom something is remembered though they have no connection."""
-
-
-@attrs.frozen(kw_only=True)
-class AccessRule:
-    """Who may call."""
-
-    uids: frozenset[int] = attrs.field(factory=default_uids)
-    gids: frozenset[int] = frozenset()
-    """Primary or supplementary."""
-
-    def admits(self, caller: Caller) -> bool:
-        return caller.uid in self.uids or not self.gids.isdisjoint({caller.gid} | caller.groups)
 
 
 @attrs.frozen(kw_only=True)
@@ -162,7 +151,7 @@ class RequestBytes:
 class Users:
     """Everybody who has connections, or had some of late."""
 
-    access: AccessRule
+    access: Permitted
     limits: EdgeLimits
     privileged: frozenset[int] = attrs.field(factory=default_uids)
     """For whom RESERVED_CONNECTIONS are."""
@@ -199,7 +188,7 @@ class Users:
 
     def _refusal(self, user: User, caller: Caller, *, now: float) -> GRPCError | None:
         calm = user.budget.charge(CONNECT, now=now)
-        if not self.access.admits(caller):
+        if not self.access.permits(caller):
             return GRPCError(
                 Status.PERMISSION_DENIED,
                 f"uid {user.uid} may not use this service; ask its administrator to allow it in [access]",

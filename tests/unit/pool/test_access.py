@@ -79,6 +79,8 @@ def test_what_one_user_may_have_reaches_the_server() -> None:
     )
     larger = parse("[limits]\nmax_message_mib = 16").limits
     assert larger.edge(connections=99).request_bytes_per_user == 64 * 2**20
+
+
 def test_watches_of_one_user_are_as_many_as_the_coordinator_says_unless_they_are_set() -> None:
     assert parse("").limits.watchers_per_user == WATCHERS_PER_USER
     assert parse("[limits]\nwatchers_per_user = 2").limits.watchers_per_user == 2

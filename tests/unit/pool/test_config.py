@@ -20,7 +20,16 @@ def test_the_embedded_default_keeps_two_vms_of_one_profile() -> None:
 def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> None:
     """The commented keys are documentation; uncommented, they must mean what the code means."""
     text = (Path(__file__).parents[3] / "pool" / "default.toml").read_text()
-    examples = ("kernel =", "initrd =", "_directory", "socket_group =", "no limit", "default: never", "of CPUs")
+    examples = (
+        "kernel =",
+        "initrd =",
+        "_directory",
+        "socket_group =",
+        "no limit",
+        "default: never",
+        "default: 4 *",
+        "of CPUs",
+    )
     shown = "\n".join(
         line.removeprefix("# ") for line in text.splitlines() if not any(example in line for example in examples)
     ).partition("[profiles.default.adaptive]")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,15 +33,17 @@ async def test_who_waits_keeps_nobody_from_anything(vm_home: Path, call_as: Call
         settings=ServerSettings(allowed_uids=frozenset({0, GREEDY, OTHER})),
         service=ServicePolicy(requests_per_uid=PER_USER, requests=2 * PER_USER),
     )
-    async with service as served, connected(served.path) as others, connected(served.path) as greedy:
-        await served.until(lambda: served.coordinator.views()[0].ready == 2)
+    async with service as served, contextlib.AsyncExitStack() as connections:
         call_as(OTHER)
+        others = await connections.enter_async_context(connected(served.path))
+        call_as(GREEDY)
+        greedy = await connections.enter_async_context(connected(served.path))
+        await served.until(lambda: served.coordinator.views()[0].ready == 2)
         call = await others.request(ACQUIRE, wire.AcquireRequest())
         mine = await others.message(call, wire.AcquireReply)
         assert isinstance(mine, wire.AcquireReply)
         assert mine.lease is not None
 
-        call_as(GREEDY)
         calls = [await greedy.request(ACQUIRE, wire.AcquireRequest()) for _ in range(PER_USER + 3)]
         assert isinstance(await greedy.message(calls[0], wire.AcquireReply), wire.AcquireReply), "what was ready is his"
         for call in calls[-2:]:
@@ -49,7 +52,6 @@ async def test_who_waits_keeps_nobody_from_anything(vm_home: Path, call_as: Call
             assert message.startswith(f"{PER_USER} requests of user {GREEDY} wait already; ")
         await served.until(lambda: served.coordinator.views()[0].waiting == PER_USER)
 
-        call_as(OTHER)
         waits = await others.request(ACQUIRE, wire.AcquireRequest())
         await served.until(lambda: served.coordinator.views()[0].waiting == PER_USER + 1)
         renewal = wire.RenewRequest(lease_id=mine.lease.lease_id, ttl_ms=1000)
@@ -63,6 +65,7 @@ async def test_who_waits_keeps_nobody_from_anything(vm_home: Path, call_as: Call
         assert isinstance(await others.message(watch, wire.WatchReply), wire.WatchReply)
 
         call_as(0)
-        drain = await others.request(DRAIN, wire.DrainRequest(profile="default"))
-        assert await others.status(drain) == ("0", "")
+        root = await connections.enter_async_context(connected(served.path))
+        drain = await root.request(DRAIN, wire.DrainRequest(profile="default"))
+        assert await root.status(drain) == ("0", "")
         assert (await others.status(waits))[1].startswith("profile default is drained")

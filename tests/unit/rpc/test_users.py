@@ -10,6 +10,7 @@ from grpclib.exceptions import GRPCError
 
 from pool.rpc.flood import CONNECT, USER_CAPACITY
 from pool.rpc.peer import Caller
+from pool.rpc.permissions import Permitted
 from pool.rpc.users import (
     COURTESY,
     MAX_KNOWN_USERS,
@@ -17,7 +18,6 @@ from pool.rpc.users import (
     RESERVED_CONNECTIONS,
     TURNED_AWAY_IN_ALL,
     TURNED_AWAY_PER_USER,
-    AccessRule,
     EdgeLimits,
     RequestBytes,
     User,
@@ -27,8 +27,8 @@ from pool.rpc.users import (
 ALICE, BOB = 1000, 1001
 
 
-def users(*, access: AccessRule | None = None, **limits: int) -> Users:
-    return Users(access=access or AccessRule(uids=frozenset({0, ALICE, BOB})), limits=EdgeLimits(**limits))
+def users(*, access: Permitted | None = None, **limits: int) -> Users:
+    return Users(access=access or Permitted(uids=frozenset({0, ALICE, BOB})), limits=EdgeLimits(**limits))
 
 
 def caller(uid: int, *groups: int) -> Caller:
@@ -52,7 +52,7 @@ def entered(users: Users, uid: int, *, now: float = 0.0) -> Status | None:
     ],
 )
 def test_a_uid_or_any_of_its_groups_admits(who: Caller, admitted: bool) -> None:
-    assert AccessRule(uids=frozenset({0, ALICE}), gids=frozenset({42})).admits(who) is admitted
+    assert Permitted(uids=frozenset({0, ALICE}), gids=frozenset({42})).permits(who) is admitted
 
 
 def test_a_stranger_is_refused_with_the_table_to_change() -> None:
@@ -121,7 +121,7 @@ def test_who_comes_again_and_again_is_told_a_few_times_a_second() -> None:
 
 
 def test_no_more_users_are_remembered_than_have_something() -> None:
-    everybody = users(access=AccessRule(uids=frozenset(range(10**6))))
+    everybody = users(access=Permitted(uids=frozenset(range(10**6))))
     for uid in range(3 * MAX_KNOWN_USERS):
         user, refusal = everybody.enter(caller(uid), now=uid * 10.0)
         assert refusal is None
