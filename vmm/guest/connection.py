@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import trio
 
 from vmm.errors import AgentError, AgentProtocolError, AgentUnreachableError
+from vmm.guest import budget
 from vmm.guest.agent import values, wire
 from vmm.guest.said import said
 
@@ -16,6 +17,10 @@ _READ_SIZE = 64 * 1024
 
 MAX_BACKLOG = 64 * 2**20
 """Bytes that wait for a guest to read them, when no more is begun: 256 streams with a full window each."""
+
+_OUTPUT = (wire.DATA + wire.STDOUT, wire.DATA + wire.STDERR)
+_CREDITS = tuple(wire.CREDIT + channel for channel in (wire.STDIN, wire.STDOUT, wire.STDERR))
+_NO_CREDIT = wire.COUNT.pack(0)
 
 _FLUSH_S = 0.5
 """How long closing waits for what is already queued, such as the kill of a command, to be written."""
@@ -37,6 +42,10 @@ class Connection:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._decoder = wire.Decoder(max_message=wire.MAX_REPLY)
+        self._pace = budget.Pace()
+        self._pieces = 0  # of a message that is not complete
+        # Until hello is answered it is the streams of another session that speak.
+        self._unwanted = budget.Unwanted(streams=budget.MAX_STREAMS)
         self._nonce = os.urandom(wire.NONCE_SIZE)
         self._outgoing = bytearray()
         self._on_its_way = 0
@@ -113,8 +122,9 @@ class Connection:
         return self._last_stream
 
     def close_stream(self, stream: int, *, cancel: bool) -> None:
-        """Forgets a stream; what still comes for it is discarded. `cancel` tells the agent to forget it too."""
+        """Forgets a stream. `cancel` tells the agent to forget it too; what is on its way then is discarded."""
         if self._receivers.pop(stream, None) is not None and cancel:
+            self._unwanted.expect(1)
             self.send(wire.CANCEL, stream)
 
     def send(self, kind: int, stream: int, payload: bytes = b"") -> None:
@@ -162,8 +172,21 @@ class Connection:
             data = await self._stream.receive_some(_READ_SIZE)
             if not data:
                 raise AgentUnreachableError("the other end of the guest agent's channel was closed")
-            for kind, stream, payload in self._decoder.feed(bytes(data)):
-                self._on_frame(kind, stream, payload)
+            for start in range(0, len(data), budget.SLICE):
+                await self._listen(bytes(data[start : start + budget.SLICE]))
+
+    async def _listen(self, piece: bytes) -> None:
+        before = self._decoder.frames
+        messages = self._decoder.feed(piece)
+        frames = self._decoder.frames - before
+        self._pieces = 0 if messages else self._pieces + frames
+        if self._pieces > budget.MAX_PIECES:
+            raise AgentProtocolError(f"the guest agent sent a message of more than {budget.MAX_PIECES} pieces")
+        for kind, stream, payload in messages:
+            self._on_frame(kind, stream, payload)
+        pause_s = self._pace.spend(frames, size=len(piece), now=trio.current_time())
+        if pause_s:
+            await trio.sleep(pause_s)
 
     async def _write(self) -> None:
         while True:
@@ -187,38 +210,52 @@ class Connection:
         self._queue(wire.MARKER + wire.encode(wire.HELLO, 0, wire.HELLO_BODY.pack(self._nonce, wire.VERSION)))
 
     def _on_frame(self, kind: int, stream: int, payload: bytes) -> None:
-        if kind == wire.SYNCED:
-            return
         if kind == wire.HELLO_REPLY:
             self._on_hello_reply(payload)
         elif kind == wire.ANNOUNCE and not self._said_hello.is_set():
+            self._discard(kind, payload)
             if self._written.is_set():
                 self._say_hello()
-        elif not self._said_hello.is_set():
-            # Said to the host before us.
-            return
+        elif kind == wire.SYNCED or not self._said_hello.is_set():
+            # The latter was said to the host before us.
+            self._discard(kind, payload)
         elif kind == wire.ANNOUNCE:
             raise AgentUnreachableError("the guest agent started anew: its guest was reset")
         elif kind == wire.BROKEN:
             raise AgentProtocolError(f"the guest agent sent garbage: {said(payload.decode(errors='replace'))}")
         elif kind == wire.ERROR and stream == 0:
             raise AgentProtocolError("the guest agent received garbage: bytes were lost on its channel")
-        elif stream in self._receivers:
-            self._receivers[stream].on_frame(kind, payload)
         elif stream > self._last_stream:
             raise AgentProtocolError(f"the guest agent answered request {stream}, which was never made")
+        elif stream not in self._receivers or _says_nothing(kind, payload):
+            self._discard(kind, payload)
+        else:
+            self._receivers[stream].on_frame(kind, payload)
+
+    def _discard(self, kind: int, payload: bytes) -> None:
+        if not self._unwanted.take(len(payload) if kind in _OUTPUT else 0):
+            raise AgentProtocolError("the guest agent goes on saying what nobody waits for")
 
     def _on_hello_reply(self, payload: bytes) -> None:
         nonce, version = wire.HELLO_BODY.unpack(payload)
         if nonce != self._nonce:
             if self._said_hello.is_set():
                 raise AgentProtocolError("the guest agent answered a hello that is not ours: who else has its channel?")
+            self._discard(wire.HELLO_REPLY, payload)
             return
         if version != wire.VERSION:
             raise AgentProtocolError(
                 f"the guest agent speaks version {version} of its protocol, this host {wire.VERSION}; rebuild the image"
             )
-        self._said_hello.set()
+        if self._said_hello.is_set():
+            self._discard(wire.HELLO_REPLY, payload)
+        else:
+            self._said_hello.set()
+            self._unwanted = budget.Unwanted()
+
+
+def _says_nothing(kind: int, payload: bytes) -> bool:
+    return (kind in _OUTPUT and not payload) or (kind in _CREDITS and payload == _NO_CREDIT)
 
 
 def _with_cause(error: AgentError, cause: BaseException) -> AgentError:

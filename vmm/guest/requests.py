@@ -109,23 +109,28 @@ class Request:
             if not isinstance(fields, dict):
                 raise AgentProtocolError("the guest agent sent a reply that is no dict")
             self._reply = fields
-            self._over = self._name != "get"
+            if self._name != "get":
+                self._end()
         elif kind == wire.ERROR:
             self._error = refusal(self._name, payload)
-            self._over = True
+            self._end()
         elif kind == wire.CREDIT + wire.STDIN:
             self._credit = with_credit(self._credit, payload)
         elif kind == wire.DATA + wire.STDOUT and self._name == "get":
             self._receive(payload)
         elif kind == wire.EOF + wire.STDOUT and self._name == "get":
             self._check_whole()
-            self._over = True
+            self._end()
         else:
             raise AgentProtocolError(f"a frame of kind {kind:#x} is no answer to {self._name}")
         self._changed.unpark_all()
 
     def on_failure(self) -> None:
         self._changed.unpark_all()
+
+    def _end(self) -> None:
+        self._over = True
+        self._connection.close_stream(self.stream, cancel=False)
 
     def _check_whole(self) -> None:
         size = None if self._reply is None else self._reply.get("size")
@@ -137,8 +142,6 @@ class Request:
             self._error = AgentRequestError(request=self._name, code="EIO", message=message)
 
     def _receive(self, payload: bytes) -> None:
-        if self._over:
-            return
         self._received += payload
         if len(self._received) > self._limit:
             message = f"the file has more than {self._limit} bytes; ask for a smaller one or raise the limit"

@@ -99,6 +99,8 @@ class Decoder:
 
     def __init__(self, *, max_message: int) -> None:
         self._max_message = max_message
+        self.frames = 0
+        """That were read so far, pieces of messages among them: what it has cost to read."""
         self._synced = False
         self._seen = b""  # the last bytes fed, where a marker may have begun
         self._buffer = bytearray()
@@ -139,6 +141,7 @@ class Decoder:
                 break
             payload = bytes(buffer[start + size : end])
             start = end
+            self.frames += 1
             if kind & MORE or self._parts:
                 self._parts += payload
                 if len(self._parts) > self._max_message:
