@@ -522,6 +522,15 @@ async def test_an_exit_that_cannot_be_breaks_the_protocol(end: dict[str, Any]) -
         await command.aclose()
 
 
+@pytest.mark.parametrize("output", ["QQ", "Q Q=", "caf\u00e9", "QQ==\n", "\0", 7, None, ["QQ=="]], ids=repr)
+@in_virtual_time
+async def test_output_that_is_no_base64_breaks_the_protocol(output: object) -> None:
+    async with session() as s:
+        s.qga.on_start = lambda process: setattr(process, "end", {"exitcode": 0, "out-data": output})
+        with pytest.raises(AgentProtocolError, match="base64"):
+            await collect(await s.client.start_command(CommandSpec(argv=["true"])))
+
+
 @in_virtual_time
 async def test_what_qemu_ga_says_in_a_refusal_is_cut() -> None:
     async with session() as s:

@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from vmm.errors import AgentError, AgentProtocolError, AgentRequestError, AgentUnreachableError
+from vmm.guest.budget import SLICE, Pace
 from vmm.guest.qga import protocol
 from vmm.guest.qga.protocol import Delimiter, Garbage, Message, Overlong, Reply
 
@@ -19,6 +20,11 @@ _READ_SIZE: Final = 64 * 1024
 
 _FLUSH_S: Final = 0.5
 """How long closing waits for what still has to be undone in the guest, such as a command to be killed."""
+
+_LINES: Final = 256
+_BYTES: Final = 64 * 2**20
+"""That may come until there is an answer. One or two lines are honest, what was said to somebody else among them; the
+longest that qemu-ga says is a command's output of two times 16 MiB, in base64."""
 
 Undo = Callable[[Any], Awaitable[None]]
 """What to do about the value of an answer that nobody waits for any more."""
@@ -59,7 +65,11 @@ class QgaChannel:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._decoder = protocol.Decoder()
+        self._pieces: deque[bytes] = deque()
+        """Of what was read, not decoded yet."""
         self._messages: deque[Message] = deque()
+        self._pace = Pace()
+        self._lines_left = self._bytes_left = 0
         self._queue: deque[_Request] = deque()
         self._current: _Request | None = None
         self._queued = trio.Event()
@@ -201,7 +211,7 @@ class QgaChannel:
                 await self._queued.wait()
             request = self._current = self._queue.popleft()
             with request.scope:
-                await self._stream.send_all(request.line)
+                await self._say(request.line)
                 request.answer(await self._answer_to(request))
             self._current = None
             if not request.answered.is_set():
@@ -216,7 +226,7 @@ class QgaChannel:
         """Says a number and reads until it comes back. Whatever was on its way before has been heard then."""
         number = random.getrandbits(31)
         self._last_id += 1
-        await self._stream.send_all(protocol.encode_sync(number, request_id=self._last_id))
+        await self._say(protocol.encode_sync(number, request_id=self._last_id))
         delimited = False
         while True:
             match await self._receive():
@@ -246,12 +256,27 @@ class QgaChannel:
                 case Delimiter():
                     continue
 
+    async def _say(self, line: bytes) -> None:
+        self._lines_left, self._bytes_left = _LINES, _BYTES
+        await self._stream.send_all(line)
+
     async def _receive(self) -> Message:
         while not self._messages:
-            data = await self._stream.receive_some(_READ_SIZE)
-            if not data:
-                raise AgentUnreachableError("the other end of qemu-ga's channel was closed")
-            self._messages.extend(self._decoder.feed(bytes(data)))
+            if not self._pieces:
+                data = bytes(await self._stream.receive_some(_READ_SIZE))
+                if not data:
+                    raise AgentUnreachableError("the other end of qemu-ga's channel was closed")
+                self._pieces.extend(data[start : start + SLICE] for start in range(0, len(data), SLICE))
+            piece = self._pieces.popleft()
+            lines = piece.count(b"\n") + piece.count(protocol.DELIMITER)
+            self._lines_left -= lines
+            self._bytes_left -= len(piece)
+            if self._lines_left < 0 or self._bytes_left < 0:
+                raise AgentProtocolError("qemu-ga goes on saying what nobody waits for")
+            self._messages.extend(self._decoder.feed(piece))
+            pause_s = self._pace.spend(lines, size=len(piece), now=trio.current_time())
+            if pause_s:
+                await trio.sleep(pause_s)
         return self._messages.popleft()
 
     async def _run_job(self, job: Callable[[], Awaitable[None]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -152,7 +151,7 @@ def decode(data: object) -> bytes:
         raise AgentProtocolError("qemu-ga said data that is no base64")
     try:
         return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; of what is not ASCII it is none
         raise AgentProtocolError("qemu-ga said data that is no base64") from error
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import attrs
 
 from vmm.errors import AgentRequestError
 from vmm.guest.said import said
+from vmm.pieces import pieces_in
 
 DELIMITER: Final = b"\xff"
 
@@ -75,11 +75,6 @@ def encode_sync(number: int, *, request_id: int) -> bytes:
 _SHOWN: Final = 200
 """Bytes of garbage that are kept as evidence."""
 
-_PIECES: Final = (b"{", b"[", b",")
-"""What there is at least one of for each piece but the first."""
-
-_END: Final = re.compile(rb"[\n\xff]")
-
 
 class Decoder:
     """Bytes in, messages out. Holds at most MAX_LINE bytes."""
@@ -87,24 +82,25 @@ class Decoder:
     def __init__(self, *, max_line: int = MAX_LINE) -> None:
         self._max_line = max_line
         self._line = bytearray()
+        self._pieces = 0
         self._overlong = False
 
     def feed(self, data: bytes) -> list[Message]:
         messages: list[Message] = []
-        start = 0
-        for end in _END.finditer(data):
-            self._add(data[start : end.start()])
-            start = end.end()
-            if end[0] == DELIMITER:
-                self._line.clear()
-                self._overlong = False
-                messages.append(Delimiter())
-            else:
-                messages += self._end_line()
-        self._add(data[start:])
+        *ended, begun = data.split(b"\n")
+        for rest in ended:
+            self._add(rest, messages)
+            messages += self._end_line()
+        self._add(begun, messages)
         return messages
 
-    def _add(self, piece: bytes) -> None:
+    def _add(self, data: bytes, messages: list[Message]) -> None:
+        """What is in front of a delimiter is none of ours."""
+        *others, piece = data.split(DELIMITER)
+        if others:
+            self._forget_line()
+            messages += [Delimiter()] * len(others)
+        self._pieces += pieces_in(piece)
         if self._overlong or len(self._line) + len(piece) > self._max_line:
             self._overlong = True
             self._line.clear()
@@ -112,11 +108,18 @@ class Decoder:
             self._line += piece
 
     def _end_line(self) -> list[Message]:
-        line, self._line = bytes(self._line), bytearray()
-        if self._overlong:
-            self._overlong = False
+        line, pieces, overlong = bytes(self._line), self._pieces, self._overlong
+        self._forget_line()
+        if overlong:
             return [Overlong()]
+        if pieces > MAX_PIECES:
+            return [Garbage(line=line[:_SHOWN])]
         return [_parse(line)] if line.strip() else []
+
+    def _forget_line(self) -> None:
+        self._line = bytearray()
+        self._pieces = 0
+        self._overlong = False
 
 
 def refusal(request: str, reply: Reply) -> AgentRequestError:
@@ -144,8 +147,6 @@ _ERRNO_NAMES: Final = {os.strerror(number): name for number, name in errno.error
 
 
 def _parse(line: bytes) -> Reply | Garbage:
-    if sum(map(line.count, _PIECES)) > MAX_PIECES:
-        return Garbage(line=line[:_SHOWN])
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError):
