@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import structlog
@@ -245,7 +245,7 @@ class VmActor:
         self._write(self._new_record(base))
         self._to(VmState.READY)
         watchers.start_soon(self._watch, base.vm)
-        watchers.start_soon(self._watch_agent, base.vm)
+        self._watch_protocols(base.vm, watchers)
         self.report(
             VmReady(
                 vm_id=self.vm_id,
@@ -266,7 +266,7 @@ class VmActor:
             await self._turn.wait()
             began = trio.current_time()
             self._vm = vm = await hold(survivor, nursery=nursery)
-            watchers.start_soon(self._watch_agent, vm)
+            self._watch_protocols(vm, watchers)
             await trio.lowlevel.checkpoint_if_cancelled()
             self._to(VmState.READY)
             self.report(
@@ -285,7 +285,7 @@ class VmActor:
             self.report(LeaseAdopted(vm_id=self.vm_id, pid=survivor.pid))
             self._vm = await reach(survivor, turns=self.restraint.reaching, nursery=nursery)
             self._reached.set()
-            watchers.start_soon(self._watch_agent, self._vm)
+            self._watch_protocols(self._vm, watchers)
 
     async def _idle(self) -> HandOutOrder:
         """Answers checks until it is to be handed out. A VM that is being checked is as good as idle after a crash."""
@@ -379,10 +379,14 @@ class VmActor:
             _log.info("VM answers again", vm=self.vm_id)
         self.report(VmSilent(vm_id=self.vm_id, detail=detail))
 
-    async def _watch_agent(self, vm: Vm) -> None:
-        """A guest that broke the protocol is lost, though it runs: nobody can ask it for anything any more."""
-        self._lost(await vm.agent.wait_broken())
-        self._life.cancel(reason="its guest broke the agent's protocol")
+    def _watch_protocols(self, vm: Vm, watchers: trio.Nursery) -> None:
+        """A VM whose guest or QEMU broke its protocol is lost, though it runs: it cannot be asked for anything more."""
+        for wait_broken in (vm.agent.wait_broken, vm.wait_broken):
+            watchers.start_soon(self._watch_protocol, wait_broken)
+
+    async def _watch_protocol(self, wait_broken: Callable[[], Awaitable[VmmError]]) -> None:
+        self._lost(await wait_broken())
+        self._life.cancel(reason="its guest or its QEMU broke a protocol")
 
     def _lost(self, error: BaseException) -> None:
         if self._state is VmState.STOPPING:

@@ -12,7 +12,7 @@ import trio
 from attrs.validators import max_len, optional
 
 if TYPE_CHECKING:
-    from vmm.errors import AgentProtocolError
+    from vmm.errors import AgentProtocolError, QmpError
 
 
 class BootStage(enum.Enum):
@@ -355,6 +355,11 @@ class Vm(Protocol):
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
+
+    async def wait_broken(self) -> QmpError:
+        """Returns once QEMU has said on its monitor what is not in the protocol, or more than any QEMU does: its guest
+        has it, or has found how to make it, and nothing can be asked of the VM any more.
+        """
 
     async def stop(self) -> ExitReport:
         """Ends the VM: QMP `quit`, bounded wait, SIGKILL, verify dead, then remove what it had on disk, never before.

@@ -19,7 +19,7 @@ import trio
 
 from pool.factory.wire import CachedVm
 from vmm.contract import Agent, ExitReport, Growth, ProcessIdentity, Vm
-from vmm.errors import StopError
+from vmm.errors import QmpError, StopError
 from vmm.qemu.process import QemuProcess, command_line_of, start_time_of
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")
@@ -143,6 +143,9 @@ class ProxiedVm:
 
     async def wait_exited(self) -> ExitReport:
         return await self._vm.wait_exited()
+
+    async def wait_broken(self) -> QmpError:
+        return await self._vm.wait_broken()
 
     async def stop(self) -> ExitReport:
         """As the VM's. Of its proxy nothing is left either, or it is logged."""

@@ -166,7 +166,7 @@ class Instance:
             stream = await connect(self.directory.qmp_socket)
         except OSError as error:
             raise QmpConnectionError(f"{self.directory.qmp_socket}: {error}; QEMU is dead or serves another") from error
-        self._qmp = await QmpClient.connect(stream, nursery=nursery)
+        self._qmp = await QmpClient.connect(stream, nursery=nursery, kept=[SHUTDOWN])
         self._channels.append(self._qmp)
         limiter = LogLimiter([self.directory.console_log, self.directory.qemu_log])
         self._channels.append(limiter)
@@ -197,6 +197,11 @@ class Instance:
         """`QmpClient.subscribe`."""
         assert self._qmp is not None, "connect_qmp() comes first"
         return self._qmp.subscribe(*names)
+
+    async def wait_broken(self) -> QmpConnectionError:
+        """`QmpClient.wait_broken`."""
+        assert self._qmp is not None, "connect_qmp() comes first"
+        return await self._qmp.wait_broken()
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead: how, and as far as QEMU said so, why. Any number of tasks may wait."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from vmm.contract import Agent, ExitReport, Growth, ProcessIdentity
-from vmm.errors import VmExitedError
+from vmm.errors import QmpError, VmExitedError
 from vmm.qemu.command_line import machine_uuid
 from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
@@ -75,6 +75,10 @@ class QemuVm:
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
         return await self.instance.wait_exited()
+
+    async def wait_broken(self) -> QmpError:
+        """See the contract."""
+        return await self.instance.wait_broken()
 
     async def stop(self) -> ExitReport:
         """Ends the VM and removes its directory; see `Instance.stop`. Idempotent. Raises StopError."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from vmm.contract import Agent, ExitReport, Growth, ProcessIdentity
-from vmm.errors import AttachError, BootError, VmExitedError
+from vmm.errors import AttachError, BootError, QmpError, VmExitedError
 from vmm.guest.noop import NoopAgent
 from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.faults import BootFails, BootHangs, Fault, FaultPlan, Moment, StopIsSlow, no_faults
@@ -120,6 +120,10 @@ class SimulatedVm(_Handle):
     async def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
         await self.machine.process_runs()
         return self.machine.grow(vcpus=vcpus, memory_mib=memory_mib)
+
+    async def wait_broken(self) -> QmpError:
+        """See the contract. There is no monitor."""
+        await trio.sleep_forever()
 
     async def disconnect(self) -> None:
         """See the contract."""

@@ -7,10 +7,11 @@ import trio
 
 from actors.life import VmState
 from actors.messages import LeaseAdopted, VmGone, VmHandedOut, VmLost, VmReady
-from tests.unit.actors.stage import ORDER, Story, story
+from tests.unit.actors.stage import ORDER, Story, one_vm, story
 from tests.unit.actors.test_vm_adopted import adopted
 from tests.virtual_time import in_virtual_time
-from vmm.simulated import AgentBreaksProtocol, Moment
+from vmm.errors import QmpConnectionError, QmpError
+from vmm.simulated import AgentBreaksProtocol, Moment, SimulatedHost
 
 
 async def lost(one: Story) -> str:
@@ -39,6 +40,26 @@ async def test_an_idle_vm_is_lost_before_anybody_gets_it() -> None:
         one.host.machine("vm-1").break_protocol()
         assert "garbage" in await lost(one)
     assert one.kinds() == ["VmReady", "VmLost", "VmGone"]
+
+
+@in_virtual_time
+async def test_a_leased_vm_whose_qemu_breaks_its_protocol_is_lost_with_its_reason() -> None:
+    """Its guest may have it. Nothing else would end that lease: its agent answers."""
+    broken = trio.Event()
+
+    async def wait_broken() -> QmpError:
+        await broken.wait()
+        return QmpConnectionError("QEMU floods its QMP connection")
+
+    host = SimulatedHost()
+    async with story(producer=one_vm(host, wait_broken=wait_broken)) as one:
+        await one.until(VmReady)
+        one.actor.hand_out(ORDER)
+        await one.until(VmHandedOut)
+        broken.set()
+        assert await lost(one) == "QEMU floods its QMP connection"
+    assert one.kinds() == ["VmReady", "VmHandedOut", "VmLost", "VmGone"]
+    assert not host.alive
 
 
 @in_virtual_time

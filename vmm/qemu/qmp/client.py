@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import array
 import random
+import reprlib
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import attrs
 import trio
 
 from vmm.errors import QmpCommandError, QmpConnectionError, QmpError
+from vmm.qemu.qmp.allowance import Allowance
 from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success
 from vmm.qemu.qmp.protocol import QmpProtocol
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 4 * 1024
+"""At a time: 75 of the smallest events, and a millisecond for them. Long answers are few."""
 SEND_LIMIT_S = 10.0
 """A QEMU that takes longer to read one command is hung; its connection is given up."""
 TRANSCRIPT_LINES = 20
@@ -90,9 +94,11 @@ class _PendingCommand:
 class QmpClient:
     """A QMP connection. Safe for concurrent use; QEMU answers in order, so a slow command delays the later ones."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, *, kept: Collection[str]) -> None:
+        """Use `connect`."""
         self._stream = stream
         self._protocol = QmpProtocol(last_id=random.getrandbits(48))
+        self._allowance = Allowance()
         self._sending = trio.Lock()
         self._pending: dict[int, _PendingCommand] = {}
         self._subscriptions: list[EventSubscription] = []
@@ -100,17 +106,18 @@ class QmpClient:
         self._greeted = trio.Event()
         self._greeting: Greeting | None = None
         self._failure: str | None = None
+        self._broken: QmpConnectionError | None = None
         self._ended = trio.Event()
-        self._last: dict[str, Event] = {}
+        self._last: dict[str, Event | None] = dict.fromkeys(kept)
 
     @classmethod
-    async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> QmpClient:
-        """Waits for QEMU's greeting and leaves capability negotiation behind.
+    async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery, kept: Collection[str] = ()) -> QmpClient:
+        """Waits for QEMU's greeting and leaves capability negotiation behind. `kept`: see `last`.
 
         Takes over the stream: closes it on error and cancellation, and in `aclose`. The reader lives in `nursery`, ends
         with the connection and never raises into it. Raises QmpConnectionError. No time limit of its own.
         """
-        client = cls(stream)
+        client = cls(stream, kept=kept)
         nursery.start_soon(client._read, name="qmp reader")
         try:
             await client._greeted.wait()
@@ -149,6 +156,7 @@ class QmpClient:
             command_id, line = self._protocol.command(command, arguments)
             pending = self._pending[command_id] = _PendingCommand()
             self._transcript.append(_shortened("> ", line))
+            self._allowance.asked()
             await self._send(line, fds)
         try:
             await pending.answered.wait()
@@ -190,12 +198,20 @@ class QmpClient:
             self._subscriptions.remove(subscription)
 
     def last(self, name: str) -> Event | None:
-        """The last event of that name since the connection was made, whether somebody subscribed to it or not."""
-        return self._last.get(name)
+        """The last event of a name that is kept, since the connection was made, whether anybody subscribed to it."""
+        return self._last[name]
 
     async def wait_ended(self) -> None:
         """Returns once nothing more can come: QEMU is dead, or the connection is closed or broke."""
         await self._ended.wait()
+
+    async def wait_broken(self) -> QmpConnectionError:
+        """Returns once QEMU has said what is not in the protocol, or more than any does. An end is neither."""
+        await self._ended.wait()
+        if self._broken is None:
+            await trio.sleep_forever()
+        assert self._broken is not None
+        return self._broken
 
     async def aclose(self) -> None:
         """Closes the connection; what is pending fails with QmpConnectionError. Idempotent."""
@@ -232,15 +248,21 @@ class QmpClient:
         reason = "its reader was cancelled"
         try:
             while data := await self._stream.receive_some(READ_BYTES):
+                self._account_for(data)
                 for message in self._protocol.receive(data):
                     self._dispatch(message)
             reason = "QEMU closed it"
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             reason = f"receiving failed: {error!r}"
         except QmpConnectionError as error:
+            self._broken = error
             reason = str(error)
         finally:
             self._fail(reason)
+
+    def _account_for(self, data: bytes | bytearray) -> None:
+        if not self._allowance.spend(data.count(b"\n"), size=len(data), now=trio.current_time()):
+            raise QmpConnectionError("QEMU floods its QMP connection: it says more than it was asked for, without end")
 
     def _dispatch(self, message: Message) -> None:
         self._transcript.append(_shortened("< ", message))
@@ -249,7 +271,8 @@ class QmpClient:
                 self._greeting = message
                 self._greeted.set()
             case Event():
-                self._last[message.name] = message
+                if message.name in self._last:
+                    self._last[message.name] = message
                 for subscription in self._subscriptions:
                     subscription.deliver(message)
             case Success(id=command_id) | Failure(id=command_id):
@@ -269,8 +292,24 @@ class QmpClient:
             subscription.end(reason)
 
 
+class _Words(reprlib.Repr):
+    """What a message says, in time that does not grow with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxdict = self.maxlist = 8
+        self.maxstring = self.maxother = TRANSCRIPT_LINE_CHARACTERS
+
+    def message(self, message: Message) -> str:
+        fields = ", ".join(f"{name}={self.repr(value)}" for name, value in attrs.asdict(message, recurse=False).items())
+        return f"{type(message).__name__}({fields})"
+
+
+_WORDS = _Words()
+
+
 def _shortened(prefix: str, what: bytes | Message) -> str:
-    text = what.decode().strip() if isinstance(what, bytes) else str(what)
-    if len(text) > TRANSCRIPT_LINE_CHARACTERS:
-        text = f"{text[:TRANSCRIPT_LINE_CHARACTERS]}... ({len(text)} characters)"
-    return prefix + text
+    most = TRANSCRIPT_LINE_CHARACTERS
+    text = what[: most + 1].decode().strip() if isinstance(what, bytes) else _WORDS.message(what)
+    return prefix + (text if len(text) <= most else f"{text[:most]}...")

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from vmm.errors import QmpConnectionError
+from vmm.pieces import pieces_in
 from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success, encode_command, parse_line
 
 MAX_LINE_BYTES = 1024 * 1024
 """The longest line that is read. `query-qmp-schema` answers with about 200 KiB, nothing that is asked with more.
 
 QEMU may be in its guest's hands, and a line is parsed in one go: with 10 MiB, as `qemu.qmp` allows, it could take the
-event loop 0.8 s and 320 MiB, again and again.
+event loop seconds and 320 MiB, again and again.
 """
+
+MAX_PIECES = 2**14
+"""Of a line, see `vmm.pieces`. What is asked of a machine with hundreds of CPUs is answered with a few thousand."""
 
 
 class Phase(enum.Enum):
@@ -70,7 +74,7 @@ class QmpProtocol:
             raise QmpConnectionError("this QMP connection is broken; connect again")
         try:
             self._buffer += data
-            messages = [parse_line(line) for line in self._complete_lines()]
+            messages = [self._parse(line) for line in self._complete_lines()]
             return [message for message in messages if self._accept(message)]
         except QmpConnectionError:
             self._phase = Phase.BROKEN
@@ -89,6 +93,11 @@ class QmpProtocol:
         self._check_length(len(self._buffer))
         self._searched = len(self._buffer)
         return lines
+
+    def _parse(self, line: bytes) -> Message:
+        if pieces_in(line) > MAX_PIECES:
+            raise QmpConnectionError(f"QMP line of over {MAX_PIECES} pieces; the peer does not speak QMP")
+        return parse_line(line)
 
     def _check_length(self, length: int) -> None:
         if length > self._max_line_bytes:
