@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
 from vmm.errors import AgentProtocolError, AgentRequestError
-from vmm.guest.agent import values, wire
+from vmm.guest.agent import wire
 from vmm.guest.connection import Connection
-from vmm.guest.requests import refusal, with_credit
-from vmm.guest.said import is_exit
+from vmm.guest.requests import fields_of, refusal, with_credit
+from vmm.guest.said import is_exit, is_number
+
+_MAX_PID: Final = 2**22
+"""Of Linux, on any machine."""
 
 
 class _Buffer:
@@ -138,14 +141,14 @@ class RemoteCommand:
         buffer = next((buffer for buffer in self._buffers if kind == wire.DATA + buffer.channel), None)
         if buffer is not None:
             buffer.unread += payload
-            if len(buffer.unread) > wire.WINDOW:
+            if len(buffer.unread) + buffer.owed_credit > wire.WINDOW:
                 raise AgentProtocolError("the guest agent sent more output than there was room for")
         elif kind == wire.CREDIT + wire.STDIN:
             self._stdin_credit = with_credit(self._stdin_credit, payload)
         elif kind == wire.REPLY:
             if self._pid is not None:
                 raise AgentProtocolError("the guest agent answered exec twice")
-            self._pid = int(values.unpack(payload)["pid"])
+            self._pid = _pid(payload)
         elif kind == wire.EXITED:
             self._end(exit_report=_exit_report(payload))
         elif kind == wire.ERROR:
@@ -207,8 +210,15 @@ def _request(spec: CommandSpec) -> dict[str, Any]:
     }
 
 
+def _pid(payload: bytes) -> int:
+    pid = fields_of(payload).get("pid")
+    if not is_number(pid, most=_MAX_PID):
+        raise AgentProtocolError("the guest agent started a command without a pid")
+    return pid
+
+
 def _exit_report(payload: bytes) -> CommandExit:
-    fields = values.unpack(payload)
+    fields = fields_of(payload)
     status, signal = fields.get("status"), fields.get("signal")
     if not is_exit(status, signal):
         raise AgentProtocolError("the guest agent reported an exit that is none")

@@ -237,6 +237,8 @@ class Connection:
             raise AgentProtocolError("the guest agent goes on saying what nobody waits for")
 
     def _on_hello_reply(self, payload: bytes) -> None:
+        if len(payload) != wire.HELLO_BODY.size:
+            raise AgentProtocolError("the guest agent answered hello with what is no answer to that")
         nonce, version = wire.HELLO_BODY.unpack(payload)
         if nonce != self._nonce:
             if self._said_hello.is_set():

@@ -15,10 +15,20 @@ from vmm.guest.said import is_number, said
 _CODE: Final = r"[A-Z][A-Z0-9_]{1,31}"
 
 
-def refusal(request: str, payload: bytes) -> AgentRequestError:
-    """The agent's ERROR as an exception. Raises AgentProtocolError if it is none."""
+def fields_of(payload: bytes) -> dict[str, Any]:
+    """What the agent replied, reported or refused with. Raises AgentProtocolError, or ValueError, if it is none."""
+    if len(payload) > wire.MAX_REPLY:
+        raise AgentProtocolError(f"the guest agent's answer has {len(payload)} bytes, and {wire.MAX_REPLY} at most")
     fields = values.unpack(payload)
-    code = fields.get("code") if isinstance(fields, dict) else None
+    if not isinstance(fields, dict):
+        raise AgentProtocolError("the guest agent's answer is no dict")
+    return fields
+
+
+def refusal(request: str, payload: bytes) -> AgentRequestError:
+    """The agent's ERROR as an exception. Raises as `fields_of`."""
+    fields = fields_of(payload)
+    code = fields.get("code")
     if not (isinstance(code, str) and re.fullmatch(_CODE, code)):
         raise AgentProtocolError("the guest agent sent an error that is none")
     return AgentRequestError(
@@ -30,6 +40,8 @@ def with_credit(credit: int, payload: bytes) -> int:
     """What a stream may send after the agent's CREDIT. Raises AgentProtocolError if that is more than was used up:
     what a guest does not read lies in the host's memory.
     """
+    if len(payload) != wire.COUNT.size:
+        raise AgentProtocolError("the guest agent gave credit that is no number")
     credit += int(wire.COUNT.unpack(payload)[0])
     if credit > wire.WINDOW:
         raise AgentProtocolError("the guest agent gave more credit than was used")
@@ -46,6 +58,7 @@ class Request:
         self._reply: dict[str, Any] | None = None
         self._error: AgentRequestError | None = None
         self._over = False
+        self._sending = name == "put"
         self._changed = trio.lowlevel.ParkingLot()
         self._credit = wire.WINDOW
         self._owed_credit = 0
@@ -78,7 +91,7 @@ class Request:
     async def send(self, data: bytes) -> None:
         """Sends a file's content as fast as the guest takes it; returns early if the guest refuses it."""
         view = memoryview(data)
-        while view and self._error is None:
+        while view and not self._over:
             self._connection.check()
             if self._credit == 0:
                 await self._changed.park()
@@ -87,6 +100,7 @@ class Request:
             view = view[len(piece) :]
             self._credit -= len(piece)
             self._connection.send_data(self.stream, piece)
+        self._sending = False
         self._connection.send(wire.EOF + wire.STDIN, self.stream)
 
     async def receive(self, *, limit: int) -> bytes:
@@ -105,10 +119,9 @@ class Request:
         if kind == wire.REPLY:
             if self._reply is not None:
                 raise AgentProtocolError(f"the guest agent answered {self._name} twice")
-            fields = values.unpack(payload)
-            if not isinstance(fields, dict):
-                raise AgentProtocolError("the guest agent sent a reply that is no dict")
-            self._reply = fields
+            if self._sending:
+                raise AgentProtocolError("the guest agent has a file that was not sent yet")
+            self._reply = fields_of(payload)
             if self._name != "get":
                 self._end()
         elif kind == wire.ERROR:

@@ -275,6 +275,29 @@ async def test_a_guest_that_ignores_credit_is_left(nursery: trio.Nursery) -> Non
     await client.aclose()
 
 
+async def test_a_guest_that_takes_what_was_read_for_credit_is_left(nursery: trio.Nursery) -> None:
+    """It comes when it is worth a frame; until then the window is as full as before."""
+    ours, theirs = memory_stream_pair()
+    read = trio.Event()
+
+    async def flood() -> None:
+        await theirs.send_all(hello_reply(await read_hello(theirs)))
+        await theirs.receive_some()
+        await theirs.send_all(wire.encode(wire.REPLY, 1, values.pack({"pid": 1})))
+        await theirs.send_all(wire.encode_data(wire.STDOUT, 1, b"early"))
+        await read.wait()
+        await theirs.send_all(wire.encode_data(wire.STDOUT, 1, bytes(wire.WINDOW)))
+
+    nursery.start_soon(flood)
+    client = await AgentClient.connect(ours, nursery=nursery)
+    command = await client.start_command(CommandSpec(argv=["flood"]))
+    assert await anext(command.events()) == Output(stream=OutputStream.STDOUT, data=b"early")
+    read.set()
+    assert "room" in str(await client.wait_broken())
+    await command.aclose()
+    await client.aclose()
+
+
 async def test_a_guest_that_grants_more_credit_than_was_used_is_left(nursery: trio.Nursery) -> None:
     """It could have all that its caller sends heaped up on the host, by not reading it."""
     ours, theirs = memory_stream_pair()

@@ -25,8 +25,9 @@ MAX_REQUEST = 4 * 1024 * 1024
 """Of a message to the agent: twice what Linux takes as argv and environment of a program. The host sends no more; with
 more the agent takes what it gets for garbage."""
 
-MAX_REPLY = 256 * 1024
-"""Of a message to the host, which does not trust a guest with its memory."""
+MAX_REPLY = 24 * 1024
+"""Of an answer to the host, which does not trust a guest with its time or memory. The longest is an error, whose
+message has 4096 characters."""
 
 WINDOW = 256 * 1024
 """Bytes of data a sender may have on its way in one direction of one channel of a stream before it gets credit."""
