@@ -151,6 +151,7 @@ LIES = {
     "a reply as deep as can be": wire.encode(wire.REPLY, PING, nested(13_000 // 5)),
     "a reply with a list of four thousand million": wire.encode(wire.REPLY, PING, b"l" + count(2**32 - 1)),
     "a reply of more than any has": wire.encode(wire.REPLY, PING, b"l" + count(60_000) + b"n" * 60_000),
+    "a reply with a field that is longer than any": reply(PING, VERSION | {"novel": "x" * wire.MAX_REPLY}),
     "a reply of many pieces that is longer still": wire.encode(wire.REPLY, PING, bytes(2**20)),
     "a reply to what was never asked": reply(6, VERSION),
     "a reply to what will never be asked": reply(2**32 - 1, VERSION),
