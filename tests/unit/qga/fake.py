@@ -110,11 +110,12 @@ class FakeQga:
             case "guest-file-read":
                 return self._read(arguments["handle"], arguments["count"])
             case "guest-file-write":
-                path, _ = self.handles[arguments["handle"]]
+                path, _ = self._handle(arguments["handle"])
                 data = base64.b64decode(arguments["buf-b64"])
                 self.files[path] += data
                 return {"count": len(data), "eof": False}
             case "guest-file-close":
+                self._handle(arguments["handle"])
                 del self.handles[arguments["handle"]]
                 return {}
         raise Refused(f"The command {name} has not been found", error_class="CommandNotFound")
@@ -127,8 +128,8 @@ class FakeQga:
         self.processes[pid] = process
         if argv[:2] == ["/bin/sh", "-c"] and argv[2].startswith("kill "):
             process.end = {"exitcode": 0}
-            victim = self.processes[int(argv[4])]
-            victim.end = victim.end or {"signal": int(argv[3])}
+            if victim := self.processes.get(int(argv[4])):
+                victim.end = victim.end or {"signal": int(argv[3])}
         elif argv[:3] == ["/bin/sh", "-c", TAKE_OVER]:
             killed = [victim for victim in self.processes if victim != pid]
             for victim in killed:
@@ -158,8 +159,13 @@ class FakeQga:
         self.handles[handle] = (path, 0)
         return handle
 
+    def _handle(self, handle: int) -> tuple[str, int]:
+        if handle not in self.handles:
+            raise Refused(f"handle '{handle}' has not been found")
+        return self.handles[handle]
+
     def _read(self, handle: int, count: int) -> dict[str, Any]:
-        path, position = self.handles[handle]
+        path, position = self._handle(handle)
         piece = self.files[path][position : position + count]
         self.handles[handle] = (path, position + len(piece))
         return {"count": len(piece), "buf-b64": base64.b64encode(piece).decode(), "eof": len(piece) < count}

@@ -257,6 +257,20 @@ async def test_closing_the_client_waits_for_what_is_being_killed() -> None:
         assert process.end == {"signal": signal.SIGKILL}
 
 
+@pytest.mark.parametrize("attempt", range(20))
+@in_virtual_time
+async def test_who_is_at_something_when_the_owner_ends_is_no_more_than_cancelled(attempt: int) -> None:
+    """There is nothing to be undone any more. trio takes tasks in an order that differs from attempt to attempt."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    qga = FakeQga(theirs, files={"/file": b"content"})
+    async with trio.open_nursery() as owner:
+        owner.start_soon(qga.run)
+        client = await QgaClient.connect(ours, nursery=owner)
+        qga.handlers["guest-file-read"] = lambda _: owner.cancel_scope.cancel()
+        for _ in range(attempt % 3 + 1):
+            owner.start_soon(client.get_file, "/file")
+
+
 @in_virtual_time
 async def test_the_time_limit_kills() -> None:
     async with session() as s:

@@ -184,12 +184,9 @@ class QgaChannel:
     # The owner
 
     async def _run(self) -> None:
-        try:
-            with self._scope:
-                async with trio.open_nursery() as self._jobs:
-                    self._jobs.start_soon(self._guard)
-        finally:
-            self._fail(AgentUnreachableError("the task that serves qemu-ga's channel was cancelled"))
+        with self._scope:
+            async with trio.open_nursery() as self._jobs:
+                self._jobs.start_soon(self._guard)
 
     async def _guard(self) -> None:
         # Whatever ends the task ends the channel, and is told to those who wait; the nursery never sees it.
@@ -201,6 +198,9 @@ class QgaChannel:
             failure = AgentUnreachableError("qemu-ga's channel broke")
             failure.__cause__ = error
             self._fail(failure)
+        finally:
+            # Before the nursery is closed: who unwinds at the same time still has jobs for it.
+            self._fail(AgentUnreachableError("the task that serves qemu-ga's channel was cancelled"))
 
     async def _serve(self) -> None:
         await self._sync()
