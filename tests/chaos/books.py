@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 import attrs
 import trio
 
 from tests.chaos.plan import Blow
+
+FLOODED: Final = "goes on saying what nobody waits for"
+"""In the reason of a lease that ended for it."""
 
 
 class ViolationError(AssertionError):
@@ -32,6 +36,8 @@ class Holding:
 class Books:
     killed: set[str] = attrs.field(factory=set)
     """VMs whose QEMU was killed by us; entered before it is done."""
+    flooding: set[str] = attrs.field(factory=set)
+    """VMs whose guest floods the service, or is about to."""
     of_vm: dict[str, str] = attrs.field(factory=dict)
     """VM id to the one lease that it may ever have."""
     blows: Counter[Blow] = attrs.field(factory=Counter)
@@ -53,6 +59,8 @@ class Books:
             self.lost["it was given back, and the answer to that was lost"] += 1
         elif holding.vm_id in self.killed:
             self.lost["its QEMU was killed"] += 1
+        elif holding.vm_id in self.flooding and FLOODED in said:
+            self.lost["its guest flooded the service"] += 1
         elif trio.current_time() >= holding.expires_at:
             self.lost["its time was over"] += 1
         else:

@@ -16,8 +16,9 @@ from actors.messages import GuestFile, Wishes
 from pool.client import AcquiredVm, CallError, Client, ServiceUnavailableError, open_client
 from pool.recovery import RECONNECT_S
 from tests.chaos.books import Books, Holding, ViolationError
-from tests.chaos.plan import Cycle, Way
+from tests.chaos.plan import SHORT_TTL_S, Cycle, Way
 from tests.integration.service.calls import hold
+from tests.integration.service.flooding import FLOOD
 from vmm.contract import CommandExit
 
 WAIT_S: Final = 20.0
@@ -69,6 +70,8 @@ class ChaosClient:
                         await self._held(cycle)
                     case Way.MISTAKEN:
                         await self._mistaken(cycle)
+                    case Way.FLOODING:
+                        await self._flooding(attrs.evolve(cycle, ttl_s=SHORT_TTL_S))
                     case _:
                         await self._acquired(cycle)
 
@@ -126,6 +129,20 @@ class ChaosClient:
             self.books.done["wishes refused"] += 1
             return
         raise ViolationError("a file was written where there is no directory")
+
+    async def _flooding(self, cycle: Cycle) -> None:
+        """Costs its own lease, and nobody else anything. One that is adopted in mid-flood lasts as long as its time."""
+        holding = await self._acquire(cycle)
+        if holding is None:
+            return
+        self.books.flooding.add(holding.vm_id)
+        await self._ask("flood", holding, partial(self._flood, holding))
+        raise ViolationError(f"{holding.vm_id} floods the service, and nobody minds")
+
+    async def _flood(self, holding: Holding, client: Client) -> None:
+        async with client.exec(holding.lease_id, ["python3", "-c", FLOOD]) as command:
+            done = await command.collect()
+        raise ViolationError(f"the flood of {holding.vm_id} ended with {done.exit}: {done.stderr!r}")
 
     def _refused(self, what: str, error: CallError) -> None:
         if error.status not in _NONE_TO_BE_HAD:

@@ -70,6 +70,7 @@ class Way(enum.Enum):
     KEYED = "acquire with a key, again after a broken connection"
     HOLD = "hold with a key, again after a broken connection"
     MISTAKEN = "acquire with a wish that no guest fulfils, so there is none"
+    FLOODING = "acquire, and have the guest's root flood the service until the lease has ended for that"
 
 
 @attrs.frozen(kw_only=True)
