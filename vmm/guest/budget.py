@@ -11,7 +11,8 @@ from typing import Final
 from vmm.guest.agent import wire
 
 SLICE: Final = 2048
-"""Bytes that are decoded in one go: 227 frames of the smallest kind, a third of a millisecond."""
+"""Bytes that are decoded in one go, beside the rest of a frame: 227 frames of the smallest kind, a third of a
+millisecond."""
 
 FRAMES_AT_ONCE: Final = 512
 FRAMES_PER_S: Final = 5000

@@ -172,8 +172,12 @@ class Connection:
             data = await self._stream.receive_some(_READ_SIZE)
             if not data:
                 raise AgentUnreachableError("the other end of the guest agent's channel was closed")
-            for start in range(0, len(data), budget.SLICE):
-                await self._listen(bytes(data[start : start + budget.SLICE]))
+            start = 0
+            while start < len(data):
+                # What belongs to one frame is one frame, however long.
+                end = start + max(budget.SLICE, self._decoder.missing)
+                await self._listen(bytes(data[start:end]))
+                start = end
 
     async def _listen(self, piece: bytes) -> None:
         before = self._decoder.frames

@@ -89,6 +89,22 @@ def test_any_bytes_decode_to_something_and_memory_stays_bounded(data: bytes, cut
         assert kind == wire.BROKEN or len(payload) <= 300
 
 
+@given(messages=messages, cuts=cuts)
+def test_what_is_missing_completes_one_frame_and_no_more(messages: list[wire.Frame], cuts: list[int]) -> None:
+    decoder = wire.Decoder(max_message=10_000_000)
+    decoder.feed(MARKER)
+    data = encode_all(messages)
+    steps, at = iter(cuts), 0
+    while at < len(data):
+        before, missing = decoder.frames, decoder.missing
+        step = missing or 1 + next(steps, len(data)) % (len(data) - at)
+        decoder.feed(data[at : at + step])
+        at += step
+        if missing:
+            assert (decoder.frames, decoder.missing) == (before + 1, 0)
+    assert decoder.missing == 0
+
+
 def test_a_message_longer_than_allowed_breaks_the_session_only() -> None:
     decoder = wire.Decoder(max_message=100_000)
     frames = decoder.feed(MARKER + wire.encode(wire.REQUEST, 1, bytes(200_000)))

@@ -102,6 +102,8 @@ class Decoder:
         self._max_message = max_message
         self.frames = 0
         """That were read so far, pieces of messages among them: what it has cost to read."""
+        self.missing = 0
+        """Bytes until the frame that has begun is complete; 0 if its length is not known."""
         self._synced = False
         self._seen = b""  # the last bytes fed, where a marker may have begun
         self._buffer = bytearray()
@@ -131,7 +133,7 @@ class Decoder:
             self._buffer += fresh
             buffer = self._buffer
         size = HEADER.size
-        start = 0
+        start = self.missing = 0
         while len(buffer) - start >= size:
             kind, stream, length = HEADER.unpack_from(buffer, start)
             if length > MAX_PAYLOAD or kind >= 0x80:
@@ -139,6 +141,7 @@ class Decoder:
                 return
             end = start + size + length
             if len(buffer) < end:
+                self.missing = end - len(buffer)
                 break
             payload = bytes(buffer[start + size : end])
             start = end
