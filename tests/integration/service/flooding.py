@@ -21,3 +21,20 @@ while True:
     except BlockingIOError:
         select.select([], [port], [])
 """
+
+FLOOD_OF_EVENTS: Final = """
+import ctypes, mmap
+# ACPI's hot-plug registers of a CPU, at q35's place. What the guest's firmware says of a CPU that was plugged in is an
+# event of QEMU's monitor, each time.
+SELECTOR, COMMAND, DATA, SIZE = 0xCD8, 0xCDD, 0xCE0, 12
+STATUS = 2
+assert ctypes.CDLL(None).ioperm(SELECTOR, SIZE, 1) == 0
+# mov edx, edi; mov eax, esi; out dx, al; ret
+code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex("89fa89f0eec3"))
+out = ctypes.CFUNCTYPE(None, ctypes.c_uint, ctypes.c_uint)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+out(SELECTOR, 0)
+while True:
+    out(COMMAND, STATUS)
+    out(DATA, 0)
+"""

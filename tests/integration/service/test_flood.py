@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from pool.client import CallError, Client, open_client
-from tests.integration.service.flooding import FLOOD
+from tests.integration.service.flooding import FLOOD, FLOOD_OF_EVENTS
 from tests.integration.service.templates import config, output
 from tests.running import RunningService, running_service
 from tests.templates import place_for_template
@@ -47,4 +47,16 @@ async def test_the_leases_of_those_end_with_the_reason_and_the_others_go_on(serv
         log = service.log.read_text()
         assert log.count("VM lost") == FLOODING
         assert log.count("goes on saying what nobody waits for") >= FLOODING
+        await client.release(other.lease_id)
+
+
+async def test_a_guest_that_has_qemu_flood_its_monitor_loses_its_lease_with_the_reason(service: RunningService) -> None:
+    async with open_client(service.socket_path) as client:
+        other = await client.acquire()
+        flooding = await client.acquire()
+        with pytest.raises(CallError, match="QEMU floods its QMP connection"):
+            async with client.exec(flooding.lease_id, ["python3", "-c", FLOOD_OF_EVENTS]) as command:
+                await command.wait()
+        assert await output(client, other.lease_id, "hostname") == f"{other.vm_id}\n"
+        assert service.log.read_text().count("VM lost") == 1
         await client.release(other.lease_id)
