@@ -9,10 +9,11 @@ from typing import Any, Final
 import attrs
 import pytest
 import trio
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
+from tests.examples import examples
 from tests.unit.guest.test_session import hello_reply, read_hello
 from tests.virtual_time import in_virtual_time
 from vmm.contract import CommandExit, CommandSpec, GuestInfo, Preparation
@@ -294,7 +295,7 @@ sayings = st.one_of(
 
 @given(said=st.lists(sayings, max_size=12), cut=st.integers(1, 5000))
 @example(said=[wire.encode(wire.REPLY, PING, b"d\1\0\0\0" + values.pack("version") + b"i")], cut=1)
-@settings(max_examples=150)
+@examples(150)
 @in_virtual_time
 async def test_nobody_waits_for_a_liar_or_meets_another_error_than_its_own(said: Sequence[bytes], cut: int) -> None:
     async with conversation() as (host, guest):

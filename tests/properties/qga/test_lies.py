@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.agents import collect
+from tests.examples import examples
 from tests.unit.qga.fake import Refused
 from tests.unit.qga.test_client import session
 from tests.virtual_time import in_virtual_time
@@ -82,6 +83,7 @@ handlers = likely.map(lambda answer: lambda _: answer) | st.text(max_size=9).map
 @given(
     operation=st.sampled_from(list(OPERATIONS)), lies=st.dictionaries(st.sampled_from(COMMANDS), handlers, min_size=1)
 )
+@examples(100)
 @in_virtual_time
 async def test_an_operation_ends_in_its_result_or_an_agent_error(
     operation: str, lies: dict[str, Callable[[dict[str, Any]], Any]]
