@@ -35,9 +35,7 @@ OPERATIONS: Final[Mapping[str, Callable[[QgaClient], Awaitable[object]]]] = {
 
 
 async def _run(client: QgaClient, spec: CommandSpec) -> object:
-    with trio.move_on_after(60):  # that a command runs for ever is no lie
-        return await collect(await client.start_command(spec))
-    return None
+    return await collect(await client.start_command(spec))
 
 
 names = st.sampled_from(
@@ -85,12 +83,13 @@ handlers = likely.map(lambda answer: lambda _: answer) | st.text(max_size=9).map
 )
 @examples(100)
 @in_virtual_time
-async def test_an_operation_ends_in_its_result_or_an_agent_error(
+async def test_an_operation_ends_in_its_result_or_an_agent_error_or_when_its_caller_has_had_enough(
     operation: str, lies: dict[str, Callable[[dict[str, Any]], Any]]
 ) -> None:
     async with session() as s:
         s.qga.files["/file"] = b"content"
         s.qga.on_start = lambda process: setattr(process, "end", {"exitcode": 0})
         s.qga.handlers |= lies
-        with contextlib.suppress(AgentError), trio.fail_after(10_000):
+        # That a program never ends is no lie; whoever waits for it has a deadline.
+        with contextlib.suppress(AgentError), trio.move_on_after(600):
             await OPERATIONS[operation](s.client)
