@@ -62,6 +62,7 @@ class Child:
             ("user", self._become if in_user_namespace else _nothing),
             ("host name", _hide_host_name if "uts" in request["namespaces"] else _nothing),
             ("mounts", self._enter_root if "mount" in request["namespaces"] else _nothing),
+            ("privileges", kernel.bound_privileges),
             ("user", _nothing if in_user_namespace else self._become),
             ("working directory", _leave_directory),
             ("privileges", kernel.give_up_privileges),

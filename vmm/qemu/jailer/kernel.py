@@ -73,13 +73,16 @@ def move_root(root: str) -> None:
     os.chdir("/")
 
 
-def give_up_privileges() -> None:
-    """No capability any more, now and for ever, and none gained by executing something."""
+def bound_privileges() -> None:
+    """No capability can be had any more by executing something. For who has some; to others it is refused."""
     with open(_LAST_CAPABILITY, "rb") as file:
         last = int(file.read())
     for capability in range(last + 1):
-        # Refused where we may not, which is where there is nothing to gain by executing something either: see below.
         _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0)
+
+
+def give_up_privileges() -> None:
+    """No capability any more, now and for ever."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _call(_NUMBERS[platform.machine()]["capset"], header, bytes(24))
