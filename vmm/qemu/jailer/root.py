@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 
 from vmm.qemu.jailer import kernel
 from vmm.qemu.jailer.protocol import Files
@@ -11,8 +12,8 @@ from vmm.qemu.jailer.protocol import Files
 _STAGE = "/sys"
 """Where the new root is put together. Everywhere there is such a directory, and nothing of it is needed."""
 
-_SYSTEM = ("/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin")
-"""Links into /usr on most hosts, and links they are then."""
+_SYSTEM = ("/bin", "/sbin")
+"""Links into /usr on most hosts, and links they are then, as those on the way to anything that is shown."""
 
 _BIND = kernel.MS_BIND | kernel.MS_REC
 _QUIET = kernel.MS_NOSUID | kernel.MS_NODEV
@@ -22,12 +23,17 @@ def enter(files: Files) -> None:
     """Changes to it, in a mount namespace of our own, in which nothing is lost by it. Raises OSError."""
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", _STAGE, "tmpfs", _QUIET | kernel.MS_NOEXEC, "mode=755,size=1m")
-    for path in _SYSTEM:
-        if os.path.islink(path):
-            os.symlink(os.readlink(path), _STAGE + path)
-    for path in _outermost([*files["programs"], *files["devices"]]):
+    umask = os.umask(0o022)  # who makes these directories may not be who passes them
+    paths = [path for path in (*files["programs"], *files["devices"]) if os.path.exists(path)]
+    shown = _outermost(paths)
+    for path in shown:
         _show(path)
+    for link, end in {link for path in (*_SYSTEM, *paths) for link in _links_on_the_way(path)}:
+        if not any(link.startswith(f"{directory}/") for directory in shown):
+            os.makedirs(os.path.dirname(_STAGE + link), exist_ok=True)
+            os.symlink(end, _STAGE + link)
     _show_processes()
+    os.umask(umask)
     kernel.make_read_only(_STAGE)
     kernel.move_root(_STAGE)
 
@@ -35,10 +41,22 @@ def enter(files: Files) -> None:
 def _outermost(paths: list[str]) -> list[str]:
     """Without what is below another of them."""
     kept: list[str] = []
-    for path in sorted({os.path.realpath(path) for path in paths if os.path.exists(path)}):
+    for path in sorted({os.path.realpath(path) for path in paths}):
         if not (kept and path.startswith(kept[-1] + "/")):
             kept.append(path)
     return kept
+
+
+def _links_on_the_way(path: str) -> Iterator[tuple[str, str]]:
+    """Each by its place, itself without links, and where it ends."""
+    place = "/"
+    for part in path.split("/"):
+        step = os.path.join(place, part)
+        if os.path.islink(step):
+            yield from _links_on_the_way(os.path.normpath(os.path.join(place, os.readlink(step))))
+            step, link = os.path.realpath(step), step
+            yield link, step
+        place = step
 
 
 def _show(path: str) -> None:
