@@ -118,7 +118,10 @@ def attacks(at: Targets) -> dict[str, tuple[Call, ...]]:
         "io_uring": (("io_uring_setup", (8, bytes(120))),),
         "bpf": (("bpf", (0, struct.pack("=IIII", 2, 4, 8, 1).ljust(128, b"\0"), 128)),),
         "a session keyring": (("keyctl", (1, 0)),),
-        "a key": (("add_key", ("user", "attack", b"x", 1, -3)),),
+        "a key": (
+            ("keyctl", (1, 0)),
+            ("add_key", ("user", "attack", b"x", 1, -3)),
+        ),
         "perf": (("perf_event_open", (struct.pack("=IIQ", 1, 128, 0).ljust(128, b"\0"), 0, -1, -1, 0)),),
         "userfaultfd": (("userfaultfd", (1,)),),
         "unshare": (("unshare", (0x10000000 | 0x00020000,)),),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -27,7 +31,7 @@ import json, os, resource, signal, sys
 print(json.dumps({
     "arguments": sys.argv[1:], "environment": dict(os.environ), "directory": os.getcwd(),
     "leads": os.getsid(0) == os.getpid(), "parent": os.getppid(),
-    "open": [fd for fd in range(100) if os.path.exists(f"/proc/self/fd/{fd}")],
+    "open": [fd for fd in range(256) if os.path.exists(f"/proc/self/fd/{fd}")],
     "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
 }))
 """
@@ -78,6 +82,24 @@ async def test_it_has_the_descriptors_that_it_is_given_and_no_other(confinement:
     assert seen["open"] == [0, 1, 2, theirs]
 
 
+async def test_there_need_be_no_room_above_the_highest_of_them(
+    tmp_path: Path,
+) -> None:
+    """As in a service that has used up its limit, or whose limit is low."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with jailer_alone() as confinement:
+            low = os.pipe()
+            highest = fcntl.fcntl(low[0], fcntl.F_DUPFD_CLOEXEC, 255)
+            seen = await seen_by_a_program(confinement, tmp_path / "log", inherited=(*low, highest))
+            for each in (*low, highest):
+                os.close(each)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert seen["open"] == [0, 1, 2, *low, highest]
+
+
 async def test_of_our_environment_it_has_what_finds_programs(
     confinement: Confinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +114,46 @@ def test_a_program_that_is_not_there_is_an_error_and_nothing_is_left(confinement
     with pytest.raises(JailError, match=r"execute: .*No such file.*") as caught:
         start(confinement, "/nowhere/qemu", log=tmp_path / "log")
     assert (caught.value.stage, caught.value.errno) == ("execute", 2)
+
+
+def test_a_command_line_that_is_too_long_is_an_error_and_ends_no_jailer(
+    confinement: Confinement, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(JailError, match="execute"):
+        start(confinement, "/nowhere/qemu", log=tmp_path / "1")
+    before = psutil.Process().children()
+    with pytest.raises(JailError, match=r"request: .* bytes, of 131072 at most; shorten") as caught:
+        start(confinement, "/bin/true", *["x" * 70_000] * 2, log=tmp_path / "2")
+    assert caught.value.errno == errno.E2BIG
+    assert (psutil.Process().children(), capfd.readouterr().err) == (before, "")
+
+
+KEEPS_A_SECRET = """
+import os, pathlib, sys
+sys.path.insert(0, {house!r})
+from tests.unit.confinement.jailed import jailer_alone, start
+from vmm.qemu.jailer.kernel import _call
+JOIN, READ, SESSION = 1, 11, -3
+keyctl, add_key = {numbers!r}
+_call(keyctl, JOIN, None)
+key = _call(add_key, b"user", b"vmpool", b"secret", 6, SESSION)
+reads = f"import ctypes; print(ctypes.CDLL(None).syscall({{keyctl}}, {{READ}}, {{key}}, bytes(6), 6))"
+log = pathlib.Path({log!r})
+with jailer_alone() as confinement:
+    start(confinement, sys.executable, "-I", "-S", "-c", reads, log=log)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of system calls")
+def test_keys_of_our_session_are_not_its_own(tmp_path: Path) -> None:
+    """In a process of its own: nobody leaves a keyring that he has joined."""
+    house = Path(client.__file__).parents[3]
+    script = KEEPS_A_SECRET.format(house=str(house), numbers=(250, 248), log=str(tmp_path / "log"))
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=house)
+    if "OSError" in done.stderr:
+        pytest.skip(f"no keyrings here: {done.stderr}")
+    assert (tmp_path / "log").read_text() == "-1\n", done.stderr
 
 
 def test_one_whose_group_cannot_be_joined_does_not_run(confinement: Confinement, tmp_path: Path) -> None:
@@ -174,7 +236,7 @@ def test_what_one_started_that_was_ended_before_it_said_so_is_ended(
 def test_one_that_cannot_be_started_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_PROGRAM", tmp_path / "gone.py")
     jailer = Jailer()
-    with pytest.raises(JailError, match="jailer: "):
+    with pytest.raises(JailError, match=f"jailer: it ends at once; .*see that {sys.executable} can be executed"):
         start(Confinement(jailer=jailer), "/bin/true", log=tmp_path / "log")
     jailer.close()
 

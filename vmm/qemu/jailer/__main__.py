@@ -23,6 +23,8 @@ def main(descriptor: int) -> None:
     """Until the other end is closed, however its owner ended."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # the kernel has none, or a container's filter forbids them
+        kernel.leave_keyring()
     os.set_inheritable(descriptor, False)
     with socket.socket(fileno=descriptor) as service:
         program = service.recv(MAX_MESSAGE)

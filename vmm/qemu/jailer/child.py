@@ -14,9 +14,6 @@ from typing import NoReturn
 from vmm.qemu.jailer import kernel, landlock, root
 from vmm.qemu.jailer.protocol import Identity, Request
 
-_HIGH = 1000
-"""Where descriptors are kept out of each other's way."""
-
 _FAILED = 126
 """What a shell ends with if it cannot execute something."""
 
@@ -72,13 +69,12 @@ class Child:
         ]
 
     def _renumber(self, descriptors: list[int]) -> None:
-        """Gives each the number that it has in the program. Ours go beyond all of these, and are closed there."""
+        """Gives each the number that it has in the program. Ours get out of the way of these, and are closed there."""
         numbers = self._request["descriptors"]
-        beyond = max([_HIGH, *numbers]) + 1
-        self._report, self._mapped, *high = (
-            fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, beyond) for each in (self._report, self._mapped, *descriptors)
+        self._report, self._mapped, *copies = (
+            _copy_beside(each, numbers) for each in (self._report, self._mapped, *descriptors)
         )
-        for descriptor, number in zip(high, numbers, strict=True):
+        for descriptor, number in zip(copies, numbers, strict=True):
             os.dup2(descriptor, number)
 
     def _enter_cgroups(self) -> None:
@@ -119,6 +115,14 @@ class Child:
 
     def _say(self, stage: str, *, errno: int, text: str) -> None:
         os.write(self._report, json.dumps({"stage": stage, "errno": errno, "text": text}).encode())
+
+
+def _copy_beside(descriptor: int, numbers: list[int]) -> int:
+    """With none of these numbers, and no higher than it must be: the limit may be just above them."""
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
+    while copy in numbers:
+        copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, copy + 1)
+    return copy
 
 
 def _nothing() -> None: ...

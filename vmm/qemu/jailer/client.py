@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -59,6 +60,9 @@ class Jailer:
         Not a checkpoint. The descriptors stay the caller's. Raises JailError, and then no process is left.
         """
         message = json.dumps(request).encode()
+        if len(message) > protocol.MAX_MESSAGE:
+            reason = f"it has {len(message)} bytes, of {protocol.MAX_MESSAGE} at most; shorten the program's options"
+            raise JailError(stage="request", errno=errno.E2BIG, reason=reason)
         try:
             try:
                 answer, pidfd = self._ask(message, descriptors)
@@ -67,7 +71,8 @@ class Jailer:
                 answer, pidfd = self._ask(message, descriptors)
         except (OSError, EOFError) as error:
             self._bury(request)
-            reason = "it ends at once" if isinstance(error, EOFError) else str(error)
+            what = "it ends at once" if isinstance(error, (EOFError, ConnectionError)) else str(error)
+            reason = f"{what}; it is a Python of its own, so see that {sys.executable} can be executed"
             raise JailError(stage="jailer", errno=getattr(error, "errno", 0) or 0, reason=reason) from error
         if "stage" not in answer:
             assert pidfd is not None, "a process that was started has one"

@@ -8,8 +8,8 @@ import platform
 import struct
 
 _NUMBERS = {
-    "x86_64": {"clone": 56, "capset": 126, "pivot_root": 155, "seccomp": 317},
-    "aarch64": {"clone": 220, "capset": 91, "pivot_root": 41, "seccomp": 277},
+    "x86_64": {"clone": 56, "capset": 126, "pivot_root": 155, "keyctl": 250, "seccomp": 317},
+    "aarch64": {"clone": 220, "capset": 91, "pivot_root": 41, "keyctl": 219, "seccomp": 277},
 }
 """The younger ones, below, are the same everywhere."""
 
@@ -29,6 +29,8 @@ _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
 _SECCOMP_SET_MODE_FILTER = 1
+_KEYCTL_JOIN_SESSION_KEYRING, _KEYCTL_SETPERM = 1, 5
+_SESSION_KEYRING = -3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -86,6 +88,13 @@ def give_up_privileges() -> None:
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _call(_NUMBERS[platform.machine()]["capset"], header, bytes(24))
+
+
+def leave_keyring() -> None:
+    """An empty session keyring, which nobody can put anything into, instead of the one that came from our parent."""
+    keyctl = _NUMBERS[platform.machine()]["keyctl"]
+    _call(keyctl, _KEYCTL_JOIN_SESSION_KEYRING, None)
+    _call(keyctl, _KEYCTL_SETPERM, _SESSION_KEYRING, 0)
 
 
 def load_filter(program: bytes) -> None:
