@@ -15,6 +15,10 @@ def shown(program: str, environment: dict[str, str] | None = None) -> set[str]:
     return set(files["programs"]) - set(SYSTEM)
 
 
+def parts_of(prefix: str) -> set[str]:
+    return {f"{prefix}/{part}" for part in ("lib", "lib64", "libexec", "share/qemu", "share/seabios")}
+
+
 def test_the_distributions_has_all_in_usr() -> None:
     assert all(path.startswith("/usr") for path in shown("/usr/bin/qemu-system-x86_64"))
 
@@ -26,11 +30,14 @@ def test_the_distributions_has_all_in_usr() -> None:
         ("/srv/build/qemu", {"/srv/build"}),
         ("/home/me/qemu/build/qemu", {"/home/me/qemu/build"}),
         ("/home/me/qemu/bin/qemu", {"/home/me/qemu/bin", "/home/me/qemu"}),
-        ("/home/me/bin/qemu", {"/home/me/bin"}),
+        ("/home/me/bin/qemu", {"/home/me/bin", *parts_of("/home/me")}),
+        ("/var/home/me/bin/qemu", {"/var/home/me/bin", *parts_of("/var/home/me")}),
+        ("/home/me/.local/bin/qemu", {"/home/me/.local/bin", *parts_of("/home/me/.local")}),
+        ("/home/me/.local/qemu", set()),
         ("/home/me/qemu", set()),
         ("/opt/qemu", set()),
         ("/qemu", set()),
-        ("/bin-of-mine/bin/qemu", {"/bin-of-mine/bin"}),
+        ("/bin-of-mine/bin/qemu", {"/bin-of-mine/bin", *parts_of("/bin-of-mine")}),
         ("/nix/store/abc-qemu/bin/qemu", {"/nix/store"}),
     ],
 )

@@ -19,6 +19,9 @@ STORES: Final = (Path("/nix/store"), Path("/gnu/store"))
 
 DEVICES: Final = ("/dev/null", "/dev/urandom")
 
+_PARTS: Final = ("lib", "lib64", "libexec", "share/qemu", "share/seabios")
+"""Of a prefix that others share."""
+
 _PATH_VARIABLES: Final = ("LD_LIBRARY_PATH", "QEMU_MODULE_DIR")
 
 
@@ -38,17 +41,25 @@ def files_for(program: Path, *, accelerator: Accelerator, environment: Mapping[s
 def _surroundings(program: Path) -> list[Path]:
     """Where a QEMU that is not the distribution's has its firmware and libraries: beside it, or beside its bin/.
 
-    Not where that would show what is somebody's: a directory right below the root, or a home.
+    Not where that would show what is somebody's: of such a place only what is named as such.
     """
+    if program.is_relative_to(SYSTEM[0]):
+        return [program]
     for store in STORES:
         if program.is_relative_to(store):
             return [store]
-    beside = [program.parent]
+    shown = [] if _is_somebodys(program.parent) else [program.parent]
     if program.parent.name in ("bin", "libexec"):
-        beside.append(program.parent.parent)
-    return [program, *(directory for directory in beside if not _is_large(directory))]
+        prefix = program.parent.parent
+        shown += [prefix / part for part in _PARTS] if _is_somebodys(prefix) else [prefix]
+    return [program, *shown]
 
 
-def _is_large(directory: Path) -> bool:
-    parts = directory.parts
-    return len(parts) <= 2 or (parts[:2] == ("/", "home") and len(parts) == 3) or directory == Path.home()
+def _is_somebodys(directory: Path) -> bool:
+    """Right below the root, a home, wherever homes are, or where people have keyrings and containers, too."""
+    return (
+        len(directory.parts) <= 2
+        or directory.parent.name == "home"
+        or directory.name == ".local"
+        or directory == Path.home()
+    )
