@@ -19,7 +19,7 @@ from vmm.qemu.confinement.plan import CgroupPlan, Controller
 from vmm.qemu.confinement.uids import UidRange
 from vmm.qemu.confinement.user import UserDecision
 from vmm.qemu.jailer.client import Jailer
-from vmm.qemu.jailer.protocol import Files, Request
+from vmm.qemu.jailer.protocol import Files, Identity, Request
 
 NOTHING = Files(programs=[], devices=[])
 
@@ -35,12 +35,16 @@ class Host:
     refuses: frozenset[str] = frozenset()
     privileged: bool = True
     broken: bool = False
+    others: bool = True
+    """Whether we may become somebody else."""
     asked: list[Request] = attrs.field(factory=list)
 
     def start(self, request: Request, descriptors: Sequence[int]) -> Ended:
         if self.broken:
             raise JailError(stage="jailer", errno=0, reason="it ends at once")
         self.asked.append(request)
+        if request["identity"] is not None and not self.others:
+            raise JailError(stage="user", errno=1, reason="Operation not permitted")
         namespaces = set(request["namespaces"])
         if not self.privileged and namespaces and "user" not in namespaces:
             raise JailError(stage="namespaces", errno=1, reason="Operation not permitted")
@@ -79,6 +83,15 @@ def test_root_does_without_user_namespaces() -> None:
 def test_a_jailer_that_does_not_start_is_an_error_and_no_missing_layer() -> None:
     with pytest.raises(JailError, match="it ends at once"):
         found(Host(broken=True))
+
+
+def test_who_cannot_start_anything_as_that_user_is_told_of_the_setting() -> None:
+    """As root of a user namespace that has nobody else."""
+    host = cast("Jailer", Host(others=False))
+    with pytest.raises(
+        ConfinementError, match=r"service.qemu_user: .*uid 65534: Operation not permitted; in a container"
+    ):
+        find_layers(host, wanted=list(Layer), identity=Identity(uid=65534, gid=65534, groups=[]), files=NOTHING)
 
 
 def test_required_means_all_of_them() -> None:

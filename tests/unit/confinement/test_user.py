@@ -174,3 +174,9 @@ def test_kvm_is_found_as_qemus_user_finds_it(vm_home: Path, monkeypatch: pytest.
     Confinement().host_facts().open_kvm()
     device.chmod(0o666)
     Confinement(user=NOBODY).host_facts().open_kvm()
+
+
+@pytest.mark.parametrize("setting", ["vmpool", "root", 1000])
+def test_one_user_for_all_and_one_for_each_contradict_each_other(setting: str | int) -> None:
+    with pytest.raises(ConfinementError, match=r"service.qemu_uids: service.qemu_user = .* leave out one of the two"):
+        decide_user(setting, euid=0, lookup=host_with("root", "vmpool").__getitem__, uids=UidRange())

@@ -87,7 +87,7 @@ class LayerState:
 def find_layers(jailer: Jailer, *, wanted: Collection[Layer], identity: Identity | None, files: Files) -> Layers:
     """Tries them, all at once and then, if that fails, one after the other. Blocks for some ms, with QEMU not started.
 
-    Raises JailError if nothing can be started at all.
+    Raises JailError if nothing can be started at all, ConfinementError if not as that user.
     """
     everything = frozenset(wanted)
     try:
@@ -97,7 +97,7 @@ def find_layers(jailer: Jailer, *, wanted: Collection[Layer], identity: Identity
             raise
     else:
         return Layers(applied=everything)
-    _try(jailer, frozenset(), identity=identity, files=files)
+    _try_without(jailer, identity=identity, files=files)
     applied: frozenset[Layer] = frozenset()
     missing = {}
     for layer in (layer for layer in Layer if layer in everything):
@@ -123,6 +123,20 @@ def require(setting: LayerSetting, layers: Layers) -> None:
 def remedy(layers: Layers) -> str:
     """For the first that is missing; empty if none is."""
     return next((_REMEDIES.get(layer, _NAMESPACE_REMEDY) for layer in Layer if layer in layers.missing), "")
+
+
+def _try_without(jailer: Jailer, *, identity: Identity | None, files: Files) -> None:
+    """Raises JailError, ConfinementError."""
+    try:
+        _try(jailer, frozenset(), identity=identity, files=files)
+    except JailError as error:
+        if error.stage != "user" or identity is None:
+            raise
+        raise ConfinementError(
+            what="service.qemu_user",
+            reason=f"the service cannot start QEMU with uid {identity['uid']}: {error.reason}",
+            remedy='in a container, give it that uid and the right to set groups, or set this to "root"',
+        ) from error
 
 
 def _try(jailer: Jailer, layers: frozenset[Layer], *, identity: Identity | None, files: Files) -> None:

@@ -90,6 +90,12 @@ def decide_user(
     some ms.
     """
     root = euid == 0
+    if uids is not None and setting != AUTO:
+        raise ConfinementError(
+            what="service.qemu_uids",
+            reason=f"service.qemu_user = {setting!r} names one user for all VMs",
+            remedy="leave out one of the two",
+        )
     if setting in KEEP:
         return UserDecision(user=None, reason="the configuration says so", privileged=root)
     if setting == AUTO:
