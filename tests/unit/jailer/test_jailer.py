@@ -200,20 +200,25 @@ from vmm.qemu.jailer.protocol import receive
 service = socket.socket(fileno=int(sys.argv[1]))
 service.recv(1000)
 message, _ = receive(service)
+request = json.loads(message)
+arrived, arrives = os.pipe()
 if kernel.clone(kernel.CLONE_PARENT | signal.SIGCHLD) == 0:
     service.close()
     {becomes}
+os.close(arrives)
+os.read(arrived, 1)
 """
 
 
 @pytest.mark.parametrize(
     "becomes",
     [
-        "request = json.loads(message); os.execve(request['program'], request['argv'], {})",
-        "signal.pause()",
+        "os.execve(request['program'], request['argv'], {})",
+        "os.execve(sys.executable, ['sh', '-c', 'import signal; signal.pause()', *request['argv']], {})",
+        "os.write(arrives, b'1'); signal.pause()",
         "os._exit(126)",
     ],
-    ids=["a program that runs", "a child on its way", "a dead child"],
+    ids=["a program that runs", "a script", "a child on its way", "a dead child"],
 )
 def test_what_one_started_that_was_ended_before_it_said_so_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
@@ -229,6 +234,7 @@ def test_what_one_started_that_was_ended_before_it_said_so_is_ended(
         start(confinement, "/bin/sleep", "2000", log=tmp_path / "log")
     assert other.poll() is None, "other children are left alone"
     assert dead.wait() == 0
+    assert [child.pid for child in psutil.Process().children()] == [other.pid], "and no one else is there"
     other.kill()
     other.wait()
 
@@ -239,6 +245,17 @@ def test_one_that_cannot_be_started_says_so(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(JailError, match=f"jailer: it ends at once; .*see that {sys.executable} can be executed"):
         start(Confinement(jailer=jailer), "/bin/true", log=tmp_path / "log")
     jailer.close()
+
+
+async def test_its_python_finds_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was built with a library of its own and put somewhere."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" = /opt/python ] && exec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/python")
+    monkeypatch.setattr(sys, "executable", str(python))
+    with jailer_alone() as confinement:
+        assert (await start(confinement, "/bin/true", log=tmp_path / "log").wait_exited()).status == 0
 
 
 def test_it_ends_with_its_service(tmp_path: Path) -> None:

@@ -19,14 +19,20 @@ def name_of(pid: int) -> str:
 def end_all(*, name: str, argvs: Collection[list[str]]) -> None:
     """Kills and reaps our children with one of these command lines, and reaps those dead ones that had that name.
 
+    A script has its interpreter before the words that it was started with, and may execute something else with these.
     A child of a jailer that has not become its program yet has the jailer's name and command line; nobody else of ours.
     """
     for pid in _children():
         argv = _argv_of(pid)
-        if argv in argvs or (not argv and name_of(pid) == name):
+        if any(_is_of(argv, each) for each in argvs) or (not argv and name_of(pid) == name):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED)
+
+
+def _is_of(argv: list[str], started: list[str]) -> bool:
+    options = started[1:]
+    return argv == started or (bool(options) and argv[-len(options) :] == options)
 
 
 def _children() -> Iterator[int]:

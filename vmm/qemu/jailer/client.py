@@ -26,6 +26,9 @@ ANSWER_LIMIT_S: Final = 10
 
 _PROGRAM: Final = Path(__file__).with_name("__main__.py")
 
+_ENVIRONMENT: Final = ("LD_LIBRARY_PATH",)
+"""What a Python may need to find its own library."""
+
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
@@ -111,7 +114,7 @@ class Jailer:
                         stdin=subprocess.DEVNULL,
                         pass_fds=[theirs.fileno()],
                         cwd="/",
-                        env={},
+                        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                         start_new_session=True,
                     )
                     ours.send(self._filter or b"\0")
