@@ -84,6 +84,17 @@ async def test_links_on_the_way_to_the_program_are_there(confinement: Confinemen
         assert await said(confinement, program, os.devnull, log=tmp_path / f"log {number}") == ""
 
 
+async def test_of_proc_there_are_its_own_processes_and_nothing_of_the_kernels(
+    confinement: Confinement, place: Path, tmp_path: Path
+) -> None:
+    """Landlock shuts it altogether, where there is Landlock."""
+    confinement = attrs.evolve(confinement, layers=Layers(applied=confinement.layers.applied - {Layer.LANDLOCK}))
+    program = place / "qemu"
+    program.write_text("#!/bin/sh\necho /proc/*\n")
+    program.chmod(0o755)
+    assert await said(confinement, program, log=tmp_path / "log") == "/proc/1 /proc/self /proc/thread-self"
+
+
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 async def test_a_script_may_be_in_the_place_of_qemu(
     confinement: Confinement, place: Path, tmp_path: Path, shell: str

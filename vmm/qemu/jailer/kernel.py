@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import platform
 import struct
@@ -25,9 +26,8 @@ MNT_DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
 
-_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38
 _CAPABILITY_VERSION_3 = 0x20080522
-_LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
 _SECCOMP_SET_MODE_FILTER = 1
 _KEYCTL_JOIN_SESSION_KEYRING, _KEYCTL_SETPERM = 1, 5
 _SESSION_KEYRING = -3
@@ -77,9 +77,7 @@ def move_root(root: str) -> None:
 
 def bound_privileges() -> None:
     """No capability can be had any more by executing something. For who has some; to others it is refused."""
-    with open(_LAST_CAPABILITY, "rb") as file:
-        last = int(file.read())
-    for capability in range(last + 1):
+    for capability in itertools.takewhile(_is_capability, itertools.count()):
         _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0)
 
 
@@ -95,6 +93,10 @@ def leave_keyring() -> None:
     keyctl = _NUMBERS[platform.machine()]["keyctl"]
     _call(keyctl, _KEYCTL_JOIN_SESSION_KEYRING, None)
     _call(keyctl, _KEYCTL_SETPERM, _SESSION_KEYRING, 0)
+
+
+def _is_capability(number: int) -> bool:
+    return bool(_libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) >= 0)
 
 
 def load_filter(program: bytes) -> None:

@@ -71,10 +71,13 @@ def _show(path: str) -> None:
 
 
 def _show_processes() -> None:
-    """Those of our namespace. A kernel that hides parts of /proc from us shows no new one: then it is the old one."""
+    """Those of our namespace, and nothing of the kernel's.
+
+    A kernel that hides parts of /proc from us shows no new one: then it is the old one.
+    """
     target = f"{_STAGE}/proc"
     os.mkdir(target)
     try:
-        kernel.mount("proc", target, "proc", _QUIET | kernel.MS_NOEXEC)
+        kernel.mount("proc", target, "proc", _QUIET | kernel.MS_NOEXEC, "subset=pid")
     except OSError:
         kernel.mount("/proc", target, "", _BIND)
