@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -23,8 +23,11 @@ from tests.unit.confinement.jailed import SPEC, jailer_alone, start
 from vmm.errors import JailError
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.jailer import client
+from vmm.qemu.jailer import client, kernel
+from vmm.qemu.jailer.__main__ import _serve
+from vmm.qemu.jailer.children import end_all
 from vmm.qemu.jailer.client import Jailer
+from vmm.qemu.jailer.protocol import Request
 
 SHOW = """
 import json, os, resource, signal, sys
@@ -237,6 +240,24 @@ def test_what_one_started_that_was_ended_before_it_said_so_is_ended(
     assert [child.pid for child in psutil.Process().children()] == [other.pid], "and no one else is there"
     other.kill()
     other.wait()
+
+
+def test_the_dead_are_left_to_who_waits_for_them_though_a_trial_has_no_words() -> None:
+    dead = subprocess.Popen(["/bin/false"])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+    end_all(name="jailer", argvs=([],))
+    assert dead.wait() == 1
+
+
+def test_the_limit_on_namespaces_is_not_taken_for_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clone(_flags: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(kernel, "clone", clone)
+    request = cast("Request", {"namespaces": ["user", "pid"]})
+    answer, pidfd = _serve(request, [], b"")
+    assert (answer["stage"], answer["errno"], pidfd) == ("namespaces", errno.ENOSPC, None)
+    assert answer["text"] == "too many for user.max_user_namespaces or another of that kind (sysctl)"
 
 
 def test_one_that_cannot_be_started_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

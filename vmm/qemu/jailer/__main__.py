@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,9 @@ if __name__ == "__main__":
 from vmm.qemu.jailer import kernel  # noqa: E402 - see above
 from vmm.qemu.jailer.child import Child  # noqa: E402
 from vmm.qemu.jailer.protocol import MAX_MESSAGE, NAMESPACES, Answer, Request, receive  # noqa: E402
+
+_TOO_MANY = "too many for user.max_user_namespaces or another of that kind (sysctl)"
+"""What the kernel means by "no space left on device"."""
 
 
 def main(descriptor: int) -> None:
@@ -54,7 +58,8 @@ def _serve(request: Request, descriptors: list[int], program: bytes) -> tuple[An
         try:
             pid = kernel.clone(flags)
         except OSError as error:
-            return {"stage": "namespaces", "errno": error.errno or 0, "text": str(error)}, None
+            text = _TOO_MANY if error.errno == errno.ENOSPC else str(error)
+            return {"stage": "namespaces", "errno": error.errno or 0, "text": text}, None
         if pid == 0:
             os.close(mapped)
             Child(request, report=childs_report, mapped=childs_mapped, program=program).become(descriptors)

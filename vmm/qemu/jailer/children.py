@@ -32,7 +32,8 @@ def end_all(*, name: str, argvs: Collection[list[str]]) -> None:
 
 def _is_of(argv: list[str], started: list[str]) -> bool:
     options = started[1:]
-    return argv == started or (bool(options) and argv[-len(options) :] == options)
+    # A trial has no words, and the dead have none either.
+    return bool(argv) and (argv == started or (bool(options) and argv[-len(options) :] == options))
 
 
 def _children() -> Iterator[int]:
