@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -181,6 +182,16 @@ async def test_one_that_somebody_ended_is_started_anew(confinement: Confinement,
     jailer.kill()
     jailer.wait()
     assert (await start(confinement, "/bin/true", log=tmp_path / "2").wait_exited()).status == 0
+
+
+async def test_an_interrupt_leaves_no_answer_for_the_next(
+    confinement: Confinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(client.protocol, "receive", Mock(side_effect=KeyboardInterrupt))
+        start(confinement, "/bin/sleep", "2000", log=tmp_path / "1")
+    process = start(confinement, "/bin/echo", "mine", log=tmp_path / "2")
+    assert (await process.wait_exited()).stderr_tail == "mine"
 
 
 def test_one_that_does_not_answer_is_given_up(

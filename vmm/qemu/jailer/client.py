@@ -77,6 +77,9 @@ class Jailer:
             what = "it ends at once" if isinstance(error, (EOFError, ConnectionError)) else str(error)
             reason = f"{what}; it is a Python of its own, so see that {sys.executable} can be executed"
             raise JailError(stage="jailer", errno=getattr(error, "errno", 0) or 0, reason=reason) from error
+        except BaseException:  # interrupted: the answer would be taken for the next request's
+            self._bury(request)
+            raise
         if "stage" not in answer:
             assert pidfd is not None, "a process that was started has one"
             return Started(pid=answer["pid"], pidfd=pidfd)
