@@ -24,11 +24,13 @@ def enter(files: Files) -> None:
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", _STAGE, "tmpfs", _QUIET | kernel.MS_NOEXEC, "mode=755,size=1m")
     umask = os.umask(0o022)  # who makes these directories may not be who passes them
-    paths = [path for path in (*files["programs"], *files["devices"]) if os.path.exists(path)]
-    shown = _outermost(paths)
+    named = (*_SYSTEM, *files["programs"], *files["devices"])
+    places = {path: os.path.realpath(path) for path in named if os.path.exists(path)}
+    shown = _outermost([place for path, place in places.items() if path not in _SYSTEM])
     for path in shown:
         _show(path)
-    for link, end in {link for path in (*_SYSTEM, *paths) for link in _links_on_the_way(path)}:
+    linked = [path for path, place in places.items() if path != place]
+    for link, end in {link for path in linked for link in _links_on_the_way(path)}:
         if not any(link.startswith(f"{directory}/") for directory in shown):
             os.makedirs(os.path.dirname(_STAGE + link), exist_ok=True)
             os.symlink(end, _STAGE + link)
@@ -41,7 +43,7 @@ def enter(files: Files) -> None:
 def _outermost(paths: list[str]) -> list[str]:
     """Without what is below another of them."""
     kept: list[str] = []
-    for path in sorted({os.path.realpath(path) for path in paths}):
+    for path in sorted(set(paths)):
         if not (kept and path.startswith(kept[-1] + "/")):
             kept.append(path)
     return kept
