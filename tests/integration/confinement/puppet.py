@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import struct
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -34,21 +35,20 @@ class CaughtError(Exception):
 
 
 class Puppet:
-    """Of a process whose main thread waits in a system call, and goes on with that at the end. For one thread of us."""
+    """Of a process, whose main thread goes on as before at the end. For one thread of ours."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._alive = True
 
     def __enter__(self) -> Self:
+        self._place = _a_system_call_of(self._pid)
+        self._memory = os.open(f"/proc/{self._pid}/mem", os.O_RDWR)
         self._ptrace(SEIZE, TRACE_EXIT)
         self._ptrace(INTERRUPT)
         os.waitpid(self._pid, WALL)
         self._registers = self._read()
-        self._memory = os.open(f"/proc/{self._pid}/mem", os.O_RDWR)
         self._free = self._registers["rsp"] - _SCRATCH
-        place = self._registers["rip"] - len(_SYSCALL)
-        assert os.pread(self._memory, len(_SYSCALL), place) == _SYSCALL, "it waits in a system call"
         return self
 
     def __exit__(
@@ -67,8 +67,7 @@ class Puppet:
 
     def perform(self, number: int, *words: int) -> int:
         """The call's result, an error as a negative number. Raises CaughtError."""
-        registers = {**self._registers, "rax": number, "orig_rax": -1}
-        registers["rip"] -= len(_SYSCALL)
+        registers = {**self._registers, "rax": number, "orig_rax": -1, "rip": self._place}
         registers.update(zip(_ARGUMENTS, words, strict=False))
         self._write(registers)
         self._ptrace(SINGLESTEP)
@@ -99,3 +98,12 @@ class Puppet:
         if _libc.ptrace(*arguments) < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
+
+
+def _a_system_call_of(pid: int) -> int:
+    """Where it has the instruction: the kernel's vdso(7) has it in every process."""
+    line = next(line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.endswith("[vdso]"))
+    first, last = (int(end, 16) for end in line.split()[0].split("-"))
+    with Path(f"/proc/{pid}/mem").open("rb") as memory:
+        memory.seek(first)
+        return first + memory.read(last - first).index(_SYSCALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,9 @@ pytestmark = [
 ]
 
 CAUGHT = "ended for it"
+
+VICTIM, ATTACKER = (f"{name}-{secrets.token_hex(4)}" for name in ("victim", "attacker"))
+"""Other runs of these tests have the same cgroups above theirs."""
 
 
 @asynccontextmanager
@@ -81,12 +85,12 @@ async def test_it_reaches_nobody(
         service.bind(str(vm_home / "vmpool.sock"))
         (vm_home / "vmpool.sock").chmod(0o600)
         service.listen(100)
-        async with running(spec, vm_home, "victim", confinement, nursery) as victim:
+        async with running(spec, vm_home, VICTIM, confinement, nursery) as victim:
             (victim.directory.root / "memory").write_bytes(b"secret")
             at = targets_of(victim, service_socket=vm_home / "vmpool.sock", port=internet.getsockname()[1])
             todo = attacks.attacks(at)
             while todo.keys() - verdicts.keys():
-                async with running(spec, vm_home, "attacker", confinement, nursery) as attacker:
+                async with running(spec, vm_home, ATTACKER, confinement, nursery) as attacker:
                     for name, calls in todo.items():
                         if name not in verdicts:
                             verdicts[name] = attempt(attacker.process.pid, calls)

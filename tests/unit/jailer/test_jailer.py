@@ -53,6 +53,32 @@ def confinement() -> Iterator[Confinement]:
         yield confinement
 
 
+def request_for(*argv: str) -> Request:
+    """With nothing taken away."""
+    return Request(
+        program=argv[0],
+        argv=list(argv),
+        environment={},
+        descriptors=[],
+        readable=[],
+        writable=[],
+        entrances=[],
+        identity=None,
+        namespaces=[],
+        files={"programs": [], "devices": []},
+        landlock=False,
+        filter=False,
+        max_file_bytes=None,
+    )
+
+
+def process_of(confinement: Confinement) -> psutil.Process:
+    """The jailer's."""
+    assert confinement.jailer is not None
+    assert confinement.jailer._process is not None
+    return psutil.Process(confinement.jailer._process.pid)
+
+
 async def seen_by_a_program(
     confinement: Confinement, log: Path, *arguments: str, inherited: tuple[int, ...] = ()
 ) -> dict[str, Any]:
@@ -178,7 +204,7 @@ async def test_what_it_started_outlives_it(confinement: Confinement, tmp_path: P
 
 async def test_one_that_somebody_ended_is_started_anew(confinement: Confinement, tmp_path: Path) -> None:
     await start(confinement, "/bin/true", log=tmp_path / "1").wait_exited()
-    [jailer] = psutil.Process().children()
+    jailer = process_of(confinement)
     jailer.kill()
     jailer.wait()
     assert (await start(confinement, "/bin/true", log=tmp_path / "2").wait_exited()).status == 0
@@ -200,7 +226,7 @@ def test_one_that_does_not_answer_is_given_up(
     monkeypatch.setattr(client, "ANSWER_LIMIT_S", 1)
     with pytest.raises(JailError):
         start(confinement, "/nowhere/qemu", log=tmp_path / "1")
-    [jailer] = psutil.Process().children()
+    jailer = process_of(confinement)
     jailer.suspend()
     with pytest.raises(JailError, match=r"jailer: .*Resource temporarily unavailable"):
         start(confinement, "/bin/true", log=tmp_path / "2")
@@ -241,6 +267,7 @@ def test_what_one_started_that_was_ended_before_it_said_so_is_ended(
     program = tmp_path / "__main__.py"
     program.write_text(ENDS_BEFORE_IT_ANSWERS.format(house=str(Path(client.__file__).parents[3]), becomes=becomes))
     monkeypatch.setattr(client, "_PROGRAM", program)
+    before = set(psutil.Process().children())
     other = subprocess.Popen(["/bin/sleep", "1000"])
     dead = subprocess.Popen(["/bin/true"])
     os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
@@ -248,7 +275,8 @@ def test_what_one_started_that_was_ended_before_it_said_so_is_ended(
         start(confinement, "/bin/sleep", "2000", log=tmp_path / "log")
     assert other.poll() is None, "other children are left alone"
     assert dead.wait() == 0
-    assert [child.pid for child in psutil.Process().children()] == [other.pid], "and no one else is there"
+    new = set(psutil.Process().children()) - before
+    assert [child.pid for child in new] == [other.pid], "and no one else is there"
     other.kill()
     other.wait()
 
@@ -295,19 +323,40 @@ def test_it_ends_with_its_service(tmp_path: Path) -> None:
     with jailer_alone() as confinement:
         with pytest.raises(JailError):
             start(confinement, "/nowhere/qemu", log=tmp_path / "log")
-        [process] = psutil.Process().children()
+        process = process_of(confinement)
         assert confinement.jailer is not None
         assert confinement.jailer._socket is not None
         confinement.jailer._socket.close()
         process.wait(timeout=10)
 
 
+def test_what_it_starts_for_a_service_that_is_killed_meanwhile_is_ended(
+    confinement: Confinement, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody has a record of it. And who is not there any more is no error."""
+    with pytest.raises(JailError):
+        start(confinement, "/nowhere/qemu", log=tmp_path / "1")
+    assert confinement.jailer is not None
+    sock = confinement.jailer._socket
+    assert sock is not None
+    jailer = process_of(confinement)
+    before = set(psutil.Process().children())
+    jailer.suspend()
+    sock.send(json.dumps(request_for("/bin/sleep", "3000")).encode())
+    sock.close()
+    jailer.resume()
+    jailer.wait(timeout=10)
+    [started] = set(psutil.Process().children()) - before
+    assert os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1]) == -signal.SIGKILL
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_signals_from_a_terminal_do_not_end_it(confinement: Confinement, tmp_path: Path) -> None:
     with pytest.raises(JailError):
         start(confinement, "/nowhere/qemu", log=tmp_path / "1")
-    [jailer] = psutil.Process().children()
+    jailer = process_of(confinement)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         jailer.send_signal(number)
     with pytest.raises(JailError, match="execute"):
         start(confinement, "/nowhere/qemu", log=tmp_path / "2")
-    assert psutil.Process().children() == [jailer]
+    assert process_of(confinement) == jailer, "it is still the same"

@@ -30,21 +30,33 @@ def main(descriptor: int) -> None:
     with contextlib.suppress(OSError):  # the kernel has none, or a container's filter forbids them
         kernel.leave_keyring()
     os.set_inheritable(descriptor, False)
-    with socket.socket(fileno=descriptor) as service:
+    # A service that was killed is no error.
+    with socket.socket(fileno=descriptor) as service, contextlib.suppress(ConnectionError):
         program = service.recv(MAX_MESSAGE)
-        while True:
-            message, descriptors = receive(service)
-            if not message:
-                return
-            try:
-                answer, pidfd = _serve(json.loads(message), descriptors, program)
-            finally:
-                for each in descriptors:
-                    os.close(each)
-            beside = [] if pidfd is None else [pidfd]
-            socket.send_fds(service, [json.dumps(answer).encode()], beside)
-            for each in beside:
-                os.close(each)
+        while _answer_one(service, program):
+            pass
+
+
+def _answer_one(service: socket.socket, program: bytes) -> bool:
+    """False if there is nobody to answer any more. Raises ConnectionError, as there is nobody either."""
+    message, descriptors = receive(service)
+    if not message:
+        return False
+    try:
+        answer, pidfd = _serve(json.loads(message), descriptors, program)
+    finally:
+        for each in descriptors:
+            os.close(each)
+    try:
+        socket.send_fds(service, [json.dumps(answer).encode()], [] if pidfd is None else [pidfd])
+    except ConnectionError:
+        if pidfd is not None:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # nobody will ever hear of it
+        raise
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+    return True
 
 
 def _serve(request: Request, descriptors: list[int], program: bytes) -> tuple[Answer, int | None]:
