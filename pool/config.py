@@ -390,12 +390,20 @@ def _accounts(value: Any, kind: Any) -> tuple[Account, ...]:
     return tuple(structure_account(each, kind) for each in value)
 
 
+def _layers(value: Any, _: Any) -> tuple[Layer, ...]:
+    names = [layer.value for layer in Layer]
+    if not isinstance(value, list) or not all(each in names for each in value):
+        raise TypeError(f"must be a list of layers, of {', '.join(names)}")
+    return tuple(map(Layer, value))
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_structure_hook(float, _strict(float, int))
     converter.register_structure_hook(Path, _path)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[Layer, ...], _layers)
     converter.register_structure_hook(UidRange, structure_range)
     converter.register_structure_hook(UidRange | None, structure_range)
     converter.register_structure_hook(Account, structure_account)

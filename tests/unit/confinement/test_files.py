@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 from tests.unit.confinement.jailed import jailer_alone, start
@@ -30,3 +31,9 @@ async def test_nobody_below_can_raise_it(tmp_path: Path) -> None:
 async def test_there_is_no_core_file(tmp_path: Path) -> None:
     """It would hold the guest's memory."""
     assert await run("ulimit -S -c; ulimit -H -c", tmp_path / "log") == ExitReport(status=0, stderr_tail="0\n0")
+
+
+async def test_it_opens_no_more_descriptors_than_a_vm_needs(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    report = await run("ulimit -S -n; ulimit -H -n", tmp_path / "log")
+    assert report.stderr_tail.split() == [str(min(2048, hard))] * 2

@@ -17,6 +17,9 @@ from vmm.qemu.jailer.protocol import Identity, Request
 _FAILED = 126
 """What a shell ends with if it cannot execute something."""
 
+_MAX_DESCRIPTORS = 2048
+"""A QEMU has some thirty; one that Kata plugs devices into, a few for each."""
+
 _RESET = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -85,6 +88,9 @@ class Child:
 
     def _limit(self) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # The service has raised its own to what thousands of VMs need. What is open already stays so.
+        most = min(_MAX_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         largest = self._request["max_file_bytes"]
         if largest is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
