@@ -119,7 +119,9 @@ class LimitSettings:
     calls_per_user: int = attrs.field(default=1000, validator=and_(ge(1), le(1_000_000)))
     """Open at a time, over all connections."""
     execs_per_user: int = attrs.field(default=256, validator=and_(ge(1), le(1_000_000)))
-    """Commands that run at a time. Each may have 1 MiB in the service that neither guest nor client has read."""
+    """Commands that run at a time."""
+    output_mib_per_user: int = attrs.field(default=32, validator=and_(ge(1), le(65536)))
+    """Of what commands write or are sent, and nobody has read."""
     request_mib_per_user: int | None = attrs.field(default=None, validator=optional(and_(ge(1), le(65536))))
     """Of requests that are being received, or whose calls go on. None: four messages of the largest size."""
 
@@ -137,6 +139,7 @@ class LimitSettings:
             connections_per_user=self.connections_per_user,
             calls_per_user=self.calls_per_user,
             execs_per_user=self.execs_per_user,
+            output_bytes_per_user=self.output_mib_per_user * MIB,
             request_bytes_per_user=(self.request_mib_per_user or 4 * self.max_message_mib) * MIB,
         )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 import trio
 
 from vmm.contract import Command, CommandExit, Output, OutputStream
+from vmm.errors import NoRoomError
 
 
 @attrs.frozen(kw_only=True)
@@ -20,6 +22,19 @@ class LocalAgent:
 
     def resident_kib(self, which: str = "VmHWM") -> int:
         return resident_kib(self.process.pid, which)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Narrow:
+    """Room for small windows, and so much on top. Fulfils `vmm.room.Room`."""
+
+    window: ClassVar[int] = 16 * 1024
+    left: int = 0
+
+    def take(self, size: int) -> None:
+        if size > self.left:
+            raise NoRoomError(f"{size} bytes more (limits.some_key)")
+        self.left -= size
 
 
 @attrs.frozen(kw_only=True)

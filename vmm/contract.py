@@ -11,6 +11,8 @@ import attrs
 import trio
 from attrs.validators import max_len, optional
 
+from vmm.room import WHOLE, Room
+
 if TYPE_CHECKING:
     from vmm.errors import AgentProtocolError, QmpError
 
@@ -162,6 +164,8 @@ class CommandSpec:
     without cgroups it is the process group, over qemu-ga the process."""
     stdin: bytes | None = attrs.field(default=None, repr=False, validator=optional(max_len(MAX_GIVEN_STDIN)))
     """All that its stdin has, at most MAX_GIVEN_STDIN bytes. None: what `Command.send_stdin` sends."""
+    room: Room = attrs.field(default=WHOLE, repr=False, eq=False)
+    """For what nobody has read of its streams."""
 
 
 class OutputStream(enum.Enum):
@@ -222,7 +226,8 @@ class Agent(Protocol):
         """The caller must `aclose` it.
 
         Raises AgentRequestError if it cannot be started: with the errno as its code, and with part "program" or
-        "working_directory" if it was one of these.
+        "working_directory" if it was one of these. Raises NoRoomError, now or from the command's events, where the
+        guest's agent takes more room than the spec has.
         """
 
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:

@@ -243,6 +243,10 @@ OBSTACLES: Final[Mapping[str, Obstacle]] = {
 """By an AgentRequestError's code; all others are the request's."""
 
 
+class NoRoomError(VmmError):
+    """What a command holds in the host's memory would be more than it may, see `vmm.room`."""
+
+
 class AgentRequestError(AgentError):
     """The agent refused a request.
 

@@ -38,6 +38,9 @@ CALLS_PER_CONNECTION: Final = 100
 WORK_AT_ONCE: Final = 64
 """Cheap frames, or their like, of one connection before others have their turn: a millisecond."""
 
+UNREAD_BYTES: Final = 16 * 1024
+"""Of what one client does not read, besides what the kernel takes of it, when nothing is added."""
+
 GOODBYE: Final = "the service is shutting down"
 
 
@@ -137,6 +140,7 @@ class GuardedProtocol(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        transport.set_write_buffer_limits(high=UNREAD_BYTES)
         http2 = BoundedH2(config=self.h2_config)
         http2.announce()
         self.connection = Connection(http2, transport, config=self.config)

@@ -114,6 +114,7 @@ ERRORS: Final[Mapping[type[Exception], Status]] = {
     LeaseLostError: Status.ABORTED,
     TimeLimitError: Status.DEADLINE_EXCEEDED,
     TooManyWatchersError: Status.RESOURCE_EXHAUSTED,
+    vmm.NoRoomError: Status.RESOURCE_EXHAUSTED,
     vmm.SpecError: Status.INVALID_ARGUMENT,
     vmm.MissingFileError: Status.FAILED_PRECONDITION,
     vmm.AcceleratorError: Status.FAILED_PRECONDITION,

@@ -37,6 +37,8 @@ class ExecCall:
     stream: ServerStream
     coordinator: Coordinator
     owner: Owner
+    _spec: CommandSpec | None = attrs.field(default=None, init=False)
+    """Until it is started: it has all that the request had, which may be megabytes."""
     _heard: int = attrs.field(default=0, init=False)
     """Of the command so far."""
     _passing_on: bool = attrs.field(default=False, init=False)
@@ -44,24 +46,28 @@ class ExecCall:
 
     async def run(self) -> None:
         """Raises InvalidRequestError, RefusedError, VmmError, LeaseLostError if the lease ends meanwhile, and
-        TimeLimitError if the guest does not say that the command ended when its time is over; GRPCError for one command
-        too many.
+        TimeLimitError if the guest does not say that the command ended when its time is over; GRPCError or NoRoomError
+        for one command too many.
         """
-        lease_id, spec = _read_start(await receive(self.stream))
+        lease_id, self._spec = _read_start(await receive(self.stream))
         vm = await self.coordinator.wait_vm_of(lease_id, owner=self.owner, limit_s=REACH_LIMIT_S)
-        with guarded(self.stream).user.exec():
-            await self._run_in(vm, lease_id, spec)
+        with guarded(self.stream).user.exec(given=len(self._spec.stdin or b"")) as room:
+            self._spec = attrs.evolve(self._spec, room=room)
+            await self._run_in(vm, lease_id)
 
-    async def _run_in(self, vm: Vm, lease_id: str, spec: CommandSpec) -> None:
+    async def _run_in(self, vm: Vm, lease_id: str) -> None:
+        assert self._spec is not None
+        given = self._spec.stdin is not None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_lease, lease_id)
-                if spec.time_limit_s is not None:
-                    nursery.start_soon(self._watch_time, spec.time_limit_s)
-                command = await _start(vm, spec)
+                if self._spec.time_limit_s is not None:
+                    nursery.start_soon(self._watch_time, self._spec.time_limit_s)
+                command = await _start(vm, self._spec)
+                self._spec = None
                 try:
                     await send(self.stream, wire.ExecReply(started=wire.ExecStarted()))
-                    nursery.start_soon(partial(self._feed, command, given=spec.stdin is not None))
+                    nursery.start_soon(partial(self._feed, command, given=given))
                     await self._tell(command)
                 finally:
                     await command.aclose()

@@ -14,6 +14,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pool.rpc.flood import CONNECT, USER_CAPACITY, USER_REFILL_PER_S, TokenBucket
+from pool.rpc.output import CommandRoom, OutputBudget
 from pool.rpc.peer import Caller, default_uids
 from pool.rpc.permissions import Permitted
 
@@ -56,7 +57,8 @@ class EdgeLimits:
     connections_per_user: int = 256
     calls_per_user: int = 1000
     execs_per_user: int = 256
-    """At most 1 MiB lies in the service for each: what neither the guest nor the client has read."""
+    output_bytes_per_user: int = 32 * MIB
+    """Of what commands have written or are to read, and neither the client nor the guest has read."""
     request_bytes_per_user: int = 16 * MIB
     """Of requests that are being received, or whose calls go on."""
 
@@ -71,9 +73,15 @@ class User:
     turned_away: int = 0
     calls: int = 0
     """That are open, of all methods."""
-    execs: int = 0
-    """Commands that run."""
     request_bytes: int = 0
+    output: OutputBudget = attrs.field(
+        default=attrs.Factory(
+            lambda user: OutputBudget(
+                uid=user.uid, limit=user.limits.output_bytes_per_user, most_commands=user.limits.execs_per_user
+            ),
+            takes_self=True,
+        )
+    )
     courtesy: TokenBucket = attrs.field(factory=lambda: TokenBucket(capacity=COURTESY, refill_per_s=COURTESY_PER_S))
     budget: TokenBucket = attrs.field(
         factory=lambda: TokenBucket(capacity=USER_CAPACITY, refill_per_s=USER_REFILL_PER_S)
@@ -96,18 +104,21 @@ class User:
         self.calls -= 1
 
     @contextlib.contextmanager
-    def exec(self) -> Iterator[None]:
-        """Counts one command for as long as it lasts. Raises GRPCError RESOURCE_EXHAUSTED."""
-        if self.execs >= self.limits.execs_per_user:
+    def exec(self, *, given: int) -> Iterator[CommandRoom]:
+        """Counts one command for as long as it lasts; `given` bytes of stdin come with it. Raises GRPCError
+        RESOURCE_EXHAUSTED, NoRoomError.
+        """
+        running = self.output.commands
+        if running >= self.limits.execs_per_user:
             raise _exhausted(
-                f"uid {self.uid} has {self.execs} commands running, as many as one user may have "
+                f"uid {self.uid} has {running} commands running, as many as one user may have "
                 "(limits.execs_per_user); wait until one has ended"
             )
-        self.execs += 1
+        room = self.output.begin(given=given)
         try:
-            yield
+            yield room
         finally:
-            self.execs -= 1
+            room.end()
 
     def take_request_bytes(self, size: int) -> None:
         """Raises GRPCError RESOURCE_EXHAUSTED, and takes nothing then. They are to be given back."""

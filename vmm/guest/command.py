@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import trio
 
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
-from vmm.errors import AgentProtocolError, AgentRequestError
+from vmm.errors import AgentProtocolError, AgentRequestError, NoRoomError
 from vmm.guest.agent import wire
 from vmm.guest.connection import Connection
 from vmm.guest.requests import fields_of, refusal, with_credit
@@ -27,15 +27,19 @@ class _Buffer:
         self.unread = bytearray()
         self.owed_credit = 0
 
-    def take(self) -> Output:
-        piece = bytes(self.unread[: wire.MAX_PAYLOAD])
+    def take(self, most: int) -> Output:
+        piece = bytes(self.unread[:most])
         del self.unread[: len(piece)]
         self.owed_credit += len(piece)
         return Output(stream=self.stream, data=piece)
 
 
 class RemoteCommand:
-    """Fulfils `vmm.contract.Command`. Holds at most one window of each output that was not received yet."""
+    """Fulfils `vmm.contract.Command`. Holds at most one window of each output that was not received yet.
+
+    An agent of an earlier version knows of one size of window only, and does not say that it keeps to a smaller one:
+    then there has to be room for that.
+    """
 
     def __init__(self, connection: Connection, spec: CommandSpec) -> None:
         """Queues the request. Raises AgentError. `started` waits for the answer; `aclose` ends it, whatever happens."""
@@ -44,10 +48,13 @@ class RemoteCommand:
         self._pid: int | None = None
         # The one that was read last is at the end.
         self._buffers = [_Buffer(wire.STDOUT, OutputStream.STDOUT), _Buffer(wire.STDERR, OutputStream.STDERR)]
-        self._stdin_credit = wire.WINDOW
+        self._room = spec.room
+        self._window = spec.room.window
+        self._piece = min(self._window, wire.MAX_PAYLOAD)
+        self._stdin_window = self._stdin_credit = max(self._window, len(spec.stdin or b""))
         self._stdin_closed = False
         self._exit: CommandExit | None = None
-        self._error: AgentRequestError | None = None
+        self._error: AgentRequestError | NoRoomError | None = None
         self._over = False
         self._closed = False
         self._stream = connection.open_stream(self)
@@ -60,7 +67,7 @@ class RemoteCommand:
             self._give_stdin(spec.stdin)
 
     async def started(self) -> None:
-        """Waits until it runs. Raises AgentError, see `vmm.contract.Agent.start_command`."""
+        """Waits until it runs. Raises AgentError or NoRoomError, see `vmm.contract.Agent.start_command`."""
         while self._pid is None and self._error is None:
             self._check()
             await self._changed.park()
@@ -123,7 +130,7 @@ class RemoteCommand:
             buffer = next((buffer for buffer in self._buffers if buffer.unread), None)
             if buffer is not None:
                 self._buffers.sort(key=lambda other: other is buffer)
-                output = buffer.take()
+                output = buffer.take(self._piece)
                 self._give_credit(buffer)
                 return output
             if self._over:
@@ -141,14 +148,16 @@ class RemoteCommand:
         buffer = next((buffer for buffer in self._buffers if kind == wire.DATA + buffer.channel), None)
         if buffer is not None:
             buffer.unread += payload
-            if len(buffer.unread) + buffer.owed_credit > wire.WINDOW:
+            if len(buffer.unread) + buffer.owed_credit > self._window:
                 raise AgentProtocolError("the guest agent sent more output than there was room for")
         elif kind == wire.CREDIT + wire.STDIN:
-            self._stdin_credit = with_credit(self._stdin_credit, payload)
+            self._stdin_credit = with_credit(self._stdin_credit, payload, window=self._stdin_window)
         elif kind == wire.REPLY:
             if self._pid is not None:
                 raise AgentProtocolError("the guest agent answered exec twice")
-            self._pid = _pid(payload)
+            reply = fields_of(payload)
+            self._pid = _pid(reply)
+            self._agree(reply.get("window"))
         elif kind == wire.EXITED:
             self._end(exit_report=_exit_report(payload))
         elif kind == wire.ERROR:
@@ -160,12 +169,33 @@ class RemoteCommand:
     def on_failure(self) -> None:
         self._changed.unpark_all()
 
-    def _end(self, *, exit_report: CommandExit | None = None, error: AgentRequestError | None = None) -> None:
+    def _agree(self, window: object) -> None:
+        if self._window in (wire.WINDOW, window):
+            return
+        if window is not None:
+            raise AgentProtocolError("the guest agent answered exec with a window that it was not given")
+        streams = 1 + len(self._buffers)
+        try:
+            self._room.take(streams * (wire.WINDOW - self._window))
+        except NoRoomError as error:
+            self._end(error=error, cancel=True)
+            return
+        self._window = wire.WINDOW
+        self._stdin_credit += wire.WINDOW - self._stdin_window
+        self._stdin_window = wire.WINDOW
+
+    def _end(
+        self,
+        *,
+        exit_report: CommandExit | None = None,
+        error: AgentRequestError | NoRoomError | None = None,
+        cancel: bool = False,
+    ) -> None:
         self._over = True
         self._stdin_closed = True
         self._exit = exit_report
         self._error = error
-        self._connection.close_stream(self._stream, cancel=False)
+        self._connection.close_stream(self._stream, cancel=cancel)
 
     def _give_stdin(self, data: bytes) -> None:
         # It is no more than the window that every stream begins with, so there is nothing to wait for.
@@ -177,7 +207,7 @@ class RemoteCommand:
 
     def _give_credit(self, buffer: _Buffer) -> None:
         # Credit in large pieces: the guest has three quarters of the window left meanwhile.
-        if buffer.owed_credit >= wire.WINDOW // 4 and not self._over:
+        if buffer.owed_credit >= self._window // 4 and not self._over:
             self._connection.send_credit(buffer.channel, self._stream, buffer.owed_credit)
             buffer.owed_credit = 0
 
@@ -201,17 +231,20 @@ class _Events(AsyncIterator[Output | CommandExit]):
 
 
 def _request(spec: CommandSpec) -> dict[str, Any]:
-    return {
+    request = {
         "op": "exec",
         "argv": list(spec.argv),
         "environment": dict(spec.environment),
         "directory": spec.working_directory,
         "time_limit_ns": None if spec.time_limit_s is None else round(spec.time_limit_s * 1e9),
     }
+    if spec.room.window != wire.WINDOW:
+        request["window"] = spec.room.window
+    return request
 
 
-def _pid(payload: bytes) -> int:
-    pid = fields_of(payload).get("pid")
+def _pid(reply: Mapping[str, Any]) -> int:
+    pid = reply.get("pid")
     if not is_number(pid, most=_MAX_PID):
         raise AgentProtocolError("the guest agent started a command without a pid")
     return pid

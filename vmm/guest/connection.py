@@ -15,8 +15,8 @@ from vmm.guest.said import said
 
 _READ_SIZE = 64 * 1024
 
-MAX_BACKLOG = 64 * 2**20
-"""Bytes that wait for a guest to read them, when no more is begun: 256 streams with a full window each."""
+MAX_BACKLOG = 16 * 2**20
+"""Bytes that wait for a guest to read them, when no more is begun: 64 streams with a full window each."""
 
 _OUTPUT = (wire.DATA + wire.STDOUT, wire.DATA + wire.STDERR)
 _CREDITS = tuple(wire.CREDIT + channel for channel in (wire.STDIN, wire.STDOUT, wire.STDERR))

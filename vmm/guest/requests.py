@@ -36,14 +36,14 @@ def refusal(request: str, payload: bytes) -> AgentRequestError:
     )
 
 
-def with_credit(credit: int, payload: bytes) -> int:
+def with_credit(credit: int, payload: bytes, *, window: int = wire.WINDOW) -> int:
     """What a stream may send after the agent's CREDIT. Raises AgentProtocolError if that is more than was used up:
     what a guest does not read lies in the host's memory.
     """
     if len(payload) != wire.COUNT.size:
         raise AgentProtocolError("the guest agent gave credit that is no number")
     credit += int(wire.COUNT.unpack(payload)[0])
-    if credit > wire.WINDOW:
+    if credit > window:
         raise AgentProtocolError("the guest agent gave more credit than was used")
     return credit
 

@@ -16,12 +16,13 @@ _HARMLESS_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, si
 
 
 class SimulatedCommand:
-    """One running program. Its output waits for the reader, one write at a time."""
+    """One running program. Its output waits for the reader, one write at a time, and no more of it than a window."""
 
     def __init__(self, machine: Machine, program: Program, spec: CommandSpec) -> None:
         self._machine = machine
         self._program = program
         self._time_limit_s = spec.time_limit_s
+        self._window = spec.room.window
         self._stdin, guest_stdin = trio.open_memory_channel[bytes](1)
         self._guest_stdin = guest_stdin
         self._guest_output, self._output = trio.open_memory_channel[Output](0)
@@ -101,4 +102,5 @@ class SimulatedCommand:
 
     async def _write(self, stream: OutputStream, data: bytes) -> None:
         await self._machine.guest_runs()
-        await self._guest_output.send(Output(stream=stream, data=data))
+        for start in range(0, len(data), self._window):
+            await self._guest_output.send(Output(stream=stream, data=data[start : start + self._window]))

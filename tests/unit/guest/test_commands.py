@@ -8,7 +8,7 @@ import signal
 import pytest
 import trio
 
-from tests.agents import LocalAgent, collect, resident_kib, until
+from tests.agents import LocalAgent, Narrow, collect, resident_kib, until
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
 from vmm.errors import AgentRequestError
 from vmm.guest.agent import wire
@@ -204,6 +204,41 @@ async def test_who_does_not_read_holds_up_nobody_else(client: AgentClient, local
     assert local_agent.resident_kib() - before < 4 * 1024
     # And what waited is all there.
     assert [len((await collect(command)).stdout) for command in unread] == [4 * MIB] * 4
+
+
+async def test_with_small_windows_all_goes_through_both_ways(client: AgentClient) -> None:
+    data = bytes(range(256)) * 8192
+    command = await client.start_command(CommandSpec(argv=["cat"], room=Narrow()))
+    async with trio.open_nursery() as nursery:
+
+        async def feed() -> None:
+            await command.send_stdin(data)
+            await command.close_stdin()
+
+        nursery.start_soon(feed)
+        outcome = await collect(command)
+    assert outcome.stdout == data
+
+
+async def test_with_small_windows_stdin_that_is_given_is_taken_whole(client: AgentClient) -> None:
+    spec = CommandSpec(argv=["sha256sum"], room=Narrow(), stdin=bytes(wire.WINDOW))
+    outcome = await collect(await client.start_command(spec))
+    assert outcome.stdout.split()[0].decode() == hashlib.sha256(bytes(wire.WINDOW)).hexdigest()
+
+
+async def test_no_more_lies_on_the_host_than_small_windows_take(client: AgentClient) -> None:
+    command = await client.start_command(shell("cat /dev/zero & exec cat /dev/zero >&2", room=Narrow()))
+
+    def unread() -> int:
+        return sum(len(buffer.unread) for buffer in command._buffers)
+
+    with trio.fail_after(20):
+        while unread() < 2 * Narrow.window:
+            await client.ping()
+    for _ in range(20):
+        await client.ping()
+    assert unread() == 2 * Narrow.window
+    await command.aclose()
 
 
 async def test_many_at_once(client: AgentClient) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
-from tests.agents import LocalAgent, collect, until
+from tests.agents import LocalAgent, Narrow, collect, until
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
-from vmm.errors import AgentProtocolError, AgentUnreachableError
+from vmm.errors import AgentProtocolError, AgentUnreachableError, NoRoomError
 from vmm.guest import connection
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
@@ -295,6 +297,71 @@ async def test_a_guest_that_takes_what_was_read_for_credit_is_left(nursery: trio
     read.set()
     assert "room" in str(await client.wait_broken())
     await command.aclose()
+    await client.aclose()
+
+
+_WIDER = 3 * (wire.WINDOW - Narrow.window)
+
+
+@pytest.mark.parametrize(
+    ("reply", "left", "sent", "error"),
+    [
+        ({"pid": 1, "window": 16 * 1024}, 0, 16 * 1024, None),
+        ({"pid": 1, "window": 16 * 1024}, _WIDER, 16 * 1024 + 1, "more output than there was room for"),
+        ({"pid": 1, "window": 32 * 1024}, _WIDER, 0, "a window that it was not given"),
+        ({"pid": 1, "window": "16384"}, _WIDER, 0, "a window that it was not given"),
+        ({"pid": 1}, _WIDER, wire.WINDOW, None),
+        ({"pid": 1}, _WIDER, wire.WINDOW + 1, "more output than there was room for"),
+    ],
+)
+async def test_an_agent_keeps_to_the_windows_that_it_was_given_or_there_is_room_for_those_that_all_have(
+    nursery: trio.Nursery, reply: dict[str, Any], left: int, sent: int, error: str | None
+) -> None:
+    ours, theirs = memory_stream_pair()
+
+    async def answer() -> None:
+        await theirs.send_all(hello_reply(await read_hello(theirs)))
+        await theirs.receive_some()
+        await theirs.send_all(wire.encode(wire.REPLY, 1, values.pack(reply)))
+        with contextlib.suppress(trio.BrokenResourceError):  # hung up on
+            await theirs.send_all(wire.encode_data(wire.STDOUT, 1, bytes(sent)))
+            await theirs.receive_some()
+            await theirs.send_all(wire.encode(wire.REPLY, 2, values.pack({"version": wire.VERSION, "kernel": "k"})))
+
+    nursery.start_soon(answer)
+    client = await AgentClient.connect(ours, nursery=nursery)
+    command = None
+    with pytest.raises(AgentProtocolError, match=error) if error else contextlib.nullcontext():
+        command = await client.start_command(CommandSpec(argv=["x"], room=Narrow(left=left)))
+        await trio.testing.wait_all_tasks_blocked()
+        await client.ping()
+    if command is not None:
+        await command.aclose()
+    await client.aclose()
+
+
+async def test_a_command_of_an_agent_without_small_windows_is_ended_where_there_is_no_room_for_its(
+    nursery: trio.Nursery,
+) -> None:
+    ours, theirs = memory_stream_pair()
+    heard: list[wire.Frame] = []
+
+    async def answer() -> None:
+        await theirs.send_all(hello_reply(await read_hello(theirs)))
+        await theirs.receive_some()
+        await theirs.send_all(wire.encode(wire.REPLY, 1, values.pack({"pid": 1})))
+        await theirs.send_all(wire.encode_data(wire.STDOUT, 1, bytes(wire.WINDOW)))
+        decoder = wire.Decoder(max_message=wire.MAX_REQUEST)
+        decoder.feed(wire.MARKER)
+        while not heard:
+            heard.extend(decoder.feed(await theirs.receive_some()))
+
+    nursery.start_soon(answer)
+    client = await AgentClient.connect(ours, nursery=nursery)
+    with pytest.raises(NoRoomError, match="some_key"):
+        await client.start_command(CommandSpec(argv=["x"], room=Narrow(left=_WIDER - 1)))
+    await trio.testing.wait_all_tasks_blocked()
+    assert heard == [(wire.CANCEL, 1, b"")]
     await client.aclose()
 
 

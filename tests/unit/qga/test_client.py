@@ -14,11 +14,11 @@ import pytest
 import trio
 import trio.testing
 
-from tests.agents import collect
+from tests.agents import Narrow, collect
 from tests.unit.qga.fake import FakeProcess, FakeQga, Refused
 from tests.virtual_time import in_virtual_time
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
-from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError
+from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError, NoRoomError
 from vmm.guest.qga.client import QgaClient
 from vmm.guest.qga.protocol import MAX_LINE
 from vmm.guest.qga.session import ENVIRONMENT_PATH
@@ -326,6 +326,31 @@ async def test_output_beyond_the_limit_costs_its_command_only() -> None:
         assert caught.value.code == "EFBIG"
         s.qga.on_start = ends_with(0, out="y")
         assert (await collect(await s.client.start_command(CommandSpec(argv=["yes"])))).stdout == b"y"
+
+
+@in_virtual_time
+async def test_output_for_which_there_is_no_room_is_not_kept() -> None:
+    async with session() as s:
+        s.qga.on_start = ends_with(0, out="y" * 1000)
+        room = Narrow(left=1500)
+        command = await s.client.start_command(CommandSpec(argv=["yes"], room=room))
+        assert len((await collect(command)).stdout) == 1000
+        command = await s.client.start_command(CommandSpec(argv=["yes"], room=room))
+        with pytest.raises(NoRoomError, match="some_key"):
+            await collect(command)
+        assert len((await collect(await s.client.start_command(CommandSpec(argv=["yes"])))).stdout) == 1000
+
+
+@in_virtual_time
+async def test_a_command_that_was_closed_takes_no_room_at_its_end() -> None:
+    async with session() as s:
+        room = Narrow(left=1500)
+        command = await s.client.start_command(CommandSpec(argv=["yes"], room=room))
+        (process,) = s.qga.processes.values()
+        await command.aclose()
+        ends_with(0, out="y" * 1000)(process)
+        await trio.sleep(1)
+        assert room.left == 1500
 
 
 @in_virtual_time

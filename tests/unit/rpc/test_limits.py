@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import socket
@@ -12,16 +13,19 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from pool.client import CallError
 from pool.rpc import listening, turned_away, users
 from pool.rpc.flood import CONNECT
 from pool.rpc.generated.vmpool import v1 as wire
+from pool.rpc.output import LEAST_WINDOW, cost
 from pool.rpc.server import ServerSettings
 from pool.rpc.users import RESERVED_CALLS, TURNED_AWAY_PER_USER, EdgeLimits, User
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, RawClient, connected, framed
 from tests.unit.rpc.served import Served, serving
+from vmm.contract import CommandSpec
 
 BOB = 4242
 EXHAUSTED, DENIED = "8", "7"
@@ -241,9 +245,33 @@ async def test_commands_end_at_the_limit(vm_home: Path) -> None:
                 async with client.exec(vm.lease_id, ["true"]):
                     pass
             assert refused.value.status == "RESOURCE_EXHAUSTED"
-        await served.until(lambda: user(served).execs == 0)
+        await served.until(lambda: user(served).output.commands == 0)
         async with client.exec(vm.lease_id, ["true"]) as command:
             assert (await command.wait()).status == 0
+
+
+async def test_commands_end_where_there_is_no_room_for_what_they_write(vm_home: Path) -> None:
+    limits = {"execs_per_user": 4, "output_bytes_per_user": 2 * cost(LEAST_WINDOW)}
+    async with limited(vm_home, **limits) as served, served.client() as client, client.lease() as vm:
+        async with client.exec(vm.lease_id, ["yes"]), client.exec(vm.lease_id, ["yes"]):
+            with pytest.raises(CallError, match=r"limits\.output_mib_per_user") as refused:
+                async with client.exec(vm.lease_id, ["true"]):
+                    pass
+            assert refused.value.status == "RESOURCE_EXHAUSTED"
+        await served.until(lambda: user(served).output.taken == 0)
+        async with client.exec(vm.lease_id, ["true"]) as command:
+            assert (await command.wait()).status == 0
+
+
+async def test_a_command_s_request_is_not_kept_while_it_runs(vm_home: Path) -> None:
+    """It has megabytes of arguments, if its caller likes, and counts as a request no more."""
+    async with limited(vm_home) as served, served.client() as client, client.lease() as vm:
+        before = sum(isinstance(found, CommandSpec) and found.argv[0] == "sleep" for found in gc.get_objects())
+        async with client.exec(vm.lease_id, ["sleep", "1000"]):
+            await trio.testing.wait_all_tasks_blocked()
+            gc.collect()
+            specs = [found for found in gc.get_objects() if isinstance(found, CommandSpec) and found.argv[0] == "sleep"]
+            assert len(specs) == before
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------

@@ -151,11 +151,11 @@ def test_calls_end_at_the_limit_and_those_that_give_something_back_later() -> No
 
 def test_commands_end_at_the_limit() -> None:
     user = alice(execs_per_user=1)
-    with user.exec():
-        with pytest.raises(GRPCError, match=r"limits\.execs_per_user"), user.exec():
+    with user.exec(given=0):
+        with pytest.raises(GRPCError, match=r"limits\.execs_per_user"), user.exec(given=0):
             pass
-        assert user.execs == 1
-    with user.exec():
+        assert user.output.commands == 1
+    with user.exec(given=0):
         pass
 
 

@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from vmm.contract import Preparation
+from tests.agents import Narrow
+from vmm.contract import CommandSpec, Output, Preparation
 from vmm.errors import AgentRequestError
 from vmm.simulated import SimulatedHost, SimulatedVm
 from vmm.spec import Accelerator, MachineSpec
@@ -45,6 +46,17 @@ async def test_what_is_plugged_in_is_used_once_it_was_asked_for(nursery: trio.Nu
     assert (await vm.agent.prepare(Preparation())).cpus_online == 1
     assert (await vm.agent.prepare(Preparation(vcpus=2))).cpus_online == 3
     assert (await vm.agent.prepare(Preparation(memory_mib=512))).memory_online_mib == 512
+    await vm.stop()
+
+
+async def test_no_more_of_a_command_s_output_waits_than_there_is_room_for(nursery: trio.Nursery) -> None:
+    vm = await launch(nursery, "vm")
+    room = Narrow()
+    await vm.agent.put_file("/tmp/file", bytes(3 * room.window + 1))
+    command = await vm.agent.start_command(CommandSpec(argv=["cat", "/tmp/file"], room=room))
+    sizes = [len(event.data) async for event in command.events() if isinstance(event, Output)]
+    assert sizes == [room.window] * 3 + [1]
+    await command.aclose()
     await vm.stop()
 
 

@@ -35,6 +35,8 @@ delivered; what others write to the same pipes is delivered until this long afte
 _READ_SIZE = 32 * 1024 - wire.HEADER.size
 """With its header this is one write to a virtio port."""
 
+_LEAST_WINDOW = 1024
+
 _FIONREAD = 0x541B
 
 
@@ -119,14 +121,21 @@ def _leave_cgroup(cgroup: Cgroup) -> Cgroup | None:
     return cgroup
 
 
+def _window_of(request: dict[str, Any]) -> int:
+    window = request.get("window", wire.WINDOW)
+    if not (isinstance(window, int) and _LEAST_WINDOW <= window <= wire.WINDOW):
+        raise ValueError(f"window is an int from {_LEAST_WINDOW} to {wire.WINDOW}")
+    return window
+
+
 class _Source:
     """An output pipe of a command, and the credit the host gives it."""
 
     __slots__ = ("credit", "fd", "owed")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, credit: int) -> None:
         self.fd = fd  # -1 once closed
-        self.credit = wire.WINDOW
+        self.credit = credit
         self.owed = 0  # bytes that were in the pipe when the command ended
 
 
@@ -171,11 +180,12 @@ class Command:
             raise ValueError("argv is a list of at least one string")
         if not (isinstance(additions, dict) and (limit_ns is None or isinstance(limit_ns, int))):
             raise ValueError("environment is a dict, time_limit_ns an int")
+        self._window = window = _window_of(request)
         environment = environment | additions
         read_in, self._stdin = os.pipe2(os.O_CLOEXEC)
         out, write_out = os.pipe2(os.O_CLOEXEC)
         err, write_err = os.pipe2(os.O_CLOEXEC)
-        self._sources = {wire.STDOUT: _Source(out), wire.STDERR: _Source(err)}
+        self._sources = {wire.STDOUT: _Source(out, window), wire.STDERR: _Source(err, window)}
         try:
             # Only to end all of it: it costs two grace periods of the kernel's.
             self._cgroup = None if limit_ns is None or cgroups is None else _enter_cgroup(cgroups)
@@ -197,7 +207,7 @@ class Command:
             self._watch(number)
         if limit_ns is not None:
             self._timers.append(loop.call_later(limit_ns, self._on_time_limit))
-        channel.send_value(wire.REPLY, stream, {"pid": self._pid})
+        channel.send_value(wire.REPLY, stream, {"pid": self._pid, "window": window})
 
     # From the host
 
@@ -258,7 +268,7 @@ class Command:
             self._close_stdin()
         else:
             self._loop.unwatch(self._stdin)
-        if self._stdin_consumed >= wire.WINDOW // 4:
+        if self._stdin_consumed >= self._window // 4:
             self._channel.send_credit(wire.STDIN, self._stream, self._stdin_consumed)
             self._stdin_consumed = 0
 

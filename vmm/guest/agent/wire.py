@@ -30,7 +30,8 @@ MAX_REPLY = 24 * 1024
 message has 4096 characters."""
 
 WINDOW = 256 * 1024
-"""Bytes of data a sender may have on its way in one direction of one channel of a stream before it gets credit."""
+"""Bytes of data a sender may have on its way in one direction of one channel of a stream before it gets credit. An exec
+may ask for less, as "window"; an agent that keeps to it says so in its reply."""
 
 HEADER = struct.Struct("<BII")
 COUNT = struct.Struct("<I")

@@ -10,7 +10,7 @@ from functools import partial
 import trio
 
 from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
-from vmm.errors import AgentError, AgentRequestError, AgentUnreachableError
+from vmm.errors import AgentError, AgentRequestError, AgentUnreachableError, NoRoomError
 from vmm.guest.qga import execution
 from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.qga.execution import FIRST_PAUSE_S, LAST_PAUSE_S, Ended
@@ -19,8 +19,8 @@ from vmm.guest.qga.execution import FIRST_PAUSE_S, LAST_PAUSE_S, Ended
 class QgaCommand:
     """Fulfils `vmm.contract.Command` as far as qemu-ga can.
 
-    All output comes at the end, bounded by `protocol.MAX_LINE`. There is no stdin but what the CommandSpec has. Signals
-    reach the process, not its group: qemu-ga gives it none of its own.
+    All output comes at the end, bounded by `protocol.MAX_LINE`; if there is no room for it then, it is lost. There is
+    no stdin but what the CommandSpec has. Signals reach the process, not its group: qemu-ga gives it none of its own.
     """
 
     def __init__(self, channel: QgaChannel, pid: int, spec: CommandSpec) -> None:
@@ -28,10 +28,11 @@ class QgaCommand:
         self._channel = channel
         self._pid = pid
         self._time_limit_s = spec.time_limit_s
+        self._room = spec.room
         self._over = trio.Event()
         self._look = trio.Event()
         self._events: deque[Output | CommandExit] = deque()
-        self._error: AgentError | None = None
+        self._error: AgentError | NoRoomError | None = None
         self._timed_out = False
         self._closed = False
 
@@ -40,7 +41,7 @@ class QgaCommand:
         try:
             with self._channel.judging():
                 self._end(await self._until_ended())
-        except AgentError as error:
+        except (AgentError, NoRoomError) as error:
             self._error = error
         except trio.Cancelled:
             self._error = AgentUnreachableError("the connection to qemu-ga was closed while the command ran")
@@ -95,7 +96,7 @@ class QgaCommand:
         await trio.lowlevel.checkpoint()
 
     async def next_event(self) -> Output | CommandExit | None:
-        """The next event, None when there are no more. Raises AgentError."""
+        """The next event, None when there are no more. Raises AgentError, NoRoomError."""
         await self._over.wait()
         if self._closed:
             return None
@@ -127,6 +128,10 @@ class QgaCommand:
         return began + self._time_limit_s - trio.current_time()
 
     def _end(self, end: Ended) -> None:
+        """Raises NoRoomError."""
+        if self._closed:
+            return
+        self._room.take(len(end.stdout) + len(end.stderr))
         for stream, data in ((OutputStream.STDOUT, end.stdout), (OutputStream.STDERR, end.stderr)):
             if data:
                 self._events.append(Output(stream=stream, data=data))
