@@ -13,6 +13,7 @@ import trio
 from grpclib.config import Configuration
 from grpclib.server import Server
 
+from pool.allocator import Surplus
 from pool.crossing import GuestLoop
 from pool.rpc import turned_away
 from pool.rpc.connection import GOODBYE, GuardedProtocol
@@ -32,6 +33,13 @@ HEALTH: Final = "/grpc.health.v1.Health/"
 FIRST_CALL_LIMIT_S: Final = 30.0
 """For a connection to begin a call. A client that wants one later connects again by itself, as ours and grpcio do. One
 that has made a call may stay for as long as it likes."""
+
+
+TIDY_AFTER_S: Final = 1.0
+"""From the end of a connection until the memory that it took is looked at: its calls have ended by then."""
+
+TIDY_PAUSE_S: Final = 10.0
+"""Until it is looked at again after some of it was given back."""
 
 
 class GuardedServer(Server):
@@ -64,6 +72,7 @@ class GuardedServer(Server):
         self._doors: list[Door] = []
         self._behind: Turns[GuardedProtocol] = Turns()
         self._somebody_behind = trio.Event()
+        self._somebody_left = trio.Event()
         self._upkeep: asyncio.Task[None] | None = None
 
     @property
@@ -124,6 +133,7 @@ class GuardedServer(Server):
         self.silent.satisfied(protocol)
         self.users.leave(protocol.user)
         self._fewer_connections.set()
+        self._somebody_left.set()
 
     def go_on_later(self, protocol: GuardedProtocol) -> None:
         """There is more to do for this connection than it may have done at once: `go_on` is called in its turn."""
@@ -135,6 +145,16 @@ class GuardedServer(Server):
             nursery.start_soon(self.silent.run)
             nursery.start_soon(self._turned_away.run)
             nursery.start_soon(self._serve_those_behind)
+            nursery.start_soon(self._give_memory_back)
+
+    async def _give_memory_back(self) -> None:
+        surplus = Surplus()
+        while True:
+            await self._somebody_left.wait()
+            await trio.sleep(TIDY_AFTER_S)
+            self._somebody_left = trio.Event()
+            if surplus.give_back():
+                await trio.sleep(TIDY_PAUSE_S)
 
     async def _serve_those_behind(self) -> None:
         """One portion, then trio's other tasks have their turn, however many are behind."""
