@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from bench.micro import actors, cli, codecs, kata, ledger, rpc
 from bench.registry import Registry
-from bench.system import confinement, handout, idle, layers, memory, miss, others, restart, start, throughput
+from bench.system import (
+    confinement,
+    handout,
+    idle,
+    layers,
+    memory,
+    miss,
+    neighbours,
+    others,
+    restart,
+    start,
+    throughput,
+)
 
 ALL = Registry(
     (
@@ -25,5 +37,6 @@ ALL = Registry(
         others.EXPERIMENT,
         confinement.EXPERIMENT,
         layers.EXPERIMENT,
+        neighbours.EXPERIMENT,
     )
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
 
+from bench.noise import KINDS
 from bench.results import Results, Series
 from bench.statistics import Estimate, Rounds, Statistic, median, p99, pooled, ratio
+from bench.system.neighbours import ADMIN_CALLS, GROWTH, USER_CALLS
 
 
 class Verdict(enum.Enum):
@@ -29,6 +31,10 @@ class Figure:
     factor: float = 1.0
     """Of the number: 2 where a sample of `over` stands for two of `under`."""
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        return (self,)
+
     def estimate(self, results: Results) -> Estimate | None:
         """None if something of it was not measured."""
         over = _rounds(results, self.over)
@@ -44,11 +50,23 @@ class Figure:
         return Estimate(value=found.value * self.factor, low=found.low * self.factor, high=found.high * self.factor)
 
 
+@attrs.frozen
+class Worst:
+    """The largest of several numbers; of those that were measured."""
+
+    figures: tuple[Figure, ...]
+
+    def estimate(self, results: Results) -> Estimate | None:
+        """None if nothing of it was measured."""
+        found = [estimate for figure in self.figures if (estimate := figure.estimate(results)) is not None]
+        return max(found, key=lambda estimate: estimate.value, default=None)
+
+
 @attrs.frozen(kw_only=True)
 class Target:
     number: str
     what: str
-    figure: Figure
+    figure: Figure | Worst
     at_most: float | None = None
     at_least: float | None = None
     unit: str = "times"
@@ -106,8 +124,19 @@ def _start_limit(least_s: float) -> Callable[[Results], float | None]:
     return limit
 
 
+def _beside_a_loud_user(calls: Sequence[str]) -> Worst:
+    return Worst(
+        tuple(
+            Figure(over=f"neighbours/{kind}:{call}", under=f"neighbours/quiet:{call}", statistic=p99)
+            for kind in KINDS
+            for call in calls
+        )
+    )
+
+
 EMPTY: Final = "handout/empty"
 KIB: Final = 1024
+MIB: Final = 1024 * KIB
 
 TARGETS: Final = (
     Target(
@@ -217,5 +246,26 @@ TARGETS: Final = (
         figure=Figure(over="restart/kill@50:all-adopted"),
         at_most=1.5,
         unit="s",
+    ),
+    Target(
+        number="9a",
+        what="p99 of a user's call while another is at the maximum of a limit, against its quiet p50; the worst",
+        figure=_beside_a_loud_user(USER_CALLS),
+        at_most=10.0,
+    ),
+    Target(
+        number="9b",
+        what="the same of an administrator's call",
+        figure=_beside_a_loud_user(ADMIN_CALLS),
+        at_most=10.0,
+    ),
+    Target(
+        number="9c",
+        what="memory that one user has the service take, all that he did before included; the most",
+        figure=Worst(
+            tuple(Figure(over=f"neighbours/{kind}:{GROWTH}", statistic=max, factor=1 / MIB) for kind in KINDS)
+        ),
+        at_most=64.0,
+        unit="MiB",
     ),
 )

@@ -60,13 +60,15 @@ def test_a_name_is_there_once() -> None:
 def test_targets_are_about_cases_that_there_are() -> None:
     names = {case.name for case in ALL.cases()}
     for target in TARGETS:
-        for series in (target.figure.over, target.figure.under):
-            assert not series or series.partition(":")[0] in names, target.number
+        for figure in target.figure.figures:
+            for series in (figure.over, figure.under):
+                assert not series or series.partition(":")[0] in names, target.number
 
 
 def test_a_target_that_is_a_ratio_is_within_one_experiment() -> None:
     homes = {case.name: experiment.name for experiment in ALL.experiments for case in experiment.cases}
     for target in TARGETS:
-        if target.figure.under:
-            over, under = (name.partition(":")[0] for name in (target.figure.over, target.figure.under))
-            assert homes[over] == homes[under], target.number
+        for figure in target.figure.figures:
+            if figure.under:
+                over, under = (name.partition(":")[0] for name in (figure.over, figure.under))
+                assert homes[over] == homes[under], target.number

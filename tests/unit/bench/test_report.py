@@ -15,7 +15,7 @@ def test_the_page_has_the_targets_the_figures_and_what_did_not_run(tmp_path: Pat
     page = report(run, plots_in=tmp_path)
     assert "| 1a | hand-out of a ready VM" in page
     assert "<= 3 | 2 times" in page
-    assert "2 of 17 met." in page
+    assert "2 of 20 met." in page
     assert "| handout/ready | 2 ms |" in page
     assert "`handout/ready`: something" in page
     assert "skipped: e/other: it is not installed" in page

@@ -8,7 +8,7 @@ import pytest
 
 from bench import targets
 from bench.statistics import p99
-from bench.targets import Figure, Judgement, Target, Verdict, judge
+from bench.targets import Figure, Judgement, Target, Verdict, Worst, judge
 from tests.unit.bench.runs import results, series
 
 RATIO = Figure(over="a", under="b")
@@ -61,6 +61,14 @@ def test_a_figure_may_be_of_the_tails_and_scaled(judged: Judge) -> None:
     figure = Figure(over="a", under="b", statistic=p99, under_statistic=p99, factor=2.0)
     tail = [1.0] * 50 + [10.0] * 50
     assert judged(Target(number="1", what="", figure=figure, at_most=5.0), tail, [2.0] * 100).estimate.value == 10.0
+
+
+def test_the_worst_of_several_counts_of_those_that_were_measured(judged: Judge) -> None:
+    figures = Worst((Figure(over="a", under="b"), Figure(over="b", under="b"), Figure(over="not measured", under="b")))
+    judgement = judged(Target(number="1", what="", figure=figures, at_most=2.0), [3.0] * 5, [1.0] * 5)
+    assert (judgement.estimate.value, judgement.verdict) == (3.0, Verdict.MISSED)
+    nothing = Worst((Figure(over="not measured"),))
+    assert judged(Target(number="1", what="", figure=nothing, at_most=2.0), [3.0]).verdict is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize(("bare_s", "limit_ms"), [(0.010, 150.0), (0.100, 300.0)])
