@@ -22,7 +22,7 @@ from bench.case import Bench, BenchError, Case, Experiment, Kind, Sampler, Turn,
 from bench.noise import EXEC_PROFILE, FULL, KINDS, WAITING_PROFILE
 from bench.service import Home, memory_bytes, profile, running, settled, until
 from pool.client import open_client
-from pool.rpc.listening import TIDY_AFTER_S, TIDY_PAUSE_S
+from pool.rpc.listening import TIDY_AFTER_S
 
 USER_CALLS: Final = ("acquire", "exec", "renew", "release")
 ADMIN_CALLS: Final = ("status", "resize", "drain", "connect")
@@ -97,7 +97,7 @@ class _Street:
             await self.calls(turn)
             turn.record(max(full, self._rss()) - self.first_rss, part=GROWTH, unit=Unit.BYTES)
         await self.at_rest()
-        await trio.sleep(2 * TIDY_AFTER_S + TIDY_PAUSE_S)
+        await trio.sleep(2 * TIDY_AFTER_S)
         turn.record(self._rss() - self.first_rss, part="rss-after", unit=Unit.BYTES)
 
     async def quiet(self, turn: Turn) -> None:

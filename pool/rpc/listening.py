@@ -38,7 +38,7 @@ that has made a call may stay for as long as it likes."""
 TIDY_AFTER_S: Final = 1.0
 """From the end of a connection until the memory that it took is looked at: its calls have ended by then."""
 
-TIDY_PAUSE_S: Final = 10.0
+TIDY_PAUSE_S: Final = 2.0
 """Until it is looked at again after some of it was given back."""
 
 
