@@ -37,16 +37,25 @@ CASES: Final = tuple(
 )
 
 
-async def _hand_out(turn: Turn, *, home: Home, caller: Caller) -> None:
-    await until(home, caller, settled)
+_Services = list[tuple[Home, Caller]]
+
+
+async def _at_rest(services: _Services) -> None:
+    """All of them: what one replaces takes the CPUs of the next."""
+    for home, caller in services:
+        await until(home, caller, settled)
+
+
+async def _hand_out(turn: Turn, *, services: _Services, caller: Caller) -> None:
+    await _at_rest(services)
     began = time.perf_counter()
     vm = await caller.client.acquire(profile="ready")
     turn.record(time.perf_counter() - began)
     await caller.client.release(vm.lease_id)
 
 
-async def _miss(turn: Turn, *, home: Home, caller: Caller) -> None:
-    await until(home, caller, settled)
+async def _miss(turn: Turn, *, services: _Services, caller: Caller) -> None:
+    await _at_rest(services)
     began = time.perf_counter()
     vm = await caller.client.acquire(profile="clone", on_empty=OnEmpty.BOOT)
     turn.record(time.perf_counter() - began)
@@ -61,13 +70,15 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
             profile(bench, name="clone", size=0, producer="template"),
         )
     )
-    async with contextlib.AsyncExitStack() as services:
+    async with contextlib.AsyncExitStack() as opened:
         samplers: dict[str, Sampler] = {}
+        services: _Services = []
         for name, service in _SERVICES.items():
             config = f"[service]\n{service}{profiles}"
-            home, caller = await services.enter_async_context(running(bench, config, name=name))
-            samplers[f"layers/hand-out@{name}"] = partial(_hand_out, home=home, caller=caller)
-            samplers[f"layers/miss@{name}"] = partial(_miss, home=home, caller=caller)
+            home, caller = await opened.enter_async_context(running(bench, config, name=name))
+            services.append((home, caller))
+            samplers[f"layers/hand-out@{name}"] = partial(_hand_out, services=services, caller=caller)
+            samplers[f"layers/miss@{name}"] = partial(_miss, services=services, caller=caller)
         yield samplers
 
 

@@ -11,6 +11,9 @@ import trio
 from tests.chaos.plan import Blow
 
 FLOODED: Final = "goes on saying what nobody waits for"
+
+UNKNOWN: Final = "there is no lease"
+"""Of one that ended shortly before another service took over, who does not know why."""
 """In the reason of a lease that ended for it."""
 
 
@@ -59,7 +62,7 @@ class Books:
             self.lost["it was given back, and the answer to that was lost"] += 1
         elif holding.vm_id in self.killed:
             self.lost["its QEMU was killed"] += 1
-        elif holding.vm_id in self.flooding and FLOODED in said:
+        elif holding.vm_id in self.flooding and (FLOODED in said or UNKNOWN in said):
             self.lost["its guest flooded the service"] += 1
         elif trio.current_time() >= holding.expires_at:
             self.lost["its time was over"] += 1

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from tests.chaos.books import FLOODED, Books, Holding, ViolationError
+from tests.chaos.books import FLOODED, UNKNOWN, Books, Holding, ViolationError
 from tests.chaos.campaign import chaos_home, run_chaos
 from tests.chaos.plan import Blow, Way, cycles, steps
 from vmm.guest.image import GuestImage
@@ -58,7 +58,12 @@ async def test_a_lease_that_ends_for_no_reason_is_a_violation() -> None:
     assert sum(books.lost.values()) == len(books.lost) == 3
     flooding = Books(flooding={"vm-5"})
     flooding.ended(holding("vm-5", "lease-5"), said=f"vm_lost: the guest agent {FLOODED}")
-    for name, said in (("vm-5", "vm_lost: its guest was reset"), ("vm-6", f"vm_lost: the guest agent {FLOODED}")):
+    flooding.ended(holding("vm-5", "lease-5"), said=f"NOT_FOUND: lease_id: {UNKNOWN} 'lease-5'")
+    for name, said in (
+        ("vm-5", "vm_lost: its guest was reset"),
+        ("vm-6", f"vm_lost: the guest agent {FLOODED}"),
+        ("vm-6", f"NOT_FOUND: lease_id: {UNKNOWN} 'lease-6'"),
+    ):
         with pytest.raises(ViolationError, match=f"of {name} ended"):
             flooding.ended(holding(name, "lease"), said=said)
     with pytest.raises(ViolationError, match="lease-4 of vm-4 ended"):
