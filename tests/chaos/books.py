@@ -11,10 +11,10 @@ import trio
 from tests.chaos.plan import Blow
 
 FLOODED: Final = "goes on saying what nobody waits for"
+"""In the reason of a lease that ended for it."""
 
 UNKNOWN: Final = "there is no lease"
 """Of one that ended shortly before another service took over, who does not know why."""
-"""In the reason of a lease that ended for it."""
 
 
 class ViolationError(AssertionError):
