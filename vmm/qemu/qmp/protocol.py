@@ -17,8 +17,10 @@ QEMU may be in its guest's hands, and a line is parsed in one go: with 10 MiB, a
 event loop seconds and 320 MiB, again and again.
 """
 
-MAX_PIECES = 2**14
-"""Of a line, see `vmm.pieces`. What is asked of a machine with hundreds of CPUs is answered with a few thousand."""
+MAX_PIECES = 2**15
+"""Of a line, see `vmm.pieces`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, and later ones with more; what is
+asked of a machine with hundreds of CPUs is answered with a few thousand.
+"""
 
 
 class Phase(enum.Enum):
