@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 import trio
@@ -22,7 +23,8 @@ from pool.watch import (
 from tests.virtual_time import in_virtual_time
 
 BACKLOG = 3
-UID = 1000
+UID = os.geteuid() + 100_000
+"""A user's, and those of the next ones; neither root's nor the service's."""
 
 
 def news(number: int) -> VmNews:
