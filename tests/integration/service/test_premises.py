@@ -91,10 +91,15 @@ async def has_one_ready(client: Client) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("harm", "why"), [(remove_locks_and_socket, "already running"), (remove_all, "whose files somebody has removed")]
+    ("harm", "reasons"),
+    [
+        (remove_locks_and_socket, ("already running",)),
+        # The first one may have put its locks back before the second one, which starts slowly on a busy host, is there.
+        (remove_all, ("whose files somebody has removed", "already running")),
+    ],
 )
 async def test_a_second_service_does_not_have_the_vms_of_one_that_lives(
-    kept_template: Path, guest_image: GuestImage, harm: Callable[[RunningService], None], why: str
+    kept_template: Path, guest_image: GuestImage, harm: Callable[[RunningService], None], reasons: tuple[str, ...]
 ) -> None:
     """Nor does it end them."""
     with (
@@ -106,13 +111,14 @@ async def test_a_second_service_does_not_have_the_vms_of_one_that_lives(
             await until(lambda: is_full(client))
             before = service.qemus().keys()
             harm(service)
-            assert refused(home, why)
+            assert refused(home, reasons)
             await comes_back(service)
             assert await is_full(client)
             assert service.qemus().keys() == before
         home.end(service)
 
 
-def refused(home: ServiceHome, why: str) -> bool:
+def refused(home: ServiceHome, reasons: tuple[str, ...]) -> bool:
     second = home.launch()
-    return second.process.wait(STOP_LIMIT_S) == 2 and why in home.log.read_text()
+    code, log = second.process.wait(STOP_LIMIT_S), home.log.read_text()
+    return code == 2 and any(reason in log for reason in reasons)
