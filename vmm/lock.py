@@ -24,7 +24,7 @@ class HeldLock:
 
         Raises OSError.
         """
-        return _is_still(self._descriptor, self.path)
+        return is_still(self._descriptor, self.path)
 
     def take_again(self) -> None:
         """Puts a file in the place of the one that was removed. Raises LockHeldError if somebody else was there first;
@@ -59,7 +59,7 @@ def _take(path: Path) -> int:
             pid = _named_in(lock)
             os.close(lock)
             raise LockHeldError(lock=path, pid=pid) from None
-        if _is_still(lock, path):
+        if is_still(lock, path):
             break
         os.close(lock)  # its last holder removed it between our open and our lock
     os.ftruncate(lock, 0)
@@ -87,7 +87,8 @@ def _named_in(lock: int) -> str:
     return os.pread(lock, 32, 0).decode("ascii", "replace").strip()
 
 
-def _is_still(descriptor: int, path: Path) -> bool:
+def is_still(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one that is at the path now. Raises OSError."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from vmm.identity import place_of
 from vmm.qemu import processors
 from vmm.qemu.command_line import BootFiles, Channels, needs_agent_port
 from vmm.qemu.confinement import Confinement
-from vmm.qemu.directory import VmDirectory, listen
+from vmm.qemu.directory import VmDirectory, listen, new_log
 from vmm.qemu.vsock import reserve_vsock
 from vmm.spec import AgentChannel, MachineSpec
 
@@ -19,7 +18,7 @@ from vmm.spec import AgentChannel, MachineSpec
 def open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.ExitStack) -> Channels:
     """What every QEMU of this spec is given; the stack closes our ends of it. Raises OSError, SpecError."""
     qmp_fd = opened.enter_context(listen(home.qmp_socket)).fileno()
-    console_fd = opened.enter_context(_appending(home.console_log))
+    console_fd = opened.enter_context(new_log(home.console_log))
     agent_fd = vsock = processors_fd = None
     if needs_agent_port(spec):
         agent_fd = opened.enter_context(listen(home.agent_socket)).fileno()
@@ -44,16 +43,6 @@ def open_boot_files(spec: MachineSpec, confinement: Confinement, opened: context
         kernel_fd=opened.enter_context(confinement.open_input(spec.kernel)),
         initrd_fd=opened.enter_context(confinement.open_input(spec.initrd)),
     )
-
-
-@contextlib.contextmanager
-def _appending(path: Path) -> Iterator[int]:
-    """A new file, mode 0600, open for appending within the block."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -83,6 +84,16 @@ class VmDirectory:
         """Removes the directory and all that is in it. Idempotent."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.root)
+
+
+@contextlib.contextmanager
+def new_log(path: Path) -> Iterator[int]:
+    """A new file, mode 0600, open for appending within the block. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def listen(path: Path) -> socket.socket:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import trio
 
 from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import StopError
-from vmm.qemu.directory import read_tail
+from vmm.qemu.directory import new_log, read_tail
 
 KILL_LIMIT_S = 10.0
 """A process that outlives SIGKILL by this is stuck in the kernel."""
@@ -27,16 +27,6 @@ _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "QEMU_MODULE_DIR")
 def qemu_environment() -> dict[str, str]:
     """What a QEMU is given of our environment. The rest may hold secrets, and a guest that gets out is in QEMU."""
     return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-
-
-@contextlib.contextmanager
-def new_log(path: Path) -> Iterator[int]:
-    """A new file, mode 0600, open for appending within the block. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 class QemuProcess:

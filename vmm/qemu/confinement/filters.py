@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from vmm.errors import ConfinementError
+from vmm.qemu.jailer.protocol import NAMESPACES
 
 _LIBRARY: Final = "libseccomp.so.2"
 
@@ -49,8 +50,10 @@ memory, where no filter sees them. And whoever asks it for his name, as bash doe
 first.
 """
 
-_NAMESPACE_FLAGS: Final = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
-"""CLONE_NEW…, of clone()'s first argument."""
+_CLONE_NEWCGROUP: Final = 0x02000000
+
+_NAMESPACE_FLAGS: Final = (*NAMESPACES.values(), _CLONE_NEWCGROUP)
+"""Of clone()'s first argument."""
 
 _MASKED_EQUAL: Final = 7
 

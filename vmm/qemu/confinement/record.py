@@ -26,9 +26,10 @@ from vmm.qemu.confinement.plan import CgroupPlan
 from vmm.qemu.confinement.programs import files_for
 from vmm.qemu.confinement.uids import UidPool
 from vmm.qemu.confinement.user import QemuUser, check_program, device_groups
+from vmm.qemu.directory import new_log
 from vmm.qemu.jailer.client import Jailer
 from vmm.qemu.jailer.protocol import Identity, Request
-from vmm.qemu.process import QemuProcess, new_log, qemu_environment
+from vmm.qemu.process import QemuProcess, qemu_environment
 from vmm.spec import Accelerator, MachineSpec
 
 

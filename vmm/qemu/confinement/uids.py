@@ -21,6 +21,7 @@ from typing import Any, Final
 import attrs
 
 from vmm.errors import ConfinementError
+from vmm.lock import is_still
 
 DEFAULT_FIRST: Final = 1_900_000_000
 DEFAULT_COUNT: Final = 65_536
@@ -132,7 +133,7 @@ class UidPool:
             return
         try:
             # Alone with the file: who opens it from now on sees that it has gone, and makes a new one.
-            if _set_lock(self._file, fcntl.F_WRLCK, first=0, count=0) and self._is_in_place(self._file):
+            if _set_lock(self._file, fcntl.F_WRLCK, first=0, count=0) and is_still(self._file, self._path):
                 self._path.unlink()
                 with contextlib.suppress(OSError):  # another service has just come
                     self._directory.rmdir()
@@ -164,7 +165,7 @@ class UidPool:
             file = self._opened()
             if not _set_lock(file, fcntl.F_WRLCK, first=uid, count=1):
                 return False
-            if self._is_in_place(file):
+            if is_still(file, self._path):
                 break
             os.close(file)
             self._file = None
@@ -187,12 +188,6 @@ class UidPool:
             with contextlib.suppress(FileNotFoundError):  # another service, which ended, has just removed it
                 self._file = os.open(self._path, flags, 0o600)
         return self._file
-
-    def _is_in_place(self, file: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(file), self._path.stat())
-        except FileNotFoundError:
-            return False
 
 
 def _set_lock(file: int, kind: int, *, first: int, count: int) -> bool:

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from vmm.qemu.process import command_line_of
+
 
 def name_of(pid: int) -> str:
     """The kernel's for a process, dead ones included that nobody has waited for; empty if there is none of that pid."""
@@ -23,7 +25,7 @@ def end_all(*, name: str, argvs: Collection[list[str]]) -> None:
     A child of a jailer that has not become its program yet has the jailer's name and command line; nobody else of ours.
     """
     for pid in _children():
-        argv = _argv_of(pid)
+        argv = command_line_of(pid)
         if any(_is_of(argv, each) for each in argvs) or (not argv and name_of(pid) == name):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -42,10 +44,3 @@ def _children() -> Iterator[int]:
             pid = int(entry.name)
             if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
                 yield pid
-
-
-def _argv_of(pid: int) -> list[str]:
-    """Empty for the dead."""
-    with contextlib.suppress(OSError):
-        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
-    return []

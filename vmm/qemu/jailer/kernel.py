@@ -36,14 +36,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-def is_known() -> bool:
-    """Whether the numbers of this machine's system calls are known here."""
-    return platform.machine() in _NUMBERS
-
-
 def clone(flags: int) -> int:
     """fork(2) with flags; 0 in the child. For a process with one thread, which is to execute something soon."""
-    return _call(_NUMBERS[platform.machine()]["clone"], flags, 0, 0, 0, 0)
+    return _call(_number("clone"), flags, 0, 0, 0, 0)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
@@ -67,7 +62,7 @@ def move_root(root: str) -> None:
     """
     os.chdir(root)
     try:
-        _call(_NUMBERS[platform.machine()]["pivot_root"], b".", b".")
+        _call(_number("pivot_root"), b".", b".")
     except OSError:
         os.chroot(".")
     else:
@@ -85,12 +80,12 @@ def give_up_privileges() -> None:
     """No capability any more, now and for ever."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _call(_NUMBERS[platform.machine()]["capset"], header, bytes(24))
+    _call(_number("capset"), header, bytes(24))
 
 
 def leave_keyring() -> None:
     """An empty session keyring, which nobody can put anything into, instead of the one that came from our parent."""
-    keyctl = _NUMBERS[platform.machine()]["keyctl"]
+    keyctl = _number("keyctl")
     _call(keyctl, _KEYCTL_JOIN_SESSION_KEYRING, None)
     _call(keyctl, _KEYCTL_SETPERM, _SESSION_KEYRING, 0)
 
@@ -103,7 +98,7 @@ def load_filter(program: bytes) -> None:
     """A seccomp program in BPF, for good."""
     code = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
-    _call(_NUMBERS[platform.machine()]["seccomp"], _SECCOMP_SET_MODE_FILTER, 0, head)
+    _call(_number("seccomp"), _SECCOMP_SET_MODE_FILTER, 0, head)
 
 
 def landlock_version() -> int:
@@ -125,6 +120,10 @@ def landlock_allow(ruleset: int, path: int, rights: int) -> None:
 def landlock_restrict(ruleset: int) -> None:
     """This process has the ruleset's rights from now on, and all that come of it."""
     _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+
+
+def _number(name: str) -> int:
+    return _NUMBERS[platform.machine()][name]
 
 
 def _call(number: int, *arguments: bytes | int | None) -> int:
