@@ -8,13 +8,13 @@ import attrs
 import structlog
 import trio
 
-from actors.backoff import Backoff
 from actors.errors import describe
 from actors.producer import Adopt
 from actors.record import VmRecord
 from actors.turns import Turns
 from vmm.contract import Survivor, Vm
 from vmm.errors import QmpConnectionError, VmmError
+from vmm.words.backoff import Backoff
 
 _log = structlog.get_logger("vmpool.adoption")
 

@@ -11,10 +11,10 @@ import attrs
 import trio
 from trio_util import AsyncValue
 
-from actors.kinds import ProducerKind
 from actors.machine import WATCH_S, ResolvedMachine, ResolveMachine
 from actors.parking import park
 from actors.producer import BaseVm, Launch, ProducerStatistics
+from vmm.words.kinds import ProducerKind
 
 
 @attrs.frozen(kw_only=True)

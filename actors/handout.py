@@ -14,11 +14,13 @@ import attrs
 import trio
 
 from actors.errors import describe
-from actors.messages import HandOutTimings, Wishes
 from actors.report import check_report
 from actors.uniqueness import Witness
-from vmm.contract import RESEED_BYTES, Preparation, PreparationReport, Vm
-from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, NotUniqueError, Obstacle, VmmError
+from vmm.contract import Vm
+from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, NotUniqueError, VmmError
+from vmm.words.facts import HandOutTimings, Obstacle
+from vmm.words.preparation import RESEED_BYTES, Preparation, PreparationReport
+from vmm.words.wishes import Wishes
 
 HAND_OUT_TIMEOUT_S: Final = 5.0
 """Resume and prepare take milliseconds, as a rule; a guest that needs this long is broken, and its caller waits. As

@@ -11,8 +11,10 @@ from typing import Final
 import trio
 
 from actors.errors import evidence
-from vmm.contract import RESEED_BYTES, BootStage, Preparation, Vm
+from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, BootError
+from vmm.words.preparation import RESEED_BYTES, Preparation
+from vmm.words.processes import BootStage
 
 CHECK_TIMEOUT_S: Final = 2.0
 """For a paused VM to run, answer and be paused again. It takes milliseconds; whoever is handed it meanwhile waits."""

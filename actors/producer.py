@@ -12,9 +12,10 @@ from typing import Protocol
 import attrs
 import trio
 
-from actors.kinds import ProducerKind
-from vmm.contract import ProcessIdentity, Shell, Survivor, Vm
+from vmm.contract import Shell, Survivor, Vm
 from vmm.spec import MachineSpec
+from vmm.words.kinds import ProducerKind
+from vmm.words.processes import ProcessIdentity
 
 
 @attrs.frozen(kw_only=True)

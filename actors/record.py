@@ -16,9 +16,11 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from actors.kinds import ProducerKind
-from actors.messages import HandOutTimings, LeaseTerms
-from vmm.contract import PreparationReport, ProcessIdentity
+from vmm.words.facts import HandOutTimings
+from vmm.words.kinds import ProducerKind
+from vmm.words.preparation import PreparationReport
+from vmm.words.processes import ProcessIdentity
+from vmm.words.wishes import LeaseTerms
 
 FORMAT_VERSION: Final = 1
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmm.contract import Preparation, PreparationReport
 from vmm.errors import AgentProtocolError
 from vmm.guest.said import is_number, said
+from vmm.words.preparation import Preparation, PreparationReport
 
 MAX_CPUS: Final = 2**16
 MAX_MEMORY_MIB: Final = 2**26

@@ -17,8 +17,8 @@ import attrs
 import structlog
 import trio
 
-from actors.backoff import Backoff
 from actors.errors import describe
+from vmm.words.backoff import Backoff
 
 _log = structlog.get_logger("vmpool.supervisor")
 

@@ -14,13 +14,14 @@ import trio
 from trio_util import AsyncValue
 
 from actors.errors import describe
-from actors.kinds import ProducerKind
 from actors.machine import WATCH_S, ResolvedMachine, ResolveMachine
 from actors.parking import park
 from actors.producer import BaseVm, Launch, ProducerStatistics
-from vmm.contract import BootStage, Shell, Vm, VmTemplate
+from vmm.contract import Shell, Vm, VmTemplate
 from vmm.errors import BootError, SnapshotError, TemplateError, VmmError
 from vmm.spec import MachineSpec
+from vmm.words.kinds import ProducerKind
+from vmm.words.processes import BootStage
 
 _T = TypeVar("_T")
 

@@ -8,8 +8,8 @@ from typing import Final
 
 import attrs
 
-from vmm.contract import PreparationReport
 from vmm.errors import NotUniqueError
+from vmm.words.preparation import PreparationReport
 
 RANDOM_BYTES: Final = 32
 """Two of 2**256 values are equal by chance never."""

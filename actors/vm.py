@@ -12,10 +12,14 @@ from actors.adoption import ADOPT_TIMEOUT_S, Adoption, hold, reach
 from actors.errors import describe, evidence
 from actors.handout import UNPREPARED, HandOutProcedure, WishRefusedError
 from actors.journal import HomeGoneError, Journal, JournalError
-from actors.life import VmState, check_transition
-from actors.messages import (
-    CheckOrder,
-    HandOutOrder,
+from actors.parking import CHECK_TIMEOUT_S, check
+from actors.producer import BaseVm, BaseVmMaker, ShellProducer
+from actors.record import LeaseRecord, VmRecord, expiry_ns
+from actors.turns import Restraint
+from actors.vigil import Vigil
+from vmm.contract import Shell, Survivor, Vm
+from vmm.errors import AgentUnreachableError, StopError, VmExitedError, VmmError
+from vmm.words.facts import (
     HandOutTimings,
     LeaseAdopted,
     ShellReady,
@@ -28,13 +32,8 @@ from actors.messages import (
     VmSilent,
     WishRefused,
 )
-from actors.parking import CHECK_TIMEOUT_S, check
-from actors.producer import BaseVm, BaseVmMaker, ShellProducer
-from actors.record import LeaseRecord, VmRecord, expiry_ns
-from actors.turns import Restraint
-from actors.vigil import Vigil
-from vmm.contract import Shell, Survivor, Vm
-from vmm.errors import AgentUnreachableError, StopError, VmExitedError, VmmError
+from vmm.words.life import VmState, check_transition
+from vmm.words.wishes import CheckOrder, HandOutOrder
 
 _log = structlog.get_logger("vmpool.vm")
 

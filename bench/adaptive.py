@@ -22,7 +22,6 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
-from actors.messages import HandOutTimings, VmGone, VmHandedOut, VmReady
 from bench.loads import HOUR_S, LOADS
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.demand import AdaptiveSize
@@ -31,7 +30,8 @@ from pool.ledger.events import AcquireRequested, ReleaseRequested, Tick
 from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Owner
-from vmm.contract import PreparationReport
+from vmm.words.facts import HandOutTimings, VmGone, VmHandedOut, VmReady
+from vmm.words.preparation import PreparationReport
 
 PRODUCTION_S: Final = 4.0
 """A direct boot; a clone is faster, which divides all times and changes little else."""

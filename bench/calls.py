@@ -12,10 +12,10 @@ import attrs
 from grpclib.const import Cardinality
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from pool.client import Client
-from pool.client.connection import Connection, open_connection
-from pool.client.methods import Method
-from pool.rpc.generated.vmpool import v1 as wire
+from vmpool.client import Client
+from vmpool.client.connection import Connection, open_connection
+from vmpool.client.methods import Method
+from vmpool.wire.generated.vmpool import v1 as wire
 
 EMPTY: Final = Method(
     path="/grpc.health.v1.Health/Check",

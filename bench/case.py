@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from pool.machines import MachineResolver
+from pool.core.machines import MachineResolver
 from vmm.spec import MachineSpec
 
 

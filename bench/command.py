@@ -25,9 +25,9 @@ from bench.experiments import ALL
 from bench.host import describe_host, revision
 from bench.results import Results, ResultsError, Skipped, read, write
 from bench.run import run_experiment
-from pool.config import ProfileSettings
-from pool.machines import MachineResolver
-from pool.paths import cache_directory, default_image_directory, file_system_of
+from pool.core.machines import MachineResolver
+from pool.host.paths import cache_directory, default_image_directory, file_system_of
+from pool.settings.config import ProfileSettings
 from vmm.errors import VmmError
 
 EXIT_FAILED = 1

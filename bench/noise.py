@@ -25,9 +25,8 @@ from h2.events import DataReceived, StreamEnded, StreamReset
 from h2.settings import SettingCodes
 from hpack import Encoder
 
-from pool.client import open_client
-from pool.ledger.policy import OnEmpty
-from pool.rpc.generated.vmpool import v1 as wire
+from vmpool.client import OnEmpty, open_client
+from vmpool.wire.generated.vmpool import v1 as wire
 
 FULL: Final = b"full\n"
 WAITING_PROFILE: Final = "scarce"

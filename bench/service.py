@@ -19,7 +19,7 @@ import trio
 from bench.calls import Caller, open_caller
 from bench.case import Bench, BenchError
 from pool.cli.output import quoted
-from pool.client import ProfileStatus
+from vmpool.client import ProfileStatus
 
 READY_LIMIT_S: Final = 120.0
 QUIET_LIMIT_S: Final = 300.0

@@ -20,15 +20,15 @@ import trio
 
 from actors.direct import DirectBootProducer
 from actors.journal import Journal
-from actors.kinds import ProducerKind
 from actors.machine import ResolvedMachine
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from pool.ledger.policy import PoolPolicy
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import serve
 from pool.rpc.service import ServiceInfo
 from vmm.simulated import SimulatedHost
 from vmm.spec import Accelerator, MachineSpec
+from vmm.words.kinds import ProducerKind
 
 SPEC: Final = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
 NOWHERE: Final = Path("/nowhere")

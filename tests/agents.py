@@ -9,8 +9,9 @@ from typing import ClassVar
 import attrs
 import trio
 
-from vmm.contract import Command, CommandExit, Output, OutputStream
+from vmm.contract import Command
 from vmm.errors import NoRoomError
+from vmm.words.commands import CommandExit, Output, OutputStream
 
 
 @attrs.frozen(kw_only=True)

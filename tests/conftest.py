@@ -20,9 +20,9 @@ from tests.contract.subjects import qemu_spec
 from tests.leaks import nothing_left
 from tests.logged_errors import pytest_runtest_call  # noqa: F401 - a hook
 from tests.templates import built_template
-from vmm.guest.image import GuestImage, build_image
+from vmm.initramfs.image import GuestImage, build_image
+from vmm.qemu.template.store import Template
 from vmm.spec import AgentKind, MachineSpec
-from vmm.template.store import Template
 
 REPOSITORY: Final = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from pool.otlp import OtlpSpans, make_provider
+from pool.observe.otlp import OtlpSpans, make_provider
 
 
 @contextlib.contextmanager

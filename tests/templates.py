@@ -11,12 +11,12 @@ from pathlib import Path
 
 import trio
 
+from vmm.qemu.template.clone import build_template, load_clone, start_shell
+from vmm.qemu.template.fingerprint import fingerprint
+from vmm.qemu.template.store import Template, TemplateStore
 from vmm.qemu.version import detect_version
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
-from vmm.template.clone import build_template, load_clone, start_shell
-from vmm.template.fingerprint import fingerprint
-from vmm.template.store import Template, TemplateStore
 
 
 @contextmanager

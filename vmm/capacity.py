@@ -6,9 +6,9 @@ from typing import Self
 
 import attrs
 
-from vmm.contract import Growth
 from vmm.errors import HotplugError
 from vmm.spec import MEMORY_BLOCK_MIB, MachineSpec
+from vmm.words.preparation import Growth
 
 
 def grown_memory_mib(memory_mib: int, *, wished_mib: int) -> int:

@@ -2,194 +2,15 @@
 
 from __future__ import annotations
 
-import enum
-import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterator
+from typing import Protocol
 
-import attrs
 import trio
-from attrs.validators import max_len, optional
 
-from vmm.room import WHOLE, Room
-
-if TYPE_CHECKING:
-    from vmm.errors import AgentProtocolError, QmpError
-
-
-class BootStage(enum.Enum):
-    """How far a VM has come; the stages follow each other."""
-
-    SPAWN = "spawn"
-    """Directory, sockets, process."""
-    QMP = "qmp"
-    """QEMU has answered."""
-    GUEST = "guest"
-    """The guest agent has answered: the VM is ready."""
-
-
-@attrs.frozen(kw_only=True)
-class ExitReport:
-    """How a VM's process ended. Status and signal are None when it was not our child and the kernel told nothing."""
-
-    status: int | None = None
-    signal: int | None = None
-    cause: str = ""
-    """Why, as far as is known: "its guest powered off"."""
-    stderr_tail: str = ""
-    console_tail: str = attrs.field(default="", repr=False)
-    """The end of the guest's console, of a VM that ended by itself."""
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            how = f"killed by signal {self.signal}{_name_of(self.signal)}"
-        elif self.status is not None:
-            how = f"exit status {self.status}"
-        else:
-            how = "exit status unknown"
-        if self.cause:
-            how = f"{self.cause} ({how})"
-        return f"{how}{_SAID}{self.stderr_tail}" if self.stderr_tail else how
-
-
-_SAID = "; QEMU said: "
-
-
-def without_output(text: str) -> str:
-    """A text that may have ExitReports in it, up to where it quotes a QEMU."""
-    return text.partition(_SAID)[0]
-
-
-def _name_of(number: int) -> str:
-    if number == signal.SIGSYS:
-        return " (SIGSYS): it asked the kernel for something that its sandbox forbids"
-    try:
-        return f" ({signal.Signals(number).name})"
-    except ValueError:
-        return ""  # a real-time signal
-
-
-@attrs.frozen(kw_only=True)
-class ProcessIdentity:
-    """What names a process beyond the reuse of its pid, as long as the host runs."""
-
-    pid: int
-    start_time: int
-    """Clock ticks from the host's boot to the start of the process: field 22 of /proc/pid/stat."""
-
-
-RESEED_BYTES = 512
-"""What Kata writes to its agent's ReseedRandomDev."""
-
-
-@attrs.frozen(kw_only=True)
-class Preparation:
-    """One combined request that makes a VM unique and right before hand-out. None or zero leaves a thing alone."""
-
-    entropy: bytes = b""
-    """Bytes credited to the guest's RNG with RNDADDENTROPY, followed by RNDRESEEDCRNG; see RESEED_BYTES."""
-    random_bytes: int = 0
-    """So many bytes, up to 256, are drawn from the guest's RNG before anything else can and after the reseed, if any;
-    the report has them."""
-    wall_clock_ns: int | None = None
-    """CLOCK_REALTIME to set, in ns since 1970."""
-    hostname: str | None = None
-    """1 to 64 ASCII letters, digits, '-', '.' and '_'."""
-    machine_id: str | None = None
-    """For /etc/machine-id, as systemd has it: 32 hexadecimal digits in lower case."""
-    vm_uuid: str | None = None
-    """What /sys/class/dmi/id/product_uuid shall show, in its usual form and in lower case. A clone's firmware has its
-    template's, and its raw tables keep it."""
-    environment: Mapping[str, str] = attrs.field(factory=dict)
-    """Added to the default environment of commands that are started later in this VM, by whomever."""
-    vcpus: int | None = None
-    """At least so many must be online when the request is answered; see `Vm.grow`. What is plugged in is brought up,
-    what the kernel has not noticed yet is waited for. Nothing more for 5 s is an AgentRequestError "ETIMEDOUT"."""
-    memory_mib: int | None = None
-    """As `vcpus`. It is the machine's memory that counts, in whole blocks of (mostly) 128 MiB: a machine that started
-    with an odd size counts as if it had the rest of its last block."""
-
-
-@attrs.frozen(kw_only=True)
-class PreparationReport:
-    """What the guest did, seen from inside, after the fact. Without an agent nobody looks: all is empty or zero."""
-
-    reseeded: bool
-    wall_clock_ns: int
-    """The guest's clock right after the request."""
-    hostname: str
-    cpus_online: int
-    memory_mib: int
-    """MemTotal of the guest, which is less than what the machine has."""
-    memory_online_mib: int | None = None
-    """In whole blocks; what the kernel keeps for itself included. None if no memory was asked for."""
-    random: bytes = b""
-    """What was drawn from the RNG. Empty if nothing was asked for."""
-    machine_id: str = ""
-    """Empty if none was given."""
-    vm_uuid: str = ""
-    """Empty if none was given, or if the guest's kernel shows no UUID."""
-
-    @property
-    def was_seen(self) -> bool:
-        """Whether anybody in the guest looked; a guest has at least one CPU."""
-        return self.cpus_online > 0
-
-
-@attrs.frozen(kw_only=True)
-class GuestInfo:
-    """What the agent says of its guest on readiness. Without an agent it is zero and empty."""
-
-    agent_version: int
-    kernel_release: str
-
-
-MAX_GOT_FILE = 64 * 2**20
-"""Bytes of a guest's file that the host takes into its memory, unless somebody says otherwise."""
-
-MAX_GIVEN_STDIN = 256 * 1024
-"""What a command may be given with its start; it travels as one piece."""
-
-
-@attrs.frozen(kw_only=True)
-class CommandSpec:
-    """A command to run in the guest."""
-
-    argv: Sequence[str]
-    environment: Mapping[str, str] = attrs.field(factory=dict)
-    """Added to the guest's default environment, see `Preparation.environment`."""
-    working_directory: str | None = None
-    time_limit_s: float | None = None
-    """The agent kills the command and all that it has started with SIGKILL after this, as far as it can: in a guest
-    without cgroups it is the process group, over qemu-ga the process."""
-    stdin: bytes | None = attrs.field(default=None, repr=False, validator=optional(max_len(MAX_GIVEN_STDIN)))
-    """All that its stdin has, at most MAX_GIVEN_STDIN bytes. None: what `Command.send_stdin` sends."""
-    room: Room = attrs.field(default=WHOLE, repr=False, eq=False)
-    """For what nobody has read of its streams."""
-
-
-class OutputStream(enum.Enum):
-    STDOUT = "stdout"
-    STDERR = "stderr"
-
-
-@attrs.frozen(kw_only=True)
-class Output:
-    stream: OutputStream
-    data: bytes
-
-
-@attrs.frozen(kw_only=True)
-class CommandExit:
-    """How a command ended: exactly one of `status` and `signal` is set."""
-
-    status: int | None = None
-    signal: int | None = None
-    timed_out: bool = False
-    """The time limit ended it (signal is SIGKILL then)."""
-    out_of_memory: bool = False
-    """The guest's kernel killed it because memory was short, or, where its status is 137 as a shell's, something while
-    it ran. qemu-ga does not tell."""
+from vmm.errors import AgentProtocolError, QmpError
+from vmm.words.commands import MAX_GOT_FILE, CommandExit, CommandSpec, Output
+from vmm.words.preparation import Growth, GuestInfo, Preparation, PreparationReport
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 class Command(Protocol):
@@ -303,15 +124,6 @@ class Survivor(Protocol):
 
     async def detach(self) -> None:
         """As `Vm.detach`."""
-
-
-@attrs.frozen(kw_only=True)
-class Growth:
-    """What is added to a machine, or is to be."""
-
-    vcpus: int
-    memory_mib: int
-    """In whole blocks of 128 MiB."""
 
 
 class Vm(Protocol):

@@ -29,12 +29,12 @@ its stderr, the tail of the guest's console.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from vmm.contract import BootStage, ExitReport
+from vmm.words.facts import Obstacle
+from vmm.words.processes import BootStage, ExitReport
 
 
 class VmmError(Exception):
@@ -220,17 +220,6 @@ class AgentUnreachableError(AgentError):
 
 class AgentProtocolError(AgentError):
     """The agent said something that is not in the protocol; its channel is not used any further."""
-
-
-class Obstacle(enum.Enum):
-    """What stood in a request's way: from that follows what whoever asked can do."""
-
-    REQUEST = "request"
-    """It asks for what cannot be; the same again would be refused again."""
-    EXHAUSTED = "exhausted"
-    """There is no more of something that it takes: memory, processes, room."""
-    UNABLE = "unable"
-    """This guest cannot do it, whoever asks."""
 
 
 OBSTACLES: Final[Mapping[str, Obstacle]] = {

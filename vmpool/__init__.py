@@ -8,13 +8,14 @@
 Errors are `ClientError`s. A client is one trio object: use it from any number of tasks of the run that opened it.
 """
 
-from pool.client import (
+from vmpool.client import (
     AcquiredVm,
     AcquireTimings,
     CallError,
     Change,
     Client,
     ClientError,
+    CommandExit,
     CompletedCommand,
     ConfinementLayer,
     Guest,
@@ -24,6 +25,8 @@ from pool.client import (
     Match,
     Mismatch,
     OnEmpty,
+    Output,
+    OutputStream,
     PoolCounters,
     ProducerStatus,
     ProfileChange,
@@ -37,7 +40,6 @@ from pool.client import (
     Wishes,
     open_client,
 )
-from vmm.contract import CommandExit, Output, OutputStream
 
 __all__ = [
     "AcquireTimings",

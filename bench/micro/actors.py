@@ -12,11 +12,11 @@ import trio
 
 from actors.direct import DirectBootProducer
 from actors.machine import ResolvedMachine
-from actors.messages import VmFact, VmReady
 from actors.vm import VmActor
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
 from bench.simulated import NOWHERE, SPEC, memory_journal
 from vmm.simulated import SimulatedHost
+from vmm.words.facts import VmFact, VmReady
 
 SIZES: Final = (10, 100, 1000, 10_000)
 

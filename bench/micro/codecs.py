@@ -11,10 +11,10 @@ from functools import partial
 from typing import Final
 
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
-from vmm.contract import RESEED_BYTES
 from vmm.guest.agent import values, wire
 from vmm.qemu.qmp.messages import Greeting
 from vmm.qemu.qmp.protocol import QmpProtocol
+from vmm.words.preparation import RESEED_BYTES
 
 _TIMES: Final = 200
 _BULK: Final = os.urandom(wire.MAX_PAYLOAD)

@@ -14,7 +14,7 @@ import trio
 from bench.baselines.kata import VmCache, vm_cache
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
 from bench.simulated import simulated_pool, until_full
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from pool.ledger.records import Owner
 
 SIZES: Final = (10, 100, 1000)

@@ -12,15 +12,15 @@ from typing import Final
 
 import attrs
 
-from actors.kinds import ProducerKind
-from actors.messages import HandOutTimings, VmGone, VmHandedOut, VmReady
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
 from pool.ledger.book import Ledger
 from pool.ledger.effects import Effect, Grant, HandOutVm, StartVm
 from pool.ledger.events import AcquireRequested, Event, ReleaseRequested, Tick
 from pool.ledger.policy import PoolPolicy
 from pool.ledger.records import Lease, Owner
-from vmm.contract import PreparationReport
+from vmm.words.facts import HandOutTimings, VmGone, VmHandedOut, VmReady
+from vmm.words.kinds import ProducerKind
+from vmm.words.preparation import PreparationReport
 
 SIZES: Final = (10, 100, 1000, 10_000)
 _DECISIONS: Final = 200

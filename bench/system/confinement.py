@@ -13,8 +13,8 @@ import attrs
 import trio
 
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
-from pool.config import load_settings
-from pool.confinement import jailed, user_for
+from pool.assembly.confinement import jailed, user_for
+from pool.settings.config import load_settings
 from vmm.qemu.command_line import Start
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.host import look_at_host

@@ -9,11 +9,10 @@ from typing import Final
 
 import trio
 
-from actors.messages import Wishes
 from bench.calls import Caller
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn, Unit
 from bench.service import profile, running, settled, until
-from pool.client import AcquiredVm
+from vmpool.client import AcquiredVm, Wishes
 
 _EMPTY_CALLS: Final = 10
 _EXECS: Final = 5

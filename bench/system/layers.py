@@ -12,8 +12,8 @@ from typing import Final
 from bench.calls import Caller
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
 from bench.service import Home, profile, running, settled, until
-from pool.ledger.policy import OnEmpty
 from vmm.qemu.confinement.layers import NAMESPACES, Layer
+from vmpool.client import OnEmpty
 
 _SERVICES: Final = {
     "off": 'qemu_user = "nobody"\nconfinement = "off"\ncgroups = "off"\n',

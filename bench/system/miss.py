@@ -12,8 +12,7 @@ from bench.calls import Caller
 from bench.case import Bench, BenchError, Case, Experiment, Kind, Sampler, Turn
 from bench.service import Home, profile, running, settled, until
 from bench.system.starts import blank_memory, qemu_start
-from pool.client import CallError, ProfileStatus
-from pool.ledger.policy import OnEmpty
+from vmpool.client import CallError, OnEmpty, ProfileStatus
 
 CASES: Final = (
     Case(name="miss/qemu-start", what="QEMU itself with a clone's options: spawn to QMP greeting"),

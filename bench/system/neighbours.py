@@ -21,8 +21,8 @@ from bench.calls import Caller, open_caller
 from bench.case import Bench, BenchError, Case, Experiment, Kind, Sampler, Turn, Unit
 from bench.noise import EXEC_PROFILE, FULL, KINDS, WAITING_PROFILE
 from bench.service import Home, memory_bytes, profile, running, settled, until
-from pool.client import open_client
 from pool.rpc.listening import TIDY_AFTER_S
+from vmpool.client import open_client
 
 USER_CALLS: Final = ("acquire", "exec", "renew", "release")
 ADMIN_CALLS: Final = ("status", "resize", "drain", "connect")

@@ -13,7 +13,7 @@ from bench.baselines import libvirt, quick_sandbox
 from bench.calls import Caller
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
 from bench.service import Home, profile, running, settled, until
-from pool.ledger.policy import OnEmpty
+from vmpool.client import OnEmpty
 
 _LIBVIRT: Final = tuple(
     Case(name=f"others/libvirt-{name}", what=what, missing=libvirt.missing)

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
 from actors.handout import HandOutProcedure
-from actors.messages import Wishes
 from actors.producer import BaseVm
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
 from bench.system.starts import Producers, bare_boot, blank_memory, power_off_initrd, producers, qemu_start, workshop
-from vmm.template.backend import QemuTemplates
-from vmm.template.store import TemplateStore
+from vmm.qemu.template.backend import QemuTemplates
+from vmm.qemu.template.store import TemplateStore
+from vmm.words.wishes import Wishes
 
 CASES: Final = (
     Case(name="start/qemu", what="QEMU itself with a clone's options: spawn to QMP greeting"),

@@ -20,13 +20,13 @@ from actors.parking import park
 from actors.template import TemplateProducer
 from bench.case import Bench
 from vmm.contract import Vm
-from vmm.guest import cpio
+from vmm.initramfs import cpio
 from vmm.qemu.command_line import FileMemory, Start
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
-from vmm.template.backend import QemuTemplates
-from vmm.template.clone import load_clone, start_shell
-from vmm.template.store import Template, TemplateStore
+from vmm.qemu.template.backend import QemuTemplates
+from vmm.qemu.template.clone import load_clone, start_shell
+from vmm.qemu.template.store import Template, TemplateStore
 
 _TIMEOUT_S: Final = 120.0
 

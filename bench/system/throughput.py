@@ -14,7 +14,7 @@ from bench.calls import Caller
 from bench.case import Bench, BenchError, Case, Experiment, Kind, Sampler, Turn, Unit
 from bench.service import QUIET_LIMIT_S, Home, profile, resized, running, settled, until
 from bench.system.starts import Workshop, workshop
-from pool.client import Change, Snapshot, VmChange
+from vmpool.client import Change, Snapshot, VmChange
 
 AT_ONCE: Final = 2
 """Productions at a time, in the service and in the loops alike."""

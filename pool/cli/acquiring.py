@@ -12,7 +12,7 @@ import click
 
 from pool.cli.output import PREFIX, remark
 from pool.cli.words import MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING
-from pool.client import AcquiredVm, OnEmpty, VmConfig, Wishes
+from vmpool.client import AcquiredVm, OnEmpty, VmConfig, Wishes
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ import click
 from pool.cli.connection import call
 from pool.cli.options import socket_option
 from pool.cli.words import MAX_UINT32, TEXT
-from pool.client import Client
+from vmpool.client import Client
 
 
 @click.command()

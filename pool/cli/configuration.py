@@ -10,10 +10,10 @@ import attrs
 import click
 
 from pool.cli.words import HostPath
-from pool.config import Settings, load_settings
+from pool.settings.config import Settings, load_settings
 
 if TYPE_CHECKING:
-    from pool.vmcache import VmCache
+    from pool.kata.cache.layer import VmCache
 
 
 def configuration_options(command: Any) -> Any:
@@ -47,8 +47,8 @@ def load_configuration(config: Path | None, kata_config: Path | None) -> Configu
     if config is not None:
         raise click.UsageError("--config and --kata-config exclude each other; give one")
     # Imported here: a tenth of the time until the service is ready would go into it, for everybody.
-    from pool.factory.settings import settings_from_kata  # noqa: PLC0415
-    from pool.vmcache import VmCache  # noqa: PLC0415
+    from pool.kata.cache.layer import VmCache  # noqa: PLC0415
+    from pool.kata.config.settings import settings_from_kata  # noqa: PLC0415
 
     kata = settings_from_kata(kata_config)
     kata.check_host()

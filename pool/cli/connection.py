@@ -14,7 +14,7 @@ from pool.cli.options import EXIT_INTERRUPTED, EXIT_NOBODY_READS, failure
 from pool.cli.output import OutputError, StderrHandler
 from pool.cli.signals import SignalledError, Signals
 from pool.cli.streams import NobodyReadsError
-from pool.client import Client, ClientError, open_client
+from vmpool.client import Client, ClientError, open_client
 
 T = TypeVar("T")
 

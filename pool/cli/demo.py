@@ -23,7 +23,7 @@ from pool.cli.options import EXIT_INTERRUPTED, failure
 from pool.cli.output import quoted, say
 from pool.cli.program import command_line, own_program, way_onto_path
 from pool.cli.table import cell, plain_table, print_table
-from pool.client import AcquiredVm, Client, ClientError, ProfileStatus, open_client
+from vmpool.client import AcquiredVm, Client, ClientError, ProfileStatus, open_client
 
 _BOOT_LIMIT_S: Final = 180.0
 _POLL_S: Final = 0.2

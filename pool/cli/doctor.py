@@ -11,14 +11,14 @@ from typing import Final
 import attrs
 import click
 
-from pool import clock
+from pool.assembly.diagnosis import Finding, Verdict, examine
 from pool.cli.configuration import configuration_options, load_configuration
 from pool.cli.options import EXIT_USAGE, failure, socket_option
 from pool.cli.output import say
 from pool.cli.table import cell, plain_table, print_table
-from pool.config import ConfigError
-from pool.diagnosis import Finding, Verdict, examine
-from pool.paths import cache_directory, default_image_directory
+from pool.host import clock
+from pool.host.paths import cache_directory, default_image_directory
+from pool.settings.config import ConfigError
 
 _STYLES: Final = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "bold red"}
 

@@ -19,8 +19,7 @@ from pool.cli.signals import Signals
 from pool.cli.stdin import forward_stdin, known_stdin
 from pool.cli.streams import STDERR, STDOUT, NobodyReadsError
 from pool.cli.words import SECONDS, TEXT, VARIABLE
-from pool.client import Client, RemoteCommand
-from vmm.contract import CommandExit, Output, OutputStream
+from vmpool.client import Client, CommandExit, Output, OutputStream, RemoteCommand
 
 _TARGETS: Final = {OutputStream.STDOUT: STDOUT, OutputStream.STDERR: STDERR}
 

@@ -13,21 +13,21 @@ import structlog
 import trio
 
 from actors.errors import describe
-from pool import clock
 from pool.cli.options import EXIT_INTERRUPTED, failure, socket_option
 from pool.cli.output import say
 from pool.cli.serve import serve_until_signalled
 from pool.cli.words import HostPath
-from pool.config import ConfigError
-from pool.endpoint import EndpointError
-from pool.factory.cache_client import cache_status, quit_cache
-from pool.factory.errors import KataError
-from pool.factory.factory import open_factory
-from pool.factory.host import open_qemu_host
-from pool.factory.settings import KataSettings, settings_from_kata
-from pool.logs import configure_logs
-from pool.tracing import TracingError, open_spans
-from pool.vmcache import VmCache
+from pool.host import clock
+from pool.host.endpoint import EndpointError
+from pool.kata.cache.client import cache_status, quit_cache
+from pool.kata.cache.layer import VmCache
+from pool.kata.config.settings import KataSettings, settings_from_kata
+from pool.kata.errors import KataError
+from pool.kata.factory.factory import open_factory
+from pool.kata.factory.host import open_qemu_host
+from pool.observe.logs import configure_logs
+from pool.observe.tracing import TracingError, open_spans
+from pool.settings.config import ConfigError
 from vmm.errors import VmmError
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")

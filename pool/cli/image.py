@@ -15,9 +15,9 @@ from actors.errors import describe
 from pool.cli.options import EXIT_INTERRUPTED, EXIT_USAGE, failure
 from pool.cli.output import remark, say
 from pool.cli.words import HostPath
-from pool.paths import default_image_directory
+from pool.host.paths import default_image_directory
 from vmm.errors import VmmError
-from vmm.guest.image import GuestImage, ImageProgress, build_image, load_image
+from vmm.initramfs.image import GuestImage, ImageProgress, build_image, load_image
 from vmm.spec import AgentKind
 
 _STAGES: Final = {

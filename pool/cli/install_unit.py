@@ -11,7 +11,7 @@ from pool.cli.options import EXIT_USAGE, failure
 from pool.cli.output import remark, say
 from pool.cli.program import own_program
 from pool.cli.words import HostPath
-from pool.paths import cache_directory
+from pool.host.paths import cache_directory
 from pool.systemd.files import Done, install, uninstall
 from pool.systemd.places import first_closed, first_of_others, places_of
 from pool.systemd.unit import UnitError, unit_for

@@ -14,8 +14,8 @@ from pool.cli.connection import call
 from pool.cli.options import socket_option
 from pool.cli.output import deliver, remark
 from pool.cli.words import SECONDS, TEXT
-from pool.client import AcquiredVm, CallError, Client, ClientError
-from pool.client.sdk import RELEASE_LIMIT_S
+from vmpool.client import AcquiredVm, CallError, Client, ClientError
+from vmpool.client.sdk import RELEASE_LIMIT_S
 
 
 @click.command()

@@ -10,7 +10,7 @@ import click
 
 from pool.cli.output import PREFIX, remark
 from pool.cli.words import HostPath
-from pool.paths import default_socket
+from pool.host.paths import default_socket
 
 EXIT_USAGE = 2
 """Configuration and environment: nothing was attempted."""

@@ -16,7 +16,7 @@ import click
 import trio
 
 from pool.cli.streams import STDOUT, NobodyReadsError
-from pool.terminal import visible
+from pool.observe.terminal import visible
 
 PREFIX: Final = "vmpool: "
 """Of what a command says that went wrong: who says so."""

@@ -13,18 +13,18 @@ import structlog
 import trio
 
 from actors.errors import describe
-from pool import clock
+from pool.assembly.service import run_service
 from pool.cli.configuration import configuration_options, load_configuration
 from pool.cli.options import EXIT_USAGE, failure, socket_option
-from pool.config import ConfigError, Settings
-from pool.endpoint import EndpointError
-from pool.logs import configure_logs
-from pool.service import run_service
-from pool.tracing import TracingError, open_spans
+from pool.host import clock
+from pool.host.endpoint import EndpointError
+from pool.observe.logs import configure_logs
+from pool.observe.tracing import TracingError, open_spans
+from pool.settings.config import ConfigError, Settings
 from vmm.errors import VmmError
 
 if TYPE_CHECKING:
-    from pool.vmcache import VmCache
+    from pool.kata.cache.layer import VmCache
 
 
 @click.command()

@@ -11,8 +11,8 @@ import click
 from pool.cli.connection import call
 from pool.cli.options import socket_option
 from pool.cli.output import say
-from pool.client import Client, LeaseStatus, ProfileStatus, ServiceStatus
-from pool.terminal import visible
+from pool.observe.terminal import visible
+from vmpool.client import Client, LeaseStatus, ProfileStatus, ServiceStatus
 
 _COLUMNS = ("profile", "size", "ready", "producing", "leased", "waiting", "hits", "misses", "producer", "boot")
 

@@ -14,8 +14,8 @@ from typing import Final
 import trio
 
 from pool.cli.output import OutputError
-from pool.client import RemoteCommand
-from vmm.contract import MAX_GIVEN_STDIN
+from vmm.words.commands import MAX_GIVEN_STDIN
+from vmpool.client import RemoteCommand
 
 _STDIN: Final = 0
 _CHUNK: Final = 64 * 1024

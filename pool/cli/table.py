@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pool.terminal import visible
+from pool.observe.terminal import visible
 
 
 def plain_table() -> Table:

@@ -17,8 +17,8 @@ from pool.cli.options import socket_option
 from pool.cli.output import OutputError, deliver
 from pool.cli.status import render_lease, render_profiles
 from pool.cli.streams import STDOUT, NobodyReadsError
-from pool.client import Change, Client, LeaseChange, ProfileChange, Snapshot, VmChange
-from pool.terminal import visible
+from pool.observe.terminal import visible
+from vmpool.client import Change, Client, LeaseChange, ProfileChange, Snapshot, VmChange
 
 
 @click.command()

@@ -6,7 +6,6 @@ from typing import assert_never
 
 import attrs
 
-from actors.life import VmState
 from pool.ledger import refusals
 from pool.ledger.effects import Confirm, Refusal
 from pool.ledger.events import (
@@ -22,6 +21,7 @@ from pool.ledger.news import ProfileChange
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
 from pool.ledger.ready import Staleness
+from vmm.words.life import VmState
 
 
 @attrs.define(eq=False, kw_only=True)

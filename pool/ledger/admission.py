@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from actors.kinds import ProducerKind
 from pool.ledger.policy import PoolPolicy, ServicePolicy
+from vmm.words.kinds import ProducerKind
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -9,17 +9,6 @@ from typing import assert_never
 
 import attrs
 
-from actors.messages import (
-    LeaseAdopted,
-    ShellReady,
-    VmGone,
-    VmHandedOut,
-    VmHealthy,
-    VmLost,
-    VmReady,
-    VmSilent,
-    WishRefused,
-)
 from pool.ledger import refusals
 from pool.ledger.administration import Administration
 from pool.ledger.callers import Callers
@@ -54,6 +43,17 @@ from pool.ledger.refill import Refill
 from pool.ledger.succession import Succession
 from pool.ledger.upkeep import Upkeep
 from pool.ledger.views import ProfileView
+from vmm.words.facts import (
+    LeaseAdopted,
+    ShellReady,
+    VmGone,
+    VmHandedOut,
+    VmHealthy,
+    VmLost,
+    VmReady,
+    VmSilent,
+    WishRefused,
+)
 
 
 @attrs.define(eq=False, kw_only=True)

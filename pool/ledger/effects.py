@@ -6,10 +6,10 @@ import enum
 
 import attrs
 
-from actors.messages import HandOutOrder
 from pool.ledger.events import HeldAnew, RenewRequested
 from pool.ledger.news import News
 from pool.ledger.records import Lease
+from vmm.words.wishes import HandOutOrder
 
 
 class RefusalCode(enum.Enum):

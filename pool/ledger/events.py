@@ -6,9 +6,10 @@ import math
 
 import attrs
 
-from actors.messages import VmFact, Wishes
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Lease, Owner
+from vmm.words.facts import VmFact
+from vmm.words.wishes import Wishes
 
 
 @attrs.frozen(kw_only=True)

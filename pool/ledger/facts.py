@@ -6,8 +6,14 @@ from typing import Final
 
 import attrs
 
-from actors.life import VmState
-from actors.messages import (
+from pool.ledger import refusals
+from pool.ledger.moves import Moves
+from pool.ledger.news import ProfileChange
+from pool.ledger.policy import OnEmpty
+from pool.ledger.profile import ProfilePage
+from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
+from pool.ledger.views import CircuitState
+from vmm.words.facts import (
     LeaseAdopted,
     ShellReady,
     VmFact,
@@ -19,14 +25,8 @@ from actors.messages import (
     VmSilent,
     WishRefused,
 )
-from pool.ledger import refusals
-from pool.ledger.moves import Moves
-from pool.ledger.news import ProfileChange
-from pool.ledger.policy import OnEmpty
-from pool.ledger.profile import ProfilePage
-from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
-from pool.ledger.views import CircuitState
-from vmm.contract import without_output
+from vmm.words.life import VmState
+from vmm.words.processes import without_output
 
 EARLY_DEATH_S: Final = 10.0
 """A VM that dies within this after becoming ready counts as a failed production, or a guest that comes up and falls

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from actors.backoff import Backoff
 from pool.ledger.views import CircuitState
+from vmm.words.backoff import Backoff
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -7,14 +7,14 @@ from typing import assert_never
 
 import attrs
 
-from actors.life import VmState
-from actors.messages import ShellReady, VmReady
 from pool.ledger.admission import Admission
 from pool.ledger.news import News, VmNews
 from pool.ledger.policy import PoolPolicy
 from pool.ledger.profile import ProfilePage
 from pool.ledger.ready import Staleness
 from pool.ledger.records import Claim, Lease, VmEntry
+from vmm.words.facts import ShellReady, VmReady
+from vmm.words.life import VmState
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 
-from actors.messages import HandOutOrder, LeaseTerms
 from pool.ledger import refusals
 from pool.ledger.admission import Admission
 from pool.ledger.claims import ClaimRegister
@@ -36,6 +35,7 @@ from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndReason, Lease, VmEntry
 from pool.ledger.views import CircuitState
+from vmm.words.wishes import HandOutOrder, LeaseTerms
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -6,8 +6,8 @@ import enum
 
 import attrs
 
-from actors.life import VmState
 from pool.ledger.records import Owner
+from vmm.words.life import VmState
 
 
 @attrs.frozen(kw_only=True)

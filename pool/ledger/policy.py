@@ -8,9 +8,9 @@ import math
 import attrs
 from attrs.validators import ge, gt
 
-from actors.backoff import Backoff
-from actors.kinds import ProducerKind
 from pool.ledger.demand import AdaptiveSize
+from vmm.words.backoff import Backoff
+from vmm.words.kinds import ProducerKind
 
 
 class OnEmpty(enum.Enum):

@@ -7,11 +7,12 @@ import math
 
 import attrs
 
-from actors.kinds import ProducerKind
-from actors.life import VmState, check_transition
-from actors.messages import HandOutTimings, LeaseTerms, Wishes
 from pool.ledger.policy import OnEmpty
-from vmm.contract import PreparationReport
+from vmm.words.facts import HandOutTimings
+from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState, check_transition
+from vmm.words.preparation import PreparationReport
+from vmm.words.wishes import LeaseTerms, Wishes
 
 
 @attrs.frozen(kw_only=True)

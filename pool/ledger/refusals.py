@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from actors.life import VmState
-from actors.messages import WishRefused
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndedLease, Lease, Owner, VmEntry
-from vmm.errors import Obstacle
 from vmm.spec import MEMORY_BLOCK_MIB
+from vmm.words.facts import Obstacle, WishRefused
+from vmm.words.life import VmState
 
 
 def unknown_profile(name: str, *, known: Iterable[str]) -> Refusal:

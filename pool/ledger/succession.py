@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import attrs
 
-from actors.life import VmState
 from pool.ledger import refusals
 from pool.ledger.effects import AdoptVm
 from pool.ledger.events import AdoptionRequested, DrainRequested, FoundVm, HandoverRequested
 from pool.ledger.moves import Moves
 from pool.ledger.policy import PoolPolicy
 from pool.ledger.records import EndReason, Lease
+from vmm.words.life import VmState
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -6,13 +6,13 @@ import math
 
 import attrs
 
-from actors.life import VmState
 from pool.ledger.events import GenerationChanged, HostMemoryLow, HostMemoryOk
 from pool.ledger.facts import Facts
 from pool.ledger.moves import Moves
 from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.profile import ProfilePage
 from pool.ledger.ready import Staleness
+from vmm.words.life import VmState
 
 
 @attrs.define(eq=False, kw_only=True)

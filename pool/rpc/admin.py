@@ -8,14 +8,14 @@ from typing import Any
 import attrs
 from grpclib.const import Cardinality, Handler
 
-from pool.config import MAX_POOL_SIZE
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.rpc.calls import Calls, ServerStream, deliver, receive_only, reply
 from pool.rpc.convert import profile_of
 from pool.rpc.errors import InvalidRequestError, NotAdministratorError
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
+from pool.settings.config import MAX_POOL_SIZE
+from vmpool.wire.generated.vmpool import v1 as wire
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -12,9 +12,9 @@ from grpclib.events import RecvRequest
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
-from pool.crossing import GuestLoop
 from pool.rpc.errors import DeadlineError, InvalidRequestError, StoppingError, is_of_the_wire, to_status
 from pool.rpc.stream import RECEIPT_LIMIT_S, guarded
+from vmpool.wire.crossing import GuestLoop
 
 ServerStream = Stream[Any, Any]
 Body = Callable[[ServerStream], Awaitable[None]]

@@ -21,13 +21,13 @@ from h2.events import PingAckReceived, RequestReceived, StreamReset
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from pool.crossing import GuestLoop
 from pool.rpc.flood import ANSWERED, RESET, TokenBucket, cost
 from pool.rpc.frames import DATA, MAX_HEADER_BYTES, FrameCutter, FrameHead
 from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES
 from pool.rpc.stream import GuardedStream, Headers
 from pool.rpc.tasks import GuardedHandler
 from pool.rpc.users import User
+from vmpool.wire.crossing import GuestLoop
 
 if TYPE_CHECKING:
     from pool.rpc.listening import GuardedServer

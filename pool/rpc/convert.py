@@ -11,21 +11,21 @@ from typing import Final
 
 import attrs
 
-from actors.messages import Wishes
 from actors.producer import ProducerStatistics
-from pool.config import MAX_KERNEL_PARAMETERS, PRINTABLE
+from pool.core.matching import Match, WantedMachine
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease
 from pool.ledger.views import ProfileView
-from pool.matching import Match, WantedMachine
 from pool.rpc.arguments import check_command, check_path
 from pool.rpc.errors import InvalidRequestError, sendable, shorten
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.wishes import wishes_of
-from vmm.contract import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
+from pool.settings.config import MAX_KERNEL_PARAMETERS, PRINTABLE
 from vmm.qemu.confinement.layers import LayerState
 from vmm.qemu.cpu_model import fault_in
 from vmm.spec import AgentKind
+from vmm.words.commands import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.wishes import Wishes
+from vmpool.wire.generated.vmpool import v1 as wire
 
 DEFAULT_PROFILE: Final = "default"
 MAX_NAME_BYTES: Final = 128

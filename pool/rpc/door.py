@@ -17,9 +17,9 @@ from typing import Any, Final
 import structlog
 import trio
 
-from pool.crossing import GuestLoop
 from pool.rpc.peer import Caller, caller_of
 from pool.rpc.repeats import Repeats
+from vmpool.wire.crossing import GuestLoop
 
 _log = structlog.get_logger("vmpool.rpc")
 

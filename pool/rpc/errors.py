@@ -10,11 +10,12 @@ import structlog
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from pool.core.matching import ForbiddenMachineError
+from pool.core.requests import RefusedError
+from pool.core.watch import TooManyWatchersError
 from pool.ledger.effects import Refusal, RefusalCode
-from pool.matching import ForbiddenMachineError
-from pool.requests import RefusedError
-from pool.watch import TooManyWatchersError
 from vmm import errors as vmm
+from vmm.words.facts import Obstacle
 
 _log = structlog.get_logger("vmpool.rpc")
 
@@ -125,10 +126,10 @@ ERRORS: Final[Mapping[type[Exception], Status]] = {
 }
 """By the most derived class that is listed."""
 
-OBSTACLES: Final[Mapping[vmm.Obstacle, Status]] = {
-    vmm.Obstacle.REQUEST: Status.INVALID_ARGUMENT,
-    vmm.Obstacle.EXHAUSTED: Status.RESOURCE_EXHAUSTED,
-    vmm.Obstacle.UNABLE: Status.FAILED_PRECONDITION,
+OBSTACLES: Final[Mapping[Obstacle, Status]] = {
+    Obstacle.REQUEST: Status.INVALID_ARGUMENT,
+    Obstacle.EXHAUSTED: Status.RESOURCE_EXHAUSTED,
+    Obstacle.UNABLE: Status.FAILED_PRECONDITION,
 }
 """Of AgentRequestErrors."""
 

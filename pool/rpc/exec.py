@@ -9,15 +9,17 @@ from typing import Final
 import attrs
 import trio
 
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.rpc.calls import ServerStream, receive, send
 from pool.rpc.convert import command_spec, exec_kind, exec_replies, lease_id_of, signal_number
 from pool.rpc.errors import InvalidRequestError, LeaseLostError, TimeLimitError
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.stream import guarded
-from vmm.contract import Command, CommandSpec, Vm
-from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError, Obstacle, VmExitedError
+from vmm.contract import Command, Vm
+from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError, VmExitedError
+from vmm.words.commands import CommandSpec
+from vmm.words.facts import Obstacle
+from vmpool.wire.generated.vmpool import v1 as wire
 
 FATE_LIMIT_S: Final = 2.0
 """How long the lease of a VM that went silent is given to end. A dead VM's takes two task switches."""

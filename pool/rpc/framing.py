@@ -15,7 +15,7 @@ from grpclib.const import Status
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
 
-from pool.rpc.wellformed import MAX_FIELDS, Budget, TooManyFieldsError, check_wellformed
+from vmpool.wire.wellformed import MAX_FIELDS, Budget, TooManyFieldsError, check_wellformed
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """Largest request message, as in other gRPC servers."""

@@ -13,8 +13,7 @@ import trio
 from grpclib.config import Configuration
 from grpclib.server import Server
 
-from pool.allocator import Surplus
-from pool.crossing import GuestLoop
+from pool.host.allocator import Surplus
 from pool.rpc import turned_away
 from pool.rpc.connection import GOODBYE, GuardedProtocol
 from pool.rpc.door import Door
@@ -26,6 +25,7 @@ from pool.rpc.tasks import GuardedHandler
 from pool.rpc.turned_away import TurnedAway
 from pool.rpc.turns import Turns
 from pool.rpc.users import User, Users
+from vmpool.wire.crossing import GuestLoop
 
 HEALTH: Final = "/grpc.health.v1.Health/"
 """Its Watch never ends by itself."""

@@ -13,8 +13,7 @@ import trio
 from grpclib.events import RecvRequest, listen
 from grpclib.health.check import ServiceStatus
 
-from pool.coordinator import Coordinator
-from pool.crossing import open_loop
+from pool.core.coordinator import Coordinator
 from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
 from pool.rpc.framing import MAX_MESSAGE_BYTES
@@ -24,6 +23,7 @@ from pool.rpc.peer import default_uids
 from pool.rpc.permissions import Permitted
 from pool.rpc.service import PoolService, ServiceInfo
 from pool.rpc.users import EdgeLimits, Users
+from vmpool.wire.crossing import open_loop
 
 _log = structlog.get_logger("vmpool.rpc")
 

@@ -12,12 +12,12 @@ import attrs
 import trio
 from grpclib.const import Cardinality, Handler
 
-from actors.messages import Wishes
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
+from pool.core.matching import Match, Matcher
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
-from pool.matching import Match, Matcher
+from pool.observe.tracing import NO_SPANS, Spans, Stage
 from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, send
 from pool.rpc.convert import (
@@ -34,15 +34,15 @@ from pool.rpc.convert import (
 )
 from pool.rpc.errors import CustomMachineError, InvalidRequestError
 from pool.rpc.exec import ExecCall
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import current_caller
 from pool.rpc.permissions import Permitted
 from pool.rpc.stream import guarded
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
-from pool.tracing import NO_SPANS, Spans, Stage
 from vmm.qemu.confinement.layers import LayerState
 from vmm.spec import AgentKind
+from vmm.words.wishes import Wishes
+from vmpool.wire.generated.vmpool import v1 as wire
 
 MAX_DEADLINE_MARGIN_S: Final = 0.1
 """Taken off a caller's deadline, at most a tenth of it, so that the refusal still reaches the caller in time."""

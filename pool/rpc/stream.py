@@ -9,10 +9,10 @@ import trio
 from grpclib.protocol import Connection, Stream
 from h2.exceptions import StreamClosedError
 
-from pool.crossing import GuestLoop
 from pool.rpc.flood import earned_by
 from pool.rpc.framing import MessageBuffer
 from pool.rpc.users import RequestBytes, User
+from vmpool.wire.crossing import GuestLoop
 
 if TYPE_CHECKING:
     from pool.rpc.connection import GuardedProtocol

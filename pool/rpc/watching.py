@@ -7,13 +7,13 @@ from typing import assert_never
 
 import attrs
 
+from pool.core.watch import Snapshot
 from pool.ledger.news import LeaseNews, News, ProfileNews, VmNews
 from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
 from pool.rpc.convert import lease_status
 from pool.rpc.errors import shorten
-from pool.rpc.generated.vmpool import v1 as wire
-from pool.watch import Snapshot
+from vmpool.wire.generated.vmpool import v1 as wire
 
 
 @attrs.frozen(kw_only=True)

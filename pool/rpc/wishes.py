@@ -7,12 +7,12 @@ from typing import Final
 
 import attrs
 
-from actors.messages import GuestFile, Wishes
 from pool.rpc.arguments import check_environment, check_path
 from pool.rpc.errors import InvalidRequestError
-from pool.rpc.generated.vmpool import v1 as wire
 from vmm.guest.noop import nobody_there
 from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS
+from vmm.words.wishes import GuestFile, Wishes
+from vmpool.wire.generated.vmpool import v1 as wire
 
 MAX_HOSTNAME: Final = 64
 """Linux: __NEW_UTS_LEN."""

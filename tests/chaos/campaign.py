@@ -13,13 +13,13 @@ from typing import Final
 import attrs
 import trio
 
-from pool.client import ServiceStatus, open_client
 from tests.chaos import plan
 from tests.chaos.books import Books, ViolationError
 from tests.chaos.client import ChaosClient
 from tests.chaos.host import ChaosHost, log_entries
 from tests.running import ServiceHome, service_home
 from tests.templates import place_for_template
+from vmpool.client import ServiceStatus, open_client
 
 CLIENTS: Final = 6
 

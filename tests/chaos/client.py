@@ -12,14 +12,21 @@ from typing import Final
 import attrs
 import trio
 
-from actors.messages import GuestFile, Wishes
-from pool.client import AcquiredVm, CallError, Client, ServiceUnavailableError, open_client
-from pool.recovery import RECONNECT_S
+from pool.core.recovery import RECONNECT_S
 from tests.chaos.books import Books, Holding, ViolationError
 from tests.chaos.plan import SHORT_TTL_S, Cycle, Way
 from tests.integration.service.calls import hold
 from tests.integration.service.flooding import FLOOD
-from vmm.contract import CommandExit
+from vmpool.client import (
+    AcquiredVm,
+    CallError,
+    Client,
+    CommandExit,
+    GuestFile,
+    ServiceUnavailableError,
+    Wishes,
+    open_client,
+)
 
 WAIT_S: Final = 20.0
 """For a VM."""

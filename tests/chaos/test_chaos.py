@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.books import FLOODED, UNKNOWN, Books, Holding, ViolationError
 from tests.chaos.campaign import chaos_home, run_chaos
 from tests.chaos.plan import Blow, Way, cycles, steps
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 
 SECONDS = 15
 SEED = 1

@@ -18,8 +18,8 @@ from tests.contract.subjects import (
     Subject,
 )
 from vmm.contract import Vm
+from vmm.qemu.template.store import Template
 from vmm.spec import Accelerator, MachineSpec
-from vmm.template.store import Template
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,15 @@ import trio
 
 from actors.adoption import Adoption
 from actors.journal import Journal
-from actors.kinds import ProducerKind
-from actors.messages import HandOutOrder, LeaseTerms, VmFact, VmGone, VmHandedOut, VmReady, Wishes
 from actors.producer import Producer
 from actors.vm import VmActor
 from tests.contract.producers import make_producer
 from tests.contract.subjects import qemu_spec
+from vmm.qemu.template.store import TemplateStore
 from vmm.spec import AgentKind
-from vmm.template.store import TemplateStore
+from vmm.words.facts import VmFact, VmGone, VmHandedOut, VmReady
+from vmm.words.kinds import ProducerKind
+from vmm.words.wishes import HandOutOrder, LeaseTerms, Wishes
 
 BASE, LEASED = "vm-base", "vm-leased"
 MARK = "/tmp/mark"

@@ -12,20 +12,20 @@ import psutil
 import trio
 
 from actors.direct import DirectBootProducer
-from actors.kinds import ProducerKind
 from actors.machine import ResolvedMachine
 from actors.producer import Producer
 from actors.template import TemplateProducer
 from tests.contract.subjects import BOOT_LIMIT_S
 from tests.waiting import until
 from vmm.qemu.launch import launch
+from vmm.qemu.template.backend import QemuTemplates
+from vmm.qemu.template.fingerprint import fingerprint
+from vmm.qemu.template.store import TemplateStore
 from vmm.qemu.version import detect_version
 from vmm.simulated import BootFails, Fault, SimulatedHost
 from vmm.simulated.templates import SimulatedTemplates
 from vmm.spec import MachineSpec
-from vmm.template.backend import QemuTemplates
-from vmm.template.fingerprint import fingerprint
-from vmm.template.store import TemplateStore
+from vmm.words.kinds import ProducerKind
 
 
 class ProducerSubject(Protocol):

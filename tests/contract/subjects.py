@@ -13,13 +13,14 @@ import psutil
 import trio
 
 from tests.templates import clone
-from vmm.contract import ExitReport, ProcessIdentity, Vm
+from vmm.contract import Vm
 from vmm.qemu.adopt import adopt
 from vmm.qemu.launch import launch
+from vmm.qemu.template.store import Template
 from vmm.qemu.vm import QemuVm
 from vmm.simulated import SimulatedHost, SimulatedVm
 from vmm.spec import Accelerator, MachineSpec
-from vmm.template.store import Template
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 BOOT_LIMIT_S = 120.0
 """Far more than a boot under emulation takes on a busy machine; a test that reaches it has failed."""

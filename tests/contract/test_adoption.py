@@ -16,8 +16,6 @@ import trio
 
 from actors.adoption import Adoption
 from actors.journal import Journal, Recorded
-from actors.kinds import ProducerKind
-from actors.messages import LeaseAdopted, VmGone, VmHandedOut, VmReady
 from actors.producer import Adopt, Producer
 from tests.contract.doomed import BASE, LEASED, MARK, ORDER, Told, make_both, start
 from tests.contract.producers import make_producer
@@ -28,13 +26,15 @@ from tests.unit.actors.stage import VMS, simulated_journal
 from tests.waiting import until
 from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.adopt import adopt
 from vmm.qemu.orphans import end_orphan, find_orphans
+from vmm.qemu.template.store import Template, TemplateStore
 from vmm.simulated import SimulatedHost
 from vmm.simulated.disk import SimulatedDisk
 from vmm.spec import AgentKind
-from vmm.template.store import Template, TemplateStore
+from vmm.words.facts import LeaseAdopted, VmGone, VmHandedOut, VmReady
+from vmm.words.kinds import ProducerKind
 
 
 class Estate(Protocol):

@@ -15,8 +15,6 @@ from hypothesis import Phase, event, given
 from hypothesis import strategies as st
 
 from actors.handout import HandOutProcedure, WishRefusedError
-from actors.kinds import ProducerKind
-from actors.messages import GuestFile, Wishes
 from tests.contract.producers import ProducerSubject, QemuProducer, SimulatedProducer
 from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS
 from tests.contract.test_guest import run
@@ -26,8 +24,10 @@ from tests.leaks import nothing_left
 from tests.virtual_time import in_virtual_time
 from vmm.contract import Vm
 from vmm.errors import AgentRequestError, VmmError
+from vmm.qemu.template.store import Template, TemplateStore
 from vmm.spec import MachineSpec
-from vmm.template.store import Template, TemplateStore
+from vmm.words.kinds import ProducerKind
+from vmm.words.wishes import GuestFile, Wishes
 
 Outcome = Any
 """What was observed, in values that can be compared."""

@@ -13,17 +13,10 @@ import trio.testing
 
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, Subject
-from vmm.contract import (
-    MAX_GIVEN_STDIN,
-    Agent,
-    CommandExit,
-    CommandSpec,
-    Output,
-    OutputStream,
-    Preparation,
-    Vm,
-)
+from vmm.contract import Agent, Vm
 from vmm.errors import AgentRequestError
+from vmm.words.commands import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.preparation import Preparation
 
 
 @attrs.frozen(kw_only=True)

@@ -11,8 +11,10 @@ import trio.testing
 
 from actors.parking import check
 from tests.contract.subjects import Subject
-from vmm.contract import CommandSpec, ExitReport, Vm
+from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, VmExitedError
+from vmm.words.commands import CommandSpec
+from vmm.words.processes import ExitReport
 
 
 async def test_a_paused_guest_answers_only_once_it_is_resumed(vm: Vm) -> None:

@@ -11,8 +11,6 @@ import trio
 import trio.testing
 
 from actors.handout import HandOutProcedure, WishRefusedError
-from actors.kinds import ProducerKind
-from actors.messages import GuestFile, Wishes
 from actors.producer import BaseVm
 from actors.uniqueness import Witness
 from tests.contract.producers import ProducerSubject, QemuProducer, SimulatedProducer
@@ -20,8 +18,10 @@ from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS
 from tests.contract.test_guest import run
 from tests.contract.test_shape import cpus, mem_total_mib
 from vmm.errors import VmmError
+from vmm.qemu.template.store import Template, TemplateStore
 from vmm.spec import Accelerator, MachineSpec
-from vmm.template.store import Template, TemplateStore
+from vmm.words.kinds import ProducerKind
+from vmm.words.wishes import GuestFile, Wishes
 
 NOWHERE = Path("/nowhere")
 SIMULATED_SPEC = MachineSpec(

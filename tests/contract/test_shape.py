@@ -8,8 +8,9 @@ import trio.testing
 
 from tests.contract.subjects import MAX_MEMORY_MIB, MAX_VCPUS
 from tests.contract.test_guest import run
-from vmm.contract import Preparation, PreparationReport, Vm
+from vmm.contract import Vm
 from vmm.errors import HotplugError
+from vmm.words.preparation import Preparation, PreparationReport
 
 
 async def cpus(vm: Vm) -> int:

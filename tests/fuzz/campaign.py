@@ -17,7 +17,6 @@ import attrs
 import structlog
 import trio
 
-from pool.client.errors import ClientError
 from pool.ledger import leases
 from pool.ledger.records import Owner
 from pool.rpc import users
@@ -26,6 +25,7 @@ from tests.fuzz.inputs import Call, Input, Stream, make_input
 from tests.fuzz.memory import Growth, MemorySample, growth
 from tests.fuzz.messages import LEASE
 from tests.unit.rpc.served import Served, serving
+from vmpool.client.errors import ClientError
 
 BATCH: Final = 500
 CONNECTIONS: Final = 8

@@ -7,8 +7,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.fuzz.http2 import PATHS
+from vmpool.wire.generated.vmpool import v1 as wire
 
 LEASE: Final = "lease-" + "0123456789abcdef" * 2
 """In the messages for the id of a lease that lives; whoever sends them puts that in its place. It is as long."""

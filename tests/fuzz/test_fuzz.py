@@ -14,7 +14,7 @@ import pytest
 import trio
 from grpclib.health.service import Health
 
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from pool.ledger.records import Lease
 from pool.rpc import connection, server
 from pool.rpc.connection import GuardedProtocol

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from pool.factory.cache_client import CacheStatus, WaitingVm, cache_status, open_cache_client, quit_cache
-from pool.factory.errors import CacheError
-from tests.unit.factory.cache import base_vm, serving_cache
-from tests.unit.factory.configs import SAMPLES
+from pool.kata.cache.client import CacheStatus, WaitingVm, cache_status, open_cache_client, quit_cache
+from pool.kata.errors import CacheError
+from tests.unit.kata.cache import base_vm, serving_cache
+from tests.unit.kata.configs import SAMPLES
 
 PROTO = Path(__file__).parents[2] / "proto"
 LIMIT_S = 20.0

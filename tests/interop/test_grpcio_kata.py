@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.service.kata import kata_home, kill, qmp
 from tests.running import STOP_LIMIT_S
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 
 PROTO = Path(__file__).parents[2] / "proto"
 

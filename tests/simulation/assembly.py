@@ -14,20 +14,22 @@ import trio
 from actors.direct import DirectBootProducer
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
-from actors.kinds import ProducerKind
 from actors.machine import ResolvedMachine
-from actors.messages import HandOutTimings, Wishes
 from actors.producer import Producer
 from actors.template import TemplateProducer
 from actors.uniqueness import Witness
-from pool.recovery import Recovered
+from pool.core.recovery import Recovered
 from tests.simulation.host import VMS, Host, boottime_ns
 from tests.simulation.observed import ObservedCoordinator, Observer
 from tests.simulation.plan import BOOT_TIMEOUT_S, VIGIL, ProfilePlan
 from tests.unit.actors.stage import SPEC
-from vmm.contract import PreparationReport, Vm
+from vmm.contract import Vm
 from vmm.memory import MemoryReading
 from vmm.simulated.templates import SimulatedTemplates
+from vmm.words.facts import HandOutTimings
+from vmm.words.kinds import ProducerKind
+from vmm.words.preparation import PreparationReport
+from vmm.words.wishes import Wishes
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation

@@ -12,8 +12,8 @@ from typing import Final
 import attrs
 import trio
 
+from pool.core.recovery import RECONNECT_S
 from pool.ledger.records import Lease, Owner
-from pool.recovery import RECONNECT_S
 from tests.simulation.findings import Findings, brief
 from tests.simulation.plan import VIGIL
 from vmm.simulated.machine import Machine

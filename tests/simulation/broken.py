@@ -9,22 +9,23 @@ from typing import Any, Final
 import attrs
 
 from actors.journal import Journal
-from actors.messages import HandOutOrder, VmHandedOut
 from actors.record import VmRecord
 from actors.vigil import Vigil
 from actors.vm import VmActor
+from pool.core.recovery import Recovered, recover
 from pool.ledger import refusals
 from pool.ledger.callers import Callers
 from pool.ledger.effects import Refusal
 from pool.ledger.events import RenewalRecorded, RenewRequested
 from pool.ledger.facts import Facts
 from pool.ledger.records import Owner, VmEntry
-from pool.recovery import Recovered, recover
 from tests.properties.ledger.broken import answers, callers
 from tests.properties.ledger.broken.ledger import ledger_with
 from tests.simulation.host import Host
 from tests.simulation.simulation import Parts
 from vmm.contract import Vm
+from vmm.words.facts import VmHandedOut
+from vmm.words.wishes import HandOutOrder
 
 
 def with_ledger(part: type[Any]) -> Parts:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from actors.life import VmState
-from actors.messages import VmGone, VmLost
 from pool.ledger.effects import Confirm, ConfirmRenewal, Effect, Grant, Refuse
 from pool.ledger.events import AdoptionRequested, Event
 from pool.ledger.views import ProfileView
 from tests.properties.ledger.invariants import ViolationError, check_state
 from tests.simulation.incarnation import Incarnation, Phase
 from vmm.simulated.machine import Power
+from vmm.words.facts import VmGone, VmLost
+from vmm.words.life import VmState
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from actors.messages import Wishes
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
+from pool.core.requests import RefusedError
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
-from pool.requests import RefusedError
 from tests.simulation.incarnation import Incarnation, ServiceGoneError
 from tests.simulation.plan import GREEDY_UID, MAX_TTL_S, UIDS
+from vmm.words.wishes import Wishes
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation

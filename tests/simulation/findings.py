@@ -10,10 +10,10 @@ from typing import Final
 import attrs
 import trio
 
-from actors.messages import VmHandedOut
 from pool.ledger.effects import ConfirmRenewal, Effect, Grant
 from pool.ledger.events import AdoptionRequested, Event
 from pool.ledger.records import Lease
+from vmm.words.facts import VmHandedOut
 
 TAIL: Final = 60
 """Lines of the trace that are shown with a finding."""

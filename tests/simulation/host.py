@@ -18,7 +18,6 @@ import attrs
 import trio
 
 from tests.simulation.plan import Plan, Randomness, Trouble
-from vmm.contract import ExitReport, ProcessIdentity
 from vmm.simulated import (
     AgentBreaksProtocol,
     AgentGoesMute,
@@ -38,6 +37,7 @@ from vmm.simulated import (
 from vmm.simulated.disk import DiskFault, SimulatedDisk, Step
 from vmm.simulated.machine import Machine
 from vmm.spec import MachineSpec
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 VMS: Final = Path("/run/vms")
 
@@ -189,7 +189,7 @@ class Host(SimulatedHost):
         self.on_forget(vm_id)
 
     async def sweep(self, vms: Path, *, keep: Collection[str], given_away: Collection[str] = ()) -> None:
-        """As `pool.recovery.sweep_orphans`: whatever is there, QEMU or directory."""
+        """As `pool.core.recovery.sweep_orphans`: whatever is there, QEMU or directory."""
         for vm_id in sorted({*self._alive, *self.disk.directories(vms)} - set(keep)):
             await trio.sleep(0.01)
             await self._unless_dead()

@@ -7,7 +7,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from pool.ledger.effects import Effect
 from pool.ledger.events import Event
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from pool.coordinator import Coordinator
-from pool.requests import RefusedError
+from pool.core.coordinator import Coordinator
+from pool.core.requests import RefusedError
 from tests.simulation.incarnation import Incarnation, ServiceGoneError
 from tests.simulation.plan import Trouble
-from vmm.contract import ExitReport
 from vmm.simulated.disk import DiskFault
+from vmm.words.processes import ExitReport
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation

@@ -9,10 +9,10 @@ from typing import Final
 
 import attrs
 
-from actors.backoff import Backoff
-from actors.kinds import ProducerKind
 from actors.vigil import Vigil
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
+from vmm.words.backoff import Backoff
+from vmm.words.kinds import ProducerKind
 
 NAMES: Final = ("alpha", "beta", "gamma")
 UIDS: Final = (0, 1000, 1000, 1001)

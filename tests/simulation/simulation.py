@@ -16,8 +16,8 @@ import trio.testing
 from actors.journal import Journal
 from actors.memory import MemoryPolicy
 from actors.vm import VmActor
-from pool.coordinator import Coordinator
-from pool.recovery import recover
+from pool.core.coordinator import Coordinator
+from pool.core.recovery import recover
 from tests.simulation.books import Books
 from tests.simulation.checks import Checks
 from tests.simulation.clients import run_client, run_greedy_client

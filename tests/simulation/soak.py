@@ -27,7 +27,7 @@ from trio._core._run import GLOBAL_RUN_CONTEXT
 from actors.direct import DirectBootProducer
 from actors.journal import Journal
 from actors.supervisor import Supervised
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from pool.ledger.policy import PoolPolicy
 from pool.ledger.records import Owner
 from tests.simulation.assembly import BOOT_ID

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from tests.simulation.soak import Sample, SoakReport, soak
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from actors.life import TRANSITIONS, VmState
+from pool.core.watch import Snapshot, Watcher
 from pool.ledger.news import LeaseChange, LeaseNews, News, VmNews
-from pool.watch import Snapshot, Watcher
 from tests.simulation.incarnation import Incarnation
+from vmm.words.life import TRANSITIONS, VmState
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation

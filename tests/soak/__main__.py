@@ -11,12 +11,12 @@ from typing import Final
 
 import trio
 
-from pool.client import Client, open_client
 from tests.integration.service.templates import config, is_full, output
 from tests.running import RunningService, running_service
 from tests.soak.drift import Sample, drift
 from tests.templates import place_for_template
 from tests.waiting import until
+from vmpool.client import Client, open_client
 
 SIZE: Final = 4
 CLIENTS: Final = 4

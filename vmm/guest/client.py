@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from vmm.contract import MAX_GOT_FILE, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentProtocolError
 from vmm.guest.command import RemoteCommand
 from vmm.guest.connection import Connection
 from vmm.guest.requests import Request
 from vmm.guest.said import said
+from vmm.words.commands import MAX_GOT_FILE, CommandSpec
+from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 _Value = TypeVar("_Value")
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import trio
 
-from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
 from vmm.errors import AgentProtocolError, AgentRequestError, NoRoomError
 from vmm.guest.agent import wire
 from vmm.guest.connection import Connection
 from vmm.guest.requests import fields_of, refusal, with_credit
 from vmm.guest.said import is_exit, is_number
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
 
 _MAX_PID: Final = 2**22
 """Of Linux, on any machine."""

@@ -7,8 +7,10 @@ from typing import Final
 
 import trio
 
-from vmm.contract import MAX_GOT_FILE, Command, CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.contract import Command
 from vmm.errors import AgentProtocolError, AgentRequestError
+from vmm.words.commands import MAX_GOT_FILE, CommandSpec
+from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 NOT_DONE: Final = (
     "its random numbers are not reseeded, its clock is not set, what is added to it is not brought online, and no "

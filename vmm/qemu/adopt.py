@@ -6,12 +6,12 @@ from pathlib import Path
 
 import trio
 
-from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import VmExitedError
 from vmm.qemu.agents import connect_agent, late_agent
 from vmm.qemu.instance import Instance
 from vmm.qemu.orphans import end_remains
 from vmm.qemu.vm import QemuVm
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 class QemuSurvivor:

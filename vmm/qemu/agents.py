@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import trio
 
-from vmm.contract import MAX_GOT_FILE, Agent, Command, CommandSpec, GuestInfo, Preparation, PreparationReport
+from vmm.contract import Agent, Command
 from vmm.errors import AgentProtocolError, AgentUnreachableError, QmpError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
@@ -17,6 +17,8 @@ from vmm.qemu.directory import connect
 from vmm.qemu.instance import Instance
 from vmm.qemu.vsock import connect_vsock
 from vmm.spec import AgentKind
+from vmm.words.commands import MAX_GOT_FILE, CommandSpec
+from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 _ALIVE: Final = frozenset({"running", "paused"})
 """What `query-status` says of a guest that has not met its end."""

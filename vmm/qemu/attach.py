@@ -7,7 +7,6 @@ from pathlib import Path
 
 import trio
 
-from vmm.contract import ProcessIdentity
 from vmm.errors import AttachError
 from vmm.qemu.agents import late_agent
 from vmm.qemu.confinement.group import VmGroup
@@ -15,6 +14,7 @@ from vmm.qemu.directory import VmDirectory
 from vmm.qemu.instance import Instance
 from vmm.qemu.process import QemuProcess, command_line_of, start_time_of
 from vmm.qemu.vm import QemuVm
+from vmm.words.processes import ProcessIdentity
 
 
 async def attach(*, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> QemuVm:

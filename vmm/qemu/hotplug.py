@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from vmm.capacity import Capacity
-from vmm.contract import Growth
 from vmm.errors import HotplugError, QmpCommandError
 from vmm.qemu.instance import Instance
+from vmm.words.preparation import Growth
 
 _MIB: Final = 2**20
 

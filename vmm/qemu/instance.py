@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, JailError, QmpConnectionError, VmExitedError, VmmError
 from vmm.qemu.command_line import (
     AgentLink,
@@ -33,6 +32,7 @@ from vmm.qemu.qmp import QmpClient
 from vmm.qemu.qmp.client import EventSubscription
 from vmm.qemu.qmp.messages import Event
 from vmm.spec import AgentKind, MachineSpec
+from vmm.words.processes import BootStage, ExitReport, ProcessIdentity
 
 QUIT_LIMIT_S = 3.0
 """From QMP `quit` to the end of the process; SIGKILL comes after it."""

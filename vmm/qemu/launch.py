@@ -10,7 +10,6 @@ from pathlib import Path
 
 import trio
 
-from vmm.contract import BootStage
 from vmm.errors import AgentError, MissingFileError, QmpError
 from vmm.qemu.agents import connect_agent
 from vmm.qemu.confinement import UNCONFINED, Confinement
@@ -20,6 +19,7 @@ from vmm.qemu.version import QEMU_REMEDY
 from vmm.qemu.vm import QemuVm
 from vmm.qemu.vsock import check_vsock
 from vmm.spec import AgentChannel, AgentKind, MachineSpec
+from vmm.words.processes import BootStage
 
 IMAGE_REMEDY = "build the guest image with `vmpool image build`, or set `{field}` to the path of a file that is there"
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import attrs
 import trio
 
-from vmm.contract import ProcessIdentity
 from vmm.identity import place_of
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.process import QemuProcess, start_time_of
+from vmm.words.processes import ProcessIdentity
 
 
 @attrs.frozen(kw_only=True)

@@ -12,9 +12,9 @@ from typing import Final
 
 import trio
 
-from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import StopError
 from vmm.qemu.directory import new_log, read_tail
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 KILL_LIMIT_S = 10.0
 """A process that outlives SIGKILL by this is stuck in the kernel."""

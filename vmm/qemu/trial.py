@@ -8,12 +8,12 @@ from pathlib import Path
 import attrs
 import trio
 
-from vmm.contract import BootStage
 from vmm.errors import BootError, VmmError
 from vmm.qemu.accelerator import TrialFailure
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.launch import launch
 from vmm.spec import Accelerator, MachineSpec
+from vmm.words.processes import BootStage
 
 TRIAL_LIMIT_S = 20.0
 """Working KVM needs about a second, broken KVM for ever."""

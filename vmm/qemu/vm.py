@@ -6,11 +6,13 @@ from pathlib import Path
 
 import trio
 
-from vmm.contract import Agent, ExitReport, Growth, ProcessIdentity
+from vmm.contract import Agent
 from vmm.errors import QmpError, VmExitedError
 from vmm.qemu.command_line import machine_uuid
 from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
+from vmm.words.preparation import Growth
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 class QemuVm:

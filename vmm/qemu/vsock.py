@@ -18,9 +18,9 @@ from typing import Final
 
 import trio
 
-from vmm.contract import ExitReport
 from vmm.errors import AgentUnreachableError, MissingFileError, SpecError
 from vmm.qemu.command_line import VsockDevice
+from vmm.words.processes import ExitReport
 
 AGENT_PORT: Final = 1024
 """Where the built-in agent listens; Kata's, too."""

@@ -7,12 +7,13 @@ from pathlib import PurePosixPath
 import trio
 
 from vmm.capacity import Capacity
-from vmm.contract import MAX_GOT_FILE, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.simulated.command import SimulatedCommand
 from vmm.simulated.faults import CommandsFail, FilesFail, Moment, PrepareFails, PrepareIsSlow
 from vmm.simulated.machine import MACHINE_ID, VM_UUID, Machine
 from vmm.simulated.programs import PROGRAMS
+from vmm.words.commands import MAX_GOT_FILE, CommandSpec
+from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 GUEST_INFO = GuestInfo(agent_version=2, kernel_release="simulated")
 ONLINE_LIMIT_S = 5.0

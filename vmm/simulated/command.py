@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import attrs
 import trio
 
-from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
 from vmm.simulated.machine import Machine
 from vmm.simulated.programs import GuestProcess, Program
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
 
 _HARMLESS_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
 

@@ -9,7 +9,7 @@ from random import Random
 
 import attrs
 
-from vmm.contract import BootStage
+from vmm.words.processes import BootStage
 
 
 class Moment(enum.Enum):

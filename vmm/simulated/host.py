@@ -8,13 +8,15 @@ from pathlib import Path
 
 import trio
 
-from vmm.contract import Agent, ExitReport, Growth, ProcessIdentity
+from vmm.contract import Agent
 from vmm.errors import AttachError, BootError, QmpError, VmExitedError
 from vmm.guest.noop import NoopAgent
 from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.faults import BootFails, BootHangs, Fault, FaultPlan, Moment, StopIsSlow, no_faults
 from vmm.simulated.machine import Machine, Power, simulated_uuid
 from vmm.spec import AgentKind, MachineSpec
+from vmm.words.preparation import Growth
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 class _Handle:

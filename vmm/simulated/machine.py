@@ -15,10 +15,11 @@ import trio
 from trio_util import AsyncValue
 
 from vmm.capacity import Capacity
-from vmm.contract import ExitReport, Growth, ProcessIdentity
 from vmm.errors import AgentProtocolError, AgentUnreachableError, VmExitedError
 from vmm.simulated.faults import AgentBreaksProtocol, AgentGoesMute, Exits, Fault, Hangs, Moment
 from vmm.spec import MachineSpec
+from vmm.words.preparation import Growth
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 NS = 1_000_000_000
 EPOCH_NS = 1_700_000_000 * NS

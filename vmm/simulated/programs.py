@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from vmm.contract import CommandSpec, OutputStream
+from vmm.words.commands import CommandSpec, OutputStream
 
 _ENVIRONMENT: Final = {
     "HOME": "/root",

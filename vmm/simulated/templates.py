@@ -9,10 +9,11 @@ from pathlib import Path
 import attrs
 import trio
 
-from vmm.contract import BootStage, ExitReport, Shell, VmTemplate
+from vmm.contract import Shell, VmTemplate
 from vmm.errors import BootError, SnapshotError, TemplateError, VmExitedError
 from vmm.simulated.host import SimulatedHost, SimulatedVm
 from vmm.spec import MachineSpec
+from vmm.words.processes import BootStage, ExitReport
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -12,19 +12,21 @@ import pytest
 import trio
 
 from actors.handout import HandOutProcedure
-from actors.messages import Wishes
 from actors.parking import check
 from actors.uniqueness import Witness
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from tests.templates import build, clone, template_store
-from vmm.contract import BootStage, CommandExit, CommandSpec, Preparation
 from vmm.errors import AgentRequestError, AgentUnreachableError, BootError, TemplateError, VmExitedError
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.adopt import adopt
 from vmm.qemu.launch import launch
+from vmm.qemu.template.store import Template, TemplateStore
 from vmm.spec import AgentKind, MachineSpec
-from vmm.template.store import Template, TemplateStore
+from vmm.words.commands import CommandExit, CommandSpec
+from vmm.words.preparation import Preparation
+from vmm.words.processes import BootStage
+from vmm.words.wishes import Wishes
 
 pytestmark = pytest.mark.qemu
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pool.client import CallError, open_client
 from tests.running import RunningService, running_service, vmpool_argv
 from tests.templates import place_for_template
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmm.qemu.template.store import Template
 from vmm.spec import MachineSpec
-from vmm.template.store import Template
+from vmpool.client import CallError, open_client
 
 pytestmark = pytest.mark.qemu
 

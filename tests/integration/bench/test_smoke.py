@@ -10,7 +10,7 @@ import pytest
 
 from bench.results import Results, read
 from tests.running import vmpool_argv
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 
 pytestmark = pytest.mark.qemu
 

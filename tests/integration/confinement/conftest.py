@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from pool.config import load_settings
-from pool.confinement import jailed, user_for
+from pool.assembly.confinement import jailed, user_for
+from pool.settings.config import load_settings
 from tests.contract.subjects import MAX_MEMORY_MIB, MAX_VCPUS, qemu_spec
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.host import look_at_host
 from vmm.qemu.confinement.limits import Limits

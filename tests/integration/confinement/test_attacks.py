@@ -17,8 +17,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pool.config import load_settings
-from pool.confinement import jailed, user_for
+from pool.assembly.confinement import jailed, user_for
+from pool.settings.config import load_settings
 from tests.integration.confinement import attacks
 from tests.unit.confinement.jailed import SPEC
 from vmm.qemu.confinement import Confinement

@@ -13,7 +13,6 @@ import pytest
 import trio
 
 from tests.contract.subjects import BOOT_LIMIT_S, MAX_MEMORY_MIB, MAX_VCPUS
-from vmm.contract import Preparation
 from vmm.qemu.adopt import adopt
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.limits import limits_for
@@ -23,9 +22,10 @@ from vmm.qemu.confinement.uids import UidRange
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
 from vmm.qemu.orphans import end_orphan, find_orphans
+from vmm.qemu.template.clone import build_template, load_clone, start_shell
+from vmm.qemu.template.store import TemplateStore
 from vmm.spec import MachineSpec
-from vmm.template.clone import build_template, load_clone, start_shell
-from vmm.template.store import TemplateStore
+from vmm.words.preparation import Preparation
 
 VM, TEMPLATE = (f"{name}-{secrets.token_hex(4)}" for name in ("vm", "template"))
 """Other runs of these tests have the same cgroups above theirs."""

@@ -10,12 +10,12 @@ import trio
 
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S
-from vmm.contract import CommandExit, CommandSpec
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
 from vmm.qemu.launch import launch
 from vmm.spec import MachineSpec
+from vmm.words.commands import CommandExit, CommandSpec
 
 LIMITS = Limits(memory_bytes=64 * 2**20, cpus=2, processes=50)
 

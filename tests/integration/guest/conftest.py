@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from vmm.guest.client import AgentClient
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 
 BOOT_LIMIT_S = 120
 

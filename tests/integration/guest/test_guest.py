@@ -12,9 +12,10 @@ import trio
 
 from tests.agents import collect
 from tests.integration.guest.conftest import BOOT_LIMIT_S, qemu_argv
-from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.guest.client import AgentClient
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmm.words.commands import CommandExit, CommandSpec
+from vmm.words.preparation import Preparation
 
 pytestmark = pytest.mark.qemu
 

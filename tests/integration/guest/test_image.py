@@ -11,8 +11,8 @@ import attrs
 import pytest
 import trio
 
-from vmm.guest.image import GuestImage, ImageProgress, build_image, load_image
-from vmm.guest.image_errors import ImageError
+from vmm.initramfs.errors import ImageError
+from vmm.initramfs.image import GuestImage, ImageProgress, build_image, load_image
 
 pytestmark = pytest.mark.qemu
 

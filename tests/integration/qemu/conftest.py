@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.contract.subjects import qemu_spec
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.instance import Instance
 from vmm.spec import MachineSpec
 

@@ -11,14 +11,14 @@ import pytest
 import trio
 
 from tests.templates import clone
-from vmm.contract import Preparation
 from vmm.errors import AttachError
 from vmm.qemu.attach import attach
 from vmm.qemu.command_line import AgentLink
 from vmm.qemu.process import command_line_of
+from vmm.qemu.template.store import Template
 from vmm.qemu.vm import QemuVm
 from vmm.spec import AgentKind, MachineSpec
-from vmm.template.store import Template
+from vmm.words.preparation import Preparation
 
 BOOT_LIMIT_S = 120.0
 

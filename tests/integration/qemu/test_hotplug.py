@@ -10,13 +10,14 @@ import trio
 
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
-from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.errors import HotplugError
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.adopt import adopt
 from vmm.qemu.hotplug import grow
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
+from vmm.words.commands import CommandExit, CommandSpec
+from vmm.words.preparation import Preparation
 
 FILL = "data = bytearray(700 << 20); data[::4096] = b'x' * len(data[::4096]); print(data.count(b'x'))"
 

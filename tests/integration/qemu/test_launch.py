@@ -13,7 +13,6 @@ import trio
 import trio.testing
 
 from tests.waiting import until
-from vmm.contract import BootStage, ExitReport, ProcessIdentity
 from vmm.errors import BootError, MissingFileError, SpecError, StopError, VmExitedError
 from vmm.qemu import instance as instance_module
 from vmm.qemu.adopt import adopt
@@ -22,6 +21,7 @@ from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
 from vmm.qemu.process import command_line_of, start_time_of
 from vmm.spec import MachineSpec
+from vmm.words.processes import BootStage, ExitReport, ProcessIdentity
 
 BOOT_LIMIT_S = 120.0
 

@@ -9,12 +9,11 @@ from typing import Any, Final
 
 from grpclib.const import Cardinality
 
-from pool.client import AcquiredVm, Client
-from pool.client.connection import Method
-from pool.client.convert import ON_EMPTY, acquired_vm
-from pool.client.exchange import ask, receive, send_last
-from pool.ledger.policy import OnEmpty
-from pool.rpc.generated.vmpool import v1 as wire
+from vmpool.client import AcquiredVm, Client, OnEmpty
+from vmpool.client.connection import Method
+from vmpool.client.convert import ON_EMPTY, acquired_vm
+from vmpool.client.exchange import ask, receive, send_last
+from vmpool.wire.generated.vmpool import v1 as wire
 
 ANSWER_LIMIT_S: Final = 10.0
 

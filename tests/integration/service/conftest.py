@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from pool.client import open_client
 from tests.integration.service.templates import config, is_full
 from tests.running import RunningService, running_service
 from tests.templates import place_for_template
 from tests.waiting import until
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import open_client
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from tests.running import RunningService, ServiceHome, service_home
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 
 CONFIG = """
 [factory]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pool.client import Client, ProfileStatus
 from tests.running import RunningService
+from vmpool.client import Client, ProfileStatus
 
 MACHINE = {"accelerator": "tcg", "memory_mib": 256, "max_vcpus": 4, "max_memory_mib": 1024}
 """What there is a template of: `kept_template` in conftest.py."""

@@ -15,7 +15,7 @@ import pytest
 from tests.integration.service.templates import config as template_config
 from tests.running import RunningService, ServiceHome, service_home
 from tests.templates import place_for_template
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.confinement.group import VmGroup
 
 GID = 4242
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Q
 
 ACQUIRE = """\
 import os, sys, trio
-from pool.client import open_client
+from vmpool.client import open_client
 os.setgroups([int(sys.argv[2])]); os.setgid(65534); os.setuid(65534)  # now: the checkout may not be for them to read
 async def main():
     async with open_client(sys.argv[1]) as client:

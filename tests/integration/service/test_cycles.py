@@ -16,12 +16,12 @@ import attrs
 import pytest
 import trio
 
-from pool.client import open_client
 from tests.integration.service.templates import config, is_full
 from tests.running import RunningService, running_service
 from tests.templates import place_for_template
 from tests.waiting import until
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import open_client
 
 CYCLES = {"direct": 12, "template": 24}
 if "VMPOOL_CYCLES" in os.environ:

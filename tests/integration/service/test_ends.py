@@ -9,9 +9,8 @@ import signal
 import pytest
 import trio
 
-from pool.client import CallError, open_client
 from tests.running import RunningService
-from vmm.contract import CommandExit
+from vmpool.client import CallError, CommandExit, open_client
 
 HOG = "x = [bytes([1]) * 2**20 for _ in range(1000)]"
 

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from pool.client import CallError, Client, open_client
-from pool.ledger.policy import OnEmpty
 from tests.running import RunningService, running_service, vmpool_argv
 from tests.waiting import until
-from vmm.contract import Output
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import CallError, Client, OnEmpty, Output, open_client
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from pool.client import CallError, Client, open_client
 from tests.integration.service.flooding import FLOOD, FLOOD_OF_EVENTS
 from tests.integration.service.templates import config, output
 from tests.running import RunningService, running_service
 from tests.templates import place_for_template
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import CallError, Client, open_client
 
 FLOODING = 3
 

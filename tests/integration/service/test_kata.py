@@ -12,22 +12,24 @@ import attrs
 import pytest
 import trio
 
-from pool.client import CallError, Wishes, open_client
-from pool.factory.cache_client import cache_status, open_cache_client
-from pool.factory.config import FactoryConfig
-from pool.factory.errors import CacheError
-from pool.factory.factory import open_factory
-from pool.factory.host import open_qemu_host
-from pool.factory.runtime_config import load_runtime_config
-from pool.factory.wire import CachedVm
+from pool.kata.cache.client import cache_status, open_cache_client
+from pool.kata.cache.wire import CachedVm
+from pool.kata.config.runtime_config import load_runtime_config
+from pool.kata.errors import CacheError
+from pool.kata.factory.factory import open_factory
+from pool.kata.factory.host import open_qemu_host
+from pool.kata.records.config import FactoryConfig
 from tests.integration.service.kata import KataHome, kata_home, qmp
 from tests.running import RunningService, vmpool_argv
 from tests.waiting import until
-from vmm.contract import CommandExit, CommandSpec, Output, Preparation, Vm
+from vmm.contract import Vm
 from vmm.errors import AttachError
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.attach import attach
 from vmm.qemu.vm import QemuVm
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import Preparation
+from vmpool.client import CallError, CommandExit, Output, Wishes, open_client
 
 LIMIT_S = 120.0
 

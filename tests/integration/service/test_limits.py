@@ -7,7 +7,7 @@ import resource
 import attrs
 
 from tests.running import service_home
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 
 CONFIG = '[profiles.default]\nsize = 0\naccelerator = "tcg"'
 SOFT, HARD = 100, 3000

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from actors.messages import GuestFile, Wishes
-from pool.client import CallError, open_client
 from tests.running import RunningService
 from tests.waiting import until
+from vmpool.client import CallError, GuestFile, Wishes, open_client
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -7,7 +7,7 @@ import signal
 import attrs
 
 from tests.running import STOP_LIMIT_S, service_home
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 
 CONFIG = '[profiles.default]\nsize = 0\naccelerator = "tcg"'
 

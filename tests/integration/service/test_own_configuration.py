@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from pool.client import open_client
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.integration.service.templates import config
 from tests.running import RunningService, running_service
 from tests.templates import place_for_template
 from tests.unit.rpc.raw import ACQUIRE, connected
 from tests.waiting import LIMIT_S
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import open_client
+from vmpool.wire.generated.vmpool import v1 as wire
 
 pytestmark = pytest.mark.timeout(180)
 

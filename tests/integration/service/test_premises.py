@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pool.client import Client, ClientError, open_client
 from tests.integration.service.templates import config, is_full, output, profile_of, times_in_log
 from tests.running import STOP_LIMIT_S, RunningService, ServiceHome, service_home
 from tests.templates import place_for_template
 from tests.waiting import until
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import Client, ClientError, open_client
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -11,16 +11,15 @@ import psutil
 import pytest
 import trio
 
-from pool.client import CallError, Client, ServiceUnavailableError, open_client
-from pool.ledger.policy import OnEmpty
-from pool.recovery import RECONNECT_S
+from pool.core.recovery import RECONNECT_S
 from tests.integration.service.calls import counters_of, hold
 from tests.integration.service.templates import config, is_full, output, profile_of, times_in_log
 from tests.running import STOP_LIMIT_S, RunningService, ServiceHome, service_home
 from tests.templates import place_for_template
 from tests.waiting import until
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.confinement.group import VmGroup
+from vmpool.client import CallError, Client, OnEmpty, ServiceUnavailableError, open_client
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -14,12 +14,12 @@ import pytest
 import trio
 
 from actors.parking import CHECK_TIMEOUT_S
-from pool.client import open_client
 from tests.integration.service.templates import config, is_full, output, profile_of
 from tests.running import RunningService, running_service
 from tests.templates import place_for_template
 from tests.waiting import until
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import open_client
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pool.client import open_client
 from tests.integration.service.templates import config, is_full, output, profile_of, times_in_log
 from tests.running import RunningService, ServiceHome, running_service, service_home
 from tests.templates import place_for_template
 from tests.waiting import until
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import open_client
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Wishes
-from pool.client import CallError, open_client
-from pool.ledger.policy import OnEmpty
 from tests.integration.service.templates import config, is_full, output, profile_of, times_in_log
 from tests.running import RunningService, running_service, service_home
 from tests.templates import place_for_template
 from tests.waiting import until
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import CallError, OnEmpty, Wishes, open_client
 
 pytestmark = pytest.mark.timeout(240)
 

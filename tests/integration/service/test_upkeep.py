@@ -9,14 +9,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pool.client import CallError, Client, open_client
-from pool.client.records import ProfileStatus
-from pool.ledger.policy import OnEmpty
 from tests.integration.service.templates import config
 from tests.running import RunningService, running_service
 from tests.templates import place_for_template
 from tests.waiting import until
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
+from vmpool.client import CallError, Client, OnEmpty, open_client
+from vmpool.client.records import ProfileStatus
 
 pytestmark = pytest.mark.timeout(240)
 

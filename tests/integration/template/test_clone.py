@@ -13,12 +13,13 @@ import trio
 
 from tests import templates
 from tests.agents import collect
-from vmm.contract import CommandSpec, Preparation
 from vmm.errors import BootError, SnapshotError, TemplateError, VmmError
+from vmm.qemu.template.clone import load_clone, start_shell
+from vmm.qemu.template.store import Template, TemplateStore
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
-from vmm.template.clone import load_clone, start_shell
-from vmm.template.store import Template, TemplateStore
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import Preparation
 
 Cloner = Callable[[str], Awaitable[QemuVm]]
 

@@ -13,10 +13,11 @@ from actors.turns import Turns
 from actors.vigil import Vigil
 from tests.contract.subjects import BOOT_LIMIT_S
 from tests.templates import clone
-from vmm.contract import CommandSpec, ExitReport
 from vmm.errors import AgentUnreachableError, VmSilentError
+from vmm.qemu.template.store import Template
 from vmm.spec import MachineSpec
-from vmm.template.store import Template
+from vmm.words.commands import CommandSpec
+from vmm.words.processes import ExitReport
 
 NO_MEMORY = "echo 1 > /proc/sys/vm/panic_on_oom; python3 -c 'x = [bytes([1]) * 2**20 for _ in range(1000)]'"
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import trio
 
 from tests.agents import collect
-from vmm.contract import RESEED_BYTES, CommandSpec, Preparation
+from vmm.qemu.template.clone import load_clone, start_shell
+from vmm.qemu.template.store import Template
 from vmm.spec import MachineSpec
-from vmm.template.clone import load_clone, start_shell
-from vmm.template.store import Template
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import RESEED_BYTES, Preparation
 
 
 async def test_a_clone_is_handed_out_with_more_cpus_and_memory_than_its_template(

@@ -17,10 +17,11 @@ import trio
 
 from tests.agents import collect
 from tests.templates import build, built_template, clone, template_store
-from vmm.contract import RESEED_BYTES, CommandSpec, Preparation, PreparationReport
+from vmm.qemu.template.store import Template
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
-from vmm.template.store import Template
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import RESEED_BYTES, Preparation, PreparationReport
 
 CLONES = int(os.environ.get("VMPOOL_CLONES", "20"))
 UNSEEDED_CLONES = 4

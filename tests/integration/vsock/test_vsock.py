@@ -14,21 +14,22 @@ import trio
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from tests.templates import template_store
-from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.errors import AgentUnreachableError, VmExitedError
 from vmm.guest.client import AgentClient
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 from vmm.qemu.adopt import adopt
 from vmm.qemu.command_line import VSOCK_PARAMETER
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.user import decide_user
 from vmm.qemu.launch import launch
+from vmm.qemu.template.clone import build_template, load_clone, start_shell
+from vmm.qemu.template.fingerprint import fingerprint
+from vmm.qemu.template.store import TemplateStore
 from vmm.qemu.version import detect_version
 from vmm.qemu.vsock import VHOST_VSOCK, connect_vsock
 from vmm.spec import AgentChannel, AgentKind, MachineSpec
-from vmm.template.clone import build_template, load_clone, start_shell
-from vmm.template.fingerprint import fingerprint
-from vmm.template.store import TemplateStore
+from vmm.words.commands import CommandExit, CommandSpec
+from vmm.words.preparation import Preparation
 
 pytestmark = [
     pytest.mark.qemu,

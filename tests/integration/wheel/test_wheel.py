@@ -10,12 +10,12 @@ import pytest
 
 from tests.integration.wheel.installation import CHECKOUT, Installation, build_wheel
 from tests.running import service_home
-from vmm.guest.image import GuestImage
+from vmm.initramfs.image import GuestImage
 
 PACKAGES = ("vmpool", "pool", "actors", "vmm")
 DATA = {
     *(f"{package}/py.typed" for package in PACKAGES),
-    "pool/rpc/generated/py.typed",
+    "vmpool/wire/generated/py.typed",
     "pool/default.toml",
     "pool/systemd/vmpool.service",
     "pool/systemd/sysusers.conf",

@@ -13,14 +13,14 @@ import trio
 
 from actors.direct import DirectBootProducer
 from actors.journal import Recorded
-from actors.life import VmState
 from actors.supervisor import Supervised
-from pool.coordinator import Coordinator
+from pool.core.coordinator import Coordinator
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Lease, Owner
 from tests.properties.ledger.invariants import BETWEEN_EVENTS, check_state
 from tests.unit.actors.stage import direct, simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
+from vmm.words.life import VmState
 
 PROFILE = "default"
 OWNER = Owner(uid=1000)

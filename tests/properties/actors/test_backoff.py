@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.backoff import Backoff
+from vmm.words.backoff import Backoff
 
 seconds = st.floats(min_value=0.001, max_value=10_000.0)
 backoffs = st.builds(

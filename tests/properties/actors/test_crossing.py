@@ -7,16 +7,16 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.messages import VmLost, VmReady
+from pool.core.requests import RefusedError
 from pool.ledger.effects import RefusalCode
-from pool.requests import RefusedError
 from tests.examples import examples
 from tests.properties.actors.service import OWNER, PROFILE, Service, running_service
 from tests.unit.actors.stage import ORDER, story
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport
 from vmm.errors import VmExitedError
 from vmm.simulated import SimulatedVm
+from vmm.words.facts import VmLost, VmReady
+from vmm.words.processes import ExitReport
 
 KILLED = ExitReport(signal=9)
 

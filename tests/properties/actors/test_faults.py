@@ -10,8 +10,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool.core.requests import RefusedError
 from pool.ledger.policy import OnEmpty
-from pool.requests import RefusedError
 from tests.examples import examples
 from tests.properties.actors.service import BOOT_TIMEOUT_S, Service, running_service
 from tests.virtual_time import in_virtual_time

@@ -12,7 +12,7 @@ from actors.journal import GivenAway
 from tests.examples import examples
 from tests.properties.actors.service import OWNER, PROFILE, Service, running_service
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport
+from vmm.words.processes import ExitReport
 
 MOMENTS = st.sampled_from([0.0, 0.0, 0.5, 1.0, 1.0, 2.0, 5.0])
 

@@ -9,12 +9,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.kinds import ProducerKind
-from actors.messages import HandOutTimings
 from actors.record import LeaseRecord, RecordError, VmRecord, decode, encode
 from tests.examples import examples
 from tests.unit.actors.test_record import RECORD
-from vmm.contract import PreparationReport, ProcessIdentity
+from vmm.words.facts import HandOutTimings
+from vmm.words.kinds import ProducerKind
+from vmm.words.preparation import PreparationReport
+from vmm.words.processes import ProcessIdentity
 
 texts = st.text(st.characters(), max_size=50)  # lone surrogates too: a guest may say anything
 integers = st.integers(-(2**63) + 1, 2**63 - 1)

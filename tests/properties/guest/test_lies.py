@@ -16,11 +16,12 @@ from trio.testing import memory_stream_pair
 from tests.examples import examples
 from tests.unit.guest.test_session import hello_reply, read_hello
 from tests.virtual_time import in_virtual_time
-from vmm.contract import CommandExit, CommandSpec, GuestInfo, Preparation
 from vmm.errors import AgentError, AgentProtocolError, AgentRequestError
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
 from vmm.guest.command import RemoteCommand
+from vmm.words.commands import CommandExit, CommandSpec
+from vmm.words.preparation import GuestInfo, Preparation
 
 PING, RUNNING, OVER, PUT, GET = 1, 2, 3, 4, 5
 """Streams of the host whom it lies to: a ping that waits, a command that runs, one that has ended, and two files under

@@ -33,9 +33,9 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from actors.backoff import Backoff
+from vmm.words.backoff import Backoff
 from actors.kinds import ProducerKind
-from actors.life import VmState
+from vmm.words.life import VmState
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.histories import History, step

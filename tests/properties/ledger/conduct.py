@@ -9,7 +9,6 @@ from typing import Final
 
 import attrs
 
-from actors.life import TRANSITIONS, VmState
 from pool.ledger import Ledger
 from pool.ledger.effects import (
     CheckVm,
@@ -34,6 +33,7 @@ from pool.ledger.profile import ProfilePage
 from pool.ledger.ready import Staleness
 from pool.ledger.records import Claim, Lease, Owner
 from tests.properties.ledger.invariants import ViolationError
+from vmm.words.life import TRANSITIONS, VmState
 
 
 @attrs.define(kw_only=True)

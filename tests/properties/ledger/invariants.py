@@ -6,14 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
-from actors.kinds import ProducerKind
-from actors.life import VmState
 from pool.ledger import Ledger
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
 from pool.ledger.ready import Staleness
 from pool.ledger.records import Lease, VmEntry
 from pool.ledger.views import CircuitState
+from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState
 
 FAULT_OF_A_LEASE = "fault of a leased VM"
 """Why the VMs of these worlds are lost while somebody has them."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from actors.life import VmState
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.histories import History, step
+from vmm.words.life import VmState
 
 KEPT: Final[Mapping[str, History]] = {
     "each_vm_is_in_exactly_one_place-KeepsReadyVmsInProduction": [step("open_the_pool", chosen=[PoolPolicy(size=1)])],

@@ -7,9 +7,6 @@ from collections.abc import Callable, Collection
 
 from hypothesis import strategies as st
 
-from actors.backoff import Backoff
-from actors.kinds import ProducerKind
-from actors.life import VmState
 from pool.ledger import Ledger
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.events import FoundVm
@@ -21,6 +18,9 @@ from tests.properties.ledger.histories import Historic, begins, happens
 from tests.properties.ledger.invariants import ViolationError
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import MANY, World
+from vmm.words.backoff import Backoff
+from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState
 
 PROFILES = ("alpha", "beta", "gamma")
 UIDS = st.sampled_from([0, 1000, 1000, 1001])

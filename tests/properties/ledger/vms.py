@@ -6,10 +6,14 @@ from collections import deque
 
 import attrs
 
-from actors.life import VmState
-from actors.messages import (
+from pool.ledger import Effect, Event, Ledger
+from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, FillShell, HandOutVm, ReachVm, StartVm, StopVm
+from tests.properties.ledger.conduct import Record, SeenVm
+from tests.properties.ledger.invariants import FAULT_OF_A_LEASE
+from vmm.words.facts import (
     HandOutTimings,
     LeaseAdopted,
+    Obstacle,
     ShellReady,
     VmGone,
     VmHandedOut,
@@ -19,12 +23,8 @@ from actors.messages import (
     VmSilent,
     WishRefused,
 )
-from pool.ledger import Effect, Event, Ledger
-from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, FillShell, HandOutVm, ReachVm, StartVm, StopVm
-from tests.properties.ledger.conduct import Record, SeenVm
-from tests.properties.ledger.invariants import FAULT_OF_A_LEASE
-from vmm.contract import PreparationReport
-from vmm.errors import Obstacle
+from vmm.words.life import VmState
+from vmm.words.preparation import PreparationReport
 
 REPORT = PreparationReport(reseeded=True, wall_clock_ns=1, hostname="guest", cpus_online=1, memory_mib=256)
 TIMINGS = HandOutTimings(resume_s=0.001, prepare_s=0.002, total_s=0.003)

@@ -13,16 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 
 import attrs
 
-from actors.life import VmState
-from actors.messages import (
-    ShellReady,
-    VmGone,
-    VmHandedOut,
-    VmLost,
-    VmReady,
-    Wishes,
-    WishRefused,
-)
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import (
     Confirm,
@@ -62,6 +52,9 @@ from pool.ledger.records import Lease, Owner
 from tests.properties.ledger.conduct import Record, SeenRequest, check_effect, check_step
 from tests.properties.ledger.invariants import ViolationError, check_state
 from tests.properties.ledger.vms import Vms
+from vmm.words.facts import ShellReady, VmGone, VmHandedOut, VmLost, VmReady, WishRefused
+from vmm.words.life import VmState
+from vmm.words.wishes import Wishes
 
 MANY = 2_000
 """More events than any world here produces by itself; who needs more is spinning."""

@@ -15,9 +15,10 @@ from tests.examples import examples
 from tests.unit.qga.fake import Refused
 from tests.unit.qga.test_client import session
 from tests.virtual_time import in_virtual_time
-from vmm.contract import CommandSpec, Preparation
 from vmm.errors import AgentError
 from vmm.guest.qga.client import QgaClient
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import Preparation
 
 OPERATIONS: Final[Mapping[str, Callable[[QgaClient], Awaitable[object]]]] = {
     "ping": lambda client: client.ping(),

@@ -13,10 +13,10 @@ from grpclib.exceptions import GRPCError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.crossing import open_loop
 from pool.rpc.framing import Codec, MessageBuffer
-from pool.rpc.generated.vmpool import v1 as wire
-from pool.rpc.wellformed import (
+from vmpool.wire.crossing import open_loop
+from vmpool.wire.generated.vmpool import v1 as wire
+from vmpool.wire.wellformed import (
     MAX_FIELDS,
     MAX_UNKNOWN_BYTES,
     MAX_UNKNOWN_FIELDS,

@@ -11,9 +11,9 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool.client import open_client
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, connected
 from tests.unit.rpc.served import serving
+from vmpool.client import open_client
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 

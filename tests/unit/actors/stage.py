@@ -13,9 +13,7 @@ import trio
 from actors.direct import DirectBootProducer
 from actors.handout import HandOutProcedure
 from actors.journal import Journal, Recorded, Unusable
-from actors.kinds import ProducerKind
 from actors.machine import ResolvedMachine
-from actors.messages import HandOutOrder, LeaseTerms, VmFact, Wishes
 from actors.producer import BaseVm, ProducerStatistics
 from actors.record import VmRecord
 from actors.vm import VmActor
@@ -23,6 +21,9 @@ from vmm.contract import Vm
 from vmm.simulated import Fault, SimulatedHost, SimulatedVm, scripted
 from vmm.simulated.disk import SimulatedDisk
 from vmm.spec import Accelerator, MachineSpec
+from vmm.words.facts import VmFact
+from vmm.words.kinds import ProducerKind
+from vmm.words.wishes import HandOutOrder, LeaseTerms, Wishes
 
 NOWHERE = Path("/nowhere")
 SPEC = MachineSpec(qemu=NOWHERE, kernel=NOWHERE, initrd=NOWHERE, accelerator=Accelerator.TCG)

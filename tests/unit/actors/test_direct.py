@@ -8,15 +8,13 @@ import attrs
 import pytest
 import trio
 
-from actors.backoff import Backoff
 from actors.direct import DirectBootProducer
 from actors.errors import evidence
-from actors.kinds import ProducerKind
 from actors.machine import ResolvedMachine
 from actors.supervisor import RestartPolicy, Supervised
 from tests.unit.actors.stage import NOWHERE, direct, produce, resolved
 from tests.virtual_time import in_virtual_time
-from vmm.contract import BootStage, Vm
+from vmm.contract import Vm
 from vmm.errors import AcceleratorError, AgentRequestError, BootError
 from vmm.simulated import (
     AgentGoesMute,
@@ -30,6 +28,9 @@ from vmm.simulated import (
 )
 from vmm.simulated.machine import Power
 from vmm.spec import MachineSpec
+from vmm.words.backoff import Backoff
+from vmm.words.kinds import ProducerKind
+from vmm.words.processes import BootStage
 
 
 @in_virtual_time

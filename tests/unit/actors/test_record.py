@@ -10,8 +10,6 @@ from typing import Any
 import attrs
 import pytest
 
-from actors.kinds import ProducerKind
-from actors.messages import HandOutTimings
 from actors.record import (
     MAX_RECORD_BYTES,
     LeaseRecord,
@@ -22,7 +20,10 @@ from actors.record import (
     expiry_ns,
 )
 from tests.unit.actors.stage import BOOT_ID, TERMS
-from vmm.contract import PreparationReport, ProcessIdentity
+from vmm.words.facts import HandOutTimings
+from vmm.words.kinds import ProducerKind
+from vmm.words.preparation import PreparationReport
+from vmm.words.processes import ProcessIdentity
 
 REPORT = PreparationReport(
     reseeded=True, wall_clock_ns=42, hostname="guest-1", cpus_online=1, memory_mib=224, random=b"drawn in secret"

@@ -8,12 +8,13 @@ import attrs
 import pytest
 import trio
 
-from actors.messages import HandOutOrder, VmHandedOut, VmLost, VmReady, Wishes, WishRefused
 from tests.unit.actors.stage import TERMS, OneVm, Wrapped, paused_vm, story
 from tests.virtual_time import in_virtual_time
-from vmm.contract import Preparation, PreparationReport, Vm
-from vmm.errors import Obstacle
+from vmm.contract import Vm
 from vmm.simulated import SimulatedHost
+from vmm.words.facts import Obstacle, VmHandedOut, VmLost, VmReady, WishRefused
+from vmm.words.preparation import Preparation, PreparationReport
+from vmm.words.wishes import HandOutOrder, Wishes
 
 
 def saying(host: SimulatedHost, **lies: Any) -> OneVm:

@@ -11,9 +11,9 @@ import attrs
 import pytest
 import trio
 
-from actors.backoff import Backoff
 from actors.supervisor import NEVER_GIVE_UP, RestartIntensityExceededError, RestartPolicy, Supervised
 from tests.virtual_time import in_virtual_time
+from vmm.words.backoff import Backoff
 
 PLAIN = Backoff(initial_s=1.0, maximum_s=8.0, jitter=0.0)
 

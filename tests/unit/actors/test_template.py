@@ -12,19 +12,20 @@ import pytest
 import trio
 import trio.testing
 
-from actors.backoff import Backoff
-from actors.kinds import ProducerKind
 from actors.machine import WATCH_S, ResolvedMachine
 from actors.producer import BaseVm
 from actors.supervisor import NEVER_GIVE_UP, Supervised
 from actors.template import SUSPECT_AFTER, TemplateProducer
 from tests.unit.actors.stage import NOWHERE, SPEC
 from tests.virtual_time import in_virtual_time
-from vmm.contract import BootStage, ExitReport, Vm
+from vmm.contract import Vm
 from vmm.errors import BootError, TemplateError, VmmError
 from vmm.simulated import SimulatedHost
 from vmm.simulated.templates import SimulatedTemplate, SimulatedTemplates
 from vmm.spec import MachineSpec
+from vmm.words.backoff import Backoff
+from vmm.words.kinds import ProducerKind
+from vmm.words.processes import BootStage, ExitReport
 
 BOOT_S = 5.0
 BUILD_S = 6.0

@@ -8,12 +8,12 @@ import pytest
 import trio
 
 from actors.handout import HandOutProcedure
-from actors.messages import Wishes
 from actors.uniqueness import Witness
 from tests.unit.actors.stage import NOWHERE, SPEC
 from tests.virtual_time import in_virtual_time
 from vmm.errors import NotUniqueError
 from vmm.simulated import SimulatedHost
+from vmm.words.wishes import Wishes
 
 
 async def hand_out_two(*, procedure: HandOutProcedure, wishes: Wishes) -> None:

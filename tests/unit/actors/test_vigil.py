@@ -9,15 +9,16 @@ import pytest
 import trio
 import trio.testing
 
-from actors.life import VmState
-from actors.messages import VmGone, VmHandedOut, VmLost, VmReady, VmSilent
 from actors.vigil import TOLD_AFTER, Vigil
 from tests.unit.actors.stage import ORDER, OneVm, Story, Wrapped, paused_vm, story
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport, Vm
+from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, QmpConnectionError, VmExitedError
 from vmm.simulated import AgentGoesMute, Moment, SimulatedHost
 from vmm.simulated.machine import Machine, Power
+from vmm.words.facts import VmGone, VmHandedOut, VmLost, VmReady, VmSilent
+from vmm.words.life import VmState
+from vmm.words.processes import ExitReport
 
 VIGIL = Vigil(interval_s=60.0, silence_limit_s=300.0)
 

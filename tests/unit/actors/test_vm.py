@@ -7,11 +7,9 @@ import pytest
 import trio
 
 from actors.handout import HAND_OUT_TIMEOUT_S
-from actors.life import VmState
-from actors.messages import VmGone, VmHandedOut, VmLost, VmReady
 from tests.unit.actors.stage import ORDER, OneVm, Wrapped, one_vm, paused_vm, story
 from tests.virtual_time import in_virtual_time
-from vmm.contract import RESEED_BYTES, ExitReport, Vm
+from vmm.contract import Vm
 from vmm.simulated import (
     AgentGoesMute,
     BootFails,
@@ -23,6 +21,10 @@ from vmm.simulated import (
     SimulatedVm,
     StopIsSlow,
 )
+from vmm.words.facts import VmGone, VmHandedOut, VmLost, VmReady
+from vmm.words.life import VmState
+from vmm.words.preparation import RESEED_BYTES
+from vmm.words.processes import ExitReport
 
 KILLED = ExitReport(signal=9, stderr_tail="killed")
 

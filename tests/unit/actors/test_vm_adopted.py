@@ -12,18 +12,19 @@ import trio
 import trio.testing
 
 from actors.adoption import ADOPT_TIMEOUT_S, ATTEMPT_S, Adoption
-from actors.kinds import ProducerKind
-from actors.life import VmState
-from actors.messages import LeaseAdopted, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
 from actors.parking import CHECK_TIMEOUT_S
 from actors.record import VmRecord
 from tests.unit.actors.stage import ORDER, Story, Wrapped, direct, make_actor, simulated_journal, told
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport, ProcessIdentity, Vm
+from vmm.contract import Vm
 from vmm.errors import AgentProtocolError, AgentUnreachableError, VmExitedError
 from vmm.simulated import Exits, Fault, Moment, SimulatedHost, SimulatedVm, StopIsSlow, scripted
 from vmm.simulated.disk import SimulatedDisk
 from vmm.simulated.machine import Power
+from vmm.words.facts import LeaseAdopted, VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
+from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 @asynccontextmanager

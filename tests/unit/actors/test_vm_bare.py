@@ -8,13 +8,13 @@ import trio
 
 from actors.handout import UNPREPARED
 from actors.journal import GivenAway, Journal
-from actors.life import VmState
-from actors.messages import VmGone, VmHandedOut, VmLost, VmReady
 from tests.unit.actors.stage import ORDER, Story, story
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport
 from vmm.simulated import SimulatedVm
 from vmm.simulated.disk import DiskFault, SimulatedDisk, Step
+from vmm.words.facts import VmGone, VmHandedOut, VmLost, VmReady
+from vmm.words.life import VmState
+from vmm.words.processes import ExitReport
 
 BARE = attrs.evolve(ORDER, bare=True)
 

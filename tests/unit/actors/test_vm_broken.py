@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 
-from actors.life import VmState
-from actors.messages import LeaseAdopted, VmGone, VmHandedOut, VmLost, VmReady
 from tests.unit.actors.stage import ORDER, Story, one_vm, story
 from tests.unit.actors.test_vm_adopted import adopted
 from tests.virtual_time import in_virtual_time
 from vmm.errors import QmpConnectionError, QmpError
 from vmm.simulated import AgentBreaksProtocol, Moment, SimulatedHost
+from vmm.words.facts import LeaseAdopted, VmGone, VmHandedOut, VmLost, VmReady
+from vmm.words.life import VmState
 
 
 async def lost(one: Story) -> str:

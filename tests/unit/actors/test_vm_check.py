@@ -9,15 +9,16 @@ import attrs
 import pytest
 import trio
 
-from actors.life import VmState
-from actors.messages import VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
 from actors.parking import CHECK_TIMEOUT_S
 from tests.unit.actors.stage import ORDER, OneVm, Story, Wrapped, make_actor, paused_vm, story
 from tests.virtual_time import in_virtual_time
-from vmm.contract import GuestInfo, Vm
+from vmm.contract import Vm
 from vmm.errors import QmpConnectionError
 from vmm.simulated import AgentGoesMute, Exits, Moment, SimulatedHost, StopIsSlow
 from vmm.simulated.machine import Power
+from vmm.words.facts import VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
+from vmm.words.life import VmState
+from vmm.words.preparation import GuestInfo
 
 PING_S = 1.0
 

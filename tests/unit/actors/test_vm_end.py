@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import trio
 
-from actors.messages import VmGone, VmLost, VmReady
 from actors.vm import VmActor
 from tests.unit.actors.stage import ORDER, OneVm, direct, one_vm, simulated_journal, story
 from tests.virtual_time import in_virtual_time
-from vmm.contract import BootStage, ExitReport, Preparation, Vm
+from vmm.contract import Vm
 from vmm.errors import BootError, StopError, VmExitedError
 from vmm.simulated import BootFails, SimulatedHost, StopIsSlow
+from vmm.words.facts import VmGone, VmLost, VmReady
+from vmm.words.preparation import Preparation
+from vmm.words.processes import BootStage, ExitReport
 
 # -- evidence ------------------------------------------------------------------------------------------------------
 

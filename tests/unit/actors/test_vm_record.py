@@ -11,9 +11,6 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from actors.kinds import ProducerKind
-from actors.life import VmState
-from actors.messages import GuestFile, VmGone, VmHandedOut, VmLost, VmReady
 from actors.record import VmRecord
 from tests.unit.actors.stage import (
     BOOT_ID,
@@ -30,9 +27,14 @@ from tests.unit.actors.stage import (
     story,
 )
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport, ProcessIdentity, Vm
+from vmm.contract import Vm
 from vmm.simulated import AgentGoesMute, BootHangs, Exits, Moment, PrepareIsSlow, SimulatedHost, SimulatedVm, StopIsSlow
 from vmm.simulated.disk import DiskFault, SimulatedDisk, Step
+from vmm.words.facts import VmGone, VmHandedOut, VmLost, VmReady
+from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState
+from vmm.words.processes import ExitReport, ProcessIdentity
+from vmm.words.wishes import GuestFile
 
 NS = 10**9
 FILE = GuestFile(path="/tmp/x", data=b"x")

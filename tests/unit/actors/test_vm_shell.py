@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from actors.kinds import ProducerKind
-from actors.life import VmState
-from actors.messages import ShellReady, VmGone, VmHandedOut, VmLost, VmReady
 from actors.vm import VmActor
 from tests.unit.actors.stage import ORDER, Story, simulated_journal
 from tests.unit.actors.test_template import CLONE_S, Stage, stage
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport
+from vmm.words.facts import ShellReady, VmGone, VmHandedOut, VmLost, VmReady
+from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState
+from vmm.words.processes import ExitReport
 
 
 @attrs.define(eq=False, kw_only=True)

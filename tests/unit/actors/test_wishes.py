@@ -9,13 +9,15 @@ import pytest
 import trio
 
 from actors.handout import HAND_OUT_TIMEOUT_S
-from actors.life import VmState
-from actors.messages import GuestFile, HandOutOrder, VmHandedOut, VmLost, VmReady, Wishes, WishRefused
 from tests.unit.actors.stage import SPEC, TERMS, OneVm, Wrapped, one_vm, paused_vm, story
 from tests.virtual_time import in_virtual_time
-from vmm.contract import ExitReport, Vm
-from vmm.errors import HotplugError, Obstacle, VmExitedError
+from vmm.contract import Vm
+from vmm.errors import HotplugError, VmExitedError
 from vmm.simulated import Fault, FilesFail, PrepareFails, SimulatedHost, scripted
+from vmm.words.facts import Obstacle, VmHandedOut, VmLost, VmReady, WishRefused
+from vmm.words.life import VmState
+from vmm.words.processes import ExitReport
+from vmm.words.wishes import GuestFile, HandOutOrder, Wishes
 
 FILE = GuestFile(path="/tmp/file", data=b"x")
 GROWING = attrs.evolve(SPEC, max_vcpus=2, max_memory_mib=512)

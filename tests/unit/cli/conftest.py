@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.cli.scripted import Answer, ScriptedService, held, scripted_service, status
 from tests.unit.rpc.served import Served, serving
+from vmpool.wire.generated.vmpool import v1 as wire
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
 from h2.events import DataReceived, RequestReceived, StreamReset
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import framed
+from vmpool.wire.generated.vmpool import v1 as wire
 
 _HEADER: Final = 5
 _REQUESTS: Final[dict[str, Any]] = {

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from pool.client import Change, ProfileChange
 from pool.rpc.server import ServerSettings
 from tests.unit.cli.command import NOBODY, vmpool
 from tests.unit.rpc.served import Served, serving
 from vmm.simulated import BootFails
+from vmpool.client import Change, ProfileChange
 
 COMMANDS = [
     ["resize", "default", "3"],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.cli.command import vmpool
 from tests.unit.cli.scripted import Answer, ScriptedService
+from vmpool.wire.generated.vmpool import v1 as wire
 
 
 @pytest.mark.parametrize(

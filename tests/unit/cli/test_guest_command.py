@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.cli.forked import Words, run_all
 from tests.unit.cli.scripted import Answer, ScriptedService
+from vmpool.wire.generated.vmpool import v1 as wire
 
 REFUSED: list[tuple[Words, str]] = [
     (("run", "--timelimit", "5", "--", "true"), "No such option '--timelimit'. Did you mean '--time-limit'?"),

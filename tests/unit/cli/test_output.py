@@ -13,10 +13,10 @@ import trio
 
 from pool.cli.options import failure
 from pool.cli.output import quoted
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.running import vmpool_argv
 from tests.unit.cli.command import vmpool
 from tests.unit.cli.scripted import Answer, ScriptedService
+from vmpool.wire.generated.vmpool import v1 as wire
 
 HOSTILE = "guest: \x1b]0;title\x07\x9b2J\rover\u202e\nvm  vm-9  default  gone"
 SHOWN = r"guest: \x1b]0;title\x07\x9b2J\rover\u202e\nvm  vm-9  default  gone"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pool.client import VmConfig, open_client
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.cli.command import vmpool
 from tests.unit.cli.scripted import Answer, ScriptedService, acquired
+from vmpool.client import VmConfig, open_client
+from vmpool.wire.generated.vmpool import v1 as wire
 
 MISMATCHES = [
     wire.Mismatch(profile="default", fields=["kernel", "cpu_model"]),

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.running import vmpool_argv
 from tests.unit.cli.command import Done, environment, narrow_pipe
 from tests.unit.cli.scripted import Answer, ScriptedService, acquired
 from tests.unit.rpc.served import Served
+from vmpool.wire.generated.vmpool import v1 as wire
 
 NOBODY_READS = 128 + signal.SIGPIPE
 

@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from pool.client import ServiceUnavailableError, open_client
 from tests.unit.cli.scripted import Answer, ScriptedService, held, status
+from vmpool.client import ServiceUnavailableError, open_client
 
 
 def methods(service: ScriptedService) -> list[str]:

@@ -15,10 +15,10 @@ import pytest
 import trio
 import trio.testing
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.running import at_a_terminal, vmpool_argv
 from tests.unit.cli.command import environment, narrow_pipe
 from tests.unit.cli.scripted import Answer, ScriptedService
+from vmpool.wire.generated.vmpool import v1 as wire
 
 STARTED = wire.ExecReply(started=wire.ExecStarted())
 READY = wire.ExecReply(stdout=b"ready")

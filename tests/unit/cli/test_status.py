@@ -9,9 +9,9 @@ import attrs
 import pytest
 
 from pool.cli.status import render_profiles
-from pool.client import PoolCounters, ProducerStatus, ProfileStatus
 from tests.unit.cli.command import vmpool
 from tests.unit.rpc.served import Served
+from vmpool.client import PoolCounters, ProducerStatus, ProfileStatus
 
 COUNTERS = PoolCounters(**{field.name: 0 for field in attrs.fields(PoolCounters)})
 HEALTHY = ProfileStatus(

@@ -6,10 +6,10 @@ import pytest
 import trio
 import trio.testing
 
-from pool.client import CallError, open_client
-from pool.client.remote import LATE_END_S
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.cli.scripted import Answer, ScriptedService
+from vmpool.client import CallError, open_client
+from vmpool.client.remote import LATE_END_S
+from vmpool.wire.generated.vmpool import v1 as wire
 
 STARTED = wire.ExecReply(started=wire.ExecStarted())
 ENDED = wire.ExecReply(exit=wire.ExecExit(status=0))

@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.cli.command import Done
 from tests.unit.cli.forked import CRASHED, Words, commands, run_all
 from tests.unit.cli.scripted import Answer, ScriptedService, acquired
+from vmpool.wire.generated.vmpool import v1 as wire
 
 ODD = "odd-\udcff"
 """What Python makes of b"odd-\\xff"."""

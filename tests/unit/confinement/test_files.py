@@ -6,8 +6,8 @@ import resource
 from pathlib import Path
 
 from tests.unit.confinement.jailed import jailer_alone, start
-from vmm.contract import ExitReport
 from vmm.qemu.confinement.files import MAX_FILE_BYTES
+from vmm.words.processes import ExitReport
 
 
 async def run(script: str, log: Path) -> ExitReport:

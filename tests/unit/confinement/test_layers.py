@@ -9,8 +9,8 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from pool.config import ConfigError, Settings, parse_settings
-from pool.confinement import describe, jailed, user_for
+from pool.assembly.confinement import describe, jailed, user_for
+from pool.settings.config import ConfigError, Settings, parse_settings
 from tests.leaks import nothing_left
 from vmm.errors import ConfinementError, JailError
 from vmm.qemu.confinement import Confinement

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-import pool.client
 import vmpool
+import vmpool.client
 from tests.documentation import EXAMPLES, Example, of_docstring
 from tests.unit.rpc.test_own_configuration import matching
 from vmm.simulated import programs
@@ -54,7 +54,7 @@ async def test_a_machine_of_ones_own_and_the_news(vm_home: Path) -> None:
     assert snapshot.startswith("Snapshot(")
 
 
-@pytest.mark.parametrize("module", [pool.client, vmpool], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [vmpool.client, vmpool], ids=lambda module: module.__name__)
 async def test_what_the_packages_show(vm_home: Path, module: ModuleType) -> None:
     output, end = await said(of_docstring(module.__name__, module.__doc__), vm_home)
     assert output.startswith("Output(")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.agents import collect
-from vmm.contract import CommandSpec
 from vmm.errors import AgentRequestError
 from vmm.guest.client import AgentClient
+from vmm.words.commands import CommandSpec
 
 _GONE_WHEN = {
     "a command starts": [],

@@ -9,10 +9,11 @@ import pytest
 import trio
 
 from tests.agents import LocalAgent, Narrow, collect, resident_kib, until
-from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
 from vmm.errors import AgentRequestError
 from vmm.guest.agent import wire
 from vmm.guest.client import AgentClient
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.preparation import Preparation
 
 MIB = 1024 * 1024
 

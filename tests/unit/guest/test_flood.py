@@ -7,12 +7,12 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from tests.unit.guest.test_session import hello_reply, read_hello
-from vmm.contract import CommandExit, CommandSpec
 from vmm.errors import AgentProtocolError
 from vmm.guest import budget
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
 from vmm.guest.connection import Connection
+from vmm.words.commands import CommandExit, CommandSpec
 
 PING = values.pack({"version": wire.VERSION, "kernel": "6.1"})
 

@@ -13,8 +13,9 @@ import trio
 
 from tests.agents import collect
 from tests.waiting import until
-from vmm.contract import CommandSpec, Preparation
 from vmm.guest.client import AgentClient
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import Preparation
 
 _PROGRAM = Path(__file__).parent / "agent_process.py"
 _ROOT = Path(__file__).parents[3]

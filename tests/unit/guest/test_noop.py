@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from vmm.contract import CommandSpec, GuestInfo, Preparation
 from vmm.errors import AgentRequestError, AgentUnreachableError
 from vmm.guest.noop import NoopAgent
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import GuestInfo, Preparation
 
 
 async def never() -> None:

@@ -10,9 +10,10 @@ import trio
 import trio.testing
 
 from tests.agents import collect
-from vmm.contract import CommandSpec, Preparation
 from vmm.errors import AgentRequestError
 from vmm.guest.client import AgentClient
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import Preparation
 
 MACHINE_ID = "0123456789abcdef" * 2
 VM_UUID = "01234567-89ab-cdef-0123-456789abcdef"

@@ -11,11 +11,12 @@ import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from tests.agents import LocalAgent, Narrow, collect, until
-from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
 from vmm.errors import AgentProtocolError, AgentUnreachableError, NoRoomError
 from vmm.guest import connection
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.preparation import Preparation
 
 
 def hello_reply(nonce: bytes, version: int = wire.VERSION) -> bytes:

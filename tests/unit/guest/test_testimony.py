@@ -11,11 +11,12 @@ import trio
 from trio.testing import memory_stream_pair
 
 from tests.unit.guest.test_session import hello_reply, read_hello
-from vmm.contract import CommandExit, CommandSpec, Preparation
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
 from vmm.guest.said import MAX_SAID, said
+from vmm.words.commands import CommandExit, CommandSpec
+from vmm.words.preparation import Preparation
 
 MIB = 1024 * 1024
 

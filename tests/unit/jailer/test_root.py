@@ -11,8 +11,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pool.config import parse_settings
-from pool.confinement import jailed, user_for
+from pool.assembly.confinement import jailed, user_for
+from pool.settings.config import parse_settings
 from tests.leaks import nothing_left
 from tests.unit.confinement.jailed import SPEC
 from vmm.qemu.confinement import Confinement

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
+from vmm.words.life import VmState
 
 # -- hits ----------------------------------------------------------------------------------------------------------
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from actors.backoff import Backoff
-from actors.life import VmState
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.effects import RefusalCode
 from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
+from vmm.words.backoff import Backoff
+from vmm.words.life import VmState
 
 
 def confirmed(world: World, request_id: int) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from actors.kinds import ProducerKind
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.events import FoundVm
 from pool.ledger.news import ProfileChange, ProfileNews
@@ -14,6 +12,8 @@ from pool.ledger.views import ProfileView
 from tests.properties.ledger.world import World
 from tests.unit.ledger.test_succession import leased
 from tests.unit.ledger.told import answered, granted, refusal, refused
+from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState
 
 
 def profile(size: int = 1, *, memory_mib: int = 256, production: ProducerKind = ProducerKind.DIRECT) -> PoolPolicy:

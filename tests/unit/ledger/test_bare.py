@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.records import Lease
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import granted, pool, refusal, refused, view
+from vmm.words.life import VmState
 
 
 def bare() -> tuple[World, int, Lease]:

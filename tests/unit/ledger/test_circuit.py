@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from actors.backoff import Backoff
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.views import CircuitState
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, refusal, refused, view
+from vmm.words.backoff import Backoff
+from vmm.words.life import VmState
 
 
 def failing(*, failures: int = 3, size: int = 1) -> World:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from actors.backoff import Backoff
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.facts import EARLY_DEATH_S, MAX_HAND_OUT_ATTEMPTS
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
+from vmm.words.backoff import Backoff
+from vmm.words.life import VmState
 
 
 def steady(*, size: int = 1, production_limit: int = 2) -> World:

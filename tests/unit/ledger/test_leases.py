@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.events import FoundVm
 from pool.ledger.leases import REMEMBERED_LEASES, LeaseRegister
@@ -15,6 +14,7 @@ from pool.ledger.records import EndReason, Lease, Owner
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
+from vmm.words.life import VmState
 
 
 def leased(*, uid: int = 1000, key: str = "") -> tuple[World, int, Lease]:

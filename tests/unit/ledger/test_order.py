@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, refused
+from vmm.words.life import VmState
 
 
 def profile(size: int = 1, *, memory_mib: int = 256) -> PoolPolicy:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.profile import ProfilePage
@@ -13,6 +12,7 @@ from pool.ledger.records import Claim
 from tests.properties.ledger.world import World
 from tests.unit.ledger.test_succession import leased
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused
+from vmm.words.life import VmState
 
 OWN = PoolPolicy(size=0, on_empty=OnEmpty.BOOT, memory_mib=256)
 

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from actors.life import VmState
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, refusal, refused, view
+from vmm.words.life import VmState
 
 
 def limited(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.views import CircuitState
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
-from vmm.errors import Obstacle
+from vmm.words.facts import Obstacle
+from vmm.words.life import VmState
 
 
 def refuse_wish(world: World, *, obstacle: Obstacle = Obstacle.REQUEST) -> None:

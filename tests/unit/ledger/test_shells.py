@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from actors.life import VmState
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, view
+from vmm.words.life import VmState
 
 
 def empty_pool(*, shells: int = 1) -> World:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from actors.life import VmState
 from pool.ledger.effects import RefusalCode
 from pool.ledger.events import FoundVm
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
@@ -12,6 +11,7 @@ from pool.ledger.records import Lease, Owner
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refused, view
+from vmm.words.life import VmState
 
 
 def idle(*vm_ids: str, profile: str = "p") -> tuple[FoundVm, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from actors.life import VmState
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, pool, refusal
+from vmm.words.life import VmState
 
 
 def served(world: World) -> list[int]:

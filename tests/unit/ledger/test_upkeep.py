@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from actors.backoff import Backoff
-from actors.life import VmState
 from pool.ledger.events import GenerationChanged
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import granted, view
+from vmm.words.backoff import Backoff
+from vmm.words.life import VmState
 
 EVERY_S = 10.0
 

@@ -13,13 +13,13 @@ import attrs
 import pytest
 import trio
 
-from vmm.contract import ProcessIdentity
 from vmm.errors import AttachError
 from vmm.qemu import process as process_module
 from vmm.qemu.attach import attach
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.instance import Instance
 from vmm.qemu.process import QemuProcess, start_time_of
+from vmm.words.processes import ProcessIdentity
 
 UUID = "6f0c1f4e-9d6b-4c0e-8f7e-2f1d8a3c5b17"
 

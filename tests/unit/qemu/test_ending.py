@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vmm.contract import ExitReport
 from vmm.qemu.ending import cause
+from vmm.words.processes import ExitReport
 
 FORBIDDEN = "it asked the kernel for something that its sandbox forbids"
 PANIC = "[    8.1] Kernel panic - not syncing: System is deadlocked on memory\r\n[    8.2] CPU: 0 PID: 1"

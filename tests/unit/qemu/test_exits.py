@@ -10,11 +10,11 @@ import pytest
 import trio
 
 from tests.unit.qemu.test_qmp_client import ScriptedQemu
-from vmm.contract import ExitReport
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.instance import Instance
 from vmm.qemu.process import QemuProcess
+from vmm.words.processes import ExitReport
 
 
 @pytest.fixture

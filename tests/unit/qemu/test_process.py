@@ -14,9 +14,9 @@ import trio
 import trio.testing
 
 from tests.waiting import until
-from vmm.contract import ExitReport, ProcessIdentity
 from vmm.errors import StopError
 from vmm.qemu.process import QemuProcess
+from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 def start(script: str, log: Path, *, pass_fds: tuple[int, ...] = ()) -> QemuProcess:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vmm.contract import BootStage
 from vmm.errors import BootError
 from vmm.qemu.trial import boot
 from vmm.spec import Accelerator, MachineSpec
+from vmm.words.processes import BootStage
 
 
 async def test_a_guest_that_does_not_answer_in_time_says_so(spec: MachineSpec, vm_home: Path) -> None:

@@ -17,11 +17,12 @@ import trio.testing
 from tests.agents import Narrow, collect
 from tests.unit.qga.fake import FakeProcess, FakeQga, Refused
 from tests.virtual_time import in_virtual_time
-from vmm.contract import CommandExit, CommandSpec, Output, OutputStream, Preparation
 from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError, NoRoomError
 from vmm.guest.qga.client import QgaClient
 from vmm.guest.qga.protocol import MAX_LINE
 from vmm.guest.qga.session import ENVIRONMENT_PATH
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.preparation import Preparation
 
 
 @attrs.frozen(kw_only=True)

@@ -17,22 +17,22 @@ import trio.testing
 from actors.direct import DirectBootProducer
 from actors.machine import ResolvedMachine
 from actors.vm import VmActor
-from pool.client import Client, open_client
-from pool.coordinator import Coordinator, new_id
+from pool.core.coordinator import Coordinator, new_id
+from pool.core.matching import Matcher
 from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
-from pool.matching import Matcher
+from pool.observe.tracing import NO_SPANS, Spans
 from pool.rpc.convert import ProfileShape
 from pool.rpc.permissions import Permitted
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
-from pool.tracing import NO_SPANS, Spans
 from tests.unit.actors.stage import simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
 from vmm.simulated.disk import SimulatedDisk
 from vmm.simulated.machine import Machine
 from vmm.spec import Accelerator, AgentKind, MachineSpec
+from vmpool.client import Client, open_client
 
 SPEC = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
 

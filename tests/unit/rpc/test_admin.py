@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import trio
 
-from pool.config import MAX_POOL_SIZE
+from pool.core.requests import RefusedError
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Owner
 from pool.ledger.views import CircuitState, ProfileView
-from pool.requests import RefusedError
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
+from pool.settings.config import MAX_POOL_SIZE
 from tests.unit.rpc.raw import RawClient, connected
 from tests.unit.rpc.served import Served, serving
 from vmm.simulated import BootFails
+from vmpool.wire.generated.vmpool import v1 as wire
 
 OK, INVALID, NOT_FOUND, DENIED, PRECONDITION, UNAVAILABLE = "0", "3", "5", "7", "9", "14"
 CALLER = Owner(uid=os.geteuid())

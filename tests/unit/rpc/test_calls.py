@@ -10,17 +10,16 @@ import pytest
 import trio
 from h2.settings import SettingCodes
 
-from pool.client import CallError
-from pool.coordinator import Coordinator
-from pool.ledger.policy import OnEmpty
+from pool.core.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
 from pool.rpc.admin import may_administer
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
 from tests.unit.rpc.raw import ACQUIRE, STATUS, connected
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 from vmm.simulated import BootFails, scripted
+from vmpool.client import CallError, OnEmpty
+from vmpool.wire.generated.vmpool import v1 as wire
 
 
 async def test_acquire_tells_all_of_the_vm_and_where_the_time_went(served: Served) -> None:

@@ -14,7 +14,9 @@ import pytest
 import trio
 import trio.testing
 
-from pool.client import (
+from tests.unit.cli.scripted import Answer, scripted_service, status
+from tests.unit.rpc.served import Served, serving
+from vmpool.client import (
     CallError,
     Client,
     LeaseChange,
@@ -26,9 +28,7 @@ from pool.client import (
     Wishes,
     open_client,
 )
-from pool.rpc.generated.vmpool import v1 as wire
-from tests.unit.cli.scripted import Answer, scripted_service, status
-from tests.unit.rpc.served import Served, serving
+from vmpool.wire.generated.vmpool import v1 as wire
 
 
 async def unavailable(path: Path) -> ServiceUnavailableError:
@@ -68,7 +68,7 @@ async def test_a_socket_that_one_may_not_use(served: Served) -> None:
 
 
 async def test_a_service_that_accepts_nobody(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool.client.connection.CONNECT_LIMIT_S", 0.1)
+    monkeypatch.setattr("vmpool.client.connection.CONNECT_LIMIT_S", 0.1)
     path = vm_home / "pool.sock"
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(os.fspath(path))
@@ -79,8 +79,8 @@ async def test_a_service_that_accepts_nobody(vm_home: Path, monkeypatch: pytest.
 
 
 async def test_a_service_that_says_nothing(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pool.client.sdk.ANSWER_LIMIT_S", 0.05)
-    monkeypatch.setattr("pool.client.connection.LATE_ANSWER_S", 0.05)
+    monkeypatch.setattr("vmpool.client.sdk.ANSWER_LIMIT_S", 0.05)
+    monkeypatch.setattr("vmpool.client.connection.LATE_ANSWER_S", 0.05)
     path = vm_home / "pool.sock"
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(os.fspath(path))
@@ -154,7 +154,7 @@ async def test_two_clients_in_one_another(served: Served) -> None:
 
 
 def test_importing_the_sdk_brings_no_server_and_no_protobuf_runtime() -> None:
-    code = "import sys, pool.client; print(*(name for name in sys.modules))"
+    code = "import sys, vmpool.client; print(*(name for name in sys.modules))"
     modules = set(
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     )
@@ -162,7 +162,7 @@ def test_importing_the_sdk_brings_no_server_and_no_protobuf_runtime() -> None:
         "google.protobuf",
         "grpclib.health",
         "pool.rpc.server",
-        "pool.coordinator",
+        "pool.core.coordinator",
         "structlog",
         "rich",
     }

@@ -6,10 +6,11 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from pool.core.requests import RefusedError
 from pool.ledger.effects import Refusal, RefusalCode
-from pool.requests import RefusedError
 from pool.rpc.errors import ERRORS, MAX_TEXT_BYTES, OBSTACLES, REFUSALS, InvalidRequestError, shorten, to_status
-from vmm.errors import AgentRequestError, AgentUnreachableError, Obstacle, SpecError, VmmError
+from vmm.errors import AgentRequestError, AgentUnreachableError, SpecError, VmmError
+from vmm.words.facts import Obstacle
 
 
 def test_every_refusal_has_a_status() -> None:

@@ -9,13 +9,13 @@ import pytest
 import trio
 import trio.testing
 
-from pool.client import CallError, Client, open_client
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import EXEC, connected, framed
 from tests.unit.rpc.served import Served, serving
-from vmm.contract import CommandExit, ExitReport, Output, OutputStream
 from vmm.simulated import StopIsSlow
 from vmm.simulated.machine import Power
+from vmm.words.processes import ExitReport
+from vmpool.client import CallError, Client, CommandExit, Output, OutputStream, open_client
+from vmpool.wire.generated.vmpool import v1 as wire
 
 MIB = 1024 * 1024
 

@@ -13,10 +13,9 @@ import pytest
 import trio
 from h2.exceptions import ProtocolError
 
-from pool.client import open_client
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, STATUS, RawClient, connected, framed
-from vmm.contract import Output
+from vmpool.client import Output, open_client
+from vmpool.wire.generated.vmpool import v1 as wire
 
 MIB = 1024 * 1024
 SERVICE = """

@@ -12,10 +12,10 @@ from h2.errors import ErrorCodes
 
 from pool.rpc.connection import WORK_AT_ONCE
 from pool.rpc.flood import CAPACITY, RESET
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, STATUS, connected, framed
 from tests.unit.rpc.served import Served
 from tests.unit.rpc.test_hostile_clients import PREFACE, frame, raw_headers
+from vmpool.wire.generated.vmpool import v1 as wire
 
 HEADERS = raw_headers(EXEC)
 COMPRESSED = frame(0x00, b"\1\0\0\0\0", stream=1)

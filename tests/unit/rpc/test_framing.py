@@ -10,8 +10,8 @@ import trio.testing
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pool.crossing import open_loop
 from pool.rpc.framing import MessageBuffer
+from vmpool.wire.crossing import open_loop
 
 LIMIT = 1000
 

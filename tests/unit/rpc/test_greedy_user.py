@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pool.ledger.policy import ServicePolicy
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
 from tests.unit.rpc.raw import ACQUIRE, RELEASE, STATUS, connected
 from tests.unit.rpc.served import serving
 from vmm.simulated import BootHangs, Fault
+from vmpool.wire.generated.vmpool import v1 as wire
 
 GREEDY, OTHER = 4242, 4343
 

@@ -12,9 +12,9 @@ import pytest
 import trio
 from hpack import Encoder
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, STATUS, connected, framed
 from tests.unit.rpc.served import Served
+from vmpool.wire.generated.vmpool import v1 as wire
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

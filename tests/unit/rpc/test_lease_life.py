@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from pool.client import CallError
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import connected, framed
 from tests.unit.rpc.served import Served, serving
-from vmm.contract import ExitReport
 from vmm.simulated import BootHangs, SimulatedVm
+from vmm.words.processes import ExitReport
+from vmpool.client import CallError
+from vmpool.wire.generated.vmpool import v1 as wire
 
 HOLD = "/vmpool.v1.Pool/Hold"
 
@@ -51,7 +51,7 @@ async def test_a_held_lease_ends_with_its_process(served: Served, tmp_path: Path
     script = (
         "import os, sys, trio\n"
         "from pathlib import Path\n"
-        "from pool.client import open_client\n"
+        "from vmpool.client import open_client\n"
         "async def main():\n"
         "    async with open_client(Path(sys.argv[1])) as client, client.lease():\n"
         "        os.write(1, b'held')\n"

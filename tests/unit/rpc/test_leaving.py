@@ -13,10 +13,10 @@ import trio.testing
 
 from actors.vm import VmActor
 from pool.ledger.records import EndReason, Owner
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RawClient, connected, framed
 from tests.unit.rpc.served import Served, serving
 from vmm.simulated import PrepareIsSlow
+from vmpool.wire.generated.vmpool import v1 as wire
 
 
 def request_bytes() -> bytes:

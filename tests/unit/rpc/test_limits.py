@@ -16,16 +16,16 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from pool.client import CallError
 from pool.rpc import listening, turned_away, users
 from pool.rpc.flood import CONNECT
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.output import LEAST_WINDOW, cost
 from pool.rpc.server import ServerSettings
 from pool.rpc.users import RESERVED_CALLS, TURNED_AWAY_PER_USER, EdgeLimits, User
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, RawClient, connected, framed
 from tests.unit.rpc.served import Served, serving
-from vmm.contract import CommandSpec
+from vmm.words.commands import CommandSpec
+from vmpool.client import CallError
+from vmpool.wire.generated.vmpool import v1 as wire
 
 BOB = 4242
 EXHAUSTED, DENIED = "8", "7"

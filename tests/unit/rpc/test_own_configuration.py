@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pool.config import ProfileSettings
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.peer import default_uids
 from pool.rpc.permissions import Permitted
 from pool.rpc.server import ServerSettings
-from tests.unit.pool.machines import image, make_matcher
+from pool.settings.config import ProfileSettings
+from tests.unit.core.machines import image, make_matcher
 from tests.unit.rpc.raw import ACQUIRE, RELEASE, STATUS, connected
 from tests.unit.rpc.served import Served, serving
 from vmm.simulated import BootFails, Fault
 from vmm.simulated.machine import Power
+from vmpool.wire.generated.vmpool import v1 as wire
 
 STRANGER = 4242
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from pool.client import CallError
 from pool.rpc.peer import Caller, caller_of, default_uids
 from pool.rpc.server import ServerSettings
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
+from vmpool.client import CallError
 
 
 def test_the_caller_is_who_connected() -> None:
@@ -51,7 +51,7 @@ async def test_another_uid_is_seen_as_itself(vm_home: Path) -> None:
     vm_home.chmod(0o755)  # noqa: ASYNC240 - it takes no time
     script = (
         "import os, sys, trio\n"
-        "from pool.client import open_client\n"
+        "from vmpool.client import open_client\n"
         "os.setuid(65534)\n"  # only now: the checkout may be where this user cannot read
         "async def main():\n"
         "    async with open_client(sys.argv[1]) as client:\n"
@@ -73,7 +73,7 @@ async def test_another_uid_is_seen_as_itself(vm_home: Path) -> None:
 
 ANOTHER_CALLS = """\
 import os, sys, trio
-from pool.client import CallError, open_client
+from vmpool.client import CallError, open_client
 uid, gid, groups = int(sys.argv[2]), int(sys.argv[3]), [int(group) for group in sys.argv[4:]]
 os.setgroups(groups); os.setgid(gid); os.setuid(uid)  # only now: the checkout may be where this user cannot read
 async def main():

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from actors.messages import GuestFile, Wishes
-from pool.client import CallError
 from pool.ledger.views import CircuitState
 from tests.unit.rpc.served import Served, serving
 from vmm.simulated import CommandsFail, FilesFail
+from vmpool.client import CallError, GuestFile, Wishes
 
 
 async def test_a_file_without_a_directory_costs_its_caller_one_vm_and_nobody_anything_else(served: Served) -> None:

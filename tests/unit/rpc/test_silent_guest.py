@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pool.client import CallError, GuestFile, Wishes
 from tests.unit.rpc.served import Served, serving
 from vmm.spec import AgentKind
+from vmpool.client import CallError, GuestFile, Wishes
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from grpclib.client import Channel
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from pool.client import CallError, ClientError, ServiceUnavailableError, open_client
-from pool.crossing import open_loop
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, connected, framed
 from tests.unit.rpc.served import Served, serving
+from vmpool.client import CallError, ClientError, ServiceUnavailableError, open_client
+from vmpool.wire.crossing import open_loop
+from vmpool.wire.generated.vmpool import v1 as wire
 
 UNAVAILABLE = "14"
 SERVICE = "vmpool.v1.Pool"

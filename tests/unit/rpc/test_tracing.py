@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.spans import kept_spans
 from tests.unit.rpc.raw import ACQUIRE, connected, framed
 from tests.unit.rpc.served import serving
+from vmpool.wire.generated.vmpool import v1 as wire
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

@@ -10,9 +10,9 @@ import pytest
 from pool.ledger.policy import OnEmpty
 from pool.rpc.convert import acquire_arguments, command_spec, lease_id_of, signal_number
 from pool.rpc.errors import InvalidRequestError
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, connected, framed
 from tests.unit.rpc.served import Served
+from vmpool.wire.generated.vmpool import v1 as wire
 
 INVALID = "3"
 

@@ -11,13 +11,13 @@ import attrs
 import pytest
 from h2.settings import SettingCodes
 
+from pool.core.watch import WATCHERS_PER_USER
 from pool.ledger.records import Owner
-from pool.rpc.generated.vmpool import v1 as wire
 from pool.rpc.server import ServerSettings
-from pool.watch import WATCHERS_PER_USER
 from tests.unit.rpc.raw import STATUS, RawClient, connected
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
-from vmm.contract import ExitReport
+from vmm.words.processes import ExitReport
+from vmpool.wire.generated.vmpool import v1 as wire
 
 WATCH = "/vmpool.v1.Pool/Watch"
 RESOURCE_EXHAUSTED, UNAVAILABLE = "8", "14"

@@ -6,10 +6,10 @@ import gc
 
 import pytest
 
-from actors.messages import GuestFile
-from pool.rpc.generated.vmpool import v1 as wire
 from tests.unit.rpc.raw import ACQUIRE, connected
 from tests.unit.rpc.served import Served
+from vmm.words.wishes import GuestFile
+from vmpool.wire.generated.vmpool import v1 as wire
 
 HOLD = "/vmpool.v1.Pool/Hold"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-import pool.client
 import vmpool
+import vmpool.client
 
 
 def test_it_gives_what_the_client_gives() -> None:
-    assert set(pool.client.__all__) <= set(vmpool.__all__)
+    assert set(vmpool.client.__all__) <= set(vmpool.__all__)
 
 
 def test_it_gives_what_a_command_sends() -> None:

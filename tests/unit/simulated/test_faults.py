@@ -10,7 +10,6 @@ import pytest
 import trio
 import trio.testing
 
-from vmm.contract import BootStage, CommandSpec, ExitReport, Preparation
 from vmm.errors import AgentRequestError, AgentUnreachableError, BootError, VmExitedError
 from vmm.simulated import (
     AgentGoesMute,
@@ -28,6 +27,9 @@ from vmm.simulated import (
     scripted,
 )
 from vmm.spec import Accelerator, MachineSpec
+from vmm.words.commands import CommandSpec
+from vmm.words.preparation import Preparation
+from vmm.words.processes import BootStage, ExitReport
 
 NOWHERE = Path("/nowhere")
 SPEC = MachineSpec(qemu=NOWHERE, kernel=NOWHERE, initrd=NOWHERE, accelerator=Accelerator.TCG)

@@ -9,10 +9,11 @@ import trio
 import trio.testing
 
 from tests.agents import Narrow
-from vmm.contract import CommandSpec, Output, Preparation
 from vmm.errors import AgentRequestError
 from vmm.simulated import SimulatedHost, SimulatedVm
 from vmm.spec import Accelerator, MachineSpec
+from vmm.words.commands import CommandSpec, Output
+from vmm.words.preparation import Preparation
 
 NOWHERE = Path("/nowhere")
 SPEC = MachineSpec(

@@ -13,8 +13,8 @@ import pytest
 
 from pool.cli.options import EXIT_USAGE
 from pool.cli.serve import serve
-from pool.endpoint import open_endpoint
-from pool.paths import cache_directory, default_socket
+from pool.host.endpoint import open_endpoint
+from pool.host.paths import cache_directory, default_socket
 from pool.systemd.unit import packaged_unit, packaged_user, unit_for
 from vmm.qemu.confinement.uids import LOCKS
 

@@ -9,9 +9,9 @@ import attrs
 import pytest
 
 from vmm import identity
+from vmm.qemu.template.fingerprint import fingerprint
 from vmm.qemu.version import QemuVersion
 from vmm.spec import Accelerator, MachineSpec
-from vmm.template.fingerprint import fingerprint
 
 VERSION = QemuVersion(7, 2, 22)
 

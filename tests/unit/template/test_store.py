@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vmm.errors import TemplateError
-from vmm.template.store import Template, TemplateStore
+from vmm.qemu.template.store import Template, TemplateStore
 
 
 @pytest.fixture

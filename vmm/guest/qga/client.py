@@ -8,7 +8,6 @@ import re
 
 import trio
 
-from vmm.contract import MAX_GOT_FILE, CommandSpec, GuestInfo, Preparation, PreparationReport
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.qga import execution, files
 from vmm.guest.qga.channel import QgaChannel
@@ -17,6 +16,8 @@ from vmm.guest.qga.preparation import prepare
 from vmm.guest.qga.protocol import errno_of
 from vmm.guest.qga.session import keep_environment, take_over
 from vmm.guest.said import said
+from vmm.words.commands import MAX_GOT_FILE, CommandSpec
+from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 _NO_PLACE = 72
 _MAY_START = f'cd "$0" || exit {_NO_PLACE}; command -v "$1" >/dev/null'

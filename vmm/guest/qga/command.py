@@ -9,11 +9,11 @@ from functools import partial
 
 import trio
 
-from vmm.contract import CommandExit, CommandSpec, Output, OutputStream
 from vmm.errors import AgentError, AgentRequestError, AgentUnreachableError, NoRoomError
 from vmm.guest.qga import execution
 from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.qga.execution import FIRST_PAUSE_S, LAST_PAUSE_S, Ended
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
 
 
 class QgaCommand:

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import trio
 
-from vmm.contract import Preparation, PreparationReport
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.qga import execution, files
 from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.said import is_number
+from vmm.words.preparation import Preparation, PreparationReport
 
 ONLINE_LIMIT_S: Final = 5.0
 """For how long nothing more may come online, while less is than was asked for."""

@@ -6,14 +6,14 @@ from typing import Any
 
 import attrs
 
-from actors.life import VmState
-from actors.messages import VmHandedOut, VmLost, WishRefused
 from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import CheckVm, FillShell, Grant, HandOutVm, LeaseEnded, Refuse, StartVm, StopVm, Tell
 from pool.ledger.events import RequestAbandoned, Tick
 from pool.ledger.news import VmNews
 from pool.ledger.records import Owner
 from tests.properties.ledger.vms import REPORT, TIMINGS
+from vmm.words.facts import VmHandedOut, VmLost, WishRefused
+from vmm.words.life import VmState
 
 
 class _Twice(Ledger):

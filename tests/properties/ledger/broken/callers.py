@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from actors.life import VmState
-from actors.messages import VmHandedOut
 from pool.ledger import Effect, Event, Ledger, refusals
 from pool.ledger.callers import Callers
 from pool.ledger.effects import Confirm, HandOutVm, Refusal, RefusalCode
@@ -29,6 +27,8 @@ from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
 from pool.ledger.refill import Refill
 from pool.ledger.schedule import Schedule
 from pool.ledger.succession import Succession
+from vmm.words.facts import VmHandedOut
+from vmm.words.life import VmState
 
 NOBODY = Owner(uid=4711)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from actors.kinds import ProducerKind
-from actors.life import VmState
-from actors.messages import VmLost
 from pool.ledger.admission import Admission
 from pool.ledger.effects import ReachVm
 from pool.ledger.facts import Facts
@@ -13,6 +10,9 @@ from pool.ledger.policy import PoolPolicy
 from pool.ledger.records import VmEntry
 from pool.ledger.succession import Succession
 from pool.ledger.upkeep import Upkeep
+from vmm.words.facts import VmLost
+from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState
 
 
 class SpendsMoreThanItHas(Admission):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from actors.messages import VmReady
 from pool.ledger.events import GenerationChanged
 from pool.ledger.facts import Facts
 from pool.ledger.fleet import Fleet
@@ -11,6 +10,7 @@ from pool.ledger.records import VmEntry
 from pool.ledger.refill import Refill
 from pool.ledger.upkeep import Upkeep
 from pool.ledger.views import CircuitState
+from vmm.words.facts import VmReady
 
 
 class KeepsReadyVmsInProduction(Facts):

@@ -1,0 +1,301 @@
+"""What this host can do: findings with a verdict, and a fix for what is wrong. Behind `vmpool doctor`."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import resource
+import tempfile
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from pool.assembly.confinement import applied_cgroups, cgroups_for, jailed, user_for
+from pool.core.machines import MachineResolver
+from pool.core.producers import check_template_place
+from pool.core.watch import MAX_WATCHERS
+from pool.host.descriptors import connections_within, needed
+from pool.host.endpoint import EndpointError, ServiceRunningError, check_endpoint, lock_path
+from pool.host.runtime import check_vms_directory, vms_lock_path
+from pool.observe.tracing import NO_SPANS, TracingError, open_spans
+from pool.settings.access import UNREACHED
+from pool.settings.config import ProfileSettings, Settings
+from vmm.errors import VmmError
+from vmm.initramfs.image import load_image, verify_image
+from vmm.lock import holder
+from vmm.qemu.accelerator import AcceleratorSetting
+from vmm.qemu.confinement import UNCONFINED, Confinement
+from vmm.qemu.confinement.layers import Layer, remedy
+from vmm.qemu.confinement.plan import CgroupSetting
+from vmm.qemu.version import detect_version
+from vmm.qemu.vsock import VHOST_VSOCK, check_vsock
+from vmm.spec import Accelerator, AgentChannel, MachineSpec
+from vmm.words.kinds import ProducerKind
+
+
+class Verdict(enum.Enum):
+    OK = "ok"
+    WARNING = "warning"
+    """Works, but not as well as it could."""
+    FAILURE = "failure"
+    """The service does not start like this, or a profile of it cannot make a single VM."""
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    subject: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+OVERHEAD_PER_VM_MIB: Final = 64
+"""Of a QEMU process beside its guest's memory; 40 to 60 MiB were seen under TCG."""
+
+
+async def examine(
+    settings: Settings,
+    *,
+    socket_path: Path,
+    image_directory: Path,
+    cache_directory: Path,
+    cache_endpoint: Path | None = None,
+    spell: Callable[[BaseException], str] = str,
+) -> list[Finding]:
+    """Examines everything in turn; under accelerator `auto` that may boot a guest. A failing check is a finding.
+
+    What keeps the service from starting is told by the checks that it makes itself. `cache_endpoint` is VMCache's,
+    `spell` says an error in the words of the file that the settings are from.
+    """
+    guarded = partial(_guarded, spell)
+    socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
+    runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
+    with contextlib.ExitStack() as opened:
+        confinements: list[Confinement] = []
+        findings = [
+            await guarded("guest image", partial(_image, settings, image_directory)),
+            await guarded("QEMU's user", partial(_qemu_user, settings)),
+            await guarded("confinement", partial(_layers, settings, opened, confinements)),
+        ]
+        specs: dict[str, MachineSpec] = {}
+        for name, profile in settings.profiles.items():
+            scratch = opened.enter_context(tempfile.TemporaryDirectory(prefix="vmpool-doctor-"))
+            resolver = MachineResolver(
+                profile=profile,
+                image_directory=image_directory,
+                trial_directory=Path(scratch),
+                cache_directory=cache_directory,
+                # One that there is none of starts nothing.
+                confinement=confinements[0] if confinements else UNCONFINED,
+            )
+            findings.append(await guarded(f"{name}: QEMU", partial(_qemu, resolver, specs, name)))
+            if confinements:
+                findings.append(await guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
+            if profile.producer is ProducerKind.TEMPLATE:
+                findings.append(await guarded(f"{name}: template", partial(_template, name, profile, runtime)))
+    findings += [
+        await guarded("cgroups", partial(_cgroups, settings, specs)),
+        await guarded("vsock", partial(_vsock, settings)),
+        await guarded("tracing", partial(_tracing, settings)),
+        _memory(settings, available_mib=_available_memory_mib()),
+        _quotas(settings),
+        _descriptors(settings, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+        await guarded("socket", partial(_socket, settings, socket_path)),
+        await guarded("runtime directory", partial(_runtime_directory, runtime, socket_path)),
+    ]
+    if cache_endpoint is not None:
+        findings.append(await guarded("VMCache", partial(_vm_cache, cache_endpoint, socket_path)))
+    return findings
+
+
+async def _guarded(
+    spell: Callable[[BaseException], str], subject: str, check: Callable[[], Awaitable[Finding]]
+) -> Finding:
+    """An error's sentence ends in its remedy, after the last semicolon."""
+    try:
+        return attrs.evolve(await check(), subject=subject)
+    except (VmmError, EndpointError, TracingError, OSError) as error:
+        detail, _, fix = spell(error).rpartition("; ")
+        return Finding(subject=subject, verdict=Verdict.FAILURE, detail=detail or fix, fix=fix if detail else "")
+
+
+async def _image(settings: Settings, directory: Path) -> Finding:
+    if all(profile.kernel is not None for profile in settings.profiles.values()):
+        return Finding(subject="", verdict=Verdict.OK, detail="every profile has a kernel and an initrd of its own")
+    image = load_image(directory)
+    verify_image(image)
+    return Finding(subject="", verdict=Verdict.OK, detail=f"kernel {image.kernel_release} in {directory}")
+
+
+async def _qemu_user(settings: Settings) -> Finding:
+    decision = user_for(settings)
+    if decision.uids is not None:
+        whom = f"a uid of its own for each VM, of {decision.uids}"
+    elif decision.user is not None:
+        whom = f"{decision.user.name} (uid {decision.user.uid})"
+    else:
+        whom = f"uid {os.geteuid()}"
+    fix = ""
+    if decision.privileged:
+        fix = 'set service.qemu_user = "auto", or to an unprivileged user'
+    elif decision.shared:
+        fix = f"let each VM have a uid of its own, by service.qemu_uids: {decision.shared}"
+    return Finding(
+        subject="", verdict=Verdict.WARNING if fix else Verdict.OK, detail=f"{whom}: {decision.reason}", fix=fix
+    )
+
+
+async def _layers(settings: Settings, opened: contextlib.ExitStack, confinements: list[Confinement]) -> Finding:
+    """Tried, as the service does. What comes of it, for trials, is in `confinements` until `opened` is closed."""
+    confinement = opened.enter_context(jailed(settings, user=user_for(settings)))
+    confinements.append(confinement)
+    layers = confinement.layers
+    applied = ", ".join(layer.value for layer in Layer if layer in layers.applied) or "none"
+    lacking = "".join(f"; no {layer.value}: {reason}" for layer, reason in layers.missing.items())
+    return Finding(
+        subject="",
+        verdict=Verdict.WARNING if layers.missing else Verdict.OK,
+        detail=f"{applied}{lacking}",
+        fix=remedy(layers),
+    )
+
+
+async def _cgroups(settings: Settings, specs: dict[str, MachineSpec]) -> Finding:
+    """As seen from where this process runs; a systemd unit has cgroups of its own."""
+    if settings.service.cgroups is CgroupSetting.OFF:
+        return Finding(subject="", verdict=Verdict.OK, detail="none: the configuration says off")
+    plan = applied_cgroups(settings, specs=specs) if specs else cgroups_for(settings)
+    applied = ", ".join(controller.value for controller in plan.places) or "no controller"
+    lacking = "".join(f"; no {controller.value}: {obstacle}" for controller, obstacle in plan.missing.items())
+    return Finding(
+        subject="",
+        verdict=Verdict.WARNING if plan.missing else Verdict.OK,
+        detail=f"{plan.version.value if plan.version else 'none'}: {applied}{lacking}",
+        fix="run the service as root, or in a systemd unit with Delegate=yes" if plan.missing else "",
+    )
+
+
+async def _qemu(resolver: MachineResolver, specs: dict[str, MachineSpec], name: str) -> Finding:
+    """What the profile's machine is made of; notes the machine among `specs`."""
+    spec = specs[name] = resolver.check()
+    return Finding(subject="", verdict=Verdict.OK, detail=f"{await detect_version(spec.qemu)}, {spec.qemu}")
+
+
+async def _accelerator(resolver: MachineResolver, profile: ProfileSettings) -> Finding:
+    machine = await resolver.resolve()
+    slow = machine.spec.accelerator is Accelerator.TCG and profile.accelerator is AcceleratorSetting.AUTO
+    return Finding(
+        subject="",
+        verdict=Verdict.WARNING if slow else Verdict.OK,
+        detail=f"{machine.spec.accelerator.value}: {machine.reason}",
+        fix='run on hardware with KVM, or enable nested virtualisation; set accelerator = "tcg" if this is wanted'
+        if slow
+        else "",
+    )
+
+
+async def _template(name: str, profile: ProfileSettings, runtime: Path) -> Finding:
+    place = check_template_place(name, profile, runtime=runtime)
+    return Finding(subject="", verdict=Verdict.OK, detail=str(place))
+
+
+async def _vsock(settings: Settings) -> Finding:
+    users = [name for name, profile in settings.profiles.items() if profile.channel is AgentChannel.VSOCK]
+    if not users:
+        return Finding(subject="", verdict=Verdict.OK, detail='not needed: no profile has channel = "vsock"')
+    check_vsock()
+    return Finding(subject="", verdict=Verdict.OK, detail=f"{VHOST_VSOCK}, for {', '.join(users)}")
+
+
+async def _tracing(settings: Settings) -> Finding:
+    async with open_spans(settings.tracing) as spans:
+        detail = "off: nobody asked for spans" if spans is NO_SPANS else "spans go to OpenTelemetry's collector"
+    return Finding(subject="", verdict=Verdict.OK, detail=detail)
+
+
+async def _socket(settings: Settings, path: Path) -> Finding:
+    check_endpoint(path, group=settings.access.socket_gid)
+    pid = holder(lock_path(path))
+    runs = "" if pid is None else f"; a service runs there (pid {pid or 'unknown'}), and a second one would be refused"
+    return Finding(subject="", verdict=Verdict.OK, detail=f"{path}{runs}")
+
+
+async def _runtime_directory(runtime: Path, socket_path: Path) -> Finding:
+    check_vms_directory(runtime)
+    lock = vms_lock_path(runtime)
+    pid = holder(lock)
+    if pid is not None and holder(lock_path(socket_path)) is None:
+        raise ServiceRunningError(lock=lock, pid=pid)
+    return Finding(subject="", verdict=Verdict.OK, detail=str(runtime))
+
+
+async def _vm_cache(endpoint: Path, socket_path: Path) -> Finding:
+    # Imported here, as `vmpool serve` does: Kata compatibility is an annex.
+    from pool.kata.cache.endpoint import check_cache_endpoint  # noqa: PLC0415
+
+    if holder(lock_path(socket_path)) is None:  # else the server that is in the way is this service's own
+        check_cache_endpoint(endpoint)
+    return Finding(subject="", verdict=Verdict.OK, detail=str(endpoint))
+
+
+def _available_memory_mib() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+def _memory(settings: Settings, *, available_mib: int) -> Finding:
+    needed = sum(p.size * (p.memory_mib + OVERHEAD_PER_VM_MIB) for p in settings.profiles.values())
+    detail = f"the pools' VMs need up to {needed} MiB, {available_mib} MiB are available"
+    if needed > available_mib:
+        return Finding(
+            subject="memory",
+            verdict=Verdict.WARNING,
+            detail=f"{detail}; what does not fit is not produced, or gives way",
+            fix="lower `size` or `memory_mib` of the profiles, or add memory",
+        )
+    return Finding(subject="memory", verdict=Verdict.OK, detail=detail)
+
+
+def _quotas(settings: Settings) -> Finding:
+    """What one user can take from the others, at most."""
+    limits = settings.limits
+    detail = (
+        f"one user has at most {limits.leases_per_user} VMs, {limits.requests_per_user} acquisitions that wait (of all "
+        f"users {limits.max_open_requests}) and {limits.watchers_per_user} watches (of all {MAX_WATCHERS})"
+    )
+    # Of requests nobody can have all, whatever is said.
+    unreached = [key for key in ("leases_per_user", "watchers_per_user") if getattr(limits, key) >= UNREACHED]
+    if not (settings.access.users or settings.access.groups):
+        unreached = []  # there are no others
+    return Finding(
+        subject="quotas",
+        verdict=Verdict.WARNING if unreached else Verdict.OK,
+        detail=f"{detail}; one user may keep the others out" if unreached else detail,
+        fix=f"set {', '.join(f'limits.{key}' for key in unreached)}" if unreached else "",
+    )
+
+
+def _descriptors(settings: Settings, *, limit: int) -> Finding:
+    vms = sum(profile.most_vms for profile in settings.profiles.values())
+    wanted = needed(vms=vms) + settings.limits.connections_per_user
+    room = connections_within(limit, vms=vms)
+    limits = settings.limits
+    detail = (
+        f"about {wanted} file descriptors are needed, the hard limit is {limit}, which leaves room for {room} "
+        f"connections; each user may have {limits.connections_per_user} of them, {limits.calls_per_user} calls and "
+        f"{limits.execs_per_user} commands at a time"
+    )
+    if limit != resource.RLIM_INFINITY and wanted > limit:
+        return Finding(
+            subject="limits",
+            verdict=Verdict.WARNING,
+            detail=f"{detail}; pools may not become full, or callers be refused",
+            fix="raise it: `ulimit -n`, or LimitNOFILE= in the unit",
+        )
+    return Finding(subject="limits", verdict=Verdict.OK, detail=detail)

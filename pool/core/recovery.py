@@ -1,0 +1,217 @@
+"""What an earlier run of the service left: VMs to adopt, and remains to clear away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+import attrs
+import structlog
+import trio
+
+from actors.adoption import Adoption
+from actors.journal import GivenAway, Journal, Recorded, Unusable
+from actors.producer import Adopt
+from actors.record import LeaseRecord, VmRecord
+from actors.turns import Turns
+from pool.core.reception import OWN
+from pool.host.endpoint import EndpointError
+from pool.ledger.events import FoundVm
+from pool.ledger.records import Lease, Owner
+from vmm.errors import StopError
+from vmm.qemu.confinement.group import VmGroup
+from vmm.qemu.directory import VmDirectory
+from vmm.qemu.orphans import Orphan, end_orphan, find_orphans
+from vmm.qemu.owners import owner_of
+
+_log = structlog.get_logger("vmpool.recovery")
+
+RECONNECT_S: Final = 30.0
+"""How long a lease that was held open by a call waits for its holder to come back, by its idempotency key."""
+
+
+MAX_FENCING_TOKEN: Final = 2**62
+"""Of a lease that is adopted. The next ones follow on it, and a record holds up to twice as much. They begin at the
+wall clock, in nanoseconds: that is the year 2116."""
+
+MAX_MEMORY_MIB: Final = 2**24
+"""Of a lease that is adopted: no host has as much."""
+
+SWEPT_AT_ONCE: Final = 16
+SWEEP_PATIENCE_S: Final = 1.0
+"""To end one takes some 50 ms; one that hangs in the kernel is given up after 20 s, and where one does, many do."""
+
+
+@attrs.frozen(kw_only=True)
+class Recovered:
+    """For the coordinator."""
+
+    found: tuple[FoundVm, ...]
+    adoptions: Mapping[str, Adoption]
+
+
+class Sweep(Protocol):
+    """Ends what an earlier run left of VMs, but for what is to be kept, and what was given away and lives."""
+
+    async def __call__(self, vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None: ...
+
+
+async def sweep_orphans(vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None:
+    """On this host: what /proc and the directory show.
+
+    Raises EndpointError, before anything is ended, if a service that lives has one of those VMs: somebody has removed
+    its directory with all locks, and it cannot be told by them.
+    """
+    orphans = await trio.to_thread.run_sync(find_orphans, vms)
+    to_end = [orphan for orphan in orphans if orphan.vm_id not in keep and orphan.vm_id not in given_away]
+    await _check_nobodys([process.pid for orphan in to_end for process in orphan.processes], vms=vms)
+    turns = Turns(at_once=SWEPT_AT_ONCE, patience_s=SWEEP_PATIENCE_S)
+    async with trio.open_nursery() as nursery:
+        for orphan in orphans:
+            pids = [process.pid for process in orphan.processes]
+            if orphan.vm_id in given_away and pids:
+                # If we were killed before its taker had the answer it is nobody's, and there is no telling.
+                _log.info("a VM that was given away lives on", vm=orphan.vm_id, pids=pids)
+            elif orphan.vm_id not in keep:
+                nursery.start_soon(_end, orphan, turns)
+
+
+async def _check_nobodys(pids: Collection[int], *, vms: Path) -> None:
+    owner = await trio.to_thread.run_sync(owner_of, pids) if pids else None
+    if owner is not None:
+        raise EndpointError(
+            f"process {owner} has VMs of {vms}, whose files somebody has removed; stop it, or choose another place "
+            "with --socket or service.runtime_directory"
+        )
+
+
+async def _end(orphan: Orphan, turns: Turns) -> None:
+    _log.warning("ending an orphan", vm=orphan.vm_id, pids=[process.pid for process in orphan.processes])
+    try:
+        async with turns.turn(orphan.vm_id):
+            await end_orphan(orphan)
+    except (StopError, OSError) as error:
+        # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
+        _log.error("an orphan cannot be ended", vm=orphan.vm_id, error=str(error))
+
+
+async def recover(
+    journal: Journal,
+    *,
+    profiles: Collection[str],
+    adopt: Adopt,
+    base: str = "",
+    sweep: Sweep = sweep_orphans,
+    clock: Callable[[], float] = trio.current_time,
+) -> Recovered:
+    """Reads the records, and ends whatever is left and has none that can be used. `clock` is trio's. `base` is the
+    profile that callers' own configurations are based on.
+
+    VMs that were given away are left alone; what one of them left when it ended is cleared away.
+
+    Whoever calls this holds the lock that says that nobody else uses the directory.
+    """
+    records: dict[str, VmRecord] = {}
+    given_away: set[str] = set()
+    for entry in journal.read_all():
+        match entry:
+            case Recorded(vm_id=vm_id, record=record) if why := _implausible(record):
+                _tell_unusable(vm_id, why)
+            case Recorded(vm_id=vm_id, record=record) if record.lease is not None or record.profile in profiles:
+                records[vm_id] = record
+            case Unusable(vm_id=vm_id, reason=reason):
+                _tell_unusable(vm_id, reason)
+            case GivenAway(vm_id=vm_id):
+                given_away.add(vm_id)
+            case _:
+                pass
+    _drop_doubles(records)
+    await sweep(journal.directory, keep=records, given_away=given_away)
+    _limit_again(journal.directory, records)
+    # Both clocks at once, and after the sweep: what lies between the two readings would be taken off each lease.
+    now, now_ns = clock(), journal.now_ns()
+    found = tuple(
+        FoundVm(
+            vm_id=vm_id,
+            profile=record.profile,
+            within=base if record.profile.startswith(OWN) and record.profile not in profiles else "",
+            lease=None if record.lease is None else restored(record, record.lease, now=now, now_ns=now_ns),
+            memory_mib=(record.lease.report.memory_online_mib or 0) if record.lease else 0,
+        )
+        for vm_id, record in records.items()
+    )
+    if found:
+        leases = sum(vm.lease is not None for vm in found)
+        _log.info("adopting VMs of an earlier run", idle=len(found) - leases, leased=leases)
+    return Recovered(
+        found=found,
+        adoptions={vm_id: Adoption(record=record, adopt=adopt) for vm_id, record in records.items()},
+    )
+
+
+def _tell_unusable(vm_id: str, reason: str) -> None:
+    _log.warning("a record cannot be used; its VM is ended", vm=vm_id, reason=reason)
+
+
+def _implausible(record: VmRecord) -> str:
+    """Of what counts for others than this VM, what cannot be; empty if all can. A damaged record costs its own VM."""
+    lease = record.lease
+    if lease is not None and lease.fencing_token > MAX_FENCING_TOKEN:
+        return f"lease.fencing_token: is {lease.fencing_token}, which no service has granted"
+    if lease is not None and (lease.report.memory_online_mib or 0) > MAX_MEMORY_MIB:
+        return f"lease.report.memory_online_mib: is {lease.report.memory_online_mib}, which no host has"
+    return ""
+
+
+def _drop_doubles(records: dict[str, VmRecord]) -> None:
+    """One lease has one VM, and so has a caller's key: of two records that say otherwise the later one counts."""
+    kept: dict[object, str] = {}
+    by_token = sorted(records.values(), key=lambda record: record.lease.fencing_token if record.lease else 0)
+    for record in reversed(by_token):
+        if record.lease is None:
+            continue
+        names: list[object] = [record.lease.lease_id]
+        if record.lease.key:
+            names.append((record.lease.owner_uid, record.lease.key))
+        other = next((kept[name] for name in names if name in kept), None)
+        if other is None:
+            kept |= dict.fromkeys(names, record.vm_id)
+        else:
+            _tell_unusable(record.vm_id, f"{other} has its lease")
+            del records[record.vm_id]
+
+
+def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -> Lease:
+    """The lease on this run's clock. Pure."""
+
+    def here(moment_ns: int) -> float:
+        return now + (moment_ns - now_ns) / 1e9
+
+    expires_at = float("inf") if lease.expires_at_ns is None else here(lease.expires_at_ns)
+    return Lease(
+        lease_id=lease.lease_id,
+        vm_id=record.vm_id,
+        pid=record.process.pid,
+        profile=record.profile,
+        owner=Owner(uid=lease.owner_uid),
+        key=lease.key,
+        granted_at=here(lease.granted_at_ns),
+        expires_at=min(expires_at, now + RECONNECT_S) if lease.bound else expires_at,
+        bound=lease.bound,
+        fencing_token=lease.fencing_token,
+        queued_s=lease.queued_s,
+        was_ready=lease.was_ready,
+        made_by=record.made_by,
+        report=lease.report,
+        timings=lease.timings,
+    )
+
+
+def _limit_again(vms: Path, vm_ids: Collection[str]) -> None:
+    """A VM without its limits is better than none, but not silently."""
+    for vm_id in vm_ids:
+        try:
+            VmGroup.recorded_in(VmDirectory(vms / vm_id).cgroups).restrict()
+        except OSError as error:
+            _log.warning("the limits of an adopted VM cannot be set", vm=vm_id, error=str(error))

@@ -1,0 +1,82 @@
+"""Base VMs of the service's pool, for the VMCache service."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import attrs
+
+from pool.core.coordinator import Coordinator
+from pool.kata.cache.client import WaitingVm
+from pool.kata.cache.server import BaseVm
+from pool.kata.cache.wire import Bridge
+from pool.kata.records.config import VMConfig
+from pool.ledger.records import Lease, Owner
+from vmm.qemu.command_line import BRIDGE_SLOTS, agent_link, machine_uuid, pci_bridge
+from vmm.qemu.directory import VmDirectory
+from vmm.qemu.process import command_line_of
+from vmm.spec import AgentKind, MachineSpec
+from vmm.words.life import VmState
+
+
+@attrs.define(eq=False, kw_only=True)
+class PoolSource:
+    """One profile's VMs, given away one by one. Fulfils `pool.kata.cache.server.BaseVmSource`.
+
+    Who asks waits as long as it takes, through failed productions too: unlike Kata's, this cache never closes itself.
+    """
+
+    coordinator: Coordinator
+    profile: str
+    spec: MachineSpec
+    vms_directory: Path
+    vm_config: VMConfig
+    """Valid, with its defaults."""
+    quit: Callable[[], None]
+    command_line: Callable[[int], Sequence[str]] = command_line_of
+    """Of a process. A VM's vsock CID was drawn when QEMU was started, and is told nowhere else."""
+    _taken: dict[str, Lease] = attrs.field(factory=dict, init=False)
+    """By VM id, until their takers have them."""
+
+    def config(self) -> VMConfig:
+        return self.vm_config
+
+    async def take_base(self) -> BaseVm:
+        lease = await self.coordinator.acquire(profile=self.profile, owner=Owner(uid=os.geteuid()), bare=True)
+        self._taken[lease.vm_id] = lease
+        home = VmDirectory(self.vms_directory / lease.vm_id)
+        return BaseVm(
+            id=lease.vm_id,
+            pid=lease.pid,
+            qmp_socket=home.qmp_socket,
+            vcpus=self.spec.vcpus,
+            max_vcpus=self.spec.max_vcpus,
+            memory_mib=self.spec.memory_mib,
+            uuid=machine_uuid(lease.vm_id),
+            context_id=agent_link(self.command_line(lease.pid)).vsock_cid or 0,
+            katas_agent=self.spec.agent is AgentKind.NOOP,
+            bridges=tuple(_bridge(number) for number in range(self.spec.pci_bridges)),
+        )
+
+    def discard(self, vm: BaseVm) -> None:
+        self.coordinator.give_back(self._taken.pop(vm.id))
+
+    def give_away(self, vm: BaseVm) -> None:
+        self.coordinator.relinquish(self._taken.pop(vm.id))
+
+    def statuses(self) -> list[WaitingVm]:
+        return [
+            WaitingVm(pid=vm.pid, vcpus=self.spec.vcpus, memory_mib=self.spec.memory_mib)
+            for vm in self.coordinator.snapshot().vms
+            if vm.profile == self.profile and vm.state is VmState.READY
+        ]
+
+    def request_quit(self) -> None:
+        self.quit()
+
+
+def _bridge(number: int) -> Bridge:
+    bridge = pci_bridge(number)
+    return Bridge(id=bridge.id, type="pci", addr=bridge.slot, max_capacity=BRIDGE_SLOTS)

@@ -1,0 +1,179 @@
+"""The messages of VMCache: Go's JSON inside protocol buffers, to records and back.
+
+What is written without a generation has the fields of both, and each reads its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from pool.kata.errors import InvalidConfigError, WireError
+from pool.kata.records.config import KATA_AGENT, QEMU, KataAgentConfig, VMConfig
+from pool.kata.records.generation import ONLY_1X, ONLY_CURRENT, Generation, Generations
+from pool.kata.records.gojson import (
+    GoRecord,
+    decode,
+    encode,
+    flag,
+    int64,
+    mapping,
+    records,
+    struct,
+    text,
+    uint32,
+    uint64,
+)
+from pool.kata.records.gokinds import UINT32
+from vmpool.wire.generated.cache import GrpcVm, GrpcVmConfig
+
+AGENT_VSOCK_PORT: Final = 1024
+
+_PROPOSED: Final = Generations()
+"""In neither generation, but in kata-containers' pull request 3906."""
+
+_NAMES_OF_HYPERVISORS: Final = {"clh": "cloudHypervisor", "mock": "mockHypervisor"}
+
+
+@attrs.frozen(kw_only=True)
+class Bridge(GoRecord):
+    """A PCI bridge for hot-plugged devices. Kata's client adds devices to those it is told of, and to no others."""
+
+    devices: Mapping[int, str] = mapping("Devices", key=UINT32, former="Address")
+    """Slot to the device's id. Runtime 1.6 to 1.8 have it by the other name."""
+    id: str = text("ID")
+    type: str = text("Type")
+    addr: int = int64("Addr")
+    max_capacity: int = uint32("MaxCapacity")
+    parent_id: str = text("ParentID", ONLY_CURRENT)
+    parent_addr: int = int64("ParentAddr", ONLY_CURRENT)
+
+
+@attrs.frozen(kw_only=True)
+class HotpluggedVcpu(GoRecord):
+    id: str = text("ID")
+
+
+@attrs.frozen(kw_only=True)
+class QemuState(GoRecord):
+    uuid: str = text("UUID")
+    hot_plug_vfio: str = text("HotPlugVFIO", ONLY_CURRENT)
+    bridges: tuple[Bridge, ...] = records("Bridges", Bridge)
+    hotplugged_vcpus: tuple[HotpluggedVcpu, ...] = records("HotpluggedVCPUs", HotpluggedVcpu)
+    hotplugged_memory: int = int64("HotpluggedMemory")
+    """MiB."""
+    virtiofs_daemon_pid: int = int64("VirtiofsDaemonPid", ONLY_CURRENT)
+    hotplug_vfio: str = text("HotplugVFIO", ONLY_CURRENT)
+    """A twin of `hot_plug_vfio` that nothing reads."""
+    cold_plug_vfio: str = text("ColdPlugVFIO", ONLY_CURRENT)
+    pcie_root_port: int = uint32("PCIeRootPort")
+    pcie_switch_port: int = uint32("PCIeSwitchPort", ONLY_CURRENT)
+    hotplug_vfio_on_root_bus: bool = flag("HotplugVFIOOnRootBus", ONLY_1X)
+    virtiofsd_pid: int = int64("VirtiofsdPid", ONLY_1X)
+
+
+@attrs.frozen(kw_only=True)
+class Smp(GoRecord):
+    """QEMU's -smp."""
+
+    cpus: int = uint32("CPUs")
+    cores: int = uint32("Cores")
+    threads: int = uint32("Threads")
+    sockets: int = uint32("Sockets")
+    max_cpus: int = uint32("MaxCPUs")
+
+
+@attrs.frozen(kw_only=True)
+class QemuGrpc(GoRecord):
+    """All that a client learns of the QEMU it is given. There is no pid in it."""
+
+    id: str = text("ID")
+    qmp_channel_path: str = text("QmpChannelpath")
+    state: QemuState = struct("State", QemuState)
+    nvdimm_count: int = int64("NvdimmCount")
+    qemu_smp: Smp = struct("QemuSMP", Smp)
+    context_id: int = uint64("ContextID", _PROPOSED)
+    """Of the guest's vsock; 0 if it has none. Without it a current client looks for the agent at a random one."""
+
+
+@attrs.frozen(kw_only=True)
+class CachedVm:
+    """A paused VM on its way from a VMCache server to its client."""
+
+    id: str
+    qemu: QemuGrpc
+    vcpus: int
+    memory_mib: int
+    vcpus_offline: int = 0
+    """Hot-added and not brought online yet."""
+    proxy_pid: int = 0
+    """Of the process between client and agent, which a client of runtime 1.x ends with the VM; 0 if there is none."""
+    agent_url: str = ""
+    """Of the agent, or of its proxy. Current servers say nothing here."""
+
+
+def config_to_grpc(config: VMConfig, generation: Generation | None = None) -> GrpcVmConfig:
+    """Raises InvalidConfigError for an agent that runtime 1.x has no configuration for."""
+    if config.agent_type not in ("", KATA_AGENT):
+        raise InvalidConfigError("agent type is not supported by VM cache")
+    return GrpcVmConfig(data=encode(config, generation), agent_config=encode(config.agent_config, generation))
+
+
+def config_from_grpc(message: GrpcVmConfig) -> VMConfig:
+    """The agent's own message, if it is one, goes before what Data says of the agent.
+
+    Raises WireError, InvalidConfigError.
+    """
+    config = decode(VMConfig, message.data)
+    if config.agent_type not in ("", KATA_AGENT):
+        raise InvalidConfigError(f"agent type {config.agent_type} is not supported by VM cache")
+    try:
+        agent_config = decode(KataAgentConfig, message.agent_config)
+    except WireError:
+        return config
+    return attrs.evolve(config, agent_config=agent_config)
+
+
+def vm_to_grpc(vm: CachedVm) -> GrpcVm:
+    """For clients of both generations at once.
+
+    Raises ValueError if `proxy_pid` is not one process. Kata's server sends 0 where there is no proxy; a client of
+    runtime 1.x that believes in one sends SIGTERM to that, its own process group.
+    """
+    if vm.proxy_pid <= 0:
+        raise ValueError(f"proxy_pid = {vm.proxy_pid}: a client may send it a signal; say the pid of one process")
+    return GrpcVm(
+        id=vm.id,
+        hypervisor=encode(vm.qemu),
+        proxy_pid=vm.proxy_pid,
+        proxy_url=vm.agent_url,
+        cpu=vm.vcpus,
+        memory=vm.memory_mib,
+        cpu_delta=vm.vcpus_offline,
+    )
+
+
+def vm_from_grpc(message: GrpcVm, *, hypervisor_type: str) -> CachedVm:
+    """`hypervisor_type` is that of the server's configuration; only QEMU's VMs can travel.
+
+    Raises WireError, InvalidConfigError.
+    """
+    if hypervisor_type != QEMU:
+        name = _NAMES_OF_HYPERVISORS.get(hypervisor_type, hypervisor_type)
+        raise InvalidConfigError(f"{name} is not supported by VM cache")
+    return CachedVm(
+        id=message.id,
+        qemu=decode(QemuGrpc, message.hypervisor),
+        vcpus=message.cpu,
+        memory_mib=message.memory,
+        vcpus_offline=message.cpu_delta,
+        proxy_pid=message.proxy_pid,
+        agent_url=message.proxy_url,
+    )
+
+
+def vsock_url(context_id: int) -> str:
+    """Where Kata's agent listens, as runtime 1.x spells it."""
+    return f"vsock://{context_id}:{AGENT_VSOCK_PORT}"

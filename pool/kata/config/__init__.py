@@ -1,0 +1,1 @@
+"""Kata's configuration file, pure but for the reading of it."""

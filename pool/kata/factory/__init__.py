@@ -1,0 +1,1 @@
+"""Kata's VM factory: template, direct, cache and client factories."""

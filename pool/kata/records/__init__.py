@@ -1,0 +1,1 @@
+"""Kata's records and their JSON, pure."""

@@ -1,0 +1,94 @@
+"""Trace spans, for who asks for them. OpenTelemetry is an optional extra, and is imported only then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, Protocol
+
+import attrs
+import trio
+from attrs.validators import matches_re, optional
+
+CLOSE_LIMIT_S: Final = 5.0
+"""At the end, for what was not sent yet."""
+
+_ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""OpenTelemetry's own. Its exporter reads them, and those for headers, certificates and time limits."""
+
+Attribute = str | int | float | bool
+
+
+class TracingError(Exception):
+    """Spans are asked for and cannot be had."""
+
+
+@attrs.frozen(kw_only=True)
+class TracingSettings:
+    """The `[tracing]` table."""
+
+    otlp_endpoint: str | None = attrs.field(default=None, validator=optional(matches_re(r"https?://[!-~]+")))
+    """Of a collector that takes OTLP over HTTP, without a path: http://localhost:4318. The variable
+    OTEL_EXPORTER_OTLP_ENDPOINT goes before it."""
+
+
+@attrs.frozen(kw_only=True)
+class Stage:
+    """A part of something that is over. In seconds, from the beginning of the whole."""
+
+    name: str
+    begins_s: float
+    lasts_s: float
+
+
+class Spans(Protocol):
+    def span(self, name: str, **attributes: Attribute) -> contextlib.AbstractContextManager[None]:
+        """Around a block. Those that begin in it, in tasks that begin in it too, are its children."""
+
+    def record(
+        self, name: str, *, lasted_s: float, stages: Sequence[Stage], parent: str = "", **attributes: Attribute
+    ) -> None:
+        """What has ended just now, with its stages as children. `parent`: a caller's `traceparent`, or nothing."""
+
+
+class NoSpans:
+    # The names of the arguments are the protocol's.
+    def span(self, name: str, **attributes: Attribute) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        return contextlib.nullcontext()
+
+    def record(
+        self, name: str, *, lasted_s: float, stages: Sequence[Stage], parent: str = "", **attributes: Attribute
+    ) -> None:
+        pass
+
+
+NO_SPANS: Final = NoSpans()
+
+
+@contextlib.asynccontextmanager
+async def open_spans(settings: TracingSettings, *, environment: Mapping[str, str] = os.environ) -> AsyncIterator[Spans]:
+    """Spans for the length of a block, sent in the background; none if nobody asked. Raises TracingError.
+
+    The end waits CLOSE_LIMIT_S at most for what is still to be sent, under cancellation too. A collector that cannot be
+    reached costs spans, and a line in the log.
+    """
+    named = any(environment.get(name) for name in _ENDPOINT_VARIABLES)
+    asked = named or settings.otlp_endpoint is not None
+    if not asked or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        yield NO_SPANS
+        return
+    try:
+        from pool.observe.otlp import OtlpSpans  # noqa: PLC0415 - 200 ms, and often not installed
+    except ImportError as error:
+        raise TracingError(
+            f"tracing is asked for, and {error.name} is not installed: `.venv/bin/pip install -e '.[tracing]'` in the "
+            "checkout (for a wheel see docs/guide.md, Trace spans), or take otlp_endpoint, enable_tracing and "
+            f"{_ENDPOINT_VARIABLES[-1]} away"
+        ) from error
+    spans = OtlpSpans.to(None if named else settings.otlp_endpoint)
+    try:
+        yield spans
+    finally:
+        with trio.move_on_after(CLOSE_LIMIT_S, shield=True):
+            await trio.to_thread.run_sync(spans.close, abandon_on_cancel=True)

@@ -1,0 +1,415 @@
+"""Settings: TOML to attrs. Unknown keys and wrong types are refused with the key's path."""
+
+from __future__ import annotations
+
+import enum
+import importlib.resources
+import math
+import os
+import re
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import cattrs
+from attrs.validators import and_, ge, gt, le, matches_re, max_len, optional
+
+from actors.handout import HAND_OUT_TIMEOUT_S, HandOutProcedure
+from actors.memory import MemoryPolicy
+from actors.uniqueness import Witness
+from actors.vigil import Vigil
+from pool.ledger.demand import AdaptiveSize
+from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.observe.tracing import TracingSettings
+from pool.settings.access import AccessSettings, Account, LimitSettings, structure_account
+from vmm.capacity import grown_memory_mib
+from vmm.errors import ConfinementError, SpecError
+from vmm.qemu.accelerator import AcceleratorSetting
+from vmm.qemu.confinement.layers import Layer, LayerSetting
+from vmm.qemu.confinement.plan import CgroupSetting
+from vmm.qemu.confinement.uids import UidRange, structure_range
+from vmm.qemu.confinement.user import AUTO, decide_user
+from vmm.qemu.cpu_model import fault_in
+from vmm.spec import (
+    MAX_MEMORY_MIB,
+    MAX_PCI_BRIDGES,
+    MAX_VCPUS,
+    MEMORY_BLOCK_MIB,
+    MIN_MEMORY_MIB,
+    Accelerator,
+    AgentChannel,
+    AgentKind,
+    MachineSpec,
+)
+from vmm.words.backoff import Backoff
+from vmm.words.kinds import ProducerKind
+
+MAX_POOL_SIZE: Final = 10_000
+"""Beyond it a typing error is likelier than a host of that size."""
+
+MAX_KERNEL_PARAMETERS: Final = 1024
+"""Characters; with what the driver needs itself, less than x86's 2048."""
+
+PRINTABLE: Final = r"[ -~]*"
+
+PROGRAM: Final = r"[^\0]{1,4096}"
+
+DEFAULT_QEMU: Final = "qemu-system-x86_64"
+
+_PROFILE_NAME: Final = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` has one sentence per fault, each with the key's path."""
+
+    def __init__(self, *, source: str, problems: tuple[str, ...]) -> None:
+        super().__init__(f"{source}: " + "; ".join(problems))
+        self.source = source
+        self.problems = problems
+
+
+def _between(low: int, high: int) -> Any:
+    return and_(ge(low), le(high))
+
+
+def _is_cpu_model(_profile: object, _field: object, value: str) -> None:
+    if fault := fault_in(value):
+        raise ValueError(f"'cpu_model' {fault}: {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class ServiceSettings:
+    runtime_directory: Path | None = None
+    """Sockets and logs of the VMs, one directory each. None: where the service's socket is."""
+    image_directory: Path | None = None
+    """None: see `pool.host.paths`."""
+    qemu_user: Account = AUTO
+    """Whom QEMU runs as; see `vmm.qemu.confinement.user`."""
+    qemu_uids: UidRange | None = None
+    """Each VM's QEMU has one of its own, where the service is root and `qemu_user` is "auto". None: the default of
+    `vmm.qemu.confinement.uids`, if that can be had."""
+    confinement: LayerSetting = LayerSetting.AUTO
+    confinement_except: tuple[Layer, ...] = ()
+    """Layers that are left out."""
+    cgroups: CgroupSetting = CgroupSetting.AUTO
+    memory: MemoryPolicy = attrs.field(factory=MemoryPolicy)
+    """The table `[service.memory]`: when the host's memory is low, and idle VMs give way."""
+
+
+@attrs.frozen(kw_only=True)
+class ProfileSettings:
+    """One `[profiles.NAME]` table."""
+
+    size: int = attrs.field(default=2, validator=_between(0, MAX_POOL_SIZE))
+    vcpus: int = attrs.field(default=1, validator=_between(1, MAX_VCPUS))
+    memory_mib: int = attrs.field(default=256, validator=_between(MIN_MEMORY_MIB, MAX_MEMORY_MIB))
+    max_vcpus: int | None = attrs.field(default=None)
+    max_memory_mib: int | None = attrs.field(default=None)
+    accelerator: AcceleratorSetting = AcceleratorSetting.AUTO
+    qemu: str = attrs.field(default=DEFAULT_QEMU, validator=matches_re(PROGRAM))
+    """Name in PATH, or path."""
+    kernel: Path | None = None
+    initrd: Path | None = None
+    kernel_parameters: str = attrs.field(default="", validator=[max_len(MAX_KERNEL_PARAMETERS), matches_re(PRINTABLE)])
+    cpu_model: str = attrs.field(default="max", validator=_is_cpu_model)
+    pci_bridges: int = attrs.field(default=0, validator=_between(0, MAX_PCI_BRIDGES))
+    """For devices that somebody else hot-plugs into VMs that are given away."""
+    agent: AgentKind = AgentKind.BUILTIN
+    """What answers in the guest. The built image has the built-in one."""
+    channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
+    """The device to the built-in agent."""
+    producer: ProducerKind = ProducerKind.DIRECT
+    min_ready: int = attrs.field(default=1, validator=_between(0, MAX_POOL_SIZE))
+    """VMs that are out of date are replaced a few at a time; never so many that fewer than this are ready."""
+    max_vms: int | None = attrs.field(default=None, validator=optional(_between(1, MAX_POOL_SIZE)))
+    """Of all VMs of the profile, leased ones too. None: no limit."""
+    on_empty: OnEmpty = OnEmpty.WAIT
+    """For callers who do not say what they want when nothing is ready."""
+    max_age_s: float | None = attrs.field(default=None, validator=optional(gt(0)))
+    """A VM that was idle for so long is replaced. None: never."""
+    check_interval_s: float = attrs.field(default=60.0, validator=and_(ge(0), le(24 * 3600)))
+    """How often a VM's agent is asked whether it is there, idle or leased; 0 for never."""
+    silence_limit_s: float = attrs.field(default=300.0, validator=and_(ge(0), le(24 * 3600)))
+    """A leased VM of which neither QEMU nor the agent has answered a check for so long is given up; 0 for never."""
+    adaptive: AdaptiveSize | None = None
+    """The table `[profiles.NAME.adaptive]`: the size follows the demand. None: it is `size`."""
+    shells: int = attrs.field(default=0, validator=_between(0, 1000))
+    """With producer "template": QEMUs that are started and wait, to take their start out of a miss."""
+    template_directory: Path | None = None
+    """None: see `pool.host.paths.template_directory`."""
+    template_fallback: bool = True
+    """Boot directly while no template can be had."""
+    template_fetch_only: bool = False
+    """Use the template that is there, never build one."""
+    lease_ttl_s: float = attrs.field(default=3600.0, validator=and_(gt(0), le(30 * 24 * 3600)))
+    """How long a lease lives that is neither renewed nor held open by its caller's call."""
+    strict_uniqueness: bool = False
+    """Read 32 random bytes and the identity from each guest at hand-out; refuse a VM that repeats what was seen."""
+    hand_out_timeout_s: float = attrs.field(default=HAND_OUT_TIMEOUT_S, validator=and_(gt(0), le(600)))
+    """How long a guest may take to run and be prepared at hand-out, and again for each file; hot-adding: 30 s more."""
+    boot_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(3600)))
+    production_limit: int = attrs.field(default=2, validator=_between(1, 1000))
+    backoff_initial_s: float = attrs.field(default=0.25, validator=and_(gt(0), le(3600)))
+    backoff_maximum_s: float = attrs.field(default=30.0, validator=and_(gt(0), le(3600)))
+    breaker_threshold: int = attrs.field(default=5, validator=_between(1, 1000))
+    """So many failed productions in a row open the circuit: who wants to boot is refused until a trial succeeds."""
+
+    def procedure(self, *, witness: Witness | None = None) -> HandOutProcedure:
+        """How its VMs are handed out; `witness` is for those that are strict about uniqueness."""
+        return HandOutProcedure(witness=witness if self.strict_uniqueness else None, timeout_s=self.hand_out_timeout_s)
+
+    def vigil(self) -> Vigil:
+        """Over leased VMs."""
+        return Vigil(interval_s=self.check_interval_s or math.inf, silence_limit_s=self.silence_limit_s or math.inf)
+
+    @property
+    def most_vms(self) -> int:
+        """How many there may be, as far as the settings tell; leased ones come on top unless `max_vms` is given."""
+        return max(self.size, self.max_vms or 0, 0 if self.adaptive is None else self.adaptive.maximum)
+
+    def policy(self, machine: MachineSpec) -> PoolPolicy:
+        return PoolPolicy(
+            max_vcpus=machine.max_vcpus,
+            max_memory_mib=machine.max_memory_mib,
+            size=self.size,
+            adaptive=self.adaptive,
+            max_vms=self.max_vms,
+            on_empty=self.on_empty,
+            memory_mib=machine.memory_mib,
+            production=self.producer,
+            production_limit=self.production_limit,
+            shells=self.shells,
+            min_ready=self.min_ready,
+            max_age_s=math.inf if self.max_age_s is None else self.max_age_s,
+            check_interval_s=self.check_interval_s or math.inf,
+            breaker_threshold=self.breaker_threshold,
+            backoff=Backoff(initial_s=self.backoff_initial_s, maximum_s=self.backoff_maximum_s),
+        )
+
+    def machine(self, *, qemu: Path, kernel: Path, initrd: Path, accelerator: Accelerator) -> MachineSpec:
+        """The machine this profile describes. Raises SpecError naming the field."""
+        return MachineSpec(
+            qemu=qemu,
+            kernel=kernel,
+            initrd=initrd,
+            accelerator=accelerator,
+            vcpus=self.vcpus,
+            memory_mib=self.memory_mib,
+            max_vcpus=self.vcpus if self.max_vcpus is None else self.max_vcpus,
+            max_memory_mib=self.memory_mib if self.max_memory_mib is None else self.max_memory_mib,
+            kernel_parameters=self.kernel_parameters,
+            cpu_model=self.cpu_model,
+            agent=self.agent,
+            channel=self.channel,
+            pci_bridges=self.pci_bridges,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    service: ServiceSettings = attrs.field(factory=ServiceSettings)
+    access: AccessSettings = attrs.field(factory=AccessSettings)
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
+    tracing: TracingSettings = attrs.field(factory=TracingSettings)
+    profiles: dict[str, ProfileSettings]
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Reads a configuration file, or the embedded default for None. Raises ConfigError."""
+    if path is None:
+        return parse_settings(
+            importlib.resources.files("pool").joinpath("default.toml").read_text(encoding="utf-8"),
+            source="embedded default configuration",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(source=str(path), problems=(f"cannot be read: {error}",)) from error
+    return parse_settings(text, source=str(path))
+
+
+def parse_settings(text: str, *, source: str) -> Settings:
+    """TOML text to settings. Raises ConfigError."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(source=source, problems=(f"not TOML: {error}",)) from error
+    try:
+        settings = _converter.structure(table, Settings)
+    except cattrs.BaseValidationError as error:
+        faults = cattrs.transform_error(error, format_exception=_say)
+        raise ConfigError(source=source, problems=tuple(_with_path(fault) for fault in faults)) from error
+    if not settings.profiles:
+        raise ConfigError(source=source, problems=("profiles: at least one [profiles.NAME] table is needed",))
+    problems = [problem for name, profile in settings.profiles.items() for problem in _cross_checks(name, profile)]
+    problems += _shared_places(settings) + _unknown_qemu_user(settings)
+    problems += settings.access.problems() + settings.limits.problems()
+    if problems:
+        raise ConfigError(source=source, problems=tuple(problems))
+    return settings
+
+
+def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
+    """What one field alone cannot tell."""
+    problems = []
+    if not re.fullmatch(_PROFILE_NAME, name):
+        problems.append(f"profiles.{name}: a profile's name has 1 to 32 of a-z, 0-9 and -")
+    if (profile.kernel is None) != (profile.initrd is None):
+        problems.append(f"profiles.{name}: kernel and initrd go together; give both, or none for the built image")
+    if profile.shells and profile.producer is not ProducerKind.TEMPLATE:
+        problems.append(f'profiles.{name}.shells: only the template producer has shells; set producer = "template"')
+    if profile.backoff_initial_s > profile.backoff_maximum_s:
+        problems.append(
+            f"profiles.{name}.backoff_initial_s: {profile.backoff_initial_s:g} is more than "
+            f"backoff_maximum_s = {profile.backoff_maximum_s:g}"
+        )
+    if profile.max_vms is not None and profile.size > profile.max_vms:
+        problems.append(f"profiles.{name}.size: {profile.size} is more than max_vms = {profile.max_vms}")
+    problems += _memory_steps(name, profile) + _agent_checks(name, profile)
+    nowhere = Path("/")
+    try:
+        profile.machine(qemu=nowhere, kernel=nowhere, initrd=nowhere, accelerator=Accelerator.TCG)
+    except SpecError as error:
+        problems.append(f"profiles.{name}.{error}")
+    return problems
+
+
+def _memory_steps(name: str, profile: ProfileSettings) -> list[str]:
+    """A maximum that no VM comes to promises what nobody gets."""
+    base, most = profile.memory_mib, profile.max_memory_mib
+    if most is None or most <= base or (most - base) % MEMORY_BLOCK_MIB == 0:
+        return []
+    above = grown_memory_mib(base, wished_mib=most)
+    problem = (
+        f"profiles.{name}.max_memory_mib: {most} is not reached from memory_mib = {base} in blocks of "
+        f"{MEMORY_BLOCK_MIB} MiB; set {above - MEMORY_BLOCK_MIB} or {above}"
+    )
+    return [problem]
+
+
+def _agent_checks(name: str, profile: ProfileSettings) -> list[str]:
+    """What an agent needs, and what cannot be had from it."""
+    where = f"profiles.{name}.agent"
+    problems = []
+    if profile.agent is not AgentKind.BUILTIN and profile.kernel is None and profile.initrd is None:
+        problems.append(
+            f'{where}: the built guest image is for the built-in agent; with "{profile.agent.value}" give the kernel '
+            "and initrd of your guest"
+        )
+    if profile.agent is AgentKind.NOOP and profile.producer is ProducerKind.TEMPLATE:
+        problems.append(f'{where}: clones must be reseeded, which nobody does with "noop"; set producer = "direct"')
+    growth = ((profile.vcpus, profile.max_vcpus), (profile.memory_mib, profile.max_memory_mib))
+    grows = any(maximum is not None and maximum > least for least, maximum in growth)
+    if profile.agent is AgentKind.NOOP and grows:
+        problems.append(
+            f'{where}: with "noop" nobody brings added CPUs and memory online; leave max_vcpus and max_memory_mib out'
+        )
+    if profile.agent is AgentKind.NOOP and profile.strict_uniqueness:
+        problems.append(f'{where}: "noop" reads no random bytes from guests; set strict_uniqueness = false')
+    return problems
+
+
+def _shared_places(settings: Settings) -> list[str]:
+    """A template has its place for itself."""
+    problems = []
+    taken: dict[Path, str] = {}
+    for name, profile in settings.profiles.items():
+        if profile.template_directory is not None:
+            other = taken.setdefault(profile.template_directory.absolute(), name)
+            if other != name:
+                problems.append(f"profiles.{name}.template_directory: profile {other} has it already; choose another")
+    return problems
+
+
+def _unknown_qemu_user(settings: Settings) -> list[str]:
+    try:
+        decide_user(settings.service.qemu_user, euid=os.geteuid())
+    except ConfinementError as error:
+        return [f"{error.what}: {error.reason}; {error.remedy}"]
+    return []
+
+
+def _strict(expected: type[Any], *also: type[Any]) -> Any:
+    """A cattrs hook that converts nothing: TOML has types, and "2" is not 2."""
+
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) not in (expected, *also):
+            raise TypeError(f"must be {_TYPE_NAMES[expected]}, not {value!r}")
+        return expected(value)
+
+    return structure
+
+
+_TYPE_NAMES: Final = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
+
+
+def _say(error: BaseException, kind: type[Any] | None) -> str:
+    match error:
+        case cattrs.ForbiddenExtraKeysError():
+            return f"unknown key: {', '.join(sorted(error.extra_fields))}"
+        case KeyError():
+            return "required key is missing"
+        case TypeError() if str(error).startswith("must be"):
+            return str(error)
+        case AttributeError():
+            return "must be a table"  # cattrs asked a non-table for its items
+        case TypeError() if any(attrs.has(each) for each in (kind, *typing.get_args(kind))):
+            return "must be a table"
+        case TypeError():
+            return "must be a list"  # and a non-list for its members
+        case ValueError() if isinstance(kind, enum.EnumMeta):
+            return f"must be one of {', '.join(repr(member.value) for member in kind)}"
+        case ValueError():
+            return str(error.args[0])  # attrs adds the attribute and the validator; the first is the sentence
+        case _:
+            return f"wrong value: {error}"
+
+
+def _with_path(fault: str) -> str:
+    """`'size' must be ... @ $.profiles['small']` as `profiles.small.size: must be ...`."""
+    what, _, where = fault.rpartition(" @ $")
+    path = re.sub(r"\['([^']*)'\]", r".\1", where).lstrip(".")
+    named = re.match(r"'(\w+)' (.*)", what, re.DOTALL)
+    if named:
+        path, what = f"{path}.{named[1]}".lstrip("."), named[2]
+    return f"{path}: {what}" if path else what
+
+
+def _path(value: Any, _: Any) -> Path:
+    text = _strict(str)(value, str)
+    if not text or "\0" in text:
+        raise TypeError("must be a path, not empty and without NUL")
+    return Path(text)
+
+
+def _accounts(value: Any, kind: Any) -> tuple[Account, ...]:
+    if not isinstance(value, list):
+        raise TypeError("must be a list of names and numbers")
+    return tuple(structure_account(each, kind) for each in value)
+
+
+def _layers(value: Any, _: Any) -> tuple[Layer, ...]:
+    names = [layer.value for layer in Layer]
+    if not isinstance(value, list) or not all(each in names for each in value):
+        raise TypeError(f"must be a list of layers, of {', '.join(names)}")
+    return tuple(map(Layer, value))
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (int, str, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_structure_hook(float, _strict(float, int))
+    converter.register_structure_hook(Path, _path)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[Layer, ...], _layers)
+    converter.register_structure_hook(UidRange, structure_range)
+    converter.register_structure_hook(UidRange | None, structure_range)
+    converter.register_structure_hook(Account, structure_account)
+    converter.register_structure_hook(Account | None, structure_account)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[Account, ...], _accounts)
+    return converter
+
+
+_converter: Final = _make_converter()

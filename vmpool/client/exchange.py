@@ -1,0 +1,157 @@
+"""Messages over one call. Asyncio code; run it with `Connection.call`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, TypeVar
+
+import h2.exceptions
+from grpclib.client import Channel, Stream
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.metadata import Deadline
+from h2.errors import ErrorCodes
+
+from vmpool.client.methods import Method
+
+ClientStream = Stream[Any, Any]
+
+T = TypeVar("T")
+
+REST_LIMIT_S: Final = 1.0
+"""For the rest of a reply whose head has come."""
+
+_ENDED = (StreamTerminatedError, h2.exceptions.ProtocolError)
+"""What grpclib raises when the call has ended, even if a status came along."""
+
+
+async def begin(channel: Channel, method: Method, timeout_s: float) -> ClientStream:
+    """A call on a channel that is connected; `close` ends it."""
+    stream = channel.request(method.path, method.cardinality, method.request, method.reply)
+    await stream.__aenter__()
+    if timeout_s != math.inf:
+        # Set after entering: grpclib would end the call itself, before the service can say why.
+        stream._deadline = Deadline.from_timeout(timeout_s)  # noqa: SLF001 - nowhere public
+    return stream
+
+
+async def close(stream: ClientStream) -> None:
+    """Resets the call unless it has ended."""
+    # An error as argument: grpclib then neither waits for the end of the call nor complains that there was none.
+    with contextlib.suppress(asyncio.CancelledError):
+        await stream.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+
+
+async def exchange(channel: Channel, method: Method, request: Any, timeout_s: float, to_the_end: bool) -> Any:
+    """A call from its beginning to its end, by `ask` or `ask_to_the_end`."""
+    stream = await begin(channel, method, timeout_s)
+    try:
+        return await (ask_to_the_end if to_the_end else ask)(stream, request)
+    finally:
+        await close(stream)
+
+
+async def ask(stream: ClientStream, request: Any) -> Any:
+    """One request, one reply. Raises GRPCError for any status but OK."""
+    try:
+        await stream.send_message(request, end=True)
+        reply = await stream.recv_message()
+        await stream.recv_trailing_metadata()
+    except _ENDED:
+        stream._maybe_raise()  # noqa: SLF001 - grpclib knows the status, and tells it only at the end of its own block
+        raise
+    if reply is None:
+        raise GRPCError(Status.INTERNAL, "the call ended without a reply; see the service's log")
+    return reply
+
+
+async def ask_to_the_end(stream: ClientStream, request: Any) -> Any:
+    """As `ask`; but when it is cancelled and the reply has begun to come, it returns the reply nevertheless.
+
+    By then the service may have seen that the reply was read. What the reply gives is the caller's, to give back too.
+    """
+    exchange = asyncio.ensure_future(ask(stream, request))
+    try:
+        return await asyncio.shield(exchange)
+    except asyncio.CancelledError:
+        if not _has_begun(stream):
+            _reset(stream)
+            exchange.cancel()
+        await asyncio.wait([exchange], timeout=REST_LIMIT_S)
+        if not exchange.done():
+            exchange.cancel()
+            await asyncio.wait([exchange])
+        return exchange.result()
+
+
+def _has_begun(stream: ClientStream) -> bool:
+    call = getattr(stream, "_stream", None)
+    return call is not None and call.headers is not None
+
+
+def _reset(stream: ClientStream) -> None:
+    """Now, not at the end of the call: between the two, the reply's arrival could be acknowledged."""
+    call = getattr(stream, "_stream", None)
+    if call is not None and call.closable:
+        call.reset_nowait(ErrorCodes.CANCEL)
+
+
+async def send(stream: ClientStream, request: Any) -> None:
+    """One of several requests."""
+    try:
+        await stream.send_message(request)
+    except _ENDED:
+        stream._maybe_raise()  # noqa: SLF001 - as above
+        raise
+
+
+async def send_last(stream: ClientStream, request: Any) -> None:
+    """The only request, or the last."""
+    try:
+        await stream.send_message(request, end=True)
+    except _ENDED:
+        stream._maybe_raise()  # noqa: SLF001 - as above
+        raise
+
+
+async def receive(stream: ClientStream) -> Any | None:
+    """One of several replies; None after the last if all went well. Raises GRPCError if not."""
+    try:
+        reply = await stream.recv_message()
+        if reply is None:
+            if not stream._end_done:  # noqa: SLF001 - grpclib wants our side ended, and ended once
+                await _end(stream)
+            await stream.recv_trailing_metadata()
+    except _ENDED:
+        stream._maybe_raise()  # noqa: SLF001 - as above
+        raise
+    return reply
+
+
+async def _end(stream: ClientStream) -> None:
+    """Ends our side of a call. A service that has said everything and hung up need not hear of it."""
+    try:
+        await stream.end()
+    except h2.exceptions.ProtocolError:
+        if stream._stream.trailers is None:  # noqa: SLF001 - nowhere public
+            raise
+        stream._end_done = True  # noqa: SLF001 - idem
+
+
+class Replies(Generic[T]):
+    """An iterator that may be left in the middle, unlike an async generator."""
+
+    def __init__(self, next_one: Callable[[], Awaitable[T | None]]) -> None:
+        self._next_one = next_one
+
+    def __aiter__(self) -> Replies[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        one = await self._next_one()
+        if one is None:
+            raise StopAsyncIteration
+        return one

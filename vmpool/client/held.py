@@ -1,0 +1,135 @@
+"""A lease that lives as long as a call, and outlives the service that gave it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import trio
+
+from vmpool.client import methods
+from vmpool.client.connection import ANSWER_LIMIT_S, Connection, pause_after
+from vmpool.client.convert import acquired_vm
+from vmpool.client.errors import CallError, ClientError, ServiceUnavailableError
+from vmpool.client.exchange import receive, send_last
+from vmpool.client.records import AcquiredVm
+from vmpool.wire.generated.vmpool import v1 as wire
+
+_log = logging.getLogger("vmpool.client")
+
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 1.0
+"""Nothing tells when a service listens again."""
+
+
+class LeaseLostError(ClientError):
+    """The service has not, or not any more, the lease that was held."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class HeldLease:
+    """The call that a lease is bound to; made again when it breaks off, because the service was restarted, say.
+
+    A service that comes back restores the leases of the one before, and finds this one by its idempotency key.
+    """
+
+    connection: Connection
+    request: wire.AcquireRequest
+    """With an idempotency key."""
+    reconnect_s: float
+    _vm: AcquiredVm | None = attrs.field(default=None, init=False)
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _over: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def run(self, *, task_status: trio.TaskStatus[AcquiredVm]) -> None:
+        """Raises ClientError if there is no lease; once there is one, nothing."""
+
+        def begin(vm: AcquiredVm) -> None:
+            self._vm = vm
+            task_status.started(vm)
+
+        try:
+            with self._scope:
+                broken = await self._hold(begin)
+                while broken is not None:
+                    _log.info("a lease's call broke off; looking for the service", extra={"error": str(broken)})
+                    broken = await self._hold_again(broken)
+        finally:
+            self._over.set()
+
+    async def end(self) -> None:
+        """Ends the call; returns when that is done."""
+        self._scope.cancel(reason="the lease is over")
+        with trio.CancelScope(shield=True):
+            await self._over.wait()
+
+    async def _hold(self, begin: Callable[[AcquiredVm], None]) -> ClientError | None:
+        """One call, to its end. Returns what broke it off; None if the lease has ended.
+
+        Raises what went wrong before there was a lease, and what `begin` raises.
+        """
+        begun = False
+        try:
+            async with self.connection.open(methods.HOLD, timeout_s=math.inf) as stream:
+                await self.connection.call(send_last, stream, self.request)
+                first = await self.connection.call(receive, stream)
+                if first is None or first.acquired is None:
+                    raise CallError(status="INTERNAL", message="the service gave no VM; see its log")
+                begin(acquired_vm(first.acquired))
+                begun = True
+                await self.connection.call(receive, stream)
+        except ClientError as error:
+            if not begun:
+                raise
+            return error
+        return None
+
+    async def _hold_again(self, broken: ClientError) -> ClientError | None:
+        """Finds the lease in the service that comes next; returns as `_hold` does, None also if it is lost."""
+        assert self._vm is not None
+        lost: ClientError = broken
+        give_up_at = trio.current_time() + self.reconnect_s
+        for attempt in itertools.count(1):
+            if not _may_pass(lost) or trio.current_time() >= give_up_at:
+                break
+            pause_s = pause_after(attempt, first_s=_FIRST_PAUSE_S, longest_s=_LONGEST_PAUSE_S)
+            pause_s *= 1 - 0.1 * random.random()  # noqa: S311 - spreads attempts
+            await trio.sleep_until(min(trio.current_time() + pause_s, give_up_at))
+            try:
+                if not await self._is_known():
+                    lost = LeaseLostError("the service does not know of it")
+                    break
+                return await self._hold(self._check)
+            except ClientError as error:
+                lost = error
+        _log.warning("lease %s is lost: %s", self._vm.lease_id, lost)
+        return None
+
+    async def _is_known(self) -> bool:
+        """Asked first, because a service that does not know the lease would give another VM for it."""
+        assert self._vm is not None
+        reply: Any = await self.connection.ask(methods.STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S)
+        if reply.draining:  # it has let go of its leases, perhaps for the one that comes next
+            raise CallError(status="UNAVAILABLE", message="the service is about to end")
+        return any(lease.lease_id == self._vm.lease_id for lease in reply.leases)
+
+    def _check(self, vm: AcquiredVm) -> None:
+        assert self._vm is not None
+        if vm.lease_id != self._vm.lease_id:
+            raise LeaseLostError(f"the service gave {vm.lease_id} in its place")
+
+
+def _may_pass(error: ClientError) -> bool:
+    """Whether a service may be there later that knows more."""
+    match error:
+        case ServiceUnavailableError():
+            return True
+        case CallError(status=status):
+            return status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        case _:
+            return False

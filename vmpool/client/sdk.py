@@ -1,0 +1,198 @@
+"""The calls of the service."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vmpool.client import methods
+from vmpool.client.admin import AdminCalls
+from vmpool.client.connection import ANSWER_LIMIT_S, open_connection
+from vmpool.client.convert import acquire_request, acquired_vm, change, service_status
+from vmpool.client.errors import CallError, ClientError
+from vmpool.client.exchange import Replies, receive, send, send_last
+from vmpool.client.held import HeldLease
+from vmpool.client.records import AcquiredVm, Change, ServiceStatus, VmConfig
+from vmpool.client.remote import RemoteCommand
+from vmpool.client.requests import OnEmpty, Wishes
+from vmpool.wire.generated.vmpool import v1 as wire
+
+DEFAULT_ACQUIRE_TIMEOUT_S: Final = 60.0
+
+RECONNECT_S: Final = 30.0
+"""As long as a service that was restarted keeps the leases of the one before for those who held them."""
+
+RELEASE_LIMIT_S: Final = 5.0
+"""For the release at the end of a block, which cancellation does not stop."""
+
+
+class Client(AdminCalls):
+    """A connection to a service; `open_client` makes it. Every method raises ClientError."""
+
+    async def acquire(
+        self,
+        *,
+        profile: str = "",
+        on_empty: OnEmpty | None = None,
+        idempotency_key: str = "",
+        wishes: Wishes | None = None,
+        config: VmConfig | None = None,
+        ttl_s: float | None = None,
+        timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
+    ) -> AcquiredVm:
+        """Leases a VM that is running, unique and has the right time. You must `release` it; see also `lease`.
+
+        The profile is "default" unless named. A `config` is asked for in place of one: a pool serves it whose VMs are
+        the same, or else a VM is booted for it; `AcquiredVm.match` tells. `on_empty` None: as the profile has it, BOOT
+        for a config. The lease ends by itself after `ttl_s` (None: the profile's default) unless you `renew` it.
+
+        Cancelled, it takes no VM. With `math.inf` the service's own limit holds. CallError statuses: NOT_FOUND,
+        INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS, FAILED_PRECONDITION.
+        """
+        request = acquire_request(
+            profile=profile,
+            key=idempotency_key,
+            on_empty=on_empty,
+            wishes=wishes or Wishes(),
+            config=config,
+            ttl_s=ttl_s,
+        )
+        vm = acquired_vm(await self._connection.ask(methods.ACQUIRE, request, timeout_s=timeout_s, to_the_end=True))
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            await self._release_in_the_end(vm)
+            raise
+        return vm
+
+    async def renew(self, lease_id: str, *, ttl_s: float) -> float:
+        """The lease lives for `ttl_s` from now on; returns that, as the service has it. Errors as `release`."""
+        request = wire.RenewRequest(lease_id=lease_id, ttl_ms=math.ceil(ttl_s * 1000))
+        reply = await self._connection.ask(methods.RENEW, request, timeout_s=ANSWER_LIMIT_S)
+        if reply.lease is None:
+            raise CallError(status="INTERNAL", message="the service did not say what it renewed; see its log")
+        return float(reply.lease.expires_in_ms / 1e3)
+
+    async def release(self, lease_id: str) -> None:
+        """Ends a lease; its VM is destroyed. CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION."""
+        request = wire.ReleaseRequest(lease_id=lease_id)
+        await self._connection.ask(methods.RELEASE, request, timeout_s=ANSWER_LIMIT_S)
+
+    @contextlib.asynccontextmanager
+    async def lease(
+        self,
+        *,
+        profile: str = "",
+        on_empty: OnEmpty | None = None,
+        idempotency_key: str = "",
+        wishes: Wishes | None = None,
+        config: VmConfig | None = None,
+        timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
+        reconnect_s: float = RECONNECT_S,
+    ) -> AsyncIterator[AcquiredVm]:
+        """A VM for the length of a block. `timeout_s` bounds the wait for it; the rest is as with `acquire`.
+
+        The lease is bound to a call that stays open: it ends with the block, also when that is cancelled, and if this
+        process dies in whatever manner. A lease that has ended by then, because its VM died or the service was stopped,
+        is no error; what is done with it is.
+
+        If the connection breaks, because the service was killed, restarted or taken over, the call is made again for up
+        to `reconnect_s` (0: not at all), and the service that comes next gives the lease back. Commands that ran
+        meanwhile have ended with ServiceUnavailableError or UNAVAILABLE, and new ones fail until it is there.
+        """
+        request = acquire_request(
+            profile=profile,
+            key=idempotency_key or f"hold-{secrets.token_hex(16)}",
+            on_empty=on_empty,
+            wishes=wishes or Wishes(),
+            config=config,
+            ttl_s=None,
+            wait_s=timeout_s,
+        )
+        held = HeldLease(connection=self._connection, request=request, reconnect_s=reconnect_s)
+        vm: AcquiredVm = await self._connection.tasks.start(held.run)
+        try:
+            yield vm
+        finally:
+            await self._release_in_the_end(vm)
+            await held.end()
+
+    async def _release_in_the_end(self, vm: AcquiredVm) -> None:
+        # The error on its way is the one to see; and a service that is gone has released everything.
+        with trio.move_on_after(RELEASE_LIMIT_S, shield=True), contextlib.suppress(ClientError):
+            await self.release(vm.lease_id)
+
+    @contextlib.asynccontextmanager
+    async def exec(
+        self,
+        lease_id: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        working_directory: str | None = None,
+        time_limit_s: float | None = None,
+        stdin: bytes | None = None,
+    ) -> AsyncIterator[RemoteCommand]:
+        """Runs a command in a leased VM. At the end of the block it is killed if it still runs.
+
+        The guest kills it after `time_limit_s`; if nothing is heard of that, the call is given up. `stdin` is all that
+        the command can read, at most 256 KiB; None: what `RemoteCommand.send_stdin` sends, which guests with qemu-ga do
+        not take. CallError statuses: those of `release`, INVALID_ARGUMENT if it cannot be started, FAILED_PRECONDITION
+        if its guest has no agent for that, ABORTED if the lease ends meanwhile, DEADLINE_EXCEEDED if it is given up.
+        """
+        start = wire.ExecStart(
+            lease_id=lease_id,
+            argv=list(argv),
+            environment=dict(environment or {}),
+            working_directory=working_directory or "",
+            time_limit_ms=math.ceil((time_limit_s or 0.0) * 1000),
+            stdin=stdin or b"",
+        )
+        async with self._connection.open(methods.EXEC, timeout_s=math.inf) as stream:
+            await self._connection.call(send, stream, wire.ExecRequest(start=start))
+            command = RemoteCommand(self._connection, stream, time_limit_s=time_limit_s)
+            await command.wait_started()
+            if stdin is not None:  # that it is empty the start cannot say
+                await command.close_stdin()
+            yield command
+
+    async def status(self) -> ServiceStatus:
+        """The service, its pools, and your leases as they are now."""
+        return service_status(
+            await self._connection.ask(methods.STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S)
+        )
+
+    @contextlib.asynccontextmanager
+    async def watch(self) -> AsyncIterator[AsyncIterator[Change]]:
+        """What happens in the pools, for the length of a block: a Snapshot, then every change.
+
+        Who is slow to take them gets a new Snapshot in place of what it missed. Iterating raises ClientError;
+        CallError RESOURCE_EXHAUSTED if too many watch.
+        """
+        async with self._connection.open(methods.WATCH, timeout_s=math.inf) as stream:
+            await self._connection.call(send_last, stream, wire.WatchRequest())
+
+            async def next_change() -> Change | None:
+                while (reply := await self._connection.call(receive, stream)) is not None:
+                    if (known := change(reply)) is not None:
+                        return known
+                return None
+
+            yield Replies(next_change)
+
+
+@contextlib.asynccontextmanager
+async def open_client(socket_path: Path | str, *, wait_s: float = 0.0) -> AsyncIterator[Client]:
+    """Connects to the service on `socket_path`; at the end, the connection is closed and calls still open are ended.
+
+    Leases from `Client.acquire` outlive the connection, those from `Client.lease` do not. Raises
+    ServiceUnavailableError if nobody listens: at once, or after having tried for `wait_s`.
+    """
+    async with open_connection(socket_path, wait_s=wait_s) as connection:
+        yield Client(connection)
