@@ -88,7 +88,7 @@ async def simulated_pool(*, size: int, boot_s: float = 0.0) -> AsyncIterator[Coo
         await nursery.start(coordinator.run)
         await until_full(coordinator)
         yield coordinator
-        await coordinator.drain()
+        await coordinator.shut_down()
         nursery.cancel_scope.cancel(reason="the pool is drained")
 
 

@@ -85,7 +85,7 @@ class _Street:
                 await self.root.client.resize(_ADMINISTERED, 0)
             with _timing(turn, "drain"):
                 await self.root.client.drain(_ADMINISTERED)
-            await self.root.client.resume(_ADMINISTERED)
+            await self.root.client.undrain(_ADMINISTERED)
             with _timing(turn, "connect"):
                 async with open_client(self.home.socket_path) as fresh:
                     await fresh.status()

@@ -263,7 +263,7 @@ class _Layers:
             # Not before the calls end: who asked for a lease that is let go would hear that there is none.
             await self.coordinator.hand_over()
         else:
-            await self.coordinator.drain()
+            await self.coordinator.shut_down()
         _log.info("stopped")
 
     def _begin_watchdog(self, nursery: trio.Nursery) -> None:

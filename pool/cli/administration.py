@@ -31,7 +31,7 @@ def resize(*, profile: str, size: int, socket_path: Path) -> None:
 def drain(*, profile: str, socket_path: Path) -> None:
     """Hand out and produce no more VMs of a profile: who waits is refused, idle VMs are stopped, leases go on.
 
-    `vmpool resume` ends it.
+    `vmpool undrain` ends it.
     """
 
     async def ask(client: Client) -> None:
@@ -43,11 +43,11 @@ def drain(*, profile: str, socket_path: Path) -> None:
 @click.command()
 @click.argument("profile", type=TEXT)
 @socket_option
-def resume(*, profile: str, socket_path: Path) -> None:
+def undrain(*, profile: str, socket_path: Path) -> None:
     """End a drain: the pool is filled again."""
 
     async def ask(client: Client) -> None:
-        await client.resume(profile)
+        await client.undrain(profile)
 
     call(socket_path, ask)
 

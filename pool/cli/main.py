@@ -34,7 +34,7 @@ _COMMANDS: Final = {
     "watch": ("pool.cli.watch:watch", "Show what happens in the pools, as it happens."),
     "resize": ("pool.cli.administration:resize", "Give a pool another size."),
     "drain": ("pool.cli.administration:drain", "Hand out no more of a profile, and stop its idle VMs."),
-    "resume": ("pool.cli.administration:resume", "End a drain."),
+    "undrain": ("pool.cli.administration:undrain", "End a drain."),
     "evict": ("pool.cli.administration:evict", "Stop an idle VM, or replace all of a profile."),
     "reset": ("pool.cli.administration:reset", "Forget a profile's failures and try again now."),
     "factory": ("pool.cli.factory:factory", "Manage vm factory, as kata-runtime does."),

@@ -85,7 +85,7 @@ def _remarks(profile: ProfileStatus) -> list[str]:
     counters = profile.counters
     lines = []
     if profile.drained:
-        lines.append(f"drained; `vmpool resume {profile.name}` ends that")
+        lines.append(f"drained; `vmpool undrain {profile.name}` ends that")
     if profile.max_vms is not None:
         lines.append(f"at most {profile.max_vms} VMs")
     if profile.held_back:

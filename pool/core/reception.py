@@ -31,9 +31,9 @@ from pool.ledger.events import (
     RequestAbandoned,
     ResetRequested,
     ResizeRequested,
-    ResumeRequested,
-    SuspendRequested,
+    ShutdownRequested,
     Tick,
+    UndrainRequested,
 )
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Lease, Owner
@@ -182,12 +182,12 @@ class Reception:
         """Until the service is started anew."""
         await self._ask(lambda request_id: ResizeRequested(request_id=request_id, profile=profile, size=size))
 
-    async def suspend(self, profile: str) -> None:
+    async def drain(self, profile: str) -> None:
         """Refuses who waits for the profile, and stops its idle VMs; leases go on."""
-        await self._ask(lambda request_id: SuspendRequested(request_id=request_id, profile=profile))
+        await self._ask(lambda request_id: DrainRequested(request_id=request_id, profile=profile))
 
-    async def resume(self, profile: str) -> None:
-        await self._ask(lambda request_id: ResumeRequested(request_id=request_id, profile=profile))
+    async def undrain(self, profile: str) -> None:
+        await self._ask(lambda request_id: UndrainRequested(request_id=request_id, profile=profile))
 
     async def reset(self, profile: str) -> None:
         """Forgets the failures of its production."""
@@ -215,9 +215,9 @@ class Reception:
         self._send.send_nowait(Tick())
         await alive.wait()
 
-    async def drain(self) -> None:
+    async def shut_down(self) -> None:
         """Refuses who waits, ends every lease and every VM; returns when nothing is left of them."""
-        self._send.send_nowait(DrainRequested())
+        self._send.send_nowait(ShutdownRequested())
         await self._drained.wait()
 
     async def hand_over(self) -> None:

@@ -1,4 +1,4 @@
-"""What administrators ask for: resize, drain, resume, evict, reset."""
+"""What administrators ask for: resize, drain, undrain, evict, reset."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pool.ledger import refusals
 from pool.ledger.effects import Confirm, Refusal
 from pool.ledger.events import (
     AdministrationRequest,
+    DrainRequested,
     EvictRequested,
     ResetRequested,
     ResizeRequested,
-    ResumeRequested,
-    SuspendRequested,
+    UndrainRequested,
 )
 from pool.ledger.moves import Moves
 from pool.ledger.news import ProfileChange
@@ -63,16 +63,16 @@ class Administration:
                     if claim.on_empty is not OnEmpty.BOOT:  # nothing would ever come for it
                         self.moves.refuse_claim(claim, refusals.nothing_ready(page))
                 self.moves.tell_of(page, ProfileChange.RESIZED, str(size))
-            case SuspendRequested():
+            case DrainRequested():
                 for each in (page, *page.room.guests.values()):
-                    each.suspended = True
+                    each.drained = True
                     for claim in list(each.waiting):
-                        self.moves.refuse_claim(claim, refusals.suspended(each))
+                        self.moves.refuse_claim(claim, refusals.drained(each))
                 self.moves.tell_of(page, ProfileChange.DRAINED, f"{page.out()} VMs are somebody's")
-            case ResumeRequested():
+            case UndrainRequested():
                 for each in (page, *page.room.guests.values()):
-                    each.suspended = False
-                self.moves.tell_of(page, ProfileChange.RESUMED, f"{page.size} VMs are wanted")
+                    each.drained = False
+                self.moves.tell_of(page, ProfileChange.UNDRAINED, f"{page.size} VMs are wanted")
             case EvictRequested():
                 for vm_id in page.ready:
                     page.ready.stale[vm_id] = Staleness.REQUEST

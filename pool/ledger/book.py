@@ -31,9 +31,9 @@ from pool.ledger.events import (
     RequestAbandoned,
     ResetRequested,
     ResizeRequested,
-    ResumeRequested,
-    SuspendRequested,
+    ShutdownRequested,
     Tick,
+    UndrainRequested,
 )
 from pool.ledger.facts import Facts
 from pool.ledger.moves import Moves
@@ -182,15 +182,15 @@ class Ledger:
                 self._upkeep.generation_changed(event)
             case HostMemoryLow() | HostMemoryOk():
                 self._upkeep.host_memory(event)
-            case ResizeRequested() | SuspendRequested() | ResumeRequested() | EvictRequested() | ResetRequested():
+            case ResizeRequested() | DrainRequested() | UndrainRequested() | EvictRequested() | ResetRequested():
                 if self.draining:
-                    self._moves.refuse(event.request_id, refusals.draining())
+                    self._moves.refuse(event.request_id, refusals.shutting_down())
                 else:
                     self._administration.do(event)
             case AdoptionRequested():
                 self._succession.adopt(event)
                 self._callers.expire(now=now)  # some have reached their time while no service ran
-            case DrainRequested() | HandoverRequested():
+            case ShutdownRequested() | HandoverRequested():
                 self._succession.end(event)
             case Tick():
                 pass

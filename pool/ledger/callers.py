@@ -46,7 +46,7 @@ class Callers:
     def acquire(self, event: AcquireRequested, *, now: float) -> None:
         page = None if self.moves.draining else self._page_for(event)
         if self.moves.draining:
-            self.moves.refuse(event.request_id, refusals.draining())
+            self.moves.refuse(event.request_id, refusals.shutting_down())
         elif page is None:
             names = (known.name for known in self.moves.fleet.pages.values() if not known.passing)
             self.moves.refuse(event.request_id, refusals.unknown_profile(event.profile, known=names))
@@ -142,7 +142,7 @@ class Callers:
         has = self.moves.claims.claims_of(owner) + self.moves.leases.leases_of(owner)
         if has >= self.moves.service.leases_per_uid:
             return refusals.too_many_leases(owner, has=has)
-        return refusals.suspended(page) if page.suspended else None
+        return refusals.drained(page) if page.drained else None
 
     def _too_many_wait(self, owner: Owner) -> Refusal | None:
         """Of his own, or of all: he may have as many as would still be left for others, who may do the same."""

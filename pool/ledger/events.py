@@ -89,7 +89,7 @@ class LeaseRelinquished:
 
 
 @attrs.frozen(kw_only=True)
-class DrainRequested:
+class ShutdownRequested:
     """No more grants: waiting claims are refused, every VM is stopped, nothing is produced."""
 
 
@@ -127,7 +127,7 @@ class ResizeRequested:
 
 
 @attrs.frozen(kw_only=True)
-class SuspendRequested:
+class DrainRequested:
     """Nothing more is handed out or produced of this profile, idle VMs go; leases go on."""
 
     request_id: int
@@ -135,7 +135,7 @@ class SuspendRequested:
 
 
 @attrs.frozen(kw_only=True)
-class ResumeRequested:
+class UndrainRequested:
     """Ends a suspension."""
 
     request_id: int
@@ -184,7 +184,7 @@ class Tick:
     """Time has passed; what is due is done on every event, this one carries nothing else."""
 
 
-AdministrationRequest = ResizeRequested | SuspendRequested | ResumeRequested | EvictRequested | ResetRequested
+AdministrationRequest = ResizeRequested | DrainRequested | UndrainRequested | EvictRequested | ResetRequested
 
 Event = (
     AcquireRequested
@@ -199,7 +199,7 @@ Event = (
     | AdoptionRequested
     | HostMemoryLow
     | HostMemoryOk
-    | DrainRequested
+    | ShutdownRequested
     | HandoverRequested
     | Tick
     | VmFact

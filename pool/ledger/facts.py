@@ -195,7 +195,7 @@ class Facts:
         claim.last_failure = reason
         page.enqueue(claim)
         nothing_comes = claim.on_empty is OnEmpty.WAIT and page.size == 0 and not page.ready
-        last = claim.attempts >= MAX_HAND_OUT_ATTEMPTS or page.suspended or nothing_comes
+        last = claim.attempts >= MAX_HAND_OUT_ATTEMPTS or page.drained or nothing_comes
         if last or (claim.on_empty is OnEmpty.FAIL and not page.ready):
             self.moves.refuse_claim(claim, refusals.hand_out_failed(page, claim, reason=reason))
 

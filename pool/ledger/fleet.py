@@ -67,7 +67,7 @@ class Fleet:
             host.room.vms += page.room.vms
             host.room.guests[page.name] = page
             page.room = host.room
-            page.suspended = host.suspended
+            page.drained = host.drained
 
     # -- a VM's life ---------------------------------------------------------------------------------------------
 

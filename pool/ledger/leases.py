@@ -115,7 +115,7 @@ class LeaseRegister:
             return lease if owner.may_touch(lease.owner) else refusals.foreign_lease(lease_id)
         let_go = self._let_go.get(lease_id)
         if let_go is not None:
-            return refusals.draining() if owner.may_touch(let_go) else refusals.foreign_lease(lease_id)
+            return refusals.shutting_down() if owner.may_touch(let_go) else refusals.foreign_lease(lease_id)
         ended = self._ended.get(lease_id)
         if ended is None:
             return refusals.unknown_lease(lease_id)

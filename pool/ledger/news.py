@@ -45,7 +45,7 @@ class LeaseNews:
 class ProfileChange(enum.Enum):
     RESIZED = "resized"
     DRAINED = "drained"
-    RESUMED = "resumed"
+    UNDRAINED = "undrained"
     GENERATION = "generation"
     CIRCUIT = "circuit"
     HOST_MEMORY = "host_memory"

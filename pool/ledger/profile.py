@@ -53,7 +53,7 @@ class ProfilePage:
     """What the size follows, if it does."""
     review_at: float = math.inf
     """When the demand could want another size although nothing happens."""
-    suspended: bool = False
+    drained: bool = False
     """Nothing is handed out or produced, and nobody waits."""
     ready: ReadyVms = attrs.field(factory=ReadyVms)
     producing_for_pool: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
@@ -96,7 +96,7 @@ class ProfilePage:
         filled for, and one to replace a stale VM without falling below the minimum, or without knowing that production
         works at all. Never more than the profile may have in all.
         """
-        if self.suspended:
+        if self.drained:
             return 0
         filled = sum(vm_id in self.producing_for_pool for vm_id in self.shells.filling)
         for_claims = min(filled, len(self.waiting) - self.boot_claims)
@@ -230,7 +230,7 @@ class ProfilePage:
 
         Where there is no room for one VM more than wanted the minimum cannot be kept: one goes, then one comes.
         """
-        if not self.ready.stale or self.failures.in_a_row or self.suspended:
+        if not self.ready.stale or self.failures.in_a_row or self.drained:
             return False
         if may_surge and self.has_room():
             in_flight = len(self.producing_for_pool) + max(0, self.shortage())
@@ -269,7 +269,7 @@ class ProfilePage:
     def lacks_shell(self) -> bool:
         """Whether one is missing; the pool itself comes first."""
         return (
-            not self.suspended
+            not self.drained
             and not self.passing
             and len(self.shells) < self.policy.shells
             and self.shortage() <= self.handing_out
@@ -317,7 +317,7 @@ class ProfilePage:
             waiting=len(self.waiting),
             shells=len(self.shells.idle),
             stale=len(self.ready.stale),
-            suspended=self.suspended,
+            drained=self.drained,
             generation=self.generation,
             circuit=self.circuit(now=now),
             failures_in_a_row=self.failures.in_a_row,

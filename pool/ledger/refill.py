@@ -196,7 +196,7 @@ class Refill:
         too_many = page.has_too_many()
         while page.has_too_many():
             self.moves.stop_vm(self.moves.fleet[page.cheapest()], reason="the pool wants fewer VMs")
-        while page.suspended and page.shells.idle:
+        while page.drained and page.shells.idle:
             self.moves.stop_vm(self.moves.fleet[next(iter(page.shells.idle))], reason="the pool wants no shells")
         return too_many
 

@@ -20,8 +20,8 @@ def unknown_profile(name: str, *, known: Iterable[str]) -> Refusal:
     )
 
 
-def draining() -> Refusal:
-    return Refusal(code=RefusalCode.DRAINING, message="the service is shutting down; try again later")
+def shutting_down() -> Refusal:
+    return Refusal(code=RefusalCode.SHUTTING_DOWN, message="the service is shutting down; try again later")
 
 
 def over_maximum(field: str, *, wished: int, maximum: int, profile: str) -> Refusal:
@@ -101,11 +101,11 @@ def crowded(owner: Owner, *, waiting: int, of_all: int) -> Refusal:
     )
 
 
-def suspended(page: ProfilePage) -> Refusal:
+def drained(page: ProfilePage) -> Refusal:
     name = page.policy.within or page.name
     return Refusal(
-        code=RefusalCode.SUSPENDED,
-        message=f"profile {name} is drained; resume it with `vmpool resume {name}`, or use another",
+        code=RefusalCode.DRAINED,
+        message=f"profile {name} is drained; undrain it with `vmpool undrain {name}`, or use another",
     )
 
 

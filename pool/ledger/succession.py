@@ -6,7 +6,7 @@ import attrs
 
 from pool.ledger import refusals
 from pool.ledger.effects import AdoptVm
-from pool.ledger.events import AdoptionRequested, DrainRequested, FoundVm, HandoverRequested
+from pool.ledger.events import AdoptionRequested, FoundVm, HandoverRequested, ShutdownRequested
 from pool.ledger.moves import Moves
 from pool.ledger.policy import PoolPolicy
 from pool.ledger.records import EndReason, Lease
@@ -48,12 +48,12 @@ class Succession:
         self.moves.leases.open(lease, holders=0 if lease.bound else 1)
         self.moves.effects.append(AdoptVm(vm_id=found.vm_id, profile=found.profile))
 
-    def end(self, event: DrainRequested | HandoverRequested) -> None:
+    def end(self, event: ShutdownRequested | HandoverRequested) -> None:
         if not self.moves.draining:
             self.moves.draining = True
             for claim in self.moves.claims.all():
-                self.moves.refuse_claim(claim, refusals.draining())
-        if isinstance(event, DrainRequested):
+                self.moves.refuse_claim(claim, refusals.shutting_down())
+        if isinstance(event, ShutdownRequested):
             self._drain()
         else:
             self._hand_over()

@@ -59,7 +59,7 @@ class ProfileView:
     """Started and waiting for a guest."""
     stale: int
     """Ready, but of an older generation, too old, or to be replaced by request."""
-    suspended: bool
+    drained: bool
     generation: str
     circuit: CircuitState
     failures_in_a_row: int

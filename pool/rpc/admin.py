@@ -32,7 +32,7 @@ class AdminService(wire.AdminBase):
         return {
             "/vmpool.v1.Admin/Resize": self._method(self.resize_call, wire.ResizeRequest, wire.ResizeReply),
             "/vmpool.v1.Admin/Drain": self._method(self.drain_call, wire.DrainRequest, wire.DrainReply),
-            "/vmpool.v1.Admin/Resume": self._method(self.resume_call, wire.ResumeRequest, wire.ResumeReply),
+            "/vmpool.v1.Admin/Undrain": self._method(self.undrain_call, wire.UndrainRequest, wire.UndrainReply),
             "/vmpool.v1.Admin/Evict": self._method(self.evict_call, wire.EvictRequest, wire.EvictReply),
             "/vmpool.v1.Admin/Reset": self._method(self.reset_call, wire.ResetRequest, wire.ResetReply),
             "/vmpool.v1.Admin/HandOver": self._method(self.hand_over_call, wire.HandOverRequest, wire.HandOverReply),
@@ -51,12 +51,12 @@ class AdminService(wire.AdminBase):
         await reply(stream, wire.ResizeReply())
 
     async def drain_call(self, stream: ServerStream) -> None:
-        await self.coordinator.suspend(profile_of((await self._request(stream)).profile))
+        await self.coordinator.drain(profile_of((await self._request(stream)).profile))
         await reply(stream, wire.DrainReply())
 
-    async def resume_call(self, stream: ServerStream) -> None:
-        await self.coordinator.resume(profile_of((await self._request(stream)).profile))
-        await reply(stream, wire.ResumeReply())
+    async def undrain_call(self, stream: ServerStream) -> None:
+        await self.coordinator.undrain(profile_of((await self._request(stream)).profile))
+        await reply(stream, wire.UndrainReply())
 
     async def reset_call(self, stream: ServerStream) -> None:
         await self.coordinator.reset(profile_of((await self._request(stream)).profile))

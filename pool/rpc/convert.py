@@ -282,7 +282,7 @@ def profile_status(
         generation=view.generation,
         max_vcpus=shape.max_vcpus,
         max_memory_mib=shape.max_memory_mib,
-        drained=view.suspended,
+        drained=view.drained,
         circuit=view.circuit.value,
         held_back=view.held_back,
         max_vms=shape.max_vms,

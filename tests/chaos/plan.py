@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from pool.ledger.policy import OnEmpty
+from vmpool.client import OnEmpty
 
 PROFILES: Final = ("template", "template", "direct")
 """Clones come faster than boots, and are asked for more often."""

@@ -131,7 +131,7 @@ class Checks:
     def _lacking(self, service: Incarnation, view: ProfileView) -> str:
         ledger = service.coordinator._ledger
         policy, admission = ledger.policies[view.name], ledger._moves.admission
-        wanted = 0 if view.suspended else view.size
+        wanted = 0 if view.drained else view.size
         if policy.max_vms is not None:
             wanted = min(wanted, max(0, policy.max_vms - view.leased))
         taken_mib = sum(vm.memory_mib for vm in ledger._moves.fleet.all())
@@ -146,7 +146,7 @@ class Checks:
             return f"{wanted} are wanted"
         if view.stale and not crowded:
             return "some are stale"
-        if view.shells != (0 if view.suspended else policy.shells) and not crowded:
+        if view.shells != (0 if view.drained else policy.shells) and not crowded:
             return f"{policy.shells} shells are wanted"
         return ""
 

@@ -126,7 +126,7 @@ class Incarnation:
                 await coordinator.hand_over()
             else:
                 simulation.books.all_loose()
-                await coordinator.drain()
+                await coordinator.shut_down()
                 simulation.checks.drained(self)
             nursery.cancel_scope.cancel(reason="it has ended")
 

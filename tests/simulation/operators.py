@@ -31,7 +31,7 @@ async def run_administrator(simulation: Simulation, number: int) -> None:
             return
         service = await simulation.serving()
         profile = random.choice(simulation.plan.profiles).name
-        what = random.choice(["resize", "resize", "drain", "resume", "resume", "evict one", "evict all", "reset"])
+        what = random.choice(["resize", "resize", "drain", "undrain", "undrain", "evict one", "evict all", "reset"])
         size = random.randint(0, 4)
         simulation.trace.add(f"administrator {number}", f"{what} {profile} ({size})")
         vms = sorted(service.host.alive)
@@ -47,9 +47,9 @@ async def _order(coordinator: Coordinator, *, what: str, profile: str, size: int
         case "resize":
             await coordinator.resize(profile, size)
         case "drain":
-            await coordinator.suspend(profile)
-        case "resume":
-            await coordinator.resume(profile)
+            await coordinator.drain(profile)
+        case "undrain":
+            await coordinator.undrain(profile)
         case "evict one":
             await coordinator.evict(vm_id=vm_id)
         case "evict all":

@@ -145,7 +145,7 @@ class Simulation:
     async def _resume_all(self) -> None:
         service = await self.serving()
         for profile in self.plan.profiles:
-            await service.coordinator.resume(profile.name)
+            await service.coordinator.undrain(profile.name)
 
     async def _run_services(self, nursery: trio.Nursery, over: trio.Event) -> None:
         endings: tuple[Ending | None, ...] = (*self.plan.endings, None)

@@ -146,7 +146,7 @@ async def _soak(cycles: int, make_coordinator: Callable[..., Coordinator]) -> So
         async with trio.open_nursery() as clients:
             for _ in range(CLIENTS):
                 clients.start_soon(client)
-        await coordinator.drain()
+        await coordinator.shut_down()
         nursery.cancel_scope.cancel(reason="the soak is over")
     return SoakReport(cycles=done, took_s=time.monotonic() - began, samples=tuple(samples))
 

@@ -19,14 +19,14 @@ class AdminCalls:
         await self._connection.ask(methods.RESIZE, request, timeout_s=ANSWER_LIMIT_S)
 
     async def drain(self, profile: str) -> None:
-        """Refuses who waits for the profile, and has its idle VMs stopped; leases go on. Until `resume`."""
+        """Refuses who waits for the profile, and has its idle VMs stopped; leases go on. Until `undrain`."""
         request = wire.DrainRequest(profile=profile)
         await self._connection.ask(methods.DRAIN, request, timeout_s=ANSWER_LIMIT_S)
 
-    async def resume(self, profile: str) -> None:
+    async def undrain(self, profile: str) -> None:
         """Ends a `drain`."""
-        request = wire.ResumeRequest(profile=profile)
-        await self._connection.ask(methods.RESUME, request, timeout_s=ANSWER_LIMIT_S)
+        request = wire.UndrainRequest(profile=profile)
+        await self._connection.ask(methods.UNDRAIN, request, timeout_s=ANSWER_LIMIT_S)
 
     async def evict(self, vm_id: str) -> None:
         """Has one idle VM stopped; the pool replaces it. CallError FAILED_PRECONDITION if it is not idle."""

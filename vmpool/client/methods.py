@@ -38,7 +38,7 @@ WATCH: Final = _pool("Watch", wire.WatchRequest, wire.WatchReply, Cardinality.UN
 
 RESIZE: Final = _admin("Resize", wire.ResizeRequest, wire.ResizeReply)
 DRAIN: Final = _admin("Drain", wire.DrainRequest, wire.DrainReply)
-RESUME: Final = _admin("Resume", wire.ResumeRequest, wire.ResumeReply)
+UNDRAIN: Final = _admin("Undrain", wire.UndrainRequest, wire.UndrainReply)
 EVICT: Final = _admin("Evict", wire.EvictRequest, wire.EvictReply)
 RESET: Final = _admin("Reset", wire.ResetRequest, wire.ResetReply)
 HAND_OVER: Final = _admin("HandOver", wire.HandOverRequest, wire.HandOverReply)

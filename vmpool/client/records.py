@@ -170,7 +170,7 @@ class ProfileStatus:
     max_vms: int | None
     """None: no limit."""
     drained: bool
-    """Nothing is handed out or produced until it is resumed."""
+    """Nothing is handed out or produced until it is undrained."""
     producer: ProducerStatus
     circuit: str
     """ "closed", "open" or "half_open"."""
@@ -252,7 +252,7 @@ class ProfileChange:
     profile: str
     """Empty for what concerns all."""
     change: str
-    """ "resized", "drained", "resumed", "generation", "circuit" or "host_memory"."""
+    """ "resized", "drained", "undrained", "generation", "circuit" or "host_memory"."""
     detail: str
 
 

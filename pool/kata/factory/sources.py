@@ -132,7 +132,7 @@ class CacheSource:
         ]
 
     async def close(self) -> None:
-        await self.coordinator.drain()
+        await self.coordinator.shut_down()
         await self.under.close()
 
 

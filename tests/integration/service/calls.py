@@ -10,9 +10,9 @@ from typing import Any, Final
 from grpclib.const import Cardinality
 
 from vmpool.client import AcquiredVm, Client, OnEmpty
-from vmpool.client.connection import Method
 from vmpool.client.convert import ON_EMPTY, acquired_vm
 from vmpool.client.exchange import ask, receive, send_last
+from vmpool.client.methods import Method
 from vmpool.wire.generated.vmpool import v1 as wire
 
 ANSWER_LIMIT_S: Final = 10.0

@@ -27,9 +27,9 @@ from vmm.errors import AttachError
 from vmm.initramfs.image import GuestImage
 from vmm.qemu.attach import attach
 from vmm.qemu.vm import QemuVm
-from vmm.words.commands import CommandSpec
+from vmm.words.commands import CommandExit, CommandSpec, Output
 from vmm.words.preparation import Preparation
-from vmpool.client import CallError, CommandExit, Output, Wishes, open_client
+from vmpool.client import CallError, Wishes, open_client
 
 LIMIT_S = 120.0
 

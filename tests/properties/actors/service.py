@@ -134,7 +134,7 @@ async def running_service(
         await nursery.start(coordinator.run)
         service = Service(host=host, producer=producer, coordinator=coordinator, size=size)
         yield service
-        await coordinator.drain()
+        await coordinator.shut_down()
         assert not host.alive
         assert not any(isinstance(found, Recorded) for found in coordinator.journal.read_all())
         assert coordinator.statistics().actors == 0

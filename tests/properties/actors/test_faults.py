@@ -141,7 +141,7 @@ async def test_a_drain_at_any_time_leaves_nothing(
         for client in crowd:
             nursery.start_soon(serve, service, client)
         await trio.sleep(drain_after_s)
-        await service.coordinator.drain()
+        await service.coordinator.shut_down()
         assert not service.host.alive
         assert service.coordinator.leases() == ()
 

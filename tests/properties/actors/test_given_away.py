@@ -70,7 +70,7 @@ async def test_each_vm_is_its_takers_or_gone(crowd: list[Taker], size: int, ends
             view = service.coordinator.views()[0]
             assert (view.ready, view.leased, view.stopping) == (size, 0, 0)
             assert len(service.host.alive) == size + len(taken)
-        await service.coordinator.drain()
+        await service.coordinator.shut_down()
         assert service.host.alive == taken
         marked = {one.vm_id for one in service.coordinator.journal.read_all() if isinstance(one, GivenAway)}
         assert taken <= marked

@@ -159,7 +159,7 @@ def quotas_hold(ledger: Ledger, _now: float) -> None:
 def a_drained_profile_is_still(ledger: Ledger, _now: float) -> None:
     """Nobody waits, nothing is ready or comes; leases go on."""
     for page, entries in _pages(ledger):
-        if page.suspended and not ledger.draining:
+        if page.drained and not ledger.draining:
             assert not page.waiting
             there = [e for e in entries if e.vm_id not in page.shells.starting]  # they are stopped when they are there
             assert all(e.state in (VmState.LEASED, VmState.HANDING_OUT, VmState.STOPPING) for e in there)

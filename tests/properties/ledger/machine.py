@@ -289,9 +289,9 @@ class LedgerMachine(Historic):
             case "resize":
                 self.world.resize(name, size)
             case "drain":
-                self.world.suspend(name)
+                self.world.drain(name)
             case "resume":
-                self.world.resume(name)
+                self.world.undrain(name)
             case "reset":
                 self.world.reset(name)
             case "replace":
@@ -375,7 +375,7 @@ class LedgerMachine(Historic):
             if hands_over:
                 self.world.hand_over()
             else:
-                self.world.drain()
+                self.world.shut_down()
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -386,7 +386,7 @@ class LedgerMachine(Historic):
         self.world.host_memory(low=False)
         self.world.run_undisturbed()
         self._must("the_pool_fills_up_in_quiet_times", self._full())
-        self.world.drain()
+        self.world.shut_down()
         self.world.run_undisturbed()
         self._must("a_drained_ledger_is_empty", self.world.ledger.empty and not self.world.living)
         self._must("every_request_gets_its_answer", self._all_answered())
@@ -397,7 +397,7 @@ class LedgerMachine(Historic):
 
     def _is_full(self, view: ProfileView) -> bool:
         policy = self.world.policies[view.name]
-        wanted = 0 if self.world.ledger.draining or view.suspended else view.size
+        wanted = 0 if self.world.ledger.draining or view.drained else view.size
         if policy.max_vms is not None:
             wanted = min(wanted, max(0, policy.max_vms - view.leased - self._of_own_configurations(view)))
         taken_mib = sum(vm.memory_mib for vm in self.world.ledger.vms())
@@ -406,7 +406,7 @@ class LedgerMachine(Historic):
         under_way = view.producing + view.handing_out + view.stopping
         # Claims that wait for more memory than there is keep what was booted for them.
         enough = wanted <= view.ready <= wanted + view.waiting or (crowded and view.ready < wanted)
-        shells = 0 if self.world.ledger.draining or view.suspended else policy.shells
+        shells = 0 if self.world.ledger.draining or view.drained else policy.shells
         return (
             enough
             and not under_way

@@ -43,9 +43,9 @@ from pool.ledger.events import (
     RequestAbandoned,
     ResetRequested,
     ResizeRequested,
-    ResumeRequested,
-    SuspendRequested,
+    ShutdownRequested,
     Tick,
+    UndrainRequested,
 )
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
@@ -203,19 +203,19 @@ class World(Vms):
             if self.record.requests[request_id].bare and lease.vm_id not in self.disowned
         ]
 
-    def drain(self) -> None:
-        self.inbox.append(DrainRequested())
+    def shut_down(self) -> None:
+        self.inbox.append(ShutdownRequested())
 
     # -- administrators and the host -----------------------------------------------------------------------------
 
     def resize(self, profile: str, size: int) -> int:
         return self._administer(lambda request_id: ResizeRequested(request_id=request_id, profile=profile, size=size))
 
-    def suspend(self, profile: str) -> int:
-        return self._administer(lambda request_id: SuspendRequested(request_id=request_id, profile=profile))
+    def drain(self, profile: str) -> int:
+        return self._administer(lambda request_id: DrainRequested(request_id=request_id, profile=profile))
 
-    def resume(self, profile: str) -> int:
-        return self._administer(lambda request_id: ResumeRequested(request_id=request_id, profile=profile))
+    def undrain(self, profile: str) -> int:
+        return self._administer(lambda request_id: UndrainRequested(request_id=request_id, profile=profile))
 
     def reset(self, profile: str) -> int:
         return self._administer(lambda request_id: ResetRequested(request_id=request_id, profile=profile))
@@ -331,8 +331,8 @@ class World(Vms):
                 | ReleaseRequested(request_id=request_id)
                 | RenewRequested(request_id=request_id)
                 | ResizeRequested(request_id=request_id)
-                | SuspendRequested(request_id=request_id)
-                | ResumeRequested(request_id=request_id)
+                | DrainRequested(request_id=request_id)
+                | UndrainRequested(request_id=request_id)
                 | EvictRequested(request_id=request_id)
                 | ResetRequested(request_id=request_id)
             ):
@@ -346,7 +346,7 @@ class World(Vms):
                 request.told_abandoned = self.now < request.deadline
             case LeaseRelinquished(lease_id=lease_id):
                 self.record.relinquished.add(lease_id)
-            case DrainRequested() | HandoverRequested():
+            case ShutdownRequested() | HandoverRequested():
                 self.record.draining = True
             case HostMemoryLow():
                 self.record.memory_low = True

@@ -1,4 +1,4 @@
-"""`vmpool resize`, `drain`, `resume`, `evict`, `reset`, against a real server with simulated VMs."""
+"""`vmpool resize`, `drain`, `undrain`, `evict`, `reset`, against a real server with simulated VMs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmpool.client import Change, ProfileChange
 COMMANDS = [
     ["resize", "default", "3"],
     ["drain", "default"],
-    ["resume", "default"],
+    ["undrain", "default"],
     ["evict", "--profile", "default"],
     ["evict", "vm-1"],
     ["reset", "default"],
@@ -41,9 +41,9 @@ async def test_drain_and_resume(served: Served) -> None:
     await served.until(lambda: not served.host.alive)
     refused = await vmpool(served.path, "acquire")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "profile default is drained; resume it with `vmpool resume default`" in refused.stderr
+    assert "profile default is drained; undrain it with `vmpool undrain default`" in refused.stderr
 
-    await succeeds(served, "resume", "default")
+    await succeeds(served, "undrain", "default")
     await served.until(lambda: served.coordinator.views()[0].ready == 2)
 
 

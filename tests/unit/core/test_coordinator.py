@@ -98,7 +98,7 @@ async def test_whatever_waits_is_no_obstacle_to_releases_renewals_and_administra
 async def test_it_is_alive_while_it_drains() -> None:
     async with coordinating(SimulatedHost()) as coordinator:
         await until_ready(coordinator, 2)
-        await coordinator.drain()
+        await coordinator.shut_down()
         await coordinator.prove_alive()
 
 
@@ -186,7 +186,7 @@ async def test_who_waits_and_who_comes_while_it_hands_over_is_refused() -> None:
             await trio.testing.wait_all_tasks_blocked()
             await coordinator.hand_over()
         await acquire(OnEmpty.BOOT)
-        assert codes == [RefusalCode.DRAINING] * 3
+        assert codes == [RefusalCode.SHUTTING_DOWN] * 3
 
 
 @in_virtual_time

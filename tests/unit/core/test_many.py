@@ -194,7 +194,7 @@ async def test_who_uses_his_lease_has_its_guest_asked_next() -> None:
 async def test_few_end_at_a_time() -> None:
     async with restarted(idle=MANY) as service:
         await service.until(lambda pool: pool.ready == MANY)
-        took_s = await service.waited_for(service.coordinator.drain)
+        took_s = await service.waited_for(service.coordinator.shut_down)
         assert service.host.simulated.alive == frozenset()
         assert took_s >= MANY / ENDED_AT_ONCE * END_S
         assert service.host.ending_peak == ENDED_AT_ONCE

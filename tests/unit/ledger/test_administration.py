@@ -1,4 +1,4 @@
-"""What administrators ask for: resize, drain, resume, evict, reset."""
+"""What administrators ask for: resize, drain, undrain, evict, reset."""
 
 from __future__ import annotations
 
@@ -95,29 +95,29 @@ def test_a_resize_to_nothing_takes_stale_vms_too_though_production_fails() -> No
     assert world.living == {}
 
 
-# -- drain and resume ----------------------------------------------------------------------------------------------
+# -- drain and undrain ----------------------------------------------------------------------------------------------
 
 
 def test_a_drained_profile_gives_nothing_away_and_makes_nothing() -> None:
     world = pool(size=2)
-    request = world.suspend("p")
+    request = world.drain("p")
     world.run_undisturbed()
     assert confirmed(world, request)
     assert world.living == {}
-    assert view(world).suspended
+    assert view(world).drained
     asks = world.acquire("p", on_empty=OnEmpty.BOOT)
     world.run_undisturbed()
-    assert refused(world, asks) is RefusalCode.SUSPENDED
-    assert "vmpool resume p" in refusal(world, asks).message
+    assert refused(world, asks) is RefusalCode.DRAINED
+    assert "vmpool undrain p" in refusal(world, asks).message
 
 
 def test_a_drain_refuses_who_waits() -> None:
     world = pool(full=False)
     waits, boots = world.acquire("p"), world.acquire("p", on_empty=OnEmpty.BOOT)
     world.process()
-    world.suspend("p")
+    world.drain("p")
     world.process()
-    assert refused(world, waits) is refused(world, boots) is RefusalCode.SUSPENDED
+    assert refused(world, waits) is refused(world, boots) is RefusalCode.DRAINED
     assert world.in_state(VmState.PRODUCING) == []
 
 
@@ -127,7 +127,7 @@ def test_leases_and_what_is_on_its_way_to_one_go_on_in_a_drain() -> None:
     world.run_undisturbed()
     on_its_way = world.acquire("p")
     world.process()
-    world.suspend("p")
+    world.drain("p")
     world.run_undisturbed()
     assert granted(world, leased)
     assert granted(world, on_its_way)
@@ -138,7 +138,7 @@ def test_a_hand_out_that_fails_in_a_drain_is_not_tried_again() -> None:
     world = pool(size=2)
     request = world.acquire("p")
     world.process()
-    world.suspend("p")
+    world.drain("p")
     world.die(*world.in_state(VmState.HANDING_OUT))
     world.process()
     assert refused(world, request) is RefusalCode.HAND_OUT_FAILED
@@ -147,25 +147,25 @@ def test_a_hand_out_that_fails_in_a_drain_is_not_tried_again() -> None:
 def test_shells_go_with_the_rest() -> None:
     world = World({"p": PoolPolicy(size=1, shells=2)})
     world.run_undisturbed()
-    world.suspend("p")
+    world.drain("p")
     world.run_undisturbed()
     assert world.living == {}
 
 
 def test_a_resumed_profile_is_as_before() -> None:
     world = pool(size=2)
-    world.suspend("p")
+    world.drain("p")
     world.run_undisturbed()
-    request = world.resume("p")
+    request = world.undrain("p")
     world.run_undisturbed()
     assert confirmed(world, request)
     assert view(world).ready == 2
-    assert told(world, ProfileChange.RESUMED) == ["2 VMs are wanted"]
+    assert told(world, ProfileChange.UNDRAINED) == ["2 VMs are wanted"]
 
 
 def test_who_asks_in_a_drain_is_no_demand() -> None:
     world = World({"p": PoolPolicy(size=1, adaptive=AdaptiveSize(minimum=1, maximum=8))})
-    world.suspend("p")
+    world.drain("p")
     for _ in range(8):
         world.acquire("p")
     world.process()
@@ -253,7 +253,7 @@ def test_a_reset_forgets_failures() -> None:
 
 def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:
     world = pool()
-    requests = [world.resize("q", 1), world.suspend("q"), world.resume("q"), world.reset("q"), world.evict(profile="q")]
+    requests = [world.resize("q", 1), world.drain("q"), world.undrain("q"), world.reset("q"), world.evict(profile="q")]
     world.process()
     assert {refused(world, request) for request in requests} == {RefusalCode.UNKNOWN_PROFILE}
     assert "configured: p" in refusal(world, requests[0]).message
@@ -261,8 +261,8 @@ def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:
 
 def test_nothing_is_changed_in_a_service_that_ends() -> None:
     world = pool()
-    world.drain()
+    world.shut_down()
     request = world.resize("p", 5)
     world.process()
-    assert refused(world, request) is RefusalCode.DRAINING
+    assert refused(world, request) is RefusalCode.SHUTTING_DOWN
     assert view(world).size == 1

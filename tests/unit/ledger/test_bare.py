@@ -50,7 +50,7 @@ def test_a_drain_stops_what_nobody_has_and_not_what_somebody_has() -> None:
     other = world.acquire("p", bare=True)
     world.run_undisturbed()
     world.relinquish(request)
-    world.drain()
+    world.shut_down()
     world.process()
     assert world.detached == {lease.vm_id}
     assert granted(world, other).vm_id in world.in_state(VmState.STOPPING)

@@ -126,11 +126,11 @@ def test_a_drain_refuses_who_waits_ends_every_lease_and_stops_every_vm() -> None
     on_its_way = world.acquire("p")
     waiting = world.acquire("p", on_empty=OnEmpty.BOOT)
     world.process()
-    world.drain()
+    world.shut_down()
     late = world.acquire("p")
     release = world.release(lease.lease_id, uid=1000)
     world.process()
-    assert {refused(world, request) for request in (on_its_way, waiting, late)} == {RefusalCode.DRAINING}
+    assert {refused(world, request) for request in (on_its_way, waiting, late)} == {RefusalCode.SHUTTING_DOWN}
     assert "shutdown" in refusal(world, release).message
     assert not world.ledger.empty
     world.run_undisturbed()

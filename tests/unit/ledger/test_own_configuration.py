@@ -131,7 +131,7 @@ def test_who_has_a_lease_on_it_or_waits_for_one_finds_that_again_by_its_key() ->
 def test_it_is_no_profile_to_administer() -> None:
     world = pool(size=1)
     ask(world)
-    requests = [world.resize("own", 3), world.suspend("own"), world.reset("own"), world.evict(profile="own")]
+    requests = [world.resize("own", 3), world.drain("own"), world.reset("own"), world.evict(profile="own")]
     world.run_undisturbed()
     assert {refused(world, request) for request in requests} == {RefusalCode.UNKNOWN_PROFILE}
 
@@ -265,16 +265,16 @@ def test_a_profile_that_is_drained_has_no_vms_of_such_configurations_either() ->
     for vm_id in [world.in_state(VmState.PRODUCING)[0]] * 2:
         world.progress(vm_id)
         world.process()
-    drain = world.suspend("p")
+    drain = world.drain("p")
     world.process()
     again, another = ask_for(world, "own-1"), ask_for(world, "own-3")
     world.run_undisturbed()
     assert granted(world, leased_one)
     assert answered(world, drain)
     for request in (waits, again, another):
-        assert refused(world, request) is RefusalCode.SUSPENDED
-        assert refusal(world, request).message.startswith("profile p is drained; resume it with `vmpool resume p`")
-    world.resume("p")
+        assert refused(world, request) is RefusalCode.DRAINED
+        assert refusal(world, request).message.startswith("profile p is drained; undrain it with `vmpool undrain p`")
+    world.undrain("p")
     resumed = ask_for(world, "own-1")
     world.run_undisturbed()
     assert granted(world, resumed)

@@ -202,7 +202,7 @@ def test_a_handover_keeps_those_whose_turn_has_not_come() -> None:
 
 def test_a_drain_ends_those_whose_turn_has_not_come() -> None:
     world = after(*idle("old-1", "old-2"), size=2, service=ServicePolicy(adoptions_at_once=1))
-    world.drain()
+    world.shut_down()
     world.run_undisturbed()
     assert (world.ledger.empty, world.detached) == (True, set())
 
@@ -366,7 +366,7 @@ def test_a_handover_lets_go_of_idle_and_leased_vms_and_ends_the_rest() -> None:
     world.process()
     assert answered(world, producing)
     assert world.detached == {granted(world, lease).vm_id, *ready} - {on_its_way}
-    assert refused(world, dirty) is RefusalCode.DRAINING
+    assert refused(world, dirty) is RefusalCode.SHUTTING_DOWN
     world.run_undisturbed()
     assert world.ledger.empty
 
@@ -384,7 +384,7 @@ def test_a_drain_ends_everything() -> None:
     world = pool()
     request = world.acquire("p")
     world.run_undisturbed()
-    world.drain()
+    world.shut_down()
     world.run_undisturbed()
     assert world.ledger.empty
     assert world.detached == set()
@@ -393,7 +393,7 @@ def test_a_drain_ends_everything() -> None:
 
 def test_a_handover_after_a_drain_has_nothing_to_hand_over() -> None:
     world = pool()
-    world.drain()
+    world.shut_down()
     world.hand_over()
     world.run_undisturbed()
     assert world.ledger.empty
@@ -405,7 +405,7 @@ def test_who_asks_after_that_is_sent_away() -> None:
     world.hand_over()
     request = world.acquire("p")
     world.process()
-    assert refused(world, request) is RefusalCode.DRAINING
+    assert refused(world, request) is RefusalCode.SHUTTING_DOWN
     assert world.ledger.next_wakeup() == math.inf
 
 
@@ -418,5 +418,5 @@ def test_who_has_a_lease_that_was_handed_over_is_sent_to_the_next_run() -> None:
     mine = [world.release(lease.lease_id, uid=1000), world.renew(lease.lease_id, uid=1000, ttl_s=60.0)]
     strangers = world.release(lease.lease_id, uid=1001)
     world.process()
-    assert {refused(world, request) for request in mine} == {RefusalCode.DRAINING}
+    assert {refused(world, request) for request in mine} == {RefusalCode.SHUTTING_DOWN}
     assert refused(world, strangers) is RefusalCode.FOREIGN_LEASE

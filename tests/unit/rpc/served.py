@@ -166,6 +166,6 @@ async def serving(
             yield Served(path=path, host=host, coordinator=coordinator, server=server, listener=listener, nursery=inner)
             server.stop()
         assert server.statistics().loop_errors == 0
-        await coordinator.drain()
+        await coordinator.shut_down()
         assert host.alive == frozenset()
         nursery.cancel_scope.cancel()

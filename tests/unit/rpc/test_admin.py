@@ -29,7 +29,7 @@ STRANGER = 4242
 CALLS: dict[str, Any] = {
     "Resize": wire.ResizeRequest(size=1),
     "Drain": wire.DrainRequest(),
-    "Resume": wire.ResumeRequest(),
+    "Undrain": wire.UndrainRequest(),
     "Evict": wire.EvictRequest(profile="default"),
     "Reset": wire.ResetRequest(),
     "HandOver": wire.HandOverRequest(),
@@ -117,7 +117,7 @@ async def test_an_absurd_size_is_refused(served: Served, size: int) -> None:
     assert view(served).size == 2
 
 
-# -- drain and resume --------------------------------------------------------------------------------------------------
+# -- drain and undrain -----------------------------------------------------------------------------------------------
 
 
 async def test_drain_stops_idle_vms_and_refuses_who_comes_until_resume(served: Served) -> None:
@@ -125,10 +125,10 @@ async def test_drain_stops_idle_vms_and_refuses_who_comes_until_resume(served: S
     async with connected(served.path) as raw:
         assert (await ask(raw, "Drain", wire.DrainRequest()))[0] == OK
         await served.until(lambda: served.host.alive == {lease.vm_id})
-        assert view(served).suspended
+        assert view(served).drained
         with pytest.raises(RefusedError, match="is drained"):
             await served.coordinator.acquire(profile="default", owner=CALLER, on_empty=OnEmpty.BOOT)
-        assert (await ask(raw, "Resume", wire.ResumeRequest()))[0] == OK
+        assert (await ask(raw, "Undrain", wire.UndrainRequest()))[0] == OK
         await served.until(lambda: view(served).ready == 2)
     assert served.coordinator.leases() == (lease,)
 

@@ -234,7 +234,7 @@ async def next_of(changes: AsyncIterator[Any], kind: type[Any], *, vm_id: str = 
 
 async def drain_and_resume(client: Client) -> None:
     await client.drain("default")
-    await client.resume("default")
+    await client.undrain("default")
 
 
 async def test_an_administrator_changes_a_pool(served: Served) -> None:

@@ -195,7 +195,7 @@ async def test_a_lease_that_ends_meanwhile_aborts_and_tells_its_fate(served: Ser
             elif end == "released":
                 await client.release(lease.lease_id)
             else:
-                await served.coordinator.drain()
+                await served.coordinator.shut_down()
     (error,) = errors
     assert error.status == "ABORTED"
     fates = {"vm dies": "its guest powered off (exit", "released": "released: by its owner", "drain": "shutdown: "}

@@ -113,8 +113,8 @@ async def test_what_is_told_adds_up_to_what_there_is(served: Served) -> None:
         victim, evicted, *_ = served.host.alive - {first.vm_id, second.vm_id}
         served.host.machine(victim).exit(ExitReport(signal=9))
         await served.coordinator.evict(vm_id=evicted)
-        await served.coordinator.suspend("default")
-        await served.coordinator.resume("default")
+        await served.coordinator.drain("default")
+        await served.coordinator.undrain("default")
         await served.coordinator.resize("default", 3)
         await served.until(lambda: len(served.host.alive) == 4 and served.coordinator.views()[0].ready == 3)
 
@@ -134,7 +134,7 @@ async def test_what_is_told_adds_up_to_what_there_is(served: Served) -> None:
     assert size == profile.size == 3
     assert len([reply for reply in watch.seen if reply.snapshot is not None]) == 1
     changes = [reply.profile.change for reply in watch.seen if reply.profile is not None]
-    assert [change for change in changes if change != "circuit"] == ["resized", "drained", "resumed", "resized"]
+    assert [change for change in changes if change != "circuit"] == ["resized", "drained", "undrained", "resized"]
 
 
 async def test_one_who_does_not_read_holds_up_nobody_and_begins_anew(served: Served) -> None:

@@ -12,13 +12,13 @@ from pool.ledger.callers import Callers
 from pool.ledger.effects import Confirm, HandOutVm, Refusal, RefusalCode
 from pool.ledger.events import (
     AcquireRequested,
-    DrainRequested,
     GrantUndelivered,
     HandoverRequested,
     LeaseRelinquished,
     ReleaseRequested,
     RenewRequested,
     RequestAbandoned,
+    ShutdownRequested,
     Tick,
 )
 from pool.ledger.facts import Facts
@@ -205,10 +205,10 @@ class StopsLeasedVms(Ledger):
 
 
 class KeepsLeasesInADrain(Succession):
-    def end(self, event: DrainRequested | HandoverRequested) -> None:
+    def end(self, event: ShutdownRequested | HandoverRequested) -> None:
         self.moves.draining = True
         for claim in self.moves.claims.all():
-            self.moves.refuse_claim(claim, refusals.draining())
+            self.moves.refuse_claim(claim, refusals.shutting_down())
 
 
 class KeepsReadyVmsInADrain(Succession):

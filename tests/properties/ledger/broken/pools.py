@@ -73,7 +73,7 @@ class TriesSeveralAtOnce(ProfilePage):
 
 class KeepsIdleVmsOfADrainedProfile(Refill):
     def shrink(self, page: ProfilePage) -> None:
-        if not page.suspended:
+        if not page.drained:
             super().shrink(page)
 
 

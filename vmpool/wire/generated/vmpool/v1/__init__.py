@@ -46,11 +46,11 @@ __all__ = (
     "ResetRequest",
     "ResizeReply",
     "ResizeRequest",
-    "ResumeReply",
-    "ResumeRequest",
     "Snapshot",
     "StatusReply",
     "StatusRequest",
+    "UndrainReply",
+    "UndrainRequest",
     "VmChange",
     "VmConfig",
     "WatchReply",
@@ -812,7 +812,7 @@ class ProfileStatus(betterproto2.Message):
 
     drained: "bool" = betterproto2.field(23, betterproto2.TYPE_BOOL)
     """
-    Nothing is handed out or produced until Resume.
+    Nothing is handed out or produced until Undrain.
     """
 
     circuit: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
@@ -903,22 +903,6 @@ default_message_pool.register_message("vmpool.v1", "ResizeRequest", ResizeReques
 
 
 @dataclass(eq=False, repr=False)
-class ResumeReply(betterproto2.Message):
-    pass
-
-
-default_message_pool.register_message("vmpool.v1", "ResumeReply", ResumeReply)
-
-
-@dataclass(eq=False, repr=False)
-class ResumeRequest(betterproto2.Message):
-    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-
-
-default_message_pool.register_message("vmpool.v1", "ResumeRequest", ResumeRequest)
-
-
-@dataclass(eq=False, repr=False)
 class Snapshot(betterproto2.Message):
     profiles: "list[ProfileStatus]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
@@ -970,6 +954,22 @@ class StatusRequest(betterproto2.Message):
 
 
 default_message_pool.register_message("vmpool.v1", "StatusRequest", StatusRequest)
+
+
+@dataclass(eq=False, repr=False)
+class UndrainReply(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "UndrainReply", UndrainReply)
+
+
+@dataclass(eq=False, repr=False)
+class UndrainRequest(betterproto2.Message):
+    profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("vmpool.v1", "UndrainRequest", UndrainRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -1090,7 +1090,7 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "DrainReply":
         """
-        Refuses who waits for the profile and stops its idle VMs; leases go on. Until Resume.
+        Refuses who waits for the profile and stops its idle VMs; leases go on. Until Undrain.
         """
 
         return await self._unary_unary(
@@ -1102,19 +1102,19 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
-    async def resume(
+    async def undrain(
         self,
-        message: "ResumeRequest",
+        message: "UndrainRequest",
         *,
         timeout: "float | None" = None,
         deadline: "Deadline | None" = None,
         metadata: "MetadataLike | None" = None,
-    ) -> "ResumeReply":
+    ) -> "UndrainReply":
 
         return await self._unary_unary(
-            "/vmpool.v1.Admin/Resume",
+            "/vmpool.v1.Admin/Undrain",
             message,
-            ResumeReply,
+            UndrainReply,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -1393,12 +1393,12 @@ class AdminBase(betterproto2_grpclib.ServiceBase):
 
     async def drain(self, message: "DrainRequest") -> "DrainReply":
         """
-        Refuses who waits for the profile and stops its idle VMs; leases go on. Until Resume.
+        Refuses who waits for the profile and stops its idle VMs; leases go on. Until Undrain.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
-    async def resume(self, message: "ResumeRequest") -> "ResumeReply":
+    async def undrain(self, message: "UndrainRequest") -> "UndrainReply":
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
@@ -1438,10 +1438,10 @@ class AdminBase(betterproto2_grpclib.ServiceBase):
         response = await self.drain(request)
         await stream.send_message(response)
 
-    async def __rpc_resume(self, stream: "grpclib.server.Stream[ResumeRequest, ResumeReply]") -> None:
+    async def __rpc_undrain(self, stream: "grpclib.server.Stream[UndrainRequest, UndrainReply]") -> None:
         request = await stream.recv_message()
         assert request is not None
-        response = await self.resume(request)
+        response = await self.undrain(request)
         await stream.send_message(response)
 
     async def __rpc_evict(self, stream: "grpclib.server.Stream[EvictRequest, EvictReply]") -> None:
@@ -1476,11 +1476,11 @@ class AdminBase(betterproto2_grpclib.ServiceBase):
                 DrainRequest,
                 DrainReply,
             ),
-            "/vmpool.v1.Admin/Resume": grpclib.const.Handler(
-                self.__rpc_resume,
+            "/vmpool.v1.Admin/Undrain": grpclib.const.Handler(
+                self.__rpc_undrain,
                 grpclib.const.Cardinality.UNARY_UNARY,
-                ResumeRequest,
-                ResumeReply,
+                UndrainRequest,
+                UndrainReply,
             ),
             "/vmpool.v1.Admin/Evict": grpclib.const.Handler(
                 self.__rpc_evict,
