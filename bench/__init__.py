@@ -1,1 +1,1 @@
-"""Benchmarks: `vmpool bench`, from a checkout. No part of the wheel."""
+"""Benchmarks: `scripts/bench`, or `python -m bench`, in a checkout. No part of the wheel."""

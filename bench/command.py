@@ -1,4 +1,4 @@
-"""`vmpool bench`: chooses, runs, shows, writes down, compares."""
+"""The run: chooses, runs, shows, writes down, compares."""
 
 from __future__ import annotations
 

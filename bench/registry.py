@@ -46,7 +46,7 @@ class Registry:
             }
             if not found:
                 raise LookupError(
-                    f"no case, experiment or kind is called {pattern!r}; `vmpool bench --list` shows them"
+                    f"no case, experiment or kind is called {pattern!r}; `scripts/bench --list` shows them"
                 )
             chosen |= found
         return frozenset(chosen)

@@ -107,7 +107,7 @@ def read(path: Path) -> Results:
     except ValueError as error:
         raise ResultsError(f"{path} is not JSON: {error}") from error
     if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
-        raise ResultsError(f"{path} does not hold results of `vmpool bench`")
+        raise ResultsError(f"{path} does not hold results of the benchmarks")
     if (version := table.pop("version", None)) != VERSION:
         raise ResultsError(f"{path} has format version {version}, this is {VERSION}: measure that revision again")
     try:

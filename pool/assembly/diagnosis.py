@@ -22,8 +22,8 @@ from pool.host.descriptors import connections_within, needed
 from pool.host.endpoint import EndpointError, ServiceRunningError, check_endpoint, lock_path
 from pool.host.runtime import check_vms_directory, vms_lock_path
 from pool.observe.tracing import NO_SPANS, TracingError, open_spans
-from pool.settings.access import UNREACHED
 from pool.settings.config import ProfileSettings, Settings
+from pool.settings.limits import UNREACHED
 from vmm.errors import VmmError
 from vmm.initramfs.image import load_image, verify_image
 from vmm.lock import holder

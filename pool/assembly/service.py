@@ -40,9 +40,9 @@ from pool.observe.tracing import NO_SPANS, Spans
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
-from pool.rpc.users import MOST_CONNECTIONS
-from pool.settings.access import MIB, AccessSettings, LimitSettings
+from pool.settings.access import AccessSettings
 from pool.settings.config import ProfileSettings, Settings
+from pool.settings.limits import MIB, MOST_CONNECTIONS, LimitSettings
 from vmm.guest.noop import NOT_DONE
 from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu

@@ -41,7 +41,6 @@ _COMMANDS: Final = {
     "image": ("pool.cli.image:image", "Build or show the guest image."),
     "doctor": ("pool.cli.doctor:doctor", "Check what this host can do, with a fix for what it cannot."),
     "install-unit": ("pool.cli.install_unit:install_unit", "Write a systemd unit that starts this command."),
-    "bench": ("pool.cli.bench:bench", "Measure this host and this revision, beside baselines; from a checkout."),
     "demo": ("pool.cli.demo:demo", "Start a service, take a VM, run a command, show the times, clean up."),
 }
 
@@ -57,7 +56,7 @@ def _import(name: str) -> ModuleType:
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name and one line of help; imports one when it is called."""
+    """Knows its commands by name and one line of help; imports one when it is called. Others may add theirs."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """As click's, but an interrupt is 130, as in a shell, and an output that cannot be written to is told."""
@@ -94,11 +93,11 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_COMMANDS)
+        return [*_COMMANDS, *self.commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - idem
         if cmd_name not in _COMMANDS:
-            return None
+            return self.commands.get(cmd_name)
         module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
         command = getattr(_import(module), attribute)
         assert isinstance(command, click.Command)

@@ -21,7 +21,7 @@ from actors.vigil import Vigil
 from actors.vm import VmActor
 from pool.core.reception import OwnConfiguration, Reception
 from pool.core.requests import RefusedError
-from pool.core.watch import WATCHERS_PER_USER, Snapshot, WatchHub
+from pool.core.watch import Snapshot, WatchHub
 from pool.ledger.book import Ledger
 from pool.ledger.effects import (
     AdoptVm,
@@ -55,6 +55,7 @@ from pool.ledger.events import (
 from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
+from pool.settings.limits import WATCHERS_PER_USER
 from vmm.contract import Vm
 from vmm.words.facts import VmGone
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -14,6 +13,8 @@ import trio
 from pool.ledger.news import News
 from pool.ledger.records import Lease, VmEntry
 from pool.ledger.views import ProfileView
+from pool.settings.limits import WATCHERS_PER_USER
+from pool.settings.permissions import default_uids
 
 BACKLOG: Final = 1024
 """News that are kept for a watcher; one who is further behind begins anew with a snapshot."""
@@ -23,9 +24,6 @@ MAX_WATCHERS: Final = 128
 
 RESERVED_WATCHERS: Final = 16
 """Of those, for root and the service's user alone."""
-
-WATCHERS_PER_USER: Final = 16
-"""Unless told otherwise; four users at their maximum leave three more as many each."""
 
 
 class TooManyWatchersError(Exception):
@@ -87,7 +85,7 @@ class WatchHub:
     take_snapshot: Callable[[], Snapshot]
     backlog: int = BACKLOG
     per_user: int = WATCHERS_PER_USER
-    administrators: frozenset[int] = attrs.field(factory=lambda: frozenset({0, os.geteuid()}))
+    administrators: frozenset[int] = attrs.field(factory=default_uids)
     """The uids that have a reserve."""
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _watchers: set[Watcher] = attrs.field(factory=set, init=False)

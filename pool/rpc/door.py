@@ -17,8 +17,9 @@ from typing import Any, Final
 import structlog
 import trio
 
-from pool.rpc.peer import Caller, caller_of
+from pool.rpc.peer import caller_of
 from pool.rpc.repeats import Repeats
+from pool.settings.permissions import Caller
 from vmpool.wire.crossing import GuestLoop
 
 _log = structlog.get_logger("vmpool.rpc")

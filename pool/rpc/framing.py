@@ -17,7 +17,6 @@ from grpclib.exceptions import GRPCError
 
 from vmpool.wire.wellformed import MAX_FIELDS, Budget, TooManyFieldsError, check_wellformed
 
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """Largest request message, as in other gRPC servers."""
 
 CONNECTION_WINDOW_BYTES: Final = 1024 * 1024

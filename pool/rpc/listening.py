@@ -19,12 +19,12 @@ from pool.rpc.connection import GOODBYE, GuardedProtocol
 from pool.rpc.door import Door
 from pool.rpc.framing import Codec
 from pool.rpc.patience import Patience
-from pool.rpc.peer import Caller
 from pool.rpc.repeats import Repeats
 from pool.rpc.tasks import GuardedHandler
 from pool.rpc.turned_away import TurnedAway
 from pool.rpc.turns import Turns
 from pool.rpc.users import User, Users
+from pool.settings.permissions import Caller
 from vmpool.wire.crossing import GuestLoop
 
 HEALTH: Final = "/grpc.health.v1.Health/"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import errno
-import os
 import socket
 import struct
 from typing import Final
 
-import attrs
+from pool.settings.permissions import Caller
 
 _UCRED: Final = struct.Struct("iII")
 
@@ -20,16 +19,6 @@ _SO_PEERGROUPS: Final = 59
 
 _GROUPS_BYTES: Final = 1024
 """What `getsockopt` takes at most: 256 groups."""
-
-
-@attrs.frozen(kw_only=True)
-class Caller:
-    """As the kernel noted it when the client connected."""
-
-    uid: int
-    gid: int
-    groups: frozenset[int] = frozenset()
-    """Supplementary ones."""
 
 
 current_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("vmpool_caller")
@@ -54,8 +43,3 @@ def _groups_of(connection: socket.socket) -> frozenset[int]:
             raise
         return frozenset()
     return frozenset(gid for (gid,) in _GID.iter_unpack(groups))
-
-
-def default_uids() -> frozenset[int]:
-    """Root, and the user the service runs as."""
-    return frozenset({0, os.geteuid()})

@@ -16,13 +16,12 @@ from grpclib.health.check import ServiceStatus
 from pool.core.coordinator import Coordinator
 from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
-from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.health import HealthService
 from pool.rpc.listening import GuardedServer, open_server
-from pool.rpc.peer import default_uids
-from pool.rpc.permissions import Permitted
 from pool.rpc.service import PoolService, ServiceInfo
-from pool.rpc.users import EdgeLimits, Users
+from pool.rpc.users import Users
+from pool.settings.limits import MAX_MESSAGE_BYTES, EdgeLimits
+from pool.settings.permissions import Permitted, default_uids
 from vmpool.wire.crossing import open_loop
 
 _log = structlog.get_logger("vmpool.rpc")

@@ -35,10 +35,10 @@ from pool.rpc.convert import (
 from pool.rpc.errors import CustomMachineError, InvalidRequestError
 from pool.rpc.exec import ExecCall
 from pool.rpc.peer import current_caller
-from pool.rpc.permissions import Permitted
 from pool.rpc.stream import guarded
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
+from pool.settings.permissions import Permitted
 from vmm.qemu.confinement.layers import LayerState
 from vmm.spec import AgentKind
 from vmm.words.wishes import Wishes

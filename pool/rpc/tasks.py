@@ -13,8 +13,9 @@ from grpclib.server import Handler, request_handler
 from h2.errors import ErrorCodes
 
 from pool.rpc.framing import Codec
-from pool.rpc.peer import Caller, current_caller
+from pool.rpc.peer import current_caller
 from pool.rpc.stream import GuardedStream, Headers
+from pool.settings.permissions import Caller
 
 if TYPE_CHECKING:
     from pool.rpc.listening import GuardedServer

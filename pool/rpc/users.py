@@ -15,13 +15,8 @@ from grpclib.exceptions import GRPCError
 
 from pool.rpc.flood import CONNECT, USER_CAPACITY, USER_REFILL_PER_S, TokenBucket
 from pool.rpc.output import CommandRoom, OutputBudget
-from pool.rpc.peer import Caller, default_uids
-from pool.rpc.permissions import Permitted
-
-MIB: Final = 1024 * 1024
-
-MOST_CONNECTIONS: Final = 10_000
-"""Of all, where nobody says how many descriptors there are."""
+from pool.settings.limits import EdgeLimits
+from pool.settings.permissions import Caller, Permitted, default_uids
 
 RESERVED_CONNECTIONS: Final = 16
 """Of all, for root and the service's user."""
@@ -46,21 +41,6 @@ COURTESY_PER_S: Final = 10
 
 MAX_KNOWN_USERS: Final = 1024
 """Of whom something is remembered though they have no connection."""
-
-
-@attrs.frozen(kw_only=True)
-class EdgeLimits:
-    """All of one user, but for `connections`."""
-
-    connections: int = MOST_CONNECTIONS
-    """Of all users together, RESERVED_CONNECTIONS included."""
-    connections_per_user: int = 256
-    calls_per_user: int = 1000
-    execs_per_user: int = 256
-    output_bytes_per_user: int = 32 * MIB
-    """Of what commands have written or are to read, and neither the client nor the guest has read."""
-    request_bytes_per_user: int = 16 * MIB
-    """Of requests that are being received, or whose calls go on."""
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -23,7 +23,8 @@ from actors.vigil import Vigil
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.observe.tracing import TracingSettings
-from pool.settings.access import AccessSettings, Account, LimitSettings, structure_account
+from pool.settings.access import AccessSettings, Account, structure_account
+from pool.settings.limits import LimitSettings
 from vmm.capacity import grown_memory_mib
 from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting

@@ -27,11 +27,11 @@ from pool.kata.records.config import VMConfig
 from pool.observe.tracing import NO_SPANS, Spans
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
 from pool.rpc.errors import shorten
-from pool.rpc.framing import MAX_MESSAGE_BYTES
 from pool.rpc.listening import GuardedServer, open_server
-from pool.rpc.permissions import Permitted
 from pool.rpc.server import FAREWELL_LIMIT_S
-from pool.rpc.users import EdgeLimits, Users
+from pool.rpc.users import Users
+from pool.settings.limits import MAX_MESSAGE_BYTES, EdgeLimits
+from pool.settings.permissions import Permitted
 from vmpool.wire.crossing import open_loop
 from vmpool.wire.generated.cache import CacheServiceBase, GrpcStatus, GrpcVm, GrpcVmConfig, GrpcVmStatus
 from vmpool.wire.generated.google.protobuf import Empty

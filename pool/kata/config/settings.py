@@ -20,8 +20,8 @@ from pool.kata.records.config import FactoryConfig, FactoryKind, VMConfig
 from pool.kata.records.generation import Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.observe.tracing import TracingSettings
-from pool.settings.access import UNREACHED, LimitSettings
 from pool.settings.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings
+from pool.settings.limits import UNREACHED, LimitSettings
 from vmm.errors import MissingFileError, SpecError, TemplateError
 from vmm.qemu.vsock import LOAD_MODULE, check_vsock
 from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind

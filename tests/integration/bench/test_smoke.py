@@ -1,15 +1,15 @@
-"""`vmpool bench` from end to end: two cases without VMs and one with QEMU, one round each."""
+"""The benchmarks from end to end: two cases without VMs and one with QEMU, one round each."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bench.results import Results, read
-from tests.running import vmpool_argv
 from vmm.initramfs.image import GuestImage
 
 pytestmark = pytest.mark.qemu
@@ -19,7 +19,7 @@ CASES = ("codec/qmp-exchange", "ledger/hand-out@10", "start/qemu")
 
 def bench(image: GuestImage, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        vmpool_argv("bench", *arguments),
+        [sys.executable, "-m", "bench", *arguments],
         capture_output=True,
         check=False,
         timeout=240,

@@ -1,14 +1,14 @@
-"""`vmpool bench` that is told to stop leaves no service behind."""
+"""A run of the benchmarks that is told to stop leaves no service behind."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 
-from tests.running import vmpool_argv
 from tests.waiting import until
 
 
@@ -19,7 +19,7 @@ def socket_of(service: psutil.Process) -> str:
 
 async def test_sigterm_ends_the_services_that_it_started(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        vmpool_argv("bench", "--only", "rpc/empty@10", "--rounds", "100000", "--output", str(tmp_path)),
+        [sys.executable, "-m", "bench", "--only", "rpc/empty@10", "--rounds", "100000", "--output", str(tmp_path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

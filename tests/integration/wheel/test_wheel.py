@@ -95,10 +95,10 @@ def test_the_doctor_examines_the_host(installed: Installation, elsewhere: Path) 
     assert "there is no image in" in done.stdout
 
 
-def test_benchmarks_are_of_a_checkout_and_it_says_so(installed: Installation, elsewhere: Path) -> None:
+def test_benchmarks_are_of_a_checkout(installed: Installation, elsewhere: Path) -> None:
     done = vmpool(installed, elsewhere, "bench", "--list")
     assert done.returncode == 2
-    assert "in a checkout of vmpool's repository run scripts/bench" in done.stderr
+    assert "No such command 'bench'" in done.stderr
 
 
 def test_a_unit_starts_the_command_that_is_installed(installed: Installation, elsewhere: Path) -> None:

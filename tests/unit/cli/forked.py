@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 import trio
 
+import bench.__main__  # noqa: F401 - one command more
 from pool.cli.main import main
 from tests.unit.cli.command import Done, environment
 

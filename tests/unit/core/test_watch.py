@@ -9,16 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from pool.core.watch import (
-    MAX_WATCHERS,
-    RESERVED_WATCHERS,
-    WATCHERS_PER_USER,
-    Snapshot,
-    TooManyWatchersError,
-    Watcher,
-    WatchHub,
-)
+from pool.core.watch import MAX_WATCHERS, RESERVED_WATCHERS, Snapshot, TooManyWatchersError, Watcher, WatchHub
 from pool.ledger.news import VmNews
+from pool.settings.limits import WATCHERS_PER_USER
 from tests.virtual_time import in_virtual_time
 from vmm.words.life import VmState
 

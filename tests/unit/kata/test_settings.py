@@ -13,8 +13,8 @@ from pool.kata.config.qemu_section import HostSize
 from pool.kata.config.settings import KataSettings, settings_from_kata
 from pool.kata.records.generation import Generation
 from pool.kata.records.matching import check_config
-from pool.settings.access import UNREACHED
 from pool.settings.config import ConfigError
+from pool.settings.limits import UNREACHED
 from tests.unit.kata.kata_files import HOST, OLD, load, problems, write
 from vmm.errors import MissingFileError, SpecError, TemplateError
 from vmm.qemu.vsock import check_vsock

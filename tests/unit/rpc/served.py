@@ -24,9 +24,9 @@ from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
 from pool.observe.tracing import NO_SPANS, Spans
 from pool.rpc.convert import ProfileShape
-from pool.rpc.permissions import Permitted
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
+from pool.settings.permissions import Permitted
 from tests.unit.actors.stage import simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
 from vmm.simulated.disk import SimulatedDisk

@@ -20,7 +20,8 @@ from pool.rpc import listening, turned_away, users
 from pool.rpc.flood import CONNECT
 from pool.rpc.output import LEAST_WINDOW, cost
 from pool.rpc.server import ServerSettings
-from pool.rpc.users import RESERVED_CALLS, TURNED_AWAY_PER_USER, EdgeLimits, User
+from pool.rpc.users import RESERVED_CALLS, TURNED_AWAY_PER_USER, User
+from pool.settings.limits import EdgeLimits
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, RawClient, connected, framed
 from tests.unit.rpc.served import Served, serving
 from vmm.words.commands import CommandSpec
@@ -201,7 +202,7 @@ async def test_without_descriptors_connections_are_closed_but_for_roots_last_one
 
 
 def _caller(uid: int) -> Callable[[Any], Any]:
-    from pool.rpc.peer import Caller  # noqa: PLC0415
+    from pool.settings.permissions import Caller  # noqa: PLC0415
 
     return lambda _connection: Caller(uid=uid, gid=uid)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool.rpc.output import LEAST_WINDOW, CommandRoom, OutputBudget, cost
-from pool.rpc.users import EdgeLimits
+from pool.settings.limits import EdgeLimits
 from vmm.errors import NoRoomError
 from vmm.guest.agent.wire import WINDOW
 

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pool.rpc.peer import default_uids
-from pool.rpc.permissions import Permitted
 from pool.rpc.server import ServerSettings
 from pool.settings.config import ProfileSettings
+from pool.settings.permissions import Permitted, default_uids
 from tests.unit.core.machines import image, make_matcher
 from tests.unit.rpc.raw import ACQUIRE, RELEASE, STATUS, connected
 from tests.unit.rpc.served import Served, serving

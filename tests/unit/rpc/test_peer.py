@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from pool.rpc.peer import Caller, caller_of, default_uids
+from pool.rpc.peer import caller_of
 from pool.rpc.server import ServerSettings
+from pool.settings.permissions import Caller, default_uids
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 from vmpool.client import CallError
 

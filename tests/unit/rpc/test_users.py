@@ -9,8 +9,6 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pool.rpc.flood import CONNECT, USER_CAPACITY
-from pool.rpc.peer import Caller
-from pool.rpc.permissions import Permitted
 from pool.rpc.users import (
     COURTESY,
     MAX_KNOWN_USERS,
@@ -18,11 +16,12 @@ from pool.rpc.users import (
     RESERVED_CONNECTIONS,
     TURNED_AWAY_IN_ALL,
     TURNED_AWAY_PER_USER,
-    EdgeLimits,
     RequestBytes,
     User,
     Users,
 )
+from pool.settings.limits import EdgeLimits
+from pool.settings.permissions import Caller, Permitted
 
 ALICE, BOB = 1000, 1001
 

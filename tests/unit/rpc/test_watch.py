@@ -11,9 +11,9 @@ import attrs
 import pytest
 from h2.settings import SettingCodes
 
-from pool.core.watch import WATCHERS_PER_USER
 from pool.ledger.records import Owner
 from pool.rpc.server import ServerSettings
+from pool.settings.limits import WATCHERS_PER_USER
 from tests.unit.rpc.raw import STATUS, RawClient, connected
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 from vmm.words.processes import ExitReport

@@ -9,11 +9,10 @@ import pwd
 import pytest
 
 from pool.assembly.service import server_settings
-from pool.core.watch import WATCHERS_PER_USER
-from pool.rpc.permissions import Permitted
 from pool.rpc.server import ServerSettings
-from pool.rpc.users import EdgeLimits
 from pool.settings.config import ConfigError, Settings, parse_settings
+from pool.settings.limits import WATCHERS_PER_USER, EdgeLimits
+from pool.settings.permissions import Permitted
 from vmm.qemu.confinement.plan import CgroupSetting
 
 USER = pwd.getpwuid(os.geteuid())

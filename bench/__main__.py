@@ -1,16 +1,20 @@
-"""`vmpool bench`: measures; from a checkout."""
+"""`python -m bench`, in a checkout: the command `bench`, which joins those of `vmpool`."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
-import pool
+from bench import command
+from bench.case import BenchError
+from pool.cli.main import main
 from pool.cli.options import EXIT_USAGE, failure
 from pool.cli.words import TEXT, HostPath
+
+CHECKOUT: Final = Path(__file__).parents[1]
 
 
 @click.command()
@@ -45,28 +49,25 @@ def bench(
 
     Exit code 1: something could not be measured, or left something behind.
     """
-    checkout = Path(pool.__file__).parents[1]
-    if not (checkout / "bench" / "command.py").is_file():
-        raise failure(
-            "benchmarks are not part of the installed package; in a checkout of vmpool's repository run scripts/bench",
-            code=EXIT_USAGE,
-        )
-    if str(checkout) not in sys.path:
-        sys.path.insert(0, str(checkout))  # an editable install shows the packages, not the directory that holds them
-    command = importlib.import_module("bench.command")
     if list_only:
         command.list_cases()
         return
     options = command.Options(
-        checkout=checkout,
+        checkout=CHECKOUT,
         only=only,
         rounds=rounds,
         quick=quick,
-        output=output or checkout / "build" / "bench",
+        output=output or CHECKOUT / "build" / "bench",
         compare_with=compare_with,
     )
     try:
         code = command.run(options)
-    except command.BenchError as error:
+    except BenchError as error:
         raise failure(str(error), code=EXIT_USAGE) from error
     raise SystemExit(code)
+
+
+main.add_command(bench)
+
+if __name__ == "__main__":
+    main(["bench", *sys.argv[1:]], prog_name="python -m")

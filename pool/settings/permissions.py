@@ -1,10 +1,25 @@
-"""What not everybody may who may call."""
+"""Who calls, and what not everybody may who may call."""
 
 from __future__ import annotations
 
+import os
+
 import attrs
 
-from pool.rpc.peer import Caller, default_uids
+
+@attrs.frozen(kw_only=True)
+class Caller:
+    """As the kernel noted it when the client connected."""
+
+    uid: int
+    gid: int
+    groups: frozenset[int] = frozenset()
+    """Supplementary ones."""
+
+
+def default_uids() -> frozenset[int]:
+    """Root, and the user the service runs as."""
+    return frozenset({0, os.geteuid()})
 
 
 @attrs.frozen(kw_only=True)
