@@ -17,7 +17,7 @@ from pool.kata.cache.endpoint import open_cache_endpoint
 from pool.kata.cache.pool_source import PoolSource
 from pool.kata.cache.server import CacheServer, serve_cache
 from pool.kata.config.settings import CacheSettings
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from pool.observe.tracing import Spans
 from vmm.spec import MachineSpec
 

@@ -12,7 +12,6 @@ import attrs
 
 from pool.kata.errors import InvalidConfigError, WireError
 from pool.kata.records.config import KATA_AGENT, QEMU, KataAgentConfig, VMConfig
-from pool.kata.records.generation import ONLY_1X, ONLY_CURRENT, Generation, Generations
 from pool.kata.records.gojson import (
     GoRecord,
     decode,
@@ -26,7 +25,7 @@ from pool.kata.records.gojson import (
     uint32,
     uint64,
 )
-from pool.kata.records.gokinds import UINT32
+from pool.kata.records.gokinds import ONLY_1X, ONLY_CURRENT, UINT32, Generation, Generations
 from vmpool.wire.generated.cache import GrpcVm, GrpcVmConfig
 
 AGENT_VSOCK_PORT: Final = 1024

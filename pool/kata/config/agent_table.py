@@ -15,8 +15,7 @@ import attrs
 
 from pool.kata.config.section import Section, table_of
 from pool.kata.records.config import KATA_AGENT, KataAgentConfig, ProxyConfig
-from pool.kata.records.generation import Generation
-from pool.kata.records.gokinds import FLAG, TEXT, UINT32, ListOf
+from pool.kata.records.gokinds import FLAG, TEXT, UINT32, Generation, ListOf
 
 _KATA: Final = "kata"
 _TRACE_MODES: Final = ("dynamic", "static")

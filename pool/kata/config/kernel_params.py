@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from pool.kata.records.config import KataAgentConfig
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig, Param
 
 _SYSTEMD: Final = (

@@ -9,7 +9,7 @@ import attrs
 
 from pool.kata.config.section import Section, table_of
 from pool.kata.records.config import QEMU
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from vmm.spec import AgentChannel, AgentKind
 
 _KEYS: Final = ("agent", "channel", "kata")

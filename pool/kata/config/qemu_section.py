@@ -15,9 +15,8 @@ import attrs
 
 from pool.kata.config.qemu_verdicts import NO_PORT, judge
 from pool.kata.config.section import Section
-from pool.kata.records.generation import Generation
 from pool.kata.records.gojson import fields_of
-from pool.kata.records.gokinds import FLAG, FLOAT32, INT32, TEXT, UINT32, UINT64, ListOf
+from pool.kata.records.gokinds import FLAG, FLOAT32, INT32, TEXT, UINT32, UINT64, Generation, ListOf
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from vmm.spec import MAX_VCPUS
 

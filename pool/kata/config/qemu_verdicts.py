@@ -6,8 +6,19 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pool.kata.config.section import Section
-from pool.kata.records.generation import BOTH, ONLY_1X, ONLY_CURRENT, Generation, Generations
-from pool.kata.records.gokinds import FLAG, INT64, TEXT, UINT32, Kind, ListOf
+from pool.kata.records.gokinds import (
+    BOTH,
+    FLAG,
+    INT64,
+    ONLY_1X,
+    ONLY_CURRENT,
+    TEXT,
+    UINT32,
+    Generation,
+    Generations,
+    Kind,
+    ListOf,
+)
 from pool.kata.records.hypervisor_config import HypervisorConfig
 
 NO_PORT: Final = "no-port"

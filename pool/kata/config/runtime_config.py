@@ -21,8 +21,7 @@ from pool.kata.config.own_table import GuestAgent, agent_of, generation_of, read
 from pool.kata.config.qemu_section import HostSize, read_hypervisor
 from pool.kata.config.section import Section, table_of
 from pool.kata.records.config import KATA_AGENT, QEMU, FactoryConfig, VMConfig
-from pool.kata.records.generation import Generation
-from pool.kata.records.gokinds import FLAG
+from pool.kata.records.gokinds import FLAG, Generation
 from pool.settings.config import ConfigError
 
 _HYPERVISORS: Final = frozenset({"acrn", "clh", "dragonball", "firecracker", "qemu", "remote", "stratovirt"})

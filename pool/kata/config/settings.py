@@ -17,7 +17,7 @@ from pool.kata.config.qemu_section import HostSize
 from pool.kata.config.runtime_config import RuntimeConfig, load_runtime_config
 from pool.kata.errors import InvalidConfigError
 from pool.kata.records.config import FactoryConfig, FactoryKind, VMConfig
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.observe.tracing import TracingSettings
 from pool.settings.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings

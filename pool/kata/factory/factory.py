@@ -27,7 +27,7 @@ from pool.kata.errors import ConfigMismatchError, InvalidConfigError, Unsupporte
 from pool.kata.factory.host import FactoryHost
 from pool.kata.factory.sources import CONNECT_LIMIT_S, CacheSource, ClientSource, DirectSource, Source, TemplateSource
 from pool.kata.records.config import FactoryConfig, FactoryKind, VMConfig
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.kata.records.matching import check_config
 from pool.ledger.policy import PoolPolicy

@@ -8,8 +8,8 @@ from typing import Final
 import attrs
 
 from pool.kata.errors import InvalidConfigError
-from pool.kata.records.generation import ONLY_1X, ONLY_CURRENT, Generation
 from pool.kata.records.gojson import GoRecord, flag, struct, text, texts, uint32
+from pool.kata.records.gokinds import ONLY_1X, ONLY_CURRENT, Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from vmm.spec import MAX_VCPUS, AgentChannel, AgentKind
 

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from pool.kata.errors import Difference, WireError
-from pool.kata.records.generation import BOTH, Generation, Generations
 from pool.kata.records.gokinds import (
+    BOTH,
     FLAG,
     FLOAT32,
     INT64,
@@ -24,6 +24,8 @@ from pool.kata.records.gokinds import (
     TEXT,
     UINT32,
     UINT64,
+    Generation,
+    Generations,
     Kind,
     ListOf,
     MapOf,

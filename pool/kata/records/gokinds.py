@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import base64
 import binascii
+import enum
 import json
 import math
 import struct
@@ -13,9 +14,22 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 from pool.kata.errors import WireError
-from pool.kata.records.generation import Generation
 
 T = TypeVar("T")
+
+
+class Generation(enum.Enum):
+    """The two of Kata that are understood. Each knows its own fields only."""
+
+    RUNTIME_1X = "runtime 1.x"
+    CURRENT = "current"
+
+
+Generations = frozenset[Generation]
+
+BOTH: Final = frozenset(Generation)
+ONLY_1X: Final = frozenset({Generation.RUNTIME_1X})
+ONLY_CURRENT: Final = frozenset({Generation.CURRENT})
 
 
 class Kind(abc.ABC, Generic[T]):

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import attrs
 
-from pool.kata.records.generation import ONLY_1X, ONLY_CURRENT
 from pool.kata.records.gojson import (
     GoRecord,
     flag,
@@ -26,6 +25,7 @@ from pool.kata.records.gojson import (
     uint32s,
     uint64,
 )
+from pool.kata.records.gokinds import ONLY_1X, ONLY_CURRENT
 
 
 @attrs.frozen(kw_only=True)

@@ -9,8 +9,8 @@ import attrs
 
 from pool.kata.errors import ConfigMismatchError, Difference
 from pool.kata.records.config import ProxyConfig, VMConfig
-from pool.kata.records.generation import Generation
 from pool.kata.records.gojson import differences, show
+from pool.kata.records.gokinds import Generation
 
 
 def check_config(base: VMConfig, new: VMConfig, *, generation: Generation = Generation.CURRENT) -> None:

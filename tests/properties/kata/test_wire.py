@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from pool.kata.cache.wire import QemuGrpc
 from pool.kata.errors import WireError
 from pool.kata.records.config import VMConfig
-from pool.kata.records.generation import Generation
 from pool.kata.records.gojson import GoRecord, Struct, decode, differences, encode, fields_of, show
-from pool.kata.records.gokinds import Flag, Float32, Integer, Kind, ListOf, MapOf, Octets, Optional, Text
+from pool.kata.records.gokinds import Flag, Float32, Generation, Integer, Kind, ListOf, MapOf, Octets, Optional, Text
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.kata.records.matching import check_config
 from tests.examples import examples

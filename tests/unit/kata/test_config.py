@@ -7,7 +7,7 @@ import pytest
 
 from pool.kata.errors import InvalidConfigError
 from pool.kata.records.config import FactoryConfig, FactoryKind, VMConfig
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from tests.unit.kata.configs import vm_config
 

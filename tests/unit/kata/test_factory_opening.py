@@ -8,7 +8,7 @@ import structlog.testing
 
 from pool.kata.errors import CacheError, InvalidConfigError
 from pool.kata.records.config import VMConfig
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from tests.spans import kept_spans
 from tests.unit.kata.configs import vm_config
 from tests.unit.kata.factories import Stage, small, taken

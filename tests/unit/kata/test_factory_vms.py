@@ -8,7 +8,7 @@ import trio
 
 from pool.kata.errors import InvalidConfigError, UnsupportedError
 from pool.kata.records.config import VMConfig
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from tests.unit.kata.factories import Stage, small, taken
 from tests.virtual_time import in_virtual_time
 from vmm.errors import VmExitedError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pool.kata.config.kernel_params import parse_params, serialize_params
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from tests.unit.kata.kata_files import OLD, hypervisor, problems
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from pool.kata.errors import ConfigMismatchError
 from pool.kata.records.config import KataAgentConfig, ProxyConfig, VMConfig
-from pool.kata.records.generation import Generation
 from pool.kata.records.gojson import decode
+from pool.kata.records.gokinds import Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig, Param
 from pool.kata.records.matching import check_config
 from tests.unit.kata.configs import sample, vm_config

@@ -9,7 +9,7 @@ import pytest
 from pool.kata.config.agent_table import Client
 from pool.kata.config.runtime_config import load_runtime_config
 from pool.kata.records.config import FactoryConfig, KataAgentConfig, ProxyConfig
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from tests.unit.kata.kata_files import OLD, load, problems
 from vmm.spec import AgentChannel
 

@@ -11,7 +11,7 @@ from pool.assembly.diagnosis import examine
 from pool.kata.cache.wire import config_from_grpc, config_to_grpc
 from pool.kata.config.qemu_section import HostSize
 from pool.kata.config.settings import KataSettings, settings_from_kata
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from pool.kata.records.matching import check_config
 from pool.settings.config import ConfigError
 from pool.settings.limits import UNREACHED

@@ -11,7 +11,7 @@ import trio
 
 from pool.kata.cache.endpoint import open_cache_endpoint
 from pool.kata.cache.layer import CacheLayer
-from pool.kata.records.generation import Generation
+from pool.kata.records.gokinds import Generation
 from pool.observe.tracing import NO_SPANS
 from tests.unit.kata.cache import Source
 

@@ -23,8 +23,8 @@ from pool.kata.cache.wire import (
 )
 from pool.kata.errors import InvalidConfigError, WireError
 from pool.kata.records.config import KataAgentConfig, VMConfig
-from pool.kata.records.generation import Generation
 from pool.kata.records.gojson import GoRecord, decode, encode, fields_of
+from pool.kata.records.gokinds import Generation
 from pool.kata.records.hypervisor_config import DeviceInfo, HypervisorConfig
 from pool.kata.records.matching import check_config
 from tests.unit.kata.configs import sample, vm_config
