@@ -14,7 +14,7 @@ ON_QEMU: Final = ("tests/contract/", "tests/integration/")
 """A directory below, or one of these, is one part of the work. Anywhere else a module is."""
 
 
-class Lanes(LoadScopeScheduling):
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
     """Whoever is done takes the next part. They are in the order in which they were collected: the long ones first."""
 
     def __init__(self, config: pytest.Config, log: Any = None) -> None:

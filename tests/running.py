@@ -176,10 +176,10 @@ class ServiceHome:
         """Fails with the log if the process ends first."""
         ended = os.pidfd_open(process.pid)
         try:
-            readable, _, _ = select.select([self.notices, ended], [], [], READY_LIMIT_S)
+            readable, _, _ = select.select([self.notices.fileno(), ended], [], [], READY_LIMIT_S)
         finally:
             os.close(ended)
-        assert self.notices in readable, self.log.read_text()
+        assert self.notices.fileno() in readable, self.log.read_text()
 
     def drop_notices(self) -> None:
         """Of services that were killed: nobody can tell how far they came."""

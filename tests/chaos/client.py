@@ -250,7 +250,7 @@ class ChaosClient:
         while True:
             try:
                 async with contextlib.AsyncExitStack() as connection:
-                    client = on or await connection.enter_async_context(self._connected())
+                    client = on if on is not None else await connection.enter_async_context(self._connected())
                     with _breaking(), _limit(ANSWER_S, what):
                         await call(client)
                     return
@@ -272,10 +272,10 @@ class ChaosClient:
         """As soon as there is a service. Raises BrokenError out of the block when it goes away."""
         patience = trio.current_time() + PATIENCE_S
         async with contextlib.AsyncExitStack() as connection:
-            while True:
+            client: Client | None = None
+            while client is None:
                 try:
                     client = await connection.enter_async_context(open_client(self.socket_path))
-                    break
                 except ServiceUnavailableError as error:
                     if trio.current_time() > patience:
                         raise ViolationError(f"no service for {PATIENCE_S} s: {error}") from error

@@ -87,4 +87,5 @@ async def main(kind: str, agent: str, vms: str, store: str, kernel: str, initrd:
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    kind, agent, vms, store, kernel, initrd = sys.argv[1:]
+    trio.run(main, kind, agent, vms, store, kernel, initrd)

@@ -42,7 +42,9 @@ class Estate(Protocol):
 
     kind: ProducerKind
     journal: Journal
-    adopt: Adopt
+
+    @property
+    def adopt(self) -> Adopt: ...
 
     def producer(self) -> Producer:
         """Of the service that comes after it; nobody runs it."""

@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -196,7 +196,7 @@ def errors_told() -> Iterator[list[str]]:
     """What is logged as an error meanwhile, by the service or a library, or cannot be raised. The rest is dropped."""
     told: list[str] = []
 
-    def note(_logger: Any, _method: str, event: dict[str, Any]) -> Any:
+    def note(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
         told.append(f"logged: {event}")
         raise structlog.DropEvent
 

@@ -153,7 +153,9 @@ class _Exchange:
             case _ if kind == RST_STREAM:
                 self._answers[number].over = self._answers[number].was_reset = True
             case _ if kind == HEADERS:
-                self._answers[number].headers |= dict(self._decoder.decode(payload))
+                self._answers[number].headers |= {
+                    str(name): str(value) for name, value in self._decoder.decode(payload)
+                }
                 self._answers[number].over |= bool(flags & END_STREAM)
             case _ if kind == DATA:
                 self._answers[number].over |= bool(flags & END_STREAM)

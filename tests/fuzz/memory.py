@@ -63,7 +63,7 @@ def growth(samples: Sequence[MemorySample]) -> Growth | None:
     first, second = warm[: len(warm) // 2], warm[len(warm) // 2 :]
 
     def middle(half: Sequence[MemorySample], name: str) -> float:
-        return statistics.median(getattr(sample, name) for sample in half)
+        return statistics.median(float(getattr(sample, name)) for sample in half)
 
     inputs = middle(second, "inputs") - middle(first, "inputs")
     return Growth(

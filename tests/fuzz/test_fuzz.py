@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import trio
 from grpclib.health.service import Health
+from grpclib.protocol import H2Protocol
 
 from pool.core.coordinator import Coordinator
 from pool.ledger.records import Lease
-from pool.rpc import connection, server
+from pool.rpc import server
 from pool.rpc.connection import GuardedProtocol
 from tests.fuzz import campaign, client
 from tests.fuzz.campaign import BatchError, command, narrow, run_campaign
@@ -98,7 +99,7 @@ def a_task_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def a_connection_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "LIMIT_S", 0.5)
-    monkeypatch.setattr(GuardedProtocol, "connection_lost", connection.H2Protocol.connection_lost)
+    monkeypatch.setattr(GuardedProtocol, "connection_lost", H2Protocol.connection_lost)
 
 
 def an_error_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -42,6 +42,8 @@ from vmm.words.processes import ExitReport, ProcessIdentity
 VMS: Final = Path("/run/vms")
 
 _HAPPENS: Final = 0.15
+
+_TROUBLED_PREPARATIONS: Final[Sequence[Fault]] = (PrepareFails(), PrepareIsSlow(delay_s=7.0))
 """How often a kind of fault that a seed has happens to a VM."""
 
 
@@ -74,7 +76,7 @@ class Weather:
             (Trouble.AGENTS_GO_MUTE, AgentGoesMute(when=random.choice(list(Moment)))),
             (Trouble.PROCESSES_HANG, Hangs(when=random.choice(list(Moment)))),
             (Trouble.AGENTS_BREAK_PROTOCOL, AgentBreaksProtocol(when=random.choice(list(Moment)))),
-            (Trouble.PREPARATIONS_FAIL, random.choice([PrepareFails(), PrepareIsSlow(delay_s=7.0)])),
+            (Trouble.PREPARATIONS_FAIL, random.choice(_TROUBLED_PREPARATIONS)),
             (Trouble.WISHES_ARE_REFUSED, PrepareFails(part=random.choice(["vcpus", "memory_mib"]), code="ETIMEDOUT")),
             (Trouble.STOPS_ARE_SLOW, StopIsSlow(delay_s=random.choice([0.5, 3.0]))),
         ]

@@ -245,7 +245,7 @@ class Incarnation:
                 result = await body(self.coordinator)
             finally:
                 del self._calls[number]
-            if self.phase is not Phase.DEAD:
+            if not self.is_dead:
                 return result
         raise ServiceGoneError
 

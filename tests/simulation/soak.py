@@ -100,7 +100,7 @@ class SoakReport:
 
 
 def _median(samples: Sequence[Sample], what: str) -> float:
-    return statistics.median(getattr(sample, what) for sample in samples)
+    return statistics.median(float(getattr(sample, what)) for sample in samples)
 
 
 def soak(cycles: int, *, make_coordinator: Callable[..., Coordinator] = Coordinator) -> SoakReport:

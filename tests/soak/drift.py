@@ -74,10 +74,10 @@ def drift(samples: Sequence[Sample]) -> Drift:
     first, second = warm[: len(warm) // 2], warm[len(warm) // 2 :]
 
     def middle(half: Sequence[Sample], name: str) -> float:
-        return statistics.median(getattr(sample, name) for sample in half)
+        return statistics.median(float(getattr(sample, name)) for sample in half)
 
     def most(half: Sequence[Sample], name: str) -> int:
-        return max(getattr(sample, name) for sample in half)
+        return max(int(getattr(sample, name)) for sample in half)
 
     return Drift(
         pss=middle(second, "pss_kib") / middle(first, "pss_kib") - 1,

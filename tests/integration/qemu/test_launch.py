@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import attrs
 import psutil
@@ -30,7 +31,8 @@ BOOT_LIMIT_S = 120.0
 async def test_a_missing_file_is_named_before_anything_is_started(
     spec: MachineSpec, vm_home: Path, nursery: trio.Nursery, field: str
 ) -> None:
-    absent = attrs.evolve(spec, **{field: Path("/no/such/file")})
+    change: dict[str, Any] = {field: Path("/no/such/file")}
+    absent = attrs.evolve(spec, **change)
     with pytest.raises(MissingFileError, match=f"{field}: /no/such/file") as caught:
         await launch(absent, vm_id="x", directory=vm_home / "x", nursery=nursery)
     assert caught.value.field == field

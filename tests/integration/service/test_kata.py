@@ -211,9 +211,9 @@ def test_the_commands_drive_the_server(guest_image: GuestImage) -> None:
         assert (done.returncode, done.stdout) == (0, b"vm factory destroyed\n")
         assert service.process.wait(LIMIT_S) == 0
         assert set(service.qemus()) == {take_all.id}
-        lines = [json.loads(line) for line in kata.home.log.read_text().splitlines() if line.startswith("{")]
-        assert all("subsystem" in line for line in lines)
-        (given,) = [line for line in lines if line["event"] == "VM handed out"]
+        logged = [json.loads(line) for line in kata.home.log.read_text().splitlines() if line.startswith("{")]
+        assert all("subsystem" in line for line in logged)
+        (given,) = [line for line in logged if line["event"] == "VM handed out"]
         assert (given["subsystem"], given["vm"]) == ("cache", take_all.id)
         for said in ("VM cache server start", "VM cache server stop", "VM cache server will stop after 1 second"):
             assert said in kata.home.log.read_text()

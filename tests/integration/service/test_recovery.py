@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -38,7 +39,7 @@ def place(kept_template: Path) -> Iterator[Path]:
 def make_home(place: Path, guest_image: GuestImage) -> Iterator[MakeHome]:
     with contextlib.ExitStack() as homes:
 
-        def make(*, producer: str = "template", **settings: object) -> ServiceHome:
+        def make(*, producer: str = "template", **settings: Any) -> ServiceHome:
             text = config(place, producer=producer, **settings)
             return homes.enter_context(service_home(text, image_directory=guest_image.kernel.parent))
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from vmpool.client import CallError, OnEmpty, Wishes, open_client
 
 pytestmark = pytest.mark.timeout(240)
 
-SHAPE = {"shells": 1, "strict_uniqueness": True}
+SHAPE: dict[str, Any] = {"shells": 1, "strict_uniqueness": True}
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ async def test_a_state_that_is_none_is_an_error_at_once(
 async def test_a_template_that_changed_is_not_cloned(
     template_spec: MachineSpec, template: Template, vm_home: Path, nursery: trio.Nursery
 ) -> None:
-    stale = attrs.evolve(template, identities=((0,), (0,)))
+    stale = attrs.evolve(template, identities=((0, 0, 0, 0), (0, 0, 0, 0)))
     with pytest.raises(TemplateError, match="have changed"):
         await start_shell(template_spec, template=stale, vm_id="stale", directory=vm_home / "stale", nursery=nursery)
 

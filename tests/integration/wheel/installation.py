@@ -62,7 +62,7 @@ class Installation:
         self._pip("uninstall", "--yes", "vmpool")
 
     def _pip(self, command: str, *arguments: str | Path) -> None:
-        pip = [sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check"]
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check"]
         subprocess.run([*pip, command, "--quiet", *arguments], check=True, timeout=120, cwd=self.path)
 
     def files(self) -> set[Path]:
@@ -76,7 +76,7 @@ class Installation:
         return subprocess.run(
             argv,
             cwd=cwd,
-            env=inherited | {"PYTHONWARNINGS": "error"} | (environment or {}),
+            env=inherited | {"PYTHONWARNINGS": "error"} | dict(environment or {}),
             capture_output=True,
             text=True,
             check=False,

@@ -205,9 +205,10 @@ LIES = {
 
 def is_sound(host: Host) -> None:
     """Nothing else came of it than what the contract says."""
-    for name, kinds in {"ping": GuestInfo, "put": type(None), "get": bytes, "events": CommandExit}.items():
+    contract: dict[str, type] = {"ping": GuestInfo, "put": type(None), "get": bytes, "events": CommandExit}
+    for name, kind in contract.items():
         outcome = host.outcomes.get(name)
-        assert outcome is None or isinstance(outcome, (kinds, AgentError)), (name, outcome)
+        assert outcome is None or isinstance(outcome, (kind, AgentError)), (name, outcome)
     got = host.outcomes.get("get")
     assert not isinstance(got, bytes) or len(got) <= LIMIT
     if host.broken is not None:

@@ -34,7 +34,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vmm.words.backoff import Backoff
-from actors.kinds import ProducerKind
+from vmm.words.kinds import ProducerKind
 from vmm.words.life import VmState
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy

@@ -78,12 +78,14 @@ class Historic(RuleBasedStateMachine):
 
 def begins(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
     """`initialize`, written down."""
-    return lambda method: initialize(**strategies)(_written_down(method, strategies, first=True))
+    decorate: Any = initialize(**strategies)  # type: ignore[call-overload]
+    return lambda method: decorate(_written_down(method, strategies, first=True))
 
 
 def happens(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
     """`rule`, written down."""
-    return lambda method: rule(**strategies)(_written_down(method, strategies))
+    decorate: Any = rule(**strategies)  # type: ignore[call-overload]
+    return lambda method: decorate(_written_down(method, strategies))
 
 
 def _written_down(
@@ -182,4 +184,5 @@ def _fields(value: Any) -> Iterator[str]:
 
 def default_of(field: attrs.Attribute[Any]) -> Any:
     """NOTHING where there is none."""
-    return field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
+    default: Any = field.default
+    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]

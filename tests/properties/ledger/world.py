@@ -21,6 +21,7 @@ from pool.ledger.effects import (
     LeaseEnded,
     ProfileClosed,
     RecordExpiry,
+    Refusal,
     Refuse,
     Tell,
 )
@@ -381,7 +382,7 @@ class World(Vms):
             case _:
                 self.order(effect)
 
-    def _answer(self, request_id: int, answer: object) -> None:
+    def _answer(self, request_id: int, answer: Lease | Refusal | None) -> None:
         request = self.record.requests[request_id]
         request.answers += 1
         request.answer = answer

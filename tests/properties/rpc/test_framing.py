@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from typing import Any
 
 import betterproto2
 import pytest
@@ -138,7 +139,7 @@ def test_what_would_take_long_to_read_is_refused_before_it_is_read(what: str, mo
     assert "send less" in str(refused.value.message)
 
 
-START = {"lease_id": "lease-1", "argv": ["env"]}
+START: dict[str, Any] = {"lease_id": "lease-1", "argv": ["env"]}
 NAMED: dict[str, betterproto2.Message] = {
     "start.argv": wire.ExecRequest(start=wire.ExecStart(argv=["x"] * MAX_FIELDS)),
     "start.environment": wire.ExecRequest(

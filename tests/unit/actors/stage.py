@@ -23,6 +23,7 @@ from vmm.simulated.disk import SimulatedDisk
 from vmm.spec import Accelerator, MachineSpec
 from vmm.words.facts import VmFact
 from vmm.words.kinds import ProducerKind
+from vmm.words.life import VmState
 from vmm.words.wishes import HandOutOrder, LeaseTerms, Wishes
 
 NOWHERE = Path("/nowhere")
@@ -133,6 +134,9 @@ class Story:
             if isinstance(found, Recorded):
                 return found.record
         return None
+
+    def state(self) -> VmState:
+        return self.actor.state
 
     def kinds(self) -> list[str]:
         return [type(fact).__name__ for fact in self.facts]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
@@ -125,7 +127,7 @@ def test_that_psi_is_missing_is_said_once() -> None:
     ("wrong", "complaint"),
     [({"pressure_clear": 11.0}, "choose a lower one"), ({"available_clear_mib": 499}, "choose a higher one")],
 )
-def test_a_policy_clears_below_where_it_begins(wrong: dict[str, float], complaint: str) -> None:
+def test_a_policy_clears_below_where_it_begins(wrong: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         attrs.evolve(POLICY, **wrong)
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -77,7 +78,7 @@ async def stage(
     fetch_only: bool = False,
     template: SimulatedTemplate | None = None,
     backend: type[SimulatedTemplates] = SimulatedTemplates,
-    **faults: bool,
+    **faults: Any,
 ) -> AsyncIterator[Stage]:
     """A supervised producer over a simulated backend. At the end nothing may be alive on the host."""
     host = SimulatedHost(boot_s=BOOT_S)

@@ -35,13 +35,13 @@ KILLED = ExitReport(signal=9, stderr_tail="killed")
 @in_virtual_time
 async def test_a_whole_life() -> None:
     async with story(boot_s=2.0) as one:
-        assert one.actor.state is VmState.PRODUCING
+        assert one.state() is VmState.PRODUCING
         ready = await one.until(VmReady)
         assert ready == VmReady(vm_id="vm-1", pid=0, production_s=2.0, generation="generation-1")
-        assert one.actor.state is VmState.READY
+        assert one.state() is VmState.READY
         one.actor.hand_out(ORDER)
         assert await one.until(VmHandedOut)
-        assert one.actor.state is VmState.LEASED
+        assert one.state() is VmState.LEASED
         one.actor.stop("the lease has ended")
         assert await one.until(VmGone) == VmGone(vm_id="vm-1")
     assert one.actor.state is VmState.GONE

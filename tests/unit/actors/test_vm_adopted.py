@@ -77,7 +77,7 @@ async def adopted(*faults: Fault, leased: bool, in_turn: bool = True) -> AsyncIt
 @in_virtual_time
 async def test_a_base_vm_is_ready_again_once_it_has_answered() -> None:
     async with adopted(leased=False) as one:
-        assert one.actor.state is VmState.ADOPTING
+        assert one.state() is VmState.ADOPTING
         ready = await one.until(VmReady)
         assert ready == VmReady(
             vm_id="vm-1",
@@ -87,7 +87,7 @@ async def test_a_base_vm_is_ready_again_once_it_has_answered() -> None:
             made_by=ProducerKind.DIRECT,
             adopted=True,
         )
-        assert one.actor.state is VmState.READY
+        assert one.state() is VmState.READY
         assert one.host.machine("vm-1").state.value.power is Power.PAUSED
         assert one.on_disk["VmReady"] is not None
         one.actor.stop("enough")
@@ -441,7 +441,7 @@ async def test_let_go_again_it_can_be_adopted_again(when: Callable[[Story], Awai
             one.actor.detach("another service takes over")
             assert await one.until(VmGone) == VmGone(vm_id="vm-1", let_go=True)
         assert "VmLost" not in one.kinds()
-        assert (one.host.alive, one.recorded()) == ({"vm-1"}, record)
+        assert (one.host.alive, one.recorded()) == (frozenset({"vm-1"}), record)
         machine = one.host.machine("vm-1")
         machine.state.value = attrs.evolve(machine.state.value, mute=False)
 

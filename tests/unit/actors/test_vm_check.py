@@ -15,7 +15,7 @@ from tests.virtual_time import in_virtual_time
 from vmm.contract import Vm
 from vmm.errors import QmpConnectionError
 from vmm.simulated import AgentGoesMute, Exits, Moment, SimulatedHost, StopIsSlow
-from vmm.simulated.machine import Power
+from vmm.simulated.machine import MachineState, Power
 from vmm.words.facts import VmGone, VmHandedOut, VmHealthy, VmLost, VmReady
 from vmm.words.life import VmState
 from vmm.words.preparation import GuestInfo
@@ -24,7 +24,8 @@ PING_S = 1.0
 
 
 def power(one: Story) -> Power:
-    return one.host.machine("vm-1").state.value.power
+    state: MachineState = one.host.machine("vm-1").state.value
+    return state.power
 
 
 @attrs.define(eq=False)

@@ -388,7 +388,7 @@ async def test_a_vm_that_may_be_adopted_is_let_go(state: Callable[[Story], objec
         assert await one.until(VmGone) == VmGone(vm_id="vm-1", let_go=True)
         assert one.actor.state is VmState.GONE
         assert not one.actor.renew(5000.0), "the record is another's now"
-        assert (one.host.alive, one.recorded()) == ({"vm-1"}, record)
+        assert (one.host.alive, one.recorded()) == (frozenset({"vm-1"}), record)
         assert "VmLost" not in one.kinds()
         await vm.stop()
         one.journal.erase("vm-1")

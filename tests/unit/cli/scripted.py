@@ -133,7 +133,7 @@ class ScriptedService:
                     for event in http2.receive_data(data):
                         match event:
                             case RequestReceived():
-                                path = dict(event.headers or ())[":path"]
+                                path = dict[str | bytes, str | bytes](event.headers or ())[":path"]
                                 calls[event.stream_id] = _Call(str(path).rpartition("/")[2])
                             case DataReceived():
                                 http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

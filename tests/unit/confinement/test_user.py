@@ -28,8 +28,10 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become som
 
 def host_with(*names: str) -> dict[Account, pwd.struct_passwd]:
     accounts = {"root": 0, "vmpool": 990, "nobody": 65534, "alice": 1000}
-    entries = {name: pwd.struct_passwd((name, "x", accounts[name], accounts[name] + 1, "", "/", "")) for name in names}
-    return {**entries, **{entry.pw_uid: entry for entry in entries.values()}}
+    entries: dict[Account, pwd.struct_passwd] = {
+        name: pwd.struct_passwd((name, "x", accounts[name], accounts[name] + 1, "", "/", "")) for name in names
+    }
+    return entries | {entry.pw_uid: entry for entry in entries.values()}
 
 
 @pytest.mark.parametrize(
@@ -89,8 +91,8 @@ def test_a_user_is_named_or_numbered(setting: Account) -> None:
 
 
 def test_an_alias_of_root_is_root() -> None:
-    toor = pwd.struct_passwd(("toor", "x", 0, 0, "", "/", ""))
-    assert decide_user("toor", euid=0, lookup={"toor": toor}.__getitem__).privileged
+    accounts: dict[Account, pwd.struct_passwd] = {"toor": pwd.struct_passwd(("toor", "x", 0, 0, "", "/", ""))}
+    assert decide_user("toor", euid=0, lookup=accounts.__getitem__).privileged
 
 
 @pytest.mark.parametrize(

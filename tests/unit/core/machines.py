@@ -6,6 +6,7 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -48,7 +49,7 @@ class Resolver:
         )
 
 
-def image(directory: Path, name: str, *, kernel: bytes = b"kernel", initrd: bytes = b"initrd") -> dict[str, Path]:
+def image(directory: Path, name: str, *, kernel: bytes = b"kernel", initrd: bytes = b"initrd") -> dict[str, Any]:
     """A kernel and an initrd of these contents: the fields of a profile."""
     files = {"kernel": directory / f"{name}.kernel", "initrd": directory / f"{name}.initrd"}
     files["kernel"].write_bytes(kernel)

@@ -133,7 +133,9 @@ async def restarted(*, idle: int = 0, leased: int = 0) -> AsyncIterator[Restarte
                 FoundVm(
                     vm_id=vm_id,
                     profile="default",
-                    lease=record.lease and restored(record, record.lease, now=trio.current_time(), now_ns=0),
+                    lease=None
+                    if record.lease is None
+                    else restored(record, record.lease, now=trio.current_time(), now_ns=0),
                 )
                 for vm_id, record in records.items()
             ),

@@ -157,7 +157,8 @@ async def test_each_field_that_differs_is_named_and_booted_with(
     matcher: Matcher, profile: ProfileSettings, tmp_path: Path, field: str, value: str | None
 ) -> None:
     wanted = value or image(tmp_path, "other", kernel=b"k", initrd=b"i")[field]
-    found = await match(matcher, **{field: wanted})
+    machine: dict[str, Any] = {field: wanted}
+    found = await match(matcher, **machine)
     assert differing(found) == {"default": (field,)}
     spec = found.own.producer.machine.spec  # type: ignore[union-attr]
     assert getattr(spec, field) == wanted
@@ -167,7 +168,8 @@ async def test_each_field_that_differs_is_named_and_booted_with(
 
 @pytest.mark.parametrize(("field", "value"), [("vcpus", 4), ("memory_mib", 1024)])
 async def test_what_is_wished_is_booted_with(matcher: Matcher, field: str, value: int) -> None:
-    found = await match(matcher, Wishes(**{field: value}, hostname="guest-1"), cpu_model="qemu64")
+    wished: dict[str, Any] = {field: value}
+    found = await match(matcher, Wishes(**wished, hostname="guest-1"), cpu_model="qemu64")
     assert found.own is not None
     assert getattr(found.own.producer.machine.spec, field) == value  # type: ignore[attr-defined]
     assert found.wishes == Wishes(hostname="guest-1"), "there is nothing left to hot-add"
@@ -178,10 +180,11 @@ async def test_what_is_wished_is_booted_with(matcher: Matcher, field: str, value
 @pytest.mark.parametrize("wanted", [{}, {"cpu_model": "qemu64"}], ids=["the pool's", "its own"])
 @pytest.mark.parametrize("administers", [True, False])
 async def test_a_machine_of_ones_own_is_no_larger_than_the_profile_allows(
-    matcher: Matcher, field: str, value: int, most: int, wanted: dict[str, str], administers: bool
+    matcher: Matcher, field: str, value: int, most: int, wanted: dict[str, Any], administers: bool
 ) -> None:
+    wished: dict[str, Any] = {field: value}
     with pytest.raises(RefusedError, match=f"{field} = {value}: profile default allows at most {most}"):
-        await match(matcher, Wishes(**{field: value}), administers=administers, **wanted)
+        await match(matcher, Wishes(**wished), administers=administers, **wanted)
     assert matcher.fallbacks == 0
 
 
@@ -263,8 +266,9 @@ async def test_the_model_of_a_profile_is_for_everybody(profile: ProfileSettings)
 async def test_other_files_are_for_administrators(matcher: Matcher, profile: ProfileSettings, tmp_path: Path) -> None:
     files = image(tmp_path, "copy")
     for field, path in (*files.items(), ("kernel", tmp_path / "none"), ("kernel", profile.initrd)):
+        wanted: dict[str, Any] = {field: path}
         with pytest.raises(ForbiddenMachineError, match=rf"config\.{field}: {path} is no profile's") as refused:
-            await match(matcher, administers=False, **{field: path})
+            await match(matcher, administers=False, **wanted)
         assert refused.value.field == field
 
 

@@ -87,7 +87,7 @@ class PopulatedCgroup(Cgroup):
 
 if __name__ == "__main__":
     _fd, _plugged, _limit_ms, *_cgroups = sys.argv[1:]
-    commands.Cgroup = PopulatedCgroup  # type: ignore[misc]
+    commands.Cgroup = PopulatedCgroup  # type: ignore[attr-defined]
     _port = socket.socket(fileno=int(_fd))
     if _port.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         serve(_port, RememberingSystem(Path(_plugged)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+from typing import Any
 
 import pytest
 import trio
@@ -18,7 +19,7 @@ from vmm.words.preparation import Preparation
 MIB = 1024 * 1024
 
 
-def shell(script: str, **options: object) -> CommandSpec:
+def shell(script: str, **options: Any) -> CommandSpec:
     return CommandSpec(argv=["sh", "-c", script], **options)
 
 

@@ -355,7 +355,7 @@ async def test_a_command_of_an_agent_without_small_windows_is_ended_where_there_
         decoder = wire.Decoder(max_message=wire.MAX_REQUEST)
         decoder.feed(wire.MARKER)
         while not heard:
-            heard.extend(decoder.feed(await theirs.receive_some()))
+            heard.extend(decoder.feed(bytes(await theirs.receive_some())))
 
     nursery.start_soon(answer)
     client = await AgentClient.connect(ours, nursery=nursery)

@@ -68,7 +68,7 @@ async def test_an_exit_that_cannot_be_breaks_the_protocol(nursery: trio.Nursery,
 
 
 @pytest.mark.parametrize("how", [{"status": 0}, {"status": 255}, {"signal": 1}, {"signal": 64}], ids=str)
-async def test_an_exit_that_can_be_is_told(nursery: trio.Nursery, how: dict[str, int]) -> None:
+async def test_an_exit_that_can_be_is_told(nursery: trio.Nursery, how: dict[str, Any]) -> None:
     client = await client_of(
         nursery, wire.encode(wire.REPLY, 1, values.pack({"pid": 1})), wire.encode(wire.EXITED, 1, values.pack(how))
     )

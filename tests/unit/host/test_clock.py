@@ -189,7 +189,7 @@ async def _check(host: Host, *, answer_after_s: float) -> None:
     async def ping() -> GuestInfo:
         host.stop_service(STOPPED_S)
         await trio.sleep(answer_after_s)
-        return GuestInfo(agent_version="1", kernel_release="6.1")
+        return GuestInfo(agent_version=1, kernel_release="6.1")
 
     async with trio.open_nursery() as nursery:
         vm = await paused_vm(SimulatedHost(), nursery)

@@ -22,7 +22,8 @@ from vmm.initramfs.image import build_image, load_image
 
 def parse(archive: bytes) -> list[tuple[str, int, bytes]]:
     """Path, mode and content of what is in a newc archive."""
-    entries, at = [], 0
+    entries: list[tuple[str, int, bytes]] = []
+    at = 0
     while True:
         assert archive[at : at + 6] == b"070701"
         fields = [int(archive[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]

@@ -24,7 +24,7 @@ from tests.unit.confinement.jailed import SPEC, jailer_alone, start
 from vmm.errors import JailError
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.jailer import client, kernel
+from vmm.qemu.jailer import client, kernel, protocol
 from vmm.qemu.jailer.__main__ import _serve
 from vmm.qemu.jailer.children import end_all
 from vmm.qemu.jailer.client import Jailer
@@ -214,7 +214,7 @@ async def test_an_interrupt_leaves_no_answer_for_the_next(
     confinement: Confinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(client.protocol, "receive", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(protocol, "receive", Mock(side_effect=KeyboardInterrupt))
         start(confinement, "/bin/sleep", "2000", log=tmp_path / "1")
     process = start(confinement, "/bin/echo", "mine", log=tmp_path / "2")
     assert (await process.wait_exited()).stderr_tail == "mine"

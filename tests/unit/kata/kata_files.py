@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def load(home: Path, qemu: str = "", *, client: Client = Client.COMMAND, **parts
     return load_runtime_config(write(home, qemu, **parts), host=HOST, client=client)
 
 
-def hypervisor(home: Path, qemu: str = "", **parts: str) -> HypervisorConfig:
+def hypervisor(home: Path, qemu: str = "", **parts: Any) -> HypervisorConfig:
     return load(home, qemu, **parts).factory.vm_config.hypervisor_config
 
 

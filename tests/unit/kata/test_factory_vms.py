@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
@@ -25,7 +27,7 @@ from vmm.words.preparation import RESEED_BYTES, Preparation
     ],
 )
 @in_virtual_time
-async def test_f9_f10_f12_f13_a_vm_is_given_running_and_unique(kind: dict[str, object]) -> None:
+async def test_f9_f10_f12_f13_a_vm_is_given_running_and_unique(kind: dict[str, Any]) -> None:
     stage = Stage()
     async with stage.open(**kind) as factory:
         async with taken(stage, await factory.get_vm(small())) as machine:
@@ -78,7 +80,7 @@ async def test_f19_d1_a_direct_factory_boots_what_it_is_told_to() -> None:
 
 @pytest.mark.parametrize(("kind", "package"), [({"template": True}, "template")])
 @in_virtual_time
-async def test_f19_what_keeps_no_vms_has_no_status(kind: dict[str, object], package: str) -> None:
+async def test_f19_what_keeps_no_vms_has_no_status(kind: dict[str, Any], package: str) -> None:
     async with Stage().open(**kind) as factory:
         with pytest.raises(UnsupportedError, match=f"package {package} does not support GetVMStatus"):
             factory.vm_status()

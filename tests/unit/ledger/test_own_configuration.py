@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -170,7 +172,7 @@ def test_what_it_takes_is_known_again_after_a_restart() -> None:
 # -- how many there may be -----------------------------------------------------------------------------------------
 
 
-def based(max_vms: int, *, size: int = 0, **policy: int) -> World:
+def based(max_vms: int, *, size: int = 0, **policy: Any) -> World:
     world = World({"p": PoolPolicy(size=size, max_vms=max_vms, **policy)})
     world.run_undisturbed()
     return world

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def limited(
     requests: float = math.inf,
     size: int = 3,
     full: bool = True,
-    **policy: int,
+    **policy: Any,
 ) -> World:
     world = World(
         {"p": PoolPolicy(size=size, **policy)},

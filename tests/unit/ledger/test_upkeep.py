@@ -41,7 +41,7 @@ def test_nobody_is_asked_unless_it_is_wished_for() -> None:
 
 def test_vms_that_became_ready_together_are_not_asked_together() -> None:
     world = checked(size=8, checks_at_once=8)
-    asked_at = []
+    asked_at: list[float] = []
     while len(asked_at) < 8:
         world.advance(world.ledger.next_wakeup() - world.now)
         asked_at += [world.now] * len(world.checking)

@@ -15,7 +15,9 @@ REQUIRED = PYPROJECT["project"]["requires-python"]
 
 def minors() -> list[int]:
     """Of Python 3."""
-    low, end = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", REQUIRED).groups()
+    required = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", REQUIRED)
+    assert required is not None, REQUIRED
+    low, end = required.groups()
     return list(range(int(low), int(end)))
 
 

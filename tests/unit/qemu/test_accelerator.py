@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -133,9 +134,8 @@ async def test_a_trial_that_ran_out_of_time_is_remembered_for_a_while(choose: Ch
     trial = Trial(TIMED_OUT)
     boots = []
     for uptime_s in (1000.0, 999.0 + TIMEOUT_REMEMBERED_S, 1000.0 + TIMEOUT_REMEMBERED_S):
-        decision = await choose(
-            AcceleratorSetting.AUTO, attrs.evolve(GOOD_HOST, uptime_s=lambda now=uptime_s: now), trial
-        )
+        host = attrs.evolve(GOOD_HOST, uptime_s=partial(float, uptime_s))
+        decision = await choose(AcceleratorSetting.AUTO, host, trial)
         assert decision.accelerator is Accelerator.TCG
         assert "no answer from the guest agent within 20 s" in decision.reason
         boots.append(trial.boots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -61,5 +62,5 @@ def test_the_rest_is_what_qemu_says_of_its_machines() -> None:
     ],
     ids=str,
 )
-def test_only_emulated_machines_that_we_can_add_cpus_to_need_one(change: dict[str, object], needed: bool) -> None:
+def test_only_emulated_machines_that_we_can_add_cpus_to_need_one(change: dict[str, Any], needed: bool) -> None:
     assert processors.needs_table(attrs.evolve(SPEC, **change)) == needed

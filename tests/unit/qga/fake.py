@@ -131,9 +131,9 @@ class FakeQga:
             if victim := self.processes.get(int(argv[4])):
                 victim.end = victim.end or {"signal": int(argv[3])}
         elif argv[:3] == ["/bin/sh", "-c", TAKE_OVER]:
-            killed = [victim for victim in self.processes if victim != pid]
-            for victim in killed:
-                self.processes[victim].end = self.processes[victim].end or {"signal": 9}
+            killed = [other for other in self.processes if other != pid]
+            for other in killed:
+                self.processes[other].end = self.processes[other].end or {"signal": 9}
             said = " ".join(map(str, killed)).encode() + b"\n" + self.files.get(argv[3], b"")
             process.end = {"exitcode": 0, "out-data": base64.b64encode(said).decode()}
         else:

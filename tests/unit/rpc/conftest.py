@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pool.rpc import door, peer
+from pool.rpc import door
+from pool.settings.permissions import Caller
 from tests.unit.rpc.served import Served, serving
 
 
@@ -24,6 +25,6 @@ def call_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Has the kernel say that whoever connects from now on is another user."""
 
     def become(uid: int) -> None:
-        monkeypatch.setattr(door, "caller_of", lambda _connection: peer.Caller(uid=uid, gid=uid))
+        monkeypatch.setattr(door, "caller_of", lambda _connection: Caller(uid=uid, gid=uid))
 
     return become

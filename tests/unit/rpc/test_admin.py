@@ -209,7 +209,7 @@ async def test_hand_over_begins_when_its_caller_has_the_reply(vm_home: Path) -> 
         flush = raw.flush
         silent = trio.lowlevel.checkpoint
         call = await raw.request("/vmpool.v1.Admin/HandOver", wire.HandOverRequest())
-        raw.flush = silent  # type: ignore[method-assign] - the receipt stays here
+        raw.flush = silent  # type: ignore[method-assign]  # the receipt stays here
         assert await raw.message(call, wire.HandOverReply) == wire.HandOverReply()
         assert begun == []
         raw.flush = flush  # type: ignore[method-assign]

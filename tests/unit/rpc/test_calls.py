@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -183,7 +184,7 @@ class CoordinatorOfAnOddPlace(Coordinator):
 
     def views(self) -> tuple[ProfileView, ...]:
         odd = os.fsdecode(b"/run/odd-\xff/qemu.log")
-        told = {"last_evidence": odd, "last_error": odd}
+        told: dict[str, Any] = {"last_evidence": odd, "last_error": odd}
         return tuple(attrs.evolve(view, **told) for view in super().views())
 
 

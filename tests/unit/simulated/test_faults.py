@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -80,7 +80,7 @@ async def test_an_exit_strikes_after_its_moment(
     clock: trio.testing.MockClock, nursery: trio.Nursery, when: Moment
 ) -> None:
     vm = await with_faults(nursery, Exits(when=when, after_s=3))
-    steps = {
+    steps: dict[Moment, Callable[[], Awaitable[object]]] = {
         Moment.READY: vm.agent.ping,
         Moment.PAUSED: vm.pause,
         Moment.RESUMED: vm.resume,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import attrs
 import pytest
 
-from vmm import identity
 from vmm.qemu.template.fingerprint import fingerprint
 from vmm.qemu.version import QemuVersion
 from vmm.spec import Accelerator, MachineSpec
@@ -55,7 +55,7 @@ async def test_what_was_read_is_not_read_again(spec: MachineSpec, monkeypatch: p
     def read(*_: object) -> str:
         raise AssertionError("it is the same file")
 
-    monkeypatch.setattr(identity.hashlib, "file_digest", read)
+    monkeypatch.setattr(hashlib, "file_digest", read)
     assert await fingerprint(spec, qemu_version=VERSION) == before
 
 

@@ -72,9 +72,8 @@ class TriesSeveralAtOnce(ProfilePage):
 
 
 class KeepsIdleVmsOfADrainedProfile(Refill):
-    def shrink(self, page: ProfilePage) -> None:
-        if not page.drained:
-            super().shrink(page)
+    def shrink(self, page: ProfilePage) -> bool:
+        return not page.drained and super().shrink(page)
 
 
 # -- shells --------------------------------------------------------------------------------------------------------
