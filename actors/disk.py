@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final, Protocol
 
-from vmm.regular import open_regular, read_regular
+from vmm.files import open_regular, read_regular
 
 
 class Disk(Protocol):

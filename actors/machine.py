@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from vmm.identity import FileIdentity, identify
+from vmm.files import FileIdentity, identify
 from vmm.spec import MachineSpec
 
 WATCH_S: Final = 2.0

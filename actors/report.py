@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from vmm.errors import AgentProtocolError
-from vmm.guest.said import is_number, said
+from vmm.untrusted import is_number, said
 from vmm.words.preparation import Preparation, PreparationReport
 
 MAX_CPUS: Final = 2**16

@@ -20,9 +20,11 @@ from tests.contract.subjects import qemu_spec
 from tests.leaks import nothing_left
 from tests.logged_errors import pytest_runtest_call  # noqa: F401 - a hook
 from tests.templates import built_template
+from vmm.devices.usual import usual_devices
 from vmm.initramfs.image import GuestImage, build_image
 from vmm.qemu.template.store import Template
-from vmm.spec import AgentKind, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentKind
 
 REPOSITORY: Final = Path(__file__).parents[1]
 
@@ -79,7 +81,7 @@ def qga_image(guest_image: GuestImage) -> GuestImage:
 
 @pytest.fixture(scope="session")
 def qga_spec(qga_image: GuestImage) -> MachineSpec:
-    return attrs.evolve(qemu_spec(qga_image.kernel, qga_image.initrd), agent=AgentKind.QGA)
+    return attrs.evolve(qemu_spec(qga_image.kernel, qga_image.initrd), devices=usual_devices(agent=AgentKind.QGA))
 
 
 @pytest.fixture(scope="session")

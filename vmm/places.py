@@ -73,3 +73,11 @@ def check_can_make(directory: Path) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(place)) from error
+
+
+def place_of(directory: Path) -> str:
+    """Tells a directory from those that containers and chroots have under the same path; the same when it is made anew.
+
+    Raises OSError.
+    """
+    return f"{directory.stat().st_dev}:{Path('/').stat().st_ino}"

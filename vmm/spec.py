@@ -7,7 +7,10 @@ from pathlib import Path
 
 import attrs
 
+from vmm.devices.device import Device
+from vmm.devices.usual import usual_devices
 from vmm.errors import SpecError
+from vmm.words.agents import AgentKind
 
 MEMORY_BLOCK_MIB = 128
 """Linux on x86-64 onlines hot-added memory in blocks of 128 MiB."""
@@ -30,25 +33,6 @@ class Accelerator(enum.Enum):
 
     KVM = "kvm"
     TCG = "tcg"
-
-
-class AgentKind(enum.Enum):
-    """What answers the host from inside the guest."""
-
-    BUILTIN = "builtin"
-    """vmpool's own agent, which the built guest image runs."""
-    QGA = "qga"
-    """QEMU's guest agent, as distributions package it."""
-    NOOP = "noop"
-    """Nothing: the guest is never asked. Kata's noop agent."""
-
-
-class AgentChannel(enum.Enum):
-    """The device through which the guest's agent is reached: by us the built-in one, by others one of their own."""
-
-    VIRTIO_SERIAL = "virtio-serial"
-    VSOCK = "vsock"
-    """Needs /dev/vhost-vsock on the host."""
 
 
 @attrs.frozen(kw_only=True)
@@ -74,8 +58,18 @@ class MachineSpec:
     """For devices that somebody else hot-plugs; the root bus takes none. See `vmm.qemu.command_line.pci_bridge`."""
     kernel_parameters: str = ""
     """Appended to the parameters the driver needs itself."""
-    agent: AgentKind = AgentKind.BUILTIN
-    channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
+    devices: tuple[Device, ...] = attrs.field(factory=usual_devices)
+    """In the order in which they are plugged in."""
+
+    @property
+    def agent(self) -> AgentKind:
+        """What answers the host from inside the guest: what one of the devices leads to."""
+        return next((one.agent for one in self.devices if one.agent is not AgentKind.NOOP), AgentKind.NOOP)
+
+    def differing_devices(self, other: MachineSpec) -> tuple[Device, ...]:
+        """Those that only one of the two machines has."""
+        ours = [one for one in self.devices if one not in other.devices]
+        return (*ours, *(one for one in other.devices if one not in self.devices))
 
     def __attrs_post_init__(self) -> None:
         if not 1 <= self.vcpus <= MAX_VCPUS:
@@ -99,10 +93,4 @@ class MachineSpec:
                 field="max_memory_mib",
                 value=self.max_memory_mib,
                 reason=f"must be between memory_mib ({self.memory_mib}) and {MAX_MEMORY_MIB} MiB",
-            )
-        if self.channel is AgentChannel.VSOCK and self.agent is AgentKind.QGA:
-            raise SpecError(
-                field="channel",
-                value=self.channel.value,
-                reason='is not where qemu-ga answers; leave it out with agent = "qga"',
             )

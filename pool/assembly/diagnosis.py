@@ -24,6 +24,7 @@ from pool.host.runtime import check_vms_directory, vms_lock_path
 from pool.observe.tracing import NO_SPANS, TracingError, open_spans
 from pool.settings.config import ProfileSettings, Settings
 from pool.settings.limits import UNREACHED
+from vmm.devices.vsock import VHOST_VSOCK, check_vsock
 from vmm.errors import VmmError
 from vmm.initramfs.image import load_image, verify_image
 from vmm.lock import holder
@@ -32,8 +33,8 @@ from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.layers import Layer, remedy
 from vmm.qemu.confinement.plan import CgroupSetting
 from vmm.qemu.version import detect_version
-from vmm.qemu.vsock import VHOST_VSOCK, check_vsock
-from vmm.spec import Accelerator, AgentChannel, MachineSpec
+from vmm.spec import Accelerator, MachineSpec
+from vmm.words.agents import AgentChannel
 from vmm.words.kinds import ProducerKind
 
 

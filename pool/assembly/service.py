@@ -48,7 +48,7 @@ from vmm.memory import own_cgroup, read_memory
 from vmm.qemu.adopt import adopt as adopt_qemu
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.launch import launch as launch_qemu
-from vmm.spec import AgentKind
+from vmm.words.agents import AgentKind
 from vmm.words.backoff import Backoff
 from vmm.words.kinds import ProducerKind
 

@@ -16,7 +16,7 @@ from vmm.errors import MissingFileError
 from vmm.initramfs.image import load_image, verify_image
 from vmm.qemu.accelerator import TrialIdentity, decide
 from vmm.qemu.confinement import UNCONFINED, Confinement
-from vmm.qemu.launch import check_files
+from vmm.qemu.launch import check_needs
 from vmm.qemu.template.fingerprint import fingerprint
 from vmm.qemu.trial import boot_under_kvm
 from vmm.qemu.version import QEMU_REMEDY, detect_version
@@ -49,7 +49,7 @@ class MachineResolver:
             verify_image(image)
             kernel, initrd = image.kernel, image.initrd
         spec = self.profile.machine(qemu=Path(qemu), kernel=kernel, initrd=initrd, accelerator=Accelerator.TCG)
-        check_files(spec)
+        check_needs(spec, confinement=self.confinement)
         self.confinement.check(spec)
         return spec
 

@@ -24,9 +24,10 @@ from pool.ledger import refusals
 from pool.ledger.policy import OnEmpty
 from pool.settings.config import ProfileSettings
 from vmm.capacity import grown_memory_mib
-from vmm.identity import FileIdentity, identify
+from vmm.files import FileIdentity, identify
 from vmm.qemu.cpu_model import beyond_features
-from vmm.spec import AgentKind, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentKind
 from vmm.words.wishes import Wishes
 
 _log = structlog.get_logger("vmpool.matching")
@@ -179,11 +180,14 @@ class Matcher:
         for field, path, other in (("kernel", settings.kernel, spec.kernel), ("initrd", settings.initrd, spec.initrd)):
             if path != other and not await self._same_content(path, other):
                 fields.append(field)
+        wanted = settings.machine(qemu=spec.qemu, kernel=spec.kernel, initrd=spec.initrd, accelerator=spec.accelerator)
         fields += [
             field
-            for field in ("kernel_parameters", "cpu_model", "agent", "channel")
-            if getattr(settings, field) != getattr(spec, field)
+            for field in ("kernel_parameters", "cpu_model", "agent")
+            if getattr(wanted, field) != getattr(spec, field)
         ]
+        if wanted.agent is spec.agent:  # else their devices differ for that
+            fields += dict.fromkeys(device.setting for device in wanted.differing_devices(spec))
         grows = spec.agent is not AgentKind.NOOP  # else nobody brings online what is added
         if (wishes.vcpus or 0) > (spec.max_vcpus if grows else spec.vcpus):
             fields.append("vcpus")

@@ -21,7 +21,7 @@ from vmm import lock
 from vmm.errors import LockHeldError
 from vmm.lock import HeldLock
 from vmm.places import check_can_make
-from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
+from vmm.sockets import MAX_SOCKET_PATH_BYTES
 
 BACKLOG: Final = 128
 

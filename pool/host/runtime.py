@@ -13,7 +13,7 @@ import attrs
 from pool.host.endpoint import EndpointError, ServiceRunningError, hold, take_lock
 from vmm.lock import HeldLock
 from vmm.places import check_can_make, exposure
-from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
+from vmm.sockets import MAX_SOCKET_PATH_BYTES
 
 
 @attrs.define(eq=False, kw_only=True)

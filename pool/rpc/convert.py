@@ -22,7 +22,7 @@ from pool.rpc.wishes import wishes_of
 from pool.settings.config import MAX_KERNEL_PARAMETERS, PRINTABLE
 from vmm.qemu.confinement.layers import LayerState
 from vmm.qemu.cpu_model import fault_in
-from vmm.spec import AgentKind
+from vmm.words.agents import AgentKind
 from vmm.words.commands import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
 from vmm.words.wishes import Wishes
 from vmpool.wire.generated.vmpool import v1 as wire

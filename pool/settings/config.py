@@ -26,6 +26,7 @@ from pool.observe.tracing import TracingSettings
 from pool.settings.access import AccessSettings, Account, structure_account
 from pool.settings.limits import LimitSettings
 from vmm.capacity import grown_memory_mib
+from vmm.devices.usual import usual_devices
 from vmm.errors import ConfinementError, SpecError
 from vmm.qemu.accelerator import AcceleratorSetting
 from vmm.qemu.confinement.layers import Layer, LayerSetting
@@ -40,10 +41,9 @@ from vmm.spec import (
     MEMORY_BLOCK_MIB,
     MIN_MEMORY_MIB,
     Accelerator,
-    AgentChannel,
-    AgentKind,
     MachineSpec,
 )
+from vmm.words.agents import AgentChannel, AgentKind
 from vmm.words.backoff import Backoff
 from vmm.words.kinds import ProducerKind
 
@@ -202,8 +202,7 @@ class ProfileSettings:
             max_memory_mib=self.memory_mib if self.max_memory_mib is None else self.max_memory_mib,
             kernel_parameters=self.kernel_parameters,
             cpu_model=self.cpu_model,
-            agent=self.agent,
-            channel=self.channel,
+            devices=usual_devices(agent=self.agent, channel=self.channel),
             pci_bridges=self.pci_bridges,
         )
 

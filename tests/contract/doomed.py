@@ -17,8 +17,9 @@ from actors.producer import Producer
 from actors.vm import VmActor
 from tests.contract.producers import make_producer
 from tests.contract.subjects import qemu_spec
+from vmm.devices.usual import usual_devices
 from vmm.qemu.template.store import TemplateStore
-from vmm.spec import AgentKind
+from vmm.words.agents import AgentKind
 from vmm.words.facts import VmFact, VmGone, VmHandedOut, VmReady
 from vmm.words.kinds import ProducerKind
 from vmm.words.wishes import HandOutOrder, LeaseTerms, Wishes
@@ -76,7 +77,7 @@ async def make_both(producer: Producer, journal: Journal, nursery: trio.Nursery)
 async def main(kind: str, agent: str, vms: str, store: str, kernel: str, initrd: str) -> None:
     producer = make_producer(
         ProducerKind(kind),
-        spec=attrs.evolve(qemu_spec(Path(kernel), Path(initrd)), agent=AgentKind(agent)),
+        spec=attrs.evolve(qemu_spec(Path(kernel), Path(initrd)), devices=usual_devices(agent=AgentKind(agent))),
         home=Path(vms),
         store=TemplateStore(Path(store)),
         on_generation=lambda _: None,

@@ -13,7 +13,7 @@ from vmm.errors import AgentProtocolError
 from vmm.guest.command import RemoteCommand
 from vmm.guest.connection import Connection
 from vmm.guest.requests import Request
-from vmm.guest.said import said
+from vmm.untrusted import said
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 

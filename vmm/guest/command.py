@@ -11,7 +11,7 @@ from vmm.errors import AgentProtocolError, AgentRequestError, NoRoomError
 from vmm.guest.agent import wire
 from vmm.guest.connection import Connection
 from vmm.guest.requests import fields_of, refusal, with_credit
-from vmm.guest.said import is_exit, is_number
+from vmm.untrusted import is_exit, is_number
 from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
 
 _MAX_PID: Final = 2**22

@@ -11,7 +11,7 @@ import trio
 from vmm.errors import AgentError, AgentProtocolError, AgentUnreachableError
 from vmm.guest import budget
 from vmm.guest.agent import values, wire
-from vmm.guest.said import said
+from vmm.untrusted import said
 
 _READ_SIZE = 64 * 1024
 

@@ -10,7 +10,7 @@ import trio
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.agent import values, wire
 from vmm.guest.connection import Connection
-from vmm.guest.said import is_number, said
+from vmm.untrusted import is_number, said
 
 _CODE: Final = r"[A-Z][A-Z0-9_]{1,31}"
 

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from vmm.errors import AcceleratorError
-from vmm.identity import content_hash
+from vmm.files import content_hash
 from vmm.qemu.version import QemuVersion
 from vmm.spec import Accelerator
 

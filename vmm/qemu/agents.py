@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, Protocol
 
@@ -13,23 +14,13 @@ from vmm.errors import AgentProtocolError, AgentUnreachableError, QmpError, VmEx
 from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
 from vmm.guest.qga.client import QgaClient
-from vmm.qemu.directory import connect
 from vmm.qemu.instance import Instance
-from vmm.qemu.vsock import connect_vsock
-from vmm.spec import AgentKind
+from vmm.words.agents import AgentKind
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 _ALIVE: Final = frozenset({"running", "paused"})
 """What `query-status` says of a guest that has not met its end."""
-
-
-_SILENCE_S: Final = 2.0
-"""How long an agent may be silent before we hang up and connect anew, and twice as long the next time.
-
-What a guest says at the moment in which its host hangs up may stay in QEMU's hands (7.2: one element of the port's
-queue is in use, and the port throttled), and nothing that it says later gets out until the host hangs up once more. A
-guest that boots needs longer, and does not mind."""
 
 
 class ConnectedAgent(Agent, Protocol):
@@ -93,29 +84,29 @@ class _LateAgent:
             return self._client
 
 
+class _ConnectOver(Protocol):
+    """Greets the agent at the other end of a stream, which is its own from then on."""
+
+    async def __call__(self, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> ConnectedAgent: ...
+
+
+_CLIENTS: Final[Mapping[AgentKind, _ConnectOver]] = {
+    AgentKind.BUILTIN: AgentClient.connect,
+    AgentKind.QGA: QgaClient.connect,
+}
+
+
 async def _connect(instance: Instance, nursery: trio.Nursery) -> ConnectedAgent:
     link = instance.agent_link
-    match link.agent:
-        case AgentKind.NOOP:
-            agent = NoopAgent(look=partial(_look, instance))
-            await agent.ping()
-            return agent
-        case AgentKind.QGA:
-            return await _until_heard(instance, partial(QgaClient.connect, nursery=nursery))
-        case AgentKind.BUILTIN:
-            if link.vsock_cid is None:
-                return await _until_heard(instance, partial(AgentClient.connect, nursery=nursery))
-            stream = await connect_vsock(link.vsock_cid, gone=instance.wait_exited)
-            return await AgentClient.connect(stream, nursery=nursery)
-
-
-async def _until_heard(
-    instance: Instance, connect_over: Callable[[trio.abc.Stream], Awaitable[ConnectedAgent]]
-) -> ConnectedAgent:
-    silence_s = _SILENCE_S
+    if link.agent is AgentKind.NOOP:
+        agent = NoopAgent(look=partial(_look, instance))
+        await agent.ping()
+        return agent
+    silence_s = math.inf if link.silence_s is None else link.silence_s
     while True:
         with trio.move_on_after(silence_s):
-            return await connect_over(await _open_port(instance))
+            stream = await link.open(instance.directory.root, gone=instance.wait_exited)
+            return await _CLIENTS[link.agent](stream, nursery=nursery)
         silence_s *= 2
 
 
@@ -126,11 +117,3 @@ async def _look(instance: Instance) -> None:
         raise AgentUnreachableError(f"QEMU does not answer for its guest: {error}") from error
     if status not in _ALIVE:
         raise AgentUnreachableError(f"the guest does not run: QEMU's status is {status}")
-
-
-async def _open_port(instance: Instance) -> trio.SocketStream:
-    path = instance.directory.agent_socket
-    try:
-        return await connect(path)
-    except OSError as error:
-        raise AgentUnreachableError(f"{path}: {error}; QEMU is dead or serves another") from error

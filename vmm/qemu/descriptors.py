@@ -6,35 +6,25 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from vmm.identity import place_of
 from vmm.qemu import processors
-from vmm.qemu.command_line import BootFiles, Channels, needs_agent_port
+from vmm.qemu.command_line import BootFiles, Passed
 from vmm.qemu.confinement import Confinement
-from vmm.qemu.directory import VmDirectory, listen, new_log
-from vmm.qemu.vsock import reserve_vsock
-from vmm.spec import AgentChannel, MachineSpec
+from vmm.qemu.directory import VmDirectory
+from vmm.sockets import listen
+from vmm.spec import MachineSpec
 
 
-def open_channels(spec: MachineSpec, home: VmDirectory, opened: contextlib.ExitStack) -> Channels:
-    """What every QEMU of this spec is given; the stack closes our ends of it. Raises OSError, SpecError."""
+def open_passed(spec: MachineSpec, home: VmDirectory, confinement: Confinement, opened: contextlib.ExitStack) -> Passed:
+    """What every QEMU of this spec is given; the stack closes our ends of it.
+
+    Raises OSError, SpecError, MissingFileError.
+    """
     qmp_fd = opened.enter_context(listen(home.qmp_socket)).fileno()
-    console_fd = opened.enter_context(new_log(home.console_log))
-    agent_fd = vsock = processors_fd = None
-    if needs_agent_port(spec):
-        agent_fd = opened.enter_context(listen(home.agent_socket)).fileno()
-    elif spec.channel is AgentChannel.VSOCK:
-        vsock = opened.enter_context(reserve_vsock())
+    processors_fd = None
     if processors.needs_table(spec):
         processors_fd = opened.enter_context(_memory_file("processors", processors.table(spec)))
-    return Channels(
-        qmp_fd=qmp_fd,
-        agent_fd=agent_fd,
-        vsock=vsock,
-        processors_fd=processors_fd,
-        console_fd=console_fd,
-        console_log=home.console_log,
-        place=place_of(home.root),
-    )
+    devices = tuple(device.open(home.root, open_input=confinement.open_input, opened=opened) for device in spec.devices)
+    return Passed(qmp_fd=qmp_fd, processors_fd=processors_fd, devices=devices)
 
 
 def open_boot_files(spec: MachineSpec, confinement: Confinement, opened: contextlib.ExitStack) -> BootFiles:

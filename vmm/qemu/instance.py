@@ -11,27 +11,22 @@ from typing import Any, Protocol
 import attrs
 import trio
 
+from vmm.devices.console import console_log, names_console
+from vmm.devices.links import AgentLink, NoLink, agent_link
 from vmm.errors import BootError, JailError, QmpConnectionError, VmExitedError, VmmError
-from vmm.qemu.command_line import (
-    AgentLink,
-    FileMemory,
-    MemoryBacking,
-    Start,
-    agent_link,
-    build_argv,
-    names_console,
-)
+from vmm.logs import LogLimiter, read_tail
+from vmm.qemu.command_line import FileMemory, MemoryBacking, Start, build_argv
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.descriptors import open_boot_files, open_channels
-from vmm.qemu.directory import VmDirectory, connect, read_tail
+from vmm.qemu.descriptors import open_boot_files, open_passed
+from vmm.qemu.directory import VmDirectory
 from vmm.qemu.ending import SHUTDOWN, cause
-from vmm.qemu.logs import LogLimiter
 from vmm.qemu.process import QemuProcess, command_line_of
 from vmm.qemu.qmp import QmpClient
 from vmm.qemu.qmp.client import EventSubscription
 from vmm.qemu.qmp.messages import Event
-from vmm.spec import AgentKind, MachineSpec
+from vmm.sockets import connect
+from vmm.spec import MachineSpec
 from vmm.words.processes import BootStage, ExitReport, ProcessIdentity
 
 QUIT_LIMIT_S = 3.0
@@ -89,16 +84,16 @@ class Instance:
         """
         home = VmDirectory(directory)
         try:
-            home.create()
+            home.create([name for device in spec.devices for name in device.sockets])
         except OSError as error:
             raise BootError(stage=BootStage.SPAWN, reason=f"its directory cannot be made: {error}") from error
         group = VmGroup()
         try:
             group = confinement.make_group(spec, name=home.root.name, record=home.cgroups)
             with contextlib.ExitStack() as opened:
-                channels = open_channels(spec, home, opened)
+                passed = open_passed(spec, home, confinement, opened)
                 boot = open_boot_files(spec, confinement, opened) if start is Start.BOOT else None
-                argv = build_argv(spec, vm_id=vm_id, channels=channels, memory=memory, boot=boot)
+                argv = build_argv(spec, vm_id=vm_id, passed=passed, memory=memory, boot=boot)
                 file = memory if isinstance(memory, FileMemory) else None
                 process = confinement.spawn(
                     argv,
@@ -106,12 +101,12 @@ class Instance:
                     group=group,
                     log=home.qemu_log,
                     readable=(
-                        *channels.readable,
+                        *passed.readable,
                         *(() if boot is None else boot.descriptors),
                         *(() if file is None or file.shared else (file.fd,)),
                     ),
-                    writable=(file.fd,) if file is not None and file.shared else (),
-                    inherited=channels.inherited,
+                    writable=(*passed.writable, *((file.fd,) if file is not None and file.shared else ())),
+                    inherited=passed.inherited,
                 )
         except (OSError, JailError) as error:
             group.discard()
@@ -141,11 +136,16 @@ class Instance:
         except BaseException:
             process.close()
             raise
-        if not names_console(argv, home.console_log):
+        if not names_console(argv, console_log(directory)):
             process.close()
             what = shlex.join(argv[:1]) or "dead"
             raise VmExitedError(vm_id=vm_id, reason=f"process {identity.pid} is not its QEMU: it is {what}")
         return cls(vm_id=vm_id, directory=home, process=process, group=group, argv=argv)
+
+    @property
+    def console_log(self) -> Path:
+        """What the guest wrote to its serial console."""
+        return console_log(self.directory.root)
 
     @property
     def agent_link(self) -> AgentLink:
@@ -153,8 +153,8 @@ class Instance:
 
         A command line that we did not make tells nothing, and there is nobody in such a guest whom we can ask.
         """
-        if not names_console(self.argv, self.directory.console_log):
-            return AgentLink(agent=AgentKind.NOOP)
+        if not names_console(self.argv, self.console_log):
+            return NoLink()
         return agent_link(self.argv)
 
     async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:
@@ -168,7 +168,7 @@ class Instance:
             raise QmpConnectionError(f"{self.directory.qmp_socket}: {error}; QEMU is dead or serves another") from error
         self._qmp = await QmpClient.connect(stream, nursery=nursery, kept=[SHUTDOWN])
         self._channels.append(self._qmp)
-        limiter = LogLimiter([self.directory.console_log, self.directory.qemu_log])
+        limiter = LogLimiter([self.console_log, self.directory.qemu_log])
         self._channels.append(limiter)
         nursery.start_soon(limiter.run, name="log limiter")
         return self._qmp
@@ -212,7 +212,7 @@ class Instance:
             with trio.move_on_after(EXIT_NOTICE_S):  # what it said last lies in the socket
                 await qmp.wait_ended()
             shutdown = qmp.last(SHUTDOWN)
-        console = read_tail(self.directory.console_log)
+        console = read_tail(self.console_log)
         return attrs.evolve(
             report,
             cause=cause(None if shutdown is None else shutdown.data, console=console),
@@ -238,7 +238,7 @@ class Instance:
         error.add_note(f"QEMU's command line: {shlex.join(self.argv)}")
         if self._boots:
             error.add_note(f"it was to boot {' and '.join(map(str, self._boots))}")
-        for name, path in (("QEMU's output", self.directory.qemu_log), ("guest console", self.directory.console_log)):
+        for name, path in (("QEMU's output", self.directory.qemu_log), ("guest console", self.console_log)):
             error.add_note(f"end of {name}:\n{read_tail(path) or '(empty)'}")
 
     async def stop(self) -> ExitReport:

@@ -17,8 +17,8 @@ from vmm.qemu.instance import Instance
 from vmm.qemu.settle import wait_until_idle
 from vmm.qemu.version import QEMU_REMEDY
 from vmm.qemu.vm import QemuVm
-from vmm.qemu.vsock import check_vsock
-from vmm.spec import AgentChannel, AgentKind, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentKind
 from vmm.words.processes import BootStage
 
 IMAGE_REMEDY = "build the guest image with `vmpool image build`, or set `{field}` to the path of a file that is there"
@@ -43,7 +43,7 @@ async def launch(
     Raises MissingFileError or SpecError before anything is started, BootError as soon as it is clear that the VM will
     not come up: at once if QEMU dies. On any error and on cancellation all is stopped and removed.
     """
-    check_files(spec)
+    check_needs(spec, confinement=confinement)
     instance = Instance.start(spec, vm_id=vm_id, directory=directory, confinement=confinement)
     try:
         async with _stage(instance, BootStage.QMP):
@@ -60,15 +60,17 @@ async def launch(
     return QemuVm(instance, agent)
 
 
-def check_files(spec: MachineSpec) -> None:
-    """Raises MissingFileError for the first file of the spec that is not there or not for us to use."""
+def check_needs(spec: MachineSpec, *, confinement: Confinement = UNCONFINED) -> None:
+    """Raises MissingFileError for the first file or device of the host that the spec needs and that is not there, or
+    not for us or QEMU's user to use. Blocks for some ms, and as `Confinement.open_input` does.
+    """
     if shutil.which(spec.qemu) is None:
         raise MissingFileError(field="qemu", path=spec.qemu, remedy=QEMU_REMEDY)
     for field, path in (("kernel", spec.kernel), ("initrd", spec.initrd)):
         if not (path.is_file() and os.access(path, os.R_OK)):
             raise MissingFileError(field=field, path=path, remedy=IMAGE_REMEDY.format(field=field))
-    if spec.channel is AgentChannel.VSOCK:
-        check_vsock()
+    for device in spec.devices:
+        device.check(confinement.open_input)
 
 
 @asynccontextmanager

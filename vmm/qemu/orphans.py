@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from vmm.identity import place_of
+from vmm.places import place_of
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.process import QemuProcess, start_time_of

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from vmm.errors import StopError
-from vmm.qemu.directory import new_log, read_tail
+from vmm.logs import new_log, read_tail
 from vmm.words.processes import ExitReport, ProcessIdentity
 
 KILL_LIMIT_S = 10.0

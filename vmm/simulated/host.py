@@ -14,7 +14,8 @@ from vmm.guest.noop import NoopAgent
 from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.faults import BootFails, BootHangs, Fault, FaultPlan, Moment, StopIsSlow, no_faults
 from vmm.simulated.machine import Machine, Power, simulated_uuid
-from vmm.spec import AgentKind, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentKind
 from vmm.words.preparation import Growth
 from vmm.words.processes import ExitReport, ProcessIdentity
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pool.host.endpoint import BACKLOG, EndpointError
 from vmm.places import check_can_make
-from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
+from vmm.sockets import MAX_SOCKET_PATH_BYTES
 
 
 @contextlib.contextmanager

@@ -14,10 +14,12 @@ from pool.kata.cache.server import BaseVm
 from pool.kata.cache.wire import Bridge
 from pool.kata.records.config import VMConfig
 from pool.ledger.records import Lease, Owner
-from vmm.qemu.command_line import BRIDGE_SLOTS, agent_link, machine_uuid, pci_bridge
+from vmm.devices.links import vsock_cid
+from vmm.qemu.command_line import BRIDGE_SLOTS, machine_uuid, pci_bridge
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.process import command_line_of
-from vmm.spec import AgentKind, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentKind
 from vmm.words.life import VmState
 
 
@@ -55,7 +57,7 @@ class PoolSource:
             max_vcpus=self.spec.max_vcpus,
             memory_mib=self.spec.memory_mib,
             uuid=machine_uuid(lease.vm_id),
-            context_id=agent_link(self.command_line(lease.pid)).vsock_cid or 0,
+            context_id=vsock_cid(self.command_line(lease.pid)) or 0,
             katas_agent=self.spec.agent is AgentKind.NOOP,
             bridges=tuple(_bridge(number) for number in range(self.spec.pci_bridges)),
         )

@@ -22,9 +22,10 @@ from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.observe.tracing import TracingSettings
 from pool.settings.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings
 from pool.settings.limits import UNREACHED, LimitSettings
+from vmm.devices.vsock import LOAD_MODULE, check_vsock
 from vmm.errors import MissingFileError, SpecError, TemplateError
-from vmm.qemu.vsock import LOAD_MODULE, check_vsock
-from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind
+from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator
+from vmm.words.agents import AgentChannel, AgentKind
 from vmm.words.kinds import ProducerKind
 
 LIMITS: Final = LimitSettings(leases_per_user=UNREACHED, requests_per_user=1000, max_open_requests=2000)

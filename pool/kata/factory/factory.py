@@ -35,7 +35,7 @@ from pool.observe.tracing import NO_SPANS, Spans
 from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, SnapshotError, TemplateError
 from vmm.guest.noop import NOT_DONE
-from vmm.spec import AgentKind
+from vmm.words.agents import AgentKind
 from vmm.words.preparation import RESEED_BYTES, Preparation, PreparationReport
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")

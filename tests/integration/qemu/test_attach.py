@@ -13,11 +13,11 @@ import trio
 from tests.templates import clone
 from vmm.errors import AttachError
 from vmm.qemu.attach import attach
-from vmm.qemu.command_line import AgentLink
 from vmm.qemu.process import command_line_of
 from vmm.qemu.template.store import Template
 from vmm.qemu.vm import QemuVm
-from vmm.spec import AgentKind, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentKind
 from vmm.words.preparation import Preparation
 
 BOOT_LIMIT_S = 120.0
@@ -71,7 +71,7 @@ async def test_nobody_is_asked_in_the_guest_of_one_that_vmpool_did_not_start(
     monkeypatch.setattr("vmm.qemu.attach.command_line_of", lambda pid: [*command_line_of(pid), "changed"])
     monkeypatch.setattr("vmm.qemu.instance.names_console", lambda argv, _console: argv[-1] != "changed")
     vm = await attach(vm_id=VM_ID, directory=given.directory, uuid=given.uuid, nursery=nursery)
-    assert vm.instance.agent_link == AgentLink(agent=AgentKind.NOOP)
+    assert vm.instance.agent_link.agent is AgentKind.NOOP
     await vm.resume()
     assert not (await vm.agent.prepare(Preparation(entropy=b"x"))).was_seen
     await vm.detach()

@@ -13,8 +13,8 @@ import pytest
 
 from tests.integration.service.kata import kata_config
 from tests.running import RunningService, vmpool_argv
+from vmm.devices.vsock import VHOST_VSOCK
 from vmm.initramfs.image import GuestImage
-from vmm.qemu.vsock import VHOST_VSOCK
 
 PLAIN = '[profiles.default]\naccelerator = "tcg"\n'
 

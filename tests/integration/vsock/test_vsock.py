@@ -14,11 +14,13 @@ import trio
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from tests.templates import template_store
+from vmm.devices.links import vsock_cid
+from vmm.devices.usual import usual_devices
+from vmm.devices.vsock import VHOST_VSOCK, VSOCK_PARAMETER, connect_vsock
 from vmm.errors import AgentUnreachableError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.initramfs.image import GuestImage
 from vmm.qemu.adopt import adopt
-from vmm.qemu.command_line import VSOCK_PARAMETER
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.user import decide_user
 from vmm.qemu.launch import launch
@@ -26,8 +28,8 @@ from vmm.qemu.template.clone import build_template, load_clone, start_shell
 from vmm.qemu.template.fingerprint import fingerprint
 from vmm.qemu.template.store import TemplateStore
 from vmm.qemu.version import detect_version
-from vmm.qemu.vsock import VHOST_VSOCK, connect_vsock
-from vmm.spec import AgentChannel, AgentKind, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentChannel, AgentKind
 from vmm.words.commands import CommandExit, CommandSpec
 from vmm.words.preparation import Preparation
 
@@ -47,7 +49,9 @@ def _checked_for_leaks(leak_check: None) -> None:
 
 @pytest.fixture
 def spec(guest_image: GuestImage) -> MachineSpec:
-    return attrs.evolve(qemu_spec(guest_image.kernel, guest_image.initrd), channel=AgentChannel.VSOCK)
+    return attrs.evolve(
+        qemu_spec(guest_image.kernel, guest_image.initrd), devices=usual_devices(channel=AgentChannel.VSOCK)
+    )
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ async def test_a_vm_is_used_over_vsock_by_one_host_after_the_other(
     with trio.fail_after(NESTED_BOOT_LIMIT_S):
         vm = await launch(spec, **where, nursery=nursery, confinement=confinement)  # type: ignore[arg-type]
     try:
-        assert vm.instance.agent_link.vsock_cid is not None
+        assert vsock_cid(vm.instance.argv) is not None
         if confinement.user is not None:
             assert psutil.Process(vm.pid).uids().effective == confinement.user.uid
         await vm.agent.prepare(Preparation(environment={"SHAPE": "round"}))
@@ -111,7 +115,7 @@ async def test_clones_have_cids_of_their_own(
         for vm in vms:
             report = await vm.agent.prepare(Preparation(entropy=os.urandom(512), hostname=vm.id))
             assert (report.reseeded, report.hostname) == (True, vm.id)
-        cids = {vm.instance.agent_link.vsock_cid for vm in vms}
+        cids = {vsock_cid(vm.instance.argv) for vm in vms}
         assert len(cids) == 2
     finally:
         for vm in vms:
@@ -120,16 +124,18 @@ async def test_clones_have_cids_of_their_own(
 
 async def test_an_agent_that_is_others_is_left_to_them(spec: MachineSpec, vm_home: Path, nursery: trio.Nursery) -> None:
     """The guest listens all the same, as Kata's does; vmpool has given it the device, and asks nobody."""
-    spec = attrs.evolve(spec, agent=AgentKind.NOOP, kernel_parameters=VSOCK_PARAMETER)
+    spec = attrs.evolve(
+        spec, devices=usual_devices(agent=AgentKind.NOOP, channel=AgentChannel.VSOCK), kernel_parameters=VSOCK_PARAMETER
+    )
     with trio.fail_after(NESTED_BOOT_LIMIT_S):
         vm = await launch(spec, vm_id="vm", directory=vm_home / "vm", nursery=nursery)
     try:
-        link = vm.instance.agent_link
-        assert link.agent is AgentKind.NOOP
-        assert link.vsock_cid is not None
+        cid = vsock_cid(vm.instance.argv)
+        assert vm.instance.agent_link.agent is AgentKind.NOOP
+        assert cid is not None
         assert not (await vm.agent.prepare(Preparation())).was_seen
         with trio.fail_after(NESTED_BOOT_LIMIT_S):
-            stream = await connect_vsock(link.vsock_cid, gone=vm.wait_exited)
+            stream = await connect_vsock(cid, gone=vm.wait_exited)
             others = await AgentClient.connect(stream, nursery=nursery)
         await others.aclose()
     finally:

@@ -10,22 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmm.devices.agent_port import AgentPort
+from vmm.devices.console import Console, names_console
+from vmm.devices.device import Attachment, Device
+from vmm.devices.links import agent_link, vsock_cid
+from vmm.devices.usual import usual_devices
+from vmm.devices.vsock import VSOCK_PARAMETER, ReservedCid, Vsock
 from vmm.qemu import processors
-from vmm.qemu.command_line import (
-    VSOCK_PARAMETER,
-    AgentLink,
-    AnonymousMemory,
-    BootFiles,
-    Channels,
-    FileMemory,
-    MemoryBacking,
-    VsockDevice,
-    agent_link,
-    build_argv,
-    names_console,
-    needs_agent_port,
-)
-from vmm.spec import Accelerator, AgentChannel, AgentKind, MachineSpec
+from vmm.qemu.command_line import AnonymousMemory, BootFiles, FileMemory, MemoryBacking, Passed, build_argv
+from vmm.spec import Accelerator, MachineSpec
+from vmm.words.agents import AgentChannel, AgentKind
 
 components = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1)
 paths = st.lists(components | st.sampled_from([",", "a,b", ",,", "=,", "a=b"]), min_size=1, max_size=4).map(
@@ -61,21 +55,34 @@ def specs(draw: st.DrawFn) -> MachineSpec:
         memory_mib=memory,
         max_memory_mib=draw(st.integers(memory, 8192)),
         kernel_parameters=draw(st.sampled_from(["", "debug", "a=1 b=c,d"])),
-        agent=agent,
-        channel=draw(st.sampled_from(AgentChannel)) if agent is not AgentKind.QGA else AgentChannel.VIRTIO_SERIAL,
+        devices=usual_devices(
+            agent=agent,
+            channel=draw(st.sampled_from(AgentChannel)) if agent is not AgentKind.QGA else AgentChannel.VIRTIO_SERIAL,
+        ),
     )
 
 
-def channels_of(spec: MachineSpec, *, console: Path = Path("console")) -> Channels:
-    return Channels(
+def attachment_of(device: Device, *, console: Path) -> Attachment:
+    match device:
+        case Console():
+            return device.attached(14, log=console, place="7:2")
+        case AgentPort():
+            return device.attached(12)
+        case Vsock():
+            return device.attached(ReservedCid(fd=13, cid=77))
+    raise AssertionError(f"{device} is new here")
+
+
+def passed_to(spec: MachineSpec, *, console: Path = Path("console")) -> Passed:
+    return Passed(
         qmp_fd=11,
-        agent_fd=12 if needs_agent_port(spec) else None,
-        vsock=VsockDevice(fd=13, cid=77) if spec.channel is AgentChannel.VSOCK else None,
         processors_fd=15 if processors.needs_table(spec) else None,
-        console_fd=14,
-        console_log=console,
-        place="7:2",
+        devices=tuple(attachment_of(device, console=console) for device in spec.devices),
     )
+
+
+def has(spec: MachineSpec, kind: type[Device]) -> bool:
+    return any(isinstance(device, kind) for device in spec.devices)
 
 
 boots = st.none() | st.builds(BootFiles, kernel_fd=st.integers(1001, 2000), initrd_fd=st.integers(2001, 3000))
@@ -89,8 +96,8 @@ def test_qemu_is_told_the_place_of_no_file_that_it_is_to_open(boot: BootFiles | 
     spec = MachineSpec(
         qemu=closed / "qemu", kernel=closed / "vmlinuz", initrd=closed / "initrd", accelerator=Accelerator.TCG
     )
-    channels = channels_of(spec, console=closed / "console.log")
-    _, *options = build_argv(spec, vm_id="vm", channels=channels, memory=FileMemory(fd=15, shared=False), boot=boot)
+    passed = passed_to(spec, console=closed / "console.log")
+    _, *options = build_argv(spec, vm_id="vm", passed=passed, memory=FileMemory(fd=15, shared=False), boot=boot)
     assert [option for option in options if str(closed) in option] == ["fd=14,set=0,opaque=/closed/console.log@7:2"]
 
 
@@ -104,7 +111,7 @@ def test_qemu_is_told_the_place_of_no_file_that_it_is_to_open(boot: BootFiles | 
 def test_what_goes_in_is_what_qemu_reads(
     spec: MachineSpec, vm_id: str, console: Path, memory: MemoryBacking, boot: BootFiles | None
 ) -> None:
-    argv = build_argv(spec, vm_id=vm_id, channels=channels_of(spec, console=console), memory=memory, boot=boot)
+    argv = build_argv(spec, vm_id=vm_id, passed=passed_to(spec, console=console), memory=memory, boot=boot)
 
     assert argv[0] == str(spec.qemu)
     assert values_of(argv, "-name")[0]["guest"] == vm_id
@@ -122,11 +129,9 @@ def test_what_goes_in_is_what_qemu_reads(
     assert names_console(argv, console)
     assert chardevs["console"]["path"] == f"/dev/fdset/{console_set['set']}"
     assert chardevs["qmp"]["fd"] == "11"
-    assert ("agent" in chardevs) == needs_agent_port(spec)
+    assert ("agent" in chardevs) == has(spec, AgentPort)
     serial = [options for options in values_of(argv, "-device") if options["implied-0"] == "virtio-serial-pci"]
-    assert [options["max_ports"] for options in serial] == ["2"] * needs_agent_port(spec), (
-        "each more is two queues more"
-    )
+    assert [options["max_ports"] for options in serial] == ["2"] * has(spec, AgentPort), "each more is two queues more"
 
     [backend] = [options for options in values_of(argv, "-object") if options["id"] == "memory"]
     assert backend["size"] == f"{spec.memory_mib}M"
@@ -152,24 +157,24 @@ def test_what_goes_in_is_what_qemu_reads(
 def test_only_tcg_hides_its_slow_string_instructions(accelerator: Accelerator, model: str, option: str) -> None:
     place = Path("/x")
     spec = MachineSpec(qemu=place, kernel=place, initrd=place, accelerator=accelerator, cpu_model=model)
-    argv = build_argv(spec, vm_id="vm", channels=channels_of(spec), boot=None)
+    argv = build_argv(spec, vm_id="vm", passed=passed_to(spec), boot=None)
     assert argv[argv.index("-cpu") + 1] == option
 
 
 @given(spec=specs(), vm_id=components, boot=boots)
 def test_a_command_line_tells_how_its_agent_is_reached(spec: MachineSpec, vm_id: str, boot: BootFiles | None) -> None:
-    channels = channels_of(spec)
-    argv = build_argv(spec, vm_id=vm_id, channels=channels, boot=boot)
+    passed = passed_to(spec)
+    argv = build_argv(spec, vm_id=vm_id, passed=passed, boot=boot)
 
-    cid = 77 if spec.channel is AgentChannel.VSOCK else None
-    assert agent_link(argv) == AgentLink(agent=spec.agent, vsock_cid=cid)
+    assert agent_link(argv).agent is spec.agent
+    assert vsock_cid(argv) == (77 if has(spec, Vsock) else None)
     told = [options["fd"] for options in values_of(argv, "-chardev") if "fd" in options]
     told += [options["vhostfd"] for options in values_of(argv, "-device") if "vhostfd" in options]
     told += [options["fd"] for options in values_of(argv, "-add-fd")]
     told += [options["data"].removeprefix("/proc/self/fd/") for options in values_of(argv, "-acpitable")]
-    assert sorted(told) == sorted(str(fd) for fd in (*channels.inherited, *channels.readable)), (
+    assert sorted(told) == sorted(str(fd) for fd in (*passed.inherited, *passed.readable)), (
         "QEMU uses what it inherits, all of it"
     )
     listens = any(VSOCK_PARAMETER in argument.split() for argument in argv)
-    ours = spec.agent is AgentKind.BUILTIN and spec.channel is AgentChannel.VSOCK
+    ours = spec.agent is AgentKind.BUILTIN and has(spec, Vsock)
     assert listens == (ours and boot is not None)

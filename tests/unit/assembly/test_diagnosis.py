@@ -11,7 +11,7 @@ import pytest
 
 from pool.assembly.diagnosis import Finding, Verdict, examine
 from pool.settings.config import parse_settings
-from vmm.qemu.vsock import VHOST_VSOCK
+from vmm.devices.vsock import VHOST_VSOCK
 
 HERE = os.access(VHOST_VSOCK, os.R_OK | os.W_OK)
 

@@ -6,7 +6,7 @@ import resource
 from pathlib import Path
 
 from tests.unit.confinement.jailed import jailer_alone, start
-from vmm.qemu.confinement.files import MAX_FILE_BYTES
+from vmm.qemu.confinement.limits import MAX_FILE_BYTES
 from vmm.words.processes import ExitReport
 
 

@@ -14,7 +14,7 @@ from actors.machine import ResolvedMachine
 from actors.producer import Launch
 from pool.core.matching import Matcher
 from pool.settings.config import ProfileSettings
-from vmm.qemu.launch import check_files
+from vmm.qemu.launch import check_needs
 from vmm.simulated import SimulatedHost
 from vmm.spec import Accelerator, MachineSpec
 
@@ -38,7 +38,7 @@ class Resolver:
 
     async def resolve(self) -> ResolvedMachine:
         spec = machine(self.profile)
-        check_files(spec)
+        check_needs(spec)
         parts = (
             spec.kernel.read_bytes(),
             spec.initrd.read_bytes(),

@@ -11,9 +11,8 @@ import pytest
 from vmm.guest import budget
 from vmm.guest.agent import wire
 from vmm.guest.qga import protocol
-from vmm.guest.said import MAX_SAID
-from vmm.qemu.qmp import allowance
-from vmm.qemu.qmp.protocol import MAX_LINE_BYTES, MAX_PIECES
+from vmm.qemu.qmp.protocol import AT_ONCE, MAX_LINE_BYTES, MAX_PIECES, PER_S
+from vmm.untrusted import MAX_SAID
 
 REPOSITORY: Final = Path(__file__).parents[3]
 PAGE: Final = (REPOSITORY / "docs/security.md").read_text(encoding="utf-8")
@@ -33,7 +32,7 @@ def test_each_pinned_dependency_is_there_in_its_version_and_no_other() -> None:
         f"{budget.FRAMES_AT_ONCE} small frames at once and {budget.FRAMES_PER_S} a second",
         f"lines of {protocol.MAX_LINE // 2**20} MiB and {protocol.MAX_PIECES} pieces",
         f"lines of {MAX_LINE_BYTES // 2**20} MiB and {MAX_PIECES} pieces",
-        f"{allowance.AT_ONCE} lines or KiB unasked and {allowance.PER_S} a second",
+        f"{AT_ONCE} lines or KiB unasked and {PER_S} a second",
         f"{MAX_SAID} characters, and nothing that is no Unicode",
     ],
 )

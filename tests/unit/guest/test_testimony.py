@@ -14,7 +14,7 @@ from tests.unit.guest.test_session import hello_reply, read_hello
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
-from vmm.guest.said import MAX_SAID, said
+from vmm.untrusted import MAX_SAID, said
 from vmm.words.commands import CommandExit, CommandSpec
 from vmm.words.preparation import Preparation
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pool.host.endpoint import EndpointError, ServiceRunningError, open_endpoint
-from vmm.qemu.directory import MAX_SOCKET_PATH_BYTES
+from vmm.sockets import MAX_SOCKET_PATH_BYTES
 
 
 @pytest.fixture

@@ -22,9 +22,10 @@ from tests.unit.actors.stage import NOWHERE, SPEC
 from tests.unit.kata.cache import ServedCache, base_vm, serving_cache
 from tests.unit.kata.configs import sample
 from tests.unit.kata.factories import Stage
+from vmm.devices.usual import usual_devices
 from vmm.errors import AttachError
 from vmm.simulated import SimulatedVm
-from vmm.spec import AgentKind
+from vmm.words.agents import AgentKind
 
 pytestmark = pytest.mark.usefixtures("leak_check")
 
@@ -38,7 +39,7 @@ def stage() -> Iterator[Stage]:
 
 async def kept(stage: Stage, number: int, nursery: trio.Nursery, *, agent: AgentKind = AgentKind.BUILTIN) -> BaseVm:
     """A paused VM of a server."""
-    spec = attrs.evolve(SPEC, agent=agent, memory_mib=2048, max_memory_mib=4096)
+    spec = attrs.evolve(SPEC, devices=usual_devices(agent=agent), memory_mib=2048, max_memory_mib=4096)
     vm: SimulatedVm = await stage.vms.launch(spec, vm_id=f"vm-{number}", directory=NOWHERE, nursery=nursery)
     await vm.pause()
     return base_vm(number)

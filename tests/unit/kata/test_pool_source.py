@@ -9,26 +9,22 @@ import pytest
 
 from pool.kata.cache.pool_source import PoolSource
 from pool.kata.cache.server import cached_vm
+from tests.properties.qemu.test_command_line import passed_to
 from tests.unit.kata.configs import vm_config
 from tests.unit.rpc.served import SPEC, serving
-from vmm.qemu.command_line import Channels, VsockDevice, build_argv, needs_agent_port
-from vmm.spec import AgentChannel, AgentKind, MachineSpec
+from vmm.devices.usual import usual_devices
+from vmm.qemu.command_line import build_argv
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentChannel, AgentKind
 
 pytestmark = pytest.mark.usefixtures("leak_check")
 
 CID = 77
+"""As `passed_to` has it."""
 
 
 def argv_of(spec: MachineSpec) -> list[str]:
-    channels = Channels(
-        qmp_fd=3,
-        agent_fd=4 if needs_agent_port(spec) else None,
-        vsock=VsockDevice(fd=5, cid=CID) if spec.channel is AgentChannel.VSOCK else None,
-        console_fd=6,
-        console_log=Path("console"),
-        place="7:2",
-    )
-    return build_argv(spec, vm_id="vm", channels=channels, boot=None)
+    return build_argv(spec, vm_id="vm", passed=passed_to(spec), boot=None)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +40,7 @@ def argv_of(spec: MachineSpec) -> list[str]:
 async def test_a_vm_is_told_with_the_way_to_its_agent_if_that_is_katas(
     vm_home: Path, agent: AgentKind, channel: AgentChannel, context_id: int, url: str
 ) -> None:
-    spec = attrs.evolve(SPEC, agent=agent, channel=channel, pci_bridges=1)
+    spec = attrs.evolve(SPEC, devices=usual_devices(agent=agent, channel=channel), pci_bridges=1)
     async with serving(vm_home) as served:
         source = PoolSource(
             coordinator=served.coordinator,

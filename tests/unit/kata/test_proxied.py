@@ -20,8 +20,9 @@ from pool.kata.factory.sources import attach_cached
 from tests.unit.actors.stage import NOWHERE, SPEC
 from tests.unit.kata.cache import base_vm
 from tests.unit.kata.factories import Stage
+from vmm.devices.usual import usual_devices
 from vmm.errors import AttachError
-from vmm.spec import AgentKind
+from vmm.words.agents import AgentKind
 
 pytestmark = pytest.mark.usefixtures("leak_check")
 
@@ -75,7 +76,7 @@ def proxy_of(vm_id: str, home: Path, *, temper: str = "mild") -> Iterator[Proxy]
 @pytest.fixture
 async def stage(nursery: trio.Nursery) -> Stage:
     one = Stage(boot_s=0.0)
-    spec = attrs.evolve(SPEC, agent=AgentKind.NOOP, memory_mib=2048, max_memory_mib=4096)
+    spec = attrs.evolve(SPEC, devices=usual_devices(agent=AgentKind.NOOP), memory_mib=2048, max_memory_mib=4096)
     vm = await one.vms.launch(spec, vm_id="vm-1", directory=NOWHERE, nursery=nursery)
     await vm.pause()
     return one

@@ -16,9 +16,9 @@ from pool.kata.records.matching import check_config
 from pool.settings.config import ConfigError
 from pool.settings.limits import UNREACHED
 from tests.unit.kata.kata_files import HOST, OLD, load, problems, write
+from vmm.devices.vsock import check_vsock
 from vmm.errors import MissingFileError, SpecError, TemplateError
-from vmm.qemu.vsock import check_vsock
-from vmm.spec import AgentChannel, AgentKind
+from vmm.words.agents import AgentChannel, AgentKind
 from vmm.words.kinds import ProducerKind
 
 OURS = '[vmpool]\nagent = "builtin"\n'

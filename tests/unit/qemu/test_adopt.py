@@ -13,6 +13,7 @@ import attrs
 import pytest
 import trio
 
+from vmm.devices.console import console_log
 from vmm.errors import AttachError
 from vmm.qemu import process as process_module
 from vmm.qemu.attach import attach
@@ -37,7 +38,7 @@ def running(vm_home: Path) -> Iterator[Running]:
     home = VmDirectory(vm_home / "vm-1")
     home.root.mkdir()
     os.mkfifo(home.cgroups)  # no file that can be read
-    argv = ["sh", "-c", "echo; read line", "-uuid", UUID, "-add-fd", f"fd=3,set=0,opaque={home.console_log}"]
+    argv = ["sh", "-c", "echo; read line", "-uuid", UUID, "-add-fd", f"fd=3,set=0,opaque={console_log(home.root)}"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()  # by now /proc has its command line

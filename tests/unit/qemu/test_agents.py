@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import attrs
@@ -12,9 +13,12 @@ from trio.testing import memory_stream_pair
 from tests.unit.guest.test_session import hello_reply, read_hello
 from tests.unit.qga.fake import FakeQga
 from tests.virtual_time import in_virtual_time
+from vmm.devices.agent_port import PortLink
+from vmm.devices.links import AgentLink
 from vmm.qemu import agents
-from vmm.qemu.command_line import AgentLink
-from vmm.spec import AgentKind
+from vmm.qemu.directory import VmDirectory
+from vmm.words.agents import AgentKind
+from vmm.words.processes import ExitReport
 
 
 @attrs.define(eq=False)
@@ -22,7 +26,11 @@ class Reached:
     """As much of a running QEMU as a connection needs."""
 
     agent_link: AgentLink
+    directory: VmDirectory = attrs.field(factory=lambda: VmDirectory(Path("/nowhere")))
     at_end: list[Any] = attrs.field(factory=list)
+
+    async def wait_exited(self) -> ExitReport:
+        await trio.sleep_forever()
 
     def close_at_end(self, agent: Any) -> None:
         self.at_end.append(agent)
@@ -45,7 +53,7 @@ async def test_an_agent_that_cannot_be_heard_is_connected_to_anew(kind: AgentKin
     ports: list[trio.abc.Stream] = []
     async with trio.open_nursery() as nursery:
 
-        async def open_port(_instance: Any) -> trio.abc.Stream:
+        async def open_port(_link: Any, _directory: Path, *, gone: Any) -> trio.abc.Stream:
             ours, theirs = memory_stream_pair()
             ports.append(theirs)
             if len(ports) == 3:
@@ -54,8 +62,8 @@ async def test_an_agent_that_cannot_be_heard_is_connected_to_anew(kind: AgentKin
             return ours
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(agents, "_open_port", open_port)
-            instance = Reached(AgentLink(agent=kind))
+            patch.setattr(PortLink, "open", open_port)
+            instance = Reached(PortLink(agent=kind))
             agent = await agents.connect_agent(cast("Any", instance), nursery=nursery)
         assert instance.at_end == [agent]
         for silent in ports[:2]:  # both were hung up

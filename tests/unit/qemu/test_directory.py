@@ -13,7 +13,8 @@ import trio
 import trio.testing
 
 from vmm.errors import MissingFileError, SpecError
-from vmm.qemu.directory import VmDirectory, connect, listen
+from vmm.qemu.directory import VmDirectory
+from vmm.sockets import connect, listen
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from vmm.qemu.directory import read_tail
-from vmm.qemu.logs import CHECK_INTERVAL_S, LogLimiter
+from vmm.logs import CHECK_INTERVAL_S, LogLimiter, read_tail
 
 
 async def test_a_log_over_the_limit_is_emptied_and_its_writer_goes_on(

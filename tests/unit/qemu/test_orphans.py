@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from vmm.errors import VmExitedError
-from vmm.identity import place_of
+from vmm.places import place_of
 from vmm.qemu.adopt import adopt
 from vmm.qemu.confinement.user import QemuUser
 from vmm.qemu.orphans import end_orphan, find_orphans

@@ -9,8 +9,10 @@ from typing import Any
 import attrs
 import pytest
 
+from vmm.devices.usual import usual_devices
 from vmm.qemu import processors
-from vmm.spec import Accelerator, AgentKind, MachineSpec
+from vmm.spec import Accelerator, MachineSpec
+from vmm.words.agents import AgentKind
 
 SPEC = MachineSpec(
     qemu=Path("/q"), kernel=Path("/k"), initrd=Path("/i"), accelerator=Accelerator.TCG, vcpus=1, max_vcpus=3
@@ -55,10 +57,10 @@ def test_the_rest_is_what_qemu_says_of_its_machines() -> None:
     ("change", "needed"),
     [
         ({}, True),
-        ({"agent": AgentKind.QGA}, True),
+        ({"devices": usual_devices(agent=AgentKind.QGA)}, True),
         ({"vcpus": 3}, False),
         ({"accelerator": Accelerator.KVM}, False),
-        ({"agent": AgentKind.NOOP}, False),
+        ({"devices": usual_devices(agent=AgentKind.NOOP)}, False),
     ],
     ids=str,
 )

@@ -13,9 +13,8 @@ from trio.testing import MockClock
 from tests.unit.qemu.test_qmp_client import ScriptedQemu, connected
 from vmm.errors import QmpConnectionError
 from vmm.qemu.qmp import QmpClient
-from vmm.qemu.qmp.allowance import AT_ONCE, PER_S, Allowance
 from vmm.qemu.qmp.messages import Message
-from vmm.qemu.qmp.protocol import MAX_LINE_BYTES, MAX_PIECES, QmpProtocol
+from vmm.qemu.qmp.protocol import AT_ONCE, MAX_LINE_BYTES, MAX_PIECES, PER_S, Allowance, QmpProtocol
 
 STAMP = {"timestamp": {"seconds": 1, "microseconds": 0}}
 

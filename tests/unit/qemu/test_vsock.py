@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from tests.virtual_time import in_virtual_time
+from vmm.devices.vsock import AGENT_PORT, FIRST_CID, LAST_CID, check_vsock, connect_vsock, reserve_vsock
 from vmm.errors import AgentUnreachableError, MissingFileError, SpecError
-from vmm.qemu.vsock import AGENT_PORT, FIRST_CID, LAST_CID, check_vsock, connect_vsock, reserve_vsock
 from vmm.words.processes import ExitReport
 
 

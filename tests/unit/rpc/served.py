@@ -28,10 +28,12 @@ from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
 from pool.settings.permissions import Permitted
 from tests.unit.actors.stage import simulated_journal
+from vmm.devices.usual import usual_devices
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
 from vmm.simulated.disk import SimulatedDisk
 from vmm.simulated.machine import Machine
-from vmm.spec import Accelerator, AgentKind, MachineSpec
+from vmm.spec import Accelerator, MachineSpec
+from vmm.words.agents import AgentKind
 from vmpool.client import Client, open_client
 
 SPEC = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
@@ -116,7 +118,9 @@ async def serving(
     host = SimulatedHost(boot_s=boot_s, faults=faults)
 
     async def resolve() -> ResolvedMachine:
-        return ResolvedMachine(spec=attrs.evolve(SPEC, agent=agent), reason="simulated", fingerprint="f1")
+        return ResolvedMachine(
+            spec=attrs.evolve(SPEC, devices=usual_devices(agent=agent)), reason="simulated", fingerprint="f1"
+        )
 
     producer = DirectBootProducer(
         resolve=resolve, launch=host.launch, vms_directory=directory / "vms", boot_timeout_s=30.0

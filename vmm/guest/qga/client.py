@@ -15,7 +15,7 @@ from vmm.guest.qga.command import QgaCommand
 from vmm.guest.qga.preparation import prepare
 from vmm.guest.qga.protocol import errno_of
 from vmm.guest.qga.session import keep_environment, take_over
-from vmm.guest.said import said
+from vmm.untrusted import said
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 

@@ -12,7 +12,7 @@ import trio
 
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.qga.channel import QgaChannel
-from vmm.guest.said import MAX_SAID, is_exit
+from vmm.untrusted import MAX_SAID, is_exit
 
 FIRST_PAUSE_S: Final = 0.002
 LAST_PAUSE_S: Final = 0.25

@@ -18,7 +18,7 @@ import trio
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.qga import execution, files
 from vmm.guest.qga.channel import QgaChannel
-from vmm.guest.said import is_number
+from vmm.untrusted import is_number
 from vmm.words.preparation import Preparation, PreparationReport
 
 ONLINE_LIMIT_S: Final = 5.0

@@ -16,8 +16,7 @@ from typing import Any, Final
 import attrs
 
 from vmm.errors import AgentRequestError
-from vmm.guest.said import said
-from vmm.pieces import pieces_in
+from vmm.untrusted import pieces_in, said
 
 DELIMITER: Final = b"\xff"
 

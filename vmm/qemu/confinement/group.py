@@ -15,10 +15,10 @@ import attrs
 import trio
 
 from vmm.errors import StopError
+from vmm.files import read_regular
 from vmm.qemu.confinement.host import find_below_ours
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
-from vmm.regular import read_regular
 
 REMOVE_LIMIT_S: Final = 10.0
 RETRY_S: Final = 0.005

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from vmm.qemu.command_line import inherited
+from vmm.devices.options import inherited
 from vmm.qemu.confinement.user import QemuUser, user_may
 from vmm.sealed import SealedMemory
 

@@ -1,4 +1,4 @@
-"""How much a VM's process may take, from the shape of its machine."""
+"""How much a VM's process may take: by the shape of its machine, and of the file system."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ SERVICE_MIB: Final = 1024
 
 SEALED_COPIES: Final = 2
 """Of each template's memory, and of an image: the one that is used, and the next."""
+
+MAX_FILE_BYTES: Final = 32 * 2**20
+"""How long a file may become that QEMU writes to. Its logs are on the host's tmpfs, which all VMs share. They are
+emptied at 1 MiB, every half minute, while the service lives and the VM is its own. A guest that writes as fast as it
+can comes to some MB by then; who has taken over QEMU, to whatever the file system has. The largest file that an honest
+QEMU writes is the device state of a template, with less than a MiB; guest memory is mapped."""
 
 
 @attrs.frozen(kw_only=True)

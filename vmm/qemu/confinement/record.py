@@ -16,17 +16,16 @@ from typing import Final
 import attrs
 
 from vmm.errors import MissingFileError
+from vmm.logs import new_log
 from vmm.qemu.accelerator import KVM_DEVICE, HostFacts, linux_host
-from vmm.qemu.confinement.files import MAX_FILE_BYTES
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.confinement.inputs import InputFiles
 from vmm.qemu.confinement.layers import Layer, Layers
-from vmm.qemu.confinement.limits import limits_for
+from vmm.qemu.confinement.limits import MAX_FILE_BYTES, limits_for
 from vmm.qemu.confinement.plan import CgroupPlan
 from vmm.qemu.confinement.programs import files_for
 from vmm.qemu.confinement.uids import UidPool
 from vmm.qemu.confinement.user import QemuUser, check_program, device_groups
-from vmm.qemu.directory import new_log
 from vmm.qemu.jailer.client import Jailer
 from vmm.qemu.jailer.protocol import Identity, Request
 from vmm.qemu.process import QemuProcess, qemu_environment

@@ -15,9 +15,8 @@ import attrs
 import trio
 
 from vmm.errors import QmpCommandError, QmpConnectionError, QmpError
-from vmm.qemu.qmp.allowance import Allowance
 from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success
-from vmm.qemu.qmp.protocol import QmpProtocol
+from vmm.qemu.qmp.protocol import Allowance, QmpProtocol
 
 READ_BYTES = 4 * 1024
 """At a time: 75 of the smallest events, and a millisecond for them. Long answers are few."""

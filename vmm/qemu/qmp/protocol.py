@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from vmm.errors import QmpConnectionError
-from vmm.pieces import pieces_in
 from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success, encode_command, parse_line
+from vmm.untrusted import pieces_in
 
 MAX_LINE_BYTES = 1024 * 1024
 """The longest line that is read. `query-qmp-schema` answers with about 200 KiB, nothing that is asked with more.
@@ -18,9 +18,17 @@ event loop seconds and 320 MiB, again and again.
 """
 
 MAX_PIECES = 2**15
-"""Of a line, see `vmm.pieces`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, and later ones with more; what is
-asked of a machine with hundreds of CPUs is answered with a few thousand.
+"""Of a line, see `vmm.untrusted.pieces_in`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, and later ones with
+more; what is asked of a machine with hundreds of CPUs is answered with a few thousand.
 """
+
+AT_ONCE: Final = 2000
+PER_S: Final = 20
+"""Lines and KiB together. The most that is known to come unasked is an event for each CPU and block of memory that is
+added at a hand-out; after that it is seconds from one to the next, or hours."""
+
+_ANSWER: Final = 256
+"""Of one command. The longest, of a machine with hundreds of CPUs, takes a quarter of it."""
 
 
 class Phase(enum.Enum):
@@ -122,3 +130,28 @@ class QmpProtocol:
             case _:
                 raise QmpConnectionError(f"QMP peer out of turn in phase {self._phase.value!r}: {message}")
         return True
+
+
+class Allowance:
+    """How much a QEMU may say on its monitor without being asked, before that is no QEMU's way to talk. No clock.
+
+    There are events that a guest can cause as often as it likes, such as ACPI_DEVICE_OST with a write to a port of its
+    machine, and a QEMU that its guest has taken over says anything.
+    """
+
+    def __init__(self) -> None:
+        self._left = float(AT_ONCE)
+        self._seen = 0.0
+
+    def asked(self) -> None:
+        """A command was sent: an answer will come."""
+        self._left = min(AT_ONCE, self._left + _ANSWER)
+
+    def spend(self, lines: int, *, size: int, now: float) -> bool:
+        """Accounts for lines that ended in `size` bytes at time `now`, in seconds of a clock that never goes back.
+        Whether it may go on like this.
+        """
+        self._left = min(AT_ONCE, self._left + (now - self._seen) * PER_S)
+        self._seen = now
+        self._left -= lines + size / 1024
+        return self._left >= 0

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
 
 from vmm.contract import Agent
@@ -19,12 +20,13 @@ from vmm.qemu.agents import connect_agent
 from vmm.qemu.command_line import FileMemory, Start, machine_uuid
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.instance import Instance
-from vmm.qemu.launch import check_files
+from vmm.qemu.launch import check_needs
 from vmm.qemu.settle import wait_until_idle
 from vmm.qemu.snapshot import load, save
 from vmm.qemu.template.store import Template, TemplateStore
 from vmm.qemu.vm import QemuVm
-from vmm.spec import AgentKind, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.agents import AgentKind
 from vmm.words.preparation import RESEED_BYTES, Preparation
 from vmm.words.processes import BootStage
 
@@ -51,8 +53,9 @@ async def build_template(
     The caller sets the time limit with a cancel scope. Raises MissingFileError, TemplateError (no room), BootError,
     SnapshotError, OSError. On error and cancellation no process is left, and no template.
     """
-    check_files(spec)
+    check_needs(spec, confinement=confinement)
     memory, state = await trio.to_thread.run_sync(lambda: store.begin(memory_mib=spec.memory_mib))
+    spec = attrs.evolve(spec, devices=tuple(device.for_template(store.directory) for device in spec.devices))
     published: Template | None = None
     try:
         start = partial(Instance.start, spec, vm_id=vm_id, directory=directory, confinement=confinement)
@@ -112,6 +115,7 @@ async def start_shell(
     The caller must end it. Raises TemplateError, BootError, SnapshotError. On error and cancellation nothing is left.
     """
     template.check()
+    spec = attrs.evolve(spec, devices=tuple(device.for_clone(template.directory) for device in spec.devices))
     instance = Instance.start(
         spec,
         vm_id=vm_id,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Final
 
 import trio
 
-from vmm.identity import content_hash
-from vmm.qemu.command_line import BootFiles, Channels, VsockDevice, build_argv, inherited, needs_agent_port
+from vmm.devices.device import Attachment
+from vmm.devices.options import inherited
+from vmm.files import content_hash
+from vmm.qemu.command_line import BootFiles, Passed, build_argv
 from vmm.qemu.processors import needs_table
 from vmm.qemu.version import QemuVersion
-from vmm.spec import AgentChannel, MachineSpec
+from vmm.spec import MachineSpec
 
 FORMAT: Final = 3
 """Goes up when a template of the same inputs would be another one, as with a change of what is done to it."""
@@ -27,32 +28,28 @@ async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
 
     Reads the files in a thread, some 60 MB, and once: see `content_hash`. Raises OSError.
     """
-    files = (spec.kernel, spec.initrd, spec.qemu)
-    kernel, initrd, program = await trio.to_thread.run_sync(lambda: [content_hash(path) for path in files])
-    # The command line holds all the rest; paths in it are places, not contents.
-    argv = build_argv(
-        spec, vm_id="vm", channels=_no_channels(spec), boot=BootFiles(kernel_fd=_NUMBER, initrd_fd=_NUMBER)
-    )
+    return await trio.to_thread.run_sync(_hash_of, spec, qemu_version)
+
+
+def _hash_of(spec: MachineSpec, qemu_version: QemuVersion) -> str:
+    # The command line holds all that is not in these files; paths in it are places, not contents.
+    argv = build_argv(spec, vm_id="vm", passed=_nothing(spec), boot=BootFiles(kernel_fd=_NUMBER, initrd_fd=_NUMBER))
     places = {str(spec.qemu), str(inherited(_NUMBER))}
     parts = {
         "format": FORMAT,
-        "kernel": kernel,
-        "initrd": initrd,
+        "kernel": content_hash(spec.kernel),
+        "initrd": content_hash(spec.initrd),
         # Its version says what it was built from, not how. And it finds firmware and modules beside itself.
-        "qemu": [str(qemu_version), str(spec.qemu), program],
+        "qemu": [str(qemu_version), str(spec.qemu), content_hash(spec.qemu)],
         "argv": [argument for argument in argv if argument not in places],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _no_channels(spec: MachineSpec) -> Channels:
-    """Of the kinds that the machine has; their numbers are each VM's own."""
-    return Channels(
+def _nothing(spec: MachineSpec) -> Passed:
+    """Numbers stand for what a QEMU is passed; what a device is made of says the device."""
+    return Passed(
         qmp_fd=_NUMBER,
-        agent_fd=_NUMBER if needs_agent_port(spec) else None,
-        vsock=VsockDevice(fd=_NUMBER, cid=0) if spec.channel is AgentChannel.VSOCK else None,
         processors_fd=_NUMBER if needs_table(spec) else None,
-        console_fd=_NUMBER,
-        console_log=Path("console"),
-        place="",
+        devices=tuple(Attachment(options=device.fingerprint()) for device in spec.devices),
     )

@@ -20,7 +20,7 @@ import attrs
 import cattrs
 
 from vmm.errors import LockHeldError, TemplateError
-from vmm.identity import FileIdentity, identify
+from vmm.files import FileIdentity, identify
 from vmm.lock import take_lock
 from vmm.places import check_can_make, exposure
 from vmm.sealed import SealedMemory

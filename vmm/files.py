@@ -1,4 +1,4 @@
-"""Reading files that somebody may have put something else in the place of.
+"""Files that others may replace: opened without surprises, and told apart.
 
 To open a FIFO waits for its other end, in the kernel, where no signal handler of ours and no time limit comes through.
 """
@@ -6,12 +6,17 @@ To open a FIFO waits for its other end, in the kernel, where no signal handler o
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import os
 import stat
 from pathlib import Path
 from typing import Final
 
 _NO_SURPRISES: Final = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+
+FileIdentity = tuple[int, int, int, int]
+"""Device, inode, size, mtime in ns: what changes when a file is replaced or written to."""
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
@@ -30,3 +35,20 @@ def read_regular(path: Path, *, limit: int) -> bytes:
     """The first `limit` bytes, or all of it. Raises OSError."""
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         return file.read(limit)
+
+
+def identify(path: Path) -> FileIdentity:
+    """One stat call. Raises OSError."""
+    status = path.stat()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, which is read again only if it is another one by then. Blocks. Raises OSError."""
+    return _hash(path, identify(path))
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(path: Path, _identity: FileIdentity) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

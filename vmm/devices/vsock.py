@@ -1,4 +1,4 @@
-"""vsock: a CID of its own for each VM, and connections to the agent that listens behind it.
+"""A vsock device: a CID of its own for each VM, and connections to the agent that listens behind it.
 
 vhost-vsock keeps CIDs apart for the whole host, whoever's VMs they are. So a CID is not chosen but tried, on the
 descriptor that QEMU then inherits: it is taken from that moment on, and free again when QEMU is dead.
@@ -12,15 +12,21 @@ import fcntl
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
+import attrs
 import trio
 
+from vmm.devices.device import Attachment, Bus, Device, OpenInput
+from vmm.devices.options import options
 from vmm.errors import AgentUnreachableError, MissingFileError, SpecError
-from vmm.qemu.command_line import VsockDevice
+from vmm.words.agents import AgentKind
 from vmm.words.processes import ExitReport
+
+VSOCK_PARAMETER: Final = "VMPOOL_CHANNEL=vsock"
+"""Tells the built-in agent where to listen. The kernel makes what it does not know a variable of `init`."""
 
 AGENT_PORT: Final = 1024
 """Where the built-in agent listens; Kata's, too."""
@@ -44,6 +50,75 @@ _LAST_PAUSE_S: Final = 0.1
 _NOT_YET: Final = frozenset({errno.ECONNRESET, errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENODEV, errno.EHOSTUNREACH})
 """What connecting says while the guest boots: no driver, or nobody who listens."""
 
+_DRIVER: Final = "vhost-vsock-pci"
+
+_OURS: Final = "vsock"
+"""The id of the device behind which the built-in agent listens. One that is others' to use is called as Kata calls it,
+with its CID."""
+
+
+@attrs.frozen(kw_only=True)
+class ReservedCid:
+    """An open /dev/vhost-vsock that has been given a CID."""
+
+    fd: int
+    cid: int
+
+
+@attrs.frozen(kw_only=True)
+class Vsock(Device):
+    """One for each machine, as the kernel has it."""
+
+    setting: ClassVar[str] = "channel"
+    bus: ClassVar[Bus] = Bus.PCI
+
+    ours: bool = True
+    """The built-in agent listens behind it. Else who does is others' to ask."""
+
+    @property
+    def agent(self) -> AgentKind:
+        return AgentKind.BUILTIN if self.ours else AgentKind.NOOP
+
+    @property
+    def kernel_parameters(self) -> str:
+        return VSOCK_PARAMETER if self.ours else ""
+
+    def check(self, open_input: OpenInput) -> None:  # noqa: ARG002 - it reads nothing
+        check_vsock()
+
+    def open(self, directory: Path, *, open_input: OpenInput, opened: contextlib.ExitStack) -> Attachment:  # noqa: ARG002
+        return self.attached(opened.enter_context(reserve_vsock()))
+
+    def attached(self, reserved: ReservedCid) -> Attachment:
+        name = _OURS if self.ours else f"{_OURS}-{reserved.cid}"
+        return Attachment(
+            options=("-device", options(_DRIVER, id=name, guest_cid=reserved.cid, vhostfd=reserved.fd)),
+            inherited=(reserved.fd,),
+        )
+
+    def fingerprint(self) -> tuple[str, ...]:
+        return self.attached(ReservedCid(fd=0, cid=0)).options
+
+
+@attrs.frozen(kw_only=True)
+class VsockLink:
+    """Fulfils `vmm.devices.links.AgentLink`."""
+
+    agent: AgentKind
+    cid: int
+    silence_s: ClassVar[float | None] = None
+
+    async def open(self, directory: Path, *, gone: Callable[[], Awaitable[ExitReport]]) -> trio.SocketStream:  # noqa: ARG002
+        return await connect_vsock(self.cid, gone=gone)
+
+
+def link_of(driver: str, properties: Mapping[str, str]) -> VsockLink | None:
+    """From a `-device` of a running QEMU, if it is a vsock device."""
+    if driver != _DRIVER:
+        return None
+    agent = AgentKind.BUILTIN if properties.get("id") == _OURS else AgentKind.NOOP
+    return VsockLink(agent=agent, cid=int(properties["guest-cid"]))
+
 
 def check_vsock(device: Path = VHOST_VSOCK) -> None:
     """Raises MissingFileError if this host cannot give VMs a vsock device."""
@@ -62,7 +137,7 @@ def reserve_vsock(
     device: Path = VHOST_VSOCK,
     assign: Callable[[int, int], None] = set_guest_cid,
     draw: Callable[[int, int], int] = random.randint,
-) -> Iterator[VsockDevice]:
+) -> Iterator[ReservedCid]:
     """An open device with a CID that no other VM of the host has; closed at the end, so QEMU must have inherited it.
 
     Raises MissingFileError, SpecError if no CID can be had, OSError.
@@ -81,7 +156,7 @@ def reserve_vsock(
                 break
         else:
             raise SpecError(field="channel", value="vsock", reason=f"{_DRAWS} CIDs in a row are taken on this host")
-        yield VsockDevice(fd=fd, cid=cid)
+        yield ReservedCid(fd=fd, cid=cid)
     finally:
         os.close(fd)
 

@@ -1,17 +1,46 @@
-"""Keeps the files that a guest can write to from filling the host's disk."""
+"""The logs of a VM, which its guest can write to: made, read as evidence, and kept from filling the host's disk."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import trio
 
+from vmm.files import open_regular
+
 MAX_LOG_BYTES = 1024 * 1024
 CHECK_INTERVAL_S = 30.0
 """An emulated UART passes some 100 kB/s, so that a hostile guest gets to a few MB in between."""
+
+TAIL_BYTES = 4096
+
+
+@contextlib.contextmanager
+def new_log(path: Path) -> Iterator[int]:
+    """A new file, mode 0600, open for appending within the block. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_tail(path: Path, *, limit: int = TAIL_BYTES) -> str:
+    """The end of a log, at most `limit` bytes, as evidence; empty if there is no such file.
+
+    Never raises OSError: it is read while something else fails or ends, and evidence must not get in the way of that.
+    """
+    try:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - limit))
+            return log.read(limit).decode("utf-8", "backslashreplace").strip()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"({path} cannot be read: {error.strerror})"
 
 
 class LogLimiter:

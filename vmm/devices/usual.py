@@ -1,0 +1,28 @@
+"""From settings to devices."""
+
+from __future__ import annotations
+
+from vmm.devices.agent_port import AgentPort
+from vmm.devices.console import Console
+from vmm.devices.device import Device
+from vmm.devices.vsock import Vsock
+from vmm.errors import SpecError
+from vmm.words.agents import AgentChannel, AgentKind
+
+
+def usual_devices(
+    *, agent: AgentKind = AgentKind.BUILTIN, channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
+) -> tuple[Device, ...]:
+    """Of a machine whose guest has that agent behind that channel. Raises SpecError if there is no such thing."""
+    if channel is AgentChannel.VSOCK and agent is AgentKind.QGA:
+        raise SpecError(
+            field="channel",
+            value=channel.value,
+            reason='is not where qemu-ga answers; leave it out with agent = "qga"',
+        )
+    devices: list[Device] = [Console()]
+    if channel is AgentChannel.VSOCK:
+        devices.append(Vsock(ours=agent is AgentKind.BUILTIN))
+    elif agent is not AgentKind.NOOP:
+        devices.append(AgentPort(kind=agent))
+    return tuple(devices)
