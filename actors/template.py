@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import structlog
@@ -17,9 +17,9 @@ from actors.errors import describe
 from actors.machine import WATCH_S, ResolvedMachine, ResolveMachine
 from actors.parking import park
 from actors.producer import BaseVm, Launch, ProducerStatistics
+from vmm.backend import TemplateBackend
 from vmm.contract import Shell, Vm, VmTemplate
 from vmm.errors import BootError, SnapshotError, TemplateError, VmmError
-from vmm.spec import MachineSpec
 from vmm.words.kinds import ProducerKind
 from vmm.words.processes import BootStage
 
@@ -29,37 +29,6 @@ _log = structlog.get_logger("vmpool.template")
 
 SUSPECT_AFTER: Final = 2
 """Clones that fail in a row before the template itself is held to be broken and is built anew."""
-
-
-class TemplateBackend(Protocol):
-    """Makes templates, shells and clones: on QEMU, or simulated."""
-
-    def own(self) -> AbstractContextManager[None]:
-        """Within the block no other process builds or discards there. Raises TemplateError if one has it already."""
-
-    async def open(self, *, fingerprint: str) -> VmTemplate:
-        """The template that is there, verified. Raises TemplateError if there is none, or another machine's."""
-
-    async def build(self, spec: MachineSpec, *, fingerprint: str, vm_id: str, directory: Path) -> VmTemplate:
-        """Replaces whatever is there. Leaves no process; and no template on error and cancellation. Raises VmmError."""
-
-    async def discard(self) -> None:
-        """Removes the template, so that `open` does not find it again."""
-
-    async def start_shell(
-        self,
-        spec: MachineSpec,
-        *,
-        template: VmTemplate,
-        generation: str,
-        vm_id: str,
-        directory: Path,
-        nursery: trio.Nursery,
-    ) -> Shell:
-        """Leaves nothing on error and cancellation. Raises VmmError."""
-
-    async def clone(self, shell: Shell, *, template: VmTemplate, nursery: trio.Nursery) -> Vm:
-        """A running VM whose agent has answered. Takes over the shell. Raises VmmError."""
 
 
 @attrs.frozen(kw_only=True)

@@ -29,6 +29,7 @@ from pool.core.machines import MachineResolver
 from pool.host.paths import cache_directory, default_image_directory, file_system_of
 from pool.settings.config import ProfileSettings
 from vmm.errors import VmmError
+from vmm.qemu.backend import QemuBackend
 
 EXIT_FAILED = 1
 """Something could not be measured, or left something behind."""
@@ -120,6 +121,7 @@ async def _run(options: Options, chosen: frozenset[str]) -> Results:
                 image_directory=image_directory,
                 trial_directory=home,
                 cache_directory=cache_directory(),
+                backend=QemuBackend(),
             )
             machine = await resolver.resolve()
             bench = attrs.evolve(bench, spec=machine.spec, resolver=resolver)

@@ -27,8 +27,10 @@ from pool.rpc.convert import ProfileShape
 from pool.rpc.server import serve
 from pool.rpc.service import ServiceInfo
 from vmm.simulated import SimulatedHost
-from vmm.spec import Accelerator, MachineSpec
+from vmm.simulated.backend import SimulatedBackend
+from vmm.spec import MachineSpec
 from vmm.words.kinds import ProducerKind
+from vmm.words.machines import Accelerator, AcceleratorSetting
 
 SPEC: Final = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
 NOWHERE: Final = Path("/nowhere")
@@ -72,12 +74,15 @@ def memory_journal() -> Journal:
 @contextlib.asynccontextmanager
 async def simulated_pool(*, size: int, boot_s: float = 0.0) -> AsyncIterator[Coordinator]:
     """A coordinator whose pool is full. At the end all its VMs are ended."""
-    host = SimulatedHost(boot_s=boot_s)
+    backend = SimulatedBackend(host=SimulatedHost(boot_s=boot_s))
 
     async def resolve() -> ResolvedMachine:
-        return ResolvedMachine(spec=SPEC, reason="simulated", fingerprint="simulated")
+        decided = await backend.decide(
+            SPEC, accelerator=AcceleratorSetting.TCG, trial_directory=NOWHERE, cache_directory=NOWHERE
+        )
+        return ResolvedMachine(spec=decided.spec, reason=decided.reason, fingerprint=decided.fingerprint)
 
-    producer = DirectBootProducer(resolve=resolve, launch=host.launch, vms_directory=NOWHERE, boot_timeout_s=60.0)
+    producer = DirectBootProducer(resolve=resolve, launch=backend.launch, vms_directory=NOWHERE, boot_timeout_s=60.0)
     coordinator = Coordinator(
         policies={"default": PoolPolicy(size=size, production_limit=_BOOTS_AT_ONCE, production=ProducerKind.DIRECT)},
         producers={"default": producer},

@@ -24,7 +24,7 @@ from vmm.devices.usual import usual_devices
 from vmm.initramfs.image import GuestImage, build_image
 from vmm.qemu.template.store import Template
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 
 REPOSITORY: Final = Path(__file__).parents[1]
 

@@ -7,14 +7,9 @@ from typing import Self
 import attrs
 
 from vmm.errors import HotplugError
-from vmm.spec import MEMORY_BLOCK_MIB, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import MEMORY_BLOCK_MIB, grown_memory_mib
 from vmm.words.preparation import Growth
-
-
-def grown_memory_mib(memory_mib: int, *, wished_mib: int) -> int:
-    """What a machine that has so much memory gets to when blocks are added until it has what is wished."""
-    blocks = -(-max(0, wished_mib - memory_mib) // MEMORY_BLOCK_MIB)
-    return memory_mib + blocks * MEMORY_BLOCK_MIB
 
 
 @attrs.frozen(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 
 import attrs
@@ -10,29 +9,7 @@ import attrs
 from vmm.devices.device import Device
 from vmm.devices.usual import usual_devices
 from vmm.errors import SpecError
-from vmm.words.agents import AgentKind
-
-MEMORY_BLOCK_MIB = 128
-"""Linux on x86-64 onlines hot-added memory in blocks of 128 MiB."""
-
-MIN_MEMORY_MIB = 64
-"""Below this the default guest cannot unpack its initramfs."""
-
-MAX_MEMORY_MIB = 1024 * 1024
-"""1 TiB: more is a typing error on the hosts this runs on."""
-
-MAX_PCI_BRIDGES = 5
-"""Kata's limit."""
-
-MAX_VCPUS = 240
-"""Kata's limit for amd64 (govmm `MaxVCPUs`), below q35's 288."""
-
-
-class Accelerator(enum.Enum):
-    """What executes guest code. `auto` is a setting, not an accelerator: see `vmm.qemu.accelerator`."""
-
-    KVM = "kvm"
-    TCG = "tcg"
+from vmm.words.machines import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, MAX_VCPUS, MIN_MEMORY_MIB, Accelerator, AgentKind
 
 
 @attrs.frozen(kw_only=True)

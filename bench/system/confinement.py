@@ -13,16 +13,16 @@ import attrs
 import trio
 
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
-from pool.assembly.confinement import jailed, user_for
-from pool.settings.config import load_settings
 from vmm.qemu.command_line import Start
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.confinement.host import look_at_host
-from vmm.qemu.confinement.layers import NAMESPACES, Layer, Layers
+from vmm.qemu.confinement.layers import NAMESPACES, Layers
 from vmm.qemu.confinement.limits import Limits
-from vmm.qemu.confinement.plan import CgroupSetting, decide_cgroups
+from vmm.qemu.confinement.making import jailed, user_for
+from vmm.qemu.confinement.plan import decide_cgroups
 from vmm.qemu.confinement.tree import occupied
 from vmm.qemu.instance import Instance
+from vmm.words.confinement import ConfinementWish, Layer, Requirement
 
 _PROBE: Final = Limits(memory_bytes=2**30, cpus=1, processes=100)
 
@@ -95,10 +95,10 @@ async def _open(bench: Bench) -> AsyncIterator[Mapping[str, Sampler]]:
                 await instance.stop()
             turn.record(time.perf_counter() - began, part="end")
 
-    settings = load_settings(None)
+    wish = ConfinementWish()
     with (
-        jailed(settings, user=user_for(settings)) as confinement,
-        occupied(decide_cgroups(CgroupSetting.AUTO, look_at_host()), largest=_PROBE) as plan,
+        jailed(wish, user=user_for(wish)) as confinement,
+        occupied(decide_cgroups(Requirement.AUTO, look_at_host()), largest=_PROBE) as plan,
     ):
         kinds = _confinements(attrs.evolve(confinement, cgroups=plan))
         yield {f"confinement/{name}": partial(once, confinement=kind) for name, kind in kinds.items()}

@@ -12,7 +12,8 @@ from typing import Final
 from bench.calls import Caller
 from bench.case import Bench, Case, Experiment, Kind, Sampler, Turn
 from bench.service import Home, profile, running, settled, until
-from vmm.qemu.confinement.layers import NAMESPACES, Layer
+from vmm.qemu.confinement.layers import NAMESPACES
+from vmm.words.confinement import Layer
 from vmpool.client import OnEmpty
 
 _SERVICES: Final = {

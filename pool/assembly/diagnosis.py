@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
-import os
 import resource
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -14,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from pool.assembly.confinement import applied_cgroups, cgroups_for, jailed, user_for
+from pool.assembly.backends import host_checks
 from pool.core.machines import MachineResolver
 from pool.core.producers import check_template_place
 from pool.core.watch import MAX_WATCHERS
@@ -24,35 +22,15 @@ from pool.host.runtime import check_vms_directory, vms_lock_path
 from pool.observe.tracing import NO_SPANS, TracingError, open_spans
 from pool.settings.config import ProfileSettings, Settings
 from pool.settings.limits import UNREACHED
+from vmm.backend import Backend
 from vmm.devices.vsock import VHOST_VSOCK, check_vsock
 from vmm.errors import VmmError
 from vmm.initramfs.image import load_image, verify_image
 from vmm.lock import holder
-from vmm.qemu.accelerator import AcceleratorSetting
-from vmm.qemu.confinement import UNCONFINED, Confinement
-from vmm.qemu.confinement.layers import Layer, remedy
-from vmm.qemu.confinement.plan import CgroupSetting
-from vmm.qemu.version import detect_version
-from vmm.spec import Accelerator, MachineSpec
-from vmm.words.agents import AgentChannel
+from vmm.spec import MachineSpec
+from vmm.words.findings import Finding, Verdict
 from vmm.words.kinds import ProducerKind
-
-
-class Verdict(enum.Enum):
-    OK = "ok"
-    WARNING = "warning"
-    """Works, but not as well as it could."""
-    FAILURE = "failure"
-    """The service does not start like this, or a profile of it cannot make a single VM."""
-
-
-@attrs.frozen(kw_only=True)
-class Finding:
-    subject: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
-
+from vmm.words.machines import Accelerator, AcceleratorSetting, AgentChannel
 
 OVERHEAD_PER_VM_MIB: Final = 64
 """Of a QEMU process beside its guest's memory; 40 to 60 MiB were seen under TCG."""
@@ -76,12 +54,9 @@ async def examine(
     socket_path = socket_path.absolute()  # noqa: ASYNC240 - asks for the working directory, nothing else
     runtime = (settings.service.runtime_directory or socket_path.parent).absolute()
     with contextlib.ExitStack() as opened:
-        confinements: list[Confinement] = []
-        findings = [
-            await guarded("guest image", partial(_image, settings, image_directory)),
-            await guarded("QEMU's user", partial(_qemu_user, settings)),
-            await guarded("confinement", partial(_layers, settings, opened, confinements)),
-        ]
+        checks = host_checks(settings, opened)
+        findings = [await guarded("guest image", partial(_image, settings, image_directory))]
+        findings += [await guarded(subject, check) for subject, check in checks.before().items()]
         specs: dict[str, MachineSpec] = {}
         for name, profile in settings.profiles.items():
             scratch = opened.enter_context(tempfile.TemporaryDirectory(prefix="vmpool-doctor-"))
@@ -90,16 +65,17 @@ async def examine(
                 image_directory=image_directory,
                 trial_directory=Path(scratch),
                 cache_directory=cache_directory,
-                # One that there is none of starts nothing.
-                confinement=confinements[0] if confinements else UNCONFINED,
+                backend=checks.backend,
             )
             findings.append(await guarded(f"{name}: QEMU", partial(_qemu, resolver, specs, name)))
-            if confinements:
+            if checks.may_try:
                 findings.append(await guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
             if profile.producer is ProducerKind.TEMPLATE:
-                findings.append(await guarded(f"{name}: template", partial(_template, name, profile, runtime)))
+                findings.append(
+                    await guarded(f"{name}: template", partial(_template, name, profile, runtime, checks.backend))
+                )
+    findings += [await guarded(subject, check) for subject, check in checks.after(specs).items()]
     findings += [
-        await guarded("cgroups", partial(_cgroups, settings, specs)),
         await guarded("vsock", partial(_vsock, settings)),
         await guarded("tracing", partial(_tracing, settings)),
         _memory(settings, available_mib=_available_memory_mib()),
@@ -126,71 +102,22 @@ async def _guarded(
 
 async def _image(settings: Settings, directory: Path) -> Finding:
     if all(profile.kernel is not None for profile in settings.profiles.values()):
-        return Finding(subject="", verdict=Verdict.OK, detail="every profile has a kernel and an initrd of its own")
+        return Finding(detail="every profile has a kernel and an initrd of its own")
     image = load_image(directory)
     verify_image(image)
-    return Finding(subject="", verdict=Verdict.OK, detail=f"kernel {image.kernel_release} in {directory}")
-
-
-async def _qemu_user(settings: Settings) -> Finding:
-    decision = user_for(settings)
-    if decision.uids is not None:
-        whom = f"a uid of its own for each VM, of {decision.uids}"
-    elif decision.user is not None:
-        whom = f"{decision.user.name} (uid {decision.user.uid})"
-    else:
-        whom = f"uid {os.geteuid()}"
-    fix = ""
-    if decision.privileged:
-        fix = 'set service.qemu_user = "auto", or to an unprivileged user'
-    elif decision.shared:
-        fix = f"let each VM have a uid of its own, by service.qemu_uids: {decision.shared}"
-    return Finding(
-        subject="", verdict=Verdict.WARNING if fix else Verdict.OK, detail=f"{whom}: {decision.reason}", fix=fix
-    )
-
-
-async def _layers(settings: Settings, opened: contextlib.ExitStack, confinements: list[Confinement]) -> Finding:
-    """Tried, as the service does. What comes of it, for trials, is in `confinements` until `opened` is closed."""
-    confinement = opened.enter_context(jailed(settings, user=user_for(settings)))
-    confinements.append(confinement)
-    layers = confinement.layers
-    applied = ", ".join(layer.value for layer in Layer if layer in layers.applied) or "none"
-    lacking = "".join(f"; no {layer.value}: {reason}" for layer, reason in layers.missing.items())
-    return Finding(
-        subject="",
-        verdict=Verdict.WARNING if layers.missing else Verdict.OK,
-        detail=f"{applied}{lacking}",
-        fix=remedy(layers),
-    )
-
-
-async def _cgroups(settings: Settings, specs: dict[str, MachineSpec]) -> Finding:
-    """As seen from where this process runs; a systemd unit has cgroups of its own."""
-    if settings.service.cgroups is CgroupSetting.OFF:
-        return Finding(subject="", verdict=Verdict.OK, detail="none: the configuration says off")
-    plan = applied_cgroups(settings, specs=specs) if specs else cgroups_for(settings)
-    applied = ", ".join(controller.value for controller in plan.places) or "no controller"
-    lacking = "".join(f"; no {controller.value}: {obstacle}" for controller, obstacle in plan.missing.items())
-    return Finding(
-        subject="",
-        verdict=Verdict.WARNING if plan.missing else Verdict.OK,
-        detail=f"{plan.version.value if plan.version else 'none'}: {applied}{lacking}",
-        fix="run the service as root, or in a systemd unit with Delegate=yes" if plan.missing else "",
-    )
+    return Finding(detail=f"kernel {image.kernel_release} in {directory}")
 
 
 async def _qemu(resolver: MachineResolver, specs: dict[str, MachineSpec], name: str) -> Finding:
     """What the profile's machine is made of; notes the machine among `specs`."""
     spec = specs[name] = resolver.check()
-    return Finding(subject="", verdict=Verdict.OK, detail=f"{await detect_version(spec.qemu)}, {spec.qemu}")
+    return Finding(detail=f"{await resolver.backend.version(spec)}, {spec.qemu}")
 
 
 async def _accelerator(resolver: MachineResolver, profile: ProfileSettings) -> Finding:
     machine = await resolver.resolve()
     slow = machine.spec.accelerator is Accelerator.TCG and profile.accelerator is AcceleratorSetting.AUTO
     return Finding(
-        subject="",
         verdict=Verdict.WARNING if slow else Verdict.OK,
         detail=f"{machine.spec.accelerator.value}: {machine.reason}",
         fix='run on hardware with KVM, or enable nested virtualisation; set accelerator = "tcg" if this is wanted'
@@ -199,30 +126,30 @@ async def _accelerator(resolver: MachineResolver, profile: ProfileSettings) -> F
     )
 
 
-async def _template(name: str, profile: ProfileSettings, runtime: Path) -> Finding:
-    place = check_template_place(name, profile, runtime=runtime)
-    return Finding(subject="", verdict=Verdict.OK, detail=str(place))
+async def _template(name: str, profile: ProfileSettings, runtime: Path, backend: Backend) -> Finding:
+    place = check_template_place(name, profile, runtime=runtime, backend=backend)
+    return Finding(detail=str(place))
 
 
 async def _vsock(settings: Settings) -> Finding:
     users = [name for name, profile in settings.profiles.items() if profile.channel is AgentChannel.VSOCK]
     if not users:
-        return Finding(subject="", verdict=Verdict.OK, detail='not needed: no profile has channel = "vsock"')
+        return Finding(detail='not needed: no profile has channel = "vsock"')
     check_vsock()
-    return Finding(subject="", verdict=Verdict.OK, detail=f"{VHOST_VSOCK}, for {', '.join(users)}")
+    return Finding(detail=f"{VHOST_VSOCK}, for {', '.join(users)}")
 
 
 async def _tracing(settings: Settings) -> Finding:
     async with open_spans(settings.tracing) as spans:
         detail = "off: nobody asked for spans" if spans is NO_SPANS else "spans go to OpenTelemetry's collector"
-    return Finding(subject="", verdict=Verdict.OK, detail=detail)
+    return Finding(detail=detail)
 
 
 async def _socket(settings: Settings, path: Path) -> Finding:
     check_endpoint(path, group=settings.access.socket_gid)
     pid = holder(lock_path(path))
     runs = "" if pid is None else f"; a service runs there (pid {pid or 'unknown'}), and a second one would be refused"
-    return Finding(subject="", verdict=Verdict.OK, detail=f"{path}{runs}")
+    return Finding(detail=f"{path}{runs}")
 
 
 async def _runtime_directory(runtime: Path, socket_path: Path) -> Finding:
@@ -231,7 +158,7 @@ async def _runtime_directory(runtime: Path, socket_path: Path) -> Finding:
     pid = holder(lock)
     if pid is not None and holder(lock_path(socket_path)) is None:
         raise ServiceRunningError(lock=lock, pid=pid)
-    return Finding(subject="", verdict=Verdict.OK, detail=str(runtime))
+    return Finding(detail=str(runtime))
 
 
 async def _vm_cache(endpoint: Path, socket_path: Path) -> Finding:
@@ -240,7 +167,7 @@ async def _vm_cache(endpoint: Path, socket_path: Path) -> Finding:
 
     if holder(lock_path(socket_path)) is None:  # else the server that is in the way is this service's own
         check_cache_endpoint(endpoint)
-    return Finding(subject="", verdict=Verdict.OK, detail=str(endpoint))
+    return Finding(detail=str(endpoint))
 
 
 def _available_memory_mib() -> int:

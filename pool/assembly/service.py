@@ -20,11 +20,11 @@ import trio
 
 from actors.journal import Journal
 from actors.pressure import PressureWatcher
-from actors.producer import Adopt, Launch, Producer
+from actors.producer import Producer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
 from actors.template import TemplateProducer
 from actors.uniqueness import Witness
-from pool.assembly.confinement import confined, describe, user_for
+from pool.assembly.backends import make_backend
 from pool.core.coordinator import Coordinator
 from pool.core.machines import MachineResolver
 from pool.core.matching import Matcher
@@ -43,19 +43,19 @@ from pool.rpc.service import ServiceInfo
 from pool.settings.access import AccessSettings
 from pool.settings.config import ProfileSettings, Settings
 from pool.settings.limits import MIB, MOST_CONNECTIONS, LimitSettings
+from vmm.backend import Backend
 from vmm.guest.noop import NOT_DONE
 from vmm.memory import own_cgroup, read_memory
-from vmm.qemu.adopt import adopt as adopt_qemu
-from vmm.qemu.confinement import Confinement
-from vmm.qemu.launch import launch as launch_qemu
-from vmm.words.agents import AgentKind
 from vmm.words.backoff import Backoff
+from vmm.words.confinement import ConfinementLine
 from vmm.words.kinds import ProducerKind
+from vmm.words.machines import AgentKind
 
 if TYPE_CHECKING:  # who serves no Kata need not wait for what is imported for it
     from pool.kata.cache.layer import CacheLayer, VmCache
 
 _log = structlog.get_logger("vmpool")
+_confinement_log = structlog.get_logger("vmpool.confinement")
 
 _RPC_RESTARTS: Final = RestartPolicy(max_restarts=3, window_s=30.0, backoff=Backoff(initial_s=0.1, maximum_s=2.0))
 """An RPC server that dies four times in half a minute will not get better; the service ends and says so."""
@@ -69,14 +69,14 @@ async def run_service(
     takeover: bool = False,
     cache: VmCache | None = None,
     spans: Spans = NO_SPANS,
-    launch: Launch | None = None,
-    adopt: Adopt = adopt_qemu,
+    backend: Backend | None = None,
     task_status: trio.TaskStatus[Coordinator] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `stop` is set, then ends in good order: no process, socket or directory of its own is left.
 
     With `cache` VMs are given away to Kata's clients, too, who may end the service by their Quit.
     VMs that an earlier run left are adopted. With `takeover` a service that is running is asked to leave its own.
+    `backend` makes the VMs; None: the one that the settings ask for.
     Raises EndpointError, MissingFileError, ImageError, ConfinementError, TemplateError or SpecError before anything is
     started.
     Cancelled, it ends every VM too, but without statuses for those who wait.
@@ -87,12 +87,12 @@ async def run_service(
     descriptors = raise_limit()
     _log.debug("descriptors", limit=descriptors)
     forbid_core_files()
-    user = user_for(settings)
-    resolvers = _resolvers(settings, runtime=runtime, confinement=Confinement(user=user.user))
+    chosen = backend or make_backend(settings)
+    resolvers = _resolvers(settings, runtime=runtime, backend=chosen)
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
     for name, profile in settings.profiles.items():
         if profile.producer is ProducerKind.TEMPLATE:
-            check_template_place(name, profile, runtime=runtime)
+            check_template_place(name, profile, runtime=runtime, backend=chosen)
     check_endpoint(socket_path, group=settings.access.socket_gid)  # before a service that runs is asked to go
     check_vms_directory(runtime)
     for name in (name for name, spec in specs.items() if spec.agent is AgentKind.NOOP):
@@ -106,15 +106,16 @@ async def run_service(
     with (
         open_endpoint(socket_path, group=settings.access.socket_gid) as endpoint,
         open_vms_directory(runtime) as vms,
-        confined(settings, user=user, specs=specs) as confinement,
+        chosen.confined(specs, changed=_tell) as confined,
         contextlib.nullcontext() if cache is None else cache.open_endpoint() as cache_socket,
     ):
+        confinement = confined.confinement_report()
+        for line in confinement.lines:
+            _tell(line)
         journal = Journal(directory=vms.path)
         base = DEFAULT_PROFILE if DEFAULT_PROFILE in specs else next(iter(specs))
-        recovered = await recover(journal, profiles=settings.profiles, adopt=adopt, base=base)
-        resolvers = _resolvers(settings, runtime=runtime, confinement=confinement)
-
-        start = launch or partial(launch_qemu, confinement=confinement)
+        recovered = await recover(journal, profiles=settings.profiles, backend=confined, base=base)
+        resolvers = _resolvers(settings, runtime=runtime, backend=confined)
 
         def announce(profile: str, generation: str) -> None:
             coordinator.generation_changed(profile, generation)
@@ -124,7 +125,7 @@ async def run_service(
                 name,
                 settings.profiles[name],
                 resolver,
-                launch=start,
+                launch=confined.launch,
                 runtime=runtime,
                 vms_directory=vms.path,
                 on_generation=partial(announce, name),
@@ -162,14 +163,14 @@ async def run_service(
             },
             may_describe_machines=settings.access.may_describe_machines,
             service_uid=os.geteuid(),
-            confinement=describe(user, confinement),
+            confinement=confinement.states,
             spans=spans,
             matcher=Matcher(
                 profiles=settings.profiles,
                 specs=specs,
                 base=base,
-                make_resolver=partial(_resolver, settings, runtime=runtime, confinement=confinement),
-                launch=start,
+                make_resolver=partial(_resolver, settings, runtime=runtime, backend=confined),
+                launch=confined.launch,
                 vms_directory=vms.path,
             ),
         )
@@ -303,22 +304,24 @@ class _Layers:
             self._server = None
 
 
-def _resolvers(settings: Settings, *, runtime: Path, confinement: Confinement) -> dict[str, MachineResolver]:
+def _tell(line: ConfinementLine) -> None:
+    (_confinement_log.warning if line.warns else _confinement_log.info)(line.event, **line.figures)
+
+
+def _resolvers(settings: Settings, *, runtime: Path, backend: Backend) -> dict[str, MachineResolver]:
     return {
-        name: _resolver(settings, profile, runtime=runtime, confinement=confinement)
+        name: _resolver(settings, profile, runtime=runtime, backend=backend)
         for name, profile in settings.profiles.items()
     }
 
 
-def _resolver(
-    settings: Settings, profile: ProfileSettings, *, runtime: Path, confinement: Confinement
-) -> MachineResolver:
+def _resolver(settings: Settings, profile: ProfileSettings, *, runtime: Path, backend: Backend) -> MachineResolver:
     return MachineResolver(
         profile=profile,
         image_directory=settings.service.image_directory or default_image_directory(),
         trial_directory=runtime / "vms",  # found there if this service is killed meanwhile
         cache_directory=cache_directory(),
-        confinement=confinement,
+        backend=backend,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import click
 
-from pool.assembly.diagnosis import Finding, Verdict, examine
+from pool.assembly.diagnosis import examine
 from pool.cli.configuration import configuration_options, load_configuration
 from pool.cli.options import EXIT_USAGE, failure, socket_option
 from pool.cli.output import say
@@ -19,6 +19,7 @@ from pool.cli.table import cell, plain_table, print_table
 from pool.host import clock
 from pool.host.paths import cache_directory, default_image_directory
 from pool.settings.config import ConfigError
+from vmm.words.findings import Finding, Verdict
 
 _STYLES: Final = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "bold red"}
 

@@ -18,7 +18,7 @@ from pool.cli.words import HostPath
 from pool.host.paths import default_image_directory
 from vmm.errors import VmmError
 from vmm.initramfs.image import GuestImage, ImageProgress, build_image, load_image
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 
 _STAGES: Final = {
     "resolve": "asking apt for versions",

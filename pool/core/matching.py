@@ -23,11 +23,10 @@ from pool.core.requests import RefusedError
 from pool.ledger import refusals
 from pool.ledger.policy import OnEmpty
 from pool.settings.config import ProfileSettings
-from vmm.capacity import grown_memory_mib
 from vmm.files import FileIdentity, identify
-from vmm.qemu.cpu_model import beyond_features
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.words.cpu_model import beyond_features
+from vmm.words.machines import AgentKind, grown_memory_mib
 from vmm.words.wishes import Wishes
 
 _log = structlog.get_logger("vmpool.matching")

@@ -12,8 +12,7 @@ from pool.core.coordinator import new_id
 from pool.core.machines import MachineResolver
 from pool.host.paths import template_directory
 from pool.settings.config import ProfileSettings
-from vmm.qemu.template.backend import QemuTemplates
-from vmm.qemu.template.store import TemplateStore
+from vmm.backend import Backend
 from vmm.words.kinds import ProducerKind
 
 
@@ -40,7 +39,7 @@ def make_producer(
         case ProducerKind.TEMPLATE:
             return TemplateProducer(
                 resolve=resolver.resolve,
-                backend=QemuTemplates(store=_store(name, profile, runtime=runtime), confinement=resolver.confinement),
+                backend=resolver.backend.templates(_place(name, profile, runtime=runtime)),
                 launch=launch,
                 vms_directory=vms_directory,
                 new_vm_id=lambda: new_id("vm"),
@@ -51,12 +50,12 @@ def make_producer(
             )
 
 
-def check_template_place(name: str, profile: ProfileSettings, *, runtime: Path) -> Path:
+def check_template_place(name: str, profile: ProfileSettings, *, runtime: Path, backend: Backend) -> Path:
     """Where the profile's template is, or will be. Raises TemplateError if it can never be there. Changes nothing."""
-    store = _store(name, profile, runtime=runtime)
-    store.check_place(writes=not profile.template_fetch_only)
-    return store.directory
+    place = _place(name, profile, runtime=runtime)
+    backend.templates(place).check_place(writes=not profile.template_fetch_only)
+    return place
 
 
-def _store(name: str, profile: ProfileSettings, *, runtime: Path) -> TemplateStore:
-    return TemplateStore((profile.template_directory or template_directory(name, runtime=runtime)).absolute())
+def _place(name: str, profile: ProfileSettings, *, runtime: Path) -> Path:
+    return (profile.template_directory or template_directory(name, runtime=runtime)).absolute()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -12,18 +13,14 @@ import trio
 
 from actors.adoption import Adoption
 from actors.journal import GivenAway, Journal, Recorded, Unusable
-from actors.producer import Adopt
 from actors.record import LeaseRecord, VmRecord
 from actors.turns import Turns
 from pool.core.reception import OWN
 from pool.host.endpoint import EndpointError
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease, Owner
+from vmm.backend import Backend, Remains
 from vmm.errors import StopError
-from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.directory import VmDirectory
-from vmm.qemu.orphans import Orphan, end_orphan, find_orphans
-from vmm.qemu.owners import owner_of
 
 _log = structlog.get_logger("vmpool.recovery")
 
@@ -57,28 +54,27 @@ class Sweep(Protocol):
     async def __call__(self, vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None: ...
 
 
-async def sweep_orphans(vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None:
-    """On this host: what /proc and the directory show.
+async def sweep_remains(vms: Path, *, keep: Collection[str], given_away: Collection[str], backend: Backend) -> None:
+    """On this host: what the backend finds.
 
     Raises EndpointError, before anything is ended, if a service that lives has one of those VMs: somebody has removed
     its directory with all locks, and it cannot be told by them.
     """
-    orphans = await trio.to_thread.run_sync(find_orphans, vms)
-    to_end = [orphan for orphan in orphans if orphan.vm_id not in keep and orphan.vm_id not in given_away]
-    await _check_nobodys([process.pid for orphan in to_end for process in orphan.processes], vms=vms)
+    found = await trio.to_thread.run_sync(backend.remains_in, vms)
+    to_end = [remains for remains in found if remains.vm_id not in keep and remains.vm_id not in given_away]
+    await _check_nobodys([pid for remains in to_end for pid in remains.pids], vms=vms, backend=backend)
     turns = Turns(at_once=SWEPT_AT_ONCE, patience_s=SWEEP_PATIENCE_S)
     async with trio.open_nursery() as nursery:
-        for orphan in orphans:
-            pids = [process.pid for process in orphan.processes]
-            if orphan.vm_id in given_away and pids:
+        for remains in found:
+            if remains.vm_id in given_away and remains.pids:
                 # If we were killed before its taker had the answer it is nobody's, and there is no telling.
-                _log.info("a VM that was given away lives on", vm=orphan.vm_id, pids=pids)
-            elif orphan.vm_id not in keep:
-                nursery.start_soon(_end, orphan, turns)
+                _log.info("a VM that was given away lives on", vm=remains.vm_id, pids=remains.pids)
+            elif remains.vm_id not in keep:
+                nursery.start_soon(_end, remains, turns, backend)
 
 
-async def _check_nobodys(pids: Collection[int], *, vms: Path) -> None:
-    owner = await trio.to_thread.run_sync(owner_of, pids) if pids else None
+async def _check_nobodys(pids: Collection[int], *, vms: Path, backend: Backend) -> None:
+    owner = await trio.to_thread.run_sync(backend.owner_of, pids) if pids else None
     if owner is not None:
         raise EndpointError(
             f"process {owner} has VMs of {vms}, whose files somebody has removed; stop it, or choose another place "
@@ -86,27 +82,27 @@ async def _check_nobodys(pids: Collection[int], *, vms: Path) -> None:
         )
 
 
-async def _end(orphan: Orphan, turns: Turns) -> None:
-    _log.warning("ending an orphan", vm=orphan.vm_id, pids=[process.pid for process in orphan.processes])
+async def _end(remains: Remains, turns: Turns, backend: Backend) -> None:
+    _log.warning("ending an orphan", vm=remains.vm_id, pids=remains.pids)
     try:
-        async with turns.turn(orphan.vm_id):
-            await end_orphan(orphan)
+        async with turns.turn(remains.vm_id):
+            await backend.end(remains)
     except (StopError, OSError) as error:
         # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
-        _log.error("an orphan cannot be ended", vm=orphan.vm_id, error=str(error))
+        _log.error("an orphan cannot be ended", vm=remains.vm_id, error=str(error))
 
 
 async def recover(
     journal: Journal,
     *,
     profiles: Collection[str],
-    adopt: Adopt,
+    backend: Backend,
     base: str = "",
-    sweep: Sweep = sweep_orphans,
+    sweep: Sweep | None = None,
     clock: Callable[[], float] = trio.current_time,
 ) -> Recovered:
     """Reads the records, and ends whatever is left and has none that can be used. `clock` is trio's. `base` is the
-    profile that callers' own configurations are based on.
+    profile that callers' own configurations are based on, `sweep` is `sweep_remains` unless another is given.
 
     VMs that were given away are left alone; what one of them left when it ended is cleared away.
 
@@ -127,8 +123,9 @@ async def recover(
             case _:
                 pass
     _drop_doubles(records)
+    sweep = sweep or partial(sweep_remains, backend=backend)
     await sweep(journal.directory, keep=records, given_away=given_away)
-    _limit_again(journal.directory, records)
+    _limit_again(journal.directory, records, backend=backend)
     # Both clocks at once, and after the sweep: what lies between the two readings would be taken off each lease.
     now, now_ns = clock(), journal.now_ns()
     found = tuple(
@@ -146,7 +143,7 @@ async def recover(
         _log.info("adopting VMs of an earlier run", idle=len(found) - leases, leased=leases)
     return Recovered(
         found=found,
-        adoptions={vm_id: Adoption(record=record, adopt=adopt) for vm_id, record in records.items()},
+        adoptions={vm_id: Adoption(record=record, adopt=backend.adopt) for vm_id, record in records.items()},
     )
 
 
@@ -208,10 +205,10 @@ def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -
     )
 
 
-def _limit_again(vms: Path, vm_ids: Collection[str]) -> None:
+def _limit_again(vms: Path, vm_ids: Collection[str], *, backend: Backend) -> None:
     """A VM without its limits is better than none, but not silently."""
     for vm_id in vm_ids:
         try:
-            VmGroup.recorded_in(VmDirectory(vms / vm_id).cgroups).restrict()
+            backend.limit_again(vms / vm_id)
         except OSError as error:
             _log.warning("the limits of an adopted VM cannot be set", vm=vm_id, error=str(error))

@@ -21,7 +21,7 @@ from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import EndReason, Lease, Owner
 from pool.ledger.views import CircuitState
-from vmm.capacity import grown_memory_mib
+from vmm.words.machines import grown_memory_mib
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -8,9 +8,9 @@ from typing import Final
 from pool.ledger.effects import Refusal, RefusalCode
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndedLease, Lease, Owner, VmEntry
-from vmm.spec import MEMORY_BLOCK_MIB
 from vmm.words.facts import Obstacle, WishRefused
 from vmm.words.life import VmState
+from vmm.words.machines import MEMORY_BLOCK_MIB
 
 
 def unknown_profile(name: str, *, known: Iterable[str]) -> Refusal:

@@ -20,10 +20,10 @@ from pool.rpc.arguments import check_command, check_path
 from pool.rpc.errors import InvalidRequestError, sendable, shorten
 from pool.rpc.wishes import wishes_of
 from pool.settings.config import MAX_KERNEL_PARAMETERS, PRINTABLE
-from vmm.qemu.confinement.layers import LayerState
-from vmm.qemu.cpu_model import fault_in
-from vmm.words.agents import AgentKind
 from vmm.words.commands import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.confinement import LayerState
+from vmm.words.cpu_model import fault_in
+from vmm.words.machines import AgentKind
 from vmm.words.wishes import Wishes
 from vmpool.wire.generated.vmpool import v1 as wire
 

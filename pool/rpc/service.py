@@ -39,8 +39,8 @@ from pool.rpc.stream import guarded
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
 from pool.settings.permissions import Permitted
-from vmm.qemu.confinement.layers import LayerState
-from vmm.words.agents import AgentKind
+from vmm.words.confinement import LayerState
+from vmm.words.machines import AgentKind
 from vmm.words.wishes import Wishes
 from vmpool.wire.generated.vmpool import v1 as wire
 

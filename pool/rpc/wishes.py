@@ -10,7 +10,7 @@ import attrs
 from pool.rpc.arguments import check_environment, check_path
 from pool.rpc.errors import InvalidRequestError
 from vmm.guest.noop import nobody_there
-from vmm.spec import MAX_MEMORY_MIB, MAX_VCPUS
+from vmm.words.machines import MAX_MEMORY_MIB, MAX_VCPUS
 from vmm.words.wishes import GuestFile, Wishes
 from vmpool.wire.generated.vmpool import v1 as wire
 

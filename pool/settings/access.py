@@ -10,9 +10,7 @@ from typing import Any, Final
 import attrs
 
 from pool.settings.permissions import Permitted, default_uids
-
-Account = str | int
-"""A name, or a number."""
+from vmm.accounts import Account
 
 MAX_ID: Final = 2**32 - 2
 """Of users and groups; the number above it is no one."""

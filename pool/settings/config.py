@@ -23,29 +23,28 @@ from actors.vigil import Vigil
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.observe.tracing import TracingSettings
-from pool.settings.access import AccessSettings, Account, structure_account
+from pool.settings.access import AccessSettings, structure_account
 from pool.settings.limits import LimitSettings
-from vmm.capacity import grown_memory_mib
+from vmm.accounts import Account, check_account
 from vmm.devices.usual import usual_devices
 from vmm.errors import ConfinementError, SpecError
-from vmm.qemu.accelerator import AcceleratorSetting
-from vmm.qemu.confinement.layers import Layer, LayerSetting
-from vmm.qemu.confinement.plan import CgroupSetting
-from vmm.qemu.confinement.uids import UidRange, structure_range
-from vmm.qemu.confinement.user import AUTO, decide_user
-from vmm.qemu.cpu_model import fault_in
-from vmm.spec import (
+from vmm.spec import MachineSpec
+from vmm.words.backoff import Backoff
+from vmm.words.confinement import AUTO_USER, ConfinementWish, Layer, Requirement, UidRange, structure_range
+from vmm.words.cpu_model import fault_in
+from vmm.words.kinds import ProducerKind
+from vmm.words.machines import (
     MAX_MEMORY_MIB,
     MAX_PCI_BRIDGES,
     MAX_VCPUS,
     MEMORY_BLOCK_MIB,
     MIN_MEMORY_MIB,
     Accelerator,
-    MachineSpec,
+    AcceleratorSetting,
+    AgentChannel,
+    AgentKind,
+    grown_memory_mib,
 )
-from vmm.words.agents import AgentChannel, AgentKind
-from vmm.words.backoff import Backoff
-from vmm.words.kinds import ProducerKind
 
 MAX_POOL_SIZE: Final = 10_000
 """Beyond it a typing error is likelier than a host of that size."""
@@ -86,17 +85,28 @@ class ServiceSettings:
     """Sockets and logs of the VMs, one directory each. None: where the service's socket is."""
     image_directory: Path | None = None
     """None: see `pool.host.paths`."""
-    qemu_user: Account = AUTO
-    """Whom QEMU runs as; see `vmm.qemu.confinement.user`."""
+    qemu_user: Account = AUTO_USER
+    """Whom QEMU runs as."""
     qemu_uids: UidRange | None = None
-    """Each VM's QEMU has one of its own, where the service is root and `qemu_user` is "auto". None: the default of
-    `vmm.qemu.confinement.uids`, if that can be had."""
-    confinement: LayerSetting = LayerSetting.AUTO
+    """Each VM's QEMU has one of its own, where the service is root and `qemu_user` is "auto". None: a default
+    range, if that can be had."""
+    confinement: Requirement = Requirement.AUTO
     confinement_except: tuple[Layer, ...] = ()
     """Layers that are left out."""
-    cgroups: CgroupSetting = CgroupSetting.AUTO
+    cgroups: Requirement = Requirement.AUTO
     memory: MemoryPolicy = attrs.field(factory=MemoryPolicy)
     """The table `[service.memory]`: when the host's memory is low, and idle VMs give way."""
+
+    @property
+    def confinement_wish(self) -> ConfinementWish:
+        """What VMs are to be confined to."""
+        return ConfinementWish(
+            user=self.qemu_user,
+            uids=self.qemu_uids,
+            layers=self.confinement,
+            without=self.confinement_except,
+            cgroups=self.cgroups,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -325,7 +335,7 @@ def _shared_places(settings: Settings) -> list[str]:
 
 def _unknown_qemu_user(settings: Settings) -> list[str]:
     try:
-        decide_user(settings.service.qemu_user, euid=os.geteuid())
+        check_account(settings.service.qemu_user, euid=os.geteuid())
     except ConfinementError as error:
         return [f"{error.what}: {error.reason}; {error.remedy}"]
     return []

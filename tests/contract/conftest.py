@@ -19,7 +19,8 @@ from tests.contract.subjects import (
 )
 from vmm.contract import Vm
 from vmm.qemu.template.store import Template
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,9 @@ from tests.contract.producers import make_producer
 from tests.contract.subjects import qemu_spec
 from vmm.devices.usual import usual_devices
 from vmm.qemu.template.store import TemplateStore
-from vmm.words.agents import AgentKind
 from vmm.words.facts import VmFact, VmGone, VmHandedOut, VmReady
 from vmm.words.kinds import ProducerKind
+from vmm.words.machines import AgentKind
 from vmm.words.wishes import HandOutOrder, LeaseTerms, Wishes
 
 BASE, LEASED = "vm-base", "vm-leased"

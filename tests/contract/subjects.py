@@ -19,7 +19,8 @@ from vmm.qemu.launch import launch
 from vmm.qemu.template.store import Template
 from vmm.qemu.vm import QemuVm
 from vmm.simulated import SimulatedHost, SimulatedVm
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 from vmm.words.processes import ExitReport, ProcessIdentity
 
 BOOT_LIMIT_S = 120.0

@@ -32,9 +32,9 @@ from vmm.qemu.orphans import end_orphan, find_orphans
 from vmm.qemu.template.store import Template, TemplateStore
 from vmm.simulated import SimulatedHost
 from vmm.simulated.disk import SimulatedDisk
-from vmm.words.agents import AgentKind
 from vmm.words.facts import LeaseAdopted, VmGone, VmHandedOut, VmReady
 from vmm.words.kinds import ProducerKind
+from vmm.words.machines import AgentKind
 
 
 class Estate(Protocol):

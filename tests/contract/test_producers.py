@@ -19,8 +19,9 @@ from tests.contract.test_guest import run
 from tests.contract.test_shape import cpus, mem_total_mib
 from vmm.errors import VmmError
 from vmm.qemu.template.store import Template, TemplateStore
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
 from vmm.words.kinds import ProducerKind
+from vmm.words.machines import Accelerator
 from vmm.words.wishes import GuestFile, Wishes
 
 NOWHERE = Path("/nowhere")

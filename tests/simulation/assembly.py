@@ -25,6 +25,7 @@ from tests.simulation.plan import BOOT_TIMEOUT_S, VIGIL, ProfilePlan
 from tests.unit.actors.stage import SPEC
 from vmm.contract import Vm
 from vmm.memory import MemoryReading
+from vmm.simulated.backend import SimulatedBackend
 from vmm.simulated.templates import SimulatedTemplates
 from vmm.words.facts import HandOutTimings
 from vmm.words.kinds import ProducerKind
@@ -79,7 +80,7 @@ class Assembly:
         recovered: Recovered = await parts.recover(
             journal,
             profiles=profiles,
-            adopt=self.host.adopt,
+            backend=SimulatedBackend(host=self.host),
             sweep=partial(parts.sweep, self.host),
         )
         return recovered

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
@@ -37,7 +36,7 @@ from vmm.simulated import (
 from vmm.simulated.disk import DiskFault, SimulatedDisk, Step
 from vmm.simulated.machine import Machine
 from vmm.spec import MachineSpec
-from vmm.words.processes import ExitReport, ProcessIdentity
+from vmm.words.processes import ProcessIdentity
 
 VMS: Final = Path("/run/vms")
 
@@ -191,13 +190,11 @@ class Host(SimulatedHost):
         self.on_forget(vm_id)
 
     async def sweep(self, vms: Path, *, keep: Collection[str], given_away: Collection[str] = ()) -> None:
-        """As `pool.core.recovery.sweep_orphans`: whatever is there, QEMU or directory."""
+        """As `pool.core.recovery.sweep_remains`, which looks in a thread: whatever is there, QEMU or directory."""
         for vm_id in sorted({*self._alive, *self.disk.directories(vms)} - set(keep)):
             await trio.sleep(0.01)
             await self._unless_dead()
-            if (machine := self._alive.get(vm_id)) is not None:
-                machine.exit(ExitReport(signal=signal.SIGKILL))
-            self.forget(vm_id)
+            self.end(vm_id)
 
     async def _unless_dead(self) -> None:
         """A process that was killed does nothing more; its tasks are being cancelled."""

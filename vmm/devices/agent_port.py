@@ -14,7 +14,7 @@ from vmm.devices.device import Attachment, Bus, Device, OpenInput
 from vmm.devices.options import options
 from vmm.errors import AgentUnreachableError
 from vmm.sockets import connect, listen
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.processes import ExitReport
 
 PORT_NAMES: Final = {AgentKind.BUILTIN: "vmpool.agent.0", AgentKind.QGA: "org.qemu.guest_agent.0"}

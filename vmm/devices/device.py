@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import attrs
 
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 
 OpenInput = Callable[[Path], AbstractContextManager[int]]
 """A file that QEMU is to read, open within the block, as a descriptor that its user may open anew. Raises OSError."""

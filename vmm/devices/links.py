@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from vmm.devices import agent_port, vsock
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.processes import ExitReport
 
 

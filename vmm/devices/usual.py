@@ -7,7 +7,7 @@ from vmm.devices.console import Console
 from vmm.devices.device import Device
 from vmm.devices.vsock import Vsock
 from vmm.errors import SpecError
-from vmm.words.agents import AgentChannel, AgentKind
+from vmm.words.machines import AgentChannel, AgentKind
 
 
 def usual_devices(

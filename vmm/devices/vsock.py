@@ -22,7 +22,7 @@ import trio
 from vmm.devices.device import Attachment, Bus, Device, OpenInput
 from vmm.devices.options import options
 from vmm.errors import AgentUnreachableError, MissingFileError, SpecError
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.processes import ExitReport
 
 VSOCK_PARAMETER: Final = "VMPOOL_CHANNEL=vsock"

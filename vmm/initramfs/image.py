@@ -28,7 +28,7 @@ import trio
 from vmm.initramfs import contents, cpio, debian, init, kernel
 from vmm.initramfs.errors import ImageError
 from vmm.initramfs.packages import packages_of
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 
 _BUILDER_VERSION = 1
 """Part of the inputs: goes up when the same inputs would make other bytes."""

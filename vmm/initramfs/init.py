@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 
 _SYSTEM = """\
 #!/bin/busybox sh

@@ -12,7 +12,7 @@ from typing import Final
 
 from vmm.initramfs import debian
 from vmm.initramfs.errors import ImageError
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 
 CLOUD_KERNEL: Final = "linux-image-cloud-amd64"
 """Depends on the latest kernel for virtual machines."""

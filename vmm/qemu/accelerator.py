@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import math
 import os
@@ -16,7 +15,7 @@ import attrs
 from vmm.errors import AcceleratorError
 from vmm.files import content_hash
 from vmm.qemu.version import QemuVersion
-from vmm.spec import Accelerator
+from vmm.words.machines import Accelerator, AcceleratorSetting
 
 KVM_DEVICE = Path("/dev/kvm")
 HARDWARE_FLAGS = frozenset({"vmx", "svm"})
@@ -26,14 +25,6 @@ TIMEOUT_REMEMBERED_S = 3600.0
 """A host that is busy lets a trial run out of time, and is not busy for ever."""
 
 _KVM_REMEDY = "set the accelerator to `auto` or `tcg`, or give the service's user access to working KVM"
-
-
-class AcceleratorSetting(enum.Enum):
-    """What the user asks for."""
-
-    AUTO = "auto"
-    KVM = "kvm"
-    TCG = "tcg"
 
 
 @attrs.frozen(kw_only=True)

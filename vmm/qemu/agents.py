@@ -15,8 +15,8 @@ from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
 from vmm.guest.qga.client import QgaClient
 from vmm.qemu.instance import Instance
-from vmm.words.agents import AgentKind
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
+from vmm.words.machines import AgentKind
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 _ALIVE: Final = frozenset({"running", "paused"})

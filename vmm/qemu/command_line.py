@@ -12,7 +12,8 @@ import attrs
 from vmm.devices.device import Attachment, Bus
 from vmm.devices.options import inherited, options
 from vmm.qemu import processors
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 MEMORY_SLOTS = 10
 """How often memory can be hot-added, as in Kata."""

@@ -18,7 +18,7 @@ from vmm.qemu.settle import wait_until_idle
 from vmm.qemu.version import QEMU_REMEDY
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.processes import BootStage
 
 IMAGE_REMEDY = "build the guest image with `vmpool image build`, or set `{field}` to the path of a file that is there"

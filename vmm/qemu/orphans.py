@@ -12,9 +12,9 @@ import itertools
 import os
 from pathlib import Path
 
-import attrs
 import trio
 
+from vmm.backend import Remains
 from vmm.places import place_of
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.directory import VmDirectory
@@ -22,16 +22,7 @@ from vmm.qemu.process import QemuProcess, start_time_of
 from vmm.words.processes import ProcessIdentity
 
 
-@attrs.frozen(kw_only=True)
-class Orphan:
-    """What was found of a VM: its directory, and the processes that use it."""
-
-    vm_id: str
-    directory: VmDirectory
-    processes: tuple[ProcessIdentity, ...]
-
-
-def find_orphans(vms_directory: Path) -> list[Orphan]:
+def find_orphans(vms_directory: Path) -> list[Remains]:
     """What is in `vms_directory` and runs on it. Whoever calls this holds the lock that says that nobody else does."""
     if not vms_directory.is_dir():
         return []
@@ -39,31 +30,32 @@ def find_orphans(vms_directory: Path) -> list[Orphan]:
     with os.scandir(vms_directory) as entries:
         names = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)} | users.keys()
     return [
-        Orphan(
+        Remains(
             vm_id=name,
-            directory=VmDirectory(vms_directory / name),
+            directory=vms_directory / name,
             processes=tuple(users.get(name, ())),
         )
         for name in sorted(names)
     ]
 
 
-async def end_orphan(orphan: Orphan) -> None:
+async def end_orphan(orphan: Remains) -> None:
     """SIGKILL, verify dead, then remove cgroup and directory. Raises StopError, with the directory left in place."""
+    home = VmDirectory(orphan.directory)
     for identity in orphan.processes:
         try:
-            process = QemuProcess.adopt(identity, log=orphan.directory.qemu_log)
+            process = QemuProcess.adopt(identity, log=home.qemu_log)
         except ProcessLookupError:
             continue
         await process.kill()
-    await _group_of(orphan).remove()
-    await trio.to_thread.run_sync(orphan.directory.remove)
+    await _group_of(home).remove()
+    await trio.to_thread.run_sync(home.remove)
 
 
-def _group_of(orphan: Orphan) -> VmGroup:
+def _group_of(home: VmDirectory) -> VmGroup:
     """None where what is written down of it cannot be read: that is no reason to keep the rest."""
     try:
-        return VmGroup.recorded_in(orphan.directory.cgroups)
+        return VmGroup.recorded_in(home.cgroups)
     except OSError:
         return VmGroup()
 

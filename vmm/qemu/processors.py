@@ -13,8 +13,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from vmm.spec import Accelerator, MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator, AgentKind
 
 _LOCAL_APIC_ADDRESS, _IO_APIC_ADDRESS = 0xFEE00000, 0xFEC00000
 _PC_COMPATIBLE: Final = 1

@@ -12,7 +12,8 @@ from vmm.errors import BootError, VmmError
 from vmm.qemu.accelerator import TrialFailure
 from vmm.qemu.confinement import UNCONFINED, Confinement
 from vmm.qemu.launch import launch
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 from vmm.words.processes import BootStage
 
 TRIAL_LIMIT_S = 20.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.faults import BootFails, BootHangs, Fault, FaultPlan, Moment, StopIsSlow, no_faults
 from vmm.simulated.machine import Machine, Power, simulated_uuid
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.preparation import Growth
 from vmm.words.processes import ExitReport, ProcessIdentity
 
@@ -154,9 +155,12 @@ class SimulatedSurvivor(_Handle):
 
 
 class SimulatedHost:
-    """A host for simulated VMs. `launch` has the signature of `vmm.qemu.launch.launch`."""
+    """A host for simulated VMs; `vmm.simulated.backend` shows it to a service."""
 
-    def __init__(self, *, boot_s: float = 0.0, faults: FaultPlan = no_faults) -> None:
+    def __init__(self, *, boot_s: float = 0.0, faults: FaultPlan = no_faults, on_disk: bool = False) -> None:
+        """`on_disk`: each VM that is launched has its directory, for its record. Else nothing is on disk."""
+        self._on_disk = on_disk
+        self._directories: dict[str, Path] = {}
         self._boot_s = boot_s
         self._faults = faults
         self._alive: dict[str, Machine | None] = {}
@@ -184,7 +188,7 @@ class SimulatedHost:
         spec: MachineSpec,
         *,
         vm_id: str,
-        directory: Path,  # noqa: ARG002 - as for a real VM; a simulated one has nothing on disk
+        directory: Path,
         nursery: trio.Nursery,
         boot_s: float | None = None,
     ) -> SimulatedVm:
@@ -198,6 +202,9 @@ class SimulatedHost:
         self._launched += 1
         self._alive[vm_id] = None
         identity = ProcessIdentity(pid=0, start_time=self._launched)
+        if self._on_disk:
+            directory.mkdir(mode=0o700)  # noqa: ASYNC240 - it takes no time
+            self._directories[vm_id] = directory
         try:
             await self._boot(faults, boot_s=self._boot_s if boot_s is None else boot_s)
         except BaseException:
@@ -220,9 +227,7 @@ class SimulatedHost:
         if machine is not None and machine.identity == identity and machine.exit_report is None:
             return SimulatedSurvivor(machine, self)
         await trio.lowlevel.cancel_shielded_checkpoint()
-        if machine is not None:
-            machine.exit(ExitReport(signal=signal.SIGKILL))
-        self.forget(vm_id)
+        self.end(vm_id)
         raise VmExitedError(vm_id=vm_id, reason="it is not running any more")
 
     async def attach(
@@ -278,3 +283,11 @@ class SimulatedHost:
     def forget(self, vm_id: str) -> None:
         """For a VM, a shell or a template: it is stopped."""
         self._alive.pop(vm_id, None)
+        if directory := self._directories.pop(vm_id, None):
+            shutil.rmtree(directory)
+
+    def end(self, vm_id: str) -> None:
+        """Kills it, whatever it is, and forgets it."""
+        if (machine := self._alive.get(vm_id)) is not None:
+            machine.exit(ExitReport(signal=signal.SIGKILL))
+        self.forget(vm_id)

@@ -35,6 +35,7 @@ class SimulatedShell:
     id: str
     generation: str
     spec: MachineSpec
+    directory: Path
     host: SimulatedHost
     pid: int = 0
     _exit: ExitReport | None = None
@@ -63,7 +64,7 @@ class SimulatedShell:
 
 @attrs.define(eq=False, kw_only=True)
 class SimulatedTemplates:
-    """Fulfils the template producer's backend. What is to fail is set from outside, at any time."""
+    """Fulfils `vmm.backend.TemplateBackend`. What is to fail is set from outside, at any time."""
 
     host: SimulatedHost
     build_s: float = 0.0
@@ -76,6 +77,9 @@ class SimulatedTemplates:
     """What is there; survives the producer, as files do."""
     built: int = 0
     shells: dict[str, SimulatedShell] = attrs.field(factory=dict)
+
+    def check_place(self, *, writes: bool) -> None:
+        """See the protocol."""
 
     @contextlib.contextmanager
     def own(self) -> Iterator[None]:
@@ -123,7 +127,7 @@ class SimulatedTemplates:
         template: VmTemplate,
         generation: str,
         vm_id: str,
-        directory: Path,  # noqa: ARG002 - idem
+        directory: Path,
         nursery: trio.Nursery,  # noqa: ARG002 - idem
     ) -> SimulatedShell:
         template.check()
@@ -133,7 +137,7 @@ class SimulatedTemplates:
         except BaseException:
             self.host.forget(vm_id)
             raise
-        shell = SimulatedShell(id=vm_id, generation=generation, spec=spec, host=self.host)
+        shell = SimulatedShell(id=vm_id, generation=generation, spec=spec, directory=directory, host=self.host)
         self.shells[vm_id] = shell
         return shell
 
@@ -146,7 +150,7 @@ class SimulatedTemplates:
         if self.clones_fail:
             raise BootError(stage=BootStage.GUEST, reason="simulated")
         vm = await self.host.launch(
-            shell.spec, vm_id=shell.id, directory=Path("/"), nursery=nursery, boot_s=self.clone_s
+            shell.spec, vm_id=shell.id, directory=shell.directory, nursery=nursery, boot_s=self.clone_s
         )
         vm.machine.is_clone = True
         return vm

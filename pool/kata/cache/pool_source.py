@@ -19,8 +19,8 @@ from vmm.qemu.command_line import BRIDGE_SLOTS, machine_uuid, pci_bridge
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.process import command_line_of
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentKind
 from vmm.words.life import VmState
+from vmm.words.machines import AgentKind
 
 
 @attrs.define(eq=False, kw_only=True)

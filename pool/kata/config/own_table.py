@@ -10,7 +10,7 @@ import attrs
 from pool.kata.config.section import Section, table_of
 from pool.kata.records.config import QEMU
 from pool.kata.records.gokinds import Generation
-from vmm.words.agents import AgentChannel, AgentKind
+from vmm.words.machines import AgentChannel, AgentKind
 
 _KEYS: Final = ("agent", "channel", "kata")
 _ENDED_WITH_1X: Final = ("proxy", "shim")

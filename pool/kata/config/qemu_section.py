@@ -18,7 +18,7 @@ from pool.kata.config.section import Section
 from pool.kata.records.gojson import fields_of
 from pool.kata.records.gokinds import FLAG, FLOAT32, INT32, TEXT, UINT32, UINT64, Generation, ListOf
 from pool.kata.records.hypervisor_config import HypervisorConfig
-from vmm.spec import MAX_VCPUS
+from vmm.words.machines import MAX_VCPUS
 
 _MIN_MEMORY_MIB: Final = 256
 _MAX_BRIDGES: Final = 5

@@ -24,9 +24,8 @@ from pool.settings.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Set
 from pool.settings.limits import UNREACHED, LimitSettings
 from vmm.devices.vsock import LOAD_MODULE, check_vsock
 from vmm.errors import MissingFileError, SpecError, TemplateError
-from vmm.spec import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator
-from vmm.words.agents import AgentChannel, AgentKind
 from vmm.words.kinds import ProducerKind
+from vmm.words.machines import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind
 
 LIMITS: Final = LimitSettings(leases_per_user=UNREACHED, requests_per_user=1000, max_open_requests=2000)
 """Kata's file names nobody who may call, so that all sandboxes of a host are asked for by one user, who is alone."""

@@ -19,7 +19,7 @@ from actors.handout import GROWTH_TIMEOUT_S, HAND_OUT_TIMEOUT_S
 from actors.machine import ResolvedMachine
 from actors.producer import Producer
 from actors.supervisor import NEVER_GIVE_UP, Supervised
-from actors.template import TemplateBackend, TemplateProducer
+from actors.template import TemplateProducer
 from pool.core.coordinator import Coordinator, new_id
 from pool.kata.cache.client import WaitingVm, open_cache_client
 from pool.kata.config.settings import PROFILE, UNLIKE_CLONES, profile_of
@@ -32,10 +32,11 @@ from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.kata.records.matching import check_config
 from pool.ledger.policy import PoolPolicy
 from pool.observe.tracing import NO_SPANS, Spans
+from vmm.backend import TemplateBackend
 from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, SnapshotError, TemplateError
 from vmm.guest.noop import NOT_DONE
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.preparation import RESEED_BYTES, Preparation, PreparationReport
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")

@@ -13,18 +13,15 @@ import trio
 from actors.journal import Journal
 from actors.machine import ResolveMachine
 from actors.producer import Launch
-from actors.template import TemplateBackend
 from pool.core.machines import MachineResolver
 from pool.core.recovery import recover
 from pool.host.paths import cache_directory, default_image_directory
 from pool.host.runtime import open_vms_directory
 from pool.settings.config import ProfileSettings
+from vmm.backend import Backend, TemplateBackend
 from vmm.contract import Vm
-from vmm.qemu.adopt import adopt
 from vmm.qemu.attach import attach
-from vmm.qemu.launch import launch
-from vmm.qemu.template.backend import QemuTemplates
-from vmm.qemu.template.store import TemplateStore
+from vmm.qemu.backend import QemuBackend
 
 
 class Attach(Protocol):
@@ -56,20 +53,22 @@ async def open_qemu_host(runtime: Path) -> AsyncIterator[FactoryHost]:
     """
     with open_vms_directory(runtime) as vms:
         journal = Journal(directory=vms.path)
-        await recover(journal, profiles=(), adopt=adopt)
+        backend = QemuBackend()
+        await recover(journal, profiles=(), backend=backend)
         yield FactoryHost(
-            launch=launch,
+            launch=backend.launch,
             attach=attach,
-            resolver=lambda profile: _resolver(profile, trials=vms.path).resolve,
-            templates=lambda directory: QemuTemplates(store=TemplateStore(directory)),
+            resolver=lambda profile: _resolver(profile, trials=vms.path, backend=backend).resolve,
+            templates=backend.templates,
             journal=journal,
         )
 
 
-def _resolver(profile: ProfileSettings, *, trials: Path) -> MachineResolver:
+def _resolver(profile: ProfileSettings, *, trials: Path, backend: Backend) -> MachineResolver:
     return MachineResolver(
         profile=profile,
         image_directory=default_image_directory(),
         trial_directory=trials,
         cache_directory=cache_directory(),
+        backend=backend,
     )

@@ -14,7 +14,6 @@ import trio
 from actors.direct import MachineBoot
 from actors.machine import ResolveMachine
 from actors.producer import BaseVmMaker
-from actors.template import TemplateBackend
 from pool.core.coordinator import Coordinator, new_id
 from pool.kata.cache.client import WaitingVm, open_cache_client
 from pool.kata.cache.wire import CachedVm
@@ -23,6 +22,7 @@ from pool.kata.errors import UnsupportedError
 from pool.kata.factory.host import FactoryHost
 from pool.kata.factory.proxied import KataProxy, ProxiedVm
 from pool.ledger.records import Owner
+from vmm.backend import TemplateBackend
 from vmm.contract import Vm
 from vmm.errors import AttachError
 from vmm.qemu.command_line import machine_uuid

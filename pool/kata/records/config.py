@@ -11,8 +11,7 @@ from pool.kata.errors import InvalidConfigError
 from pool.kata.records.gojson import GoRecord, flag, struct, text, texts, uint32
 from pool.kata.records.gokinds import ONLY_1X, ONLY_CURRENT, Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig
-from vmm.spec import MAX_VCPUS
-from vmm.words.agents import AgentChannel, AgentKind
+from vmm.words.machines import MAX_VCPUS, AgentChannel, AgentKind
 
 QEMU: Final = "qemu"
 KATA_AGENT: Final = "kata"

@@ -23,8 +23,8 @@ from vmm.qemu.adopt import adopt
 from vmm.qemu.launch import launch
 from vmm.qemu.template.store import Template, TemplateStore
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentKind
 from vmm.words.commands import CommandExit, CommandSpec
+from vmm.words.machines import AgentKind
 from vmm.words.preparation import Preparation
 from vmm.words.processes import BootStage
 from vmm.words.wishes import Wishes

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from pool.assembly.confinement import jailed, user_for
 from pool.settings.config import load_settings
 from tests.contract.subjects import MAX_MEMORY_MIB, MAX_VCPUS, qemu_spec
 from vmm.initramfs.image import GuestImage
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.host import look_at_host
 from vmm.qemu.confinement.limits import Limits
-from vmm.qemu.confinement.plan import CgroupSetting, decide_cgroups
+from vmm.qemu.confinement.making import jailed, user_for
+from vmm.qemu.confinement.plan import decide_cgroups
 from vmm.qemu.confinement.tree import occupied
 from vmm.spec import MachineSpec
+from vmm.words.confinement import Requirement
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -35,11 +36,11 @@ def spec(guest_image: GuestImage) -> MachineSpec:
 @pytest.fixture
 def confinement() -> Iterator[Confinement]:
     """All that the host offers."""
-    plan = decide_cgroups(CgroupSetting.AUTO, look_at_host())
+    plan = decide_cgroups(Requirement.AUTO, look_at_host())
     settings = load_settings(None)
     with (
         occupied(plan, largest=Limits(memory_bytes=2**31, cpus=2, processes=100)) as applied,
-        jailed(settings, user=user_for(settings)) as confinement,
+        jailed(settings.service.confinement_wish, user=user_for(settings.service.confinement_wish)) as confinement,
     ):
         if not applied.places:
             pytest.skip(f"no cgroups here: {applied.missing}")

@@ -17,17 +17,17 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pool.assembly.confinement import jailed, user_for
 from pool.settings.config import load_settings
 from tests.integration.confinement import attacks
 from tests.unit.confinement.jailed import SPEC
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.confinement.layers import NAMESPACES, Layer, Layers
-from vmm.qemu.confinement.uids import UidRange
+from vmm.qemu.confinement.layers import NAMESPACES, Layers
+from vmm.qemu.confinement.making import jailed, user_for
 from vmm.qemu.confinement.user import QemuUser
 from vmm.qemu.jailer.kernel import landlock_version
 from vmm.qemu.process import QemuProcess
+from vmm.words.confinement import Layer, UidRange
 
 PYTHON = Path("/usr/bin/python3")
 
@@ -63,7 +63,7 @@ time.sleep(1000)
 @pytest.fixture
 def whole() -> Iterator[Confinement]:
     settings = load_settings(None)
-    with jailed(settings, user=user_for(settings)) as confinement:
+    with jailed(settings.service.confinement_wish, user=user_for(settings.service.confinement_wish)) as confinement:
         missing = confinement.layers.missing
         if missing.keys() - {Layer.USER_NAMESPACE}:  # which root needs for nothing
             pytest.skip(f"not all layers here: {missing}")

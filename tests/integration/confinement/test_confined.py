@@ -18,13 +18,13 @@ from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.limits import limits_for
 from vmm.qemu.confinement.plan import CgroupVersion, Controller
 from vmm.qemu.confinement.record import host_memory_bytes
-from vmm.qemu.confinement.uids import UidRange
 from vmm.qemu.instance import Instance
 from vmm.qemu.launch import launch
 from vmm.qemu.orphans import end_orphan, find_orphans
 from vmm.qemu.template.clone import build_template, load_clone, start_shell
 from vmm.qemu.template.store import TemplateStore
 from vmm.spec import MachineSpec
+from vmm.words.confinement import UidRange
 from vmm.words.preparation import Preparation
 
 VM, TEMPLATE = (f"{name}-{secrets.token_hex(4)}" for name in ("vm", "template"))

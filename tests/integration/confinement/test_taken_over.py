@@ -18,9 +18,10 @@ from tests.integration.confinement import attacks
 from tests.integration.confinement.puppet import CaughtError, Puppet
 from vmm.qemu.command_line import Start
 from vmm.qemu.confinement import Confinement
-from vmm.qemu.confinement.layers import Layer, Layers
+from vmm.qemu.confinement.layers import Layers
 from vmm.qemu.instance import Instance
 from vmm.spec import MachineSpec
+from vmm.words.confinement import Layer
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of system calls, and registers"),

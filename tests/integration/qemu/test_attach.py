@@ -17,7 +17,7 @@ from vmm.qemu.process import command_line_of
 from vmm.qemu.template.store import Template
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.preparation import Preparation
 
 BOOT_LIMIT_S = 120.0

@@ -8,7 +8,8 @@ import attrs
 
 from vmm.qemu import trial
 from vmm.qemu.version import MINIMUM_VERSION, detect_version
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 
 async def test_a_guest_that_does_not_answer_in_time(spec: MachineSpec, vm_home: Path) -> None:

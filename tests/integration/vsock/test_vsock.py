@@ -29,8 +29,8 @@ from vmm.qemu.template.fingerprint import fingerprint
 from vmm.qemu.template.store import TemplateStore
 from vmm.qemu.version import detect_version
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentChannel, AgentKind
 from vmm.words.commands import CommandExit, CommandSpec
+from vmm.words.machines import AgentChannel, AgentKind
 from vmm.words.preparation import Preparation
 
 pytestmark = [

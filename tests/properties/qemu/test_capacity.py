@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vmm.capacity import Capacity
 from vmm.errors import HotplugError
-from vmm.spec import MEMORY_BLOCK_MIB
+from vmm.words.machines import MEMORY_BLOCK_MIB
 
 
 @st.composite

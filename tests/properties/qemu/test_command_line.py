@@ -18,8 +18,8 @@ from vmm.devices.usual import usual_devices
 from vmm.devices.vsock import VSOCK_PARAMETER, ReservedCid, Vsock
 from vmm.qemu import processors
 from vmm.qemu.command_line import AnonymousMemory, BootFiles, FileMemory, MemoryBacking, Passed, build_argv
-from vmm.spec import Accelerator, MachineSpec
-from vmm.words.agents import AgentChannel, AgentKind
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator, AgentChannel, AgentKind
 
 components = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1)
 paths = st.lists(components | st.sampled_from([",", "a,b", ",,", "=,", "a=b"]), min_size=1, max_size=4).map(

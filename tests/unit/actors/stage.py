@@ -20,10 +20,11 @@ from actors.vm import VmActor
 from vmm.contract import Vm
 from vmm.simulated import Fault, SimulatedHost, SimulatedVm, scripted
 from vmm.simulated.disk import SimulatedDisk
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
 from vmm.words.facts import VmFact
 from vmm.words.kinds import ProducerKind
 from vmm.words.life import VmState
+from vmm.words.machines import Accelerator
 from vmm.words.wishes import HandOutOrder, LeaseTerms, Wishes
 
 NOWHERE = Path("/nowhere")

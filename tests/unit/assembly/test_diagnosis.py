@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pool.assembly.diagnosis import Finding, Verdict, examine
+from pool.assembly.diagnosis import examine
 from pool.settings.config import parse_settings
 from vmm.devices.vsock import VHOST_VSOCK
+from vmm.words.findings import Finding, Verdict
 
 HERE = os.access(VHOST_VSOCK, os.R_OK | os.W_OK)
 

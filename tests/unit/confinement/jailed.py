@@ -10,7 +10,8 @@ from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.jailer.client import open_jailer
 from vmm.qemu.process import QemuProcess
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 SPEC = MachineSpec(
     qemu=Path("/qemu"), kernel=Path("/kernel"), initrd=Path("/initrd"), accelerator=Accelerator.TCG, memory_mib=256

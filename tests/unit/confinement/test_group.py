@@ -12,7 +12,8 @@ from vmm.qemu.confinement import group as group_module
 from vmm.qemu.confinement.group import VmGroup, settings_of
 from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 LIMITS = Limits(memory_bytes=2**29, cpus=2, processes=130)
 

@@ -14,7 +14,8 @@ from vmm.errors import MissingFileError
 from vmm.qemu.confinement import UNCONFINED, Confinement, inputs
 from vmm.qemu.confinement.inputs import InputFiles
 from vmm.qemu.confinement.user import QemuUser
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 NOBODY = QemuUser(name="nobody", uid=65534, gid=65534)
 

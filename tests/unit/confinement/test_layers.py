@@ -9,17 +9,17 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from pool.assembly.confinement import describe, jailed, user_for
 from pool.settings.config import ConfigError, Settings, parse_settings
 from tests.leaks import nothing_left
 from vmm.errors import ConfinementError, JailError
 from vmm.qemu.confinement import Confinement
-from vmm.qemu.confinement.layers import Layer, Layers, LayerSetting, find_layers, remedy, require
+from vmm.qemu.confinement.layers import Layers, find_layers, remedy, require_layers
+from vmm.qemu.confinement.making import jailed, report, user_for
 from vmm.qemu.confinement.plan import CgroupPlan, Controller
-from vmm.qemu.confinement.uids import UidRange
 from vmm.qemu.confinement.user import UserDecision
 from vmm.qemu.jailer.client import Jailer
 from vmm.qemu.jailer.protocol import Files, Identity, Request
+from vmm.words.confinement import ConfinementWish, Layer, Requirement, UidRange
 
 NOTHING = Files(programs=[], devices=[])
 
@@ -96,10 +96,10 @@ def test_who_cannot_start_anything_as_that_user_is_told_of_the_setting() -> None
 
 def test_required_means_all_of_them() -> None:
     layers = Layers(missing={Layer.LANDLOCK: "Operation not supported"})
-    require(LayerSetting.AUTO, layers)
-    require(LayerSetting.REQUIRED, Layers())
+    require_layers(Requirement.AUTO, layers)
+    require_layers(Requirement.REQUIRED, Layers())
     with pytest.raises(ConfinementError, match=r"landlock: Operation not supported; boot a kernel from 5.13 on"):
-        require(LayerSetting.REQUIRED, layers)
+        require_layers(Requirement.REQUIRED, layers)
 
 
 def test_each_layer_has_a_remedy() -> None:
@@ -116,7 +116,10 @@ def settings(service: str) -> Settings:
 
 def layers_of(service: str) -> Layers:
     ours = settings(service)
-    with nothing_left(), jailed(ours, user=user_for(ours)) as confinement:
+    with (
+        nothing_left(),
+        jailed(ours.service.confinement_wish, user=user_for(ours.service.confinement_wish)) as confinement,
+    ):
         return confinement.layers
 
 
@@ -146,14 +149,15 @@ def test_what_cannot_be_configured_is_refused_by_key(service: str, problem: str)
 
 
 def test_people_are_told_of_each() -> None:
-    told = describe(
-        UserDecision(user=None, reason="the service is root", uids=UidRange()),
-        Confinement(
+    told = report(
+        ConfinementWish(),
+        user=UserDecision(user=None, reason="the service is root", uids=UidRange()),
+        confinement=Confinement(
             layers=Layers(applied=frozenset({Layer.SECCOMP}), missing={Layer.LANDLOCK: "not supported"}),
             cgroups=CgroupPlan(missing={Controller.CPU: "not mounted"}),
         ),
     )
-    said: dict[str, Any] = {state.name: (state.applied, state.detail) for state in told}
+    said: dict[str, Any] = {state.name: (state.applied, state.detail) for state in told.states}
     assert said["uid"] == (True, f"of {UidRange()}")
     assert said["seccomp"] == (True, "")
     assert said["landlock"] == (False, "not supported")
@@ -164,6 +168,7 @@ def test_people_are_told_of_each() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has uids to give")
 def test_who_names_a_user_has_one_for_all_and_is_told() -> None:
     ours = settings('qemu_user = "nobody"\nconfinement = "off"')
-    with jailed(ours, user=user_for(ours)) as confinement:
-        uid = describe(user_for(ours), confinement)[0]
+    with jailed(ours.service.confinement_wish, user=user_for(ours.service.confinement_wish)) as confinement:
+        wish = ours.service.confinement_wish
+        uid = report(wish, user=user_for(wish), confinement=confinement).states[0]
     assert (uid.name, uid.applied, uid.detail) == ("uid", False, "the configuration says so")

@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from vmm.errors import ConfinementError
-from vmm.qemu.confinement.plan import (
-    CgroupPlan,
-    CgroupSetting,
-    CgroupVersion,
-    Controller,
-    Offer,
-    decide_cgroups,
-    own_groups,
-)
+from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller, Offer, decide_cgroups, own_groups
+from vmm.words.confinement import Requirement
 
 V1 = {c: Offer(version=CgroupVersion.V1, place=Path("/cg", c.value)) for c in Controller}
 V2 = {c: Offer(version=CgroupVersion.V2, place=Path("/cg")) for c in Controller}
@@ -23,36 +16,36 @@ NONE = {c: Offer(version=None, obstacle="not there") for c in Controller}
 
 
 def test_version_1_has_a_place_for_each_controller() -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, V1)
+    plan = decide_cgroups(Requirement.AUTO, V1)
     assert plan.version is CgroupVersion.V1
     assert plan.places == {c: Path("/cg", c.value) for c in Controller}
     assert plan.missing == {}
 
 
 def test_version_2_has_one_place_for_all() -> None:
-    plan = decide_cgroups(CgroupSetting.REQUIRED, V2)
+    plan = decide_cgroups(Requirement.REQUIRED, V2)
     assert (plan.version, set(plan.places.values())) == (CgroupVersion.V2, {Path("/cg")})
 
 
 def test_of_a_mixture_version_2_is_taken_and_the_rest_is_told() -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, {**V2, Controller.CPU: V1[Controller.CPU]})
+    plan = decide_cgroups(Requirement.AUTO, {**V2, Controller.CPU: V1[Controller.CPU]})
     assert plan.version is CgroupVersion.V2
     assert plan.missing == {Controller.CPU: "it is a controller of v1"}
 
 
 def test_version_1_serves_where_version_2_is_not_ours() -> None:
     foreign = Offer(version=CgroupVersion.V2, obstacle="not ours")
-    plan = decide_cgroups(CgroupSetting.AUTO, {**V1, Controller.PIDS: foreign})
+    plan = decide_cgroups(Requirement.AUTO, {**V1, Controller.PIDS: foreign})
     assert plan.version is CgroupVersion.V1
     assert plan.missing == {Controller.PIDS: "not ours"}
 
 
 def test_nothing_is_asked_of_the_host_when_it_is_off() -> None:
-    assert decide_cgroups(CgroupSetting.OFF, NONE) == CgroupPlan()
+    assert decide_cgroups(Requirement.OFF, NONE) == CgroupPlan()
 
 
 def test_what_the_host_lacks_is_told_with_the_reason() -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, NONE)
+    plan = decide_cgroups(Requirement.AUTO, NONE)
     assert (plan.version, plan.places) == (None, {})
     assert plan.missing == dict.fromkeys(Controller, "not there")
 
@@ -60,11 +53,11 @@ def test_what_the_host_lacks_is_told_with_the_reason() -> None:
 def test_what_is_required_and_lacking_is_an_error_that_names_it() -> None:
     offers = {**V1, Controller.PIDS: NONE[Controller.PIDS]}
     with pytest.raises(ConfinementError, match=r'service\.cgroups = "required": pids: not there; run the service as'):
-        decide_cgroups(CgroupSetting.REQUIRED, offers)
+        decide_cgroups(Requirement.REQUIRED, offers)
 
 
 def test_a_plan_without_what_did_not_work() -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, V2).without({Controller.CPU: "Invalid argument"})
+    plan = decide_cgroups(Requirement.AUTO, V2).without({Controller.CPU: "Invalid argument"})
     assert (set(plan.places), plan.missing) == (
         {Controller.MEMORY, Controller.PIDS},
         {Controller.CPU: "Invalid argument"},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmm.qemu.confinement.programs import DEVICES, SYSTEM, files_for
-from vmm.spec import Accelerator
+from vmm.words.machines import Accelerator
 
 
 def shown(program: str, environment: dict[str, str] | None = None) -> set[str]:

@@ -16,9 +16,10 @@ import pytest
 from tests.unit.confinement.jailed import SPEC, jailer_alone, start
 from vmm.errors import ConfinementError
 from vmm.qemu.confinement import uids as module
-from vmm.qemu.confinement.uids import UidPool, UidRange, is_in_use, obstacle, structure_range
+from vmm.qemu.confinement.uids import UidPool, is_in_use, obstacle
 from vmm.qemu.confinement.user import QemuUser
 from vmm.qemu.process import QemuProcess
+from vmm.words.confinement import UidRange, structure_range
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 

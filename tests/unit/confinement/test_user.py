@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from vmm.accounts import Account
 from vmm.errors import ConfinementError, MissingFileError
 from vmm.qemu.confinement import Confinement
-from vmm.qemu.confinement.uids import UidRange
-from vmm.qemu.confinement.user import (
-    Account,
-    QemuUser,
-    check_program,
-    check_tools,
-    decide_user,
-    device_groups,
-)
+from vmm.qemu.confinement.user import QemuUser, check_program, check_tools, decide_user, device_groups
+from vmm.words.confinement import UidRange
 
 NOBODY = QemuUser(name="nobody", uid=65534, gid=65534)
 

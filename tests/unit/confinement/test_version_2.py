@@ -14,8 +14,9 @@ from vmm.qemu.confinement import host
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.confinement.host import offers_of
 from vmm.qemu.confinement.limits import Limits
-from vmm.qemu.confinement.plan import CgroupSetting, CgroupVersion, Controller, OwnGroups, decide_cgroups
+from vmm.qemu.confinement.plan import CgroupVersion, Controller, OwnGroups, decide_cgroups
 from vmm.qemu.confinement.tree import occupied
+from vmm.words.confinement import Requirement
 
 LIMITS = Limits(memory_bytes=512 * 2**20, cpus=3, processes=130)
 
@@ -39,7 +40,7 @@ def own(root: Path, group: Path) -> OwnGroups:
 
 
 def test_a_delegated_group_is_offered_with_its_controllers(root: Path, unit: Path) -> None:
-    plan = decide_cgroups(CgroupSetting.REQUIRED, offers_of(own(root, unit)))
+    plan = decide_cgroups(Requirement.REQUIRED, offers_of(own(root, unit)))
     assert plan.version is CgroupVersion.V2
     assert set(plan.places) == set(Controller)
     assert set(plan.places.values()) == {unit}
@@ -66,13 +67,13 @@ def test_a_group_that_nobody_delegated_is_not_touched(root: Path, unit: Path, mo
 
 def test_a_controller_that_the_group_was_not_given_is_missing(root: Path, unit: Path) -> None:
     (unit / "cgroup.controllers").write_text("memory pids")
-    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    plan = decide_cgroups(Requirement.AUTO, offers_of(own(root, unit)))
     assert set(plan.missing) == {Controller.CPU}
     assert set(plan.places) == {Controller.MEMORY, Controller.PIDS}
 
 
 def test_the_service_makes_way_and_comes_back(root: Path, unit: Path) -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    plan = decide_cgroups(Requirement.AUTO, offers_of(own(root, unit)))
     with occupied(plan, largest=LIMITS) as applied:
         assert applied == plan
         assert (unit / "vmpool-service" / "cgroup.procs").read_text() == "0"
@@ -86,7 +87,7 @@ def test_the_service_makes_way_and_comes_back(root: Path, unit: Path) -> None:
 
 def test_who_only_visits_leaves_what_a_service_has_made_of_the_place(root: Path, unit: Path) -> None:
     """To take a controller back would take the limits of its VMs with it."""
-    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    plan = decide_cgroups(Requirement.AUTO, offers_of(own(root, unit)))
     control = unit / "cgroup.subtree_control"
     (unit / "cgroup.procs").write_text("")
     control.write_text("memory cpu pids")
@@ -103,7 +104,7 @@ def test_who_only_visits_leaves_what_a_service_has_made_of_the_place(root: Path,
 def test_a_controller_that_takes_no_limit_is_left_out_and_told(
     root: Path, unit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    plan = decide_cgroups(Requirement.AUTO, offers_of(own(root, unit)))
     monkeypatch.setitem(kernel._FILES, "cpu", ())
     with occupied(plan, largest=LIMITS) as applied:
         assert set(applied.places) == {Controller.MEMORY, Controller.PIDS}
@@ -112,7 +113,7 @@ def test_a_controller_that_takes_no_limit_is_left_out_and_told(
 
 
 async def test_a_vm_has_one_group_with_all_limits(root: Path, unit: Path, tmp_path: Path) -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    plan = decide_cgroups(Requirement.AUTO, offers_of(own(root, unit)))
     record = tmp_path / "vm-1" / "cgroups"
     record.parent.mkdir()
     with occupied(plan, largest=LIMITS) as applied:
@@ -151,7 +152,7 @@ def leaf(unit: Path) -> Path:
 
 
 def test_the_service_has_a_limit_of_its_own_beside_its_vms(root: Path, unit: Path, leaf: Path) -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    plan = decide_cgroups(Requirement.AUTO, offers_of(own(root, unit)))
     with occupied(plan, largest=LIMITS, own_memory_bytes=2 * 2**30):
         assert (leaf / "memory.high").read_text() == str(2 * 2**30)
         assert (leaf / "memory.max").read_text() == str(3 * 2**30)
@@ -159,7 +160,7 @@ def test_the_service_has_a_limit_of_its_own_beside_its_vms(root: Path, unit: Pat
 
 
 def test_who_only_looks_limits_nobody(root: Path, unit: Path, leaf: Path) -> None:
-    plan = decide_cgroups(CgroupSetting.AUTO, offers_of(own(root, unit)))
+    plan = decide_cgroups(Requirement.AUTO, offers_of(own(root, unit)))
     with occupied(plan, largest=LIMITS, visiting=True):
         assert (leaf / "memory.max").read_text() == ""
         (leaf / "cgroup.procs").write_text("")

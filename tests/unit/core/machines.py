@@ -16,7 +16,8 @@ from pool.core.matching import Matcher
 from pool.settings.config import ProfileSettings
 from vmm.qemu.launch import check_needs
 from vmm.simulated import SimulatedHost
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 
 def machine(settings: ProfileSettings) -> MachineSpec:

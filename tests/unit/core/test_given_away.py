@@ -11,6 +11,7 @@ import pytest
 from actors.journal import Journal
 from pool.core.recovery import Recovered, recover
 from vmm.contract import Survivor
+from vmm.qemu.backend import QemuBackend
 from vmm.words.processes import ProcessIdentity
 
 
@@ -43,7 +44,7 @@ def left(vms: Path) -> list[str]:
 
 
 async def recovered(vms: Path) -> Recovered:
-    return await recover(Journal(directory=vms), profiles=["default"], adopt=no_adoption)
+    return await recover(Journal(directory=vms), profiles=["default"], backend=QemuBackend())
 
 
 async def test_a_vm_that_nobody_has_is_ended(vms: Path, qemu: subprocess.Popen[bytes]) -> None:

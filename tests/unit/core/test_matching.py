@@ -19,7 +19,7 @@ from pool.ledger.policy import OnEmpty
 from pool.settings.config import ProfileSettings
 from tests.unit.core.machines import image, make_matcher
 from vmm.errors import MissingFileError
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.wishes import Wishes
 
 PLAIN = Wishes()

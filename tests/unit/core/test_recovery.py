@@ -15,6 +15,7 @@ from actors.record import LeaseRecord, VmRecord, encode
 from pool.core.recovery import MAX_FENCING_TOKEN, RECONNECT_S, Recovered, recover, restored
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease, Owner
+from vmm.qemu.backend import QemuBackend
 from vmm.words.facts import HandOutTimings
 from vmm.words.kinds import ProducerKind
 from vmm.words.preparation import PreparationReport
@@ -122,12 +123,11 @@ def leave(journal: Journal, vm_id: str, record: VmRecord | bytes | None) -> Path
     return home
 
 
-async def adopt(*_: object, **__: object) -> Any:
-    raise NotImplementedError("the coordinator's actors adopt")
+BACKEND = QemuBackend()
 
 
 async def recovered(journal: Journal) -> Recovered:
-    return await recover(journal, profiles={"default"}, adopt=adopt, base="default", clock=lambda: NOW)
+    return await recover(journal, profiles={"default"}, backend=BACKEND, base="default", clock=lambda: NOW)
 
 
 async def test_where_nothing_was_left_nothing_is_found(journal: Journal) -> None:
@@ -145,7 +145,7 @@ async def test_idle_and_leased_vms_are_to_be_adopted_and_left_alone(journal: Jou
         "vm-1": "vm-1",
         "vm-2": "vm-2",
     }
-    assert all(adoption.adopt is adopt for adoption in found.adoptions.values())
+    assert all(adoption.adopt == BACKEND.adopt for adoption in found.adoptions.values())
     assert (idle / RECORD_NAME).exists()
     assert (leased / RECORD_NAME).exists()
 

@@ -11,16 +11,15 @@ import trio
 import trio.testing
 
 from actors.journal import Journal
-from pool.core import recovery
-from pool.core.recovery import recover, sweep_orphans
+from pool.core.recovery import recover, sweep_remains
 from pool.host.endpoint import EndpointError
 from tests.unit.actors.stage import BOOT_ID
 from tests.unit.actors.test_record import LEASE, RECORD
 from tests.waiting import LIMIT_S
+from vmm.backend import Remains
 from vmm.errors import StopError
-from vmm.qemu.adopt import adopt
-from vmm.qemu.directory import VmDirectory
-from vmm.qemu.orphans import Orphan
+from vmm.qemu import orphans, owners
+from vmm.qemu.backend import QemuBackend
 from vmm.words.processes import ProcessIdentity
 
 S = 10**9
@@ -40,12 +39,12 @@ def journal(tmp_path: Path) -> Journal:
 async def test_no_lease_pays_for_the_time_that_it_takes_to_end_others(
     journal: Journal, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def end_slowly(_orphan: Orphan) -> None:
+    async def end_slowly(_remains: Remains) -> None:
         mock_clock.jump(7)
 
     began = trio.current_time()
-    monkeypatch.setattr(recovery, "end_orphan", end_slowly)
-    (found,) = (await recover(journal, profiles=[], adopt=adopt)).found
+    monkeypatch.setattr(orphans, "end_orphan", end_slowly)
+    (found,) = (await recover(journal, profiles=[], backend=QemuBackend())).found
     assert found.lease is not None
     assert trio.current_time() == began + 7
     assert found.lease.expires_at == pytest.approx(60)
@@ -58,12 +57,12 @@ async def test_what_cannot_be_ended_keeps_nobody_from_starting(
 ) -> None:
     tried = []
 
-    async def fail(orphan: Orphan) -> None:
+    async def fail(orphan: Remains) -> None:
         tried.append(orphan.vm_id)
         raise error
 
-    monkeypatch.setattr(recovery, "end_orphan", fail)
-    recovered = await recover(journal, profiles=[], adopt=adopt)
+    monkeypatch.setattr(orphans, "end_orphan", fail)
+    recovered = await recover(journal, profiles=[], backend=QemuBackend())
     assert tried == ["vm-unknown"]
     assert [found.vm_id for found in recovered.found] == [RECORD.vm_id]
 
@@ -78,14 +77,14 @@ async def test_one_that_takes_long_to_end_keeps_no_other_from_ending(
     begun: set[str] = set()
     all_begun = trio.Event()
 
-    async def hang(orphan: Orphan) -> None:
+    async def hang(orphan: Remains) -> None:
         begun.add(orphan.vm_id)
         if begun == others:
             all_begun.set()
         await trio.sleep_forever()
 
-    monkeypatch.setattr(recovery, "end_orphan", hang)
-    nursery.start_soon(partial(recover, journal, profiles=[], adopt=adopt))
+    monkeypatch.setattr(orphans, "end_orphan", hang)
+    nursery.start_soon(partial(recover, journal, profiles=[], backend=QemuBackend()))
     with trio.fail_after(LIMIT_S):
         await all_begun.wait()
     nursery.cancel_scope.cancel()
@@ -98,16 +97,16 @@ def found(monkeypatch: pytest.MonkeyPatch, vms: Path, *vm_ids: str) -> list[str]
     """Has these run, each watched by process 4711. Those that are ended, as they are."""
     ended: list[str] = []
 
-    async def end(orphan: Orphan) -> None:
+    async def end(orphan: Remains) -> None:
         ended.append(orphan.vm_id)
 
-    orphans = [
-        Orphan(vm_id=vm_id, directory=VmDirectory(vms / vm_id), processes=(ProcessIdentity(pid=7, start_time=1),))
+    found = [
+        Remains(vm_id=vm_id, directory=vms / vm_id, processes=(ProcessIdentity(pid=7, start_time=1),))
         for vm_id in vm_ids
     ]
-    monkeypatch.setattr(recovery, "find_orphans", lambda _: orphans)
-    monkeypatch.setattr(recovery, "owner_of", lambda pids: 4711 if 7 in pids else None)
-    monkeypatch.setattr(recovery, "end_orphan", end)
+    monkeypatch.setattr(orphans, "find_orphans", lambda _: found)
+    monkeypatch.setattr(owners, "owner_of", lambda pids: 4711 if 7 in pids else None)
+    monkeypatch.setattr(orphans, "end_orphan", end)
     return ended
 
 
@@ -115,12 +114,12 @@ async def test_the_vms_of_a_service_that_lives_are_not_ended(tmp_path: Path, mon
     """Its directory was removed, with the locks that would have kept us out."""
     ended = found(monkeypatch, tmp_path, "vm-1")
     with pytest.raises(EndpointError, match=r"process 4711 has VMs of .* choose another place"):
-        await sweep_orphans(tmp_path, keep=(), given_away=())
+        await sweep_remains(tmp_path, keep=(), given_away=(), backend=QemuBackend())
     assert ended == []
 
 
 async def test_those_that_were_given_away_are_their_takers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who watches them, or whoever watches those that we keep, is no reason not to start."""
     ended = found(monkeypatch, tmp_path, "vm-given", "vm-kept")
-    await sweep_orphans(tmp_path, keep={"vm-kept"}, given_away={"vm-given"})
+    await sweep_remains(tmp_path, keep={"vm-kept"}, given_away={"vm-given"}, backend=QemuBackend())
     assert ended == []

@@ -12,7 +12,7 @@ from actors.record import LeaseRecord, VmRecord
 from pool.core.recovery import Recovered, recover
 from tests.unit.actors.stage import BOOT_ID, VMS, simulated_journal
 from tests.virtual_time import in_virtual_time
-from vmm.simulated import SimulatedHost
+from vmm.simulated.backend import SimulatedBackend
 from vmm.words.facts import HandOutTimings
 from vmm.words.kinds import ProducerKind
 from vmm.words.preparation import PreparationReport
@@ -57,7 +57,7 @@ async def recovered(*records: VmRecord, sweep: SlowSweep) -> Recovered:
     journal = simulated_journal()
     for record in records:
         journal.write(record)
-    return await recover(journal, profiles=["default"], adopt=SimulatedHost().adopt, sweep=sweep)
+    return await recover(journal, profiles=["default"], backend=SimulatedBackend(), sweep=sweep)
 
 
 @in_virtual_time

@@ -25,7 +25,8 @@ from vmm.qemu.instance import Instance
 from vmm.qemu.template.clone import start_shell
 from vmm.qemu.template.fingerprint import fingerprint
 from vmm.qemu.version import QemuVersion
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 pytestmark = pytest.mark.usefixtures("leak_check")
 

@@ -9,7 +9,7 @@ import pytest
 
 from vmm.initramfs.errors import ImageError
 from vmm.initramfs.packages import kernel_packages, packages_of
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 
 _LEFT_OUT = "libdb5.3 libncursesw6 libreadline8 libsqlite3-0 libtinfo6 libuuid1"
 

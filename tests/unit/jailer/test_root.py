@@ -11,13 +11,14 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pool.assembly.confinement import jailed, user_for
 from pool.settings.config import parse_settings
 from tests.leaks import nothing_left
 from tests.unit.confinement.jailed import SPEC
 from vmm.qemu.confinement import Confinement
 from vmm.qemu.confinement.group import VmGroup
-from vmm.qemu.confinement.layers import Layer, Layers
+from vmm.qemu.confinement.layers import Layers
+from vmm.qemu.confinement.making import jailed, user_for
+from vmm.words.confinement import Layer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to start programs as")
 
@@ -25,7 +26,10 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another
 @pytest.fixture
 def confinement() -> Iterator[Confinement]:
     settings = parse_settings("[profiles.default]\n", source="test")
-    with nothing_left(), jailed(settings, user=user_for(settings)) as confinement:
+    with (
+        nothing_left(),
+        jailed(settings.service.confinement_wish, user=user_for(settings.service.confinement_wish)) as confinement,
+    ):
         if Layer.MOUNT_NAMESPACE not in confinement.layers.applied:
             pytest.skip(f"no root directories here: {confinement.layers.missing}")
         yield confinement

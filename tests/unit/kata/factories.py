@@ -21,8 +21,7 @@ from vmm.contract import Vm
 from vmm.simulated import FaultPlan, SimulatedHost, no_faults
 from vmm.simulated.machine import Machine, Power
 from vmm.simulated.templates import SimulatedTemplates
-from vmm.spec import Accelerator
-from vmm.words.agents import AgentKind
+from vmm.words.machines import Accelerator, AgentKind
 
 SMALL = {"memory_size": 512, "num_vcpus_f": 1.0, "default_max_vcpus": 4, "default_max_memory_size": 4096}
 

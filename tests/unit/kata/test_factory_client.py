@@ -25,7 +25,7 @@ from tests.unit.kata.factories import Stage
 from vmm.devices.usual import usual_devices
 from vmm.errors import AttachError
 from vmm.simulated import SimulatedVm
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 
 pytestmark = pytest.mark.usefixtures("leak_check")
 

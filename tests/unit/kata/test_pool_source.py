@@ -15,7 +15,7 @@ from tests.unit.rpc.served import SPEC, serving
 from vmm.devices.usual import usual_devices
 from vmm.qemu.command_line import build_argv
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentChannel, AgentKind
+from vmm.words.machines import AgentChannel, AgentKind
 
 pytestmark = pytest.mark.usefixtures("leak_check")
 

@@ -11,7 +11,7 @@ from pool.kata.config.runtime_config import load_runtime_config
 from pool.kata.records.config import FactoryConfig, KataAgentConfig, ProxyConfig
 from pool.kata.records.gokinds import Generation
 from tests.unit.kata.kata_files import OLD, load, problems
-from vmm.words.agents import AgentChannel
+from vmm.words.machines import AgentChannel
 
 
 def test_unknown_keys_and_tables_are_passed_over(home: Path) -> None:

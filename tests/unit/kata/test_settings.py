@@ -18,8 +18,8 @@ from pool.settings.limits import UNREACHED
 from tests.unit.kata.kata_files import HOST, OLD, load, problems, write
 from vmm.devices.vsock import check_vsock
 from vmm.errors import MissingFileError, SpecError, TemplateError
-from vmm.words.agents import AgentChannel, AgentKind
 from vmm.words.kinds import ProducerKind
+from vmm.words.machines import AgentChannel, AgentKind
 
 OURS = '[vmpool]\nagent = "builtin"\n'
 """The guest is not Kata's."""

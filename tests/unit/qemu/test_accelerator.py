@@ -15,7 +15,6 @@ from vmm.errors import AcceleratorError
 from vmm.qemu.accelerator import (
     TIMEOUT_REMEMBERED_S,
     AcceleratorDecision,
-    AcceleratorSetting,
     HostFacts,
     TrialFailure,
     TrialIdentity,
@@ -23,7 +22,7 @@ from vmm.qemu.accelerator import (
     linux_host,
 )
 from vmm.qemu.version import QemuVersion
-from vmm.spec import Accelerator
+from vmm.words.machines import Accelerator, AcceleratorSetting
 
 
 def refusing(error: OSError) -> Callable[[], None]:

@@ -17,7 +17,7 @@ from vmm.devices.agent_port import PortLink
 from vmm.devices.links import AgentLink
 from vmm.qemu import agents
 from vmm.qemu.directory import VmDirectory
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.processes import ExitReport
 
 

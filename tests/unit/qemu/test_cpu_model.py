@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmm.qemu.cpu_model import PLAIN_FEATURES, beyond_features, fault_in
+from vmm.words.cpu_model import PLAIN_FEATURES, beyond_features, fault_in
 
 
 @pytest.mark.parametrize(

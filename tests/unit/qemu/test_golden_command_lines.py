@@ -18,8 +18,8 @@ from vmm.qemu import processors
 from vmm.qemu.command_line import AnonymousMemory, BootFiles, FileMemory, MemoryBacking, Passed, build_argv
 from vmm.qemu.template.fingerprint import fingerprint
 from vmm.qemu.version import QemuVersion
-from vmm.spec import Accelerator, MachineSpec
-from vmm.words.agents import AgentChannel, AgentKind
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator, AgentChannel, AgentKind
 
 GOLDEN: Final = Path(__file__).with_name("command_lines")
 CONSOLE: Final = Path("/run/vms/vm-1/console.log")

@@ -11,8 +11,8 @@ import pytest
 
 from vmm.devices.usual import usual_devices
 from vmm.qemu import processors
-from vmm.spec import Accelerator, MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator, AgentKind
 
 SPEC = MachineSpec(
     qemu=Path("/q"), kernel=Path("/k"), initrd=Path("/i"), accelerator=Accelerator.TCG, vcpus=1, max_vcpus=3

@@ -9,7 +9,8 @@ import pytest
 
 from vmm.errors import BootError
 from vmm.qemu.trial import boot
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 from vmm.words.processes import BootStage
 
 

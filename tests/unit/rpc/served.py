@@ -32,8 +32,8 @@ from vmm.devices.usual import usual_devices
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
 from vmm.simulated.disk import SimulatedDisk
 from vmm.simulated.machine import Machine
-from vmm.spec import Accelerator, MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator, AgentKind
 from vmpool.client import Client, open_client
 
 SPEC = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.rpc.served import Served, serving
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmpool.client import CallError, GuestFile, Wishes
 
 

@@ -13,7 +13,7 @@ from pool.rpc.server import ServerSettings
 from pool.settings.config import ConfigError, Settings, parse_settings
 from pool.settings.limits import WATCHERS_PER_USER, EdgeLimits
 from pool.settings.permissions import Permitted
-from vmm.qemu.confinement.plan import CgroupSetting
+from vmm.words.confinement import Requirement
 
 USER = pwd.getpwuid(os.geteuid())
 GROUP = grp.getgrgid(65534)
@@ -27,7 +27,7 @@ def test_without_the_tables_all_is_as_without_settings() -> None:
     settings = parse("")
     assert server_settings(settings.access, settings.limits) == ServerSettings()
     assert settings.access.socket_gid is None
-    assert (settings.service.qemu_user, settings.service.cgroups) == ("auto", CgroupSetting.AUTO)
+    assert (settings.service.qemu_user, settings.service.cgroups) == ("auto", Requirement.AUTO)
 
 
 def test_users_and_groups_are_named_or_numbered() -> None:

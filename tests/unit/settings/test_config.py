@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pool.settings.config import ConfigError, load_settings, parse_settings
-from vmm.qemu.accelerator import AcceleratorSetting
+from vmm.words.machines import AcceleratorSetting
 
 
 def test_the_embedded_default_keeps_two_vms_of_one_profile() -> None:

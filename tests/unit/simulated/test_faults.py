@@ -26,8 +26,9 @@ from vmm.simulated import (
     random_faults,
     scripted,
 )
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
 from vmm.words.commands import CommandSpec
+from vmm.words.machines import Accelerator
 from vmm.words.preparation import Preparation
 from vmm.words.processes import BootStage, ExitReport
 

@@ -11,8 +11,9 @@ import trio.testing
 from tests.agents import Narrow
 from vmm.errors import AgentRequestError
 from vmm.simulated import SimulatedHost, SimulatedVm
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
 from vmm.words.commands import CommandSpec, Output
+from vmm.words.machines import Accelerator
 from vmm.words.preparation import Preparation
 
 NOWHERE = Path("/nowhere")

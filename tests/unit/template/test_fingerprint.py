@@ -11,7 +11,8 @@ import pytest
 
 from vmm.qemu.template.fingerprint import fingerprint
 from vmm.qemu.version import QemuVersion
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 VERSION = QemuVersion(7, 2, 22)
 

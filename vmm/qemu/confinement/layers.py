@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection, Mapping
 from typing import Final
 
 import attrs
 
 from vmm.errors import ConfinementError, JailError
+from vmm.qemu.confinement.plan import require
 from vmm.qemu.jailer.client import Jailer
 from vmm.qemu.jailer.protocol import Files, Identity, Request
-
-
-class LayerSetting(enum.Enum):
-    """What the user asks for."""
-
-    AUTO = "auto"
-    """What the host offers; what it does not is reported."""
-    OFF = "off"
-    REQUIRED = "required"
-    """All of them, or the service does not start."""
-
-
-class Layer(enum.Enum):
-    """In the order in which they are tried: what the first gives, others may need."""
-
-    USER_NAMESPACE = "user-namespace"
-    """Gives the privileges that the other namespaces take, to whom the host gives none."""
-    PID_NAMESPACE = "pid-namespace"
-    """No process but its own can be named."""
-    IPC_NAMESPACE = "ipc-namespace"
-    UTS_NAMESPACE = "uts-namespace"
-    NETWORK_NAMESPACE = "net-namespace"
-    """An empty one."""
-    MOUNT_NAMESPACE = "mount-namespace"
-    """Its root directory has QEMU and what that reads, read-only."""
-    LANDLOCK = "landlock"
-    SECCOMP = "seccomp"
-
+from vmm.words.confinement import Layer, Requirement
 
 NAMESPACES: Final = {
     Layer.USER_NAMESPACE: "user",
@@ -74,16 +47,6 @@ class Layers:
         return [name for layer, name in NAMESPACES.items() if layer in self.applied]
 
 
-@attrs.frozen(kw_only=True)
-class LayerState:
-    """As it is told to people."""
-
-    name: str
-    applied: bool
-    detail: str = ""
-    """Why not, or how."""
-
-
 def find_layers(jailer: Jailer, *, wanted: Collection[Layer], identity: Identity | None, files: Files) -> Layers:
     """Tries them, all at once and then, if that fails, one after the other. Blocks for some ms, with QEMU not started.
 
@@ -110,14 +73,10 @@ def find_layers(jailer: Jailer, *, wanted: Collection[Layer], identity: Identity
     return Layers(applied=applied, missing=missing)
 
 
-def require(setting: LayerSetting, layers: Layers) -> None:
+def require_layers(setting: Requirement, layers: Layers) -> None:
     """Raises ConfinementError if the setting asks for more than there is."""
-    if setting is LayerSetting.REQUIRED and layers.missing:
-        raise ConfinementError(
-            what='service.confinement = "required"',
-            reason="; ".join(f"{layer.value}: {reason}" for layer, reason in layers.missing.items()),
-            remedy=f'{remedy(layers)}, or set service.confinement to "auto"',
-        )
+    otherwise = f'{remedy(layers)}, or set service.confinement to "auto"'
+    require(setting, layers.missing, what="service.confinement", remedy=otherwise)
 
 
 def remedy(layers: Layers) -> str:

@@ -7,7 +7,8 @@ from typing import Final
 
 import attrs
 
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.machines import Accelerator
 
 MIB: Final = 2**20
 

@@ -5,21 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
 from vmm.errors import ConfinementError
-
-
-class CgroupSetting(enum.Enum):
-    """What the user asks for."""
-
-    AUTO = "auto"
-    """What the host offers; what it does not is reported."""
-    OFF = "off"
-    REQUIRED = "required"
-    """All controllers, or the service does not start."""
+from vmm.words.confinement import Requirement
 
 
 class Controller(enum.Enum):
@@ -65,12 +56,12 @@ _REMEDY: Final = (
 )
 
 
-def decide_cgroups(setting: CgroupSetting, offers: Mapping[Controller, Offer]) -> CgroupPlan:
+def decide_cgroups(setting: Requirement, offers: Mapping[Controller, Offer]) -> CgroupPlan:
     """One version for all: 2 if it has any of the controllers for us, else 1.
 
     Raises ConfinementError if all are required and not to be had.
     """
-    if setting is CgroupSetting.OFF:
+    if setting is Requirement.OFF:
         return CgroupPlan()
     usable = {controller: offer for controller, offer in offers.items() if offer.place is not None}
     versions = {offer.version for offer in usable.values()}
@@ -90,15 +81,23 @@ def decide_cgroups(setting: CgroupSetting, offers: Mapping[Controller, Offer]) -
             if offer.place is None or offer.version is not version
         },
     )
-    require(setting, plan)
+    require_cgroups(setting, plan)
     return plan
 
 
-def require(setting: CgroupSetting, plan: CgroupPlan) -> None:
+_Part = TypeVar("_Part", bound=enum.Enum)
+
+
+def require(setting: Requirement, missing: Mapping[_Part, str], *, what: str, remedy: str) -> None:
+    """Raises ConfinementError if all is required, and something is `missing`, with a reason for each."""
+    if setting is Requirement.REQUIRED and missing:
+        reason = "; ".join(f"{part.value}: {obstacle}" for part, obstacle in missing.items())
+        raise ConfinementError(what=f'{what} = "required"', reason=reason, remedy=remedy)
+
+
+def require_cgroups(setting: Requirement, plan: CgroupPlan) -> None:
     """Raises ConfinementError if the setting asks for more than the plan has."""
-    if setting is CgroupSetting.REQUIRED and plan.missing:
-        reason = "; ".join(f"{controller.value}: {obstacle}" for controller, obstacle in plan.missing.items())
-        raise ConfinementError(what='service.cgroups = "required"', reason=reason, remedy=_REMEDY)
+    require(setting, plan.missing, what="service.cgroups", remedy=_REMEDY)
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 from vmm.qemu.accelerator import KVM_DEVICE
 from vmm.qemu.jailer.protocol import Files
-from vmm.spec import Accelerator
+from vmm.words.machines import Accelerator
 
 SYSTEM: Final = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/ld.so.preload")
 """Nothing in there is a secret. Debian's QEMU has its firmware and its modules in /usr."""

@@ -20,7 +20,7 @@ from vmm.logs import new_log
 from vmm.qemu.accelerator import KVM_DEVICE, HostFacts, linux_host
 from vmm.qemu.confinement.group import VmGroup
 from vmm.qemu.confinement.inputs import InputFiles
-from vmm.qemu.confinement.layers import Layer, Layers
+from vmm.qemu.confinement.layers import Layers
 from vmm.qemu.confinement.limits import MAX_FILE_BYTES, limits_for
 from vmm.qemu.confinement.plan import CgroupPlan
 from vmm.qemu.confinement.programs import files_for
@@ -29,7 +29,9 @@ from vmm.qemu.confinement.user import QemuUser, check_program, device_groups
 from vmm.qemu.jailer.client import Jailer
 from vmm.qemu.jailer.protocol import Identity, Request
 from vmm.qemu.process import QemuProcess, qemu_environment
-from vmm.spec import Accelerator, MachineSpec
+from vmm.spec import MachineSpec
+from vmm.words.confinement import Layer
+from vmm.words.machines import Accelerator
 
 
 @attrs.define

@@ -12,58 +12,22 @@ import grp
 import os
 import pwd
 import random
-import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from vmm.errors import ConfinementError
 from vmm.lock import is_still
-
-DEFAULT_FIRST: Final = 1_900_000_000
-DEFAULT_COUNT: Final = 65_536
-"""Systemd's list of uids has the range from 1,879,048,192 up to 2,147,352,575 as unused (systemd's UIDS-GIDS.md)."""
-
-MAX_UID: Final = 2**32 - 2
-"""The number above it is no one."""
-
-_RANGE: Final = re.compile(r"(\d{1,10})-(\d{1,10})")
+from vmm.words.confinement import UidRange
 
 SUBORDINATE_FILES: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
 """Ranges that users may have in user namespaces of theirs (subuid(5))."""
 
 LOCKS: Final = Path("/run/vmpool-uids")
 """Two services may have the same range. A uid is locked from its choice until a process has it."""
-
-
-@attrs.frozen(kw_only=True)
-class UidRange:
-    """Numbers for users and, the same, for their groups."""
-
-    first: int = DEFAULT_FIRST
-    last: int = DEFAULT_FIRST + DEFAULT_COUNT - 1
-
-    def __str__(self) -> str:
-        return f"{self.first}-{self.last}"
-
-    def __contains__(self, number: int) -> bool:
-        return self.first <= number <= self.last
-
-
-def structure_range(value: Any, _: Any) -> UidRange:
-    """For cattrs: "FIRST-LAST". Raises TypeError, ValueError."""
-    if not isinstance(value, str):
-        raise TypeError(f'must be a range like "{UidRange()}", not {value!r}')
-    found = _RANGE.fullmatch(value)
-    if found is None:
-        raise ValueError(f'must be a range like "{UidRange()}", not {value!r}')
-    first, last = map(int, found.groups())
-    if not 1 <= first <= last <= MAX_UID:
-        raise ValueError(f"must go upwards, between 1 and {MAX_UID}, not {value!r}")
-    return UidRange(first=first, last=last)
 
 
 def obstacle(uids: UidRange) -> str:

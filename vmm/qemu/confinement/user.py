@@ -13,22 +13,14 @@ from typing import Final
 
 import attrs
 
+from vmm.accounts import KEEP, Account, Lookup, look_up, named_account
 from vmm.errors import ConfinementError, MissingFileError
-from vmm.qemu.confinement.uids import UidRange
 from vmm.qemu.confinement.uids import obstacle as uids_obstacle
-
-AUTO: Final = "auto"
-"""The setting's default: an unprivileged user where the service is root."""
-
-KEEP: Final = frozenset({"", "root", 0})
-"""Settings that leave QEMU the service's user."""
+from vmm.words.confinement import AUTO_USER, UidRange
 
 CANDIDATES: Final = ("vmpool", "nobody")
 
 _ASK_LIMIT_S: Final = 10.0
-
-Account = str | int
-"""A name, or a number."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,15 +59,6 @@ class UserDecision:
     """Why all VMs have one uid, where each should have its own."""
 
 
-Lookup = Callable[[Account], pwd.struct_passwd]
-"""Raises KeyError."""
-
-
-def look_up(account: Account) -> pwd.struct_passwd:
-    """The host's account of that name or number. Raises KeyError."""
-    return pwd.getpwuid(account) if isinstance(account, int) else pwd.getpwnam(account)
-
-
 def decide_user(
     setting: Account,
     *,
@@ -90,7 +73,7 @@ def decide_user(
     some ms.
     """
     root = euid == 0
-    if uids is not None and setting != AUTO:
+    if uids is not None and setting != AUTO_USER:
         raise ConfinementError(
             what="service.qemu_uids",
             reason=f"service.qemu_user = {setting!r} names one user for all VMs",
@@ -98,26 +81,15 @@ def decide_user(
         )
     if setting in KEEP:
         return UserDecision(user=None, reason="the configuration says so", privileged=root)
-    if setting == AUTO:
+    if setting == AUTO_USER:
         if root:
             return _decide_automatically(lookup, uids, obstacle)
         return UserDecision(user=None, reason="the service is not root")
-    try:
-        entry = lookup(setting)
-    except KeyError:
-        raise ConfinementError(
-            what="service.qemu_user", reason=f"there is no user {setting!r}", remedy="create it, or name another"
-        ) from None
+    entry = named_account(setting, euid=euid, lookup=lookup)
     if entry.pw_uid == 0:
         return UserDecision(user=None, reason="the configuration says so", privileged=root)
     if entry.pw_uid == euid:
         return UserDecision(user=None, reason=f"the service is {entry.pw_name} already")
-    if not root:
-        raise ConfinementError(
-            what="service.qemu_user",
-            reason=f"only root can start QEMU as another user ({entry.pw_name})",
-            remedy='leave it at "auto", or run the service as that user',
-        )
     return UserDecision(user=_user(entry), reason="the configuration says so")
 
 

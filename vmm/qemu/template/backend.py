@@ -48,6 +48,9 @@ class QemuTemplates:
     store: TemplateStore
     confinement: Confinement = UNCONFINED
 
+    def check_place(self, *, writes: bool) -> None:
+        self.store.check_place(writes=writes)
+
     def own(self) -> AbstractContextManager[None]:
         return self.store.own()
 

@@ -26,7 +26,7 @@ from vmm.qemu.snapshot import load, save
 from vmm.qemu.template.store import Template, TemplateStore
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
-from vmm.words.agents import AgentKind
+from vmm.words.machines import AgentKind
 from vmm.words.preparation import RESEED_BYTES, Preparation
 from vmm.words.processes import BootStage
 
