@@ -18,9 +18,9 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from vmm.words.facts import HandOutTimings
 from vmm.words.kinds import ProducerKind
+from vmm.words.leases import LeaseTerms
 from vmm.words.preparation import PreparationReport
 from vmm.words.processes import ProcessIdentity
-from vmm.words.wishes import LeaseTerms
 
 FORMAT_VERSION: Final = 1
 
@@ -105,10 +105,10 @@ class LeaseRecord:
         return cls(
             lease_id=terms.lease_id,
             owner_uid=terms.owner_uid,
-            key=terms.key,
+            key=terms.request.key,
             granted_at_ns=now_ns,
-            expires_at_ns=expiry_ns(now_ns=now_ns, expires_in_s=terms.ttl_s),
-            bound=terms.bound,
+            expires_at_ns=expiry_ns(now_ns=now_ns, expires_in_s=terms.request.ttl_s),
+            bound=terms.request.bound,
             fencing_token=terms.fencing_token,
             queued_s=terms.queued_s,
             was_ready=terms.was_ready,

@@ -32,8 +32,8 @@ from vmm.words.facts import (
     VmSilent,
     WishRefused,
 )
+from vmm.words.leases import CheckOrder, HandOutOrder, LeaseTerms
 from vmm.words.life import VmState, check_transition
-from vmm.words.wishes import CheckOrder, HandOutOrder
 
 _log = structlog.get_logger("vmpool.vm")
 
@@ -304,9 +304,9 @@ class VmActor:
     async def _leave_the_pool(self) -> None:
         """What was ordered, files for the guest among it, is kept no longer than this takes: the lease may last."""
         order = await self._idle()
-        await (self._offer() if order.bare else self._hand_out(order))
+        await (self._offer() if order.terms.request.bare else self._hand_out(order.terms))
 
-    async def _hand_out(self, order: HandOutOrder) -> None:
+    async def _hand_out(self, terms: LeaseTerms) -> None:
         """From a base VM to a leased one; it is nobody's in between, and would be nobody's after a crash."""
         self._to(VmState.HANDING_OUT)
         record, vm = self._record, self._vm
@@ -315,7 +315,7 @@ class VmActor:
         self.journal.erase(self.vm_id)
         self._record = None
         try:
-            report, timings = await self.procedure.run(vm, order.wishes)
+            report, timings = await self.procedure.run(vm, terms.request.wishes)
         except WishRefusedError as error:
             reason = describe(error)
             _log.info("a caller's wish was refused", vm=self.vm_id, error=reason)
@@ -324,11 +324,11 @@ class VmActor:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._reached.set()
         lease = LeaseRecord.grant(
-            order.lease_terms,
+            terms,
             now_ns=self.journal.now_ns(),
             report=report,
             timings=timings,
-            granted_mib=order.wishes.memory_mib,
+            granted_mib=terms.request.wishes.memory_mib,
         )
         self._write_leased(attrs.evolve(record, lease=lease))
         self._to(VmState.LEASED)

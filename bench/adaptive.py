@@ -128,7 +128,6 @@ class Simulation:
             request_id=next(self._serial),
             profile="p",
             owner=CALLER,
-            key="",
             on_empty=self.on_empty,
             deadline=math.inf,
         )

@@ -20,6 +20,7 @@ from pool.ledger.policy import PoolPolicy
 from pool.ledger.records import Lease, Owner
 from vmm.words.facts import HandOutTimings, VmGone, VmHandedOut, VmReady
 from vmm.words.kinds import ProducerKind
+from vmm.words.leases import LeaseRequest
 from vmm.words.preparation import PreparationReport
 
 SIZES: Final = (10, 100, 1000, 10_000)
@@ -76,7 +77,11 @@ class Pool:
 
     def request(self) -> AcquireRequested:
         return AcquireRequested(
-            request_id=self._requests(), profile="default", owner=_OWNER, key="", deadline=math.inf, ttl_s=3600.0
+            request_id=self._requests(),
+            profile="default",
+            owner=_OWNER,
+            request=LeaseRequest(ttl_s=3600.0),
+            deadline=math.inf,
         )
 
     def hand_out(self) -> float:

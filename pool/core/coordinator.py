@@ -127,7 +127,7 @@ class Coordinator(Reception):
         super().__attrs_post_init__()
         # The wall clock outgrows the leases of earlier runs, at less than one per nanosecond; and if it was set back,
         # what was adopted tells.
-        tokens = (found.lease.fencing_token for found in self.found if found.lease is not None)
+        tokens = (found.lease.terms.fencing_token for found in self.found if found.lease is not None)
         self._ledger = Ledger(
             policies=self.policies,
             service=self.service,

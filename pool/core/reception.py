@@ -37,7 +37,7 @@ from pool.ledger.events import (
 )
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Lease, Owner
-from vmm.words.wishes import Wishes
+from vmm.words.leases import LeaseRequest
 
 OWN: Final = "own-"
 """What the names of callers' own configurations begin with."""
@@ -82,16 +82,12 @@ class Reception:
         *,
         profile: str,
         owner: Owner,
-        key: str = "",
+        request: LeaseRequest | None = None,
         on_empty: OnEmpty | None = OnEmpty.WAIT,
         deadline: float = math.inf,
-        wishes: Wishes | None = None,
-        ttl_s: float = math.inf,
-        bound: bool = False,
-        bare: bool = False,
         own: OwnConfiguration | None = None,
     ) -> Lease:
-        """Waits for a VM. `deadline` is on trio's clock; the lease lives for `ttl_s`, and longer if it is renewed.
+        """Waits for a VM. `deadline` is on trio's clock.
 
         With a configuration of one's own `profile` is not looked at. A bound lease is one that its caller gives back
         when the call ends. A bare one is of a base VM, paused, to which nothing is connected: its caller has to
@@ -107,13 +103,9 @@ class Reception:
                     request_id=request_id,
                     profile=profile if own is None else own.name,
                     owner=owner,
-                    key=key,
+                    request=request or LeaseRequest(),
                     on_empty=on_empty,
                     deadline=deadline,
-                    wishes=wishes or Wishes(),
-                    ttl_s=ttl_s,
-                    bound=bound,
-                    bare=bare,
                     opens=None if own is None else own.policy,
                 )
             )
@@ -172,7 +164,7 @@ class Reception:
         It ends, unless another request with the same idempotency key has it. Nothing happens if it has ended.
         """
         self._deliveries.end(lease.lease_id)
-        if lease.bound and self._keeping_held:
+        if lease.request.bound and self._keeping_held:
             return
         self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id, detail=detail))
 

@@ -18,9 +18,10 @@ from actors.turns import Turns
 from pool.core.reception import OWN
 from pool.host.endpoint import EndpointError
 from pool.ledger.events import FoundVm
-from pool.ledger.records import Lease, Owner
+from pool.ledger.records import Lease
 from vmm.backend import Backend, Remains
 from vmm.errors import StopError
+from vmm.words.leases import LeaseRequest, LeaseTerms
 
 _log = structlog.get_logger("vmpool.recovery")
 
@@ -187,18 +188,19 @@ def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -
 
     expires_at = float("inf") if lease.expires_at_ns is None else here(lease.expires_at_ns)
     return Lease(
-        lease_id=lease.lease_id,
         vm_id=record.vm_id,
         pid=record.process.pid,
         profile=record.profile,
-        owner=Owner(uid=lease.owner_uid),
-        key=lease.key,
+        terms=LeaseTerms(
+            lease_id=lease.lease_id,
+            owner_uid=lease.owner_uid,
+            request=LeaseRequest(key=lease.key, bound=lease.bound),
+            fencing_token=lease.fencing_token,
+            queued_s=lease.queued_s,
+            was_ready=lease.was_ready,
+        ),
         granted_at=here(lease.granted_at_ns),
         expires_at=min(expires_at, now + RECONNECT_S) if lease.bound else expires_at,
-        bound=lease.bound,
-        fencing_token=lease.fencing_token,
-        queued_s=lease.queued_s,
-        was_ready=lease.was_ready,
         made_by=record.made_by,
         report=lease.report,
         timings=lease.timings,

@@ -54,7 +54,7 @@ class Callers:
             self.moves.refuse(event.request_id, refusal)
         elif event.deadline <= now:
             self.moves.refuse_late(event.request_id, page)
-        elif not (event.key and self.join(event, now=now)):
+        elif not (event.request.key and self.join(event, now=now)):
             self._open_claim(event, page, now=now)
 
     def _page_for(self, event: AcquireRequested) -> ProfilePage | None:
@@ -64,16 +64,16 @@ class Callers:
             return None if event.opens is None else self.moves.fleet.open_page(event.profile, event.opens)
         if page.passing and event.opens is not None:
             self.moves.fleet.set_policy(page, event.opens)  # one that was restored did not know its own
-        elif page.passing and not (event.key and self._knows(event)):
+        elif page.passing and not (event.request.key and self._knows(event)):
             return None
         return page
 
     def _knows(self, event: AcquireRequested) -> bool:
         claims, leases = self.moves.claims, self.moves.leases
-        return bool(claims.of_key(event.owner, event.key) or leases.of_key(event.owner, event.key))
+        return bool(claims.of_key(event.owner, event.request.key) or leases.of_key(event.owner, event.request.key))
 
     def _over_maximum(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
-        wishes, policy = event.wishes, page.policy
+        wishes, policy = event.request.wishes, page.policy
         for field, wished, maximum in (
             ("vcpus", wishes.vcpus, policy.max_vcpus),
             ("memory_mib", wishes.memory_mib, policy.max_memory_mib),
@@ -90,14 +90,14 @@ class Callers:
 
     def join(self, event: AcquireRequested, *, now: float) -> bool:
         """A known idempotency key leads to the claim or lease that it already has. Returns whether it is known."""
-        claim = self.moves.claims.of_key(event.owner, event.key)
-        lease = self.moves.leases.of_key(event.owner, event.key)
+        claim = self.moves.claims.of_key(event.owner, event.request.key)
+        lease = self.moves.leases.of_key(event.owner, event.request.key)
         known = claim or lease
         if known is None:
             return False
         # Who joins gets the lease as it was first asked for; without a call to hold it open one that is bound might
         # never end.
-        if known.profile != event.profile or known.bound != event.bound:
+        if known.profile != event.profile or known.request.bound != event.request.bound:
             self.moves.refuse(event.request_id, refusals.key_reused(known))
         elif claim is not None:
             if claim.vm_id is None and (refusal := self._too_many_wait(event.owner)) is not None:
@@ -106,10 +106,10 @@ class Callers:
                 self.moves.claims.join(claim, event)
         elif lease is not None:
             self.moves.leases.join(lease)
-            if lease.bound:  # its holder's connection was lost, and here it is again
+            if lease.request.bound:  # its holder's connection was lost, and here it is again
                 again = HeldAnew(lease_id=lease.lease_id, request=event)
                 self._returning[event.request_id] = lease.lease_id
-                self._record_expiry(lease, expires_at=now + event.ttl_s, renewal=again)
+                self._record_expiry(lease, expires_at=now + event.request.ttl_s, renewal=again)
             else:
                 self.moves.grant_again(event.request_id, lease)
         return True
@@ -156,7 +156,7 @@ class Callers:
 
     def _is_hit(self, event: AcquireRequested, page: ProfilePage) -> bool:
         """A VM is ready, nobody waits before him, and there is the memory that he wants more of."""
-        growth_mib = max(0, (event.wishes.memory_mib or 0) - page.policy.memory_mib)
+        growth_mib = max(0, (event.request.wishes.memory_mib or 0) - page.policy.memory_mib)
         admission = self.moves.admission
         fits = not growth_mib or (admission.fits(admission.reserved_mib + growth_mib) and not admission.memory_low)
         return bool(page.ready) and not page.waiting and fits

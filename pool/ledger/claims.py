@@ -38,20 +38,16 @@ class ClaimRegister:
             claim_id=next(self._ids),
             profile=event.profile,
             owner=event.owner,
-            key=event.key,
+            request=event.request,
             on_empty=on_empty,
             arrived_at=now,
             round=round_,
-            wishes=event.wishes,
-            ttl_s=event.ttl_s,
-            bound=event.bound,
-            bare=event.bare,
             found_ready=found_ready,
         )
         self._claims[claim.claim_id] = claim
         _count(self._claims_of, claim.owner.uid, 1)
-        if claim.key:
-            self._of_key[claim.owner.uid, claim.key] = claim.claim_id
+        if claim.request.key:
+            self._of_key[claim.owner.uid, claim.request.key] = claim.claim_id
         self.join(claim, event)
         return claim
 
@@ -88,8 +84,8 @@ class ClaimRegister:
     def close(self, claim: Claim) -> None:
         """Forgets a claim and all of its requests."""
         del self._claims[claim.claim_id]
-        if claim.key:
-            del self._of_key[claim.owner.uid, claim.key]
+        if claim.request.key:
+            del self._of_key[claim.owner.uid, claim.request.key]
         for request_id in claim.requests:
             del self._of_request[request_id]
             self._deadlines.drop(request_id)

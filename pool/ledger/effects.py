@@ -9,7 +9,7 @@ import attrs
 from pool.ledger.events import HeldAnew, RenewRequested
 from pool.ledger.news import News
 from pool.ledger.records import Lease
-from vmm.words.wishes import HandOutOrder
+from vmm.words.leases import HandOutOrder
 
 
 class RefusalCode(enum.Enum):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Lease, Owner
 from vmm.words.facts import VmFact
-from vmm.words.wishes import Wishes
+from vmm.words.leases import LeaseRequest
 
 
 @attrs.frozen(kw_only=True)
@@ -17,17 +15,10 @@ class AcquireRequested:
     request_id: int
     profile: str
     owner: Owner
-    key: str
+    request: LeaseRequest = attrs.field(factory=LeaseRequest)
     on_empty: OnEmpty | None = None
     """None: as the profile has it."""
     deadline: float
-    wishes: Wishes = attrs.field(factory=Wishes)
-    ttl_s: float = math.inf
-    """How long the lease lives without being renewed."""
-    bound: bool = False
-    """It ends with the caller's call."""
-    bare: bool = False
-    """The VM is to be given away as it is: paused, nothing of the service connected to it. No wishes, no key."""
     opens: PoolPolicy | None = None
     """The profile is one of the caller's own configuration, to be opened if it is not there."""
 

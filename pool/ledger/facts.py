@@ -11,7 +11,7 @@ from pool.ledger.moves import Moves
 from pool.ledger.news import ProfileChange
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
-from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
+from pool.ledger.records import Claim, EndReason, Lease, VmEntry
 from pool.ledger.views import CircuitState
 from vmm.words.facts import (
     LeaseAdopted,
@@ -91,21 +91,13 @@ class Facts:
     def handed_out(self, entry: VmEntry, fact: VmHandedOut, *, now: float) -> None:
         assert entry.claim_id is not None
         assert entry.terms is not None
-        terms = entry.terms
         lease = Lease(
-            lease_id=terms.lease_id,
             vm_id=fact.vm_id,
             pid=entry.pid,
             profile=entry.profile,
-            owner=Owner(uid=terms.owner_uid),
-            key=terms.key,
+            terms=entry.terms.fulfilled(),
             granted_at=now,
-            expires_at=now + terms.ttl_s,
-            bound=terms.bound,
-            bare=self.moves.claims[entry.claim_id].bare,
-            fencing_token=terms.fencing_token,
-            queued_s=terms.queued_s,
-            was_ready=terms.was_ready,
+            expires_at=now + entry.terms.request.ttl_s,
             made_by=entry.made_by,
             report=fact.report,
             timings=fact.timings,

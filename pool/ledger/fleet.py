@@ -171,7 +171,7 @@ class Fleet:
         page.dequeue(claim)
         entry = self._vms[vm_id]
         self._to(entry, VmState.HANDING_OUT)
-        self.grow(entry, memory_mib=max(entry.memory_mib, claim.wishes.memory_mib or 0))
+        self.grow(entry, memory_mib=max(entry.memory_mib, claim.request.wishes.memory_mib or 0))
         entry.claim_id = claim.claim_id
         page.handing_out += 1
         return entry
@@ -179,7 +179,7 @@ class Fleet:
     def lease(self, entry: VmEntry, lease: Lease) -> None:
         page = self.page_of(entry)
         self._to(entry, VmState.LEASED)
-        entry.claim_id = None
+        entry.claim_id = entry.terms = None
         entry.lease_id = lease.lease_id
         page.handing_out -= 1
         page.leased += 1
@@ -191,7 +191,7 @@ class Fleet:
         """
         page = self.page_of(entry)
         page.room.vms -= entry.state is not VmState.SHELL and entry.vm_id not in page.shells.starting
-        claim_id, entry.claim_id = entry.claim_id, None
+        claim_id, entry.claim_id, entry.terms = entry.claim_id, None, None
         match entry.state:
             case VmState.PRODUCING | VmState.ADOPTING:
                 self._end_production(entry, page)

@@ -38,8 +38,8 @@ class LeaseRegister:
         self._expiries.set(lease.lease_id, lease.expires_at)
         self._holders[lease.lease_id] = holders
         self._leases_of[lease.owner.uid] += 1
-        if lease.key:
-            self._of_key[lease.owner.uid, lease.key] = lease.lease_id
+        if lease.request.key:
+            self._of_key[lease.owner.uid, lease.request.key] = lease.lease_id
 
     def renew(self, lease: Lease, *, expires_at: float) -> Lease:
         renewed = attrs.evolve(lease, expires_at=expires_at)
@@ -80,8 +80,8 @@ class LeaseRegister:
         self._leases_of[lease.owner.uid] -= 1
         if not self._leases_of[lease.owner.uid]:
             del self._leases_of[lease.owner.uid]
-        if lease.key:
-            del self._of_key[lease.owner.uid, lease.key]
+        if lease.request.key:
+            del self._of_key[lease.owner.uid, lease.request.key]
 
     def end(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self._forget(lease)

@@ -35,7 +35,7 @@ from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim, EndReason, Lease, VmEntry
 from pool.ledger.views import CircuitState
-from vmm.words.wishes import HandOutOrder, LeaseTerms
+from vmm.words.leases import HandOutOrder, LeaseTerms
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -103,15 +103,12 @@ class Moves:
         entry.terms = terms = LeaseTerms(
             lease_id=self.new_id("lease"),
             owner_uid=claim.owner.uid,
-            key=claim.key,
-            ttl_s=claim.ttl_s,
-            bound=claim.bound,
+            request=claim.request,
             fencing_token=next(self._fencing_tokens),
             queued_s=claim.chosen_at - claim.arrived_at,
             was_ready=claim.found_ready,
         )
-        order = HandOutOrder(wishes=claim.wishes, lease_terms=terms, bare=claim.bare)
-        self.effects.append(HandOutVm(vm_id=entry.vm_id, order=order))
+        self.effects.append(HandOutVm(vm_id=entry.vm_id, order=HandOutOrder(terms=terms)))
 
     def stop_vm(self, entry: VmEntry, *, reason: str) -> None:
         self.fleet.leave(entry, reason=reason)
@@ -212,13 +209,4 @@ class Moves:
         self.stop_vm(self.fleet[lease.vm_id], reason=f"its lease was {reason.value}")
 
     def _tell_of_lease(self, lease: Lease, change: LeaseChange, *, detail: str = "") -> None:
-        self.tell(
-            LeaseNews(
-                lease_id=lease.lease_id,
-                vm_id=lease.vm_id,
-                profile=lease.profile,
-                owner=lease.owner,
-                change=change,
-                detail=detail,
-            )
-        )
+        self.tell(LeaseNews(lease=lease, change=change, detail=detail))

@@ -6,7 +6,7 @@ import enum
 
 import attrs
 
-from pool.ledger.records import Owner
+from pool.ledger.records import Lease
 from vmm.words.life import VmState
 
 
@@ -33,10 +33,8 @@ class LeaseChange(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class LeaseNews:
-    lease_id: str
-    vm_id: str
-    profile: str
-    owner: Owner
+    lease: Lease
+    """As it is after the change, or was when it ended."""
     change: LeaseChange
     detail: str = ""
     """What became of a lease that ended, or what is known of a silent one."""

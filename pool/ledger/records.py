@@ -10,9 +10,9 @@ import attrs
 from pool.ledger.policy import OnEmpty
 from vmm.words.facts import HandOutTimings
 from vmm.words.kinds import ProducerKind
+from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.life import VmState, check_transition
 from vmm.words.preparation import PreparationReport
-from vmm.words.wishes import LeaseTerms, Wishes
 
 
 @attrs.frozen(kw_only=True)
@@ -63,18 +63,12 @@ class Claim:
     claim_id: int
     profile: str
     owner: Owner
-    key: str
-    """Idempotency key; empty for none."""
+    request: LeaseRequest = attrs.field(factory=LeaseRequest)
+    """As it came first; those that join by its key get what that one asked for."""
     on_empty: OnEmpty
     arrived_at: float
     round: int = 0
     """In which it is its user's turn; see `pool.ledger.queue`."""
-    wishes: Wishes = attrs.field(factory=Wishes)
-    ttl_s: float = math.inf
-    bound: bool = False
-    """The lease is to end with its caller's call."""
-    bare: bool = False
-    """The VM is to be given away as it is."""
     found_ready: bool
     """A VM was ready when it arrived: the pool's hit."""
     requests: dict[int, float] = attrs.field(factory=dict)
@@ -96,29 +90,30 @@ class Claim:
 
 @attrs.frozen(kw_only=True)
 class Lease:
-    lease_id: str
     vm_id: str
     pid: int
     profile: str
-    owner: Owner
-    key: str
+    terms: LeaseTerms
+    """Without wishes: they are fulfilled."""
     granted_at: float
     expires_at: float = math.inf
     """When it ends by itself, unless it is renewed."""
-    bound: bool = False
-    """It ends with its caller's call."""
-    bare: bool = False
-    """Its VM is on its way out of the service: paused, unprepared, nothing connected to it."""
-    fencing_token: int = 0
-    """Greater than that of every lease that had been granted when a VM was chosen for this one, so that whoever guards
-    something else can turn away the holder of an older one."""
-    queued_s: float
-    """From the claim's arrival until a VM was chosen for it."""
-    was_ready: bool
-    """A VM was ready when the claim arrived: the pool's hit."""
     made_by: ProducerKind = ProducerKind.DIRECT
     report: PreparationReport
     timings: HandOutTimings
+
+    @property
+    def lease_id(self) -> str:
+        return self.terms.lease_id
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(uid=self.terms.owner_uid)
+
+    @property
+    def request(self) -> LeaseRequest:
+        """What was asked of it."""
+        return self.terms.request
 
 
 class EndReason(enum.Enum):

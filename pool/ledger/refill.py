@@ -208,7 +208,7 @@ class Refill:
 
 
 def _growth_mib(claim: Claim, page: ProfilePage) -> int:
-    return max(0, (claim.wishes.memory_mib or 0) - page.policy.memory_mib)
+    return max(0, (claim.request.wishes.memory_mib or 0) - page.policy.memory_mib)
 
 
 def _part(page: ProfilePage) -> float:

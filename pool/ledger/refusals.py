@@ -173,8 +173,8 @@ def wish_refused(page: ProfilePage, fact: WishRefused) -> Refusal:
 def key_reused(known: Claim | Lease) -> Refusal:
     return Refusal(
         code=RefusalCode.KEY_REUSED,
-        message=f"idempotency_key: {known.key!r} is in use for a lease of profile {known.profile!r} that "
-        f"{'ends with' if known.bound else 'outlives'} its call; use a new key",
+        message=f"idempotency_key: {known.request.key!r} is in use for a lease of profile {known.profile!r} that "
+        f"{'ends with' if known.request.bound else 'outlives'} its call; use a new key",
     )
 
 

@@ -45,7 +45,7 @@ class Succession:
         memory_mib = max(page.policy.memory_mib, found.memory_mib)
         self.moves.fleet.adopt_leased(page, lease, memory_mib=memory_mib)
         # The call that held it open is gone with the run that it was made to.
-        self.moves.leases.open(lease, holders=0 if lease.bound else 1)
+        self.moves.leases.open(lease, holders=0 if lease.request.bound else 1)
         self.moves.effects.append(AdoptVm(vm_id=found.vm_id, profile=found.profile))
 
     def end(self, event: ShutdownRequested | HandoverRequested) -> None:
@@ -69,7 +69,7 @@ class Succession:
     def _hand_over(self) -> None:
         """Idle and leased VMs live on, leases with them, adopted yet or not; nobody could take over the rest."""
         for lease in self.moves.leases.all():
-            if lease.bare:  # unrecorded, and in nobody's hand yet
+            if lease.request.bare:  # unrecorded, and in nobody's hand yet
                 self.moves.take_back(lease, EndReason.SHUTDOWN, detail="the service hands over")
             else:
                 self.moves.leases.let_go(lease)

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
 from actors.producer import ProducerStatistics
-from pool.core.matching import Match, WantedMachine
-from pool.ledger.policy import OnEmpty
-from pool.ledger.records import Lease
 from pool.ledger.views import ProfileView
 from pool.rpc.arguments import check_command, check_path
 from pool.rpc.errors import InvalidRequestError, sendable, shorten
-from pool.rpc.wishes import wishes_of
-from pool.settings.config import MAX_KERNEL_PARAMETERS, PRINTABLE
 from vmm.words.commands import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
 from vmm.words.confinement import LayerState
-from vmm.words.cpu_model import fault_in
 from vmm.words.machines import AgentKind
-from vmm.words.wishes import Wishes
 from vmpool.wire.generated.vmpool import v1 as wire
 
 DEFAULT_PROFILE: Final = "default"
@@ -32,17 +23,9 @@ MAX_NAME_BYTES: Final = 128
 """Of a profile, an idempotency key, a lease id."""
 MAX_TIME_LIMIT_MS: Final = 30 * 24 * 3600 * 1000
 """30 days; more is a unit mixed up."""
-MAX_TTL_MS: Final = MAX_TIME_LIMIT_MS
 MAX_SIGNAL: Final = 64
 PAYLOAD_BYTES: Final = 256 * 1024
 """At most this much output in one message, far below what clients take."""
-
-_ON_EMPTY: Final[Mapping[int, OnEmpty | None]] = {
-    wire.OnEmpty.UNSPECIFIED.value: None,
-    wire.OnEmpty.WAIT.value: OnEmpty.WAIT,
-    wire.OnEmpty.FAIL.value: OnEmpty.FAIL,
-    wire.OnEmpty.BOOT.value: OnEmpty.BOOT,
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -59,83 +42,9 @@ class ProfileShape:
     agent: AgentKind = AgentKind.BUILTIN
 
 
-@attrs.frozen(kw_only=True)
-class AcquireArguments:
-    profile: str
-    key: str
-    on_empty: OnEmpty | None
-    """None: the profile's default."""
-    wishes: Wishes
-    machine: WantedMachine | None
-    """None: that of the profile."""
-    ttl_s: float | None
-    """None: the profile's default."""
-    wait_s: float
-    """Infinite: as long as the call's deadline."""
-
-
-def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
-    """Raises InvalidRequestError, as all readers of requests here."""
-    _check_size("idempotency_key", request.idempotency_key)
-    if int(request.on_empty) not in _ON_EMPTY:
-        raise InvalidRequestError(
-            field="on_empty",
-            reason=f"{int(request.on_empty)} is unknown to this service; use WAIT (1), FAIL (2) or BOOT (3)",
-        )
-    return AcquireArguments(
-        profile=profile_of(request.profile),
-        key=request.idempotency_key,
-        on_empty=_ON_EMPTY[int(request.on_empty)],
-        wishes=wishes_of(request),
-        machine=None if request.config is None else wanted_machine(request.config),
-        ttl_s=lease_ttl("lease_ttl_ms", request.lease_ttl_ms) if request.lease_ttl_ms else None,
-        wait_s=request.wait_ms / 1000 if request.wait_ms else math.inf,
-    )
-
-
-def wanted_machine(config: wire.VmConfig) -> WantedMachine:
-    """Raises InvalidRequestError."""
-    for field in ("kernel", "initrd"):
-        path = getattr(config, field)
-        if path and (not path.startswith("/") or "\0" in path):
-            raise InvalidRequestError(field=f"config.{field}", reason=f"{path[:256]!r} is no absolute path")
-    parameters = config.kernel_parameters
-    if len(parameters) > MAX_KERNEL_PARAMETERS or not re.fullmatch(PRINTABLE, parameters):
-        raise InvalidRequestError(
-            field="config.kernel_parameters",
-            reason=f"must be ASCII that can be printed, at most {MAX_KERNEL_PARAMETERS} characters of it",
-        )
-    if config.cpu_model and (fault := fault_in(config.cpu_model)):
-        raise InvalidRequestError(field="config.cpu_model", reason=f"{config.cpu_model[:256]!r} {fault}")
-    return WantedMachine(
-        kernel=Path(config.kernel) if config.kernel else None,
-        initrd=Path(config.initrd) if config.initrd else None,
-        kernel_parameters=config.kernel_parameters or None,
-        cpu_model=config.cpu_model or None,
-    )
-
-
 def profile_of(name: str) -> str:
-    _check_size("profile", name)
+    check_size("profile", name)
     return name or DEFAULT_PROFILE
-
-
-def lease_ttl(field: str, milliseconds: int) -> float:
-    """Seconds."""
-    if not milliseconds:
-        raise InvalidRequestError(field=field, reason="is 0; say for how long, or release the lease")
-    if milliseconds > MAX_TTL_MS:
-        raise InvalidRequestError(
-            field=field, reason=f"{milliseconds} is more than 30 days ({MAX_TTL_MS}); renew the lease from time to time"
-        )
-    return milliseconds / 1000
-
-
-def lease_id_of(request: wire.ReleaseRequest | wire.RenewRequest | wire.ExecStart, *, field: str = "lease_id") -> str:
-    if not request.lease_id:
-        raise InvalidRequestError(field=field, reason="is empty; use the lease_id that Acquire returned")
-    _check_size(field, request.lease_id)
-    return request.lease_id
 
 
 def command_spec(start: wire.ExecStart) -> CommandSpec:
@@ -176,60 +85,14 @@ def signal_number(number: int) -> int:
     return number
 
 
-def _check_size(field: str, text: str) -> None:
+def check_size(field: str, text: str) -> None:
+    """Raises InvalidRequestError."""
     size = len(text.encode())
     if size > MAX_NAME_BYTES:
         raise InvalidRequestError(field=field, reason=f"has {size} bytes; at most {MAX_NAME_BYTES} are allowed")
 
 
 # -- replies -----------------------------------------------------------------------------------------------------------
-
-
-def acquire_reply(lease: Lease, *, match: Match | None = None, now: float, total_s: float) -> wire.AcquireReply:
-    return wire.AcquireReply(
-        lease=lease_message(lease, now=now),
-        timings=wire.AcquireTimings(
-            queued_us=_us(lease.queued_s),
-            resume_us=_us(lease.timings.resume_s),
-            prepare_us=_us(lease.timings.prepare_s),
-            total_us=_us(total_s),
-            was_ready=lease.was_ready,
-            grow_us=_us(lease.timings.grow_s),
-        ),
-        match=None if match is None else _match_message(match),
-    )
-
-
-def _match_message(match: Match) -> wire.Match:
-    return wire.Match(
-        profile=match.profile,
-        mismatches=[
-            wire.Mismatch(profile=mismatch.profile, fields=list(mismatch.fields)) for mismatch in match.mismatches
-        ],
-    )
-
-
-def lease_message(lease: Lease, *, now: float) -> wire.Lease:
-    report = lease.report
-    return wire.Lease(
-        lease_id=lease.lease_id,
-        vm_id=lease.vm_id,
-        profile=lease.profile,
-        pid=lease.pid,
-        guest=wire.Guest(
-            hostname=report.hostname,
-            cpus_online=report.cpus_online,
-            memory_mib=report.memory_mib,
-            reseeded=report.reseeded,
-            wall_clock_ns=report.wall_clock_ns,
-            memory_online_mib=report.memory_online_mib or 0,
-            machine_id=report.machine_id,
-            vm_uuid=report.vm_uuid,
-        ),
-        made_by=lease.made_by.value,
-        expires_in_ms=_expires_in_ms(lease, now=now),
-        fencing_token=lease.fencing_token,
-    )
 
 
 def exec_replies(event: Output | CommandExit) -> Iterable[wire.ExecReply]:
@@ -272,10 +135,10 @@ def profile_status(
             fallbacks=producer.fallbacks,
         ),
         failures_in_a_row=view.failures_in_a_row,
-        retry_in_ms=_ms(view.retry_in_s),
+        retry_in_ms=ms(view.retry_in_s),
         last_error=shorten(view.last_error),
         last_evidence=sendable(view.last_evidence) if with_evidence else "",
-        last_production_ms=_ms(view.last_production_s),
+        last_production_ms=ms(view.last_production_s),
         counters=wire.PoolCounters(**attrs.asdict(view.counters)),
         shells=view.shells,
         stale=view.stale,
@@ -286,17 +149,6 @@ def profile_status(
         circuit=view.circuit.value,
         held_back=view.held_back,
         max_vms=shape.max_vms,
-    )
-
-
-def lease_status(lease: Lease, *, now: float) -> wire.LeaseStatus:
-    return wire.LeaseStatus(
-        lease_id=lease.lease_id,
-        vm_id=lease.vm_id,
-        profile=lease.profile,
-        owner_uid=lease.owner.uid,
-        age_ms=_ms(now - lease.granted_at),
-        expires_in_ms=_expires_in_ms(lease, now=now),
     )
 
 
@@ -313,7 +165,7 @@ def status_reply(
     return wire.StatusReply(
         version=version,
         pid=os.getpid(),
-        uptime_ms=_ms(uptime_s),
+        uptime_ms=ms(uptime_s),
         draining=draining,
         profiles=list(profiles),
         leases=list(leases),
@@ -325,18 +177,10 @@ def status_reply(
     )
 
 
-def _expires_in_ms(lease: Lease, *, now: float) -> int:
-    """0 for never; what lives has at least a millisecond."""
-    return 0 if lease.expires_at == math.inf else max(1, _ms(lease.expires_at - now))
-
-
 def _pieces(data: bytes) -> Iterable[bytes]:
     return (data[start : start + PAYLOAD_BYTES] for start in range(0, len(data), PAYLOAD_BYTES))
 
 
-def _us(seconds: float) -> int:
-    return round(max(seconds, 0.0) * 1e6)
-
-
-def _ms(seconds: float) -> int:
+def ms(seconds: float) -> int:
+    """Milliseconds."""
     return round(max(seconds, 0.0) * 1e3)

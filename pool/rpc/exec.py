@@ -12,8 +12,9 @@ import trio
 from pool.core.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.rpc.calls import ServerStream, receive, send
-from pool.rpc.convert import command_spec, exec_kind, exec_replies, lease_id_of, signal_number
+from pool.rpc.convert import command_spec, exec_kind, exec_replies, signal_number
 from pool.rpc.errors import InvalidRequestError, LeaseLostError, TimeLimitError
+from pool.rpc.leases import lease_id_of
 from pool.rpc.stream import guarded
 from vmm.contract import Command, Vm
 from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError, VmExitedError

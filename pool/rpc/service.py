@@ -21,19 +21,21 @@ from pool.observe.tracing import NO_SPANS, Spans, Stage
 from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, send
 from pool.rpc.convert import (
-    AcquireArguments,
     ProfileShape,
+    profile_status,
+    status_reply,
+)
+from pool.rpc.errors import CustomMachineError, InvalidRequestError
+from pool.rpc.exec import ExecCall
+from pool.rpc.leases import (
+    AcquireArguments,
     acquire_arguments,
     acquire_reply,
     lease_id_of,
     lease_message,
     lease_status,
     lease_ttl,
-    profile_status,
-    status_reply,
 )
-from pool.rpc.errors import CustomMachineError, InvalidRequestError
-from pool.rpc.exec import ExecCall
 from pool.rpc.peer import current_caller
 from pool.rpc.stream import guarded
 from pool.rpc.watching import WatchMessages
@@ -135,11 +137,13 @@ class PoolService(wire.PoolBase):
             profile=arguments.profile if match is None else match.profile,
             own=own,
             owner=_owner(),
-            key=arguments.key,
+            request=attrs.evolve(
+                arguments.request,
+                wishes=self._wishes(arguments, match),
+                ttl_s=self._ttl_s(arguments, match, bound=bound),
+                bound=bound,
+            ),
             on_empty=on_empty,
-            wishes=self._wishes(arguments, match),
-            ttl_s=self._ttl_s(arguments, match, bound=bound),
-            bound=bound,
             deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
         self._trace(stream, lease, bound=bound)
@@ -158,11 +162,11 @@ class PoolService(wire.PoolBase):
             subsystem="pool",
             profile=lease.profile,
             vm=lease.vm_id,
-            was_ready=lease.was_ready,
+            was_ready=lease.terms.was_ready,
         )
 
     def _wishes(self, arguments: AcquireArguments, match: Match | None) -> Wishes:
-        wishes = arguments.wishes if match is None else match.wishes
+        wishes = arguments.request.wishes if match is None else match.wishes
         shape = self.info.shapes.get(arguments.profile if match is None else match.settings_of)
         if shape is None or shape.agent is not AgentKind.NOOP:
             return wishes
@@ -177,7 +181,7 @@ class PoolService(wire.PoolBase):
         if not self.info.may_describe_machines.permits(caller):
             raise CustomMachineError(uid=caller.uid)
         administers = may_administer(_owner(), service_uid=self.info.service_uid)
-        return await self.info.matcher.match(arguments.machine, arguments.wishes, administers=administers)
+        return await self.info.matcher.match(arguments.machine, arguments.request.wishes, administers=administers)
 
     def _reply_to(self, stream: ServerStream, lease: Lease, match: Match | None) -> wire.AcquireReply:
         now = trio.current_time()
@@ -254,12 +258,13 @@ def _traceparent(stream: ServerStream) -> str:
 
 def _stages(lease: Lease, *, lasted_s: float) -> tuple[Stage, ...]:
     """Of the call that took the lease. One that joins it later, by its key, waited for nothing of that."""
-    timings, in_vm_s = lease.timings, lease.queued_s + lease.timings.grow_s
-    if lease.granted_at < trio.current_time() - lasted_s or lease.queued_s + timings.total_s > lasted_s:
+    timings, queued_s = lease.timings, lease.terms.queued_s
+    in_vm_s = queued_s + timings.grow_s
+    if lease.granted_at < trio.current_time() - lasted_s or queued_s + timings.total_s > lasted_s:
         return ()
     stages = (
-        Stage(name="queue", begins_s=0.0, lasts_s=lease.queued_s),
-        Stage(name="grow", begins_s=lease.queued_s, lasts_s=timings.grow_s),
+        Stage(name="queue", begins_s=0.0, lasts_s=queued_s),
+        Stage(name="grow", begins_s=queued_s, lasts_s=timings.grow_s),
         Stage(name="resume", begins_s=in_vm_s, lasts_s=timings.resume_s),
         Stage(name="prepare", begins_s=in_vm_s, lasts_s=timings.prepare_s),
     )

@@ -11,8 +11,8 @@ from pool.core.watch import Snapshot
 from pool.ledger.news import LeaseNews, News, ProfileNews, VmNews
 from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
-from pool.rpc.convert import lease_status
 from pool.rpc.errors import shorten
+from pool.rpc.leases import lease_change, lease_status
 from vmpool.wire.generated.vmpool import v1 as wire
 
 
@@ -32,7 +32,7 @@ class WatchMessages:
                     vm=wire.VmChange(vm_id=vm_id, profile=profile, state=state.value, reason=shorten(reason))
                 )
             case LeaseNews():
-                return wire.WatchReply(lease=self._lease_change(what))
+                return wire.WatchReply(lease=lease_change(what, may_know=self.owner.may_touch(what.lease.owner)))
             case ProfileNews(profile=profile, change=change, detail=detail):
                 return wire.WatchReply(
                     profile=wire.ProfileChange(profile=profile, change=change.value, detail=shorten(detail))
@@ -48,15 +48,4 @@ class WatchMessages:
             profiles=[self.profile_status(view) for view in snapshot.profiles],
             vms=[wire.VmChange(vm_id=vm.vm_id, profile=vm.profile, state=vm.state.value) for vm in snapshot.vms],
             leases=list(leases),
-        )
-
-    def _lease_change(self, news: LeaseNews) -> wire.LeaseChange:
-        may_know = self.owner.may_touch(news.owner)
-        return wire.LeaseChange(
-            lease_id=news.lease_id if may_know else "",
-            vm_id=news.vm_id,
-            profile=news.profile,
-            change=news.change.value,
-            # Others learn how it ended, not what its guest said at that.
-            detail=shorten(news.detail if may_know else news.detail.partition(": ")[0]),
         )

@@ -21,14 +21,21 @@ from vmm.devices.usual import usual_devices
 from vmm.qemu.template.store import TemplateStore
 from vmm.words.facts import VmFact, VmGone, VmHandedOut, VmReady
 from vmm.words.kinds import ProducerKind
+from vmm.words.leases import HandOutOrder, LeaseRequest, LeaseTerms
 from vmm.words.machines import AgentKind
-from vmm.words.wishes import HandOutOrder, LeaseTerms, Wishes
+from vmm.words.wishes import Wishes
 
 BASE, LEASED = "vm-base", "vm-leased"
 MARK = "/tmp/mark"
 ORDER = HandOutOrder(
-    wishes=Wishes(hostname="guest-1", environment={"WISHED": "for"}),
-    lease_terms=LeaseTerms(lease_id="lease-1", owner_uid=1000, key="job-7", ttl_s=600.0, fencing_token=7),
+    terms=LeaseTerms(
+        lease_id="lease-1",
+        owner_uid=1000,
+        request=LeaseRequest(
+            key="job-7", ttl_s=600.0, wishes=Wishes(hostname="guest-1", environment={"WISHED": "for"})
+        ),
+        fencing_token=7,
+    )
 )
 
 

@@ -104,19 +104,20 @@ class Books:
             for other in self.held.values():
                 same_vm = other.lease.vm_id == lease.vm_id
                 self.findings.check("no_vm_is_leased_twice", not same_vm, other)
-                same_key = lease.key and (lease.owner, lease.key) == (other.lease.owner, other.lease.key)
+                key, others = (lease.owner, lease.request.key), (other.lease.owner, other.lease.request.key)
+                same_key = lease.request.key and key == others
                 self.findings.check("a_key_leads_to_one_lease", not (same_key and self.binds(other)), other)
             self.held[lease.lease_id] = Held(lease=lease, expires_at=lease.expires_at, recorded_until=lease.expires_at)
             return
-        same = (known.lease.vm_id, known.lease.fencing_token) == (lease.vm_id, lease.fencing_token)
+        same = (known.lease.vm_id, known.lease.terms.fencing_token) == (lease.vm_id, lease.terms.fencing_token)
         self.findings.check("no_lease_changes", same, known)
-        if lease.bound:
+        if lease.request.bound:
             self.renewed(lease)
 
     def joining(self, owner: Owner, key: str) -> None:
         """A bound call with the key of a lease sets that lease's time anew, whether its client reads that or not."""
         for held in self.held.values():
-            if key and (held.lease.owner, held.lease.key) == (owner, key):
+            if key and (held.lease.owner, held.lease.request.key) == (owner, key):
                 held.renewals += 1
 
     def loose(self, lease: Lease) -> None:
@@ -181,14 +182,14 @@ class Books:
             if not self.binds(held):
                 if (lease := there.get(lease_id)) is not None:
                     held.expires_at = lease.expires_at
-                    held.recorded_until = None if lease.bound else lease.expires_at
+                    held.recorded_until = None if lease.request.bound else lease.expires_at
                 else:
                     self.loose(held.lease)
                 held.renewals = 0
                 continue
             found = there.get(lease_id)
             expected = held.recorded_until
-            if held.lease.bound and expected is not None:
+            if held.lease.request.bound and expected is not None:
                 expected = min(expected, now + RECONNECT_S)
             self.findings.check("leases_survive_the_service", found is not None, held)
             if found is not None:
@@ -209,7 +210,15 @@ def _hangs_for_long(machine: Machine) -> bool:
 
 
 def _identity(lease: Lease) -> tuple[object, ...]:
-    return (lease.lease_id, lease.vm_id, lease.owner, lease.key, lease.profile, lease.bound, lease.fencing_token)
+    return (
+        lease.lease_id,
+        lease.vm_id,
+        lease.owner,
+        lease.request.key,
+        lease.profile,
+        lease.request.bound,
+        lease.terms.fencing_token,
+    )
 
 
 def _is_faulty(machine: Machine) -> bool:

@@ -16,7 +16,7 @@ from pool.core.recovery import Recovered, recover
 from pool.ledger import refusals
 from pool.ledger.callers import Callers
 from pool.ledger.effects import Refusal
-from pool.ledger.events import RenewalRecorded, RenewRequested
+from pool.ledger.events import FoundVm, RenewalRecorded, RenewRequested
 from pool.ledger.facts import Facts
 from pool.ledger.records import Owner, VmEntry
 from tests.properties.ledger.broken import answers, callers
@@ -25,7 +25,7 @@ from tests.simulation.host import Host
 from tests.simulation.simulation import Parts
 from vmm.contract import Vm
 from vmm.words.facts import VmHandedOut
-from vmm.words.wishes import HandOutOrder
+from vmm.words.leases import HandOutOrder, LeaseTerms
 
 
 def with_ledger(part: type[Any]) -> Parts:
@@ -48,7 +48,7 @@ def with_ledger(part: type[Any]) -> Parts:
 
 
 class RaisesInHandOut(VmActor):
-    async def _hand_out(self, order: HandOutOrder) -> None:
+    async def _hand_out(self, terms: LeaseTerms) -> None:
         raise RuntimeError("a bug")
 
 
@@ -164,8 +164,13 @@ async def sweep_all(host: Host, vms: Path, *, keep: Collection[str], given_away:
 
 async def recover_without_keys(*arguments: Any, **options: Any) -> Recovered:
     recovered = await recover(*arguments, **options)
-    found = (attrs.evolve(vm, lease=vm.lease and attrs.evolve(vm.lease, fencing_token=1)) for vm in recovered.found)
-    return attrs.evolve(recovered, found=tuple(found))
+    return attrs.evolve(recovered, found=tuple(_with_the_first_token(vm) for vm in recovered.found))
+
+
+def _with_the_first_token(vm: FoundVm) -> FoundVm:
+    if vm.lease is None:
+        return vm
+    return attrs.evolve(vm, lease=attrs.evolve(vm.lease, terms=attrs.evolve(vm.lease.terms, fencing_token=1)))
 
 
 BROKEN: Final[Mapping[str, tuple[Parts, ...]]] = {

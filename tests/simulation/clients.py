@@ -16,6 +16,7 @@ from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
 from tests.simulation.incarnation import Incarnation, ServiceGoneError
 from tests.simulation.plan import GREEDY_UID, MAX_TTL_S, UIDS
+from vmm.words.leases import LeaseRequest
 from vmm.words.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -39,11 +40,8 @@ class Request:
 
     profile: str
     on_empty: OnEmpty | None
-    key: str
     patience_s: float
-    ttl_s: float
-    bound: bool
-    wishes: Wishes
+    lease: LeaseRequest
 
     @classmethod
     def draw(cls, simulation: Simulation, random: Random) -> Request:
@@ -51,12 +49,15 @@ class Request:
         return cls(
             profile=random.choice(simulation.plan.profiles).name,
             on_empty=random.choice([None, OnEmpty.WAIT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.BOOT, OnEmpty.FAIL]),
-            key=random.choice(["", "", "k1", "k2", f"k{random.randint(3, 99)}"]),
             patience_s=random.choice([0.0, 0.5, 3.0, 20.0, 20.0, math.inf]),
-            ttl_s=random.choice([math.inf, 20.0]) if bound else random.choice([2.0, 10.0, 30.0, MAX_TTL_S]),
-            bound=bound,
-            wishes=Wishes(
-                vcpus=random.choice([None, None, None, 2]), memory_mib=random.choice([None, None, None, 512, 1024])
+            lease=LeaseRequest(
+                key=random.choice(["", "", "k1", "k2", f"k{random.randint(3, 99)}"]),
+                ttl_s=random.choice([math.inf, 20.0]) if bound else random.choice([2.0, 10.0, 30.0, MAX_TTL_S]),
+                bound=bound,
+                wishes=Wishes(
+                    vcpus=random.choice([None, None, None, 2]),
+                    memory_mib=random.choice([None, None, None, 512, 1024]),
+                ),
             ),
         )
 
@@ -125,14 +126,14 @@ class _Client:
             if self.random.random() < 0.2:
                 await self._ask_again(request)
             with trio.move_on_after(hold_s):
-                if request.bound:
+                if request.lease.bound:
                     await service.gone.wait()  # the call breaks
                     lease, service = await self._acquire_again_and_again(request)
                 await trio.sleep_forever()
         finally:
-            if request.bound:
+            if request.lease.bound:
                 self._hang_up(service, lease)
-        if not request.bound and self.random.random() < 0.7:
+        if not request.lease.bound and self.random.random() < 0.7:
             await self._release(lease)
 
     async def _acquire_again_and_again(self, request: Request) -> tuple[Lease, Incarnation]:
@@ -148,8 +149,8 @@ class _Client:
     async def _acquire(self, service: Incarnation, request: Request) -> Lease:
         self._say(f"asks {service.name} for {request}")
         now, books = trio.current_time(), self.simulation.books
-        if request.bound:
-            books.joining(self.owner, request.key)
+        if request.lease.bound:
+            books.joining(self.owner, request.lease.key)
         deadline = now + request.patience_s
         answered = False
         with trio.move_on_at(deadline + LATE_S) as late:
@@ -190,12 +191,9 @@ class _Client:
             return await coordinator.acquire(
                 profile=request.profile,
                 owner=self.owner,
-                key=request.key,
+                request=request.lease,
                 on_empty=request.on_empty,
                 deadline=deadline,
-                wishes=request.wishes,
-                ttl_s=request.ttl_s,
-                bound=request.bound,
             )
         except RefusedError as refused:
             code = refused.refusal.code
@@ -207,7 +205,7 @@ class _Client:
 
     async def _ask_again(self, request: Request) -> None:
         """With the same key while it has the lease: a retry of somebody whose answer was slow."""
-        if not request.key or request.bound:
+        if not request.lease.key or request.lease.bound:
             return
         try:
             await self._acquire(await self.simulation.serving(), request)

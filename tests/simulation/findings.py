@@ -10,8 +10,9 @@ from typing import Final
 import attrs
 import trio
 
-from pool.ledger.effects import ConfirmRenewal, Effect, Grant
+from pool.ledger.effects import ConfirmRenewal, Effect, Grant, Tell
 from pool.ledger.events import AdoptionRequested, Event
+from pool.ledger.news import LeaseNews
 from pool.ledger.records import Lease
 from vmm.words.facts import VmHandedOut
 
@@ -35,6 +36,8 @@ def said(what: Event | Effect) -> str:
             return f"VmHandedOut(vm_id={vm_id!r}, timings={timings})"
         case Grant(request_id=request_id, lease=lease) | ConfirmRenewal(request_id=request_id, lease=lease):
             return f"{type(what).__name__}(request_id={request_id}, {brief(lease)})"
+        case Tell(news=LeaseNews(lease=lease, change=change, detail=detail)):
+            return f"Tell({change.value} {detail!r}, {brief(lease)})"
         case AdoptionRequested(found=found):
             return f"AdoptionRequested({', '.join(f'{vm.vm_id}: {vm.lease and brief(vm.lease)}' for vm in found)})"
         case _:
@@ -43,8 +46,8 @@ def said(what: Event | Effect) -> str:
 
 def brief(lease: Lease) -> str:
     return (
-        f"{lease.lease_id} of {lease.owner.uid} {lease.key!r}: {lease.vm_id} until {lease.expires_at:.9f}, "
-        f"token {lease.fencing_token}{', bound' if lease.bound else ''}"
+        f"{lease.lease_id} of {lease.owner.uid} {lease.request.key!r}: {lease.vm_id} until {lease.expires_at:.9f}, "
+        f"token {lease.terms.fencing_token}{', bound' if lease.request.bound else ''}"
     )
 
 

@@ -211,7 +211,7 @@ class Incarnation:
         self.simulation.checks.before_effect(self, effect)
         match effect:
             case HandOutVm(order=order):
-                self.simulation.books.hand_out_ordered(order.lease_terms.fencing_token)
+                self.simulation.books.hand_out_ordered(order.terms.fencing_token)
             case Grant(lease=lease) | ConfirmRenewal(lease=lease):
                 self.simulation.books.told[lease.lease_id] = lease.expires_at
             case LeaseEnded(lease_id=lease_id):

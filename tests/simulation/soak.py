@@ -35,6 +35,7 @@ from tests.simulation.host import VMS, Disk, Host, Weather, boottime_ns
 from tests.simulation.plan import Randomness, make_plan
 from tests.simulation.simulation import quiet_logs
 from tests.unit.actors.stage import resolve
+from vmm.words.leases import LeaseRequest
 
 CLIENTS: Final = 8
 SAMPLES: Final = 60
@@ -133,7 +134,9 @@ async def _soak(cycles: int, make_coordinator: Callable[..., Coordinator]) -> So
     async def client() -> None:
         nonlocal done
         for _ in left:
-            lease = await coordinator.acquire(profile="default", owner=Owner(uid=1000), ttl_s=60.0, deadline=math.inf)
+            lease = await coordinator.acquire(
+                profile="default", owner=Owner(uid=1000), request=LeaseRequest(ttl_s=60.0), deadline=math.inf
+            )
             await coordinator.release(lease.lease_id, owner=Owner(uid=1000))
             done += 1
             if done % every == 0:

@@ -82,11 +82,11 @@ class _History:
             self.vms[news.vm_id] = news.state
 
     def _see_lease(self, news: LeaseNews) -> None:
-        self._check((news.lease_id in self.leases) != (news.change is LeaseChange.GRANTED), news)
+        self._check((news.lease.lease_id in self.leases) != (news.change is LeaseChange.GRANTED), news)
         if news.change is LeaseChange.ENDED:
-            self.leases.discard(news.lease_id)
+            self.leases.discard(news.lease.lease_id)
         else:
-            self.leases.add(news.lease_id)
+            self.leases.add(news.lease.lease_id)
 
     def _check(self, holds: bool, detail: object) -> None:
         self.simulation.findings.check("watchers_see_all_there_is", holds, detail)

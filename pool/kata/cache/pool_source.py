@@ -19,6 +19,7 @@ from vmm.qemu.command_line import BRIDGE_SLOTS, machine_uuid, pci_bridge
 from vmm.qemu.directory import VmDirectory
 from vmm.qemu.process import command_line_of
 from vmm.spec import MachineSpec
+from vmm.words.leases import LeaseRequest
 from vmm.words.life import VmState
 from vmm.words.machines import AgentKind
 
@@ -46,7 +47,9 @@ class PoolSource:
         return self.vm_config
 
     async def take_base(self) -> BaseVm:
-        lease = await self.coordinator.acquire(profile=self.profile, owner=Owner(uid=os.geteuid()), bare=True)
+        lease = await self.coordinator.acquire(
+            profile=self.profile, owner=Owner(uid=os.geteuid()), request=LeaseRequest(bare=True)
+        )
         self._taken[lease.vm_id] = lease
         home = VmDirectory(self.vms_directory / lease.vm_id)
         return BaseVm(

@@ -27,6 +27,7 @@ from vmm.contract import Vm
 from vmm.errors import AttachError
 from vmm.qemu.command_line import machine_uuid
 from vmm.qemu.directory import VmDirectory
+from vmm.words.leases import LeaseRequest
 from vmm.words.life import VmState
 
 CONNECT_LIMIT_S = 10.0
@@ -106,7 +107,9 @@ class CacheSource:
     nursery: trio.Nursery
 
     async def take(self) -> Vm:
-        lease = await self.coordinator.acquire(profile=PROFILE, owner=Owner(uid=os.geteuid()), bare=True)
+        lease = await self.coordinator.acquire(
+            profile=PROFILE, owner=Owner(uid=os.geteuid()), request=LeaseRequest(bare=True)
+        )
         directory = self.host.vms_directory / lease.vm_id
         try:
             vm = await _attach(

@@ -20,6 +20,7 @@ from pool.ledger.records import Lease, Owner
 from tests.properties.ledger.invariants import BETWEEN_EVENTS, check_state
 from tests.unit.actors.stage import direct, simulated_journal
 from vmm.simulated import FaultPlan, SimulatedHost, SimulatedVm, no_faults
+from vmm.words.leases import LeaseRequest
 from vmm.words.life import VmState
 
 PROFILE = "default"
@@ -88,7 +89,7 @@ class Service:
         """What a client does: acquire, use, release; give back what could not be delivered. Raises RefusedError."""
         deadline = trio.current_time() + patience_s
         lease = await self.coordinator.acquire(
-            profile=PROFILE, owner=OWNER, key=key, on_empty=on_empty, deadline=deadline
+            profile=PROFILE, owner=OWNER, request=LeaseRequest(key=key), on_empty=on_empty, deadline=deadline
         )
         try:
             assert trio.current_time() <= deadline
@@ -105,9 +106,9 @@ class Service:
             self.coordinator.give_back(lease)
 
     def _take(self, lease: Lease) -> None:
-        mine = (lease.lease_id, lease.key)
+        mine = (lease.lease_id, lease.request.key)
         assert self.held.get(lease.vm_id, mine) == mine, "two callers have one VM"
-        assert lease.vm_id not in self.held or lease.key, "two callers have one lease without a common key"
+        assert lease.vm_id not in self.held or lease.request.key, "two callers have one lease without a common key"
         self.held[lease.vm_id] = mine
 
     def _put_back(self, lease: Lease) -> None:

@@ -13,6 +13,7 @@ from pool.ledger.policy import OnEmpty
 from tests.examples import examples
 from tests.properties.actors.service import OWNER, PROFILE, Service, running_service
 from tests.virtual_time import in_virtual_time
+from vmm.words.leases import LeaseRequest
 
 steps = st.integers(0, 60)
 """Rounds of the scheduler. A hand-out from the pool is through after about 20, one that boots after about 40."""
@@ -62,7 +63,7 @@ async def test_one_of_two_callers_with_one_key_goes_away(rounds: int, later: int
     async def stay(service: Service, seen: Callable[[str], None]) -> None:
         for _ in range(later):
             await trio.lowlevel.checkpoint()
-        lease = await service.coordinator.acquire(profile=PROFILE, owner=OWNER, key="k")
+        lease = await service.coordinator.acquire(profile=PROFILE, owner=OWNER, request=LeaseRequest(key="k"))
         await trio.sleep(1.0)
         service.check()
         assert [lease] == list(service.coordinator.leases())
@@ -79,7 +80,9 @@ async def test_one_of_two_callers_with_one_key_goes_away(rounds: int, later: int
                 nursery.start_soon(cancel_after, rounds, scope)
                 lease = None
                 try:
-                    lease = await service.coordinator.acquire(profile=PROFILE, owner=OWNER, key="k")
+                    lease = await service.coordinator.acquire(
+                        profile=PROFILE, owner=OWNER, request=LeaseRequest(key="k")
+                    )
                     await trio.sleep_forever()
                 finally:
                     if lease is not None:

@@ -12,6 +12,7 @@ from actors.journal import GivenAway
 from tests.examples import examples
 from tests.properties.actors.service import OWNER, PROFILE, Service, running_service
 from tests.virtual_time import in_virtual_time
+from vmm.words.leases import LeaseRequest
 from vmm.words.processes import ExitReport
 
 MOMENTS = st.sampled_from([0.0, 0.0, 0.5, 1.0, 1.0, 2.0, 5.0])
@@ -41,7 +42,7 @@ async def take(service: Service, taker: Taker, taken: set[str]) -> None:
     """As the VMCache server does it for a client."""
     await trio.sleep(taker.comes_at)
     with trio.move_on_after(taker.patience_s):
-        lease = await service.coordinator.acquire(profile=PROFILE, owner=OWNER, bare=True)
+        lease = await service.coordinator.acquire(profile=PROFILE, owner=OWNER, request=LeaseRequest(bare=True))
         try:
             await trio.sleep(taker.delivery_s)
             if not taker.receives:

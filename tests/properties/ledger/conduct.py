@@ -338,8 +338,8 @@ def answers_fit_their_requests(effect: Effect, record: Record) -> None:
         assert request.acquires
         assert effect.lease.profile == request.profile
         assert effect.lease.owner == request.owner
-        assert effect.lease.key == request.key
-        assert effect.lease.bare == request.bare
+        assert effect.lease.request.key == request.key
+        assert effect.lease.request.bare == request.bare
         assert record.vms[effect.lease.vm_id].bare == request.bare
     elif isinstance(effect, Confirm):
         request = record.requests[effect.request_id]
@@ -407,8 +407,8 @@ def fencing_tokens_grow(effect: Effect, record: Record) -> None:
     """Beyond those of all leases that were granted before a VM was chosen."""
     if isinstance(effect, HandOutVm):
         earlier = [r.answer for r in record.requests.values() if isinstance(r.answer, Lease)]
-        tokens = [lease.fencing_token for lease in (*earlier, *record.restored.values())]
-        assert all(token < effect.order.lease_terms.fencing_token for token in tokens), tokens
+        tokens = [lease.terms.fencing_token for lease in (*earlier, *record.restored.values())]
+        assert all(token < effect.order.terms.fencing_token for token in tokens), tokens
 
 
 def only_owners_and_root_touch_a_lease(effect: Effect, record: Record) -> None:

@@ -220,7 +220,7 @@ def no_vm_idles_while_a_claim_waits(ledger: Ledger, _now: float) -> None:
     """But for a claim that wants more memory than there is."""
     for page, _ in _pages(ledger):
         if page.ready and page.waiting:
-            wished = next(iter(page.waiting)).wishes.memory_mib or 0
+            wished = next(iter(page.waiting)).request.wishes.memory_mib or 0
             growth_mib, admission = wished - page.policy.memory_mib, ledger._moves.admission
             assert growth_mib > 0
             assert admission.memory_low or not admission.fits(max(growth_mib, admission.reserved_mib))
@@ -259,7 +259,7 @@ def each_claim_has_someone_who_waits(ledger: Ledger, _now: float) -> None:
     claims = register.all()
     assert all(claim.requests for claim in claims)
     assert register._of_request == {r: c.claim_id for c in claims for r in c.requests}
-    assert register._of_key == {(c.owner.uid, c.key): c.claim_id for c in claims if c.key}
+    assert register._of_key == {(c.owner.uid, c.request.key): c.claim_id for c in claims if c.request.key}
 
 
 def leases_and_leased_vms_pair_up(ledger: Ledger, _now: float) -> None:
@@ -277,9 +277,10 @@ def each_lease_has_a_holder(ledger: Ledger, _now: float) -> None:
     register = ledger._moves.leases
     assert set(register._holders) == {lease.lease_id for lease in ledger.leases()}
     for lease in ledger.leases():
-        lost_its_holder = lease.bound and _restored(ledger, lease)  # by the end of the run that granted it
+        lost_its_holder = lease.request.bound and _restored(ledger, lease)  # by the end of the run that granted it
         assert register._holders[lease.lease_id] > 0 or lost_its_holder, lease
-    assert register._of_key == {(one.owner.uid, one.key): one.lease_id for one in ledger.leases() if one.key}
+    keyed = [lease for lease in ledger.leases() if lease.request.key]
+    assert register._of_key == {(lease.owner.uid, lease.request.key): lease.lease_id for lease in keyed}
 
 
 def _restored(ledger: Ledger, lease: Lease) -> bool:

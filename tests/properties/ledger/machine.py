@@ -12,7 +12,7 @@ from pool.ledger.demand import AdaptiveSize
 from pool.ledger.events import FoundVm
 from pool.ledger.facts import MAX_HAND_OUT_ATTEMPTS
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
-from pool.ledger.records import Lease, Owner
+from pool.ledger.records import Lease
 from pool.ledger.views import ProfileView
 from tests.properties.ledger.histories import Historic, begins, happens
 from tests.properties.ledger.invariants import ViolationError
@@ -20,6 +20,7 @@ from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import MANY, World
 from vmm.words.backoff import Backoff
 from vmm.words.kinds import ProducerKind
+from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.life import VmState
 
 PROFILES = ("alpha", "beta", "gamma")
@@ -87,17 +88,16 @@ FRAGILE = st.sampled_from(
 def old_lease(number: int) -> Lease:
     """Of an earlier run: of a profile that is still there, or is no more."""
     return Lease(
-        lease_id=f"old-lease-{number}",
         vm_id=f"old-leased-{number}",
         pid=1,
         profile=(PROFILES[0], "profile-that-was")[number],
-        owner=Owner(uid=1000),
-        key=("k1", "k2")[number],
+        terms=LeaseTerms(
+            lease_id=f"old-lease-{number}",
+            owner_uid=1000,
+            request=LeaseRequest(key=("k1", "k2")[number], bound=not number),
+        ),
         granted_at=-1.0,
         expires_at=(5.0, math.inf)[number],
-        bound=not number,
-        queued_s=0.0,
-        was_ready=True,
         report=REPORT,
         timings=TIMINGS,
     )

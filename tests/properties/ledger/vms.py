@@ -152,7 +152,7 @@ class Vms:
                     self.checking.add(vm_id)
             case HandOutVm(vm_id=vm_id, order=order):
                 self.record.vms[vm_id].hand_out_ordered = True
-                self.record.vms[vm_id].bare = order.bare
+                self.record.vms[vm_id].bare = order.terms.request.bare
                 self.checking.discard(vm_id)
                 if self.living.get(vm_id) is VmState.READY:
                     self.living[vm_id] = VmState.HANDING_OUT

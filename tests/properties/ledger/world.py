@@ -54,6 +54,7 @@ from tests.properties.ledger.conduct import Record, SeenRequest, check_effect, c
 from tests.properties.ledger.invariants import ViolationError, check_state
 from tests.properties.ledger.vms import Vms
 from vmm.words.facts import ShellReady, VmGone, VmHandedOut, VmLost, VmReady, WishRefused
+from vmm.words.leases import LeaseRequest
 from vmm.words.life import VmState
 from vmm.words.wishes import Wishes
 
@@ -128,13 +129,15 @@ class World(Vms):
                 request_id=request.request_id,
                 profile=profile,
                 owner=request.owner,
-                key=key,
+                request=LeaseRequest(
+                    key=key,
+                    ttl_s=ttl_s,
+                    bound=bound,
+                    bare=bare,
+                    wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib),
+                ),
                 on_empty=on_empty,
                 deadline=request.deadline,
-                ttl_s=ttl_s,
-                bound=bound,
-                bare=bare,
-                wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib),
                 opens=opens,
             )
         )

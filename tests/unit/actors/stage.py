@@ -23,18 +23,36 @@ from vmm.simulated.disk import SimulatedDisk
 from vmm.spec import MachineSpec
 from vmm.words.facts import VmFact
 from vmm.words.kinds import ProducerKind
+from vmm.words.leases import HandOutOrder, LeaseRequest, LeaseTerms
 from vmm.words.life import VmState
 from vmm.words.machines import Accelerator
-from vmm.words.wishes import HandOutOrder, LeaseTerms, Wishes
+from vmm.words.wishes import Wishes
 
 NOWHERE = Path("/nowhere")
 SPEC = MachineSpec(qemu=NOWHERE, kernel=NOWHERE, initrd=NOWHERE, accelerator=Accelerator.TCG)
 VMS = Path("/run/vms")
 BOOT_ID = "4f9d1c1e-boot"
 TERMS = LeaseTerms(
-    lease_id="lease-1", owner_uid=1000, key="job-7", ttl_s=600.0, fencing_token=7, queued_s=0.5, was_ready=True
+    lease_id="lease-1",
+    owner_uid=1000,
+    request=LeaseRequest(key="job-7", ttl_s=600.0),
+    fencing_token=7,
+    queued_s=0.5,
+    was_ready=True,
 )
-ORDER = HandOutOrder(wishes=Wishes(hostname="guest-1"), lease_terms=TERMS)
+
+
+def asking(**asked: Any) -> HandOutOrder:
+    """An order for a caller who asks for this of the lease."""
+    return HandOutOrder(terms=attrs.evolve(TERMS, request=attrs.evolve(TERMS.request, **asked)))
+
+
+def wanting(**wishes: Any) -> HandOutOrder:
+    """An order for a caller who wishes for this of the VM."""
+    return asking(wishes=Wishes(**wishes))
+
+
+ORDER = wanting(hostname="guest-1")
 BOOTED_S = 1000
 """How long the host has been up when a test begins."""
 

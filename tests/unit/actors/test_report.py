@@ -8,13 +8,12 @@ import attrs
 import pytest
 import trio
 
-from tests.unit.actors.stage import TERMS, OneVm, Wrapped, paused_vm, story
+from tests.unit.actors.stage import OneVm, Wrapped, paused_vm, story, wanting
 from tests.virtual_time import in_virtual_time
 from vmm.contract import Vm
 from vmm.simulated import SimulatedHost
 from vmm.words.facts import Obstacle, VmHandedOut, VmLost, VmReady, WishRefused
 from vmm.words.preparation import Preparation, PreparationReport
-from vmm.words.wishes import HandOutOrder, Wishes
 
 
 def saying(host: SimulatedHost, **lies: Any) -> OneVm:
@@ -57,7 +56,7 @@ async def test_a_guest_that_says_what_cannot_be_is_not_handed_out(
     host = SimulatedHost()
     async with story(producer=saying(host, **lies)) as one:
         await one.until(VmReady)
-        one.actor.hand_out(HandOutOrder(wishes=Wishes(**wishes), lease_terms=TERMS))
+        one.actor.hand_out(wanting(**wishes))
         lost = await one.until(VmLost)
         assert isinstance(lost, VmLost)
         assert lost.reason.startswith("the guest ")
@@ -73,7 +72,7 @@ async def test_a_guest_that_keeps_its_name_does_not_have_the_one_that_was_wished
     host = SimulatedHost()
     async with story(producer=saying(host, hostname="debian")) as one:
         await one.until(VmReady)
-        one.actor.hand_out(HandOutOrder(wishes=Wishes(hostname="mine"), lease_terms=TERMS))
+        one.actor.hand_out(wanting(hostname="mine"))
         refused = await one.until(WishRefused)
         assert isinstance(refused, WishRefused)
         assert (refused.field, refused.obstacle) == ("hostname", Obstacle.UNABLE)
@@ -95,6 +94,6 @@ async def test_what_nobody_asked_for_may_be_as_it_is(lies: dict[str, Any]) -> No
     host = SimulatedHost()
     async with story(producer=saying(host, **lies)) as one:
         await one.until(VmReady)
-        one.actor.hand_out(HandOutOrder(lease_terms=TERMS))
+        one.actor.hand_out(wanting())
         await one.until(VmHandedOut)
         one.actor.stop("enough")

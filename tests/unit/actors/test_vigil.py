@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
 from actors.vigil import TOLD_AFTER, Vigil
-from tests.unit.actors.stage import ORDER, OneVm, Story, Wrapped, paused_vm, story
+from tests.unit.actors.stage import ORDER, OneVm, Story, Wrapped, asking, paused_vm, story
 from tests.virtual_time import in_virtual_time
 from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, QmpConnectionError, VmExitedError
@@ -197,7 +196,7 @@ async def test_nobody_asks_a_vm_that_is_given_away() -> None:
     async with story(AgentGoesMute(when=Moment.PAUSED)) as one:
         one.actor.vigil = VIGIL
         await one.until(VmReady)
-        one.actor.hand_out(attrs.evolve(ORDER, bare=True))
+        one.actor.hand_out(asking(bare=True))
         await one.until(VmHandedOut)
         await trio.sleep(10_000.0)
         one.actor.stop("enough")

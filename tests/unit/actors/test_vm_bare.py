@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 import trio
 
 from actors.handout import UNPREPARED
 from actors.journal import GivenAway, Journal
-from tests.unit.actors.stage import ORDER, Story, story
+from tests.unit.actors.stage import Story, asking, story
 from tests.virtual_time import in_virtual_time
 from vmm.simulated import SimulatedVm
 from vmm.simulated.disk import DiskFault, SimulatedDisk, Step
@@ -16,7 +15,7 @@ from vmm.words.facts import VmGone, VmHandedOut, VmLost, VmReady
 from vmm.words.life import VmState
 from vmm.words.processes import ExitReport
 
-BARE = attrs.evolve(ORDER, bare=True)
+BARE = asking(bare=True)
 
 
 def marked(journal: Journal) -> bool:

@@ -25,6 +25,7 @@ from tests.unit.actors.stage import (
     paused_vm,
     simulated_journal,
     story,
+    wanting,
 )
 from tests.virtual_time import in_virtual_time
 from vmm.contract import Vm
@@ -187,7 +188,7 @@ async def test_an_end_that_crosses_the_end_of_a_hand_out_is_not_undone_by_it() -
 
     async with story(producer=OneVm(answer=answer)) as one:
         await one.until(VmReady)
-        one.actor.hand_out(attrs.evolve(ORDER, wishes=attrs.evolve(ORDER.wishes, files=(FILE,))))
+        one.actor.hand_out(wanting(hostname="guest-1", files=(FILE,)))
     assert one.kinds() == ["VmReady", "VmGone"]
     assert not host.alive
 

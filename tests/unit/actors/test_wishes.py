@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from actors.handout import HAND_OUT_TIMEOUT_S
-from tests.unit.actors.stage import SPEC, TERMS, OneVm, Wrapped, one_vm, paused_vm, story
+from tests.unit.actors.stage import SPEC, OneVm, Wrapped, one_vm, paused_vm, story, wanting
 from tests.virtual_time import in_virtual_time
 from vmm.contract import Vm
 from vmm.errors import HotplugError, VmExitedError
@@ -17,16 +17,12 @@ from vmm.simulated import Fault, FilesFail, PrepareFails, SimulatedHost, scripte
 from vmm.words.facts import Obstacle, VmHandedOut, VmLost, VmReady, WishRefused
 from vmm.words.life import VmState
 from vmm.words.processes import ExitReport
-from vmm.words.wishes import GuestFile, HandOutOrder, Wishes
+from vmm.words.wishes import GuestFile
 
 FILE = GuestFile(path="/tmp/file", data=b"x")
 GROWING = attrs.evolve(SPEC, max_vcpus=2, max_memory_mib=512)
 GROWTH: dict[str, Any] = {"vcpus": 2, "memory_mib": 384}
 """More than it has, each."""
-
-
-def wanting(**wishes: Any) -> HandOutOrder:
-    return HandOutOrder(wishes=Wishes(**wishes), lease_terms=TERMS)
 
 
 def host_with(*faults: Fault) -> SimulatedHost:

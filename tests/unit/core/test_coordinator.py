@@ -20,6 +20,7 @@ from pool.ledger.records import Owner
 from tests.unit.actors.stage import direct, simulated_journal
 from tests.virtual_time import in_virtual_time
 from vmm.simulated import BootHangs, SimulatedHost, scripted
+from vmm.words.leases import LeaseRequest
 
 ME = Owner(uid=1000)
 YOU = Owner(uid=1001)
@@ -193,7 +194,7 @@ async def test_who_waits_and_who_comes_while_it_hands_over_is_refused() -> None:
 async def test_a_lease_that_a_call_holds_open_outlives_the_call() -> None:
     host = SimulatedHost()
     async with coordinating(host, size=1) as coordinator:
-        lease = await coordinator.acquire(profile="default", owner=ME, bound=True)
+        lease = await coordinator.acquire(profile="default", owner=ME, request=LeaseRequest(bound=True))
         await coordinator.hand_over()
         coordinator.give_back(lease, detail="its call was ended")
         await coordinator.prove_alive()

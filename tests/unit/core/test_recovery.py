@@ -14,10 +14,11 @@ from actors.journal import RECORD_NAME, Journal
 from actors.record import LeaseRecord, VmRecord, encode
 from pool.core.recovery import MAX_FENCING_TOKEN, RECONNECT_S, Recovered, recover, restored
 from pool.ledger.events import FoundVm
-from pool.ledger.records import Lease, Owner
+from pool.ledger.records import Lease
 from vmm.qemu.backend import QemuBackend
 from vmm.words.facts import HandOutTimings
 from vmm.words.kinds import ProducerKind
+from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.preparation import PreparationReport
 from vmm.words.processes import ProcessIdentity
 
@@ -67,18 +68,19 @@ def lease(**changes: Any) -> Lease:
 
 def test_a_lease_is_what_it_was_with_its_times_on_this_runs_clock() -> None:
     assert lease() == Lease(
-        lease_id="lease-1",
         vm_id="vm-1",
         pid=4242,
         profile="default",
-        owner=Owner(uid=1000),
-        key="job-7",
+        terms=LeaseTerms(
+            lease_id="lease-1",
+            owner_uid=1000,
+            request=LeaseRequest(key="job-7"),
+            fencing_token=7,
+            queued_s=0.5,
+            was_ready=True,
+        ),
         granted_at=NOW - 100,
         expires_at=NOW + 500,
-        bound=False,
-        fencing_token=7,
-        queued_s=0.5,
-        was_ready=True,
         made_by=ProducerKind.TEMPLATE,
         report=REPORT,
         timings=TIMINGS,
@@ -100,7 +102,7 @@ def test_a_lease_that_expired_meanwhile_has_expired() -> None:
 )
 def test_a_lease_that_was_held_open_waits_a_while_for_its_holder(expires_at_ns: int | None, expires_at: float) -> None:
     found = lease(bound=True, expires_at_ns=expires_at_ns)
-    assert (found.bound, found.expires_at) == (True, expires_at)
+    assert (found.request.bound, found.expires_at) == (True, expires_at)
 
 
 # -- the directory -----------------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ async def test_a_token_that_follows_on_the_highest_that_is_adopted_can_be_record
     leave_leased(journal, "vm-1", fencing_token=MAX_FENCING_TOKEN)
     (found,) = (await recovered(journal)).found
     assert found.lease is not None
-    assert encode(attrs.evolve(IDLE, lease=attrs.evolve(LEASE, fencing_token=found.lease.fencing_token + 1)))
+    assert encode(attrs.evolve(IDLE, lease=attrs.evolve(LEASE, fencing_token=found.lease.terms.fencing_token + 1)))
 
 
 @pytest.mark.parametrize(

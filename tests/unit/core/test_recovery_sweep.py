@@ -15,9 +15,9 @@ from tests.virtual_time import in_virtual_time
 from vmm.simulated.backend import SimulatedBackend
 from vmm.words.facts import HandOutTimings
 from vmm.words.kinds import ProducerKind
+from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.preparation import PreparationReport
 from vmm.words.processes import ProcessIdentity
-from vmm.words.wishes import LeaseTerms
 
 IDLE = VmRecord(
     vm_id="vm-idle",
@@ -34,7 +34,7 @@ IDLE = VmRecord(
 def leased(*, ttl_s: float) -> VmRecord:
     """Leased just now."""
     lease = LeaseRecord.grant(
-        LeaseTerms(lease_id="lease-1", owner_uid=1000, ttl_s=ttl_s),
+        LeaseTerms(lease_id="lease-1", owner_uid=1000, request=LeaseRequest(ttl_s=ttl_s)),
         now_ns=simulated_journal().now_ns(),
         report=PreparationReport(reseeded=True, wall_clock_ns=1, hostname="h", cpus_online=1, memory_mib=1),
         timings=HandOutTimings(resume_s=0.0, prepare_s=0.0, total_s=0.0),

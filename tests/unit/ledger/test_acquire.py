@@ -7,6 +7,7 @@ import pytest
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
+from vmm.words.leases import LeaseRequest
 from vmm.words.life import VmState
 
 # -- hits ----------------------------------------------------------------------------------------------------------
@@ -18,8 +19,8 @@ def test_a_ready_vm_goes_to_whoever_asks(on_empty: OnEmpty) -> None:
     request = world.acquire("p", on_empty=on_empty)
     world.run_undisturbed()
     lease = granted(world, request)
-    assert lease.was_ready
-    assert lease.queued_s == 0.0
+    assert lease.terms.was_ready
+    assert lease.terms.queued_s == 0.0
     assert (view(world).counters.hits, view(world).counters.misses) == (1, 0)
 
 
@@ -51,8 +52,8 @@ def test_wait_waits_in_the_order_of_arrival() -> None:
         world.process()
         world.progress(vm_id)
     world.process()
-    assert granted(world, first).queued_s == 3.0
-    assert not granted(world, first).was_ready
+    assert granted(world, first).terms.queued_s == 3.0
+    assert not granted(world, first).terms.was_ready
     assert not answered(world, second)
 
 
@@ -212,3 +213,16 @@ def test_a_key_is_free_again_when_its_lease_has_ended() -> None:
     second = world.acquire("p", key="k")
     world.run_undisturbed()
     assert granted(world, second) != granted(world, first)
+
+
+# -- what is kept of it --------------------------------------------------------------------------------------------
+
+
+def test_a_lease_has_what_was_asked_of_it_but_for_wishes_which_are_fulfilled() -> None:
+    """They may hold secrets and whole files, and a lease may last."""
+    world = pool()
+    request = world.acquire("p", key="k", bound=True, memory_mib=256)
+    world.run_undisturbed()
+    lease = granted(world, request)
+    assert lease.request == LeaseRequest(key="k", bound=True)
+    assert world.ledger._moves.fleet[lease.vm_id].terms is None

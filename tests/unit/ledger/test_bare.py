@@ -18,7 +18,7 @@ def bare() -> tuple[World, int, Lease]:
 
 def test_a_bare_lease_is_granted_like_any_other_and_replaced() -> None:
     world, _, lease = bare()
-    assert lease.bare
+    assert lease.request.bare
     assert (view(world).leased, view(world).ready) == (1, 2)
 
 

@@ -14,6 +14,7 @@ from pool.ledger.records import EndReason, Lease, Owner
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
+from vmm.words.leases import LeaseTerms
 from vmm.words.life import VmState
 
 
@@ -166,15 +167,11 @@ def test_so_many_ended_leases_are_remembered_and_no_more() -> None:
     register, owner = LeaseRegister(), Owner(uid=1000)
     for number in range(REMEMBERED_LEASES + 1):
         lease = Lease(
-            lease_id=f"lease-{number}",
             vm_id="vm-1",
             pid=1,
             profile="p",
-            owner=owner,
-            key="",
+            terms=LeaseTerms(lease_id=f"lease-{number}", owner_uid=owner.uid),
             granted_at=0.0,
-            queued_s=0.0,
-            was_ready=True,
             report=REPORT,
             timings=TIMINGS,
         )
@@ -240,6 +237,6 @@ def test_a_key_of_a_lease_that_is_held_open_is_not_for_one_that_is_not(bound: bo
     world.run_undisturbed()
     third = world.acquire("p", key="k", bound=not bound, ttl_s=5.0)
     world.process()
-    assert granted(world, first).bound is bound
+    assert granted(world, first).request.bound is bound
     assert refused(world, second) is RefusalCode.KEY_REUSED
     assert refused(world, third) is RefusalCode.KEY_REUSED

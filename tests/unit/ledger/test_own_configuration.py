@@ -28,7 +28,7 @@ def test_it_is_booted_and_served() -> None:
     request = ask(world)
     world.run_undisturbed()
     assert granted(world, request).profile == "own"
-    assert not granted(world, request).was_ready
+    assert not granted(world, request).terms.was_ready
 
 
 def test_nothing_is_kept_in_reserve_and_the_page_is_closed_in_the_end() -> None:

@@ -156,7 +156,7 @@ def test_who_finds_a_vm_ready_does_not_wait_and_is_not_refused_for_those_who_do(
         world.progress(vm_id)
     world.process()
     assert not any(answered(world, request) for request in slow)
-    assert [granted(world, request).was_ready for request in at_once] == [True] * 3
+    assert [granted(world, request).terms.was_ready for request in at_once] == [True] * 3
 
 
 def test_nobody_may_have_more_requests_waiting_than_are_left_for_others() -> None:

@@ -7,10 +7,11 @@ import math
 from pool.ledger.effects import RefusalCode
 from pool.ledger.events import FoundVm
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
-from pool.ledger.records import Lease, Owner
+from pool.ledger.records import Lease
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refused, view
+from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.life import VmState
 
 
@@ -22,17 +23,12 @@ def leased(
     *, profile: str = "p", key: str = "", expires_at: float = math.inf, bound: bool = False, memory_mib: int = 0
 ) -> FoundVm:
     lease = Lease(
-        lease_id="old-lease",
         vm_id="old-leased",
         pid=1,
         profile=profile,
-        owner=Owner(uid=1000),
-        key=key,
+        terms=LeaseTerms(lease_id="old-lease", owner_uid=1000, request=LeaseRequest(key=key, bound=bound)),
         granted_at=-60.0,
         expires_at=expires_at,
-        bound=bound,
-        queued_s=0.0,
-        was_ready=True,
         report=REPORT,
         timings=TIMINGS,
     )

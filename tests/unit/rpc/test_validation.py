@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pool.ledger.policy import OnEmpty
-from pool.rpc.convert import acquire_arguments, command_spec, lease_id_of, signal_number
+from pool.rpc.convert import command_spec, signal_number
 from pool.rpc.errors import InvalidRequestError
+from pool.rpc.leases import acquire_arguments, lease_id_of
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, connected, framed
 from tests.unit.rpc.served import Served
 from vmpool.wire.generated.vmpool import v1 as wire
@@ -19,7 +20,7 @@ INVALID = "3"
 
 def test_empty_fields_mean_the_defaults() -> None:
     arguments = acquire_arguments(wire.AcquireRequest())
-    assert (arguments.profile, arguments.key, arguments.on_empty) == ("default", "", None)
+    assert (arguments.profile, arguments.request.key, arguments.on_empty) == ("default", "", None)
     spec = command_spec(wire.ExecStart(argv=["true"]))
     assert (spec.working_directory, spec.time_limit_s, spec.stdin) == (None, None, None)
 
@@ -40,7 +41,7 @@ def test_on_empty(number: int, policy: OnEmpty | None) -> None:
 
 
 def test_a_key_may_have_128_bytes() -> None:
-    assert acquire_arguments(wire.AcquireRequest(idempotency_key="k" * 128)).key == "k" * 128
+    assert acquire_arguments(wire.AcquireRequest(idempotency_key="k" * 128)).request.key == "k" * 128
 
 
 _BAD_ACQUIRES: list[tuple[wire.AcquireRequest, str]] = [

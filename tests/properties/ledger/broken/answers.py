@@ -10,7 +10,6 @@ from pool.ledger import Effect, Event, Ledger
 from pool.ledger.effects import CheckVm, FillShell, Grant, HandOutVm, LeaseEnded, Refuse, StartVm, StopVm, Tell
 from pool.ledger.events import RequestAbandoned, Tick
 from pool.ledger.news import VmNews
-from pool.ledger.records import Owner
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from vmm.words.facts import VmHandedOut, VmLost, WishRefused
 from vmm.words.life import VmState
@@ -62,7 +61,9 @@ class IgnoresAbandonment(Ledger):
 class GrantsToSomebodyElse(Ledger):
     def apply(self, event: Event, *, now: float) -> list[Effect]:
         return [
-            attrs.evolve(e, lease=attrs.evolve(e.lease, owner=Owner(uid=4711))) if isinstance(e, Grant) else e
+            attrs.evolve(e, lease=attrs.evolve(e.lease, terms=attrs.evolve(e.lease.terms, owner_uid=4711)))
+            if isinstance(e, Grant)
+            else e
             for e in super().apply(event, now=now)
         ]
 

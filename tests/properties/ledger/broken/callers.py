@@ -167,7 +167,7 @@ class LetsStrangersRenew(Callers):
 
 class ForgetsTheKeysOfLeases(Callers):
     def join(self, event: AcquireRequested, *, now: float) -> bool:
-        return self.moves.claims.of_key(event.owner, event.key) is not None and super().join(event, now=now)
+        return self.moves.claims.of_key(event.owner, event.request.key) is not None and super().join(event, now=now)
 
 
 class NeverEndsALeaseByItself(Facts):
