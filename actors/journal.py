@@ -18,7 +18,10 @@ import attrs
 import structlog
 
 from actors.disk import Disk, HostDisk
-from actors.record import MAX_RECORD_BYTES, RecordError, VmRecord, decode, encode
+from actors.record import VmRecord
+from actors.records.codec import MAX_RECORD_BYTES, decode, encode
+from actors.records.strict import RecordError
+from vmm.words.kinds import BackendKind
 
 _log = structlog.get_logger("vmpool.journal")
 
@@ -96,6 +99,8 @@ class Journal:
 
     directory: Path
     """In which each VM has a directory of its own, which others make and remove."""
+    backend: BackendKind = BackendKind.QEMU
+    """Of the service; the VMs of another one are not for it to adopt."""
     disk: Disk = attrs.field(factory=HostDisk)
     boot_id: str = attrs.field(factory=host_boot_id)
     now_ns: Callable[[], int] = boottime_ns
@@ -174,6 +179,9 @@ class Journal:
             return Unusable(vm_id=vm_id, reason=str(error))
         if record.vm_id != vm_id:
             return Unusable(vm_id=vm_id, reason=f"vm_id: is {record.vm_id!r:.80}, in the directory of another VM")
+        if record.backend is not self.backend:
+            reason = f"backend: is {record.backend.value!r}, and this service's is {self.backend.value!r}"
+            return Unusable(vm_id=vm_id, reason=reason)
         if record.boot_id != self.boot_id:
             return Unusable(vm_id=vm_id, reason="boot_id: the host was booted since; no process of then is left")
         return Recorded(vm_id=vm_id, record=record)

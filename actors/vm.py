@@ -328,7 +328,6 @@ class VmActor:
             now_ns=self.journal.now_ns(),
             report=report,
             timings=timings,
-            granted_mib=terms.request.wishes.memory_mib,
         )
         self._write_leased(attrs.evolve(record, lease=lease))
         self._to(VmState.LEASED)
@@ -428,6 +427,7 @@ class VmActor:
             profile=self.profile,
             generation=base.generation,
             made_by=base.made_by,
+            backend=self.journal.backend,
             process=base.vm.identity,
             boot_id=self.journal.boot_id,
             made_at_ns=self.journal.now_ns(),

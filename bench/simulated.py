@@ -29,7 +29,7 @@ from pool.rpc.service import ServiceInfo
 from vmm.simulated import SimulatedHost
 from vmm.simulated.backend import SimulatedBackend
 from vmm.spec import MachineSpec
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import BackendKind, ProducerKind
 from vmm.words.machines import Accelerator, AcceleratorSetting
 
 SPEC: Final = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
@@ -68,7 +68,13 @@ class MemoryDisk:
 
 
 def memory_journal() -> Journal:
-    return Journal(directory=NOWHERE, disk=MemoryDisk(), boot_id="simulated", now_ns=time.time_ns)
+    return Journal(
+        directory=NOWHERE,
+        backend=BackendKind.SIMULATED,
+        disk=MemoryDisk(),
+        boot_id="simulated",
+        now_ns=time.time_ns,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,6 @@ from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease
 from vmm.backend import Backend, Remains
 from vmm.errors import StopError
-from vmm.words.leases import LeaseRequest, LeaseTerms
 
 _log = structlog.get_logger("vmpool.recovery")
 
@@ -155,8 +154,8 @@ def _tell_unusable(vm_id: str, reason: str) -> None:
 def _implausible(record: VmRecord) -> str:
     """Of what counts for others than this VM, what cannot be; empty if all can. A damaged record costs its own VM."""
     lease = record.lease
-    if lease is not None and lease.fencing_token > MAX_FENCING_TOKEN:
-        return f"lease.fencing_token: is {lease.fencing_token}, which no service has granted"
+    if lease is not None and lease.terms.fencing_token > MAX_FENCING_TOKEN:
+        return f"lease.fencing_token: is {lease.terms.fencing_token}, which no service has granted"
     if lease is not None and (lease.report.memory_online_mib or 0) > MAX_MEMORY_MIB:
         return f"lease.report.memory_online_mib: is {lease.report.memory_online_mib}, which no host has"
     return ""
@@ -165,13 +164,14 @@ def _implausible(record: VmRecord) -> str:
 def _drop_doubles(records: dict[str, VmRecord]) -> None:
     """One lease has one VM, and so has a caller's key: of two records that say otherwise the later one counts."""
     kept: dict[object, str] = {}
-    by_token = sorted(records.values(), key=lambda record: record.lease.fencing_token if record.lease else 0)
+    by_token = sorted(records.values(), key=lambda record: record.lease.terms.fencing_token if record.lease else 0)
     for record in reversed(by_token):
         if record.lease is None:
             continue
-        names: list[object] = [record.lease.lease_id]
-        if record.lease.key:
-            names.append((record.lease.owner_uid, record.lease.key))
+        terms = record.lease.terms
+        names: list[object] = [terms.lease_id]
+        if terms.request.key:
+            names.append((terms.owner_uid, terms.request.key))
         other = next((kept[name] for name in names if name in kept), None)
         if other is None:
             kept |= dict.fromkeys(names, record.vm_id)
@@ -191,16 +191,9 @@ def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -
         vm_id=record.vm_id,
         pid=record.process.pid,
         profile=record.profile,
-        terms=LeaseTerms(
-            lease_id=lease.lease_id,
-            owner_uid=lease.owner_uid,
-            request=LeaseRequest(key=lease.key, bound=lease.bound),
-            fencing_token=lease.fencing_token,
-            queued_s=lease.queued_s,
-            was_ready=lease.was_ready,
-        ),
+        terms=lease.terms,
         granted_at=here(lease.granted_at_ns),
-        expires_at=min(expires_at, now + RECONNECT_S) if lease.bound else expires_at,
+        expires_at=min(expires_at, now + RECONNECT_S) if lease.terms.request.bound else expires_at,
         made_by=record.made_by,
         report=lease.report,
         timings=lease.timings,

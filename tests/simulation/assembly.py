@@ -28,7 +28,7 @@ from vmm.memory import MemoryReading
 from vmm.simulated.backend import SimulatedBackend
 from vmm.simulated.templates import SimulatedTemplates
 from vmm.words.facts import HandOutTimings
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import BackendKind, ProducerKind
 from vmm.words.preparation import PreparationReport
 from vmm.words.wishes import Wishes
 
@@ -86,7 +86,13 @@ class Assembly:
         return recovered
 
     def journal(self) -> Journal:
-        return self.simulation.parts.journal(directory=VMS, disk=self.host.disk, boot_id=BOOT_ID, now_ns=boottime_ns)
+        return self.simulation.parts.journal(
+            directory=VMS,
+            backend=BackendKind.SIMULATED,
+            disk=self.host.disk,
+            boot_id=BOOT_ID,
+            now_ns=boottime_ns,
+        )
 
     def coordinator(
         self,

@@ -35,6 +35,7 @@ from tests.simulation.host import VMS, Disk, Host, Weather, boottime_ns
 from tests.simulation.plan import Randomness, make_plan
 from tests.simulation.simulation import quiet_logs
 from tests.unit.actors.stage import resolve
+from vmm.words.kinds import BackendKind
 from vmm.words.leases import LeaseRequest
 
 CLIENTS: Final = 8
@@ -124,7 +125,9 @@ async def _soak(cycles: int, make_coordinator: Callable[..., Coordinator]) -> So
     coordinator = make_coordinator(
         policies={"default": PoolPolicy(size=CLIENTS, production_limit=CLIENTS)},
         producers={"default": producer},
-        journal=Journal(directory=VMS, disk=host.disk, boot_id=BOOT_ID, now_ns=boottime_ns),
+        journal=Journal(
+            directory=VMS, backend=BackendKind.SIMULATED, disk=host.disk, boot_id=BOOT_ID, now_ns=boottime_ns
+        ),
         make_id=lambda prefix: f"{prefix}-{next(numbers):012}",
         rng=random.Random(0),
     )

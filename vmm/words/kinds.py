@@ -1,8 +1,15 @@
-"""The kinds of producers."""
+"""The kinds of backends and of producers."""
 
 from __future__ import annotations
 
 import enum
+
+
+class BackendKind(enum.Enum):
+    """What a VM is made with."""
+
+    QEMU = "qemu"
+    SIMULATED = "simulated"
 
 
 class ProducerKind(enum.Enum):

@@ -27,7 +27,7 @@ class Wishes:
     memory_mib: int | None = None
     hostname: str = ""
     """Empty for the VM's id."""
-    environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    environment: Mapping[str, str] = attrs.field(factory=dict, repr=False, hash=False)
     """For every command that runs in it later."""
     files: tuple[GuestFile, ...] = ()
 

@@ -18,7 +18,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from actors.journal import RECORD_NAME, Found, Journal, JournalError, Recorded, Unrecorded, Unusable
-from actors.record import VmRecord, encode
+from actors.record import VmRecord
+from actors.records.codec import encode
 from tests.examples import examples
 from tests.unit.actors.stage import BOOT_ID, VMS
 from tests.unit.actors.test_record import RECORD

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.record import LeaseRecord, RecordError, VmRecord, decode, encode
+from actors.record import LeaseRecord, VmRecord
+from actors.records.codec import decode, encode
+from actors.records.strict import RecordError
 from tests.examples import examples
 from tests.unit.actors.test_record import RECORD
 from vmm.words.facts import HandOutTimings
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import BackendKind, ProducerKind
+from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.preparation import PreparationReport
 from vmm.words.processes import ProcessIdentity
 
@@ -34,17 +38,21 @@ reports = st.builds(
     vm_uuid=texts,
 )
 timings = st.builds(HandOutTimings, grow_s=seconds, resume_s=seconds, prepare_s=seconds, total_s=seconds)
-leases = st.builds(
-    LeaseRecord,
+requests = st.builds(LeaseRequest, key=texts, ttl_s=seconds | st.just(math.inf), bound=st.booleans())
+terms = st.builds(
+    LeaseTerms,
     lease_id=texts,
     owner_uid=st.integers(0, 2**32 - 1),
-    key=texts,
-    granted_at_ns=moments,
-    expires_at_ns=st.none() | moments,
-    bound=st.booleans(),
+    request=requests,
     fencing_token=moments,
     queued_s=seconds,
     was_ready=st.booleans(),
+)
+leases = st.builds(
+    LeaseRecord,
+    terms=terms,
+    granted_at_ns=moments,
+    expires_at_ns=st.none() | moments,
     report=reports,
     timings=timings,
 )
@@ -54,6 +62,7 @@ records = st.builds(
     profile=texts,
     generation=texts,
     made_by=st.sampled_from(ProducerKind),
+    backend=st.sampled_from(BackendKind),
     process=st.builds(ProcessIdentity, pid=st.integers(0, 2**22), start_time=integers),
     boot_id=texts,
     made_at_ns=moments,

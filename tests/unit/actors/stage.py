@@ -22,7 +22,7 @@ from vmm.simulated import Fault, SimulatedHost, SimulatedVm, scripted
 from vmm.simulated.disk import SimulatedDisk
 from vmm.spec import MachineSpec
 from vmm.words.facts import VmFact
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import BackendKind, ProducerKind
 from vmm.words.leases import HandOutOrder, LeaseRequest, LeaseTerms
 from vmm.words.life import VmState
 from vmm.words.machines import Accelerator
@@ -61,6 +61,7 @@ def simulated_journal(disk: SimulatedDisk | None = None) -> Journal:
     """In virtual time, and where nothing is really written."""
     return Journal(
         directory=VMS,
+        backend=BackendKind.SIMULATED,
         disk=disk or SimulatedDisk(),
         boot_id=BOOT_ID,
         now_ns=lambda: int((BOOTED_S + trio.current_time()) * 10**9),

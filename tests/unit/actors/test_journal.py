@@ -22,11 +22,12 @@ from actors.journal import (
     boottime_ns,
     host_boot_id,
 )
-from actors.record import MAX_RECORD_BYTES, encode
+from actors.records.codec import MAX_RECORD_BYTES, encode
 from tests.leaks import nothing_left
-from tests.unit.actors.stage import BOOT_ID
+from tests.unit.actors.stage import BOOT_ID, TERMS
 from tests.unit.actors.test_record import LEASE, RECORD
 from vmm.simulated.disk import DiskFault, SimulatedDisk, Step
+from vmm.words.kinds import BackendKind
 
 BASE = attrs.evolve(RECORD, lease=None)
 
@@ -118,9 +119,17 @@ def test_a_full_disk_leaves_what_was_there_and_no_litter() -> None:
 
 
 def test_a_record_that_cannot_be_encoded_is_an_error_of_the_journal(journal: Journal) -> None:
-    huge = attrs.evolve(LEASE, key="x" * MAX_RECORD_BYTES)
+    huge = attrs.evolve(LEASE, terms=attrs.evolve(TERMS, lease_id="x" * MAX_RECORD_BYTES))
     with pytest.raises(JournalError, match="cannot be written: has"):
         journal.write(attrs.evolve(RECORD, lease=huge))
+
+
+def test_a_record_of_another_backend_is_of_no_use(journal: Journal) -> None:
+    """Nobody here could find its VM, and another one may go by the same number."""
+    attrs.evolve(journal, backend=BackendKind.SIMULATED).write(attrs.evolve(RECORD, backend=BackendKind.SIMULATED))
+    (found,) = journal.read_all()
+    assert isinstance(found, Unusable)
+    assert found.reason == "backend: is 'simulated', and this service's is 'qemu'"
 
 
 def test_a_record_of_another_boot_is_of_no_use(journal: Journal) -> None:

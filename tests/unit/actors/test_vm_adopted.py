@@ -106,7 +106,7 @@ async def test_an_adopted_base_vm_is_handed_out_and_recorded_like_any_other() ->
         assert leased is not None
         assert (base.lease, attrs.evolve(leased, lease=None)) == (None, base)
         assert leased.lease is not None
-        assert leased.lease.lease_id == "lease-1"
+        assert leased.lease.terms.lease_id == "lease-1"
         one.actor.stop("enough")
     assert one.kinds() == ["VmReady", "VmHandedOut", "VmGone"]
 

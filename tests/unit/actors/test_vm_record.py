@@ -16,6 +16,7 @@ from tests.unit.actors.stage import (
     BOOT_ID,
     BOOTED_S,
     ORDER,
+    TERMS,
     VMS,
     OneVm,
     Story,
@@ -32,7 +33,7 @@ from vmm.contract import Vm
 from vmm.simulated import AgentGoesMute, BootHangs, Exits, Moment, PrepareIsSlow, SimulatedHost, SimulatedVm, StopIsSlow
 from vmm.simulated.disk import DiskFault, SimulatedDisk, Step
 from vmm.words.facts import VmGone, VmHandedOut, VmLost, VmReady
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import BackendKind, ProducerKind
 from vmm.words.life import VmState
 from vmm.words.processes import ExitReport, ProcessIdentity
 from vmm.words.wishes import GuestFile
@@ -78,6 +79,7 @@ async def test_a_base_vm_is_recorded_before_it_is_told_of() -> None:
             profile="default",
             generation="generation-1",
             made_by=ProducerKind.DIRECT,
+            backend=BackendKind.SIMULATED,
             process=ProcessIdentity(pid=0, start_time=1),
             boot_id=BOOT_ID,
             made_at_ns=(BOOTED_S + 2) * NS,
@@ -96,15 +98,9 @@ async def test_a_lease_is_recorded_before_it_is_told_of() -> None:
         assert leased.lease is not None
         assert attrs.evolve(leased, lease=None) == base
         assert attrs.asdict(leased.lease, recurse=False) == {
-            "lease_id": "lease-1",
-            "owner_uid": 1000,
-            "key": "job-7",
+            "terms": TERMS,
             "granted_at_ns": (BOOTED_S + 1) * NS,
             "expires_at_ns": (BOOTED_S + 601) * NS,
-            "bound": False,
-            "fencing_token": 7,
-            "queued_s": 0.5,
-            "was_ready": True,
             "report": fact.report,
             "timings": fact.timings,
         }

@@ -166,7 +166,7 @@ async def test_idle_and_leased_vms_are_let_go_with_their_records_and_the_rest_en
         assert set(found) == kept
         record = found[lease.vm_id].lease
         assert record is not None
-        assert record.lease_id == lease.lease_id
+        assert record.terms.lease_id == lease.lease_id
         assert coordinator.statistics().actors == 0
     assert host.alive == kept, "they outlive the coordinator"
 

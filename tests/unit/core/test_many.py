@@ -24,6 +24,7 @@ from tests.unit.actors.stage import SPEC, VMS, Wrapped, direct, simulated_journa
 from tests.unit.actors.test_record import LEASE, RECORD
 from tests.virtual_time import in_virtual_time
 from vmm.simulated import SimulatedHost, SimulatedVm, StopIsSlow
+from vmm.words.leases import LeaseTerms
 from vmm.words.processes import ExitReport, ProcessIdentity
 
 MANY = 1000
@@ -120,9 +121,11 @@ async def restarted(*, idle: int = 0, leased: int = 0) -> AsyncIterator[Restarte
             vm = await host.simulated.launch(SPEC, vm_id=f"vm-{number}", directory=VMS, nursery=estate)
             if number >= leased:
                 await vm.pause()
-            terms = attrs.evolve(LEASE, lease_id=f"lease-{number}", key="", bound=False, expires_at_ns=None)
+            lease = attrs.evolve(
+                LEASE, terms=LeaseTerms(lease_id=f"lease-{number}", owner_uid=1000), expires_at_ns=None
+            )
             records[vm.id] = attrs.evolve(
-                RECORD, vm_id=vm.id, process=vm.identity, lease=terms if number < leased else None
+                RECORD, vm_id=vm.id, process=vm.identity, lease=lease if number < leased else None
             )
         producer = direct(host.simulated)
         coordinator = Coordinator(

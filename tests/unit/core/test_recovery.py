@@ -11,13 +11,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from actors.journal import RECORD_NAME, Journal
-from actors.record import LeaseRecord, VmRecord, encode
+from actors.record import LeaseRecord, VmRecord
+from actors.records.codec import encode
 from pool.core.recovery import MAX_FENCING_TOKEN, RECONNECT_S, Recovered, recover, restored
 from pool.ledger.events import FoundVm
 from pool.ledger.records import Lease
 from vmm.qemu.backend import QemuBackend
 from vmm.words.facts import HandOutTimings
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import BackendKind, ProducerKind
 from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.preparation import PreparationReport
 from vmm.words.processes import ProcessIdentity
@@ -33,16 +34,18 @@ REPORT = PreparationReport(
     reseeded=True, wall_clock_ns=42, hostname="guest-1", cpus_online=2, memory_mib=480, memory_online_mib=512
 )
 TIMINGS = HandOutTimings(resume_s=0.001, prepare_s=0.002, total_s=0.003)
-LEASE = LeaseRecord(
+TERMS = LeaseTerms(
     lease_id="lease-1",
     owner_uid=1000,
-    key="job-7",
-    granted_at_ns=NOW_NS - 100 * NS,
-    expires_at_ns=NOW_NS + 500 * NS,
-    bound=False,
+    request=LeaseRequest(key="job-7", ttl_s=600.0),
     fencing_token=7,
     queued_s=0.5,
     was_ready=True,
+)
+LEASE = LeaseRecord(
+    terms=TERMS,
+    granted_at_ns=NOW_NS - 100 * NS,
+    expires_at_ns=NOW_NS + 500 * NS,
     report=REPORT,
     timings=TIMINGS,
 )
@@ -51,11 +54,16 @@ IDLE = VmRecord(
     profile="default",
     generation="f1",
     made_by=ProducerKind.TEMPLATE,
+    backend=BackendKind.QEMU,
     process=ProcessIdentity(pid=4242, start_time=777),
     boot_id=BOOT_ID,
     made_at_ns=NOW_NS - 200 * NS,
     lease=None,
 )
+
+
+def promising(**promised: Any) -> LeaseRecord:
+    return attrs.evolve(LEASE, terms=attrs.evolve(TERMS, **promised))
 
 
 def lease(**changes: Any) -> Lease:
@@ -71,14 +79,7 @@ def test_a_lease_is_what_it_was_with_its_times_on_this_runs_clock() -> None:
         vm_id="vm-1",
         pid=4242,
         profile="default",
-        terms=LeaseTerms(
-            lease_id="lease-1",
-            owner_uid=1000,
-            request=LeaseRequest(key="job-7"),
-            fencing_token=7,
-            queued_s=0.5,
-            was_ready=True,
-        ),
+        terms=TERMS,
         granted_at=NOW - 100,
         expires_at=NOW + 500,
         made_by=ProducerKind.TEMPLATE,
@@ -101,7 +102,7 @@ def test_a_lease_that_expired_meanwhile_has_expired() -> None:
     ids=["never", "later", "sooner"],
 )
 def test_a_lease_that_was_held_open_waits_a_while_for_its_holder(expires_at_ns: int | None, expires_at: float) -> None:
-    found = lease(bound=True, expires_at_ns=expires_at_ns)
+    found = lease(terms=attrs.evolve(TERMS, request=LeaseRequest(bound=True)), expires_at_ns=expires_at_ns)
     assert (found.request.bound, found.expires_at) == (True, expires_at)
 
 
@@ -172,11 +173,10 @@ _REMAINS: dict[str, VmRecord | bytes | None] = {
     "no record": None,
     "half a record": encode(IDLE)[:100],
     "no JSON": b"\xff\0",
+    "of another backend": attrs.evolve(IDLE, backend=BackendKind.SIMULATED, lease=LEASE),
     "of another boot": attrs.evolve(IDLE, boot_id="another-boot", lease=LEASE),
     "of another VM": encode(IDLE),
-    "a token that no service grants": attrs.evolve(
-        IDLE, lease=attrs.evolve(LEASE, fencing_token=MAX_FENCING_TOKEN + 1)
-    ),
+    "a token that no service grants": attrs.evolve(IDLE, lease=promising(fencing_token=MAX_FENCING_TOKEN + 1)),
     "memory that no host has": attrs.evolve(
         IDLE, lease=attrs.evolve(LEASE, report=attrs.evolve(REPORT, memory_online_mib=2**40))
     ),
@@ -210,8 +210,8 @@ async def test_a_file_among_the_directories_is_no_vm(journal: Journal) -> None:
     assert [vm.vm_id for vm in (await recovered(journal)).found] == ["vm-1"]
 
 
-def leave_leased(journal: Journal, vm_id: str, **changes: Any) -> Path:
-    return leave(journal, vm_id, attrs.evolve(IDLE, lease=attrs.evolve(LEASE, **changes)))
+def leave_leased(journal: Journal, vm_id: str, *, key: str = "job-7", **promised: Any) -> Path:
+    return leave(journal, vm_id, attrs.evolve(IDLE, lease=promising(request=LeaseRequest(key=key), **promised)))
 
 
 async def test_a_token_that_follows_on_the_highest_that_is_adopted_can_be_recorded(journal: Journal) -> None:
@@ -219,7 +219,7 @@ async def test_a_token_that_follows_on_the_highest_that_is_adopted_can_be_record
     leave_leased(journal, "vm-1", fencing_token=MAX_FENCING_TOKEN)
     (found,) = (await recovered(journal)).found
     assert found.lease is not None
-    assert encode(attrs.evolve(IDLE, lease=attrs.evolve(LEASE, fencing_token=found.lease.terms.fencing_token + 1)))
+    assert encode(attrs.evolve(IDLE, lease=promising(fencing_token=found.lease.terms.fencing_token + 1)))
 
 
 @pytest.mark.parametrize(

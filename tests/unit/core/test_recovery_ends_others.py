@@ -32,7 +32,7 @@ def journal(tmp_path: Path) -> Journal:
     journal = Journal(directory=tmp_path, boot_id=BOOT_ID, now_ns=lambda: BOOTED_NS + round(trio.current_time() * S))
     for vm_id in (RECORD.vm_id, "vm-unknown"):
         (tmp_path / vm_id).mkdir()
-    journal.write(attrs.evolve(RECORD, lease=attrs.evolve(LEASE, bound=False, expires_at_ns=BOOTED_NS + 60 * S)))
+    journal.write(attrs.evolve(RECORD, lease=attrs.evolve(LEASE, expires_at_ns=BOOTED_NS + 60 * S)))
     return journal
 
 

@@ -14,7 +14,7 @@ from tests.unit.actors.stage import BOOT_ID, VMS, simulated_journal
 from tests.virtual_time import in_virtual_time
 from vmm.simulated.backend import SimulatedBackend
 from vmm.words.facts import HandOutTimings
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import BackendKind, ProducerKind
 from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.preparation import PreparationReport
 from vmm.words.processes import ProcessIdentity
@@ -24,6 +24,7 @@ IDLE = VmRecord(
     profile="default",
     generation="generation-1",
     made_by=ProducerKind.DIRECT,
+    backend=BackendKind.SIMULATED,
     process=ProcessIdentity(pid=1, start_time=1),
     boot_id=BOOT_ID,
     made_at_ns=0,

@@ -1,0 +1,79 @@
+"""Version 1 of a VM's record, which is read and not written: it names no backend, there being QEMU only, and does not
+say for how long a lease was asked for.
+
+Its parts are those of version 2 as long as they are the same; what changes there is copied here first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from actors.record import LeaseRecord, VmRecord
+from actors.records.strict import Moment, kind_of
+from actors.records.v2 import Process, Report, Timings, Uid
+from vmm.words.kinds import BackendKind, ProducerKind
+from vmm.words.leases import LeaseRequest, LeaseTerms
+
+
+@attrs.frozen(kw_only=True)
+class Lease:
+    lease_id: str
+    owner_uid: Uid
+    key: str
+    granted_at_ns: Moment
+    expires_at_ns: Moment | None
+    bound: bool
+    fencing_token: Moment
+    queued_s: float
+    was_ready: bool
+    report: Report
+    timings: Timings
+
+    def in_memory(self) -> LeaseRecord:
+        return LeaseRecord(
+            terms=LeaseTerms(
+                lease_id=self.lease_id,
+                owner_uid=self.owner_uid,
+                request=LeaseRequest(key=self.key, ttl_s=self._ttl_s(), bound=self.bound),
+                fencing_token=self.fencing_token,
+                queued_s=self.queued_s,
+                was_ready=self.was_ready,
+            ),
+            granted_at_ns=self.granted_at_ns,
+            expires_at_ns=self.expires_at_ns,
+            report=self.report.in_memory(),
+            timings=self.timings.in_memory(),
+        )
+
+    def _ttl_s(self) -> float:
+        """As far as it is known: renewals count as if they had been asked for at once."""
+        return math.inf if self.expires_at_ns is None else (self.expires_at_ns - self.granted_at_ns) / 1e9
+
+
+@attrs.frozen(kw_only=True)
+class Vm:
+    version: int
+    vm_id: str
+    profile: str
+    generation: str
+    made_by: str
+    process: Process
+    boot_id: str
+    made_at_ns: Moment
+    lease: Lease | None
+
+    def in_memory(self) -> VmRecord:
+        """Raises RecordError for a kind that there is not."""
+        return VmRecord(
+            vm_id=self.vm_id,
+            profile=self.profile,
+            generation=self.generation,
+            made_by=kind_of(ProducerKind, self.made_by, key="made_by"),
+            backend=BackendKind.QEMU,
+            process=self.process.in_memory(),
+            boot_id=self.boot_id,
+            made_at_ns=self.made_at_ns,
+            lease=None if self.lease is None else self.lease.in_memory(),
+        )
