@@ -18,7 +18,7 @@ from pool.rpc.convert import MAX_TIME_LIMIT_MS, check_size, ms, profile_of
 from pool.rpc.errors import InvalidRequestError, shorten
 from pool.rpc.wishes import wishes_of
 from pool.settings.config import MAX_KERNEL_PARAMETERS, PRINTABLE
-from vmm.qemu.cpu_model import fault_in
+from vmm.words.cpu_model import fault_in
 from vmm.words.leases import LeaseRequest
 from vmpool.wire.generated.vmpool import v1 as wire
 

@@ -25,6 +25,7 @@ from tests.contract.test_producers import SIMULATED_SPEC
 from tests.unit.actors.stage import VMS, simulated_journal
 from tests.waiting import until
 from vmm.contract import Vm
+from vmm.devices.usual import usual_devices
 from vmm.errors import AgentUnreachableError
 from vmm.initramfs.image import GuestImage
 from vmm.qemu.adopt import adopt
@@ -81,7 +82,7 @@ class QemuEstate:
     adopt: Adopt = adopt
 
     def producer(self) -> Producer:
-        spec = attrs.evolve(qemu_spec(self.image.kernel, self.image.initrd), agent=self.agent)
+        spec = attrs.evolve(qemu_spec(self.image.kernel, self.image.initrd), devices=usual_devices(agent=self.agent))
         return make_producer(self.kind, spec=spec, home=self.vms, on_generation=lambda _: None, store=self.store)
 
     def left(self) -> set[str]:

@@ -17,6 +17,7 @@ from actors.uniqueness import Witness
 from tests.agents import collect
 from tests.contract.subjects import BOOT_LIMIT_S, qemu_spec
 from tests.templates import build, clone, template_store
+from vmm.devices.usual import usual_devices
 from vmm.errors import AgentRequestError, AgentUnreachableError, BootError, TemplateError, VmExitedError
 from vmm.initramfs.image import GuestImage
 from vmm.qemu.adopt import adopt
@@ -44,7 +45,7 @@ def store() -> Iterator[TemplateStore]:
 
 
 def spec_of(image: GuestImage, agent: AgentKind) -> MachineSpec:
-    return attrs.evolve(qemu_spec(image.kernel, image.initrd), agent=agent)
+    return attrs.evolve(qemu_spec(image.kernel, image.initrd), devices=usual_devices(agent=agent))
 
 
 async def test_clones_of_a_guest_with_qemu_ga_are_handed_out_unlike_each_other(
