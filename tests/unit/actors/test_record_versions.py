@@ -56,10 +56,8 @@ IDLE = VmRecord(
     made_at_ns=10**11,
     lease=None,
 )
-LEASED = attrs.evolve(
-    IDLE,
-    lease=LeaseRecord(terms=TERMS, granted_at_ns=10**12, expires_at_ns=1600 * 10**9, report=REPORT, timings=TIMINGS),
-)
+LEASE = LeaseRecord(terms=TERMS, granted_at_ns=10**12, expires_at_ns=1600 * 10**9, report=REPORT, timings=TIMINGS)
+LEASED = attrs.evolve(IDLE, lease=LEASE)
 HELD = attrs.evolve(
     IDLE,
     vm_id="vm-2",
@@ -123,10 +121,10 @@ def longer(record: Any) -> Any:
 @pytest.mark.parametrize(
     "lease",
     [
-        attrs.evolve(LEASED.lease, report=longer(REPORT)),
-        attrs.evolve(LEASED.lease, timings=longer(TIMINGS)),
-        attrs.evolve(LEASED.lease, terms=longer(TERMS)),
-        attrs.evolve(LEASED.lease, terms=attrs.evolve(TERMS, request=longer(TERMS.request))),
+        attrs.evolve(LEASE, report=longer(REPORT)),
+        attrs.evolve(LEASE, timings=longer(TIMINGS)),
+        attrs.evolve(LEASE, terms=longer(TERMS)),
+        attrs.evolve(LEASE, terms=attrs.evolve(TERMS, request=longer(TERMS.request))),
     ],
     ids=["report", "timings", "terms", "request"],
 )

@@ -134,10 +134,10 @@ async def test_a_clone_has_a_copy_of_its_own(
     with pytest.raises(StartedError):
         await start_shell(
             spec,
-            template=Template(tmp_path / "template"),
+            template=Template(tmp_path / "template"),  # type: ignore[arg-type]
             vm_id="vm",
             directory=vm_home / "vm",
-            nursery=nursery,  # type: ignore[arg-type]
+            nursery=nursery,
         )
 
 
