@@ -1,1 +1,1 @@
-"""The guest: the agent inside it (`agent`), its host side (`client`), and the image both live in (`image`)."""
+"""The guest: the agent inside it (`agent`) and the host's side of the agent (`client`, `qga`, `noop`)."""

@@ -132,7 +132,7 @@ async def test_a_guest_whose_agent_cannot_work_powers_off(guest_image: GuestImag
         argv = qemu_argv(guest_image, console, agent=listener.fileno(), port="another.name")
         done = await trio.run_process(argv, check=False, pass_fds=[listener.fileno()])
     assert done.returncode == 0
-    assert "no virtio-serial port is called vmpool.agent.0" in await trio.Path(console).read_text()
+    assert "no virtio-serial port is named vmpool.agent.0" in await trio.Path(console).read_text()
 
 
 async def test_who_fills_the_file_system_is_told_so_and_the_guest_lives(guest: AgentClient) -> None:

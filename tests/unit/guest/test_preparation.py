@@ -157,5 +157,5 @@ class TestLimit:
         with pytest.raises(AgentRequestError, match="ETIMEDOUT") as caught:
             await client.prepare(Preparation(hostname="vm-1", vcpus=3, memory_mib=256))
         assert found in caught.value.message
-        assert "3 CPUs and 256 MiB were asked for" in caught.value.message
+        assert "3 CPUs and 256 MiB were requested" in caught.value.message
         assert (await client.prepare(Preparation())).hostname == "vm-1"

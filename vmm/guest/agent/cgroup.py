@@ -1,4 +1,4 @@
-"""A cgroup around a command, to end all of it: those too that left its process group and its session."""
+"""A cgroup around a command, to kill all its processes, including those that left its process group and session."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import itertools
 import os
 
 ROOT = "/sys/fs/cgroup"
-"""Where `init` mounts version 2, without any controller."""
+"""Where `init` mounts cgroup version 2, without controllers."""
 
 _numbers = itertools.count(1)
 _left: list[str] = []
-"""Those in which something lived on when its command had ended."""
+"""Cgroups in which processes outlived their command."""
 
 
 class Cgroup:
-    """What is started between `enter` and `leave` is in it, and whatever that starts.
+    """Contains every process started between `enter` and `leave`, and all its descendants.
 
-    The guest's root may unmount or cover it at any moment: each step may fail, whether or not the one before did.
+    The guest's root user may unmount or cover the mount at any time, so each step may fail independently of the others.
     """
 
     def __init__(self, root: str) -> None:
-        """Raises OSError where the kernel has none, or none is mounted."""
+        """Raises OSError if the kernel has no cgroups or none are mounted."""
         _remove_empty()
         self._root = root
         self._path = f"{root}/command-{next(_numbers)}"
@@ -28,19 +28,19 @@ class Cgroup:
 
     def enter(self) -> None:
         """Raises OSError."""
-        # The agent goes in itself: a child begins where its parent is, and there is no moment in between.
+        # The agent itself enters: a child starts in its parent's cgroup, so it is never outside.
         _write(f"{self._path}/cgroup.procs", "0")
 
     def leave(self) -> None:
-        """Raises OSError. The agent is in it still then, and must not `kill` it."""
+        """Raises OSError. The agent is then still inside, and must not call `kill`."""
         _write(f"{self._root}/cgroup.procs", "0")
 
     def kill(self) -> None:
-        """SIGKILL for all that is in it. Raises OSError."""
+        """Sends SIGKILL to every process inside. Raises OSError."""
         _write(f"{self._path}/cgroup.kill", "1")
 
     def close(self) -> None:
-        """Removes it, now or when what lives on in it has ended."""
+        """Removes the cgroup, now or once the processes that remain in it have ended."""
         _left.append(self._path)
         _remove_empty()
 

@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 _READ_SIZE = 4096
-"""What a virtio port gives at a time. Less than that was all there was, and nothing more is tried: an attempt that
-fails is an exception, and what a guest does first is what a clone under TCG translates anew."""
+"""The most a virtio port returns at once. A shorter read has emptied it, so no second read is tried: that would raise
+BlockingIOError, and a clone under TCG pays for translating each code path that it uses for the first time."""
 
 _LONG_READ_SIZE = 64 * 1024
-"""Once there is more: a socket gives it. As the first read it would have the allocator ask the kernel for memory."""
+"""For reads after a full one; sockets return this much. As a first read it would make the allocator call the kernel."""
 
 _READS_PER_TURN = 32
-"""A virtio port gives 4 KiB at a time: 128 KiB of input, then everything else has its turn."""
+"""With 4 KiB a read from a virtio port, 128 KiB of input before other work gets its turn."""
 
 _WRITE_SIZE = 32 * 1024
-"""What a virtio port takes in one write."""
+"""The most a virtio port accepts in one write."""
 
 _CONGESTED = 128 * 1024
-"""With more than this to be written, no further output is read from commands and files."""
+"""Above this many bytes of pending output, commands and files are not read."""
 
 
 class Channel:
-    """Level-triggered while a host is there. With none the port says HUP all the time, so then it is edge-triggered."""
+    """Level-triggered while a host is connected; edge-triggered without one, when the port constantly reports HUP."""
 
     def __init__(
         self, fd: int, loop: Loop, on_frame: Callable[[int, int, bytes], None], on_hangup: Callable[[], None]
@@ -46,16 +46,16 @@ class Channel:
         self._outgoing = bytearray()
         self._readable = False
         self._flowing = False
-        """The last read gave all that it could."""
+        """The last read filled its buffer."""
         self._writable = True
         self._absent = False
-        """The host has closed its end, and has said nothing since."""
+        """The host has closed its end, and has sent nothing since."""
         self._watched = READ
         loop.watch(fd, READ, self._on_events)
 
     @property
     def busy(self) -> bool:
-        """There is something to be read or written right now."""
+        """There are bytes to read or write right now."""
         return self._readable or (self._writable and bool(self._outgoing))
 
     @property
@@ -78,7 +78,7 @@ class Channel:
         self._outgoing += wire.encode(wire.CREDIT + channel, stream, wire.COUNT.pack(count))
 
     def start_session(self, kind: int, payload: bytes) -> None:
-        """Drops what was meant for the previous host, and writes a marker with the first message to the new one."""
+        """Drops output for the previous host, and writes a marker with the first message to the new one."""
         self._outgoing.clear()
         self._outgoing += wire.MARKER + wire.encode(kind, 0, payload)
 
@@ -87,7 +87,7 @@ class Channel:
         os.close(self._fd)
 
     def _on_events(self, events: int) -> None:
-        # HUP alone is to be read, too: the end is.
+        # HUP alone also has to be read: the read returns the end of the stream.
         self._readable = events != WRITE
         self._writable = self._writable or events & WRITE != 0
         self._watch()
@@ -99,7 +99,7 @@ class Channel:
             self._loop.rewatch(self._fd, wanted)
 
     def run(self) -> None:
-        """Reads and writes what can be, a bounded amount of it, without waiting."""
+        """Reads and writes a bounded amount without waiting."""
         for _ in range(_READS_PER_TURN):
             if not self._readable:
                 break
@@ -116,8 +116,8 @@ class Channel:
         except ConnectionResetError:
             data = b""
         if not data:
-            # The host closed its end. It may open it again, and that may even have happened already: news of it comes
-            # on another queue than data. So this ends nothing; the next hello does.
+            # The host closed its end. It may reopen it, and may have done so already, because port events and data
+            # arrive on different queues. So the session goes on until the next hello.
             self._readable = self._flowing = False
             self._absent = True
             self._watch()

@@ -29,11 +29,11 @@ DEFAULT_ENVIRONMENT = {
 }
 
 GRACE_NS = 200_000_000
-"""A daemon that a command leaves behind may hold its output open for ever. What the command itself wrote is always
-delivered; what others write to the same pipes is delivered until this long after the command's end."""
+"""A daemon left behind by a command may hold the command's output open for ever. The command's own output is always
+delivered in full; output that others write to the same pipes is delivered for this long after the command's end."""
 
 _READ_SIZE = 32 * 1024 - wire.HEADER.size
-"""With its header this is one write to a virtio port."""
+"""With its header, one write to a virtio port."""
 
 _LEAST_WINDOW = 1024
 
@@ -45,7 +45,7 @@ WORKING_DIRECTORY = "working_directory"
 
 
 class SpawnError(OSError):
-    """A command cannot be started, for its program or its working directory: that is `part`."""
+    """A command cannot be started because of its program or working directory, which `part` names."""
 
     def __init__(self, part: str, name: str, cause: OSError) -> None:
         super().__init__(cause.errno, f"{name}: {cause.strerror}")
@@ -53,12 +53,12 @@ class SpawnError(OSError):
 
 
 def spawn(argv: list[str], environment: dict[str, str], directory: str | None, fds: tuple[int, int, int]) -> int:
-    """Starts a program in a session of its own, with three descriptors as its standard ones. Returns its pid.
+    """Starts a program in its own session with the three descriptors as stdin, stdout and stderr. Returns its pid.
 
     Raises SpawnError.
     """
     try:
-        # posix_spawn cannot change the directory; the agent has one thread, so it may lend its own.
+        # posix_spawn cannot change the directory; the agent is single-threaded, so it changes its own for the moment.
         os.chdir(directory if directory is not None else "/")
     except OSError as error:
         raise SpawnError(WORKING_DIRECTORY, f"working directory {directory}", error) from error
@@ -84,13 +84,13 @@ def _spawn_in_path(argv: list[str], environment: dict[str, str], fds: tuple[int,
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)],
                 setsid=True,
                 setsigmask=[],
-                # Python ignores these; a program expects to die of them.
+                # Python ignores these; programs expect the default action.
                 setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ],
             )
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
-            reason = error  # unless another one may be executed, as in execvp
+            reason = error  # unless a later candidate may be executed, as in execvp
         except OSError as error:
             reason = error
             break
@@ -98,7 +98,7 @@ def _spawn_in_path(argv: list[str], environment: dict[str, str], fds: tuple[int,
 
 
 def _enter_cgroup(root: str) -> Cgroup | None:
-    """None if there is none to be had: the guest is somebody's own. Its commands' process groups will have to do."""
+    """None if no cgroup is available, as in a user's own guest: commands then have only their process groups."""
     try:
         cgroup = Cgroup(root)
     except OSError:
@@ -112,7 +112,7 @@ def _enter_cgroup(root: str) -> Cgroup | None:
 
 
 def _leave_cgroup(cgroup: Cgroup) -> Cgroup | None:
-    """None if the agent is in it still: who kills it kills the agent."""
+    """None if the agent is still inside, where `kill` would kill the agent too."""
     try:
         cgroup.leave()
     except OSError:
@@ -124,19 +124,19 @@ def _leave_cgroup(cgroup: Cgroup) -> Cgroup | None:
 def _window_of(request: dict[str, Any]) -> int:
     window = request.get("window", wire.WINDOW)
     if not (isinstance(window, int) and _LEAST_WINDOW <= window <= wire.WINDOW):
-        raise ValueError(f"window is an int from {_LEAST_WINDOW} to {wire.WINDOW}")
+        raise ValueError(f"window: must be an int from {_LEAST_WINDOW} to {wire.WINDOW}")
     return window
 
 
 class _Source:
-    """An output pipe of a command, and the credit the host gives it."""
+    """An output pipe of a command, and the host's credit for it."""
 
     __slots__ = ("credit", "fd", "owed")
 
     def __init__(self, fd: int, credit: int) -> None:
         self.fd = fd  # -1 once closed
         self.credit = credit
-        self.owed = 0  # bytes that were in the pipe when the command ended
+        self.owed = 0  # bytes in the pipe when the command ended
 
 
 class Command:
@@ -154,10 +154,10 @@ class Command:
         kills: Kills | None = None,
         cgroups: str | None = None,
     ) -> None:
-        """`environment` is what the command has beside what the request adds; `kills` is what the kernel killed,
-        `cgroups` where these are mounted.
+        """`environment` is the base to which the request's variables are added; `kills` reports the kernel's OOM kills;
+        `cgroups` is the mount point of the cgroup tree, if any.
 
-        Raises SpawnError or another OSError, or ValueError for a request that is none.
+        Raises SpawnError or another OSError, or ValueError for an invalid request.
         """
         self._stream = stream
         self._loop = loop
@@ -177,9 +177,9 @@ class Command:
         additions = request.get("environment", {})
         limit_ns = request.get("time_limit_ns")
         if not (isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv)):
-            raise ValueError("argv is a list of at least one string")
+            raise ValueError("argv: must be a list of at least one string")
         if not (isinstance(additions, dict) and (limit_ns is None or isinstance(limit_ns, int))):
-            raise ValueError("environment is a dict, time_limit_ns an int")
+            raise ValueError("environment must be a dict and time_limit_ns an int")
         self._window = window = _window_of(request)
         environment = environment | additions
         read_in, self._stdin = os.pipe2(os.O_CLOEXEC)
@@ -187,7 +187,7 @@ class Command:
         err, write_err = os.pipe2(os.O_CLOEXEC)
         self._sources = {wire.STDOUT: _Source(out, window), wire.STDERR: _Source(err, window)}
         try:
-            # Only to end all of it: it costs two grace periods of the kernel's.
+            # Only where killing needs it: a cgroup costs two of the kernel's grace periods.
             self._cgroup = None if limit_ns is None or cgroups is None else _enter_cgroup(cgroups)
             try:
                 self._pid = spawn(argv, environment, request.get("directory"), (read_in, write_out, write_err))
@@ -214,7 +214,7 @@ class Command:
     def receive(self, data: bytes) -> None:
         """Bytes for stdin."""
         if len(self._stdin_buffer) + len(data) > wire.WINDOW:
-            raise ValueError("more bytes for stdin than there was credit for")
+            raise ValueError("stdin: more bytes than the credit allows")
         self._stdin_buffer += data
         self._write_stdin()
 
@@ -230,15 +230,15 @@ class Command:
         self._watch(number)
 
     def signal(self, number: int) -> None:
-        """To the process group, while the command has not ended. A pid that was reaped may be somebody else's."""
+        """Signals the process group while the command runs. The pid of a reaped process may belong to another one."""
         if self._exit_code is None:
             try:
                 os.killpg(self._pid, number)
             except ProcessLookupError:
-                return  # It is a zombie that is about to be reaped.
+                return  # A zombie that is about to be reaped.
 
     def cancel(self) -> None:
-        """Kills it and forgets it: nothing is sent for this stream any more."""
+        """Kills the command and forgets it: nothing more is sent for this stream."""
         self.signal(_signal.SIGKILL)
         self._loop.unwatch_child(self._pid)
         self._close_all()
@@ -258,7 +258,7 @@ class Command:
             except BrokenPipeError:
                 self._close_stdin()
         if self._stdin < 0:
-            # Nobody reads: what comes is consumed, so that the host never waits for credit that cannot come.
+            # The reader is gone. Input is discarded but counted, so that the host does not wait for credit for ever.
             self._stdin_consumed += len(self._stdin_buffer)
             self._stdin_buffer.clear()
         elif self._stdin_buffer:
@@ -316,7 +316,7 @@ class Command:
                 try:
                     self._cgroup.kill()
                 except OSError:
-                    return  # the guest's root has unmounted it; the command's process group was killed
+                    return  # root in the guest has unmounted the cgroup; the process group was killed
 
     def _on_exit(self, exit_code: int) -> None:
         self._exit_code = exit_code

@@ -19,13 +19,13 @@ _READ_SIZE = 32 * 1024 - wire.HEADER.size
 
 
 class Upload:
-    """A file that comes from the host: written beside its place and renamed into it, so that nobody sees half of it."""
+    """A file from the host: written beside its path and renamed into place, so that a partial file is never visible."""
 
     def __init__(self, stream: int, request: dict[str, Any], channel: Channel, on_end: Callable[[int], None]) -> None:
-        """Raises OSError, or ValueError for a request that is none."""
+        """Raises OSError, or ValueError for an invalid request."""
         path, mode = request.get("path"), request.get("mode")
         if not (isinstance(path, str) and path and isinstance(mode, int)):
-            raise ValueError("a file needs a path and a mode")
+            raise ValueError("path must be a str and mode an int")
         self._stream = stream
         self._channel = channel
         self._on_end = on_end
@@ -38,7 +38,7 @@ class Upload:
         self._fd = os.open(self._temporary, flags, 0o600)
 
     def receive(self, data: bytes) -> None:
-        """Raises OSError, after which the file is no more."""
+        """Raises OSError, and then the partial file has been removed."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
@@ -55,7 +55,7 @@ class Upload:
         self._on_end(self._stream)
 
     def add_credit(self, _number: int, _count: int) -> None:
-        raise ValueError("a file that is put takes no credit")
+        raise ValueError("put takes no credit")
 
     def signal(self, _number: int) -> None:
         pass
@@ -65,7 +65,7 @@ class Upload:
         try:
             os.unlink(self._temporary)
         except OSError:
-            return  # Nothing can be done about it, and the session goes on.
+            return  # Nothing more can be done; the session goes on.
         finally:
             self._on_end(self._stream)
 
@@ -76,13 +76,13 @@ class Upload:
 
 
 class Download:
-    """A file that goes to the host, as it gives credit."""
+    """A file for the host, sent as the host gives credit."""
 
     def __init__(self, stream: int, request: dict[str, Any], channel: Channel, on_end: Callable[[int], None]) -> None:
-        """Raises OSError, or ValueError for a request that is none, or for something that has no end."""
+        """Raises OSError, or ValueError for an invalid request or a path that is not a regular file."""
         path, limit = request.get("path"), request.get("limit")
         if not (isinstance(path, str) and path and (limit is None or isinstance(limit, int))):
-            raise ValueError("a file needs a path, and its limit is a number")
+            raise ValueError("path must be a str and limit an int")
         self._stream = stream
         self._channel = channel
         self._on_end = on_end
@@ -96,7 +96,7 @@ class Download:
             raise ValueError(f"{path} is not a regular file")
         if limit is not None and status.st_size > limit:
             os.close(self._fd)
-            raise OSError(errno.EFBIG, f"{path} has {status.st_size} bytes, and {limit} at most were asked for")
+            raise OSError(errno.EFBIG, f"{path} has {status.st_size} bytes; the limit is {limit}")
         channel.send_value(wire.REPLY, stream, {"size": status.st_size})
 
     @property
@@ -108,7 +108,7 @@ class Download:
         data = os.read(self._fd, min(_READ_SIZE, self._credit))
         self._sent += len(data)
         if self._limit is not None and self._sent > self._limit:
-            raise OSError(errno.EFBIG, f"there is more than {self._limit} bytes of it")
+            raise OSError(errno.EFBIG, f"the file has more than {self._limit} bytes")
         if data:
             self._credit -= len(data)
             self._channel.send_data(wire.STDOUT, self._stream, data)
@@ -117,10 +117,10 @@ class Download:
             self._end()
 
     def receive(self, _data: bytes) -> None:
-        raise ValueError("a file that is got takes no data")
+        raise ValueError("get takes no data")
 
     def receive_eof(self) -> None:
-        raise ValueError("a file that is got takes no data")
+        raise ValueError("get takes no data")
 
     def add_credit(self, _number: int, count: int) -> None:
         self._credit += count

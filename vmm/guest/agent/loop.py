@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The C module behind `signal`, which itself would import `enum` and half of the library with it.
+# The C module behind `signal`; `signal` itself would import `enum` and many other modules.
 import _signal  # type: ignore[import-not-found]
 import os
 import select
@@ -32,7 +32,7 @@ class Timer:
 
 
 class Loop:
-    """Descriptors that are sources of output sit on a second epoll, so that all of them pause and go on as one."""
+    """Descriptors that produce output are on a second epoll, so that all of them are paused and resumed at once."""
 
     def __init__(self) -> None:
         self._main = select.epoll()
@@ -55,7 +55,7 @@ class Loop:
         self._main.register(fd, events)
 
     def rewatch(self, fd: int, events: int) -> None:
-        """Other events of a descriptor that is watched. What is so already is reported again, edge-triggered too."""
+        """Changes the watched events. A condition that already holds is reported again, even edge-triggered."""
         self._main.modify(fd, events)
 
     def watching(self, fd: int) -> bool:
@@ -89,15 +89,15 @@ class Loop:
         return timer
 
     def watch_child(self, pid: int, callback: Callable[[int], None]) -> None:
-        """Calls back with the exit code, or the negated signal, in a later turn of the loop."""
+        """Calls back in a later turn of the loop, with the exit code or the negated signal."""
         self._children[pid] = callback
 
     def unwatch_child(self, pid: int) -> None:
-        """It is reaped all the same."""
+        """The child is still reaped."""
         self._children.pop(pid, None)
 
     def run_once(self, *, wait: bool) -> None:
-        """One turn: everything that is due or ready gets its callback once. Waits for something unless told not to."""
+        """One turn: each due timer and ready descriptor gets its callback once. `wait`: until there is at least one."""
         for fd, events in self._main.poll(self._timeout() if wait else 0):
             if fd == self._sources.fileno():
                 for source, source_events in self._sources.poll(0):
@@ -108,7 +108,7 @@ class Loop:
             self._run_timers()
 
     def _dispatch(self, fd: int, events: int) -> None:
-        # An earlier callback of the same turn may have closed it.
+        # An earlier callback of the same turn may have closed the descriptor.
         callback = self._callbacks.get(fd)
         if callback is not None:
             callback(events)
@@ -117,7 +117,7 @@ class Loop:
         pending = [timer.due_ns for timer in self._timers if not timer.cancelled]
         if not pending:
             return None
-        # A millisecond more, because epoll may round down; an hour at most, because epoll takes no more than 24 days.
+        # One millisecond more, because epoll may round down; at most an hour, because epoll takes at most 24 days.
         return min(max(0, min(pending) - time.monotonic_ns() + 1_000_000) / 1e9, 3600)
 
     def _run_timers(self) -> None:
@@ -137,7 +137,7 @@ class Loop:
                 return
             if pid == 0:
                 return
-            # As PID 1 the agent also reaps orphans, of which it knows nothing.
+            # As PID 1 the agent also reaps orphans that it did not start.
             callback = self._children.pop(pid, None)
             if callback is not None:
                 callback(os.waitstatus_to_exitcode(status))

@@ -62,7 +62,7 @@ def _open_port() -> int:
                 if file.read().strip() == PORT_NAME.encode():
                     return os.open(f"/dev/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         time.sleep(0.002)
-    raise OSError(f"no virtio-serial port is called {PORT_NAME}; give QEMU -device virtserialport,name={PORT_NAME}")
+    raise OSError(f"no virtio-serial port is named {PORT_NAME}; run QEMU with -device virtserialport,name={PORT_NAME}")
 
 
 def _listen_on_vsock() -> _socket.socket:
@@ -73,7 +73,7 @@ def _listen_on_vsock() -> _socket.socket:
 
 
 def serve(listener: _socket.socket, system: System, *, kills: Kills | None = None, cgroups: str | None = None) -> None:
-    """Serves one host after the other, for ever. What was prepared for the VM outlives the connection."""
+    """Serves one host after another, for ever. The VM's preparation outlives each connection."""
     loop = Loop()
     environment = dict(DEFAULT_ENVIRONMENT)
     while True:

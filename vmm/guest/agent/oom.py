@@ -1,4 +1,4 @@
-"""What the guest's kernel killed because memory was short: it says so in its log, by pid."""
+"""Processes killed by the guest's kernel for lack of memory, read by pid from the kernel's log."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 KMSG = "/dev/kmsg"
 
 _READ_BYTES = 8192
-"""No record is longer; the kernel gives one at a time."""
+"""No record is longer; the kernel returns one per read."""
 
 _KILLED = b"Killed process "
 _CLOCKS_APART_US = 1_000_000
-"""The log has a clock of its own; the two were set apart by no more than this."""
+"""The most by which the log's clock and CLOCK_MONOTONIC differ."""
 
 _REMEMBERED = 64
 
 
 class Kills:
-    """Those that the log tells of. It is opened at once: when memory is short, there may be none to open it with."""
+    """OOM kills that the log reports. Opened early: when memory is short, opening it may fail."""
 
     def __init__(self, path: str = KMSG) -> None:
-        """Where there is no log that can be read, or from when on it cannot, none are known."""
+        """If the log cannot be opened, or can no longer be read, no further kills are known."""
         self._seen: list[tuple[int, int]] = []  # (microseconds, pid)
         try:
             self._log = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -32,8 +32,8 @@ class Kills:
             self._log = -1
 
     def ended(self, pid: int, exit_code: int, *, began_ns: int) -> bool:
-        """Whether a command ended for that which began at that time of CLOCK_MONOTONIC: was killed itself, or has the
-        status by which a shell says that what it ran was killed, if anything was.
+        """Whether a command that began at that time of CLOCK_MONOTONIC ended because of an OOM kill: either its own, or
+        one of a descendant, which a shell reports in its exit status.
         """
         if exit_code not in (-9, 128 + 9):
             return False
@@ -54,7 +54,7 @@ class Kills:
                 try:
                     self._seen.append((int(head.split(b",")[2]), int(after.split(b" ", 1)[0])))
                 except (ValueError, IndexError):
-                    continue  # somebody else's words: root may write to the log
+                    continue  # not the kernel's: root may write to the log
         del self._seen[:-_REMEMBERED]
 
     def _lines(self) -> Iterator[bytes]:
@@ -64,9 +64,9 @@ class Kills:
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                continue  # overwritten before it was read; the next one is there
+                continue  # overwritten before it was read; the next record is available
             except OSError:
-                self.close()  # the kernel gives no more of it
+                self.close()  # the log can no longer be read
                 return
             if not data:
                 return

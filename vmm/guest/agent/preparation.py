@@ -1,4 +1,4 @@
-"""The request that makes a guest unique and right before it is handed out."""
+"""The request that makes a guest unique and configures it before it is handed out."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ if TYPE_CHECKING:
     from .system import System
 
 LIMIT_NS = 5_000_000_000
-"""For how long nothing more may come online, while less is than was asked for."""
+"""Time without progress after which waiting for CPUs or memory to come online fails."""
 
 _INTERVAL_NS = 3_000_000
-"""The kernel takes tens of milliseconds to notice what was plugged in, and tells it to who listens on netlink. Looking
-is less."""
+"""The kernel takes tens of milliseconds to notice hotplugged devices. Polling needs less code than netlink."""
 
 _MAX_RANDOM = 256
-"""Up to so many bytes getrandom gives all that was asked for."""
+"""The most bytes that getrandom always returns in full."""
 
 
 class FieldError(ValueError):
-    """A field of the request, `part`, is not what it must be."""
+    """The request's field `part` is invalid."""
 
     def __init__(self, part: str, reason: str) -> None:
         super().__init__(f"{part} {reason}")
@@ -37,7 +36,7 @@ _HOSTNAME = frozenset("-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqr
 
 
 class Preparation:
-    """A stream of the session until it is answered. What takes long goes on in steps, between other work."""
+    """A stream of the session until it is answered. Long work is done in steps, between other work."""
 
     def __init__(
         self,
@@ -51,10 +50,10 @@ class Preparation:
         on_end: Callable[[int], None],
         limit_ns: int = LIMIT_NS,
     ) -> None:
-        """Raises ValueError for a request that is none; nothing was done then."""
+        """Raises ValueError for an invalid request, having done nothing."""
         _check(request)
         self.part = ""
-        """The field that is being done."""
+        """The field being applied."""
         self.environment: dict[str, str] = request.get("environment", {})
         self._stream = stream
         self._request = request
@@ -68,15 +67,15 @@ class Preparation:
         self._memory_mib: int | None = request.get("memory_mib")
         self._reply: dict[str, Any] = {}
         self._deadline_ns = 0
-        """Set once there is something to wait for."""
+        """Set while waiting."""
         self._problem = ""
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """Does what takes no time, and answers at once if that is all. Raises OSError."""
+        """Does all that is immediate, and answers at once if that is everything. Raises OSError."""
         get = self._request.get
         system = self._system
-        # First of all: until then a clone draws the same numbers as its siblings.
+        # First: until then a clone draws the same random numbers as its siblings.
         if entropy := get("entropy"):
             self.part = "entropy"
             system.reseed(entropy)
@@ -99,7 +98,7 @@ class Preparation:
         self._look()
 
     def _look(self) -> None:
-        """Answers if all is online; otherwise brings up what is there, or waits for more."""
+        """Answers if everything is online; otherwise brings up what is plugged in, or waits for more."""
         cpus, memory_mib = self._cpus, self._memory_mib
         self.part = ""
         cpus_online = self._system.cpus_online()
@@ -108,7 +107,7 @@ class Preparation:
         memory_online_mib: int = self._reply.get("memory_online_mib", 0)
         if cpus_online >= (cpus or 0) and memory_online_mib >= (memory_mib or 0):
             if memory_mib is not None:
-                self._system.make_room_for_files()  # also where the kernel has brought it online by itself
+                self._system.make_room_for_files()  # also if the kernel brought it online by itself
             self._reply["cpus_online"] = cpus_online
             self._reply.update(self._system.report())
             self._on_done(self._stream, self._reply)
@@ -122,7 +121,7 @@ class Preparation:
             )
             self.part = "vcpus" if cpus_online < (cpus or 0) else "memory_mib"
             raise TimeoutError(
-                errno.ETIMEDOUT, f"{there} are online where {wanted} were asked for; nothing more came{self._problem}"
+                errno.ETIMEDOUT, f"{there} are online, {wanted} were requested; no more appeared{self._problem}"
             )
         else:
             self._bring_up(self._system.bring_online(cpus=cpus is not None, memory=memory_mib is not None))
@@ -142,12 +141,12 @@ class Preparation:
         def run() -> None:
             try:
                 step()
-            except Exception as error:  # noqa: BLE001  (whatever it is, it is the answer)
+            except Exception as error:  # noqa: BLE001  (any error is the answer)
                 self._on_failure(self._stream, error)
 
         self._timer = self._loop.call_later(delay_ns, run)
 
-    # What a stream may be told
+    # Frames that a stream may receive
 
     def receive(self, _data: bytes) -> None:
         raise ValueError("a preparation takes no data")
@@ -162,13 +161,13 @@ class Preparation:
         pass
 
     def cancel(self) -> None:
-        """Waits no longer. What was done stays done."""
+        """Stops waiting. Changes already made stay."""
         if self._timer is not None:
             self._timer.cancel()
         self._on_end(self._stream)
 
 
-# With few functions of the interpreter, and the same ones: each is some hundred blocks of code for TCG to translate.
+# Few functions of the interpreter, and the same ones: each is hundreds of blocks of code for TCG to translate.
 
 
 def _is_hostname(text: str) -> bool:
@@ -193,14 +192,14 @@ def _is_environment(variables: dict[str, Any]) -> bool:
 
 _FIELDS: dict[str, tuple[type, Callable[[Any], bool] | None, str]] = {
     "entropy": (bytes, None, "bytes"),
-    "random_bytes": (int, lambda count: 0 < count <= _MAX_RANDOM, f"a number from 1 to {_MAX_RANDOM}"),
-    "wall_clock_ns": (int, None, "a number"),
+    "random_bytes": (int, lambda count: 0 < count <= _MAX_RANDOM, f"an int from 1 to {_MAX_RANDOM}"),
+    "wall_clock_ns": (int, None, "an int"),
     "hostname": (str, _is_hostname, "1 to 64 letters, digits, '-', '.' and '_'"),
     "machine_id": (str, _is_machine_id, "32 hexadecimal digits in lower case"),
     "vm_uuid": (str, _is_uuid, "8-4-4-4-12 hexadecimal digits in lower case"),
-    "environment": (dict, _is_environment, "names, without =, and their values"),
-    "vcpus": (int, lambda count: count > 0, "a number from 1"),
-    "memory_mib": (int, lambda size: size > 0, "a number from 1"),
+    "environment": (dict, _is_environment, "a dict of names without '=' to values"),
+    "vcpus": (int, lambda count: count > 0, "an int of at least 1"),
+    "memory_mib": (int, lambda size: size > 0, "an int of at least 1"),
 }
 
 
@@ -210,7 +209,7 @@ def _check(request: dict[str, Any]) -> None:
         if name == "op":
             continue
         if name not in _FIELDS:
-            raise ValueError(f"{name} is nothing that this agent prepares")
+            raise ValueError(f"{name}: this agent has no such field; rebuild the guest image")
         kind, is_good, what = _FIELDS[name]
         if type(value) is not kind or (is_good is not None and not is_good(value)):
             raise FieldError(name, f"must be {what}")

@@ -1,4 +1,4 @@
-"""What the agent does with what the host says."""
+"""The agent's sessions: each frame from the host goes to the stream that it is for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_STREAMS = 256
 
 
 class Service:
-    """One agent on one port. A session lasts from a hello to the next; what it started ends with it."""
+    """One agent on one port. A session lasts from one hello to the next, and all that it started ends with it."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class Service:
         kills: Kills | None = None,
         cgroups: str | None = None,
     ) -> None:
-        """`kills` is what the kernel killed for memory; None: nobody knows. `cgroups` is where commands with a time
-        limit get one each; None: nowhere.
+        """`kills` reports OOM kills, None if they cannot be known. Under the mount point `cgroups` each command with a
+        time limit gets a cgroup; None for no cgroups.
 
-        `loop` and `environment` are those of an agent that serves one port after the other.
+        An agent that serves one port after another passes its `loop` and `environment` to each service.
         """
         self._system = system
         self._preparation_limit_ns = preparation_limit_ns
@@ -51,10 +51,10 @@ class Service:
         self._cgroups = cgroups
         self._in_session = False
         self.hung_up = False
-        """The host closed its end, and did not speak since."""
+        """The host closed its end, and has sent nothing since."""
 
     def run(self, *, until_hangup: bool = False) -> None:
-        """Serves for ever, or until the host hangs up and then closes: a port is opened again, a socket is not."""
+        """Serves for ever, or with `until_hangup` until the host hangs up: a port may be reopened, a socket is not."""
         self._channel.start_session(wire.ANNOUNCE, wire.HELLO_BODY.pack(b"", wire.VERSION))
         while True:
             self._channel.run()
@@ -68,7 +68,7 @@ class Service:
             self._loop.run_once(wait=not (self._channel.busy or sending))
 
     def _send_files(self) -> list[int]:
-        # One piece of each per turn, so that a big file does not keep the output of commands waiting.
+        # One piece of each per turn, so that a large file does not delay the output of commands.
         ready = [(stream, job) for stream, job in self._streams.items() if isinstance(job, Download) and job.ready]
         for stream, job in ready:
             try:
@@ -114,7 +114,7 @@ class Service:
             return
         job = self._streams.get(stream)
         if job is None:
-            # It ended while this was on its way.
+            # The stream ended while this frame was on its way.
             return
         channel = kind & 0x03
         if kind == wire.CANCEL:
@@ -133,9 +133,9 @@ class Service:
     def _request(self, stream: int, payload: bytes) -> None:
         request = values.unpack(payload)
         if not isinstance(request, dict) or stream in self._streams:
-            raise ValueError("a request is a dict on a stream of its own")
+            raise ValueError("a request must be a dict on an unused stream")
         if len(self._streams) >= _MAX_STREAMS:
-            raise OSError(errno.EBUSY, f"there are {_MAX_STREAMS} streams already; end some first")
+            raise OSError(errno.EBUSY, f"{_MAX_STREAMS} streams are open, the maximum; end some first")
         op = request.get("op")
         if op == "ping":
             self._channel.send_value(wire.REPLY, stream, {"version": wire.VERSION, "kernel": os.uname().release})
@@ -157,7 +157,7 @@ class Service:
         elif op == "get":
             self._streams[stream] = Download(stream, request, self._channel, self._forget)
         else:
-            self._channel.send_error(stream, "UNSUPPORTED", f"this agent (version {wire.VERSION}) has no {op!r}")
+            self._channel.send_error(stream, "UNSUPPORTED", f"this agent (version {wire.VERSION}) does not know {op!r}")
 
     def _prepare(self, stream: int, request: dict[str, Any]) -> None:
         job = self._streams[stream] = Preparation(
@@ -171,7 +171,7 @@ class Service:
             limit_ns=self._preparation_limit_ns,
         )
         job.start()
-        # Outlives the session: it is the VM's, not the host's that happens to be connected.
+        # The environment belongs to the VM, so it outlives the session.
         if job.environment:
             self._environment |= job.environment
 

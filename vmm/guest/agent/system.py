@@ -1,8 +1,8 @@
-"""What the agent changes and reads in the guest's system. Tests give the agent another one."""
+"""The parts of the guest's system that the agent reads and changes. Tests pass a substitute."""
 
 from __future__ import annotations
 
-# The C module behind `socket`, which itself would import `selectors` and `enum` with it.
+# The C module behind `socket`; `socket` itself would import `selectors` and `enum`.
 import _socket
 import fcntl
 import os
@@ -19,29 +19,29 @@ _RNDADDENTROPY = 0x40085203
 _RNDRESEEDCRNG = 0x5207
 _POOL_INFO = struct.Struct("<ii")
 _CHUNK = 512
-"""fcntl.ioctl takes at most 1024 bytes."""
+"""fcntl.ioctl accepts at most 1024 bytes."""
 
 _PHYS_PAGES = os.sysconf_names["SC_PHYS_PAGES"]
 _PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 _MOUNT = "/bin/busybox"
 _MOUNTS = "/proc/mounts"
-"""The first is that of the root."""
+"""Its first line is the root file system."""
 
 _CPUS = "/sys/devices/system/cpu"
 _MEMORY = "/sys/devices/system/memory"
 _MACHINE_ID = "/etc/machine-id"
 _VM_UUID = "/sys/class/dmi/id/product_uuid"
-"""`init` has put a file that can be written over what the firmware says."""
+"""`init` has mounted a writable file over the firmware's value."""
 
 
 class System:
-    """The real one; needs root. Every method raises OSError.
+    """The real system; needs root. Every method raises OSError.
 
-    What a hand-out writes to stays open from the first time on: it is opened in the template, and its clones are spared
-    the way to it. Walking a path, and closing, which costs the kernel an RCU grace period, were a fifth of the code
-    that a clone under TCG translates. So all this is for a guest in which nobody else has been yet: a file that was put
-    in the place of one of these later is neither written nor reported, and their file systems cannot be unmounted.
+    Files that a hand-out writes to stay open after their first use: they are opened in the template, so its clones do
+    not have to. Walking paths, and closing files, which costs an RCU grace period, made up a fifth of the code that a
+    clone under TCG translates. This suits only a guest that no user has touched yet: a file that later replaces one of
+    these is neither written nor reported, and their file systems cannot be unmounted.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class System:
         self._memory_kib = _memory_kib()
 
     def close(self) -> None:
-        """Gives back what is open. Idempotent."""
+        """Closes the open files. Idempotent."""
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
@@ -61,9 +61,9 @@ class System:
         return fd
 
     def reseed(self, entropy: bytes) -> None:
-        """Credits the bytes to the kernel's pool, and has the generator take a new key from it at once.
+        """Credits the bytes to the kernel's entropy pool, and reseeds the generator from it at once.
 
-        Without the second step the generator of a clone goes on with the key it shares with its siblings.
+        Without the second step a clone's generator continues with the key that it shares with its siblings.
         """
         fd = self._opened("/dev/random", os.O_WRONLY)
         for start in range(0, len(entropy), _CHUNK):
@@ -75,18 +75,18 @@ class System:
         time.clock_settime_ns(time.CLOCK_REALTIME, wall_clock_ns)
 
     def random(self, count: int) -> bytes:
-        """What a program gets that asks the kernel for random bytes. BlockingIOError if it has none to give yet."""
+        """Random bytes as a program in the guest gets them. Raises BlockingIOError if the kernel has none yet."""
         return os.getrandom(count, os.GRND_NONBLOCK)
 
     def set_hostname(self, hostname: str) -> None:
         _socket.sethostname(hostname)
 
     def set_machine_id(self, machine_id: str) -> str:
-        """Returns what is there now."""
+        """Returns the machine ID that is then in effect."""
         return _overwrite(self._opened(_MACHINE_ID, os.O_RDWR | os.O_CREAT), machine_id)
 
     def set_vm_uuid(self, vm_uuid: str) -> str:
-        """Returns what is there now. In a guest whose kernel shows no UUID that is nothing, and nothing is done."""
+        """Returns the UUID that is then in effect: empty, with nothing done, if the kernel exposes none."""
         try:
             fd = self._opened(_VM_UUID, os.O_RDWR)
         except FileNotFoundError:
@@ -94,20 +94,20 @@ class System:
         return _overwrite(fd, vm_uuid)
 
     def cpus_online(self) -> int:
-        """Those that may run us, which is all of them: nothing in this guest is bound to some. Asking for that is one
-        system call; opening the file in /sys that says it costs a clone milliseconds under TCG."""
+        """The size of the agent's CPU affinity, which is every CPU: nothing in this guest is pinned. That is one system
+        call; opening the file in /sys costs a clone milliseconds under TCG."""
         return len(os.sched_getaffinity(0))
 
     def memory_online_mib(self) -> int:
-        """What the machine has, in the kernel's blocks; MemTotal is less by what the kernel keeps for itself."""
+        """Online memory, in whole blocks. MemTotal is less by the kernel's own reserve."""
         online = sum(_is_online(block) for block in _numbered(_MEMORY, "memory"))
         return online * int(_read(f"{_MEMORY}/block_size_bytes"), 16) // 2**20
 
     def bring_online(self, *, cpus: bool, memory: bool) -> Iterator[str]:
-        """Brings up what is plugged in and offline, a CPU or block between two steps; each may take 0.1 s.
+        """Brings up plugged-in devices that are offline, one CPU or memory block per step; each may take 0.1 s.
 
-        Yields the empty string for each that came up, and a sentence for each that did not. What the kernel has not
-        noticed yet is not there.
+        Yields an empty string for each that came up, and a message for each that did not. Skips devices that the kernel
+        has not noticed yet.
         """
         switches = [(f"{path}/online", "1") for path in (_plugged_cpus() if cpus else ())]
         switches += [(f"{path}/state", "online") for path in (_numbered(_MEMORY, "memory") if memory else ())]
@@ -117,14 +117,14 @@ class System:
                     _write(path, on)
                     yield ""
             except FileNotFoundError:
-                continue  # cpu0 has no switch, and what is just being plugged in has none yet.
+                continue  # cpu0 cannot be switched, and a device that is being plugged in has no file yet.
             except OSError as error:
                 yield f"{path}: {error.strerror}"
 
     def make_room_for_files(self) -> None:
-        """In an initramfs they lie in memory, up to a part of it: the one that `init` chose, of what there is now.
+        """Resizes the initramfs root, which holds files in memory, by the rule of `init`, for the memory there is now.
 
-        Nothing is done where there is as much as before. A guest that cannot do it keeps the room that it had.
+        Does nothing if the memory has not changed. If the remount fails the old size stays.
         """
         total = _memory_kib()
         if total == self._memory_kib or not _read(_MOUNTS).startswith("rootfs "):
@@ -137,7 +137,7 @@ class System:
             sys.stderr.write(f"vmpool agent: {' '.join(argv)}: exit status {status}\n")
 
     def report(self) -> dict[str, Any]:
-        """What is always told."""
+        """Fields that are in every report."""
         return {
             "hostname": _socket.gethostname(),
             # One system call; the same number from /proc/meminfo costs a clone milliseconds under TCG.
@@ -151,17 +151,17 @@ def _memory_kib() -> int:
 
 
 def _plugged_cpus() -> list[str]:
-    """Those that ACPI has found, which gives them a node. The kernel of an emulated machine is told that each place for
-    a CPU has one, and shows them all; to start one that is not plugged in fails after ten seconds.
+    """CPUs found by ACPI, which gives them a node. On an emulated machine the kernel lists every CPU slot, including
+    empty ones; starting an empty one fails after ten seconds.
     """
     paths = _numbered(_CPUS, "cpu")
     found = [path for path in paths if os.access(f"{path}/firmware_node", os.F_OK)]
-    # Without ACPI none has a node.
+    # Without ACPI no CPU has a node.
     return found or paths
 
 
 def _numbered(directory: str, prefix: str) -> list[str]:
-    """Paths of the entries whose name is the prefix and a number, in the order of the numbers."""
+    """Paths of the entries named by the prefix and a number, in numeric order."""
     names = os.listdir(directory)
     numbers = [int(name[len(prefix) :]) for name in names if name.startswith(prefix) and name[len(prefix) :].isdigit()]
     return [f"{directory}/{prefix}{number}" for number in sorted(numbers)]
@@ -171,7 +171,7 @@ def _is_online(block: str) -> bool:
     try:
         return _read(f"{block}/state").startswith("online")
     except FileNotFoundError:
-        return False  # It is just being plugged in: its directory comes before its files.
+        return False  # It is being plugged in: its directory appears before its files.
 
 
 def _read(path: str) -> str:
@@ -191,9 +191,9 @@ def _write(path: str, text: str) -> None:
 
 
 def _overwrite(fd: int, text: str) -> str:
-    """Makes this line the content of a file, in place: it may be a mount point. Whoever reads it never sees it empty.
+    """Makes this line the content of a file, in place: the file may be a mount point. It is never empty meanwhile.
 
-    Returns what can be read from it then.
+    Returns the content read back.
     """
     line = f"{text}\n".encode()
     os.pwrite(fd, line, 0)

@@ -1,7 +1,7 @@
 """Requests and replies as bytes: None, bool, int (64 bit), str, bytes, list and dict with str keys.
 
-JSON would do, but importing `json` costs the guest more than this whole module. Strings may hold what file names hold:
-bytes that are not UTF-8 travel as surrogate escapes.
+JSON would do, but importing `json` costs the guest more than this whole module. Strings may hold file names: bytes that
+are not UTF-8 travel as surrogate escapes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _read_number = struct.Struct("<q").unpack_from
 _read_size = struct.Struct("<I").unpack_from
 _MAX_DEPTH = 8
 
-# What every request and reply is made of comes first: a guest under emulation pays for each comparison.
+# The most frequent types come first: a guest under emulation pays for each comparison.
 
 
 def pack(value: Any) -> bytes:
-    """Bytes of a value. Raises TypeError, or ValueError for a number of more than 64 bits or text that is none."""
+    """Encodes a value. Raises TypeError, or ValueError for an int of more than 64 bits or text that is not Unicode."""
     parts: list[bytes] = []
     try:
         _pack(value, parts.append)
     except struct.error as error:
-        raise ValueError("a number does not fit into 64 bits") from error
+        raise ValueError("an int does not fit into 64 bits") from error
     return b"".join(parts)
 
 
@@ -60,15 +60,15 @@ def _pack(value: Any, write: Callable[[bytes], None]) -> None:
     elif value is None:
         write(b"n")
     else:
-        raise TypeError(f"{type(value).__name__} has no place on the wire")
+        raise TypeError(f"{type(value).__name__} cannot be sent on the wire")
 
 
 def unpack(data: bytes) -> Any:
-    """The value that `data` is, all of it. Raises ValueError for anything else."""
+    """Decodes a value that takes up all of `data`. Raises ValueError for anything else."""
     try:
         value, end = _unpack(data, 0, _MAX_DEPTH)
     except (struct.error, IndexError) as error:
-        raise ValueError("the value is cut short") from error
+        raise ValueError("the value is truncated") from error
     if end != len(data):
         raise ValueError(f"{len(data) - end} bytes after the value")
     return value
@@ -103,7 +103,7 @@ def _unpack(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     for _ in range(size):
         key, at = _unpack(data, at, depth - 1)
         if not isinstance(key, str):
-            raise ValueError(f"{key!r} is not a str")  # noqa: TRY004  (the reader of bytes wants one error)
+            raise ValueError(f"{key!r} is not a str")  # noqa: TRY004  (callers expect one kind of error)
         fields[key], at = _unpack(data, at, depth - 1)
     return fields, at
 

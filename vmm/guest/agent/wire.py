@@ -1,12 +1,12 @@
-"""Frames on the agent channel: one byte stream, many logical ones. Used by the agent and by the host.
+"""Frames on the agent channel: many logical streams on one byte stream. Used by the agent and by the host.
 
 A frame is a 9 byte header (kind u8, stream u32, length u32, little endian) and up to 64 KiB of payload. A message that
 is longer is sent as several frames in a row, all but the last with `MORE` set in their kind.
 
 The marker makes the channel recoverable. It is written in front of hello and its answer, and by construction nowhere
 else: an encoder cuts a payload that contains it into two frames, so that a header stands between the halves; the first
-and the last byte of a header are below 0x80 while all of the marker's are not, so a header cannot complete one. Who
-reads the marker therefore knows that a new session begins, even in the middle of a frame whose sender died.
+and the last byte of a header are below 0x80 while all of the marker's are not, so a header cannot complete one. A
+reader that finds the marker therefore knows that a new session begins, even in the middle of an abandoned frame.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from __future__ import annotations
 import struct
 
 VERSION = 2
-"""Of the protocol. Both sides say theirs in hello; the host refuses a guest that differs."""
+"""Version of the protocol. Both sides send theirs in hello; the host refuses a guest whose version differs."""
 
 MARKER = bytes.fromhex("f5c1e9a8d3b7fe95c09acfb2e6878df1")
-"""Bytes are distinct (it cannot overlap itself), above 0x7f, and 0xc0, 0xc1, 0xf5 never occur in UTF-8."""
+"""Its bytes are distinct, so it cannot overlap itself, and above 0x7f; 0xc0, 0xc1 and 0xf5 never occur in UTF-8."""
 
 NONCE_SIZE = 16
 MAX_PAYLOAD = 64 * 1024
 MAX_REQUEST = 4 * 1024 * 1024
-"""Of a message to the agent: twice what Linux takes as argv and environment of a program. The host sends no more; with
-more the agent takes what it gets for garbage."""
+"""The longest message to the agent: twice Linux's limit on argv and environment of a program. The host sends no more;
+the agent treats a longer one as garbage."""
 
 MAX_REPLY = 24 * 1024
-"""Of an answer to the host, which does not trust a guest with its time or memory. The longest is an error, whose
-message has 4096 characters."""
+"""The longest answer to the host, which protects its time and memory from the guest. The longest honest one is an error
+with a message of 4096 characters."""
 
 WINDOW = 256 * 1024
-"""Bytes of data a sender may have on its way in one direction of one channel of a stream before it gets credit. An exec
-may ask for less, as "window"; an agent that keeps to it says so in its reply."""
+"""Bytes that a sender may have in flight in one direction of one channel before it gets credit. An exec may request a
+smaller "window"; an agent that supports this confirms it in its reply."""
 
 HEADER = struct.Struct("<BII")
 COUNT = struct.Struct("<I")
@@ -50,7 +50,7 @@ CREDIT = 0x18  # count of bytes that were consumed
 ANNOUNCE = 0x20  # the agent has opened its port
 HELLO_REPLY = 0x21  # the host's nonce, the agent's version
 REPLY = 0x22  # a value
-ERROR = 0x23  # a value: {"code", "message", "part"}: of the request, if that is known; the stream is over
+ERROR = 0x23  # a value: {"code", "message", "part"}: the part of the request, if known; the stream is over
 EXITED = 0x24  # a value: {"status" or "signal", "timed_out", "out_of_memory"}; the stream is over
 # Made by the decoder, never on the wire:
 SYNCED = 0x30  # a marker was read: what follows is a new session
@@ -59,14 +59,14 @@ BROKEN = 0x31  # not a frame: nothing is read until the next marker; the payload
 MORE = 0x40
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-"""Channels of a stream. A file that is put uses STDIN's number, one that is got STDOUT's."""
+"""Channels of a stream. Putting a file uses STDIN's number, getting one STDOUT's."""
 
 Frame = tuple[int, int, bytes]
 """Kind, stream, payload."""
 
 
 def encode(kind: int, stream: int, payload: bytes = b"") -> bytes:
-    """One message as bytes. For data use `encode_data`, whose pieces need not be put together again."""
+    """Encodes one message. For data use `encode_data`, whose pieces need no reassembly."""
     if len(payload) <= MAX_PAYLOAD and MARKER not in payload:
         return HEADER.pack(kind, stream, len(payload)) + payload
     pieces = _pieces(payload)
@@ -78,7 +78,7 @@ def encode(kind: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def encode_data(channel: int, stream: int, payload: bytes) -> bytes:
-    """Bytes of a channel, as one or several DATA frames."""
+    """Encodes bytes of a channel as one or more DATA frames."""
     return b"".join(HEADER.pack(DATA + channel, stream, len(piece)) + piece for piece in _pieces(payload))
 
 
@@ -102,11 +102,11 @@ class Decoder:
     def __init__(self, *, max_message: int) -> None:
         self._max_message = max_message
         self.frames = 0
-        """That were read so far, pieces of messages among them: what it has cost to read."""
+        """Number of frames read so far, counting pieces of messages: a measure of the reading cost."""
         self.missing = 0
-        """Bytes until the frame that has begun is complete; 0 if its length is not known."""
+        """Bytes missing from the frame that has begun; 0 if its length is not known."""
         self._synced = False
-        self._seen = b""  # the last bytes fed, where a marker may have begun
+        self._seen = b""  # the last bytes fed, which may hold the start of a marker
         self._buffer = bytearray()
         self._parts = bytearray()
 
@@ -117,7 +117,7 @@ class Decoder:
         found = window.rfind(MARKER)
         fresh = data
         if found >= 0:
-            # What came before it was said to, or by, somebody who is gone.
+            # Bytes before the marker belong to an earlier session.
             frames.append((SYNCED, 0, b""))
             self._synced = True
             self._parts.clear()
