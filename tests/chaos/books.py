@@ -10,7 +10,7 @@ import trio
 
 from tests.chaos.plan import Blow
 
-FLOODED: Final = "goes on saying what nobody waits for"
+FLOODED: Final = "keeps sending frames that were not requested"
 """In the reason of a lease that ended for it."""
 
 UNKNOWN: Final = "there is no lease"

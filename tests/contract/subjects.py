@@ -30,7 +30,7 @@ MAX_VCPUS = 3
 MAX_MEMORY_MIB = 1024
 """What the machines may be grown to; they start with 1 CPU and 256 MiB."""
 
-_STDIN = "qemu-ga takes a command's stdin only when it starts it"
+_STDIN = "qemu-ga accepts stdin only when it starts a command"
 _PROCESS = "is about QEMU's process, which is the same whatever agent the guest has"
 
 NOT_OVER_QGA = {

@@ -23,10 +23,10 @@ _NOTHING = attrs.asdict(Preparation(), recurse=False)
 
 
 class AgentClient:
-    """Fulfils `vmm.contract.Agent` on a byte stream: the socket of QEMU's chardev, or a socket pair in tests.
+    """Implements `vmm.contract.Agent` on a byte stream: the socket of QEMU's chardev, or a socket pair in tests.
 
-    Any number of tasks may use it at once; output that is not received holds up its own command only. A cancelled
-    request leaves the channel usable: what it started in the guest is undone, its late answer is discarded.
+    Any number of tasks may use it at once; unread output delays only its own command. A cancelled request leaves the
+    channel usable: its effects in the guest are undone and its late answer is discarded.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -35,10 +35,10 @@ class AgentClient:
 
     @classmethod
     async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> AgentClient:
-        """Starts a session: returns once the agent has answered. Ends what an earlier session left in the guest.
+        """Starts a session, and returns once the agent has answered. Kills commands that an earlier session left.
 
-        For a booting guest that takes as long as the boot; the caller sets the deadline. The stream belongs to the
-        client from now on, and is closed if this fails. `nursery` runs one background task, which never raises into it.
+        A booting guest answers when it has booted; the caller sets the deadline. The client takes over the stream, and
+        closes it on failure. `nursery` runs one background task, which never raises into it.
 
         Raises AgentUnreachableError if the stream ends, AgentProtocolError if the agent speaks another version.
         """
@@ -58,11 +58,11 @@ class AgentClient:
             )
 
     async def prepare(self, preparation: Preparation) -> PreparationReport:
-        """See the contract. Its bytes are queued before the first await and written without a round trip, so it may be
-        called while the vCPUs are stopped: the guest does it first thing when it runs.
+        """See the contract. The request is queued before the first await and written without a round trip, so it may be
+        sent while the vCPUs are stopped: the guest then handles it first when it runs.
         """
         wanted = attrs.asdict(preparation, recurse=False) | {"environment": dict(preparation.environment)}
-        # What is not sent need not be read, by an interpreter under emulation.
+        # An interpreter under emulation saves time on every field that is not sent.
         given = {name: value for name, value in wanted.items() if value != _NOTHING[name]}
         fields = await self._request("prepare", given)
         with self._judging():
@@ -79,7 +79,7 @@ class AgentClient:
             )
 
     async def start_command(self, spec: CommandSpec) -> RemoteCommand:
-        """See the contract. Cancelled while it waits, it kills the command if that was started."""
+        """See the contract. If cancelled while waiting, it kills the command in case it was started."""
         command = RemoteCommand(self._connection, spec)
         try:
             await command.started()
@@ -94,7 +94,7 @@ class AgentClient:
             await request.reply()
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
-        """See the contract. No more than the limit is kept of it, whatever the guest sends."""
+        """See the contract. Keeps at most `limit` bytes, whatever the guest sends."""
         with Request(self._connection, "get", {"path": path, "limit": limit}) as request:
             return await request.receive(limit=limit)
 
@@ -109,7 +109,7 @@ class AgentClient:
 
     @contextlib.contextmanager
     def _judging(self) -> Iterator[None]:
-        """An answer that is none ends the connection, as a frame that is none does."""
+        """Fails the connection on an invalid answer, as on an invalid frame."""
         try:
             yield
         except AgentProtocolError as error:
@@ -124,5 +124,5 @@ class AgentClient:
 def _field(fields: dict[str, Any], name: str, kind: type[_Value]) -> _Value:
     value = fields.get(name)
     if type(value) is not kind:
-        raise AgentProtocolError(f"the guest agent's reply has no {name} that is a {kind.__name__}")
+        raise AgentProtocolError(f"the guest agent's reply has no field {name} of type {kind.__name__}")
     return value

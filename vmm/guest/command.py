@@ -15,11 +15,11 @@ from vmm.untrusted import is_exit, is_number
 from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
 
 _MAX_PID: Final = 2**22
-"""Of Linux, on any machine."""
+"""Linux's maximum on every machine."""
 
 
 class _Buffer:
-    """Output of one stream that was not received yet. Bytes, not pieces: a guest may send them one by one."""
+    """Unread output of one stream. Stored as bytes, not pieces: a guest may send single bytes."""
 
     def __init__(self, channel: int, stream: OutputStream) -> None:
         self.channel = channel
@@ -35,18 +35,18 @@ class _Buffer:
 
 
 class RemoteCommand:
-    """Fulfils `vmm.contract.Command`. Holds at most one window of each output that was not received yet.
+    """Implements `vmm.contract.Command`. Holds at most one window of unread output for each stream.
 
-    An agent of an earlier version knows of one size of window only, and does not say that it keeps to a smaller one:
-    then there has to be room for that.
+    An agent of an earlier version knows only one window size, and does not confirm a smaller one; then that much room
+    is needed.
     """
 
     def __init__(self, connection: Connection, spec: CommandSpec) -> None:
-        """Queues the request. Raises AgentError. `started` waits for the answer; `aclose` ends it, whatever happens."""
+        """Queues the request. Raises AgentError. `started` waits for the answer; `aclose` must follow in any case."""
         self._connection = connection
         self._changed = trio.lowlevel.ParkingLot()
         self._pid: int | None = None
-        # The one that was read last is at the end.
+        # The stream read last is at the end.
         self._buffers = [_Buffer(wire.STDOUT, OutputStream.STDOUT), _Buffer(wire.STDERR, OutputStream.STDERR)]
         self._room = spec.room
         self._window = spec.room.window
@@ -67,7 +67,7 @@ class RemoteCommand:
             self._give_stdin(spec.stdin)
 
     async def started(self) -> None:
-        """Waits until it runs. Raises AgentError or NoRoomError, see `vmm.contract.Agent.start_command`."""
+        """Waits until the command runs. Raises AgentError or NoRoomError, see `vmm.contract.Agent.start_command`."""
         while self._pid is None and self._error is None:
             self._check()
             await self._changed.park()
@@ -89,7 +89,7 @@ class RemoteCommand:
             self._connection.send_data(self._stream, piece)
 
     async def close_stdin(self) -> None:
-        """Ends the command's stdin once all that was sent is written. Idempotent. Raises AgentError."""
+        """Closes the command's stdin once everything sent is written. Idempotent. Raises AgentError."""
         await trio.lowlevel.checkpoint()
         if not self._stdin_closed:
             self._check()
@@ -97,10 +97,10 @@ class RemoteCommand:
             self._connection.send(wire.EOF + wire.STDIN, self._stream)
 
     async def send_signal(self, number: int) -> None:
-        """See the contract. Raises ValueError if it is no signal's number, AgentError."""
+        """See the contract. Raises ValueError if `number` is not a signal's, AgentError."""
         await trio.lowlevel.checkpoint()
         if not 1 <= number <= 64:
-            raise ValueError(f"signal = {number}: must be between 1 and 64")
+            raise ValueError(f"signal: {number} is out of range; it must be between 1 and 64")
         if not self._over:
             self._connection.check_backlog()
             self._connection.send_value(wire.SIGNAL, self._stream, number)
@@ -112,7 +112,7 @@ class RemoteCommand:
     async def aclose(self) -> None:
         """Kills the process group if it still runs, and discards its output. Idempotent; never raises AgentError.
 
-        The kill is queued before anything is awaited, so it is sent under cancellation too; it is not waited for.
+        The kill is queued before the first await, so it is sent even under cancellation; its effect is not awaited.
         """
         if not self._closed:
             self._closed = True
@@ -124,7 +124,7 @@ class RemoteCommand:
         await trio.lowlevel.checkpoint()
 
     async def next_event(self) -> Output | CommandExit | None:
-        """The next event, None when there are no more. Raises AgentError."""
+        """The next event, None at the end. Raises AgentError."""
         await trio.lowlevel.checkpoint()
         while not self._closed:
             buffer = next((buffer for buffer in self._buffers if buffer.unread), None)
@@ -142,7 +142,7 @@ class RemoteCommand:
             await self._changed.park()
         return None
 
-    # From the reader task
+    # Called by the reader task
 
     def on_frame(self, kind: int, payload: bytes) -> None:
         buffer = next((buffer for buffer in self._buffers if kind == wire.DATA + buffer.channel), None)
@@ -163,7 +163,7 @@ class RemoteCommand:
         elif kind == wire.ERROR:
             self._end(error=refusal("exec", payload))
         else:
-            raise AgentProtocolError(f"a frame of kind {kind:#x} has no place in a command")
+            raise AgentProtocolError(f"the guest agent sent a frame of kind {kind:#x} for a command")
         self._changed.unpark_all()
 
     def on_failure(self) -> None:
@@ -173,7 +173,7 @@ class RemoteCommand:
         if self._window in (wire.WINDOW, window):
             return
         if window is not None:
-            raise AgentProtocolError("the guest agent answered exec with a window that it was not given")
+            raise AgentProtocolError("the guest agent answered exec with a window that was not requested")
         streams = 1 + len(self._buffers)
         try:
             self._room.take(streams * (wire.WINDOW - self._window))
@@ -198,7 +198,7 @@ class RemoteCommand:
         self._connection.close_stream(self._stream, cancel=cancel)
 
     def _give_stdin(self, data: bytes) -> None:
-        # It is no more than the window that every stream begins with, so there is nothing to wait for.
+        # At most the initial window of a stream, so this never has to wait.
         self._stdin_credit -= len(data)
         for start in range(0, len(data), wire.MAX_PAYLOAD):
             self._connection.send_data(self._stream, data[start : start + wire.MAX_PAYLOAD])
@@ -206,19 +206,19 @@ class RemoteCommand:
         self._connection.send(wire.EOF + wire.STDIN, self._stream)
 
     def _give_credit(self, buffer: _Buffer) -> None:
-        # Credit in large pieces: the guest has three quarters of the window left meanwhile.
+        # Credit is given in large pieces; three quarters of the window are still open meanwhile.
         if buffer.owed_credit >= self._window // 4 and not self._over:
             self._connection.send_credit(buffer.channel, self._stream, buffer.owed_credit)
             buffer.owed_credit = 0
 
     def _check(self) -> None:
-        # After its end a command no longer depends on the connection.
+        # A command that has ended no longer depends on the connection.
         if not self._over:
             self._connection.check()
 
 
 class _Events(AsyncIterator[Output | CommandExit]):
-    # Not an async generator: a caller may leave the loop early without having to close it.
+    # Not an async generator: a caller may leave the loop early without closing it.
 
     def __init__(self, command: RemoteCommand) -> None:
         self._command = command
@@ -246,7 +246,7 @@ def _request(spec: CommandSpec) -> dict[str, Any]:
 def _pid(reply: Mapping[str, Any]) -> int:
     pid = reply.get("pid")
     if not is_number(pid, most=_MAX_PID):
-        raise AgentProtocolError("the guest agent started a command without a pid")
+        raise AgentProtocolError("the guest agent started a command without reporting a pid")
     return pid
 
 
@@ -254,7 +254,7 @@ def _exit_report(payload: bytes) -> CommandExit:
     fields = fields_of(payload)
     status, signal = fields.get("status"), fields.get("signal")
     if not is_exit(status, signal):
-        raise AgentProtocolError("the guest agent reported an exit that is none")
+        raise AgentProtocolError("the guest agent sent an invalid exit report")
     return CommandExit(
         status=status,
         signal=signal,

@@ -1,4 +1,4 @@
-"""The byte channel to the agent, shared by every request: one task reads it, one writes it."""
+"""The byte channel to the agent, shared by all requests: one task reads it, one writes it."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from vmm.untrusted import said
 _READ_SIZE = 64 * 1024
 
 MAX_BACKLOG = 16 * 2**20
-"""Bytes that wait for a guest to read them, when no more is begun: 64 streams with a full window each."""
+"""Unread bytes for a guest above which no new request is accepted: 64 streams with a full window each."""
 
 _OUTPUT = (wire.DATA + wire.STDOUT, wire.DATA + wire.STDERR)
 _CREDITS = tuple(wire.CREDIT + channel for channel in (wire.STDIN, wire.STDOUT, wire.STDERR))
 _NO_CREDIT = wire.COUNT.pack(0)
 
 _FLUSH_S = 0.5
-"""How long closing waits for what is already queued, such as the kill of a command, to be written."""
+"""Time that closing allows for writing what is queued, such as the kill of a command."""
 
 
 class Receiver(Protocol):
-    """What waits for the frames of one stream."""
+    """The handler of one stream's frames."""
 
     def on_frame(self, kind: int, payload: bytes) -> None:
-        """Called in the reader task, must not wait. A ValueError fails the connection: the guest broke the protocol."""
+        """Called in the reader task; must not wait. A ValueError fails the connection: the guest broke the protocol."""
 
     def on_failure(self) -> None:
-        """The connection failed: nothing comes any more, whoever waits shall look at `Connection.check`."""
+        """The connection has failed and no more frames will come; `Connection.check` raises the error."""
 
 
 class Connection:
-    """Frames in and out. What is queued to be written is bounded by the windows of the streams, and by MAX_BACKLOG."""
+    """Frames in and out. The write queue is bounded by the streams' windows and by MAX_BACKLOG."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._decoder = wire.Decoder(max_message=wire.MAX_REPLY)
         self._pace = budget.Pace()
-        self._pieces = 0  # of a message that is not complete
-        # Until hello is answered it is the streams of another session that speak.
+        self._pieces = 0  # of an incomplete message
+        # Until hello is answered, the frames belong to the streams of an earlier session.
         self._unwanted = budget.Unwanted(streams=budget.MAX_STREAMS)
         self._nonce = os.urandom(wire.NONCE_SIZE)
         self._outgoing = bytearray()
@@ -58,12 +58,12 @@ class Connection:
         self._ended = trio.Event()
         self._scope = trio.CancelScope()
 
-    # Life
+    # Lifecycle
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Starts the tasks and returns when the agent has answered hello. Raises AgentError.
 
-        The caller sets the deadline. Nothing is sent twice on a schedule: QEMU keeps what is written before the guest
+        The caller sets the deadline. Hello is not repeated on a schedule: QEMU keeps what is written before the guest
         opens its port, and an agent that opens it announces itself, which is answered with another hello.
         """
         self._say_hello()
@@ -72,10 +72,10 @@ class Connection:
         self.check()
 
     async def aclose(self) -> None:
-        """Writes what is queued, as far as that goes within a moment, and closes the stream. Idempotent."""
+        """Writes what is queued, for a moment at most, and closes the stream. Idempotent."""
         with trio.CancelScope(shield=True), trio.move_on_after(_FLUSH_S):
             await self._written.wait()
-        self.fail(AgentUnreachableError("the connection to the guest agent was closed on this side"))
+        self.fail(AgentUnreachableError("the host closed its connection to the guest agent"))
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
         await trio.lowlevel.checkpoint()
@@ -86,14 +86,14 @@ class Connection:
             raise type(self._failure)(*self._failure.args) from self._failure.__cause__
 
     def check_backlog(self) -> None:
-        """Raises AgentError if the connection has ended, or so much waits for the guest that nothing may be added."""
+        """Raises AgentError if the connection has ended, or too many bytes already wait for the guest."""
         self.check()
         waiting = self._on_its_way + len(self._outgoing)
         if waiting > MAX_BACKLOG:
-            raise AgentUnreachableError(f"the guest agent does not read its channel: {waiting} bytes wait for it")
+            raise AgentUnreachableError(f"the guest agent does not read its channel: {waiting} bytes are waiting")
 
     async def wait_broken(self) -> AgentProtocolError:
-        """See `vmm.contract.Agent`. A connection that ends for another reason was not broken by the guest."""
+        """See `vmm.contract.Agent`. Only the guest's breach of the protocol counts; another end does not return."""
         await self._ended.wait()
         if not isinstance(self._failure, AgentProtocolError):
             await trio.sleep_forever()
@@ -101,7 +101,7 @@ class Connection:
         return self._failure
 
     def fail(self, error: AgentError) -> None:
-        """Ends the connection: all that waits, and all that comes later, gets this error. The first one counts."""
+        """Ends the connection: every pending and later request gets this error. Only the first call has an effect."""
         if self._failure is None:
             self._failure = error
             self._ended.set()
@@ -115,14 +115,14 @@ class Connection:
     # Streams
 
     def open_stream(self, receiver: Receiver) -> int:
-        """A new stream whose frames go to the receiver until `close_stream`. Raises AgentError."""
+        """Opens a stream whose frames go to the receiver until `close_stream`. Raises AgentError."""
         self.check_backlog()
         self._last_stream += 1
         self._receivers[self._last_stream] = receiver
         return self._last_stream
 
     def close_stream(self, stream: int, *, cancel: bool) -> None:
-        """Forgets a stream. `cancel` tells the agent to forget it too; what is on its way then is discarded."""
+        """Forgets a stream. `cancel` has the agent forget it too; frames still on their way are discarded."""
         if self._receivers.pop(stream, None) is not None and cancel:
             self._unwanted.expect(1)
             self.send(wire.CANCEL, stream)
@@ -132,10 +132,10 @@ class Connection:
         self._queue(wire.encode(kind, stream, payload))
 
     def send_value(self, kind: int, stream: int, value: dict[str, Any] | int) -> None:
-        """Raises ValueError or TypeError for what cannot be sent, having queued nothing."""
+        """Queues a value. Raises ValueError or TypeError if it cannot be sent, having queued nothing."""
         packed = values.pack(value)
         if len(packed) > wire.MAX_REQUEST:
-            raise ValueError(f"it has {len(packed)} bytes, and the guest agent takes {wire.MAX_REQUEST} at most")
+            raise ValueError(f"the request has {len(packed)} bytes; the maximum is {wire.MAX_REQUEST}")
         self._queue(wire.encode(kind, stream, packed))
 
     def send_data(self, stream: int, data: bytes) -> None:
@@ -153,28 +153,28 @@ class Connection:
                     nursery.start_soon(self._guard, self._read, name="agent reader")
                     nursery.start_soon(self._guard, self._write, name="agent writer")
         finally:
-            self.fail(AgentUnreachableError("the task that serves the guest agent's channel was cancelled"))
+            self.fail(AgentUnreachableError("the task serving the guest agent's channel was cancelled"))
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
-        # Whatever ends a task ends the connection, and is told to those who wait; the owner's nursery never sees it.
+        # Any error ends the connection and is reported by its requests; the owner's nursery never sees it.
         try:
             await work()
         except AgentError as error:
             self.fail(error)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.fail(_with_cause(AgentUnreachableError("the guest agent's channel broke"), error))
-        except Exception as error:  # noqa: BLE001 - whatever a guest makes us stumble on costs its own channel only
+        except Exception as error:  # noqa: BLE001 - any error that a guest provokes costs only its own channel
             what = said(str(error)) or type(error).__name__
-            self.fail(_with_cause(AgentProtocolError(f"the guest agent said what makes no sense: {what}"), error))
+            self.fail(_with_cause(AgentProtocolError(f"the guest agent sent an invalid message: {what}"), error))
 
     async def _read(self) -> None:
         while True:
             data = await self._stream.receive_some(_READ_SIZE)
             if not data:
-                raise AgentUnreachableError("the other end of the guest agent's channel was closed")
+                raise AgentUnreachableError("the guest agent's channel was closed by the other end")
             start = 0
             while start < len(data):
-                # What belongs to one frame is one frame, however long.
+                # The rest of one frame is decoded in one go, however long it is.
                 end = start + max(budget.SLICE, self._decoder.missing)
                 await self._listen(bytes(data[start:end]))
                 start = end
@@ -221,16 +221,16 @@ class Connection:
             if self._written.is_set():
                 self._say_hello()
         elif kind == wire.SYNCED or not self._said_hello.is_set():
-            # The latter was said to the host before us.
+            # A marker, or a frame for an earlier session.
             self._discard(kind, payload)
         elif kind == wire.ANNOUNCE:
-            raise AgentUnreachableError("the guest agent started anew: its guest was reset")
+            raise AgentUnreachableError("the guest agent restarted: its guest was reset")
         elif kind == wire.BROKEN:
             raise AgentProtocolError(f"the guest agent sent garbage: {said(payload.decode(errors='replace'))}")
         elif kind == wire.ERROR and stream == 0:
             raise AgentProtocolError("the guest agent received garbage: bytes were lost on its channel")
         elif stream > self._last_stream:
-            raise AgentProtocolError(f"the guest agent answered request {stream}, which was never made")
+            raise AgentProtocolError(f"the guest agent answered request {stream}, which was never sent")
         elif stream not in self._receivers or _says_nothing(kind, payload):
             self._discard(kind, payload)
         else:
@@ -238,15 +238,17 @@ class Connection:
 
     def _discard(self, kind: int, payload: bytes) -> None:
         if not self._unwanted.take(len(payload) if kind in _OUTPUT else 0):
-            raise AgentProtocolError("the guest agent goes on saying what nobody waits for")
+            raise AgentProtocolError("the guest agent keeps sending frames that were not requested")
 
     def _on_hello_reply(self, payload: bytes) -> None:
         if len(payload) != wire.HELLO_BODY.size:
-            raise AgentProtocolError("the guest agent answered hello with what is no answer to that")
+            raise AgentProtocolError("the guest agent sent an invalid answer to hello")
         nonce, version = wire.HELLO_BODY.unpack(payload)
         if nonce != self._nonce:
             if self._said_hello.is_set():
-                raise AgentProtocolError("the guest agent answered a hello that is not ours: who else has its channel?")
+                raise AgentProtocolError(
+                    "the guest agent answered a hello from another host; make sure that only vmpool uses its channel"
+                )
             self._discard(wire.HELLO_REPLY, payload)
             return
         if version != wire.VERSION:

@@ -1,4 +1,4 @@
-"""The agent of a guest that has none."""
+"""The stand-in for the agent of a guest without one."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 NOT_DONE: Final = (
-    "its random numbers are not reseeded, its clock is not set, what is added to it is not brought online, and no "
-    "command is run in it"
+    "its random number generator is not reseeded, its clock is not set, added CPUs and memory are not brought online, "
+    "and no commands can run in it"
 )
-"""What a guest without an agent goes without, for logs."""
+"""What a guest without an agent lacks, for logs."""
 
 
 class NoopAgent:
-    """Fulfils `vmm.contract.Agent` by asking the guest nothing, as Kata's noop agent does.
+    """Implements `vmm.contract.Agent` without contacting the guest, as Kata's noop agent does.
 
-    What would have to be done in the guest is refused with code "UNSUPPORTED", but for what every hand-out asks: that
-    is not done either, and the report says so.
+    Requests that need the guest are refused with code "UNSUPPORTED". The steps of every hand-out are an exception: they
+    are skipped, and the report says so.
     """
 
     def __init__(self, *, look: Callable[[], Awaitable[None]]) -> None:
-        """`look` asks whoever runs the guest whether it lives. It raises AgentUnreachableError if it does not."""
+        """`look` checks from outside whether the guest lives, and raises AgentUnreachableError if it does not."""
         self._look = look
 
     async def ping(self) -> GuestInfo:
-        """Looks at the guest from outside, and reports nothing. Also a guest that is paused lives."""
+        """Checks the guest from outside, and reports nothing. A paused guest counts as alive."""
         await self._look()
         return GuestInfo(agent_version=0, kernel_release="")
 
     async def prepare(self, preparation: Preparation) -> PreparationReport:
-        """Does nothing, and reports nothing. Raises AgentRequestError where a caller would rely on what was not done:
-        CPUs or memory brought online, variables of the environment.
+        """Does nothing, and reports nothing. Raises AgentRequestError for requests that a caller would rely on: CPUs or
+        memory to bring online, and environment variables.
         """
         for part, wanted in (("vcpus", preparation.vcpus), ("memory_mib", preparation.memory_mib)):
             if wanted is not None:
-                raise nobody_there("prepare", "nobody in the guest can bring CPUs and memory online", part=part)
+                raise nobody_there("prepare", "no agent can bring CPUs and memory online", part=part)
         if preparation.environment:
-            raise nobody_there("prepare", "nobody in the guest can give commands an environment", part="environment")
+            raise nobody_there("prepare", "no agent can set the environment of commands", part="environment")
         return PreparationReport(reseeded=False, wall_clock_ns=0, hostname="", cpus_online=0, memory_mib=0)
 
-    async def start_command(self, spec: CommandSpec) -> Command:  # noqa: ARG002 - nobody is there to be told
+    async def start_command(self, spec: CommandSpec) -> Command:  # noqa: ARG002 - no agent to use it
         raise nobody_there("exec")
 
-    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - idem
+    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - as above
         raise nobody_there("put")
 
-    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:  # noqa: ARG002 - idem
+    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:  # noqa: ARG002 - as above
         raise nobody_there("get")
 
     async def wait_broken(self) -> AgentProtocolError:
@@ -61,11 +61,11 @@ class NoopAgent:
         raise AssertionError
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Does nothing: there is no connection."""
 
 
-def nobody_there(request: str, why: str = "nobody in the guest can answer", *, part: str = "") -> AgentRequestError:
-    """The refusal of what an agent would have to do."""
+def nobody_there(request: str, why: str = "no agent runs in the guest", *, part: str = "") -> AgentRequestError:
+    """The refusal of a request that needs an agent."""
     return AgentRequestError(
         request=request,
         part=part,

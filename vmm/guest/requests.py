@@ -1,4 +1,4 @@
-"""Requests of one answer, and files: the streams of the agent channel that are not commands."""
+"""The streams of the agent channel that are not commands: requests with one answer, and files."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ _CODE: Final = r"[A-Z][A-Z0-9_]{1,31}"
 
 
 def fields_of(payload: bytes) -> dict[str, Any]:
-    """What the agent replied, reported or refused with. Raises AgentProtocolError, or ValueError, if it is none."""
+    """The fields of the agent's reply, report or error. Raises AgentProtocolError, or ValueError, if it is invalid."""
     if len(payload) > wire.MAX_REPLY:
-        raise AgentProtocolError(f"the guest agent's answer has {len(payload)} bytes, and {wire.MAX_REPLY} at most")
+        raise AgentProtocolError(f"the guest agent's answer has {len(payload)} bytes; the maximum is {wire.MAX_REPLY}")
     fields = values.unpack(payload)
     if not isinstance(fields, dict):
-        raise AgentProtocolError("the guest agent's answer is no dict")
+        raise AgentProtocolError("the guest agent's answer is not a dict")
     return fields
 
 
 def refusal(request: str, payload: bytes) -> AgentRequestError:
-    """The agent's ERROR as an exception. Raises as `fields_of`."""
+    """The agent's ERROR as an exception. Raises like `fields_of`."""
     fields = fields_of(payload)
     code = fields.get("code")
     if not (isinstance(code, str) and re.fullmatch(_CODE, code)):
-        raise AgentProtocolError("the guest agent sent an error that is none")
+        raise AgentProtocolError("the guest agent sent an error without a code")
     return AgentRequestError(
         request=request, code=code, message=said(fields.get("message")), part=said(fields.get("part"))
     )
 
 
 def with_credit(credit: int, payload: bytes, *, window: int = wire.WINDOW) -> int:
-    """What a stream may send after the agent's CREDIT. Raises AgentProtocolError if that is more than was used up:
-    what a guest does not read lies in the host's memory.
+    """The credit of a stream after the agent's CREDIT. Raises AgentProtocolError if that exceeds the bytes sent, since
+    data that a guest does not read stays in the host's memory.
     """
     if len(payload) != wire.COUNT.size:
-        raise AgentProtocolError("the guest agent gave credit that is no number")
+        raise AgentProtocolError("the guest agent sent a CREDIT frame that is not a number")
     credit += int(wire.COUNT.unpack(payload)[0])
     if credit > window:
         raise AgentProtocolError("the guest agent gave more credit than was used")
@@ -49,10 +49,10 @@ def with_credit(credit: int, payload: bytes, *, window: int = wire.WINDOW) -> in
 
 
 class Request:
-    """One request on a stream of its own. Use as a context manager: leaving it early cancels it in the guest."""
+    """One request on its own stream. Use it as a context manager: leaving early cancels the request in the guest."""
 
     def __init__(self, connection: Connection, name: str, fields: dict[str, Any]) -> None:
-        """Queues it to be written. Raises AgentError, with code "BAD_REQUEST" for what cannot be sent."""
+        """Queues the request. Raises AgentError, with code "BAD_REQUEST" if it cannot be sent."""
         self._connection = connection
         self._name = name
         self._reply: dict[str, Any] | None = None
@@ -89,7 +89,7 @@ class Request:
         return self._reply
 
     async def send(self, data: bytes) -> None:
-        """Sends a file's content as fast as the guest takes it; returns early if the guest refuses it."""
+        """Sends a file's content as fast as the guest reads it; returns early if the guest refuses it."""
         view = memoryview(data)
         while view and not self._over:
             self._connection.check()
@@ -104,8 +104,8 @@ class Request:
         self._connection.send(wire.EOF + wire.STDIN, self.stream)
 
     async def receive(self, *, limit: int) -> bytes:
-        """Waits for a file's content. Raises AgentError, with code "EFBIG" if it is more than `limit` bytes, "EIO" if
-        it is less than there was to be.
+        """Waits for a file's content. Raises AgentError, with code "EFBIG" above `limit` bytes, "EIO" if the content is
+        shorter than announced.
         """
         self._limit = limit
         while not self._over:
@@ -120,7 +120,7 @@ class Request:
             if self._reply is not None:
                 raise AgentProtocolError(f"the guest agent answered {self._name} twice")
             if self._sending:
-                raise AgentProtocolError("the guest agent has a file that was not sent yet")
+                raise AgentProtocolError("the guest agent confirmed a file before it was sent")
             self._reply = fields_of(payload)
             if self._name != "get":
                 self._end()
@@ -135,7 +135,7 @@ class Request:
             self._check_whole()
             self._end()
         else:
-            raise AgentProtocolError(f"a frame of kind {kind:#x} is no answer to {self._name}")
+            raise AgentProtocolError(f"the guest agent sent a frame of kind {kind:#x} in answer to {self._name}")
         self._changed.unpark_all()
 
     def on_failure(self) -> None:
@@ -149,9 +149,9 @@ class Request:
         size = None if self._reply is None else self._reply.get("size")
         if not is_number(size, most=2**63):
             raise AgentProtocolError("the guest agent sent a file without its size")
-        # A file in /proc has size 0 and content, and one that is written to may have more than before.
+        # A file in /proc has size 0 and content, and one being written to may have grown.
         if len(self._received) < size:
-            message = f"the file ended after {len(self._received)} of {size} bytes: it was cut meanwhile; get it again"
+            message = f"the file ended after {len(self._received)} of {size} bytes: it was truncated; get it again"
             self._error = AgentRequestError(request=self._name, code="EIO", message=message)
 
     def _receive(self, payload: bytes) -> None:

@@ -69,6 +69,6 @@ async def test_the_sdk_gives_it_and_cannot_send_it_later(service: RunningService
             assert (await command.collect()).stdout == b""
         async with client.exec(vm.lease_id, ["sleep", "1000"]) as command:
             await command.send_stdin(b"late")
-            with pytest.raises(CallError, match="only when it starts it; give it then") as error:
+            with pytest.raises(CallError, match="only when it starts a command; pass it then") as error:
                 await command.collect()
     assert error.value.status == "FAILED_PRECONDITION"

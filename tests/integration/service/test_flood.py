@@ -42,11 +42,11 @@ async def test_the_leases_of_those_end_with_the_reason_and_the_others_go_on(serv
         async with trio.open_nursery() as nursery:
             for _ in range(FLOODING):
                 nursery.start_soon(flood, client)
-        assert all("goes on saying what nobody waits for" in reason for reason in told), told
+        assert all("keeps sending frames that were not requested" in reason for reason in told), told
         assert await output(client, other.lease_id, "hostname") == f"{other.vm_id}\n"
         log = service.log.read_text()
         assert log.count("VM lost") == FLOODING
-        assert log.count("goes on saying what nobody waits for") >= FLOODING
+        assert log.count("keeps sending frames that were not requested") >= FLOODING
         await client.release(other.lease_id)
 
 

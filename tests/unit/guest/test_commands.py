@@ -96,10 +96,10 @@ async def test_a_request_that_makes_no_sense_is_refused_and_the_agent_lives(
 async def test_what_the_agent_would_not_take_is_refused_and_not_sent(client: AgentClient) -> None:
     """It would take the message for garbage, and the channel would be lost."""
     for spec in (CommandSpec(argv=["true", *["x"] * 1_200_000]), CommandSpec(argv=["true", "x" * wire.MAX_REQUEST])):
-        with pytest.raises(AgentRequestError, match="takes 4194304 at most") as caught:
+        with pytest.raises(AgentRequestError, match="the maximum is 4194304") as caught:
             await client.start_command(spec)
         assert caught.value.code == "BAD_REQUEST"
-    with pytest.raises(AgentRequestError, match="takes 4194304 at most"):
+    with pytest.raises(AgentRequestError, match="the maximum is 4194304"):
         await client.prepare(Preparation(environment={"A": "x" * wire.MAX_REQUEST}))
     await client.ping()
 

@@ -172,7 +172,7 @@ async def test_a_guest_that_says_hello_again_and_again_is_left(
 
     nursery.start_soon(flood)
     client = await AgentClient.connect(ours, nursery=nursery)
-    with trio.fail_after(60), pytest.raises(AgentProtocolError, match="nobody waits"):
+    with trio.fail_after(60), pytest.raises(AgentProtocolError, match="keeps sending"):
         await client.ping()
     await client.aclose()
 
@@ -204,7 +204,7 @@ async def test_a_guest_that_never_comes_to_our_hello_is_left(
 
     nursery.start_soon(hear)
     nursery.start_soon(flood)
-    with trio.fail_after(60), pytest.raises(AgentProtocolError, match="nobody waits"):
+    with trio.fail_after(60), pytest.raises(AgentProtocolError, match="keeps sending"):
         await AgentClient.connect(ours, nursery=nursery)
 
 
@@ -251,7 +251,7 @@ async def test_one_that_floods_is_told_of_the_same_whoever_waits(
     nursery.start_soon(flood)
     client = await AgentClient.connect(ours, nursery=nursery)
     command = await client.start_command(CommandSpec(argv=["true"]))
-    assert "nobody waits for" in str(await client.wait_broken())
+    assert "keeps sending" in str(await client.wait_broken())
     assert [event async for event in command.events()] == [CommandExit(status=3)]
     await command.aclose()
     await client.aclose()

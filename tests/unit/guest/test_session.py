@@ -225,7 +225,7 @@ async def test_an_agent_that_starts_anew_ends_the_session(nursery: trio.Nursery)
 
     nursery.start_soon(restart)
     client = await AgentClient.connect(ours, nursery=nursery)
-    with pytest.raises(AgentUnreachableError, match="started anew"):
+    with pytest.raises(AgentUnreachableError, match="restarted"):
         await client.ping()
     await client.aclose()
 
@@ -309,8 +309,8 @@ _WIDER = 3 * (wire.WINDOW - Narrow.window)
     [
         ({"pid": 1, "window": 16 * 1024}, 0, 16 * 1024, None),
         ({"pid": 1, "window": 16 * 1024}, _WIDER, 16 * 1024 + 1, "more output than there was room for"),
-        ({"pid": 1, "window": 32 * 1024}, _WIDER, 0, "a window that it was not given"),
-        ({"pid": 1, "window": "16384"}, _WIDER, 0, "a window that it was not given"),
+        ({"pid": 1, "window": 32 * 1024}, _WIDER, 0, "a window that was not requested"),
+        ({"pid": 1, "window": "16384"}, _WIDER, 0, "a window that was not requested"),
         ({"pid": 1}, _WIDER, wire.WINDOW, None),
         ({"pid": 1}, _WIDER, wire.WINDOW + 1, "more output than there was room for"),
     ],

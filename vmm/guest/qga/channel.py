@@ -1,4 +1,4 @@
-"""The byte channel to qemu-ga: one task owns it, has one request on its way at a time, starts anew when in doubt."""
+"""The byte channel to qemu-ga: one task owns it, sends one request at a time, and resynchronises when in doubt."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from vmm.guest.qga.protocol import Delimiter, Garbage, Message, Overlong, Reply
 _READ_SIZE: Final = 64 * 1024
 
 _FLUSH_S: Final = 0.5
-"""How long closing waits for what still has to be undone in the guest, such as a command to be killed."""
+"""Time that closing allows for undoing work in the guest, such as killing a command."""
 
 _LINES: Final = 256
 _BYTES: Final = 64 * 2**20
-"""That may come until there is an answer. One or two lines are honest, what was said to somebody else among them; the
-longest that qemu-ga says is a command's output of two times 16 MiB, in base64."""
+"""Bytes read before an answer must be complete. An honest qemu-ga sends a line or two, including answers to an earlier
+host; its longest line is a command's output of twice 16 MiB, in base64."""
 
 Undo = Callable[[Any], Awaitable[None]]
-"""What to do about the value of an answer that nobody waits for any more."""
+"""Undoes the effect of a request whose answer came too late; its argument is the answer's value."""
 
 
 @attrs.define(eq=False)
 class _Request:
     name: str
-    """Of our contract's operation, for errors."""
+    """Operation of our contract, for errors."""
     id: int
     line: bytes
     undo: Undo | None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    """Of the owner's work on it."""
+    """Scope of the owner's work on the request."""
     answered: trio.Event = attrs.field(factory=trio.Event)
     value: Any = None
     error: AgentError | None = None
@@ -53,20 +53,20 @@ class _Request:
                 self.error = AgentRequestError(
                     request=self.name,
                     code="EFBIG",
-                    message=f"qemu-ga's answer has more than {protocol.MAX_LINE} bytes, output in base64 included; "
-                    "have the command write to a file, and get that",
+                    message=f"qemu-ga's answer is longer than {protocol.MAX_LINE} bytes, with output in base64; "
+                    "have the command write to a file, and get that file",
                 )
         self.answered.set()
 
 
 class QgaChannel:
-    """Requests to qemu-ga. Any number of tasks may make them; qemu-ga does one after the other."""
+    """Requests to qemu-ga. Any number of tasks may send them; qemu-ga handles one at a time."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._decoder = protocol.Decoder()
         self._pieces: deque[bytes] = deque()
-        """Of what was read, not decoded yet."""
+        """Bytes read but not decoded yet."""
         self._messages: deque[Message] = deque()
         self._pace = Pace()
         self._lines_left = self._bytes_left = 0
@@ -83,24 +83,24 @@ class QgaChannel:
         self._undoing = 0
         self._undone = trio.Event()
 
-    # Life
+    # Lifecycle
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Starts the task, and returns once qemu-ga has answered a sync. Raises AgentError.
 
-        For a booting guest that takes as long as the boot: QEMU keeps what is written before the port is opened.
+        A booting guest answers when it has booted: QEMU keeps what is written before the port is opened.
         """
         nursery.start_soon(self._run, name="qga channel")
         await self._synced.wait()
         self.check()
 
     async def aclose(self) -> None:
-        """Waits a moment for what is being undone, and closes the stream. Idempotent."""
+        """Waits a moment for pending undo jobs, and closes the stream. Idempotent."""
         with trio.CancelScope(shield=True), trio.move_on_after(_FLUSH_S):
             while self._undoing and self._failure is None:
                 self._undone = trio.Event()
                 await self._undone.wait()
-        self._fail(AgentUnreachableError("the connection to qemu-ga was closed on this side"))
+        self._fail(AgentUnreachableError("the host closed its connection to qemu-ga"))
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
         await trio.lowlevel.checkpoint()
@@ -111,7 +111,7 @@ class QgaChannel:
             raise type(self._failure)(*self._failure.args) from self._failure.__cause__
 
     async def wait_broken(self) -> AgentProtocolError:
-        """See `vmm.contract.Agent`. A channel that ends for another reason was not broken by the guest."""
+        """See `vmm.contract.Agent`. Only the guest's breach of the protocol counts; another end does not return."""
         await self._ended.wait()
         if not isinstance(self._failure, AgentProtocolError):
             await trio.sleep_forever()
@@ -120,7 +120,7 @@ class QgaChannel:
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:
-        """An answer that is none ends the channel, as a line that is none does."""
+        """Fails the channel on an invalid answer, as on an invalid line."""
         try:
             yield
         except AgentProtocolError as error:
@@ -132,10 +132,11 @@ class QgaChannel:
     async def execute(
         self, command: str, arguments: Mapping[str, Any] | None = None, *, request: str, undo: Undo | None = None
     ) -> Any:
-        """Executes one of qemu-ga's commands and returns its value; `request` is what errors call it.
+        """Executes one of qemu-ga's commands and returns its value; errors name the operation `request`.
 
-        Cancelled before it was sent, it never is. Cancelled later, it is abandoned, and the channel synced before the
-        next one; if an answer comes after all, `undo` is called with its value. Raises AgentError.
+        Cancelled before it was sent, the request is dropped. Cancelled later, it is abandoned, and the channel is
+        synchronised before the next request; if the answer still comes, `undo` is called with its value. Raises
+        AgentError.
         """
         self.check()
         self._last_id += 1
@@ -156,21 +157,21 @@ class QgaChannel:
         return waiting.value
 
     def start_soon(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Runs a job until it or the channel ends. A job's AgentError is not told to anybody."""
+        """Runs a job until it or the channel ends. The job's AgentError is ignored."""
         self.check()
         assert self._jobs is not None, "open() comes first"
         self._jobs.start_soon(self._run_job, job)
 
     def undo_soon(self, job: Callable[[], Awaitable[None]]) -> None:
-        """As `start_soon`, and closing the channel waits for it a moment. Does nothing on a channel that failed: what
-        was to be undone is gone with its guest, or out of reach."""
+        """Like `start_soon`, but closing the channel waits a moment for the job. Does nothing on a failed channel: the
+        effect to undo is gone with its guest, or out of reach."""
         if self._failure is None and self._jobs is not None:
             self._undoing += 1
             self._jobs.start_soon(self._run_undo, job)
 
     def _abandon(self, request: _Request) -> None:
         if request is self._current:
-            request.scope.cancel(reason="nobody waits for the answer any more")
+            request.scope.cancel(reason="the caller no longer waits for the answer")
         elif request.answered.is_set():
             self._undo(request.undo, request.value, failed=request.error is not None)
         else:
@@ -181,7 +182,7 @@ class QgaChannel:
         if undo is not None and not failed:
             self.undo_soon(lambda: undo(value))
 
-    # The owner
+    # The owner task
 
     async def _run(self) -> None:
         with self._scope:
@@ -189,7 +190,7 @@ class QgaChannel:
                 self._jobs.start_soon(self._guard)
 
     async def _guard(self) -> None:
-        # Whatever ends the task ends the channel, and is told to those who wait; the nursery never sees it.
+        # Any error ends the channel and is reported by its requests; the nursery never sees it.
         try:
             await self._serve()
         except AgentError as error:
@@ -199,8 +200,8 @@ class QgaChannel:
             failure.__cause__ = error
             self._fail(failure)
         finally:
-            # Before the nursery is closed: who unwinds at the same time still has jobs for it.
-            self._fail(AgentUnreachableError("the task that serves qemu-ga's channel was cancelled"))
+            # Before the nursery closes: tasks that unwind at the same time may still start jobs in it.
+            self._fail(AgentUnreachableError("the task serving qemu-ga's channel was cancelled"))
 
     async def _serve(self) -> None:
         await self._sync()
@@ -219,11 +220,11 @@ class QgaChannel:
                     self._late[request.id] = request.undo
                 await self._sync()
             elif request.scope.cancel_called:
-                # The answer and the caller's end came at the same time.
+                # The answer arrived just as the caller was cancelled.
                 self._undo(request.undo, request.value, failed=request.error is not None)
 
     async def _sync(self) -> None:
-        """Says a number and reads until it comes back. Whatever was on its way before has been heard then."""
+        """Sends a number and reads until it comes back, which discards everything sent before."""
         number = random.getrandbits(31)
         self._last_id += 1
         await self._say(protocol.encode_sync(number, request_id=self._last_id))
@@ -239,7 +240,7 @@ class QgaChannel:
                 case Reply(id=int(late), error_class=error_class, value=value) if late in self._late:
                     self._undo(self._late.pop(late), value, failed=bool(error_class))
                 case _:
-                    pass  # said to somebody else, or about the half of a request
+                    pass  # an answer to an earlier host, or to a partial request
             delimited = False
 
     async def _answer_to(self, request: _Request) -> Reply | Overlong:
@@ -250,9 +251,9 @@ class QgaChannel:
                 case Overlong() as overlong:
                     return overlong
                 case Garbage(line=line):
-                    raise AgentProtocolError(f"qemu-ga said what is no answer: {line!r}")
+                    raise AgentProtocolError(f"qemu-ga sent an invalid answer: {line!r}")
                 case Reply(id=said):
-                    raise AgentProtocolError(f"qemu-ga answered request {said} while it was asked {request.id}")
+                    raise AgentProtocolError(f"qemu-ga answered request {said} instead of {request.id}")
                 case Delimiter():
                     continue
 
@@ -265,14 +266,14 @@ class QgaChannel:
             if not self._pieces:
                 data = bytes(await self._stream.receive_some(_READ_SIZE))
                 if not data:
-                    raise AgentUnreachableError("the other end of qemu-ga's channel was closed")
+                    raise AgentUnreachableError("qemu-ga's channel was closed by the other end")
                 self._pieces.extend(data[start : start + SLICE] for start in range(0, len(data), SLICE))
             piece = self._pieces.popleft()
             lines = piece.count(b"\n") + piece.count(protocol.DELIMITER)
             self._lines_left -= lines
             self._bytes_left -= len(piece)
             if self._lines_left < 0 or self._bytes_left < 0:
-                raise AgentProtocolError("qemu-ga goes on saying what nobody waits for")
+                raise AgentProtocolError("qemu-ga keeps sending data that was not requested")
             self._messages.extend(self._decoder.feed(piece))
             pause_s = self._pace.spend(lines, size=len(piece), now=trio.current_time())
             if pause_s:
@@ -291,7 +292,7 @@ class QgaChannel:
             self._undone.set()
 
     def _fail(self, error: AgentError) -> None:
-        """Ends the channel: all that waits, and all that comes later, gets this error. The first one counts."""
+        """Ends the channel: every pending and later request gets this error. Only the first call has an effect."""
         if self._failure is not None:
             return
         self._failure = error

@@ -25,9 +25,9 @@ _START_IN = 'cd "$0" && exec "$@"'
 
 
 class QgaClient:
-    """Fulfils `vmm.contract.Agent` with qemu-ga, as far as that goes; what it cannot do is refused and says so.
+    """Implements `vmm.contract.Agent` with qemu-ga. What qemu-ga cannot do is refused with an error that says so.
 
-    Any number of tasks may use it at once; qemu-ga does one thing after the other. Commands run side by side.
+    Any number of tasks may use it at once; qemu-ga handles one request at a time, while commands run in parallel.
     """
 
     def __init__(self, channel: QgaChannel, environment: dict[str, str]) -> None:
@@ -37,11 +37,11 @@ class QgaClient:
 
     @classmethod
     async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> QgaClient:
-        """Returns once qemu-ga has answered, which for a booting guest takes as long as the boot.
+        """Returns once qemu-ga has answered; a booting guest answers when it has booted.
 
-        The caller sets the deadline. The stream belongs to the client from now on, and is closed if this fails.
-        `nursery` runs one background task, which never raises into it. What commands of an earlier connection left
-        running is ended, and the environment that it set goes on. Raises AgentError.
+        The caller sets the deadline. The client takes over the stream, and closes it on failure. `nursery` runs one
+        background task, which never raises into it. Commands of an earlier connection are killed; the environment that
+        it set stays in effect. Raises AgentError.
         """
         channel = QgaChannel(stream)
         try:
@@ -53,7 +53,7 @@ class QgaClient:
         return cls(channel, environment)
 
     async def ping(self) -> GuestInfo:
-        """The version is qemu-ga's major one."""
+        """Reports qemu-ga's major version."""
         about = await self._channel.execute("guest-info", request="ping")
         version = re.match(r"[0-9]{1,9}", said(about.get("version") if isinstance(about, dict) else ""))
         system = await self._channel.execute("guest-get-osinfo", request="ping")
@@ -61,9 +61,9 @@ class QgaClient:
         return GuestInfo(agent_version=int(version[0]) if version else 0, kernel_release=said(kernel))
 
     async def prepare(self, preparation: Preparation) -> PreparationReport:
-        """See the contract, and `vmm.guest.qga.preparation` for what it takes in the guest.
+        """See the contract, and `vmm.guest.qga.preparation` for what the guest needs.
 
-        The environment is that of commands that are started by this client, and by those that come after it.
+        The environment applies to commands started by this client, and by later ones.
         """
         for name in ("hostname", "machine_id", "vm_uuid"):
             if "\0" in (getattr(preparation, name) or ""):
@@ -80,7 +80,7 @@ class QgaClient:
         return report
 
     async def start_command(self, spec: CommandSpec) -> QgaCommand:
-        """See the contract, and `QgaCommand` for what it lacks. Cancelled while it waits, it kills the command."""
+        """See the contract, and `QgaCommand` for its limits. If cancelled while waiting, it kills the command."""
         environment = self._environment | dict(spec.environment)
         argv = list(spec.argv)
         if not argv:
@@ -97,7 +97,7 @@ class QgaClient:
         return command
 
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """See the contract. Takes a shell in the guest."""
+        """See the contract. Needs a shell in the guest."""
         with self._channel.judging():
             await files.put(self._channel, path, data, mode=mode)
 
@@ -112,11 +112,11 @@ class QgaClient:
 
     async def aclose(self) -> None:
         """Hangs up: pending and later requests fail with AgentUnreachableError. Idempotent; takes under a second, also
-        under cancellation. Commands that still run go on running."""
+        under cancellation. Running commands go on."""
         await self._channel.aclose()
 
     async def _check_place(self, directory: str, program: str) -> None:
-        """qemu-ga starts everything where it is itself; so a shell goes there, and that would say too late why not."""
+        """qemu-ga cannot set a directory, so a shell changes to it; but that shell would report a failure too late."""
         argv = [execution.SHELL, "-c", _MAY_START, directory, program]
         end = await execution.run(self._channel, argv, request="exec")
         if end.status == 0:
@@ -125,7 +125,7 @@ class QgaClient:
             part, what = execution.WORKING_DIRECTORY, f"working directory {directory}"
         else:
             part, what = execution.PROGRAM, program
-        # Not every shell says why, and it is mostly that.
+        # Not every shell reports the reason; ENOENT is the most frequent.
         code = errno_of(end.said) or "ENOENT"
         said = end.said if end.stderr else os.strerror(getattr(errno, code))
         raise AgentRequestError(request="exec", code=code, message=f"{what}: {said}", part=part)

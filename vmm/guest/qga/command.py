@@ -17,14 +17,14 @@ from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
 
 
 class QgaCommand:
-    """Fulfils `vmm.contract.Command` as far as qemu-ga can.
+    """Implements `vmm.contract.Command` as far as qemu-ga can.
 
-    All output comes at the end, bounded by `protocol.MAX_LINE`; if there is no room for it then, it is lost. There is
-    no stdin but what the CommandSpec has. Signals reach the process, not its group: qemu-ga gives it none of its own.
+    All output comes at the end, bounded by `protocol.MAX_LINE`; if there is no room for it then, it is lost. The only
+    stdin is that of the CommandSpec. Signals reach the process, not a group: qemu-ga does not create one.
     """
 
     def __init__(self, channel: QgaChannel, pid: int, spec: CommandSpec) -> None:
-        """Takes over a started process. `watch` has to run in the background."""
+        """Takes over a started process. The caller runs `watch` in the background."""
         self._channel = channel
         self._pid = pid
         self._time_limit_s = spec.time_limit_s
@@ -37,7 +37,7 @@ class QgaCommand:
         self._closed = False
 
     async def watch(self) -> None:
-        """Asks qemu-ga until the process has ended, and keeps the time limit."""
+        """Polls qemu-ga until the process has ended, and enforces the time limit."""
         try:
             with self._channel.judging():
                 self._end(await self._until_ended())
@@ -52,26 +52,26 @@ class QgaCommand:
     async def send_stdin(self, data: bytes) -> None:
         """Raises AgentRequestError with code "UNSUPPORTED", unless there is nothing to send.
 
-        Also when the command has ended: that it did not read this is not its doing, and the caller has to know.
+        This holds even after the command has ended: the caller has to know that its data was not delivered.
         """
         await trio.lowlevel.checkpoint()
         if data:
             raise AgentRequestError(
                 request="exec",
                 code="UNSUPPORTED",
-                message="qemu-ga takes a command's stdin only when it starts it; give it then (`vmpool run "
-                '--stdin-first`), put a file and have the command read that, or use agent = "builtin"',
+                message="qemu-ga accepts stdin only when it starts a command; pass it then (vmpool run --stdin-first), "
+                'put a file for the command to read, or use agent = "builtin"',
             )
 
     async def close_stdin(self) -> None:
-        """Does nothing: it has been closed from the start."""
+        """Does nothing: stdin is closed from the start."""
         await trio.lowlevel.checkpoint()
 
     async def send_signal(self, number: int) -> None:
-        """Signals the process. Raises ValueError if it is no signal's number, AgentError."""
+        """Signals the process. Raises ValueError if `number` is not a signal's, AgentError."""
         await trio.lowlevel.checkpoint()
         if not 1 <= number <= 64:
-            raise ValueError(f"signal = {number}: must be between 1 and 64")
+            raise ValueError(f"signal: {number} is out of range; it must be between 1 and 64")
         if not self._over.is_set():
             await execution.send_signal(self._channel, self._pid, number, request="exec")
             self._look.set()
@@ -83,7 +83,7 @@ class QgaCommand:
     async def aclose(self) -> None:
         """Kills the process if it still runs. Idempotent; never raises AgentError.
 
-        The kill is queued before anything is awaited, so it is sent under cancellation too; it is not waited for.
+        The kill is queued before the first await, so it is sent even under cancellation; its effect is not awaited.
         """
         if not self._closed:
             self._closed = True
@@ -96,7 +96,7 @@ class QgaCommand:
         await trio.lowlevel.checkpoint()
 
     async def next_event(self) -> Output | CommandExit | None:
-        """The next event, None when there are no more. Raises AgentError, NoRoomError."""
+        """The next event, None at the end. Raises AgentError, NoRoomError."""
         await self._over.wait()
         if self._closed:
             return None
@@ -139,14 +139,14 @@ class QgaCommand:
             self._error = AgentRequestError(
                 request="exec",
                 code="EFBIG",
-                message="qemu-ga cut the command's output short; have it write to a file, and get that",
+                message="qemu-ga cut the command's output short; have it write to a file, and get that file",
             )
         timed_out = self._timed_out and end.signal == signal.SIGKILL
         self._events.append(CommandExit(status=end.status, signal=end.signal, timed_out=timed_out))
 
 
 class _Events(AsyncIterator[Output | CommandExit]):
-    # Not an async generator: a caller may leave the loop early without having to close it.
+    # Not an async generator: a caller may leave the loop early without closing it.
 
     def __init__(self, command: QgaCommand) -> None:
         self._command = command

@@ -1,4 +1,4 @@
-"""Programs that qemu-ga executes. It tells of their end only when asked, so it is asked again and again."""
+"""Programs that qemu-ga executes. It reports their end only when polled."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from vmm.untrusted import MAX_SAID, is_exit
 
 FIRST_PAUSE_S: Final = 0.002
 LAST_PAUSE_S: Final = 0.25
-"""Between two questions whether a program has ended; doubled from the first to the last. What runs for milliseconds is
-seen to end in milliseconds, what runs for hours costs the guest four answers a second."""
+"""The longest pause between two polls of a program; the pause doubles from the first to this one. The end of a short
+program is noticed within milliseconds, and a long one costs the guest four answers a second."""
 
 SHELL: Final = "/bin/sh"
 
 PROGRAM: Final = "program"
 WORKING_DIRECTORY: Final = "working_directory"
-"""Parts of a request that starts a command, see `vmm.contract.Agent`."""
+"""Parts of a request to start a command, see `vmm.contract.Agent`."""
 
 DEFAULT_ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
-"""qemu-ga gives a program its own environment or the one in the request, never both."""
+"""qemu-ga gives a program either its own environment or that of the request, never both."""
 
 
 @attrs.frozen(kw_only=True)
 class Ended:
-    """How a program ended and all that it wrote."""
+    """How a program ended, and all its output."""
 
     status: int | None
     signal: int | None
     stdout: bytes
     stderr: bytes
     cut: bool
-    """qemu-ga kept no more than its own limit of 16 MiB."""
+    """The output exceeded qemu-ga's own limit of 16 MiB."""
 
     @property
     def said(self) -> str:
@@ -59,9 +59,9 @@ async def start(
     environment: Mapping[str, str] | None = None,
     stdin: bytes = b"",
 ) -> int:
-    """Starts a program and returns its pid. Cancelled, it kills it if it was started.
+    """Starts a program and returns its pid. If cancelled, it kills the program in case it was started.
 
-    Raises AgentRequestError with part "program" if it cannot be started, code "UNSUPPORTED" if qemu-ga may start none.
+    Raises AgentRequestError with part "program" if it cannot be started, code "UNSUPPORTED" if qemu-ga may not execute.
     """
     arguments: dict[str, Any] = {
         "path": argv[0],
@@ -88,13 +88,13 @@ def pid_of(value: Any) -> int:
 
 
 async def ended(channel: QgaChannel, pid: int, *, request: str) -> Ended | None:
-    """How the program ended, None while it runs. qemu-ga tells of an end once, and forgets it. Raises AgentError."""
+    """How the program ended, None while it runs. qemu-ga reports an end once, then forgets it. Raises AgentError."""
     value = await channel.execute("guest-exec-status", {"pid": pid}, request=request)
     if not _field(value, "exited", bool):
         return None
     status, signal = value.get("exitcode"), value.get("signal")
     if not is_exit(status, signal):
-        raise AgentProtocolError("qemu-ga reported an exit that is none")
+        raise AgentProtocolError("qemu-ga sent an invalid exit report")
     return Ended(
         status=status,
         signal=signal,
@@ -112,7 +112,7 @@ async def run(
     environment: Mapping[str, str] | None = None,
     stdin: bytes = b"",
 ) -> Ended:
-    """Runs a short program to its end. Cancelled, it kills it. Raises AgentError."""
+    """Runs a short program to its end, and kills it if cancelled. Raises AgentError."""
     pid = await start(channel, argv, request=request, environment=environment, stdin=stdin)
     try:
         return await _wait(channel, pid, request=request)
@@ -122,18 +122,18 @@ async def run(
 
 
 async def send_signal(channel: QgaChannel, pid: int, number: int, *, request: str) -> None:
-    """Signals a process, by a shell: qemu-ga has no command for it. Nothing happens if it is dead."""
+    """Signals a process through a shell: qemu-ga has no command for it. Does nothing if the process is dead."""
     await run(channel, [SHELL, "-c", 'kill -"$0" "$1"', str(number), str(pid)], request=request)
 
 
 async def kill_and_reap(channel: QgaChannel, pid: int) -> None:
-    """Kills a process and has qemu-ga forget it."""
+    """Kills a process and reaps it in qemu-ga."""
     await send_signal(channel, pid, 9, request="exec")
     await reap(channel, pid)
 
 
 async def reap(channel: QgaChannel, pid: int) -> None:
-    """Waits for the end of a process, and has qemu-ga forget it."""
+    """Waits until a process ends, so that qemu-ga forgets it."""
     await _wait(channel, pid, request="exec")
 
 
@@ -146,17 +146,17 @@ async def _wait(channel: QgaChannel, pid: int, *, request: str) -> Ended:
 
 
 def decode(data: object) -> bytes:
-    """Base64 as qemu-ga says it. Raises AgentProtocolError."""
+    """Decodes qemu-ga's base64. Raises AgentProtocolError."""
     if not isinstance(data, str):
-        raise AgentProtocolError("qemu-ga said data that is no base64")
+        raise AgentProtocolError("qemu-ga sent invalid base64")
     try:
         return base64.b64decode(data, validate=True)
-    except ValueError as error:  # binascii.Error is one; of what is not ASCII it is none
-        raise AgentProtocolError("qemu-ga said data that is no base64") from error
+    except ValueError as error:  # binascii.Error too; a plain one for non-ASCII text
+        raise AgentProtocolError("qemu-ga sent invalid base64") from error
 
 
 def _field(value: Any, name: str, kind: type[Any]) -> Any:
     found = value.get(name) if isinstance(value, dict) else None
     if type(found) is not kind:
-        raise AgentProtocolError(f"qemu-ga's answer has no {name} that is a {kind.__name__}")
+        raise AgentProtocolError(f"qemu-ga's answer has no field {name} of type {kind.__name__}")
     return found

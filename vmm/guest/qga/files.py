@@ -1,4 +1,4 @@
-"""Files through qemu-ga: opened, read and written piece by piece, put in their place by a shell."""
+"""Files through qemu-ga: opened, read and written piece by piece, and moved into place by a shell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.qga.protocol import errno_of
 
 _PIECE: Final = 48 * 1024
-"""Bytes of one request. qemu-ga holds a piece several times over, and does nothing else meanwhile."""
+"""Bytes of one request. qemu-ga holds several copies of a piece, and does nothing else meanwhile."""
 
 _NO_DIRECTORY: Final = 72
 _IS_DIRECTORY: Final = 73
@@ -26,7 +26,7 @@ _CREATE: Final = f"""\
 [ ! -d "$2" ] || exit {_IS_DIRECTORY}
 umask 077 && : > "$0"
 """
-"""qemu-ga itself would make the file with mode 0666."""
+"""qemu-ga itself would create the file with mode 0666."""
 
 _PLACE: Final = 'chmod -- "$2" "$0" && mv -f -- "$0" "$1"'
 
@@ -34,7 +34,7 @@ _ERRORS: Final = {_NO_DIRECTORY: errno.ENOENT, _IS_DIRECTORY: errno.EISDIR}
 
 
 async def put(channel: QgaChannel, path: str, data: bytes, *, mode: int) -> None:
-    """Writes beside the path and renames. Cancelled or failed, it leaves the old file. Raises AgentError."""
+    """Writes beside the path, then renames. If cancelled or failed, the old file stays. Raises AgentError."""
     directory = posixpath.dirname(path) or "."
     new = f"{path}.{secrets.token_hex(8)}.new"
     try:
@@ -47,7 +47,7 @@ async def put(channel: QgaChannel, path: str, data: bytes, *, mode: int) -> None
 
 
 async def get(channel: QgaChannel, path: str, *, limit: int, request: str = "get") -> bytes:
-    """The file's content. Raises AgentRequestError with code "EFBIG" for more than `limit` bytes, AgentError."""
+    """The file's content. Raises AgentRequestError with code "EFBIG" above `limit` bytes, AgentError."""
     content = bytearray()
     handle = await _open(channel, path, "r", request=request)
     try:
@@ -60,13 +60,13 @@ async def get(channel: QgaChannel, path: str, *, limit: int, request: str = "get
             if is_end:
                 return bytes(content)
             if not piece:
-                raise AgentProtocolError("qemu-ga read nothing of a file that has not ended")
+                raise AgentProtocolError("qemu-ga read no bytes before the end of the file")
     finally:
         channel.undo_soon(partial(_close, channel, handle, request=request))
 
 
 async def read_some(channel: QgaChannel, path: str, count: int, *, request: str) -> bytes:
-    """The first bytes of what has no end, such as /dev/urandom. Raises AgentError."""
+    """The first bytes of an endless file such as /dev/urandom. Raises AgentError."""
     handle = await _open(channel, path, "r", request=request)
     try:
         return (await _read(channel, handle, count, request=request))[0]
@@ -75,7 +75,7 @@ async def read_some(channel: QgaChannel, path: str, count: int, *, request: str)
 
 
 async def write(channel: QgaChannel, path: str, data: bytes, *, request: str) -> None:
-    """Writes over a file, or to a device. The data is flushed when this returns. Raises AgentError."""
+    """Overwrites a file or writes to a device. The data is flushed on return. Raises AgentError."""
     handle = await _open(channel, path, "w", request=request)
     try:
         for start in range(0, len(data), _PIECE):
@@ -118,7 +118,7 @@ async def _shell(channel: QgaChannel, script: str, *arguments: str) -> None:
 
 def _handle(value: Any) -> int:
     if type(value) is not int:
-        raise AgentProtocolError("qemu-ga gave a handle that is no number")
+        raise AgentProtocolError("qemu-ga sent a file handle that is not a number")
     return value
 
 
@@ -132,5 +132,5 @@ def _written(value: Any, view: memoryview) -> int:
 def _number(value: Any, name: str) -> int:
     found = value.get(name) if isinstance(value, dict) else None
     if type(found) is not int or found < 0:
-        raise AgentProtocolError(f"qemu-ga's answer has no {name} that is a number")
+        raise AgentProtocolError(f"qemu-ga's answer has no valid number {name}")
     return found

@@ -1,9 +1,9 @@
-"""What makes a guest unique and right before it is handed out, with what qemu-ga can do.
+"""Makes a guest unique and configures it before it is handed out, with what qemu-ga can do.
 
-It has commands for the clock, CPUs and memory. It has none for the random number generator, the hostname and the
-identity; these take a program in the guest. Every usual guest has a shell. To credit entropy and have the kernel use it
-at once takes two ioctls, so perl or python3; without either the bytes are stirred in and count for nothing, and the
-report says `reseeded = False`.
+qemu-ga has commands for the clock, CPUs and memory. It has none for the random number generator, the hostname and the
+identity, which take a program in the guest; a shell is nearly always there. Crediting entropy and reseeding at once
+takes two ioctls, so perl or python3. Without either, the bytes are mixed in without credit, and the report has
+`reseeded = False`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vmm.untrusted import is_number
 from vmm.words.preparation import Preparation, PreparationReport
 
 ONLINE_LIMIT_S: Final = 5.0
-"""For how long nothing more may come online, while less is than was asked for."""
+"""Time without progress after which waiting for CPUs or memory to come online fails."""
 
 _FIRST_PAUSE_S: Final = 0.005
 _LAST_PAUSE_S: Final = 0.1
@@ -34,7 +34,7 @@ _MACHINE_ID: Final = "/etc/machine-id"
 _HOSTNAME: Final = "/proc/sys/kernel/hostname"
 _FIRMWARE_NODE: Final = "/sys/devices/system/cpu/cpu{}/firmware_node/hid"
 
-# RNDADDENTROPY with what is on stdin, and RNDRESEEDCRNG; see random(4).
+# RNDADDENTROPY with the bytes on stdin, and RNDRESEEDCRNG; see random(4).
 _PERL: Final = (
     "read(STDIN, $e, 512); open(R, '>', '/dev/random') or exit 1; my $p = pack('iia*', 8 * length $e, length $e, $e); "
     "ioctl(R, 0x40085203, $p) or exit 1; ioctl(R, 0x5207, 0) or exit 1"
@@ -57,18 +57,18 @@ fi
 [ -z "$VMPOOL_HOSTNAME" ] || printf %s "$VMPOOL_HOSTNAME" > /proc/sys/kernel/hostname
 [ -z "$VMPOOL_MACHINE_ID" ] || printf '%s\\n' "$VMPOOL_MACHINE_ID" > {_MACHINE_ID}
 if [ -n "$VMPOOL_UUID" ] && [ -e {_VM_UUID} ] && [ "$(cat {_VM_UUID})" != "$VMPOOL_UUID" ]; then
-    # A clone's firmware says its template's.
+    # The firmware of a clone shows its template's UUID.
     [ -e /run/vmpool-uuid ] || {{ : > /run/vmpool-uuid && mount -o bind /run/vmpool-uuid {_VM_UUID}; }}
     printf '%s\\n' "$VMPOOL_UUID" > /run/vmpool-uuid
 fi
 :
 """
-"""Each line does what it can. What came of it is read from the guest afterwards."""
+"""Each line does its best. The results are read back from the guest afterwards."""
 
 
 async def prepare(channel: QgaChannel, wanted: Preparation) -> PreparationReport:
-    """See `vmm.contract.Agent`. The environment is the client's part. Raises AgentError."""
-    # First of all: until then a clone draws the same numbers as its siblings.
+    """See `vmm.contract.Agent`. The client handles the environment. Raises AgentError."""
+    # First: until then a clone draws the same random numbers as its siblings.
     reseeded = await _run_script(channel, wanted)
     random = b""
     if wanted.random_bytes:
@@ -90,7 +90,7 @@ async def prepare(channel: QgaChannel, wanted: Preparation) -> PreparationReport
 
 
 async def _run_script(channel: QgaChannel, wanted: Preparation) -> bool:
-    """Whether the guest was reseeded."""
+    """Returns whether the guest was reseeded."""
     environment = {
         "VMPOOL_RESEED": "yes" if wanted.entropy else "",
         "VMPOOL_HOSTNAME": wanted.hostname or "",
@@ -110,7 +110,7 @@ async def _run_script(channel: QgaChannel, wanted: Preparation) -> bool:
     except AgentRequestError as error:
         if error.part != execution.PROGRAM and error.code != "UNSUPPORTED":
             raise
-        # No shell, or none that may be used: then this is all there is.
+        # Without a usable shell this is the best that can be done.
         if wanted.entropy:
             await files.write(channel, "/dev/urandom", wanted.entropy, request="prepare")
         return False
@@ -121,7 +121,7 @@ async def _set_clock(channel: QgaChannel, wall_clock_ns: int) -> None:
     try:
         await channel.execute("guest-set-time", {"time": wall_clock_ns}, request="prepare")
     except AgentRequestError:
-        # It sets the system's clock and then the RTC by `hwclock`, which may be missing; the first is what counts.
+        # qemu-ga sets the system clock and then the RTC with `hwclock`, which may be missing; only the first matters.
         if abs(await _clock_ns(channel) - wall_clock_ns) > _CLOCK_TOLERANCE_NS:
             raise
 
@@ -129,14 +129,15 @@ async def _set_clock(channel: QgaChannel, wall_clock_ns: int) -> None:
 async def _clock_ns(channel: QgaChannel) -> int:
     value = await channel.execute("guest-get-time", request="prepare")
     if type(value) is not int:
-        raise AgentProtocolError("qemu-ga said a time that is no number")
+        raise AgentProtocolError("qemu-ga sent a time that is not a number")
     return value
 
 
 async def _bring_online(channel: QgaChannel, *, vcpus: int | None, memory_mib: int | None) -> tuple[int, int | None]:
-    """CPUs and, if it was asked for, memory that are online: at least so many. Brings up what is plugged in.
+    """Brings up plugged-in devices until at least so many CPUs and so much memory are online. Returns both, None for
+    memory that was not requested.
 
-    The kernel takes a moment to notice what was plugged in, and qemu-ga tells only when asked: hence the pauses.
+    The kernel takes a moment to notice a hotplug, and qemu-ga reports only when asked: hence the pauses.
     """
     best = (0, 0)
     pause_s = _FIRST_PAUSE_S
@@ -154,8 +155,8 @@ async def _bring_online(channel: QgaChannel, *, vcpus: int | None, memory_mib: i
             best, deadline = online, trio.current_time() + ONLINE_LIMIT_S
         elif trio.current_time() >= deadline:
             message = (
-                f"{online[0]} CPUs and {online[1]} MiB are online where {vcpus} CPUs and {memory_mib} MiB were asked "
-                "for; nothing more came"
+                f"{online[0]} CPUs and {online[1]} MiB are online, {vcpus or 0} CPUs and {memory_mib or 0} MiB were "
+                "requested; no more appeared"
             )
             part = "vcpus" if online[0] < (vcpus or 0) else "memory_mib"
             raise AgentRequestError(request="prepare", code="ETIMEDOUT", message=message, part=part)
@@ -173,7 +174,7 @@ async def _bring_online(channel: QgaChannel, *, vcpus: int | None, memory_mib: i
 
 @contextlib.contextmanager
 def _for(part: str) -> Iterator[None]:
-    """What is refused here is that part of the preparation."""
+    """Attributes refusals to this part of the preparation."""
     try:
         yield
     except AgentRequestError as error:
@@ -182,8 +183,8 @@ def _for(part: str) -> Iterator[None]:
 
 
 async def _plugged(channel: QgaChannel, cpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that ACPI has found. Others may be places for CPUs (`vmm.qemu.processors`), and to start one that is not
-    plugged in fails after ten seconds.
+    """CPUs found by ACPI. The others may be empty CPU slots (`vmm.qemu.processors`); starting one of those fails after
+    ten seconds.
     """
     if not cpus or not await _content(channel, _FIRMWARE_NODE.format(0)):
         return cpus
@@ -201,7 +202,7 @@ def _offline(things: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 async def _block_mib(channel: QgaChannel) -> int:
     size = (await _ask(channel, "guest-get-memory-block-info")).get("size")
     if not is_number(size, most=2**63):
-        raise AgentProtocolError("qemu-ga said no size of memory blocks")
+        raise AgentProtocolError("qemu-ga sent no valid size of memory blocks")
     return size // 2**20
 
 
@@ -216,7 +217,7 @@ async def _content(channel: QgaChannel, path: str) -> str:
 
 
 async def _hostname(channel: QgaChannel) -> str:
-    """The kernel's. qemu-ga before 5.1 says what it was when that was first asked."""
+    """The kernel's hostname. qemu-ga before 5.1 reports the one in effect when it was first asked."""
     hostname = await _content(channel, _HOSTNAME)
     return hostname or str((await _ask(channel, "guest-get-host-name")).get("host-name", ""))
 
@@ -229,12 +230,12 @@ def _mem_total_mib(meminfo: str) -> int:
 async def _ask(channel: QgaChannel, command: str) -> dict[str, Any]:
     value = await channel.execute(command, request="prepare")
     if not isinstance(value, dict):
-        raise AgentProtocolError(f"qemu-ga's answer to {command} is no object")
+        raise AgentProtocolError(f"qemu-ga's answer to {command} is not an object")
     return value
 
 
 async def _list(channel: QgaChannel, command: str) -> list[dict[str, Any]]:
     value = await channel.execute(command, request="prepare")
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise AgentProtocolError(f"qemu-ga's answer to {command} is no list of objects")
+        raise AgentProtocolError(f"qemu-ga's answer to {command} is not a list of objects")
     return value

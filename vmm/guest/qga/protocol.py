@@ -1,8 +1,8 @@
-"""qemu-ga's protocol without I/O: JSON objects, one a line, one answer to each request, in order.
+"""qemu-ga's protocol without I/O: JSON objects, one per line, with one answer to each request, in order.
 
-qemu-ga neither greets nor numbers what it says. Its answer to `guest-sync-delimited` has a byte 0xFF in front, which no
-JSON can hold: what comes before that was said to somebody else. The same byte, sent, has qemu-ga forget a request
-that it has seen the beginning of only.
+qemu-ga sends no greeting and no sequence numbers. Its answer to `guest-sync-delimited` is preceded by a byte 0xFF,
+which JSON cannot contain: anything before it was sent to an earlier host. Sent to qemu-ga, the same byte makes it
+discard a partial request.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from vmm.untrusted import pieces_in, said
 DELIMITER: Final = b"\xff"
 
 MAX_LINE: Final = 8 * 2**20
-"""Of what qemu-ga says; a command's output is in it, in base64. A guest is not trusted with the host's memory."""
+"""The longest line from qemu-ga; it includes a command's output in base64. Protects the host's memory from a guest."""
 
 MAX_PIECES: Final = 2**17
-"""Of a line: objects, lists, and what is in them. What takes the host's time to read is not output in base64, which is
-one. The longest list that is asked for is that of a guest's blocks of memory: 32768 pieces for a TiB."""
+"""Objects, lists and their members in a line: they determine the host's time for parsing it. A command's output is a
+single one. The longest honest list is that of a guest's memory blocks: 32768 pieces for a TiB."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,17 +40,17 @@ class Reply:
 
 @attrs.frozen
 class Delimiter:
-    """What follows is the answer to a sync."""
+    """The answer to a sync follows."""
 
 
 @attrs.frozen
 class Overlong:
-    """A line was longer than MAX_LINE, and is lost. With one request at a time it was the answer to that."""
+    """A line longer than MAX_LINE, which was dropped. With one request at a time it was that request's answer."""
 
 
 @attrs.frozen(kw_only=True)
 class Garbage:
-    """A line that is no answer: the rest of what was said to another host, or a guest that plays tricks."""
+    """A line that is not an answer: the rest of an answer to an earlier host, or a misbehaving guest."""
 
     line: bytes
 
@@ -59,7 +59,7 @@ Message = Reply | Delimiter | Overlong | Garbage
 
 
 def encode(name: str, arguments: Mapping[str, Any], *, request_id: int) -> bytes:
-    """One request as a line. Raises TypeError or ValueError for what JSON cannot say."""
+    """Encodes one request as a line. Raises TypeError or ValueError for arguments that JSON cannot express."""
     request: dict[str, Any] = {"execute": name, "id": request_id}
     if arguments:
         request["arguments"] = dict(arguments)
@@ -67,12 +67,12 @@ def encode(name: str, arguments: Mapping[str, Any], *, request_id: int) -> bytes
 
 
 def encode_sync(number: int, *, request_id: int) -> bytes:
-    """What starts anew on a channel of unknown state; see `Reply.value` for the number, and `Delimiter`."""
+    """Encodes a sync, which resets a channel of unknown state. `Reply.value` returns the number; see `Delimiter`."""
     return DELIMITER + encode("guest-sync-delimited", {"id": number}, request_id=request_id)
 
 
 _SHOWN: Final = 200
-"""Bytes of garbage that are kept as evidence."""
+"""Bytes of garbage kept as evidence."""
 
 
 class Decoder:
@@ -94,7 +94,7 @@ class Decoder:
         return messages
 
     def _add(self, data: bytes, messages: list[Message]) -> None:
-        """What is in front of a delimiter is none of ours."""
+        """Drops everything in front of a delimiter."""
         *others, piece = data.split(DELIMITER)
         if others:
             self._forget_line()
@@ -122,11 +122,11 @@ class Decoder:
 
 
 def refusal(request: str, reply: Reply) -> AgentRequestError:
-    """qemu-ga's error as ours. `request` is the name in our contract: "exec", "put", ..."""
+    """qemu-ga's error as ours. `request` names the operation of our contract: "exec", "put", ..."""
     if reply.error_class in {"CommandNotFound", "CommandDisabled"} or "has been disabled" in reply.description:
         code = "UNSUPPORTED"
         message = (
-            f"{said(reply.description)}; allow it in the guest's qemu-ga (--allow-rpcs, --block-rpcs), or update that"
+            f"{said(reply.description)}; allow it in the guest's qemu-ga (--allow-rpcs, --block-rpcs), or update it"
         )
     else:
         code, message = errno_of(reply.description) or "EIO", said(reply.description)
@@ -134,9 +134,9 @@ def refusal(request: str, reply: Reply) -> AgentRequestError:
 
 
 def errno_of(description: str) -> str | None:
-    """The name of the errno whose words the description ends in, which is all that qemu-ga tells of it.
+    """The errno whose text ends the description; qemu-ga reports no more than that.
 
-    Within brackets, and those within quotes: error was 'Failed to ... (No such file or directory)'.
+    The text may be in parentheses within quotes: error was 'Failed to ... (No such file or directory)'.
     """
     words = description.rstrip().rstrip("'\")")
     return next((name for text, name in _ERRNO_NAMES.items() if words.endswith(text)), None)

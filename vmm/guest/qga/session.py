@@ -1,7 +1,7 @@
-"""What an earlier host left in the guest: commands that run, and the environment of those to come.
+"""State that an earlier host left in the guest: running commands, and the environment for later ones.
 
-qemu-ga keeps no environment, and no list of its commands that it would tell. But they are its children, as is the
-shell that looks for them; and a file in the guest lives as long as the guest does.
+qemu-ga keeps no environment and cannot list its commands. But commands are its children, and so is the shell that looks
+for them; and a file in the guest lives as long as the guest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.qga.protocol import errno_of
 
 ENVIRONMENT_PATH: Final = "/run/vmpool-environment"
-"""An object in JSON, for root to read."""
+"""A JSON object, readable by root only."""
 
 TAKE_OVER: Final = """\
 for place in /proc/[0-9]*; do
@@ -30,10 +30,10 @@ done
 echo
 if [ -e "$0" ]; then cat "$0"; fi
 """
-"""Kills the commands and prints their pids, on one line, and after it the environment."""
+"""Kills the commands, prints their pids on one line, and then the environment."""
 
 _MAX_PIDS: Final = 4096
-"""Of commands that an earlier host left; a guest that names more has something else in mind."""
+"""The most pids taken over from an earlier host; a guest that reports more is not honest."""
 
 _PART: Final = "environment"
 
@@ -41,9 +41,9 @@ _KEEP: Final = 'umask 077; cat >"$0"'
 
 
 async def take_over(channel: QgaChannel) -> dict[str, str]:
-    """Ends what an earlier host's commands left running, and returns the environment that it set. Raises AgentError.
+    """Kills commands that an earlier host left running, and returns the environment that it set. Raises AgentError.
 
-    A qemu-ga that may not execute programs, or has no shell for it, had no commands either.
+    If qemu-ga may not execute programs, or finds no shell, there were no commands either.
     """
     try:
         end = await execution.run(channel, [execution.SHELL, "-c", TAKE_OVER, ENVIRONMENT_PATH], request="connect")
@@ -54,13 +54,13 @@ async def take_over(channel: QgaChannel) -> dict[str, str]:
     pids, _, environment = end.stdout.partition(b"\n")
     for pid in pids.split()[:_MAX_PIDS]:
         if re.fullmatch(rb"[0-9]{1,10}", pid):
-            # Until it was told of their ends, qemu-ga would take them for later commands of the same pid.
+            # Until their ends are fetched, qemu-ga would confuse them with later commands of the same pid.
             channel.start_soon(partial(execution.reap, channel, int(pid)))
     return _decode(environment) if environment else {}
 
 
 async def keep_environment(channel: QgaChannel, environment: Mapping[str, str]) -> None:
-    """Leaves it in the guest for the next host. Raises AgentError."""
+    """Stores the environment in the guest for later connections. Raises AgentError."""
     try:
         end = await execution.run(
             channel,
@@ -74,7 +74,7 @@ async def keep_environment(channel: QgaChannel, environment: Mapping[str, str]) 
     if end.status != 0:
         code = errno_of(end.said) or "EIO"
         raise AgentRequestError(
-            request="prepare", code=code, message=f"the environment cannot be kept: {end.said}", part=_PART
+            request="prepare", code=code, message=f"the environment cannot be stored: {end.said}", part=_PART
         )
 
 
@@ -82,7 +82,7 @@ def _decode(text: bytes) -> dict[str, str]:
     try:
         environment: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AgentProtocolError(f"{ENVIRONMENT_PATH} of the guest is not what was written there") from error
+        raise AgentProtocolError(f"{ENVIRONMENT_PATH} in the guest is not a JSON object of strings") from error
     if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
-        raise AgentProtocolError(f"{ENVIRONMENT_PATH} of the guest is not what was written there")
+        raise AgentProtocolError(f"{ENVIRONMENT_PATH} in the guest is not a JSON object of strings")
     return environment
