@@ -1,6 +1,6 @@
-"""Compiles modules for the guest. Run by the guest's own interpreter, whose version need not be the host's.
+"""Compiles modules for the guest. Runs in the guest's own interpreter, whose version may differ from the host's.
 
-Arguments: source directory, target directory, directory in the guest; paths of modules, one a line, on stdin.
+Arguments: source directory, target directory, directory in the guest; paths of modules, one per line, on stdin.
 """
 
 import pathlib

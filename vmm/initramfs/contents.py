@@ -1,4 +1,4 @@
-"""What goes into the initramfs, out of a directory with extracted packages."""
+"""The contents of the initramfs, taken from a directory with extracted packages."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from vmm.initramfs.errors import unknown_layout
 from vmm.initramfs.kernel import Module
 
 MODULES = ("virtio_pci", "virtio_console", "virtio_rng")
-"""Kernel modules that every guest loads, besides what they need."""
+"""Kernel modules that every guest loads, besides their dependencies."""
 
 VSOCK_MODULES = ("vmw_vsock_virtio_transport",)
-"""Those that a machine with a vsock device needs beside the others."""
+"""Further modules for a machine with a vsock device."""
 
 _LEFT_OUT = (
-    # Tests, tools, demonstrations, and what needs a display or a library that is not here.
+    # Tests, tools, demonstrations, and modules that need a display or a missing library.
     "antigravity|ctypes/test|curses|dbm|distutils|ensurepip|idlelib|lib2to3|pydoc|pydoc_data|sqlite3|ssl|test|this"
     "|tkinter|turtle|turtledemo|unittest/test|venv|webbrowser|wsgiref|xmlrpc|__phello__|__hello__|sitecustomize"
     # Protocols: the guest has no network.
     "|ftplib|imaplib|mailbox|mailcap|nntplib|poplib|smtpd|smtplib|telnetlib|cgi|cgitb"
-    # Other systems, formats of the past.
+    # Other systems, old formats.
     "|_(aix|android|apple|ios|osx)_support|_bootsubprocess|_distutils_system_mod|aifc|chunk|imghdr|msilib|nturl2path|ossaudiodev"
     "|sndhdr|sunau|uu|wave|xdrlib"
-    # What the interpreter has in C.
+    # Modules that the interpreter has in C.
     "|_pydatetime|_pydecimal|_pyio"
     # Encodings with large tables.
     "|encodings/(cp|mac_|iso|big5|euc|gb|hz|johab|koi8|kz1048|ptcp|shift|tis|hp_|palmos|bz2|uu|quopri|rot_13|undefined"
@@ -39,8 +39,8 @@ _EXCLUDED_EXTENSIONS = re.compile(
     # Encodings with large tables, and sound.
     "|_codecs_.*|_multibytecodec|audioop|ossaudiodev"
 )
-"""Extension modules that are files of their own and could be had. Others ask for libraries that are not here, and are
-left out for that: see `packages`."""
+"""Separate extension modules that would work but are not wanted. Extensions whose libraries are missing are left out
+too: see `packages`."""
 
 _LIBRARY_DIRECTORIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 
@@ -53,7 +53,7 @@ _ETC = {
 
 
 def standard_library(root: Path, python: str) -> list[Path]:
-    """The modules to keep, relative to the library's directory, sorted."""
+    """The modules to keep, sorted, relative to the library's directory."""
     library = root / "usr/lib" / python
     paths = (path.relative_to(library) for path in library.rglob("*.py"))
     return sorted(path for path in paths if not _EXCLUDED.fullmatch(str(path)))
@@ -62,9 +62,9 @@ def standard_library(root: Path, python: str) -> list[Path]:
 def entries(
     *, root: Path, modules: Iterable[Module], applets: Iterable[str], init_script: str, agent: Iterable[cpio.Entry]
 ) -> Iterator[cpio.Entry]:
-    """Everything in the initramfs. Raises ImageError when something is not in the packages.
+    """Everything in the initramfs. Raises ImageError when a file is not in the packages.
 
-    `root` is where the packages are extracted, `agent` what `builtin_agent` or `qga` says.
+    `root` is where the packages are extracted, `agent` the entries from `builtin_agent` or `qga`.
     """
     for path in ("dev", "proc", "root", "run", "sys", "tmp", "var/tmp", "usr/local/bin"):
         yield cpio.directory(path, mode=0o1777 if path.endswith("tmp") else 0o755)
@@ -84,7 +84,7 @@ def entries(
 
 
 def qga(root: Path) -> Iterator[cpio.Entry]:
-    """qemu-ga, and perl to reseed with, as Debian's essential packages have it."""
+    """qemu-ga, and perl for reseeding, from Debian's essential packages."""
     programs = {"qemu-ga": _read(root / "usr/sbin/qemu-ga"), "perl": _read(root / "usr/bin/perl")}
     for name, data in programs.items():
         yield cpio.file(f"usr/bin/{name}", data, mode=0o755)
@@ -128,7 +128,7 @@ def _shared_libraries(root: Path, binaries: Iterable[bytes]) -> Iterator[cpio.En
 
 
 def _libraries(root: Path, binaries: Iterable[bytes]) -> dict[str, bytes]:
-    """Every library that the binaries need, and those that these need."""
+    """Every library that the binaries need, directly or indirectly."""
     found: dict[str, bytes] = {}
     waiting = [name for binary in binaries for name in elf.needed(binary)]
     while waiting:
@@ -151,4 +151,4 @@ def _read(*paths: Path) -> bytes:
     for path in paths:
         if path.is_file():
             return path.read_bytes()
-    raise unknown_layout(f"no package has {paths[0].name}")
+    raise unknown_layout(f"no package contains {paths[0].name}")

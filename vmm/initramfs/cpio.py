@@ -1,4 +1,4 @@
-"""Writes an initramfs: a cpio archive in "newc" format, the same bytes for the same entries."""
+"""Writes an initramfs: a reproducible cpio archive in "newc" format."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _TRAILER = "TRAILER!!!"
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """One path of the archive. Owner is root, time is 1970: neither tells anything about where it was built."""
+    """One path of the archive. The owner is root and the time 1970, so that nothing depends on where it was built."""
 
     path: str
     """Without a leading slash."""
     mode: int
     """Type and permissions, as in `st_mode`."""
     data: bytes = b""
-    """A file's content, a symbolic link's target."""
+    """A file's content or a symbolic link's target."""
     device: tuple[int, int] = (0, 0)
     """Major and minor number of a device node."""
 
@@ -42,7 +42,7 @@ def character_device(path: str, major: int, minor: int, *, mode: int = 0o600) ->
 
 
 def archive(entries: Iterable[Entry]) -> bytes:
-    """The archive, sorted by path, with every directory that a path needs. The last of several equal paths counts."""
+    """The archive, sorted by path, with all parent directories. Of several equal paths the last one is used."""
     by_path: dict[str, Entry] = {}
     for entry in entries:
         for parent in _parents(entry.path):

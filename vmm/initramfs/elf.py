@@ -1,4 +1,4 @@
-"""What 64 bit little-endian ELF files say of themselves, without binutils."""
+"""Reads 64-bit little-endian ELF files, without binutils."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 
 
 def needed(data: bytes) -> list[str]:
-    """Names of the shared libraries that it asks for, in the file's order; none for a static program.
+    """Names of the shared libraries that the file needs, in its order; empty for a static program.
 
-    Raises ValueError if this is no ELF file.
+    Raises ValueError if it is not an ELF file.
     """
     return _parse(data, _needed)
 
 
 def section(data: bytes, name: str) -> bytes | None:
-    """The content of the section with that name, None if there is none. Raises ValueError if this is no ELF file."""
+    """The content of the named section, None if it does not exist. Raises ValueError if this is not an ELF file."""
     return _parse(data, lambda data, header: _section(data, header, name))
 
 
 def _parse(data: bytes, parse: Callable[[bytes, tuple[int, ...]], _Found]) -> _Found:
     if data[:6] != b"\x7fELF\x02\x01":
-        raise ValueError("not a 64 bit little-endian ELF file")
+        raise ValueError("not a 64-bit little-endian ELF file")
     try:
         return parse(data, _HEADER.unpack_from(data))
     except (struct.error, StopIteration, IndexError, OverflowError) as error:
-        raise ValueError("the ELF file is cut short") from error
+        raise ValueError("the ELF file is truncated") from error
 
 
 def _needed(data: bytes, header: tuple[int, ...]) -> list[str]:
@@ -69,7 +69,7 @@ def _section(data: bytes, header: tuple[int, ...], name: str) -> bytes | None:
     start, length = found[4], found[5]
     content = data[start : start + length]
     if len(content) != length:
-        raise ValueError("the ELF file is cut short")
+        raise ValueError("the ELF file is truncated")
     return content
 
 

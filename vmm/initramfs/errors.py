@@ -1,4 +1,4 @@
-"""Why an image cannot be built or loaded."""
+"""Errors of building or loading an image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from vmm.errors import VmmError
 
 
 class ImageError(VmmError):
-    """The guest image cannot be built or loaded. The message ends in what to do; `stage` says how far it came."""
+    """The guest image cannot be built or loaded. The message ends with a remedy; `stage` is the step that failed."""
 
     def __init__(self, *, stage: str, reason: str, remedy: str) -> None:
         super().__init__(f"guest image ({stage}): {reason}; {remedy}")
@@ -16,9 +16,9 @@ class ImageError(VmmError):
 
 
 def unknown_layout(reason: str) -> ImageError:
-    """The packages are there, and not what they are taken for."""
+    """The error for packages whose contents are not as expected."""
     return ImageError(
         stage="assemble",
         reason=reason,
-        remedy="this Debian release is laid out otherwise than vmpool knows; report it with the output of `apt policy`",
+        remedy="this Debian release has a layout unknown to vmpool; report it with the output of `apt policy`",
     )

@@ -1,8 +1,8 @@
 """Builds and loads guests: Debian's cloud kernel, and an initramfs with busybox and an agent.
 
-The default guest has vmpool's own agent and Python; the other has qemu-ga, and perl to reseed with.
+The default guest has vmpool's own agent and Python; the other has qemu-ga, and perl for reseeding.
 
-An image is a directory with `vmlinuz`, `initrd` and, written last, `manifest.json`. Same inputs make the same bytes.
+An image is a directory with `vmlinuz`, `initrd` and, written last, `manifest.json`. Builds are reproducible.
 
 The initramfs is not compressed. QEMU hands 20 MiB to the guest as fast as 7, and unpacking costs more than it saves:
 seconds from QEMU's start to the agent's first answer, median of 3, TCG, 1 CPU, 256 MiB:
@@ -31,14 +31,14 @@ from vmm.initramfs.packages import packages_of
 from vmm.words.machines import AgentKind
 
 _BUILDER_VERSION = 1
-"""Part of the inputs: goes up when the same inputs would make other bytes."""
+"""Part of the inputs; to be raised when the same inputs produce different bytes."""
 
 _SOURCES = ("init.py", "compile_guest.py", "contents.py", "cpio.py", "kernel.py")
 
 
 @attrs.frozen(kw_only=True)
 class GuestImage:
-    """A kernel and an initramfs that belong together, and what they were made of."""
+    """A matching kernel and initramfs, with the inputs of their build."""
 
     kernel: Path
     initrd: Path
@@ -48,12 +48,12 @@ class GuestImage:
     packages: Mapping[str, str]
     """Versions by name."""
     inputs_sha256: str
-    """Hash over package versions, the agent's source and the builder."""
+    """Hash of the package versions, the agent's source and the builder."""
 
 
 @attrs.frozen(kw_only=True)
 class ImageProgress:
-    """How far a build is."""
+    """The progress of a build."""
 
     stage: str
     """ "resolve", "download", "extract", "compile", "assemble" or "done"."""
@@ -62,18 +62,18 @@ class ImageProgress:
 
 
 KERNEL_PARAMETERS = "cryptomgr.notests"
-"""What this kernel should be started with: its crypto self-tests take 0.3 of the 2.4 s of a boot under TCG."""
+"""Recommended for this kernel: its crypto self-tests take 0.3 s of a 2.4 s boot under TCG."""
 
 Progress = Callable[[ImageProgress], None]
 
 
 async def build_image(directory: Path, *, progress: Progress, agent: AgentKind = AgentKind.BUILTIN) -> GuestImage:
-    """Builds the image in `directory` unless the one there is up to date; then nothing is downloaded or written.
+    """Builds the image in `directory`, unless the existing one is up to date; then nothing is downloaded or written.
 
-    `agent` is what answers in the guest, BUILTIN or QGA; a directory holds one image.
+    `agent` is the agent in the guest, BUILTIN or QGA; a directory holds one image.
 
-    Packages are kept in `directory/packages`. Takes tens of seconds. Raises ImageError. Cancelling it leaves the
-    previous image, or none, never half of one. `progress` is called in the caller's trio thread.
+    Packages are kept in `directory/packages`. Takes tens of seconds. Raises ImageError. Cancellation leaves the
+    previous image or none, never a partial one. `progress` is called in the caller's trio thread.
     """
     progress(ImageProgress(stage="resolve", fraction=0.0))
     release, packages = await packages_of(agent)
@@ -118,13 +118,13 @@ async def build_image(directory: Path, *, progress: Progress, agent: AgentKind =
 
 
 def load_image(directory: Path) -> GuestImage:
-    """The image in `directory`. Reads the manifest, not the kernel and initramfs. Raises ImageError if it is none."""
+    """Loads the image in `directory`. Reads the manifest only, not kernel and initramfs. Raises ImageError."""
     remedy = f"build it with `vmpool image build --directory {directory}`"
     try:
         manifest = json.loads((directory / "manifest.json").read_bytes())
         image = GuestImage(kernel=directory / "vmlinuz", initrd=directory / "initrd", **manifest)
     except FileNotFoundError as error:
-        raise ImageError(stage="load", reason=f"there is no image in {directory}", remedy=remedy) from error
+        raise ImageError(stage="load", reason=f"{directory} contains no image", remedy=remedy) from error
     except (OSError, ValueError, TypeError) as error:
         reason = f"the manifest in {directory} is unusable: {error}"
         raise ImageError(stage="load", reason=reason, remedy=remedy) from error
@@ -135,15 +135,15 @@ def load_image(directory: Path) -> GuestImage:
 
 
 def verify_image(image: GuestImage) -> None:
-    """Reads both files whole, some 35 MB. Raises ImageError if one is not what was built."""
+    """Reads both files in full, some 35 MB. Raises ImageError if one differs from the build's."""
     for path, expected in ((image.kernel, image.kernel_sha256), (image.initrd, image.initrd_sha256)):
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
             raise ImageError(
                 stage="load",
-                reason=f"{path} is not what was built",
-                remedy=f"build the image anew with `vmpool image build --directory {path.parent}`",
+                reason=f"{path} differs from the file that was built",
+                remedy=f"rebuild the image with `vmpool image build --directory {path.parent}`",
             )
 
 
@@ -213,8 +213,8 @@ async def _run_guest_python(root: Path, python: str, arguments: list[str], *, st
     if done.returncode != 0:
         raise ImageError(
             stage="compile",
-            reason=f"{python} of the package failed: {done.stderr.decode(errors='replace').strip()[-500:]}",
-            remedy="the image can be built on an amd64 host only; report it if this is one",
+            reason=f"the packaged {python} failed: {done.stderr.decode(errors='replace').strip()[-500:]}",
+            remedy="build the image on an amd64 host; if this is one, report the error",
         )
 
 
@@ -255,7 +255,7 @@ def _assemble(
 def _publish(work: Path, directory: Path, manifest: dict[str, object]) -> None:
     lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # Somebody else may be building here too: the three files must be of one build.
+        # Another process may build here at the same time; the three files must be from one build.
         fcntl.flock(lock, fcntl.LOCK_EX)
         _replace(work, directory, manifest)
     finally:
@@ -269,7 +269,7 @@ def _remove_others(cache: Path, files: list[Path]) -> None:
 
 
 def _replace(work: Path, directory: Path, manifest: dict[str, object]) -> None:
-    # Without a manifest there is no image: it goes first and comes last.
+    # An image without a manifest does not count, so the manifest is removed first and written last.
     (directory / "manifest.json").unlink(missing_ok=True)
     for name in ("vmlinuz", "initrd"):
         (work / name).replace(directory / name)

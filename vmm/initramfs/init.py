@@ -1,4 +1,4 @@
-"""The guest's first program."""
+"""The guest's first program, a shell script."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from vmm.words.machines import AgentKind
 
 _SYSTEM = """\
 #!/bin/busybox sh
-# The guest's first process: makes a system that the agent can live in.
+# The guest's first process: sets up the system for the agent.
 export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-# Files are memory: what they hold, and 1 KiB for each. One file system has them all, and an end. Whoever fills it is
-# told so, where a guest without memory is no more. Kernel, agent and a small program live on in 48 MiB. The agent says
-# all this again when memory was added.
+# Files live in memory: their content, and 1 KiB for each. One bounded file system holds them all: filling it up fails
+# with an error, while a guest without memory dies. Kernel, agent and a small program need 48 MiB. The agent applies the
+# same rule again when memory is added.
 read -r _ total _ < /proc/meminfo
 size=$((total * 6 / 10))
 if [ $((total - 49152)) -lt $size ]; then
@@ -28,7 +28,7 @@ mount -o bind /run/shm /dev/shm
 mount -t devpts devpts /dev/pts
 mount -o remount,size=1m,nr_inodes=4k dev /dev
 cat /etc/hostname > /proc/sys/kernel/hostname
-# Should the agent die without a word, the machine resets at once, which ends a QEMU that has -no-reboot.
+# If the agent dies, the machine resets at once, which ends a QEMU that runs with -no-reboot.
 echo -1 > /proc/sys/kernel/panic
 for module in {modules}; do
     insmod /lib/modules/$module.ko
@@ -37,7 +37,7 @@ done
 
 _BUILTIN = """\
 mount -t cgroup2 cgroup /sys/fs/cgroup
-# The firmware of a clone gives the UUID of its template. The agent writes the right one to what lies over it here.
+# The firmware of a clone shows its template's UUID. The agent writes the right one to the file mounted over it here.
 uuid=/sys/class/dmi/id/product_uuid
 if [ -e $uuid ]; then
     cat $uuid > /run/vm-uuid
@@ -52,10 +52,10 @@ exec /bin/python3 -I -S -B -c 'from vmpool_agent.main import main; main()'
 """
 
 _QGA = """\
-# What `halt`, `poweroff` and `reboot` send to the first process. A machine that was halted would be there for ever.
+# `halt`, `poweroff` and `reboot` send these signals to the first process. A halted machine would stay for ever.
 trap 'poweroff -f' USR1 USR2
 trap 'reboot -f' TERM
-# Its port appears a moment after the driver was loaded. On a machine without one the guest just runs.
+# The port appears a moment after the driver is loaded. On a machine without the port the guest just runs.
 for attempt in $(seq 40); do
     for port in /sys/class/virtio-ports/*; do
         if [ "$(cat $port/name 2>/dev/null)" = org.qemu.guest_agent.0 ]; then
@@ -74,6 +74,6 @@ done
 
 
 def script(modules: Iterable[str], vsock_modules: Iterable[str], *, agent: AgentKind) -> str:
-    """The text of `/init`, which loads the modules in their order and then runs the agent."""
+    """The text of `/init`, which loads the modules in the given order and then runs the agent."""
     text = _SYSTEM + (_QGA if agent is AgentKind.QGA else _BUILTIN)
     return text.format(modules=" ".join(modules), vsock_modules=" ".join(vsock_modules))

@@ -1,8 +1,8 @@
-"""A kernel and its modules, out of a directory with extracted packages.
+"""A kernel and its modules, from a directory with extracted packages.
 
-Releases differ in what is a module, in what it needs, and in how it is compressed. Nothing of that is listed here: the
-packages say what is built in (`modules.builtin`), and each module what it needs (`.modinfo`). `modules.dep`, which has
-both, is made at installation, and nothing is installed here.
+Releases differ in what is a module, in module dependencies and in compression. None of this is hard-coded: the packages
+list built-in modules (`modules.builtin`), and each module its dependencies (`.modinfo`). `modules.dep` has both, but is
+created at installation, and nothing is installed here.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ _DECOMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     ".xz": lzma.decompress,
     ".gz": gzip.decompress,
 }
-"""By what follows `.ko` in a file's name. Python has Zstandard from 3.14 on only, and Debian does not use it here."""
+"""Decompression by the suffix after `.ko`. Python has Zstandard since 3.14 only; Debian does not use it here."""
 
 
 @attrs.frozen(kw_only=True)
 class Module:
-    """A module as the kernel loads it."""
+    """A loadable module."""
 
     name: str
-    """As the kernel calls it, with `_` where its file has `-`."""
+    """The kernel's name for it, with `_` where the file name has `-`."""
     data: bytes
 
 
 @attrs.frozen(kw_only=True)
 class Kernel:
-    """What the packages of one kernel have."""
+    """A kernel with its modules."""
 
     release: str
     image: Path
     files: Mapping[str, Path]
     """Modules by name."""
     builtin: frozenset[str]
-    """Names of what would be modules if it were not in the kernel."""
+    """Names of modules compiled into the kernel."""
 
     def load_order(self, wanted: Iterable[str]) -> list[Module]:
-        """The modules with all that they need, each after what it needs; without what is built in.
+        """The modules with all their dependencies, in loading order, without built-in ones.
 
         Raises ImageError if one is neither a file nor built in, or cannot be read.
         """
@@ -71,7 +71,7 @@ class Kernel:
         information = _information(file, data)
         on_the_way |= {name}
         for first in _words(information, "softdep", r"pre: ([^:]*)(?: post:|$)"):
-            # As modprobe has it: loaded before, where there is such a module.
+            # As modprobe does: loaded first, if the module exists.
             if first in self.files:
                 self._append(first, order, needed_by=name, on_the_way=on_the_way)
         for needed in _words(information, "depends", "(.*)"):
@@ -80,15 +80,15 @@ class Kernel:
 
 
 def find(root: Path, release: str) -> Kernel:
-    """The kernel of that release among the packages that are extracted in `root`. Raises ImageError."""
+    """The kernel of that release among the packages extracted in `root`. Raises ImageError."""
     images = (root / "boot" / f"vmlinuz-{release}", root / "usr/lib/modules" / release / "vmlinuz")
     image = next((path for path in images if path.is_file()), None)
     if image is None:
-        raise unknown_layout(f"no package has {images[0].relative_to(root)}")
+        raise unknown_layout(f"no package contains {images[0].relative_to(root)}")
     places = (root / "lib/modules" / release, root / "usr/lib/modules" / release)
     found = [place for place in places if (place / "modules.builtin").is_file()]
     if not found:
-        raise unknown_layout(f"no package has {places[0].relative_to(root)}/modules.builtin")
+        raise unknown_layout(f"no package contains {places[0].relative_to(root)}/modules.builtin")
     return Kernel(
         release=release,
         image=image,
@@ -103,7 +103,7 @@ def _read(file: Path) -> bytes:
     if decompress is None:
         known = ", ".join(f".ko{suffix}" for suffix in _DECOMPRESS)
         raise unknown_layout(
-            f"the kernel's module {file.name} is compressed as {compression}, and only {known} can be read"
+            f"the kernel's module {file.name} is compressed as {compression}; only {known} can be read"
         )
     try:
         return decompress(file.read_bytes())
@@ -112,13 +112,13 @@ def _read(file: Path) -> bytes:
 
 
 def _information(file: Path, data: bytes) -> list[str]:
-    """`key=value`, as modinfo shows."""
+    """`key=value` pairs, as modinfo shows them."""
     try:
         section = elf.section(data, ".modinfo")
     except ValueError as error:
         raise unknown_layout(f"the kernel's module {file.name} cannot be read: {error}") from error
     if section is None:
-        raise unknown_layout(f"the kernel's module {file.name} does not say what it needs: it has no .modinfo")
+        raise unknown_layout(f"the kernel's module {file.name} has no .modinfo section with its dependencies")
     return [entry.decode(errors="replace") for entry in section.split(b"\0")]
 
 

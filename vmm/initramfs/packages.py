@@ -1,7 +1,7 @@
-"""Which Debian packages a guest is made of.
+"""The Debian packages that a guest is made of.
 
-Versions are in the names of packages, so names are followed from those that have none: `linux-image-cloud-amd64`,
-`python3-minimal`.
+Package names contain versions, so they are found through the dependencies of unversioned packages:
+`linux-image-cloud-amd64`, `python3-minimal`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ _PYTHON = re.compile(r"(lib)?python3\.\d+-(minimal|stdlib)")
 _LIBRARY = re.compile("lib.*|zlib1g")
 
 _LIBRARY_LEFT_OUT = re.compile("lib(crypt|db|ncurses|nsl|readline|sqlite|ssl|tinfo|tirpc|uuid)[0-9w].*")
-"""Of the libraries that Python depends on, those that are too large for what they are worth here. The extension modules
-that ask for them are left out for it."""
+"""Dependencies of Python that are too large for their use here. Extension modules that need them are left out."""
 
 
 async def packages_of(agent: AgentKind) -> tuple[str, list[debian.Package]]:
@@ -60,7 +59,7 @@ async def _qga() -> set[str]:
 
 
 async def _with_dependencies(names: Iterable[str], wanted: Callable[[str], bool]) -> set[str]:
-    """Names, and what they depend on as far as it is wanted, and so on."""
+    """The names, with their wanted dependencies, recursively."""
     found = set(names)
     new = found
     while new:

@@ -101,7 +101,7 @@ def test_an_image_that_is_damaged(home: Path, guest_image: GuestImage) -> None:
         file.write(b"not an initramfs")
     done = attempt(home=home, environment={"VMPOOL_IMAGE_DIR": str(damaged)})
     shutil.rmtree(damaged)
-    assert_refused(done, "is not what was built", home=home)
+    assert_refused(done, "differs from the file that was built", home=home)
 
 
 def test_qemu_not_installed(home: Path, image: dict[str, str]) -> None:

@@ -102,4 +102,4 @@ def test_by_a_demo_whose_service_does_not_start(vm_home: Path, leak_check: None)
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
     assert first == "vmpool: the service did not start:"
-    assert second.startswith("guest image (load): there is no image in /nowhere; build it with")
+    assert second.startswith("guest image (load): /nowhere contains no image; build it with")

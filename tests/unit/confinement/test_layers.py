@@ -41,7 +41,7 @@ class Host:
 
     def start(self, request: Request, descriptors: Sequence[int]) -> Ended:
         if self.broken:
-            raise JailError(stage="jailer", errno=0, reason="it ends at once")
+            raise JailError(stage="jailer", errno=0, reason="the jailer exited at once")
         self.asked.append(request)
         if request["identity"] is not None and not self.others:
             raise JailError(stage="user", errno=1, reason="Operation not permitted")
@@ -81,7 +81,7 @@ def test_root_does_without_user_namespaces() -> None:
 
 
 def test_a_jailer_that_does_not_start_is_an_error_and_no_missing_layer() -> None:
-    with pytest.raises(JailError, match="it ends at once"):
+    with pytest.raises(JailError, match="the jailer exited at once"):
         found(Host(broken=True))
 
 

@@ -128,7 +128,7 @@ async def test_without_debian_s_tools_the_error_says_where_to_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ImageError, match=r"no program apt-cache; .* build it on Debian"):
+    with pytest.raises(ImageError, match=r"the program apt-cache is not installed; .* build it on Debian"):
         await build_image(tmp_path / "image", progress=lambda _: None)
     assert not (tmp_path / "image").exists()
 

@@ -95,13 +95,13 @@ def test_the_kernel_gets_modules_as_they_were_before_they_were_compressed(
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        ("m.ko.zst", b"", r"m\.ko\.zst is compressed as \.zst, and only \.ko, \.ko\.xz, \.ko\.gz can be read"),
+        ("m.ko.zst", b"", r"m\.ko\.zst is compressed as \.zst; only \.ko, \.ko\.xz, \.ko\.gz can be read"),
         ("m.ko.xz", b"no xz", r"m\.ko\.xz cannot be decompressed"),
         ("m.ko.xz", lzma.compress(kernel_module())[:-9], r"m\.ko\.xz cannot be decompressed"),
         ("m.ko.gz", b"no gzip", r"m\.ko\.gz cannot be decompressed"),
         ("m.ko.gz", gzip.compress(kernel_module(), mtime=0)[:-9], r"m\.ko\.gz cannot be decompressed"),
-        ("m.ko", b"no ELF", r"m\.ko cannot be read: not a 64 bit"),
-        ("m.ko", kernel_module("depends=")[:-1], r"m\.ko cannot be read: the ELF file is cut short"),
+        ("m.ko", b"no ELF", r"m\.ko cannot be read: not a 64-bit"),
+        ("m.ko", kernel_module("depends=")[:-1], r"m\.ko cannot be read: the ELF file is truncated"),
     ],
 )
 def test_a_module_that_cannot_be_read_is_named(tree: Tree, file: str, content: bytes, complaint: str) -> None:
@@ -125,7 +125,7 @@ def test_the_kernel_is_found_where_debian_has_it(tmp_path: Path, usr: str) -> No
     tree = Tree(tmp_path, usr=usr)
     assert kernel.find(tmp_path, RELEASE).image.read_bytes() == b"kernel"
     (tmp_path / f"boot/vmlinuz-{RELEASE}").unlink()
-    with pytest.raises(ImageError, match=rf"no package has boot/vmlinuz-{RELEASE}"):
+    with pytest.raises(ImageError, match=rf"no package contains boot/vmlinuz-{RELEASE}"):
         kernel.find(tmp_path, RELEASE)
     # From Debian 14 on it lies beside its modules.
     beside = tmp_path / "usr/lib/modules" / RELEASE / "vmlinuz"
@@ -133,5 +133,5 @@ def test_the_kernel_is_found_where_debian_has_it(tmp_path: Path, usr: str) -> No
     beside.write_bytes(b"kernel beside")
     assert kernel.find(tmp_path, RELEASE).image == beside
     (tree.directory / "modules.builtin").unlink()
-    with pytest.raises(ImageError, match=r"no package has .*modules\.builtin"):
+    with pytest.raises(ImageError, match=r"no package contains .*modules\.builtin"):
         kernel.find(tmp_path, RELEASE)

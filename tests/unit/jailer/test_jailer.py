@@ -152,7 +152,7 @@ def test_a_command_line_that_is_too_long_is_an_error_and_ends_no_jailer(
     with pytest.raises(JailError, match="execute"):
         start(confinement, "/nowhere/qemu", log=tmp_path / "1")
     before = psutil.Process().children()
-    with pytest.raises(JailError, match=r"request: .* bytes, of 131072 at most; shorten") as caught:
+    with pytest.raises(JailError, match=r"request: .* bytes exceed the maximum of 131072; shorten") as caught:
         start(confinement, "/bin/true", *["x" * 70_000] * 2, log=tmp_path / "2")
     assert caught.value.errno == errno.E2BIG
     assert (psutil.Process().children(), capfd.readouterr().err) == (before, "")
@@ -302,7 +302,9 @@ def test_the_limit_on_namespaces_is_not_taken_for_a_full_disk(monkeypatch: pytes
 def test_one_that_cannot_be_started_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_PROGRAM", tmp_path / "gone.py")
     jailer = Jailer()
-    with pytest.raises(JailError, match=f"jailer: it ends at once; .*see that {sys.executable} can be executed"):
+    with pytest.raises(
+        JailError, match=f"jailer: the jailer exited at once; check that {sys.executable} can be executed"
+    ):
         start(Confinement(jailer=jailer), "/bin/true", log=tmp_path / "log")
     jailer.close()
 

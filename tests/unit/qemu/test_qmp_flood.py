@@ -27,7 +27,7 @@ async def broken(client: QmpClient) -> str:
     """Why it is, and everybody who asks hears of it."""
     with trio.fail_after(60):
         told = str(await client.wait_broken())
-    with pytest.raises(QmpConnectionError, match="the QMP connection is gone"):
+    with pytest.raises(QmpConnectionError, match="the QMP connection has ended"):
         await client.execute("query-status")
     await client.aclose()
     return told

@@ -1,4 +1,4 @@
-"""The jailer: reads requests from its socket, answers each, and ends with it."""
+"""The jailer: answers requests from its socket, and ends when the socket is closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 
 _HOUSE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 if __name__ == "__main__":
-    # Executed as a file, in isolation: nothing that the environment or a user's directory says is imported.
+    # Executed as a file, in isolated mode: nothing is imported from the environment or a user's directory.
     sys.path.insert(0, _HOUSE)
 
 from vmm.qemu.jailer import kernel  # noqa: E402 - see above
@@ -20,17 +20,17 @@ from vmm.qemu.jailer.child import Child  # noqa: E402
 from vmm.qemu.jailer.protocol import MAX_MESSAGE, NAMESPACES, Answer, Request, receive  # noqa: E402
 
 _TOO_MANY = "too many for user.max_user_namespaces or another of that kind (sysctl)"
-"""What the kernel means by "no space left on device"."""
+"""The meaning of the kernel's "no space left on device" here."""
 
 
 def main(descriptor: int) -> None:
-    """Until the other end is closed, however its owner ended."""
+    """Serves until the other end is closed, whichever way its owner ended."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # the kernel has none, or a container's filter forbids them
+    with contextlib.suppress(OSError):  # the kernel may have no keyrings, or a container's filter may forbid them
         kernel.leave_keyring()
     os.set_inheritable(descriptor, False)
-    # A service that was killed is no error.
+    # It is not an error that the service was killed.
     with socket.socket(fileno=descriptor) as service, contextlib.suppress(ConnectionError):
         program = service.recv(MAX_MESSAGE)
         while _answer_one(service, program):
@@ -38,7 +38,7 @@ def main(descriptor: int) -> None:
 
 
 def _answer_one(service: socket.socket, program: bytes) -> bool:
-    """False if there is nobody to answer any more. Raises ConnectionError, as there is nobody either."""
+    """Returns False when the service has closed the socket. Raises ConnectionError if the service is gone."""
     message, descriptors = receive(service)
     if not message:
         return False
@@ -51,7 +51,7 @@ def _answer_one(service: socket.socket, program: bytes) -> bool:
         socket.send_fds(service, [json.dumps(answer).encode()], [] if pidfd is None else [pidfd])
     except ConnectionError:
         if pidfd is not None:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # nobody will ever hear of it
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # the service will never learn of the process
         raise
     finally:
         if pidfd is not None:
@@ -60,7 +60,7 @@ def _answer_one(service: socket.socket, program: bytes) -> bool:
 
 
 def _serve(request: Request, descriptors: list[int], program: bytes) -> tuple[Answer, int | None]:
-    """The answer, and a pidfd, which the caller closes."""
+    """Returns the answer, and a pidfd that the caller closes."""
     report, childs_report = os.pipe2(os.O_CLOEXEC)
     childs_mapped, mapped = os.pipe2(os.O_CLOEXEC)
     try:
@@ -96,7 +96,7 @@ def _serve(request: Request, descriptors: list[int], program: bytes) -> tuple[An
 
 
 def _map_users(request: Request, pid: int) -> None:
-    """Who there is in its user namespace: whom it becomes, or whom we are, and the groups that it needs."""
+    """Maps uids and gids in the user namespace: those that the child switches to, or else our own, and its groups."""
     if "user" not in request["namespaces"]:
         return
     identity = request["identity"]

@@ -1,4 +1,4 @@
-"""From the fork to the program: what is given up on the way."""
+"""The steps from the fork to the program: setting up confinement and dropping privileges."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from vmm.qemu.jailer import kernel, landlock, root
 from vmm.qemu.jailer.protocol import Identity, Request
 
 _FAILED = 126
-"""What a shell ends with if it cannot execute something."""
+"""A shell's exit status for a program that it cannot execute."""
 
 _MAX_DESCRIPTORS = 2048
-"""A QEMU has some thirty; one that Kata plugs devices into, a few for each."""
+"""A QEMU has some thirty; if Kata plugs devices in, a few more for each."""
 
 _RESET = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Child:
-    """Of one request. `become` is all of it."""
+    """The child for one request; `become` does everything."""
 
     def __init__(self, request: Request, *, report: int, mapped: int, program: bytes) -> None:
-        """`report` takes what failed; of `mapped` a byte comes when the user namespace has its users."""
+        """`report` receives failures; a byte arrives on `mapped` when the user namespace has its uid map."""
         self._request = request
         self._report = report
         self._mapped = mapped
         self._program = program
 
     def become(self, descriptors: list[int]) -> NoReturn:
-        """Executes the program, or says what failed, and ends. Whatever is open and not the program's is closed."""
+        """Executes the program, or reports what failed and exits. Closes every descriptor that is not the program's."""
         stage = "descriptors"
         try:
             self._renumber(descriptors)
@@ -43,14 +43,14 @@ class Child:
                 step()
         except OSError as error:
             self._say(stage, errno=error.errno or 0, text=str(error))
-        except BaseException as error:  # noqa: BLE001 - a fork of the jailer must not go on as a second one
+        except BaseException as error:  # noqa: BLE001 - a fork must not go on as a second jailer
             self._say(stage, errno=0, text=f"{type(error).__name__}: {error}")
         else:
             os._exit(0)
         os._exit(_FAILED)
 
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """In this order: each needs what a later one takes away."""
+        """The order matters: each step needs something that a later one takes away."""
         request = self._request
         in_user_namespace = "user" in request["namespaces"]
         return [
@@ -58,7 +58,7 @@ class Child:
             ("cgroup", self._enter_cgroups),
             ("limits", self._limit),
             ("user namespace", self._wait_mapped),
-            # Zero is nobody in a user namespace of ours: becoming somebody else takes no capability away.
+            # Uid 0 is not mapped in our user namespaces, so switching users drops no capability.
             ("user", self._become if in_user_namespace else _nothing),
             ("host name", _hide_host_name if "uts" in request["namespaces"] else _nothing),
             ("mounts", self._enter_root if "mount" in request["namespaces"] else _nothing),
@@ -72,7 +72,7 @@ class Child:
         ]
 
     def _renumber(self, descriptors: list[int]) -> None:
-        """Gives each the number that it has in the program. Ours get out of the way of these, and are closed there."""
+        """Gives each descriptor its number in the program. Ours are moved out of the way, and closed there."""
         numbers = self._request["descriptors"]
         self._report, self._mapped, *copies = (
             _copy_beside(each, numbers) for each in (self._report, self._mapped, *descriptors)
@@ -88,7 +88,7 @@ class Child:
 
     def _limit(self) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        # The service has raised its own to what thousands of VMs need. What is open already stays so.
+        # The service has raised its own limit for thousands of VMs. Open descriptors are not affected.
         most = min(_MAX_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         largest = self._request["max_file_bytes"]
@@ -97,7 +97,7 @@ class Child:
 
     def _wait_mapped(self) -> None:
         if not os.read(self._mapped, 1):
-            raise InterruptedError("the jailer was ended")
+            raise InterruptedError("the jailer has ended")
 
     def _become(self) -> None:
         identity: Identity | None = self._request["identity"]
@@ -117,14 +117,14 @@ class Child:
         kernel.load_filter(self._program)
 
     def _execute(self) -> None:
-        os.execve(self._request["program"], self._request["argv"], self._request["environment"])  # noqa: S606 - the purpose
+        os.execve(self._request["program"], self._request["argv"], self._request["environment"])  # noqa: S606
 
     def _say(self, stage: str, *, errno: int, text: str) -> None:
         os.write(self._report, json.dumps({"stage": stage, "errno": errno, "text": text}).encode())
 
 
 def _copy_beside(descriptor: int, numbers: list[int]) -> int:
-    """With none of these numbers, and no higher than it must be: the limit may be just above them."""
+    """Duplicates to a number outside `numbers`, as low as possible: the limit may be just above them."""
     copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
     while copy in numbers:
         copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, copy + 1)
@@ -138,7 +138,7 @@ def _begin_session() -> None:
     os.setsid()
     for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
-    # Ignored, it leaves an error for who writes too much: QEMU then drops what the guest says, and goes on.
+    # If ignored, writing too much is an error: QEMU then drops guest output and goes on.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -1,4 +1,4 @@
-"""Our children that nobody told us of: what a jailer started that was ended before it could answer."""
+"""Unreported children: processes started by a jailer that was killed before it could answer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vmm.qemu.process import command_line_of
 
 
 def name_of(pid: int) -> str:
-    """The kernel's for a process, dead ones included that nobody has waited for; empty if there is none of that pid."""
+    """The kernel's name for a process, also a zombie's; empty if there is no process of that pid."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     return ""
 
 
 def end_all(*, name: str, argvs: Collection[list[str]]) -> None:
-    """Kills and reaps our children with one of these command lines, and reaps those dead ones that had that name.
+    """Kills and reaps our children with one of these command lines, and reaps zombies of that name.
 
-    A script has its interpreter before the words that it was started with, and may execute something else with these.
-    A child of a jailer that has not become its program yet has the jailer's name and command line; nobody else of ours.
+    A script has its interpreter before its own command line, and may execute another program with the same arguments. A
+    jailer's child that has not executed its program yet has the jailer's name and command line; no other child does.
     """
     for pid in _children():
         argv = command_line_of(pid)
@@ -34,7 +34,7 @@ def end_all(*, name: str, argvs: Collection[list[str]]) -> None:
 
 def _is_of(argv: list[str], started: list[str]) -> bool:
     options = started[1:]
-    # A trial has no words, and the dead have none either.
+    # A trial has no arguments, and neither has a zombie.
     return bool(argv) and (argv == started or (bool(options) and argv[-len(options) :] == options))
 
 

@@ -22,34 +22,34 @@ from vmm.qemu.jailer import children, protocol
 from vmm.qemu.jailer.protocol import Request
 
 ANSWER_LIMIT_S: Final = 10
-"""From a request to the program's execution, which takes some ms; the event loop stands still meanwhile."""
+"""From a request to the program's execution, which takes milliseconds; the event loop is blocked meanwhile."""
 
 _PROGRAM: Final = Path(__file__).with_name("__main__.py")
 
 _ENVIRONMENT: Final = ("LD_LIBRARY_PATH",)
-"""What a Python may need to find its own library."""
+"""Variables that an interpreter may need to find its own library."""
 
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
 @attrs.frozen(kw_only=True)
 class Started:
-    """A child of ours; whoever gets this closes the pidfd."""
+    """A child of ours; the receiver closes the pidfd."""
 
     pid: int
     pidfd: int
 
     def wait(self) -> None:
-        """Until its end; reaps it, and closes the pidfd."""
+        """Blocks until it ends, reaps it and closes the pidfd."""
         os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         os.close(self.pidfd)
 
 
 @attrs.define(eq=False)
 class Jailer:
-    """A process of ours that starts others; it is started when it is first needed, and anew if somebody ended it.
+    """A process of ours that starts others. It is started when first needed, and again if it was killed.
 
-    For one thread. Whoever makes it closes it.
+    For one thread. The owner closes it.
     """
 
     _filter: bytes = b""
@@ -58,37 +58,37 @@ class Jailer:
     _socket: socket.socket | None = attrs.field(default=None, init=False)
 
     def start(self, request: Request, descriptors: Sequence[int]) -> Started:
-        """Starts a program, and returns when it is executed, or set up if there is nothing to execute.
+        """Starts a program, and returns when it is executed, or set up if the request names no program.
 
         Not a checkpoint. The descriptors stay the caller's. Raises JailError, and then no process is left.
         """
         message = json.dumps(request).encode()
         if len(message) > protocol.MAX_MESSAGE:
-            reason = f"it has {len(message)} bytes, of {protocol.MAX_MESSAGE} at most; shorten the program's options"
+            reason = f"{len(message)} bytes exceed the maximum of {protocol.MAX_MESSAGE}; shorten the program's options"
             raise JailError(stage="request", errno=errno.E2BIG, reason=reason)
         try:
             try:
                 answer, pidfd = self._ask(message, descriptors)
             except (ConnectionError, EOFError):
-                self._bury(request)  # somebody ended it, perhaps in the middle of this
+                self._bury(request)  # it was killed, perhaps in the middle of a request
                 answer, pidfd = self._ask(message, descriptors)
         except (OSError, EOFError) as error:
             self._bury(request)
-            what = "it ends at once" if isinstance(error, (EOFError, ConnectionError)) else str(error)
-            reason = f"{what}; it is a Python of its own, so see that {sys.executable} can be executed"
+            what = "the jailer exited at once" if isinstance(error, (EOFError, ConnectionError)) else str(error)
+            reason = f"{what}; check that {sys.executable} can be executed"
             raise JailError(stage="jailer", errno=getattr(error, "errno", 0) or 0, reason=reason) from error
-        except BaseException:  # interrupted: the answer would be taken for the next request's
+        except BaseException:  # interrupted: the answer would be read as the next request's
             self._bury(request)
             raise
         if "stage" not in answer:
-            assert pidfd is not None, "a process that was started has one"
+            assert pidfd is not None, "a started process has one"
             return Started(pid=answer["pid"], pidfd=pidfd)
         if pidfd is not None:
             Started(pid=answer["pid"], pidfd=pidfd).wait()
         raise JailError(stage=answer["stage"], errno=answer["errno"], reason=answer["text"])
 
     def close(self) -> None:
-        """Ends the process; what it started goes on. Idempotent."""
+        """Ends the jailer; the processes that it started go on. Idempotent."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -109,7 +109,7 @@ class Jailer:
         if self._socket is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                # Not settimeout(): the socket blocks, and the kernel gives up.
+                # Not settimeout(): the socket stays blocking, and the kernel enforces the limit.
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(ANSWER_LIMIT_S, 0))
                 try:
                     self._process = subprocess.Popen(
@@ -128,7 +128,7 @@ class Jailer:
         return self._socket
 
     def _bury(self, request: Request) -> None:
-        """Ends it, and what it may have started for this request without telling us."""
+        """Ends the jailer, and any process that it started for this request without reporting it."""
         if self._process is None:
             return
         name, argv = children.name_of(self._process.pid), self._process.args
@@ -139,7 +139,7 @@ class Jailer:
 
 @contextmanager
 def open_jailer(program: bytes) -> Iterator[Jailer]:
-    """One that is closed with the block."""
+    """A jailer that is closed at the end of the block."""
     jailer = Jailer(program)
     try:
         yield jailer

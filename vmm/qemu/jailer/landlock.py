@@ -1,4 +1,4 @@
-"""Landlock: what of the file system is left to a process, and that it reaches nobody outside (landlock(7))."""
+"""Landlock: limits a process's access to files, and to processes outside (landlock(7))."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REFER, _TRUNCATE, IOCTL_DEVICE = 1 << 13, 1 << 14, 1 << 15
 
 _FIRST_RIGHTS = (1 << 13) - 1
 _LATER_RIGHTS = {2: _REFER, 3: _TRUNCATE, 5: IOCTL_DEVICE}
-"""By the version that they came with."""
+"""Rights by the version that introduced them."""
 
 _TCP, _TCP_SINCE = 0b11, 4
 _SCOPES, _SCOPES_SINCE = 0b11, 6
@@ -21,9 +21,9 @@ _SCOPES, _SCOPES_SINCE = 0b11, 6
 
 
 def restrict(files: Files, *, readable: list[int], writable: list[int]) -> None:
-    """Leaves this process, and all that come of it, what is named, and nothing else. Raises OSError.
+    """Restricts this process and its descendants to the named files. Raises OSError.
 
-    What is open stays open. `readable` and `writable` are descriptors that may be opened anew.
+    Open descriptors stay usable. `readable` and `writable` are descriptors that may be reopened.
     """
     version = kernel.landlock_version()
     handled = _FIRST_RIGHTS | sum(rights for since, rights in _LATER_RIGHTS.items() if version >= since)
@@ -55,14 +55,14 @@ def _allow(ruleset: int, descriptor: int, rights: int) -> None:
     except OSError as error:
         if error.errno != errno.EBADFD:
             raise
-        # A file that is nowhere, as memfd_create(2) makes them: those are left alone, and there can be no rule for one.
+        # A file without a path, as from memfd_create(2): Landlock ignores such files and accepts no rule for them.
 
 
 def _allow_path(ruleset: int, path: str, rights: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # what is not there, or out of reach, needs no rule
+        return  # a missing or unreachable path needs no rule
     try:
         is_directory = os.path.isdir(f"/proc/self/fd/{descriptor}")
         kernel.landlock_allow(ruleset, descriptor, rights if is_directory else rights & ~READ_DIR)

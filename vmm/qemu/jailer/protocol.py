@@ -1,4 +1,4 @@
-"""What the service asks of its jailer, and what that answers: JSON, a message each, with the descriptors beside it."""
+"""The messages between the service and its jailer: one JSON object each, with descriptors beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from typing import TypedDict
 
 MAX_MESSAGE = 128 * 1024
-"""Bytes. A command line of QEMU's has some thousand."""
+"""Bytes. A command line of QEMU has a few thousand."""
 
 _MAX_DESCRIPTORS = 64
 
@@ -19,11 +19,11 @@ NAMESPACES = {
     "net": 0x40000000,
     "mount": 0x00020000,
 }
-"""By name, their CLONE_NEW… as in <linux/sched.h>."""
+"""CLONE_NEW… flags by name, as in <linux/sched.h>."""
 
 
 class Identity(TypedDict):
-    """Whom it runs as."""
+    """The user and groups that the program runs as."""
 
     uid: int
     gid: int
@@ -31,52 +31,52 @@ class Identity(TypedDict):
 
 
 class Files(TypedDict):
-    """What may be used of the file system, by paths of the host. What is not there is left out."""
+    """The files that may be used, by paths of the host. Missing ones are ignored."""
 
     programs: list[str]
-    """Directories and files to read and execute, with all below them."""
+    """Directories and files to read and execute, with everything below them."""
     devices: list[str]
     """Files to read, write and control."""
 
 
 class Request(TypedDict):
-    """One program to start. Its descriptors come with the message, in the order of `descriptors`."""
+    """One program to start. Its descriptors are sent with the message, in the order of `descriptors`."""
 
     program: str
-    """Its path. Empty: all is set up, and nothing executed."""
+    """Its path. Empty: set everything up, and execute nothing."""
     argv: list[str]
     environment: dict[str, str]
     descriptors: list[int]
-    """What number each has in the program."""
+    """The number of each descriptor in the program."""
     readable: list[int]
-    """Of those, by number, what it may open anew for reading."""
+    """Of those numbers, the ones that the program may reopen for reading."""
     writable: list[int]
-    """And for writing, too."""
+    """The ones that it may reopen for reading and writing."""
     entrances: list[str]
-    """Files of cgroups that a process enters by writing 0 to them."""
+    """Cgroup files that a process enters by writing 0 to them."""
     identity: Identity | None
     namespaces: list[str]
     files: Files
     landlock: bool
     filter: bool
-    """The seccomp program that the jailer was given at its start."""
+    """Load the seccomp program that the jailer was given at its start."""
     max_file_bytes: int | None
 
 
 class Answer(TypedDict, total=False):
-    """With a pidfd beside it if there is a `pid`. If something failed that process is dead, and to be waited for."""
+    """With a pidfd beside it if there is a `pid`. If a step failed, that process is dead and has to be reaped."""
 
     pid: int
     stage: str
-    """What failed; absent if nothing did."""
+    """The step that failed; absent on success."""
     errno: int
     text: str
 
 
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """One message, empty at the end, and the descriptors beside it: the caller's, for no program to inherit.
+    """Receives one message, empty at the end, and its descriptors, which are the caller's and not inheritable.
 
-    `socket.recv_fds` lets them be inherited, whatever its flags. Raises OSError.
+    `socket.recv_fds` makes them inheritable, whatever its flags. Raises OSError.
     """
     message, ancillary, _flags, _address = sock.recvmsg(
         MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC

@@ -1,4 +1,4 @@
-"""A root directory with what a program needs, and nothing else."""
+"""A root directory that contains only what a program needs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from vmm.qemu.jailer import kernel
 from vmm.qemu.jailer.protocol import Files
 
 _STAGE = "/sys"
-"""Where the new root is put together. Everywhere there is such a directory, and nothing of it is needed."""
+"""The new root is assembled here. Every host has this directory, and nothing in it is needed."""
 
 _SYSTEM = ("/bin", "/sbin")
-"""Links into /usr on most hosts, and links they are then, as those on the way to anything that is shown."""
+"""On most hosts these link into /usr. They are recreated as links, as are other links on the way to a shown path."""
 
 _BIND = kernel.MS_BIND | kernel.MS_REC
 _QUIET = kernel.MS_NOSUID | kernel.MS_NODEV
 
 
 def enter(files: Files) -> None:
-    """Changes to it, in a mount namespace of our own, in which nothing is lost by it. Raises OSError."""
+    """Changes to the new root, in a mount namespace of our own, so the host is not affected. Raises OSError."""
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", _STAGE, "tmpfs", _QUIET | kernel.MS_NOEXEC, "mode=755,size=1m")
-    umask = os.umask(0o022)  # who makes these directories may not be who passes them
+    umask = os.umask(0o022)  # these directories may be passed through by another user than the one that creates them
     named = (*_SYSTEM, *files["programs"], *files["devices"])
     places = {path: os.path.realpath(path) for path in named if os.path.exists(path)}
     shown = _outermost([place for path, place in places.items() if path not in _SYSTEM])
@@ -41,7 +41,7 @@ def enter(files: Files) -> None:
 
 
 def _outermost(paths: list[str]) -> list[str]:
-    """Without what is below another of them."""
+    """Drops paths that are below another one."""
     kept: list[str] = []
     for path in sorted(set(paths)):
         if not (kept and path.startswith(kept[-1] + "/")):
@@ -50,7 +50,7 @@ def _outermost(paths: list[str]) -> list[str]:
 
 
 def _links_on_the_way(path: str) -> Iterator[tuple[str, str]]:
-    """Each by its place, itself without links, and where it ends."""
+    """Yields each symbolic link on the way: its path, free of links itself, and its target."""
     place = "/"
     for part in path.split("/"):
         step = os.path.join(place, part)
@@ -62,7 +62,7 @@ def _links_on_the_way(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _show(path: str) -> None:
-    """In the new root, at its place."""
+    """Makes a path visible in the new root, at its own place."""
     target = _STAGE + path
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if stat.S_ISDIR(os.stat(path).st_mode):
@@ -73,9 +73,9 @@ def _show(path: str) -> None:
 
 
 def _show_processes() -> None:
-    """Those of our namespace, and nothing of the kernel's.
+    """Shows the processes of our namespace, and nothing else of /proc.
 
-    A kernel that hides parts of /proc from us shows no new one: then it is the old one.
+    If the kernel hides parts of /proc from us it refuses a new one; then the old one is shown.
     """
     target = f"{_STAGE}/proc"
     os.mkdir(target)

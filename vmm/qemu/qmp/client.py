@@ -19,9 +19,9 @@ from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success
 from vmm.qemu.qmp.protocol import Allowance, QmpProtocol
 
 READ_BYTES = 4 * 1024
-"""At a time: 75 of the smallest events, and a millisecond for them. Long answers are few."""
+"""Bytes per read: 75 of the smallest events, which take a millisecond. Long answers are rare."""
 SEND_LIMIT_S = 10.0
-"""A QEMU that takes longer to read one command is hung; its connection is given up."""
+"""A QEMU that takes longer to read one command is hung; its connection is closed."""
 TRANSCRIPT_LINES = 20
 TRANSCRIPT_LINE_CHARACTERS = 300
 MAX_WAITING_EVENTS = 1024
@@ -30,7 +30,7 @@ ErrorT = TypeVar("ErrorT", bound=QmpError)
 
 
 class EventSubscription:
-    """Events of the chosen names, from the moment of subscription on; use it as a context manager.
+    """Events of the chosen names, from subscription on; use it as a context manager.
 
     Subscribe, act, then wait: no event is lost in between.
     """
@@ -58,14 +58,14 @@ class EventSubscription:
         return await self.next()
 
     async def next(self) -> Event:
-        """The next event. Events received before the connection broke are still delivered, then QmpConnectionError."""
+        """The next event. Events received before the connection broke are delivered first, then QmpConnectionError."""
         try:
             return await self._receive.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise self._client.with_transcript(QmpConnectionError(f"no more QMP events: {self._end}")) from None
 
     def deliver(self, event: Event) -> None:
-        """For the client: queues an event if it was subscribed to."""
+        """For the client: queues an event if its name is subscribed to."""
         if event.name in self.names:
             try:
                 self._send.send_nowait(event)
@@ -73,13 +73,13 @@ class EventSubscription:
                 self.end(f"{MAX_WAITING_EVENTS} events are waiting; read them faster or subscribe to fewer names")
 
     def end(self, reason: str) -> None:
-        """For the client: nothing more will come."""
+        """For the client: no more events will come."""
         self._end = reason
         self._send.close()
 
 
 class _PendingCommand:
-    """One command's way from its sender to its reply."""
+    """One command on its way from sender to reply."""
 
     def __init__(self) -> None:
         self.answered = trio.Event()
@@ -111,7 +111,7 @@ class QmpClient:
 
     @classmethod
     async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery, kept: Collection[str] = ()) -> QmpClient:
-        """Waits for QEMU's greeting and leaves capability negotiation behind. `kept`: see `last`.
+        """Waits for QEMU's greeting and negotiates capabilities. `kept`: see `last`.
 
         Takes over the stream: closes it on error and cancellation, and in `aclose`. The reader lives in `nursery`, ends
         with the connection and never raises into it. Raises QmpConnectionError. No time limit of its own.
@@ -129,27 +129,27 @@ class QmpClient:
 
     @property
     def greeting(self) -> Greeting:
-        """What QEMU said of itself."""
+        """QEMU's greeting."""
         assert self._greeting is not None, "only connect() makes clients"
         return self._greeting
 
     @property
     def transcript(self) -> tuple[str, ...]:
-        """The last lines of the conversation, shortened; evidence for errors."""
+        """The last lines exchanged, shortened; evidence for errors."""
         return tuple(self._transcript)
 
     async def execute(self, command: str, /, *, fds: Sequence[int] = (), **arguments: Any) -> Any:
-        """Runs a command and returns its value. Arguments with a dash go in as `**{"qom-path": ...}`.
+        """Runs a command and returns its value. Pass arguments with a dash as `**{"qom-path": ...}`.
 
-        `fds` travel with the command (SCM_RIGHTS), as `getfd` and `add-fd` want it; they stay the caller's, who may
-        close them afterwards. Needs a socket stream.
+        `fds` are sent with the command (SCM_RIGHTS), for `getfd` and `add-fd`; the caller keeps them and may close them
+        afterwards. This needs a socket stream.
 
         Raises QmpCommandError if QEMU refuses, QmpConnectionError if the connection breaks or is closed before the
-        reply. Cancelled before it is sent, the command is not sent; cancelled later, it takes place unseen. The
-        connection stays usable either way.
+        reply. Cancelled before it is sent, the command is not sent; cancelled later, it runs and its reply is ignored.
+        The connection stays usable either way.
         """
         if fds and not isinstance(self._stream, trio.SocketStream):
-            raise TypeError(f"file descriptors need a socket stream, this is a {type(self._stream).__name__}")
+            raise TypeError(f"fds: file descriptors need a socket stream, not a {type(self._stream).__name__}")
         async with self._sending:
             self._check_open()
             command_id, line = self._protocol.command(command, arguments)
@@ -171,9 +171,9 @@ class QmpClient:
         raise self.with_transcript(QmpConnectionError(f"QMP {command}: no reply: {self._failure}"))
 
     async def quit(self) -> bool:
-        """Asks QEMU to end. Waits for no reply, which may be lost in that end; works without the reader, too.
+        """Asks QEMU to exit, without waiting for a reply, which QEMU may not get to send. Works without the reader too.
 
-        Returns whether QEMU was asked: False if the connection is broken. A process that exits is the real answer.
+        Returns whether QEMU was asked: False if the connection is broken. The exit of the process is the real answer.
         """
         async with self._sending:
             try:
@@ -192,20 +192,20 @@ class QmpClient:
         return subscription
 
     def unsubscribe(self, subscription: EventSubscription) -> None:
-        """For the subscription: it has ended."""
+        """For a subscription that has ended."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
     def last(self, name: str) -> Event | None:
-        """The last event of a name that is kept, since the connection was made, whether anybody subscribed to it."""
+        """The last event of a kept name since the connection was made, whether it was subscribed to or not."""
         return self._last[name]
 
     async def wait_ended(self) -> None:
-        """Returns once nothing more can come: QEMU is dead, or the connection is closed or broke."""
+        """Returns once nothing more can come: QEMU is dead, or the connection broke or was closed."""
         await self._ended.wait()
 
     async def wait_broken(self) -> QmpConnectionError:
-        """Returns once QEMU has said what is not in the protocol, or more than any does. An end is neither."""
+        """Returns once QEMU violates the protocol, by invalid messages or by flooding. Does not return for an end."""
         await self._ended.wait()
         if self._broken is None:
             await trio.sleep_forever()
@@ -213,21 +213,21 @@ class QmpClient:
         return self._broken
 
     async def aclose(self) -> None:
-        """Closes the connection; what is pending fails with QmpConnectionError. Idempotent."""
-        self._fail("it was closed by this side")
+        """Closes the connection; pending commands fail with QmpConnectionError. Idempotent."""
+        self._fail("vmpool closed it")
         await self._stream.aclose()
 
     def with_transcript(self, error: ErrorT) -> ErrorT:
-        """The error, with the last exchanges as its note."""
+        """The error, with the last exchanges as a note."""
         error.add_note("last QMP exchanges:\n" + "\n".join(f"  {line}" for line in self._transcript))
         return error
 
     def _check_open(self) -> None:
         if self._failure is not None:
-            raise self.with_transcript(QmpConnectionError(f"the QMP connection is gone: {self._failure}"))
+            raise self.with_transcript(QmpConnectionError(f"the QMP connection has ended: {self._failure}"))
 
     async def _send(self, line: bytes, fds: Sequence[int]) -> None:
-        # A line goes out whole or not at all: half a line would spoil every later command.
+        # A line is sent whole or not at all: a partial line would corrupt every later command.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_LIMIT_S) as limit:
             try:
                 await self._send_with_fds(line, fds) if fds else await self._stream.send_all(line)
@@ -237,7 +237,7 @@ class QmpClient:
             self._fail(f"QEMU did not read a command for {SEND_LIMIT_S:g} s")
 
     async def _send_with_fds(self, line: bytes, fds: Sequence[int]) -> None:
-        assert isinstance(self._stream, trio.SocketStream), "execute() has looked"
+        assert isinstance(self._stream, trio.SocketStream), "checked by execute()"
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())
         sent = await self._stream.socket.sendmsg([line], [rights])
         if sent < len(line):
@@ -261,7 +261,7 @@ class QmpClient:
 
     def _account_for(self, data: bytes | bytearray) -> None:
         if not self._allowance.spend(data.count(b"\n"), size=len(data), now=trio.current_time()):
-            raise QmpConnectionError("QEMU floods its QMP connection: it says more than it was asked for, without end")
+            raise QmpConnectionError("QEMU floods its QMP connection with output that was not requested")
 
     def _dispatch(self, message: Message) -> None:
         self._transcript.append(_shortened("< ", message))
@@ -275,7 +275,7 @@ class QmpClient:
                 for subscription in self._subscriptions:
                     subscription.deliver(message)
             case Success(id=command_id) | Failure(id=command_id):
-                assert command_id is not None, "the protocol lets no other pass"
+                assert command_id is not None, "checked by the protocol"
                 if pending := self._pending.get(command_id):
                     pending.settle(message)
 
@@ -292,7 +292,7 @@ class QmpClient:
 
 
 class _Words(reprlib.Repr):
-    """What a message says, in time that does not grow with it."""
+    """Formats a message in bounded time, whatever its size."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the two sides of QMP say, as records. One JSON object per line."""
+"""The messages of QMP as records. One JSON object per line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmm.errors import QmpConnectionError
 
 @attrs.frozen(kw_only=True)
 class Greeting:
-    """The first thing QEMU says."""
+    """QEMU's first message."""
 
     qemu_version: tuple[int, int, int]
     package: str = ""
@@ -22,7 +22,7 @@ class Greeting:
 
 @attrs.frozen(kw_only=True)
 class Success:
-    """QEMU did what command `id` asked."""
+    """QEMU executed command `id`."""
 
     id: int | None
     value: Any
@@ -30,7 +30,7 @@ class Success:
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """QEMU refused command `id`; None if it could not even read which command that was."""
+    """QEMU refused command `id`; None if QEMU could not read the command's id."""
 
     id: int | None
     error_class: str
@@ -39,7 +39,7 @@ class Failure:
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """Something happened in QEMU. `time_s` is the host's clock, in seconds since 1970, as QEMU saw it."""
+    """An event in QEMU. `time_s` is the host's clock as QEMU read it, in seconds since 1970."""
 
     name: str
     data: Mapping[str, Any]
@@ -50,7 +50,7 @@ Message = Greeting | Success | Failure | Event
 
 
 def encode_command(name: str, arguments: Mapping[str, Any], *, command_id: int) -> bytes:
-    """The line that asks for a command. Raises ValueError or TypeError for arguments that JSON cannot say."""
+    """Encodes a command as a line. Raises ValueError or TypeError for arguments that JSON cannot express."""
     command: dict[str, Any] = {"execute": name, "id": command_id}
     if arguments:
         command["arguments"] = dict(arguments)
@@ -58,7 +58,7 @@ def encode_command(name: str, arguments: Mapping[str, Any], *, command_id: int) 
 
 
 def parse_line(line: bytes) -> Message:
-    """The message in a line from QEMU. Raises QmpConnectionError if there is none."""
+    """Parses a line from QEMU. Raises QmpConnectionError if it is not a QMP message."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -95,7 +95,7 @@ def _command_id(document: dict[str, Any]) -> int | None:
     command_id = document.get("id")
     if command_id is None or type(command_id) is int:
         return command_id
-    raise TypeError(f"id {command_id!r} is none of ours")
+    raise TypeError(f"id {command_id!r} was not sent by vmpool")
 
 
 def _not_qmp(line: bytes, why: str) -> QmpConnectionError:

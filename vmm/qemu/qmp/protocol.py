@@ -11,15 +11,15 @@ from vmm.qemu.qmp.messages import Event, Failure, Greeting, Message, Success, en
 from vmm.untrusted import pieces_in
 
 MAX_LINE_BYTES = 1024 * 1024
-"""The longest line that is read. `query-qmp-schema` answers with about 200 KiB, nothing that is asked with more.
+"""The longest line that is read. `query-qmp-schema` answers with about 200 KiB, no command in use with more.
 
-QEMU may be in its guest's hands, and a line is parsed in one go: with 10 MiB, as `qemu.qmp` allows, it could take the
-event loop seconds and 320 MiB, again and again.
+QEMU may be under its guest's control, and a line is parsed in one go: at 10 MiB, the limit of `qemu.qmp`, a line could
+take seconds of the event loop and 320 MiB, again and again.
 """
 
 MAX_PIECES = 2**15
-"""Of a line, see `vmm.untrusted.pieces_in`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, and later ones with
-more; what is asked of a machine with hundreds of CPUs is answered with a few thousand.
+"""Pieces of one line, see `vmm.untrusted.pieces_in`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, later versions with more;
+answers about a machine with hundreds of CPUs have a few thousand.
 """
 
 AT_ONCE: Final = 2000
@@ -42,9 +42,9 @@ class QmpProtocol:
 
     The first error breaks the protocol for good: every later call raises QmpConnectionError.
 
-    QEMU may still be at a command of the client before us, who was killed or hung up, and then answers us. Commands are
-    taken in turn, so such replies come before the first one of ours, and are passed over. Our numbers begin after
-    `last_id`; they must not be that client's.
+    QEMU may still execute a command of an earlier client that was killed or hung up, and then sends us the answer.
+    Commands are executed in order, so such replies come before our first one, and are ignored. Our numbers begin after
+    `last_id`, and must differ from that client's.
     """
 
     def __init__(self, *, last_id: int = 0, max_line_bytes: int = MAX_LINE_BYTES) -> None:
@@ -62,7 +62,7 @@ class QmpProtocol:
 
     @property
     def outstanding(self) -> frozenset[int]:
-        """The commands that have no reply yet."""
+        """The commands without a reply yet."""
         return frozenset(self._outstanding)
 
     def command(self, name: str, arguments: Mapping[str, Any]) -> tuple[int, bytes]:
@@ -76,9 +76,9 @@ class QmpProtocol:
         return command_id, line
 
     def receive(self, data: bytes | bytearray) -> list[Message]:
-        """Takes what came in; returns the messages that it completes, none or many.
+        """Takes received bytes; returns the messages that they complete, none or many.
 
-        Raises QmpConnectionError on a line over the limit, on what is not QMP, and on a reply that nothing asked for.
+        Raises QmpConnectionError for a line over the limit, an invalid message, or a reply that matches no command.
         """
         if self._phase is Phase.BROKEN:
             raise QmpConnectionError("this QMP connection is broken; connect again")
@@ -114,7 +114,7 @@ class QmpProtocol:
             raise QmpConnectionError(f"QMP line of over {self._max_line_bytes} bytes; the peer does not speak QMP")
 
     def _accept(self, message: Message) -> bool:
-        """Whether it is for us. Raises QmpConnectionError if it has no place here."""
+        """Whether the message is for us. Raises QmpConnectionError if it is out of place."""
         match message, self._phase:
             case Greeting(), Phase.GREETING:
                 self._phase = Phase.COMMANDS
@@ -124,7 +124,7 @@ class QmpProtocol:
                 if command_id not in self._outstanding:
                     if not self._answered:
                         return False
-                    raise QmpConnectionError(f"QMP reply to command {command_id}, which was not asked or is answered")
+                    raise QmpConnectionError(f"QMP reply to command {command_id}, which is not pending")
                 self._outstanding.remove(command_id)
                 self._answered = True
             case _:
