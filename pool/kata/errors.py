@@ -1,11 +1,11 @@
-"""What can go wrong with Kata's records and services.
+"""Errors of Kata's records and services.
 
 KataError
 |- InvalidConfigError      Kata would refuse the configuration; the text is Kata's
 |- ConfigMismatchError     a VM of one configuration cannot serve a request for another
-|- UnsupportedError        this kind of factory, or of VM, cannot do that
-|- WireError               JSON that is not what Kata sends
-`- CacheError              a VMCache server did not do what it was asked
+|- UnsupportedError        this kind of factory or VM does not support the operation
+|- WireError               JSON that Kata would not send
+`- CacheError              a call to a VMCache server failed
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import attrs
 
 
 class KataError(Exception):
-    """Base of everything that `pool.kata` raises on purpose."""
+    """Base of all intended errors of `pool.kata`."""
 
 
 class InvalidConfigError(KataError):
@@ -23,7 +23,7 @@ class InvalidConfigError(KataError):
 
 @attrs.frozen(kw_only=True)
 class Difference:
-    """`path` is the field's in Go: HypervisorConfig.KernelParams."""
+    """`path` is the field's path in Go: HypervisorConfig.KernelParams."""
 
     path: str
     base: object
@@ -31,7 +31,7 @@ class Difference:
 
 
 class ConfigMismatchError(KataError):
-    """The text is Kata's, and long; `differences` says which fields it is about."""
+    """The text is Kata's, and long; `differences` lists the fields concerned."""
 
     def __init__(self, message: str, *, differences: tuple[Difference, ...]) -> None:
         super().__init__(message)
@@ -39,11 +39,11 @@ class ConfigMismatchError(KataError):
 
 
 class UnsupportedError(KataError):
-    """This kind of factory, or of VM, cannot do that. Where Kata panics, the text is Kata's."""
+    """This kind of factory or VM does not support the operation. Where Kata panics, the text is Kata's."""
 
 
 class WireError(KataError):
-    """`path` is the field's, as in HypervisorConfig.MemorySize; empty if the whole is no JSON."""
+    """`path` is the field's path, such as HypervisorConfig.MemorySize; empty if the whole is not JSON."""
 
     def __init__(self, *, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}" if path else problem)
@@ -54,7 +54,7 @@ class WireError(KataError):
 class CacheError(KataError):
     """A call to a VMCache server failed. `call` is its name, `code` the gRPC status as Go spells it ("Unavailable").
 
-    `code` is empty if the server answered, but with what cannot be used.
+    `code` is empty if the server answered with something unusable.
     """
 
     def __init__(self, message: str, *, call: str, code: str = "") -> None:

@@ -1,1 +1,1 @@
-"""vmpool as a unit of systemd: the files as they are packaged, and how they come to a host (`vmpool install-unit`)."""
+"""vmpool as a systemd unit: the packaged files, and their installation (`vmpool install-unit`)."""

@@ -1,4 +1,4 @@
-"""The files of the unit on a host: written, replaced, removed, and those that are somebody else's left alone."""
+"""The unit's files on a host: written, replaced and removed, while files from elsewhere are left alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Deed(enum.Enum):
 
 @attrs.frozen
 class Done:
-    """What became of a file."""
+    """The outcome for one file."""
 
     deed: Deed
     path: Path
@@ -36,26 +36,26 @@ class Done:
 
 
 def install(unit: str, *, root: Path) -> list[Done]:
-    """Writes unit and user below `root`, and a configuration if there is none. Raises `UnitError` and OSError."""
+    """Writes unit and user below `root`, and a configuration if none exists. Raises `UnitError` and OSError."""
     _refuse_what_is_not_ours(root)
     done = [_write(_below(root, UNIT), unit), _write(_below(root, USER), packaged_user())]
     configuration = _below(root, CONFIGURATION)
     if os.path.lexists(configuration):
-        return [*done, Done(Deed.KEPT, configuration, "it was there")]
+        return [*done, Done(Deed.KEPT, configuration, "it existed already")]
     return [*done, _write(configuration, _default_configuration())]
 
 
 def uninstall(*, root: Path) -> list[Done]:
-    """Removes what `install` wrote; a configuration only if nobody has changed it. Raises `UnitError` and OSError."""
+    """Removes what `install` wrote; a configuration only if it is unchanged. Raises `UnitError` and OSError."""
     if os.path.lexists(_below(root, _ENABLED)):
-        raise UnitError("the unit is enabled; first: systemctl disable --now vmpool")
+        raise UnitError("the unit is enabled; run `systemctl disable --now vmpool` first")
     _refuse_what_is_not_ours(root)
     done = [_remove(path) for name in _FIRST_WORDS if (path := _below(root, name)).exists()]
     configuration = _below(root, CONFIGURATION)
     if not os.path.lexists(configuration):
         return done
     if configuration.is_symlink() or configuration.read_bytes() != _default_configuration().encode():
-        return [*done, Done(Deed.KEPT, configuration, "it is not the default one")]
+        return [*done, Done(Deed.KEPT, configuration, "it differs from the default")]
     done.append(_remove(configuration))
     if not any(configuration.parent.iterdir()):
         configuration.parent.rmdir()
@@ -74,13 +74,13 @@ def _refuse_what_is_not_ours(root: Path) -> None:
     for name, first_words in _FIRST_WORDS.items():
         path = _below(root, name)
         if path.is_symlink():
-            raise UnitError(f"{path} is a link to {path.readlink()}, as of a masked unit; remove it first")
+            raise UnitError(f"{path} is a link to {path.readlink()}, as for a masked unit; remove it first")
         if path.exists() and not path.read_bytes().startswith(first_words):
             raise UnitError(f"{path} was not written by install-unit; move it away first")
 
 
 def _write(path: Path, text: str) -> Done:
-    """Whole or not at all, and readable for everybody, whatever the umask."""
+    """Writes atomically, and readable for all users, whatever the umask."""
     missing = [directory for directory in (path.parent, *path.parent.parents) if not directory.exists()]
     for directory in reversed(missing):
         directory.mkdir()

@@ -1,4 +1,4 @@
-"""What the unit's command is made of, and what root may do with it once it has given up its capabilities."""
+"""The files that make up the unit's command, and what root may do with them after giving up its capabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pool
 
 
 def places_of(command: Path) -> frozenset[Path]:
-    """The command, the interpreter that runs us, and where both find their modules; as named, and where links lead."""
+    """The command, our interpreter, and the directories of their modules; as named, and with links resolved."""
     named = {command, Path(sys.executable), Path(pool.__file__).parent}
     named |= {Path(entry) for entry in sys.path if entry and Path(entry).exists()}
     named = {Path(os.path.abspath(place)) for place in named}  # noqa: PTH100 - resolve() would follow links
@@ -23,7 +23,7 @@ def places_of(command: Path) -> frozenset[Path]:
 
 @attrs.frozen(kw_only=True)
 class Place:
-    """A file or directory, as far as it matters who may do what with it."""
+    """A file or directory, with its owner and permissions."""
 
     path: Path
     mode: int
@@ -36,7 +36,7 @@ class Place:
         return cls(path=path, mode=status.st_mode, uid=status.st_uid, gid=status.st_gid)
 
     def allows_root(self, *, read: bool) -> bool:
-        """Entering, and reading on demand, by root without CAP_DAC_OVERRIDE, which the unit does not keep."""
+        """Whether root may enter and, with `read`, read it without CAP_DAC_OVERRIDE, which the unit drops."""
         shift = 6 if self.uid == 0 else 3 if self.gid == 0 else 0
         wanted = (0o4 if read else 0) | (0o1 if stat.S_ISDIR(self.mode) else 0)
         return (self.mode >> shift) & wanted == wanted
@@ -51,7 +51,7 @@ Look = Callable[[Path], Place]
 
 
 def first_closed(places: Iterable[Path], *, look: Look = Place.at) -> Place | None:
-    """What the unit's service could not enter or read."""
+    """The first place that the unit's service could not enter or read."""
     for path in sorted(places):
         for above in reversed(path.parents):
             if not (directory := look(above)).allows_root(read=False):
@@ -62,6 +62,6 @@ def first_closed(places: Iterable[Path], *, look: Look = Place.at) -> Place | No
 
 
 def first_of_others(places: Iterable[Path], *, look: Look = Place.at) -> Place | None:
-    """What somebody else than root could replace, and so have root execute."""
+    """The first place that another user than root could replace, and so have root execute."""
     everything = {above for path in places for above in (path, *path.parents)}
     return next((place for place in map(look, sorted(everything)) if place.others_may_change_it), None)

@@ -1,4 +1,4 @@
-"""The unit and its user as packaged, and fitted to the command that the unit starts."""
+"""The packaged unit and its user, adapted to the command that the unit starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final
 _PACKAGED_COMMAND: Final = "/usr/bin/vmpool"
 _PLAIN_PATH: Final = re.compile(r"(/[\w.+@~-]+)+", re.ASCII)
 _HOMES: Final = (Path("/home"), Path("/root"), Path("/run/user"))
-_PRIVATE: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is made there
+_PRIVATE: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is created there
 
 
 class UnitError(Exception):
-    """The unit cannot start this command, or cannot be written. Says what to do."""
+    """The unit cannot start this command, or cannot be written. The message says what to do."""
 
 
 def packaged_unit() -> str:
@@ -28,18 +28,16 @@ def packaged_user() -> str:
 
 
 def unit_for(command: Path, *, places: Iterable[Path] = ()) -> str:
-    """The packaged unit with this command, an absolute path; `places` are what else must be seen to execute it.
+    """The packaged unit with this command, an absolute path; `places` are other paths needed to execute it.
 
     Raises `UnitError`.
     """
     if not _PLAIN_PATH.fullmatch(str(command)):
-        raise UnitError(
-            f"{command} cannot be named in a unit: the path is to be absolute, of letters, digits and any of ._+@~-"
-        )
+        raise UnitError(f"{command} cannot be named in a unit: use an absolute path of letters, digits and ._+@~-")
     places = {command, *places}
     for place in sorted(places):
         if _below(place, _PRIVATE):
-            raise UnitError(f"{place} cannot be seen from the unit, which has a /tmp and a /var/tmp of its own")
+            raise UnitError(f"{place} is not visible in the unit, which has its own /tmp and /var/tmp")
     text = _replaced(packaged_unit(), f"ExecStart={_PACKAGED_COMMAND} ", f"ExecStart={command} ")
     if any(_below(place, _HOMES) for place in places):
         text = _replaced(text, "ProtectHome=yes\n", "ProtectHome=read-only\n")

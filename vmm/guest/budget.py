@@ -71,7 +71,7 @@ class Unwanted:
         self._data += streams * _LATE_DATA
 
     def take(self, data: int) -> bool:
-        """Accounts for one frame with `data` bytes of output, 0 for other frames. Returns whether it was within limits."""
+        """Accounts for one frame with `data` bytes of output, 0 for others. Returns whether it was within limits."""
         if data:
             self._data -= data
         else:

@@ -1,7 +1,7 @@
-"""The client of a VMCache server, Kata's or ours: Kata's grpccache.
+"""The client of a VMCache server, Kata's or ours; Kata's grpccache.
 
-Errors have Kata's texts, as Go's gRPC would spell them. An error says all: what was received by then is dropped, and
-the connection is closed with its block.
+Errors have Kata's texts, spelled as by Go's gRPC. An error is final: everything received so far is dropped, and the
+connection closes with its block.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _REMEDY: Final = "start the VMCache server, or correct vm_cache_endpoint"
 
 @attrs.frozen(kw_only=True)
 class WaitingVm:
-    """A VM that a server keeps ready, as its Status tells."""
+    """A VM that a server keeps ready, from its Status."""
 
     pid: int
     vcpus: int
@@ -62,32 +62,32 @@ class WaitingVm:
 
 @attrs.frozen(kw_only=True)
 class CacheStatus:
-    """`pid` is the server's."""
+    """`pid` is the server process."""
 
     pid: int
     vms: tuple[WaitingVm, ...]
 
 
 class CacheClient:
-    """One connection, good for one VM; `open_cache_client` makes it."""
+    """One connection, good for one VM; made by `open_cache_client`."""
 
     def __init__(self, connection: Connection, config: VMConfig) -> None:
         self._connection = connection
         self._closed = False
         self.config = config
-        """What the server's VMs are made of. Whether one will do is for `pool.kata.records.matching` to say."""
+        """The configuration of the server's VMs. `pool.kata.records.matching` decides whether it matches a request."""
 
     async def take_base_vm(self, *, timeout_s: float) -> CachedVm:
         """Takes a paused VM, waiting for one, and closes the connection. Raises CacheError.
 
-        From the reply on the VM is nobody's but the caller's, who must end it. So if this is cancelled when the reply
-        has begun to come, it returns the VM nevertheless. Kata's own server takes no notice of a client that goes away
-        before that: the VM that it would have got is lost to both.
+        From the reply on the VM belongs to the caller alone, who must end it. So if this is cancelled once the reply
+        has begun to arrive, it still returns the VM. Kata's own server ignores a client that goes away earlier: the VM
+        of that request is lost to both.
         """
         if self._closed:
             raise CacheError(
-                "failed to GetBaseVM: rpc error: code = Canceled desc = the connection was closed when it had given a "
-                "VM; open another",
+                "failed to GetBaseVM: rpc error: code = Canceled desc = the connection was closed after it delivered a "
+                "VM; open another one",
                 call="GetBaseVM",
                 code="Canceled",
             )
@@ -104,10 +104,10 @@ class CacheClient:
 
 @contextlib.asynccontextmanager
 async def open_cache_client(endpoint: Path, *, timeout_s: float) -> AsyncIterator[CacheClient]:
-    """Connects and asks for the server's configuration. Closes the connection at the end. Raises CacheError.
+    """Connects and requests the server's configuration. Closes the connection at the end. Raises CacheError.
 
-    As in all that follow, `timeout_s` is for the answer: a server that is silent is given up LATE_ANSWER_S later, one
-    that does not accept the connection after CONNECT_LIMIT_S.
+    Here and below, `timeout_s` is for the answer: a silent server is given up LATE_ANSWER_S later, a server that does
+    not accept the connection after CONNECT_LIMIT_S.
     """
     async with _connected(endpoint, _CONFIG) as connection:
         reply = await _call(connection, _CONFIG, timeout_s=timeout_s)
@@ -119,7 +119,7 @@ async def open_cache_client(endpoint: Path, *, timeout_s: float) -> AsyncIterato
 
 
 async def cache_status(endpoint: Path, *, timeout_s: float) -> CacheStatus:
-    """Asks a server how it is. Raises CacheError."""
+    """Queries a server's status. Raises CacheError."""
     async with _connected(endpoint, _STATUS) as connection:
         reply = await _call(connection, _STATUS, timeout_s=timeout_s)
         return CacheStatus(
@@ -129,16 +129,16 @@ async def cache_status(endpoint: Path, *, timeout_s: float) -> CacheStatus:
 
 
 async def quit_cache(endpoint: Path, *, timeout_s: float) -> None:
-    """Tells a server to end itself, which it does a second after it has answered. Raises CacheError."""
+    """Tells a server to end, which it does a second after its answer. Raises CacheError."""
     async with _connected(endpoint, _QUIT) as connection:
         await _call(connection, _QUIT, timeout_s=timeout_s)
 
 
 @contextlib.asynccontextmanager
 async def _connected(endpoint: Path, method: Method) -> AsyncIterator[Connection]:
-    """A connection for `method`, for which it fails."""
+    """A connection for `method`, which errors name."""
     if "\0" in os.fspath(endpoint):
-        raise CacheError(f"failed to connect {str(endpoint)!r}: a path cannot have a NUL in it", call=_name(method))
+        raise CacheError(f"failed to connect {str(endpoint)!r}: a path cannot contain a NUL", call=_name(method))
     async with contextlib.AsyncExitStack() as stack:
         try:
             connection = await stack.enter_async_context(open_connection(endpoint, codec=_StrictCodec()))
@@ -158,8 +158,8 @@ async def _call(connection: Connection, method: Method, *, timeout_s: float, exc
 async def _exchange(exchange: Exchange, stream: ClientStream) -> Any:
     try:
         return await exchange(stream, Empty())
-    except (AssertionError, NotImplementedError) as error:  # grpclib's, for a body cut short, or compressed
-        raise GRPCError(Status.INTERNAL, f"the answer is no gRPC message: {error}") from error
+    except (AssertionError, NotImplementedError) as error:  # grpclib's, for a truncated or compressed body
+        raise GRPCError(Status.INTERNAL, f"the answer is not a gRPC message: {error}") from error
 
 
 def _name(method: Method) -> str:
@@ -179,7 +179,7 @@ def _failed(method: Method, error: ClientError) -> CacheError:
 
 
 class _StrictCodec(ProtoCodec):
-    """Refuses bytes that are not the message they should be."""
+    """Refuses bytes that are not a valid message of the expected type."""
 
     def decode(self, data: bytes, message_type: type[Any]) -> Any:
         try:
@@ -187,7 +187,7 @@ class _StrictCodec(ProtoCodec):
                 check_wellformed(memoryview(data), message_type)
             return super().decode(data, message_type)
         except Exception as error:
-            # Every parser has its own errors for this, down to IndexError and UnicodeDecodeError.
+            # Every parser raises its own errors for this, down to IndexError and UnicodeDecodeError.
             raise GRPCError(
-                Status.INTERNAL, f"the answer, {len(data)} bytes, is no {message_type.__name__}: {error}"
+                Status.INTERNAL, f"the answer, {len(data)} bytes, is not a {message_type.__name__}: {error}"
             ) from error

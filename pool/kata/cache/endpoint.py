@@ -1,4 +1,4 @@
-"""A VMCache server's socket, made as Kata makes it."""
+"""The socket of a VMCache server, created the way Kata does."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from vmm.sockets import MAX_SOCKET_PATH_BYTES
 
 @contextlib.contextmanager
 def open_cache_endpoint(path: Path) -> Iterator[socket.socket]:
-    """Listens on `path` (mode 0600), in a directory that is made (mode 0755) if it is missing. Raises EndpointError.
+    """Listens on `path` (mode 0600), in a directory that is created (mode 0755) if missing. Raises EndpointError.
 
-    As in Kata, a server that runs already is left alone, and so is whatever is at `path` and is no socket. Unlike in
-    Kata a server that was killed is not in the way: its socket is replaced. Closes the socket at the end and removes
-    it. Blocks only as long as file operations do.
+    As in Kata, a running server is left alone, and so is a file at `path` that is not a socket. Unlike in Kata, the
+    socket of a killed server is replaced. Closes and removes the socket at the end. Blocks only for file operations.
     """
     check_cache_endpoint(path)
     with contextlib.ExitStack() as cleanup:
@@ -35,10 +34,10 @@ def open_cache_endpoint(path: Path) -> Iterator[socket.socket]:
 
 
 def check_cache_endpoint(path: Path) -> None:
-    """Raises EndpointError for what keeps a server from listening on `path`. Changes nothing."""
+    """Raises EndpointError if a server could not listen on `path`. Changes nothing."""
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
         raise EndpointError(
-            f"socket path {path} has more than the {MAX_SOCKET_PATH_BYTES} bytes that the kernel takes; choose a "
+            f"socket path {path} is longer than the kernel's maximum of {MAX_SOCKET_PATH_BYTES} bytes; choose a "
             "shorter vm_cache_endpoint"
         )
     try:
@@ -51,12 +50,12 @@ def check_cache_endpoint(path: Path) -> None:
 
 
 def _in_the_way(path: Path) -> EndpointError:
-    """Kata's text, blanks and all."""
+    """Kata's text, double spaces included."""
     return EndpointError(f"{path} already exist.  Please stop running VMCache server and remove {path}")
 
 
 def _not_writable(path: Path, error: OSError) -> EndpointError:
-    return EndpointError(f"cannot set up {path}: {error.strerror}; choose a writable place as vm_cache_endpoint")
+    return EndpointError(f"cannot set up {path}: {error.strerror}; choose a writable path for vm_cache_endpoint")
 
 
 def _listen(path: Path, cleanup: contextlib.ExitStack) -> socket.socket:
@@ -71,14 +70,14 @@ def _listen(path: Path, cleanup: contextlib.ExitStack) -> socket.socket:
                 raise _in_the_way(path) from error
             raise
         cleanup.callback(path.unlink, missing_ok=True)
-        path.chmod(0o600)  # before anybody can connect
+        path.chmod(0o600)  # before any client can connect
         listener.listen(BACKLOG)
     return listener
 
 
 @contextlib.contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    """No other vmpool is setting up a socket in the directory within the block, which is short."""
+    """Excludes other vmpool processes that set up a socket in the directory; the block must be short."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -88,7 +87,7 @@ def _alone_in(directory: Path) -> Iterator[None]:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether it is a socket on which nobody listens. One whose owner is only busy does not refuse."""
+    """Whether it is a socket without a listener. A busy listener does not refuse the connection."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return False

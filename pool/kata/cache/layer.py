@@ -1,4 +1,4 @@
-"""VMCache, Kata's, beside the service's own API: the layer of the service that gives VMs away."""
+"""Kata's VMCache beside the service's own API: the layer of the service that gives VMs away."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CacheLayer:
 
 @attrs.frozen(kw_only=True)
 class VmCache:
-    """What makes the layer, once the rest of the service is there."""
+    """Makes the layer once the rest of the service is there."""
 
     settings: CacheSettings
 

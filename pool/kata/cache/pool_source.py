@@ -1,4 +1,4 @@
-"""Base VMs of the service's pool, for the VMCache service."""
+"""Base VMs from the service's pool, for the VMCache service."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from vmm.words.machines import AgentKind
 
 @attrs.define(eq=False, kw_only=True)
 class PoolSource:
-    """One profile's VMs, given away one by one. Fulfils `pool.kata.cache.server.BaseVmSource`.
+    """Gives away one profile's VMs, one by one. Implements `pool.kata.cache.server.BaseVmSource`.
 
-    Who asks waits as long as it takes, through failed productions too: unlike Kata's, this cache never closes itself.
+    Callers wait without a time limit, through failed productions too: unlike Kata's, this cache never closes itself.
     """
 
     coordinator: Coordinator
@@ -39,9 +39,9 @@ class PoolSource:
     """Valid, with its defaults."""
     quit: Callable[[], None]
     command_line: Callable[[int], Sequence[str]] = command_line_of
-    """Of a process. A VM's vsock CID was drawn when QEMU was started, and is told nowhere else."""
+    """The command line of a process: the only record of a VM's vsock CID, which was drawn when QEMU was started."""
     _taken: dict[str, Lease] = attrs.field(factory=dict, init=False)
-    """By VM id, until their takers have them."""
+    """By VM id, until the VM is given away or discarded."""
 
     def config(self) -> VMConfig:
         return self.vm_config

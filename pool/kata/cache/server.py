@@ -1,7 +1,7 @@
 """The VMCache service: hands paused VMs to Kata's clients.
 
 Unlike Kata's own server it loses no VM to a client that goes away, refuses waiting clients when it stops instead of
-being held up by them, and answers a client of either generation.
+waiting for them, and answers clients of either generation.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from vmpool.wire.generated.google.protobuf import Empty
 _log = structlog.get_logger("vmpool.cache", subsystem="cache")
 
 QUIT_DELAY_S: Final = 1.0
-"""Between the answer to Quit and the end."""
+"""Time between the answer to Quit and the end."""
 
 
 @attrs.frozen(kw_only=True)
 class BaseVm:
-    """A paused VM that can be given away. Nothing of this process is connected to its QMP socket, which takes one."""
+    """A paused VM that can be given away. Its QMP socket, which accepts one client, is free."""
 
     id: str
     pid: int
@@ -54,43 +54,43 @@ class BaseVm:
     memory_mib: int
     uuid: str = ""
     context_id: int = 0
-    """Of the guest's vsock, 0 if it has none."""
+    """Context ID of the guest's vsock, 0 if it has none."""
     katas_agent: bool = False
-    """Whether Kata's own agent may be behind that vsock, and not one that only vmpool can speak to."""
+    """Whether Kata's own agent may be behind that vsock, rather than one that only vmpool can use."""
     bridges: tuple[Bridge, ...] = ()
-    """PCI bridges that the client may plug devices into."""
+    """PCI bridges for the client's hot-plugged devices."""
 
 
 class BaseVmSource(Protocol):
     """Where the service's VMs come from."""
 
     def config(self) -> VMConfig:
-        """What all its VMs are made of, with Kata's defaults filled in."""
+        """The configuration of all its VMs, with Kata's defaults filled in."""
 
     async def take_base(self) -> BaseVm:
-        """A VM, as soon as there is one; the taker must `discard` it or `give_away`.
+        """Waits for a VM; the caller must `discard` it or `give_away`.
 
-        Cancelled, it takes none. Raises any Exception if there will be none; its text is for the client.
+        Cancelled, it takes none. Raises any Exception if no VM will come; the client gets its text.
         """
 
     def discard(self, vm: BaseVm) -> None:
-        """Ends a VM that was taken and reached nobody. Does not wait."""
+        """Ends a VM that was taken and reached no client. Does not wait."""
 
     def give_away(self, vm: BaseVm) -> None:
-        """Forgets a VM that is in a client's hand: it is the client's alone. Does not wait."""
+        """Forgets a VM that a client has received: it belongs to the client alone. Does not wait."""
 
     def statuses(self) -> Sequence[WaitingVm]:
-        """The VMs that are ready."""
+        """The ready VMs."""
 
     def request_quit(self) -> None:
         """A client wants the service to end. Does not wait; called once."""
 
 
 def cached_vm(vm: BaseVm) -> CachedVm:
-    """The VM as a client of either generation can use it.
+    """The VM in a form that clients of either generation can use.
 
-    There is no proxy. A client of runtime 1.x asks whether one lives before it speaks to the agent, and may end it in
-    the end: QEMU is what the agent lives and ends with.
+    There is no proxy. A client of runtime 1.x checks that the proxy lives before it uses the agent, and may kill it in
+    the end; QEMU's pid fits, since the agent lives and ends with QEMU.
     """
     return CachedVm(
         id=vm.id,
@@ -104,7 +104,7 @@ def cached_vm(vm: BaseVm) -> CachedVm:
         vcpus=vm.vcpus,
         memory_mib=vm.memory_mib,
         proxy_pid=vm.pid,
-        # Of another agent a client would wait for an answer in vain; without an address it fails at once.
+        # A client would wait in vain for another agent's answer; without an address it fails at once.
         agent_url=vsock_url(vm.context_id) if vm.context_id and vm.katas_agent else "",
     )
 
@@ -119,7 +119,7 @@ class CacheService(CacheServiceBase):
     quit_requested: trio.Event = attrs.field(factory=trio.Event)
 
     def __mapping__(self) -> dict[str, Handler]:
-        """In place of the generated one: its handlers see only messages, these see the call."""
+        """Replaces the generated one, whose handlers see only messages; these see the call."""
         return {
             f"/cache.CacheService/{name}": Handler(self.calls.handler(body), Cardinality.UNARY_UNARY, Empty, reply)
             for name, body, reply in (
@@ -131,30 +131,30 @@ class CacheService(CacheServiceBase):
         }
 
     async def config_call(self, stream: ServerStream) -> None:
-        """For both generations in one message."""
+        """Answers both generations in one message."""
         await _take_request(stream)
         await send(stream, config_to_grpc(self.source.config()))
 
     async def get_base_vm_call(self, stream: ServerStream) -> None:
-        """A client that goes away before it has read the reply takes no VM with it."""
+        """A client that goes away before it has read the reply does not take a VM with it."""
         await _take_request(stream)
         try:
             with self.spans.span("GetBaseVM", source="vmpool", package="factory", subsystem="cache"):
                 vm = await self.source.take_base()
-        except Exception as error:  # whatever it is, Kata's clients know it by this text
+        except Exception as error:  # any error: Kata's clients expect this text
             _log.warning("no VM for a client", reason=describe(error))
             raise GRPCError(Status.UNKNOWN, shorten(f"failed to GetBaseVM: {describe(error)}")) from error
         try:
             await deliver(stream, vm_to_grpc(cached_vm(vm)))
         except BaseException:
-            # Without its status the call has failed, for the client too, whatever it has read.
+            # Without a status the call has failed, also for the client, whatever it has read.
             self.source.discard(vm)
             raise
         self.source.give_away(vm)
         _log.info("VM handed out", vm=vm.id, pid=vm.pid)
 
     async def status_call(self, stream: ServerStream) -> None:
-        """This process, and the VMs that wait."""
+        """This process, and the waiting VMs."""
         await _take_request(stream)
         waiting = self.source.statuses()
         await send(
@@ -166,7 +166,7 @@ class CacheService(CacheServiceBase):
         )
 
     async def quit_call(self, stream: ServerStream) -> None:
-        """Answers at once; the end comes later."""
+        """Answers at once; the end follows later."""
         await _take_request(stream)
         _log.info("VM cache server will stop after 1 second")
         self.quit_requested.set()
@@ -175,12 +175,12 @@ class CacheService(CacheServiceBase):
 
 async def _take_request(stream: ServerStream) -> None:
     if await receive(stream) is None:
-        raise GRPCError(Status.INVALID_ARGUMENT, "the request has no message; send one that is empty")
+        raise GRPCError(Status.INVALID_ARGUMENT, "the request has no message; send an empty one")
 
 
 @attrs.define(eq=False, kw_only=True)
 class CacheServer:
-    """A running server; `serve_cache` makes it."""
+    """A running server, made by `serve_cache`."""
 
     _server: GuardedServer
     _service: CacheService
@@ -188,7 +188,7 @@ class CacheServer:
     _stop_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def stop(self) -> None:
-        """Begins the end; `serve_cache` returns when it is done. Does not wait."""
+        """Begins the shutdown; `serve_cache` returns when it is done. Does not wait."""
         self._stop_requested.set()
 
     async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[CacheServer]) -> None:
@@ -225,9 +225,9 @@ async def serve_cache(
 ) -> None:
     """Serves cache.CacheService on `sock`, a listening Unix stream socket, which it closes.
 
-    Root, and the user that the service runs as, may call. `task_status.started` gets the CacheServer once calls are
-    taken. A client's Quit makes `source.request_quit` be called, a second later; ending the server is up to who called
-    this. Cancelled, it ends as after `stop`: clients that wait get UNAVAILABLE; within 3 * FAREWELL_LIMIT_S.
+    Root and the service's own user may call. `task_status.started` gets the CacheServer once calls are accepted. A
+    client's Quit calls `source.request_quit` a second later; the caller then stops the server. Cancellation ends it
+    like `stop`: waiting clients get UNAVAILABLE; within 3 * FAREWELL_LIMIT_S.
     """
     async with open_loop() as loop:
         calls = Calls(loop)

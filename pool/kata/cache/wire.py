@@ -1,6 +1,6 @@
-"""The messages of VMCache: Go's JSON inside protocol buffers, to records and back.
+"""The messages of VMCache: Go's JSON inside protocol buffers, converted to records and back.
 
-What is written without a generation has the fields of both, and each reads its own.
+Messages written without a generation have the fields of both; each generation reads its own.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from vmpool.wire.generated.cache import GrpcVm, GrpcVmConfig
 AGENT_VSOCK_PORT: Final = 1024
 
 _PROPOSED: Final = Generations()
-"""In neither generation, but in kata-containers' pull request 3906."""
+"""In neither generation, but in pull request 3906 of kata-containers."""
 
 _NAMES_OF_HYPERVISORS: Final = {"clh": "cloudHypervisor", "mock": "mockHypervisor"}
 
 
 @attrs.frozen(kw_only=True)
 class Bridge(GoRecord):
-    """A PCI bridge for hot-plugged devices. Kata's client adds devices to those it is told of, and to no others."""
+    """A PCI bridge for hot-plugged devices. Kata's client adds devices only to the bridges that it receives."""
 
     devices: Mapping[int, str] = mapping("Devices", key=UINT32, former="Address")
-    """Slot to the device's id. Runtime 1.6 to 1.8 have it by the other name."""
+    """Slot to device id. Runtime 1.6 to 1.8 use the other name."""
     id: str = text("ID")
     type: str = text("Type")
     addr: int = int64("Addr")
@@ -65,7 +65,7 @@ class QemuState(GoRecord):
     """MiB."""
     virtiofs_daemon_pid: int = int64("VirtiofsDaemonPid", ONLY_CURRENT)
     hotplug_vfio: str = text("HotplugVFIO", ONLY_CURRENT)
-    """A twin of `hot_plug_vfio` that nothing reads."""
+    """A duplicate of `hot_plug_vfio` that is never read."""
     cold_plug_vfio: str = text("ColdPlugVFIO", ONLY_CURRENT)
     pcie_root_port: int = uint32("PCIeRootPort")
     pcie_switch_port: int = uint32("PCIeSwitchPort", ONLY_CURRENT)
@@ -86,7 +86,7 @@ class Smp(GoRecord):
 
 @attrs.frozen(kw_only=True)
 class QemuGrpc(GoRecord):
-    """All that a client learns of the QEMU it is given. There is no pid in it."""
+    """Everything that a client receives about its QEMU. The pid is not included."""
 
     id: str = text("ID")
     qmp_channel_path: str = text("QmpChannelpath")
@@ -94,7 +94,7 @@ class QemuGrpc(GoRecord):
     nvdimm_count: int = int64("NvdimmCount")
     qemu_smp: Smp = struct("QemuSMP", Smp)
     context_id: int = uint64("ContextID", _PROPOSED)
-    """Of the guest's vsock; 0 if it has none. Without it a current client looks for the agent at a random one."""
+    """The guest's vsock CID; 0 if it has none. Without it a current client looks for the agent at a random CID."""
 
 
 @attrs.frozen(kw_only=True)
@@ -106,11 +106,11 @@ class CachedVm:
     vcpus: int
     memory_mib: int
     vcpus_offline: int = 0
-    """Hot-added and not brought online yet."""
+    """Hot-added, but not online yet."""
     proxy_pid: int = 0
-    """Of the process between client and agent, which a client of runtime 1.x ends with the VM; 0 if there is none."""
+    """The process between client and agent, killed with the VM by a client of runtime 1.x; 0 if there is no proxy."""
     agent_url: str = ""
-    """Of the agent, or of its proxy. Current servers say nothing here."""
+    """Address of the agent or its proxy. Current servers leave it empty."""
 
 
 def config_to_grpc(config: VMConfig, generation: Generation | None = None) -> GrpcVmConfig:
@@ -121,7 +121,7 @@ def config_to_grpc(config: VMConfig, generation: Generation | None = None) -> Gr
 
 
 def config_from_grpc(message: GrpcVmConfig) -> VMConfig:
-    """The agent's own message, if it is one, goes before what Data says of the agent.
+    """The agent's own message, if there is one, takes precedence over Data.
 
     Raises WireError, InvalidConfigError.
     """
@@ -138,11 +138,11 @@ def config_from_grpc(message: GrpcVmConfig) -> VMConfig:
 def vm_to_grpc(vm: CachedVm) -> GrpcVm:
     """For clients of both generations at once.
 
-    Raises ValueError if `proxy_pid` is not one process. Kata's server sends 0 where there is no proxy; a client of
-    runtime 1.x that believes in one sends SIGTERM to that, its own process group.
+    Raises ValueError if `proxy_pid` is not one process. Kata's server sends 0 if there is no proxy; a client of runtime
+    1.x that assumes a proxy then sends SIGTERM to 0, its own process group.
     """
     if vm.proxy_pid <= 0:
-        raise ValueError(f"proxy_pid = {vm.proxy_pid}: a client may send it a signal; say the pid of one process")
+        raise ValueError(f"proxy_pid: {vm.proxy_pid} is not the pid of one process; a client may signal it")
     return GrpcVm(
         id=vm.id,
         hypervisor=encode(vm.qemu),
@@ -155,7 +155,7 @@ def vm_to_grpc(vm: CachedVm) -> GrpcVm:
 
 
 def vm_from_grpc(message: GrpcVm, *, hypervisor_type: str) -> CachedVm:
-    """`hypervisor_type` is that of the server's configuration; only QEMU's VMs can travel.
+    """`hypervisor_type` is that of the server's configuration; only VMs of QEMU can be transferred.
 
     Raises WireError, InvalidConfigError.
     """
@@ -174,5 +174,5 @@ def vm_from_grpc(message: GrpcVm, *, hypervisor_type: str) -> CachedVm:
 
 
 def vsock_url(context_id: int) -> str:
-    """Where Kata's agent listens, as runtime 1.x spells it."""
+    """The address of Kata's agent, as runtime 1.x spells it."""
     return f"vsock://{context_id}:{AGENT_VSOCK_PORT}"

@@ -1,1 +1,1 @@
-"""Kata's configuration file, pure but for the reading of it."""
+"""Kata's configuration file; pure, apart from reading the file."""

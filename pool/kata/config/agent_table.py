@@ -1,7 +1,7 @@
-"""`[agent.kata]`, and what runtime 1.x has between client and agent: `[proxy.kata]` and `[shim.kata]`.
+"""`[agent.kata]`, and the tables between client and agent of runtime 1.x: `[proxy.kata]` and `[shim.kata]`.
 
-Neither proxy nor shim is started here. Their tables are read because Kata refuses some, and clients are told of the
-proxy.
+Neither proxy nor shim is started here. Their tables are read because Kata refuses some values, and because clients
+receive the proxy's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PROXY: Final = "/usr/libexec/kata-containers/kata-proxy"
 
 
 class Client(enum.Enum):
-    """Whose loader is imitated, for runtime 1.x: its two programs make different configurations of one file."""
+    """The runtime 1.x program whose loader is imitated: its two programs read one file differently."""
 
     COMMAND = "kata-runtime"
     SHIM = "containerd-shim-kata-v2"
@@ -33,13 +33,13 @@ class Client(enum.Enum):
 def read_agent(
     tables: Mapping[str, Any], problems: list[str], *, generation: Generation, use_vsock: bool, client: Client
 ) -> KataAgentConfig:
-    """Faults go to `problems`. `use_vsock` is the hypervisor's."""
+    """Problems are added to `problems`. `use_vsock` is the hypervisor's."""
     agents = table_of(tables, "agent", problems)
     old = generation is Generation.RUNTIME_1X
     if old:
         problems += (f"agent.{name}: {name} agent type is not supported" for name in sorted(set(agents) - {KATA_AGENT}))
         if client is Client.SHIM:
-            return KataAgentConfig(long_live_conn=True, use_vsock=use_vsock)  # it does not look at the table
+            return KataAgentConfig(long_live_conn=True, use_vsock=use_vsock)  # it ignores the table
     config = KataAgentConfig()
     for name in agents:
         section = Section(
@@ -85,9 +85,9 @@ def _check_trace(section: Section, config: KataAgentConfig) -> None:
 def read_proxy(
     tables: Mapping[str, Any], problems: list[str], *, use_vsock: bool, client: Client, debug: bool
 ) -> tuple[str, ProxyConfig]:
-    """Type and configuration of runtime 1.x's proxy. `debug` is [runtime]'s. Faults, the shim's too, go to `problems`.
+    """Type and configuration of runtime 1.x's proxy. `debug` is [runtime]'s. Adds problems, the shim's too.
 
-    Its program need not be there.
+    The proxy's program need not exist.
     """
     proxy = ProxyConfig()
     if client is Client.COMMAND:
@@ -104,7 +104,7 @@ def read_proxy(
 
 
 def _named_kata(tables: Mapping[str, Any], group: str, refusal: str, problems: list[str]) -> list[Section]:
-    """The one table of a group that Kata knows, if it is there."""
+    """The one table of a group that Kata knows, if present."""
     named = table_of(tables, group, problems)
     problems += (f"{group}.{name}: {name} {refusal}" for name in sorted(set(named) - {_KATA}))
     if _KATA not in named:

@@ -1,4 +1,4 @@
-"""`[factory]`, and the table that runtime-rs has in its place: `[hypervisor.qemu.factory]`."""
+"""`[factory]`, and runtime-rs's table instead: `[hypervisor.qemu.factory]`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FactoryTable:
     template: bool
     template_path: str
     template_table: str
-    """The path of the table that says so: hypervisor.qemu.factory, or factory."""
+    """The table that enables templates: hypervisor.qemu.factory, or factory."""
     cache: int
     cache_endpoint: str
 
@@ -34,7 +34,7 @@ class FactoryTable:
 
 
 def read_factory(tables: Mapping[str, Any], problems: list[str]) -> FactoryTable:
-    """Faults go to `problems`. Runtime-rs makes templates only; each of Kata's runtimes passes over the other's."""
+    """Problems go to `problems`. Runtime-rs makes templates only; each of Kata's runtimes ignores the other's table."""
     ours = Section(path="factory", table=table_of(tables, "factory", problems), problems=problems)
     theirs = _of_runtime_rs(tables, problems)
     template = ours.get("enable_template", FLAG)
@@ -45,7 +45,7 @@ def read_factory(tables: Mapping[str, Any], problems: list[str]) -> FactoryTable
         if template and their_path != path:
             theirs.fault(
                 "template_path",
-                f"is not factory.template_path, {path!r}; leave one of the tables out",
+                f"differs from factory.template_path, {path!r}; remove one table",
             )
         template, path, table = True, their_path, theirs.path
     return FactoryTable(
@@ -58,10 +58,10 @@ def read_factory(tables: Mapping[str, Any], problems: list[str]) -> FactoryTable
 
 
 def _of_runtime_rs(tables: Mapping[str, Any], problems: list[str]) -> Section:
-    unsaid: list[str] = []  # who reads the tables above says what is wrong with them
+    unsaid: list[str] = []  # the reader of the parent tables reports their problems
     qemu = table_of(table_of(tables, "hypervisor", unsaid), QEMU, unsaid)
     table = table_of(qemu, "factory", problems, prefix=f"hypervisor.{QEMU}.")
     section = Section(path=_RUNTIME_RS, table=table, problems=problems)
     for key in sorted(set(table) - _RUNTIME_RS_KEYS):
-        section.fault(key, "runtime-rs does not know it; a cache is set up under [factory]")
+        section.fault(key, "runtime-rs has no such key; set up a cache under [factory]")
     return section

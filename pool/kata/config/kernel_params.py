@@ -1,4 +1,4 @@
-"""The guest's kernel parameters as Kata's loader puts them together. A server's must be its client's, in this order."""
+"""The guest's kernel parameters, in the order of Kata's loader. A server's must equal its client's."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _SYSTEMD: Final = (
     Param(key="systemd.mask", value="systemd-networkd.service"),
     Param(key="systemd.mask", value="systemd-networkd.socket"),
 )
-"""For a rootfs image, whose init is systemd; an initrd's init is the agent."""
+"""For a rootfs image, whose init is systemd; in an initrd the agent is init."""
 
 _DEBUG_CONSOLE_PORT: Final = "1026"
 
 
 def parse_params(line: str, generation: Generation) -> tuple[Param, ...]:
-    """From a command line. Current Kata lets a value in double quotes have blanks."""
+    """Parses a command line. Current Kata allows blanks in a double-quoted value."""
     if generation is Generation.CURRENT:
-        # Go trims each word of all white space, but blanks alone separate.
+        # Go trims all white space off each word, but only blanks separate words.
         words = [word.strip() for word in re.findall(r'(?:[^ "]|"[^"]*(?:"|$))+', line)]
     else:
         words = line.split()
@@ -35,7 +35,7 @@ def _param(word: str) -> Param:
 
 
 def serialize_params(params: tuple[Param, ...]) -> str:
-    """To a command line."""
+    """The parameters as a command line."""
     words = ("=".join(part for part in (param.key, param.value) if part) for param in params)
     return " ".join(word for word in words if word)
 
@@ -43,7 +43,7 @@ def serialize_params(params: tuple[Param, ...]) -> str:
 def all_params(
     config: HypervisorConfig, agent: KataAgentConfig, *, user: tuple[Param, ...], generation: Generation
 ) -> tuple[Param, ...]:
-    """Kata's own, then the agent's, then the user's, which come last and so win."""
+    """Kata's own, then the agent's, then the user's, which come last and so take effect."""
     params = list(_SYSTEMD) if config.image_path else []
     if config.block_device_driver == "virtio-scsi":
         params.append(Param(key="scsi_mod.scan", value="none"))

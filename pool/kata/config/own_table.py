@@ -1,4 +1,4 @@
-"""`[vmpool]`: the table of the file that is ours, and that Kata passes over."""
+"""`[vmpool]`: our own table of the file, which Kata ignores."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ USE_VSOCK: Final = f"hypervisor.{QEMU}.use_vsock"
 
 @attrs.frozen(kw_only=True)
 class GuestAgent:
-    """Whom vmpool can ask in the guest, and the device to that agent, or to the agent of whoever gets the VM."""
+    """The agent that vmpool uses in the guest, and the device that leads to it, or to the agent of the VM's taker."""
 
     kind: AgentKind = AgentKind.NOOP
     channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
     channel_key: str = "vmpool.channel"
-    """Which key of the file the channel comes from, or could."""
+    """The key of the file that sets the channel, or could set it."""
 
 
 def read_own(tables: Mapping[str, Any], problems: list[str]) -> Section:
-    """The table, without keys that it does not know: a misspelt one would be passed over by Kata and us."""
+    """The table. Unknown keys are refused: a misspelt one would be ignored by both Kata and vmpool."""
     section = Section(path="vmpool", table=table_of(tables, "vmpool", problems), problems=problems)
     for key in sorted(set(section.table) - set(_KEYS)):
-        section.fault(key, f"is not known; there are {', '.join(_KEYS)}")
+        section.fault(key, f"is not a known key; the keys are {', '.join(_KEYS)}")
     return section
 
 
 def generation_of(own: Section, tables: Mapping[str, Any]) -> Generation:
-    """Whose file it is. [proxy], [shim] and `use_vsock` ended with runtime 1.x; one without them can say it in ours."""
-    unsaid: list[str] = []  # who reads those tables says what is wrong with them
+    """The file's generation. [proxy], [shim] and `use_vsock` mean runtime 1.x; without them our table can set it."""
+    unsaid: list[str] = []  # the readers of those tables report their problems
     qemu = table_of(table_of(tables, "hypervisor", unsaid), QEMU, unsaid)
     old = "use_vsock" in qemu or any(name in tables for name in _ENDED_WITH_1X)
     return own.member("kata", Generation, Generation.RUNTIME_1X if old else Generation.CURRENT)
 
 
 def agent_of(own: Section, *, generation: Generation, use_vsock: bool) -> GuestAgent:
-    """Kata's own agent is behind vsock, but with runtime 1.x, where `use_vsock` says so."""
+    """Kata's own agent is behind vsock, but in runtime 1.x only if `use_vsock` is set."""
     kind = own.member("agent", AgentKind, AgentKind.NOOP)
     vsock = kind is AgentKind.NOOP and (generation is Generation.CURRENT or use_vsock)
     agent = GuestAgent(

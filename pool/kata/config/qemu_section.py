@@ -1,7 +1,7 @@
-"""`[hypervisor.qemu]`: what Kata's loader makes of it, default by default and limit by limit.
+"""`[hypervisor.qemu]`: the defaults and limits of Kata's loader, one by one.
 
-The result must equal what a client's own loader computes from the same file, or no VM made of it serves that client.
-As there, keys that only the other generation knows are passed over.
+The result must equal what a client's own loader makes of the same file, or its VMs serve no client. As there, keys of
+the other generation are ignored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _VIRTIO_FS: Final = ("virtio-fs", "virtio-fs-nydus")
 
 @attrs.frozen(kw_only=True)
 class HostSize:
-    """Kata's limits follow the host's."""
+    """The host's size, from which Kata derives limits."""
 
     cpus: int
     memory_mib: int
@@ -45,7 +45,7 @@ class HostSize:
 
 @attrs.frozen(kw_only=True)
 class _Defaults:
-    """What differs between the generations."""
+    """The differences between the generations."""
 
     qemu: str
     machine_type: str
@@ -132,7 +132,7 @@ _AS_GIVEN: Final[Mapping[str, str]] = MappingProxyType(
         "snp_guest_policy": "snp_guest_policy",
     }
 )
-"""Key to field, where the loader takes the value as it is, and Go's zero value if there is none."""
+"""Key to field, for values that the loader takes over as they are; Go's zero value if missing."""
 
 _UNLESS_EMPTY: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -148,7 +148,7 @@ _UNLESS_EMPTY: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 
 
 def read_hypervisor(section: Section, *, generation: Generation, host: HostSize) -> HypervisorConfig:
-    """Everything but the kernel's parameters. Faults go to the section."""
+    """Everything but the kernel's parameters. Adds problems to the section."""
     defaults = _DEFAULTS[generation]
     old = generation is Generation.RUNTIME_1X
     known = {field.attribute: field.kind for field in fields_of(HypervisorConfig) if generation in field.generations}

@@ -1,4 +1,4 @@
-"""`[hypervisor.qemu]`: values that Kata's loader refuses, in its words, and keys for what vmpool does not make."""
+"""`[hypervisor.qemu]`: values that Kata's loader refuses, in Kata's words, and keys that vmpool does not support."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _OTHERS: Final[dict[str, tuple[Kind[Any], Generations]]] = {
     "disable_seccomp": (FLAG, ONLY_CURRENT),
 }
 _READ_IN_VAIN: Final = MappingProxyType(_OTHERS | dict.fromkeys(_LIMITS, (INT64, ONLY_CURRENT)))
-"""Keys of other hypervisors. The loader makes nothing of them here, but refuses values of the wrong type."""
+"""Keys of other hypervisors. The loader ignores them here, but refuses values of the wrong type."""
 
 
 def judge(section: Section, config: HypervisorConfig, generation: Generation) -> None:
-    """What no client's loader takes, and what no VM of ours has. Faults go to the section."""
+    """Adds problems for values that no client's loader accepts, and for features that our VMs lack."""
     for key, (kind, generations) in _READ_IN_VAIN.items():
         if generation in generations:
             section.get(key, kind)
@@ -90,7 +90,7 @@ def _judge_sectors(section: Section, config: HypervisorConfig) -> None:
 
 
 def _refuse_what_is_not_made(section: Section) -> None:
-    """A client's loader would put it into the configuration that it compares with the server's."""
+    """These would enter the configuration that a client's loader compares with the server's."""
     if section.get("enable_numa", FLAG):
         section.fault("enable_numa", "vmpool's machines have no NUMA nodes; remove it")
     if section.table.get("guest_extension_images"):

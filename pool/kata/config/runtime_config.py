@@ -1,7 +1,7 @@
 """Kata's configuration file, `configuration.toml`, and the drop-ins beside it.
 
-As in Kata unknown keys are passed over, `config.d/*` next to the file is laid on top in order of names, and paths are
-resolved. Unlike Kata every fault is told, with its key. One table is ours, and unknown to Kata: [vmpool].
+As in Kata, unknown keys are ignored, `config.d/*` next to the file is merged in the order of names, and paths are
+resolved. Unlike in Kata, every problem is reported, with its key. One table is ours, and unknown to Kata: [vmpool].
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ _OTLP_PORT: Final = 4318
 
 @attrs.frozen(kw_only=True)
 class RuntimeConfig:
-    """What a file says. `factory.cache` is its vm_cache_number."""
+    """The contents of a file. `factory.cache` is its vm_cache_number."""
 
     source: Path
     generation: Generation
     agent: GuestAgent
     table: FactoryTable
-    """What the file says of the factory, and where."""
+    """The factory's settings, with the table that they are from."""
     factory: FactoryConfig
     otlp_endpoint: str | None = None
-    """Where spans go, if `enable_tracing` says so."""
+    """Where spans are sent, if `enable_tracing` is set."""
 
 
 def load_runtime_config(path: Path, *, host: HostSize | None = None, client: Client = Client.COMMAND) -> RuntimeConfig:
-    """Reads a file of either generation; without `host`, limits are this host's. Raises ConfigError.
+    """Reads a file of either generation; without `host`, limits are those of this host. Raises ConfigError.
 
-    Blocks only as long as file operations do.
+    Blocks only for file operations.
     """
     tables = _read(path)
     for drop_in in _drop_ins(path):
@@ -127,17 +127,17 @@ def _interpret(
 
 
 def _otlp_endpoint(runtime: Section) -> str | None:
-    """Kata sends its spans to Jaeger's own port. Jaeger takes OTLP at another, on the same host."""
+    """Kata sends spans to Jaeger's own port. Jaeger accepts OTLP on another port of the same host."""
     tracing = runtime.get("enable_tracing", FLAG)
     jaeger = runtime.text("jaeger_endpoint", _JAEGER)
     if not tracing:
         return None
     for key in ("jaeger_user", "jaeger_password"):
         if runtime.text(key):
-            runtime.fault(key, "set the variable OTEL_EXPORTER_OTLP_HEADERS instead, which says how to log in")
+            runtime.fault(key, "set credentials in the environment variable OTEL_EXPORTER_OTLP_HEADERS instead")
     url = re.fullmatch(r"(https?://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+))(?::\d+)?(?:/[!-~]*)?", jaeger, re.ASCII)
     if url is None:
-        runtime.fault("jaeger_endpoint", f"{jaeger!r} is no URL; it looks like {_JAEGER}")
+        runtime.fault("jaeger_endpoint", f"{jaeger!r} is not a URL; give one like {_JAEGER}")
         return None
     return f"{url[1]}:{_OTLP_PORT}"
 
@@ -161,7 +161,7 @@ def _vm_config(
         problems.append(
             "hypervisor: VM cache just support qemu"
             if caches and hypervisors
-            else "hypervisor.qemu: vmpool runs QEMU only; the file needs this table"
+            else "hypervisor.qemu: vmpool runs QEMU only; add this table to the file"
         )
         return VMConfig()
     section = Section(
@@ -197,7 +197,7 @@ def _check_rootfs(section: Section, image: str, initrd: str, memory_mib: int, ge
         try:
             size = Path(file).stat().st_size if file else 1
         except OSError:
-            continue  # told of already
+            continue  # already reported
         if not size:
             section.fault(key, f'image "{file}" is empty')
         if key == "initrd" and size // _MIB >= memory_mib:  # it is unpacked into memory

@@ -1,4 +1,4 @@
-"""Tables of Kata's configuration file: typed keys, faults collected, unknown keys passed over."""
+"""Tables of Kata's configuration file: typed keys, with all problems collected and unknown keys ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ E = TypeVar("E", bound=enum.Enum)
 
 
 def table_of(tables: Mapping[str, Any], name: str, problems: list[str], *, prefix: str = "") -> Mapping[str, Any]:
-    """One of the tables; empty if there is none. What is no table goes to `problems`."""
+    """One of the tables; empty if missing. A value that is not a table is added to `problems`."""
     table = tables.get(name, {})
     if isinstance(table, dict):
         return table
@@ -27,15 +27,15 @@ def table_of(tables: Mapping[str, Any], name: str, problems: list[str], *, prefi
 
 @attrs.define(kw_only=True)
 class Section:
-    """`problems` is shared by all tables of a file, so that all faults are told at once."""
+    """`problems` is shared by all tables of a file, so that all are reported at once."""
 
     path: str
-    """Of the table: hypervisor.qemu."""
+    """Path of the table, such as hypervisor.qemu."""
     table: Mapping[str, Any]
     problems: list[str]
 
     def get(self, key: str, kind: Kind[T], default: T | None = None) -> T:
-        """The key's value; `default`, or else Go's zero value, if there is none or it is of the wrong type."""
+        """The key's value; `default`, or else Go's zero value, if it is missing or of the wrong type."""
         if key in self.table:
             try:
                 return kind.decode(self.table[key], f"{self.path}.{key}")
@@ -44,18 +44,18 @@ class Section:
         return kind.zero if default is None else default
 
     def text(self, key: str, default: str = "") -> str:
-        """As `get`; an empty string counts as missing."""
+        """Like `get`; an empty string counts as missing."""
         return self.get(key, TEXT) or default
 
     def choice(self, key: str, what: str, plural: str, *, among: tuple[str, ...], default: str) -> str:
-        """One of Kata's fixed sets, refused with Kata's text."""
+        """A value from one of Kata's fixed sets, refused with Kata's text."""
         value = self.text(key, default)
         if value not in (*among, default):
             self.fault(key, f"Invalid hypervisor {what} {value} specified (supported {plural}: [{' '.join(among)}])")
         return value
 
     def member(self, key: str, kind: type[E], default: E) -> E:
-        """One of an enumeration of ours, by its value."""
+        """A member of one of our enumerations, by its value."""
         value = self.get(key, TEXT, default.value)
         try:
             return kind(value)
@@ -69,7 +69,7 @@ class Section:
         return self.existing(key, value) if value else ""
 
     def existing(self, key: str, value: str) -> str:
-        """That path without its symbolic links, if there is such a file."""
+        """The path without symbolic links, if the file exists."""
         if not value:
             self.fault(key, "path must be specified")
             return value
@@ -82,10 +82,10 @@ class Section:
         return value
 
     def path_text(self, key: str, default: str = "") -> str:
-        """As `text`, for a path of something that may be made yet."""
+        """Like `text`, for a path that need not exist yet."""
         value = self.text(key, default)
         if "\0" in value:
-            self.fault(key, "a path cannot have a NUL in it")
+            self.fault(key, "a path cannot contain a NUL")
         return value
 
     def fault(self, key: str, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""From Kata's configuration file to settings of this service: one profile, the Kata factory's."""
+"""Converts Kata's configuration file to settings of this service: one profile, for the Kata factory."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from vmm.words.kinds import ProducerKind
 from vmm.words.machines import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind
 
 LIMITS: Final = LimitSettings(leases_per_user=UNREACHED, requests_per_user=1000, max_open_requests=2000)
-"""Kata's file names nobody who may call, so that all sandboxes of a host are asked for by one user, who is alone."""
+"""Kata's file names no users: all sandboxes of a host are requested by a single one, so per-user limits are lifted."""
 
 PROFILE: Final = "default"
 
 TEMPLATE_SUBDIRECTORY: Final = "vmpool"
-"""Below Kata's template_path. Kata's own template has the same file names there, in another format."""
+"""Below Kata's template_path. Kata's own template has the same file names there, in a different format."""
 
 UNLIKE_CLONES: Final = (
-    "clones must be reseeded, and vmpool does not speak to Kata's agent; have a guest that it can ask, and say which "
+    "clones must be reseeded, and vmpool cannot use Kata's agent for that; use a guest with another agent, and name it "
     'under [vmpool]: agent = "builtin" or "qga"'
 )
 
 NO_CLIENT_OF_CURRENT_KATA: Final = (
-    "a client of Kata 2 and later looks for the agent of a VM from a cache where it is not, whoever serves the cache; "
-    "clients of vmpool's, and clients made from cache.proto, can use them; if the file is of runtime 1.x, say so under "
+    "a client of Kata 2 or later looks for the agent of a cached VM at the wrong address, with any server; vmpool's "
+    "clients and clients made from cache.proto can use these VMs; if the file is of runtime 1.x, set under "
     '[vmpool]: kata = "runtime 1.x"'
 )
 
@@ -59,7 +59,7 @@ _KEYS: Final = {
     "initrd": "hypervisor.qemu.initrd",
     "pci_bridges": "hypervisor.qemu.default_bridges",
 }
-"""A profile's fields by the keys that they come from."""
+"""Keys of the file by the profile's fields that they set."""
 
 
 @attrs.frozen(kw_only=True)
@@ -69,54 +69,54 @@ class CacheSettings:
     endpoint: Path
     profile: str
     vm_config: VMConfig
-    """What its VMs are made of, valid and with Kata's defaults."""
+    """The configuration of its VMs, valid and with Kata's defaults."""
     generation: Generation
     useless_to_kata: str = ""
-    """Why no stock client can use its VMs; empty if some can."""
+    """Why no stock client can use its VMs; empty if one can."""
 
 
 @attrs.frozen(kw_only=True)
 class KataSettings:
-    """What the service runs with in place of its own configuration file."""
+    """The service's settings when Kata's file replaces its own configuration file."""
 
     source: Path
     settings: Settings
     factory: FactoryConfig
-    """Its `vm_config` is what clients of the cache are told."""
+    """Its `vm_config` is sent to clients of the cache."""
     generation: Generation
     agent: GuestAgent
     table: FactoryTable
 
     def check_host(self, *, check_vsock: Callable[[], None] = check_vsock) -> None:
-        """As Kata, which refuses a host without vsock. Raises ConfigError, naming the key that wants it."""
+        """Refuses a host without vsock, as Kata does. Raises ConfigError, naming the key that requires it."""
         if self.agent.channel is AgentChannel.VSOCK:
             try:
                 check_vsock()
             except MissingFileError as error:
                 problem = self.spell(error)
-                if self.agent.channel_key == USE_VSOCK:  # without it there would be no client: see `check_clients`
+                if self.agent.channel_key == USE_VSOCK:  # without it no client could use the VMs: see `check_clients`
                     problem = f"{USE_VSOCK}: {error.path} does not exist or cannot be read; {LOAD_MODULE}"
                 raise ConfigError(source=str(self.source), problems=(problem,)) from error
 
     def check_clients(self) -> None:
-        """Raises ConfigError for a cache whose VMs nobody could use, unless the file asks for that by a key of ours."""
+        """Raises ConfigError for a cache whose VMs no client could use, unless a key of ours asks for it."""
         if self.factory.cache and self.agent == GuestAgent(channel_key=USE_VSOCK):
             problem = (
-                f"{USE_VSOCK}: without it Kata's clients look for the agent behind a kata-proxy, and vmpool starts "
-                'none; set use_vsock = true, or channel = "virtio-serial" under [vmpool] for VMs whose agent nobody '
-                "will reach"
+                f"{USE_VSOCK}: without it Kata's clients look for the agent behind a kata-proxy, which vmpool does not "
+                'start; set use_vsock = true, or channel = "virtio-serial" under [vmpool] for VMs whose agent no '
+                "client can reach"
             )
             raise ConfigError(source=str(self.source), problems=(problem,))
 
     def spell(self, error: BaseException) -> str:
-        """An error of the start, which names a profile's field, with the key of the file."""
+        """The text of a start-up error, with a profile's field replaced by the key of the file."""
         keys = _KEYS | {"channel": self.agent.channel_key}
         match error:
             case SpecError(field=field, value=value, reason=reason) if field in keys:
                 return f"{keys[field]} = {value!r}: {reason}"
             case MissingFileError(field=field, path=path, remedy=remedy) if field in keys:
                 return f"{keys[field]}: {path} does not exist or cannot be read; {remedy}"
-            case TemplateError():  # its remedies are a profile's
+            case TemplateError():  # its remedies name keys of a profile
                 said = str(error).replace("template_directory", f"{self.table.template_table}.template_path")
                 return said.replace('producer = "direct"', f"{self.table.template_key} = false")
             case _:
@@ -142,7 +142,7 @@ class KataSettings:
             return f"vmpool.agent = \"{self.agent.kind.value}\": Kata's clients speak to Kata's agent only"
         if self.agent.channel is not AgentChannel.VSOCK:
             return (
-                f'vmpool.channel = "{self.agent.channel.value}": nobody reaches Kata\'s agent; leave it out, and set '
+                f'vmpool.channel = "{self.agent.channel.value}": Kata\'s agent cannot be reached; remove it, and set '
                 f"{USE_VSOCK} = true"
             )
         return ""
@@ -180,7 +180,7 @@ def settings_from_kata(path: Path, *, host: HostSize | None = None, client: Clie
 
 
 def _obstacles(config: RuntimeConfig) -> list[str]:
-    """What Kata's factory refuses when it makes its first VM, and what this service cannot make."""
+    """Values that Kata's factory refuses when it makes its first VM, and VMs that this service cannot make."""
     hypervisor = config.factory.vm_config.hypervisor_config
     old = config.generation is Generation.RUNTIME_1X
     problems = []
@@ -208,13 +208,13 @@ def _obstacles(config: RuntimeConfig) -> list[str]:
 
 
 def _promised_in_vain(hypervisor: HypervisorConfig) -> Iterator[tuple[str, str]]:
-    """Keys by which the file promises a machine that no VM of ours is, and how ours is."""
+    """Keys that promise features that our machines lack, each with the reason."""
     confidential = "the host can read the memory of vmpool's machines"
     firmware = "vmpool's machines have QEMU's own firmware"
     for wanted, key, reason in (
         (hypervisor.confidential_guest, "confidential_guest", confidential),
         (hypervisor.sev_snp_guest, "sev_snp_guest", confidential),
-        (hypervisor.huge_pages, "enable_hugepages", "the memory of vmpool's machines is in pages of the usual size"),
+        (hypervisor.huge_pages, "enable_hugepages", "vmpool's machines have no huge pages"),
         (hypervisor.firmware_path, "firmware", firmware),
         (hypervisor.firmware_volume_path, "firmware_volume", firmware),
         (hypervisor.pflash, "pflashes", firmware),
@@ -224,7 +224,7 @@ def _promised_in_vain(hypervisor: HypervisorConfig) -> Iterator[tuple[str, str]]
 
 
 def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
-    """A profile that makes the VMs of a factory. Raises SpecError or ValueError for what cannot be made."""
+    """A profile that makes a factory's VMs. Raises SpecError or ValueError for unsupported values."""
     hypervisor = factory.vm_config.hypervisor_config
     template = kind is FactoryKind.TEMPLATE
     profile = ProfileSettings(
@@ -251,11 +251,11 @@ def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
 
 
 def _with_key(error: Exception, agent: GuestAgent) -> str:
-    """A fault in a profile's field, with the name of the key in Kata's file."""
+    """A fault in a profile's field, named by the key of Kata's file."""
     keys = _KEYS | {"channel": agent.channel_key}
     if isinstance(error, SpecError):
         return f"{keys[error.field]}: {error.reason}"
-    said = str(error.args[0])  # attrs adds more; the first is the sentence, with the field's name in quotes
+    said = str(error.args[0])  # attrs adds more; the first argument has the field's name in quotes
     named = re.search(r"'(\w+)' ", said)
     assert named is not None
     return f"{keys[named[1]]}: {said.removeprefix(named[0])}"

@@ -43,12 +43,12 @@ _log = structlog.get_logger("vmpool.factory", subsystem="factory")
 
 
 SPAN_TAGS: Final = {"source": "runtime", "package": "factory", "subsystem": "factory"}
-"""Kata's, of its spans NewFactory and GetVM."""
+"""Kata's tags of its spans NewFactory and GetVM."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class Factory:
-    """Gives VMs by Kata's rules. Use `open_factory`."""
+    """Provides VMs by Kata's rules. Use `open_factory`."""
 
     _source: Source
     _maker: _Maker
@@ -56,27 +56,27 @@ class Factory:
     _generation: Generation
     _spans: Spans
     _silence_told: bool = attrs.field(default=False, init=False)
-    """That its guests cannot be asked is logged once."""
+    """Whether the warning about guests without an agent has been logged."""
 
     def config(self) -> VMConfig:
-        """What its base VMs are made of; those of a cache's client are the server's. Valid, with its defaults."""
+        """The configuration of its base VMs, or of the server's for a client. Valid, with its defaults."""
         return self._vm_config
 
     async def get_vm(self, config: VMConfig) -> Vm:
-        """A running VM for a request: reseeded, its clock set, with as many CPUs and as much memory as are wanted.
+        """A running VM for a request: reseeded, its clock set, with the requested CPUs and memory.
 
-        A request that the base VMs cannot serve is booted by itself. In a guest without an agent, those of Kata's
-        servers among them, nothing can be done: its VM runs, and has what was added to it plugged in. A clone that
-        cannot be reseeded is not given, but ended.
+        A request that the base VMs cannot serve is booted separately. In a guest without a usable agent, such as one
+        from Kata's servers, nothing is done: the VM runs, with added devices plugged in but not online. A clone that
+        cannot be reseeded is ended instead.
 
-        The caller stops the VM. On error and cancellation nothing of it is left. Raises InvalidConfigError, CacheError,
+        The caller stops the VM. On error or cancellation the VM is ended. Raises InvalidConfigError, CacheError,
         UnsupportedError, RefusedError and VmmError.
         """
         with self._spans.span("GetVM", **SPAN_TAGS):
             return await self._get_vm(config)
 
     async def _get_vm(self, config: VMConfig) -> Vm:
-        wanted = config.hypervisor_config  # as it was asked for: defaults are not a reason to add anything
+        wanted = config.hypervisor_config  # as requested: defaults must not cause anything to be added
         if self._generation is Generation.RUNTIME_1X:
             config.check_request()
         try:
@@ -102,15 +102,15 @@ class Factory:
         return vm
 
     def _note(self, report: PreparationReport, *, vm: Vm) -> None:
-        """Says what the VM's taker cannot rely on."""
+        """Warns about properties that the VM's taker cannot rely on."""
         if report.was_seen and not report.reseeded:
-            _log.warning("the guest's random numbers are not its own: it cannot be reseeded", vm=vm.id)
+            _log.warning("the guest cannot be reseeded: its random numbers may not be unique", vm=vm.id)
         elif not report.was_seen and not self._silence_told:
             self._silence_told = True
-            _log.warning("nobody in the guest can be asked; this is logged once", vm=vm.id, detail=NOT_DONE)
+            _log.warning("no agent in the guest can be used; this is logged once", vm=vm.id, detail=NOT_DONE)
 
     async def get_base_vm(self) -> Vm:
-        """A paused VM, as it was made. The caller stops it. Raises as `get_vm`."""
+        """A paused VM, as it was made. The caller stops it. Raises like `get_vm`."""
         return await self._take()
 
     async def _take(self) -> Vm:
@@ -129,7 +129,7 @@ class Factory:
         return self._source.statuses()
 
     async def aclose(self) -> None:
-        """Kata's CloseFactory: ends the VMs that are kept, and removes the template. VMs that were given stay."""
+        """Kata's CloseFactory: ends the kept VMs and removes the template. VMs that were handed out stay."""
         with self._spans.span("CloseFactory", **SPAN_TAGS):
             await self._source.close()
 
@@ -143,10 +143,10 @@ async def open_factory(
     generation: Generation = Generation.CURRENT,
     spans: Spans = NO_SPANS,
 ) -> AsyncIterator[Factory]:
-    """Makes a factory by the rules of Kata's NewFactory; with `fetch_only` it uses what is there and makes nothing.
+    """Makes a factory by the rules of Kata's NewFactory; with `fetch_only` it uses what exists and makes nothing.
 
-    At the end, whatever it runs is ended, VMs that are kept ready too; a template stays, unless the factory was closed
-    by `aclose`. Raises InvalidConfigError, TemplateError, CacheError and other VmmErrors.
+    At the end, everything that it runs is ended, kept VMs too; a template stays, unless `aclose` closed the factory.
+    Raises InvalidConfigError, TemplateError, CacheError and other VmmErrors.
     """
     error: Exception | None = None
     kind = config.choose(fetch_only=fetch_only, generation=generation)
@@ -212,7 +212,7 @@ class _Maker:
         )
 
     async def _template(self, *, fetch_only: bool) -> TemplateProducer:
-        """A template that is there, or is made now; and what clones it. Raises TemplateError, VmmError, KataError."""
+        """The existing template, or a new one, and its clone producer. Raises TemplateError, VmmError, KataError."""
         if self.config.agent is AgentKind.NOOP:
             raise UnsupportedError(UNLIKE_CLONES)
         profile = profile_of(self.config, FactoryKind.TEMPLATE)
@@ -273,7 +273,7 @@ class _Maker:
 
 
 async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfig) -> PreparationReport:
-    """From a base VM to one that can be used: the second half of Kata's GetVM, with its steps in their order."""
+    """Turns a base VM into a usable one: the second half of Kata's GetVM, with its steps in order."""
     vcpus = wanted.vcpus if wanted.vcpus > base.vcpus else None
     memory_mib = wanted.memory_size if wanted.memory_size > base.memory_size else None
     grows = vcpus is not None or memory_mib is not None
@@ -287,9 +287,9 @@ async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfi
             )
             if vm.is_clone and not report.reseeded:
                 raise UnsupportedError(
-                    f"VM {vm.id!r} is a clone, and nobody in its guest can be asked to reseed it: it would draw the "
-                    "random numbers of its siblings; have the server boot its VMs (enable_template = false), or take "
-                    "base VMs and reseed them"
+                    f"VM {vm.id!r} is a clone, and no agent in its guest can reseed it: it would draw the same random "
+                    "numbers as its siblings; have the server boot its VMs (enable_template = false), or take base VMs "
+                    "and reseed them"
                 )
             if grows:
                 await vm.grow(vcpus=vcpus or 0, memory_mib=memory_mib or 0)

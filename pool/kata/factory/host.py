@@ -1,4 +1,4 @@
-"""What a factory makes VMs with: QEMU on this host, or something that stands for it."""
+"""The means by which a factory makes VMs: QEMU on this host, or a substitute."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vmm.qemu.backend import QemuBackend
 
 
 class Attach(Protocol):
-    """Takes over a paused VM that somebody gave away; see `vmm.qemu.attach.attach`."""
+    """Takes over a paused VM that was given away; see `vmm.qemu.attach.attach`."""
 
     async def __call__(self, *, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> Vm: ...
 
@@ -48,7 +48,7 @@ class FactoryHost:
 async def open_qemu_host(runtime: Path) -> AsyncIterator[FactoryHost]:
     """QEMU, with the VMs' directories below `runtime`, an absolute path.
 
-    No service and no other factory may use it meanwhile. What an earlier one left there when it was killed is ended.
+    No service and no other factory may use it meanwhile. VMs that a killed predecessor left there are ended.
     Raises EndpointError, StopError.
     """
     with open_vms_directory(runtime) as vms:

@@ -1,8 +1,8 @@
-"""kata-proxy, a process that runtime 1.x has between client and agent: whoever takes a VM with one ends both.
+"""kata-proxy, runtime 1.x's process between client and agent: the taker of a VM with a proxy has to end both.
 
-Kata's server starts it, and forgets it with the VM. Pid and place come with the VM; neither is believed: the process is
-signalled if its command line says that it is this VM's proxy, the directory removed if it bears the VM's name and has
-nothing but the proxy's socket in it.
+Kata's server starts the proxy, and forgets it with the VM. Its pid and path come with the VM; neither is trusted: the
+process is signalled only if its command line shows that it is this VM's proxy, and the directory removed only if it has
+the VM's name and contains nothing but the proxy's socket.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from vmm.words.processes import ExitReport, ProcessIdentity
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")
 
 TERM_LIMIT_S = 3.0
-"""From SIGTERM, which ends a proxy that works, to SIGKILL."""
+"""Time between SIGTERM, which ends a working proxy, and SIGKILL."""
 
 _SOCKET: Final = "proxy.sock"
 _MAX_PID: Final = 2**31 - 1
 _NOWHERE: Final = Path("/dev/null")
-"""Its log is its server's."""
+"""The log belongs to the proxy's server."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +43,7 @@ class KataProxy:
 
     @classmethod
     def of(cls, cached: CachedVm) -> KataProxy | None:
-        """None if the server named none: then the address is the agent's own."""
+        """None if the server named no proxy: then the address is the agent's own."""
         scheme, _, path = cached.agent_url.partition("://")
         socket = Path(path)
         if scheme != "unix" or not socket.is_absolute() or socket.name != _SOCKET or cached.proxy_pid <= 0:
@@ -51,7 +51,7 @@ class KataProxy:
         return cls(vm_id=cached.id, pid=cached.proxy_pid, socket=socket)
 
     async def end(self) -> None:
-        """SIGTERM, SIGKILL if need be, then removes its socket and directory. Shielded; what fails is logged."""
+        """Sends SIGTERM, if necessary SIGKILL, then removes socket and directory. Shielded; failures are logged."""
         with trio.CancelScope(shield=True):
             try:
                 await self._end_process()
@@ -77,7 +77,7 @@ class KataProxy:
                 process.close()
 
     def _find(self) -> QemuProcess | None:
-        """None if the pid is not this VM's proxy's any more. Raises OSError."""
+        """None if the pid is no longer this VM's proxy. Raises OSError."""
         started = start_time_of(self.pid) if self.pid <= _MAX_PID else None
         if started is None:
             return None
@@ -96,12 +96,12 @@ class KataProxy:
             return
         if self.socket.is_socket():
             self.socket.unlink()
-        with contextlib.suppress(OSError):  # it has something else in it, or was removed
+        with contextlib.suppress(OSError):  # it contains other files, or was removed
             directory.rmdir()
 
 
 class ProxiedVm:
-    """A VM with a proxy, which ends with it. Fulfils `vmm.contract.Vm`."""
+    """A VM whose proxy ends with it. Implements `vmm.contract.Vm`."""
 
     def __init__(self, vm: Vm, proxy: KataProxy) -> None:
         self._vm = vm
@@ -150,7 +150,7 @@ class ProxiedVm:
         return await self._vm.wait_broken()
 
     async def stop(self) -> ExitReport:
-        """As the VM's. Of its proxy nothing is left either, or it is logged."""
+        """Like the VM's, and ends its proxy; a failure to do so is logged."""
         report = await self._vm.stop()
         await self._proxy.end()
         return report
@@ -159,5 +159,5 @@ class ProxiedVm:
         await self._vm.disconnect()
 
     async def detach(self) -> None:
-        """As the VM's: its proxy goes on, too."""
+        """Like the VM's; the proxy goes on, too."""
         await self._vm.detach()

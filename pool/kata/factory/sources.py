@@ -1,4 +1,4 @@
-"""Where a factory's base VMs come from: booted, cloned, kept ready, or another's cache."""
+"""Sources of a factory's base VMs: booting, cloning, keeping VMs ready, or another server's cache."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vmm.words.leases import LeaseRequest
 from vmm.words.life import VmState
 
 CONNECT_LIMIT_S = 10.0
-"""For QEMU's greeting, and for a server's answer to all but a request for a VM."""
+"""For QEMU's greeting, and for a server's answer to everything except a request for a VM."""
 
 
 class Source(Protocol):
@@ -39,14 +39,14 @@ class Source(Protocol):
         """A paused VM, the caller's. Cancelled, it takes none. Raises VmmError, KataError, RefusedError."""
 
     def statuses(self) -> Sequence[WaitingVm]:
-        """The VMs that are ready. Raises UnsupportedError where none are kept."""
+        """The ready VMs. Raises UnsupportedError if none are kept."""
 
     async def close(self) -> None:
-        """Kata's CloseFactory: ends what is kept, for good."""
+        """Kata's CloseFactory: ends kept VMs for good."""
 
 
 class _KeepsNone:
-    """Kata panics in these words."""
+    """Kata panics with these words."""
 
     package: str
 
@@ -59,7 +59,7 @@ class _KeepsNone:
 
 @attrs.define(eq=False, kw_only=True)
 class DirectSource(_KeepsNone):
-    """Boots a VM each time."""
+    """Boots a new VM each time."""
 
     package = "direct"
     host: FactoryHost
@@ -79,7 +79,7 @@ class DirectSource(_KeepsNone):
 
 @attrs.define(eq=False, kw_only=True)
 class TemplateSource(_KeepsNone):
-    """Clones a VM each time. `close` removes the template."""
+    """Clones a new VM each time. `close` removes the template."""
 
     package = "template"
     producer: BaseVmMaker
@@ -101,7 +101,7 @@ class CacheSource:
     coordinator: Coordinator
     host: FactoryHost
     under: Source
-    """What the VMs are made with."""
+    """The source that makes the VMs."""
     vcpus: int
     memory_mib: int
     nursery: trio.Nursery
@@ -123,7 +123,7 @@ class CacheSource:
             self.coordinator.give_back(lease)
             raise
         self.coordinator.relinquish(lease)
-        # Its taker is this process: if that is killed, nobody has it.
+        # This process owns the VM: if it is killed, the VM has no owner.
         self.host.journal.withdraw(lease.vm_id)
         return vm
 
@@ -141,7 +141,7 @@ class CacheSource:
 
 @attrs.define(eq=False, kw_only=True)
 class ClientSource(_KeepsNone):
-    """Another's cache. Each VM takes a connection of its own, as the protocol wants it."""
+    """Another server's cache. Each VM takes its own connection, as the protocol requires."""
 
     package = "grpccache"
     host: FactoryHost
@@ -162,16 +162,16 @@ class ClientSource(_KeepsNone):
 
 
 async def attach_cached(cached: CachedVm, *, host: FactoryHost, nursery: trio.Nursery) -> Vm:
-    """Makes a VM of what any VMCache server gave: paused, to be resumed and stopped; the caller's.
+    """Makes a VM of one received from any VMCache server: paused, and the caller's to resume and stop.
 
-    Its agent can be asked if vmpool started the VM. A kata-proxy that comes with it ends with it, or with the attempt.
-    Raises UnsupportedError if its QMP socket is not where a VM's is, AttachError if nothing is there: then the VM was
-    not touched. QmpError, with the VM ended.
+    Its agent is used if vmpool started the VM. A kata-proxy that comes with it is ended with it, or with the attempt.
+    Raises UnsupportedError if its QMP socket does not have a VM's file name, AttachError if nothing is there: the VM
+    was not touched then. Raises QmpError after ending the VM.
     """
     socket = Path(cached.qemu.qmp_channel_path)
     home = VmDirectory(socket.parent)
     if socket != home.qmp_socket:
-        raise UnsupportedError(f"VM {cached.id!r}: its QMP socket {str(socket)!r} is not called {home.qmp_socket.name}")
+        raise UnsupportedError(f"VM {cached.id!r}: its QMP socket {str(socket)!r} is not named {home.qmp_socket.name}")
     proxy = KataProxy.of(cached)
     try:
         vm = await _attach(

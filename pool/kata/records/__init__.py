@@ -1,1 +1,1 @@
-"""Kata's records and their JSON, pure."""
+"""Kata's records and their JSON; pure."""

@@ -1,4 +1,4 @@
-"""What a Kata factory is made of, and Kata's judgement of it."""
+"""The configuration of a Kata factory, and Kata's validation of it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ProxyConfig(GoRecord):
 
 @attrs.frozen(kw_only=True)
 class VMConfig(GoRecord):
-    """What decides whether a VM of a factory can serve a request. Agent and proxy have types in runtime 1.x only."""
+    """The properties that decide whether a VM can serve a request. Types of agent and proxy are runtime 1.x's only."""
 
     hypervisor_type: str = text("HypervisorType")
     agent_config: KataAgentConfig = struct("AgentConfig", KataAgentConfig)
@@ -65,12 +65,12 @@ class VMConfig(GoRecord):
     def valid(self, generation: Generation = Generation.CURRENT) -> VMConfig:
         """This configuration with Kata's defaults filled in. Raises InvalidConfigError.
 
-        Checks and their order are those of Kata's `VMConfig.Valid`. No file is looked for.
+        Checks and their order are those of Kata's `VMConfig.Valid`. Files are not checked.
         """
         return attrs.evolve(self, hypervisor_config=_valid(self.hypervisor_config, generation))
 
     def check_request(self) -> None:
-        """What runtime 1.x asks of the configuration in a request, on top. Raises InvalidConfigError."""
+        """Runtime 1.x's additional checks of a request's configuration. Raises InvalidConfigError."""
         if not self.agent_type:
             raise InvalidConfigError("Missing agent type")
         if not self.proxy_type:
@@ -129,7 +129,7 @@ def _check_template(config: HypervisorConfig, *, current: bool) -> None:
 
 
 class FactoryKind(enum.Enum):
-    """Where a factory's base VMs come from."""
+    """The source of a factory's base VMs."""
 
     DIRECT = "direct"
     TEMPLATE = "template"
@@ -138,24 +138,24 @@ class FactoryKind(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class FactoryConfig:
-    """A factory. With `vm_cache` and no `cache` of its own it is the client of another's cache."""
+    """A factory. With `vm_cache` and no `cache` of its own it is a client of another cache."""
 
     template: bool = False
     vm_cache: bool = False
     cache: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    """How many VMs are kept ready."""
+    """Number of VMs kept ready."""
     template_path: str = DEFAULT_TEMPLATE_PATH
     vm_cache_endpoint: str = DEFAULT_CACHE_ENDPOINT
     vm_config: VMConfig = attrs.field(factory=VMConfig)
     agent: AgentKind = AgentKind.NOOP
-    """Whom vmpool can ask in the guest. Kata's own agent answers Kata only."""
+    """The agent that vmpool uses in the guest. Kata's own agent answers Kata only."""
     channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
-    """The device to that agent; without one, to the agent of whoever gets the VM."""
+    """The device that leads to that agent, or else to the agent of the VM's taker."""
 
     def choose(self, *, fetch_only: bool, generation: Generation = Generation.CURRENT) -> FactoryKind:
-        """What Kata's `NewFactory` would make of this, `cache` VMs deep if that is not 0. Raises InvalidConfigError.
+        """The kind that Kata's `NewFactory` would make, with `cache` kept VMs if not 0. Raises InvalidConfigError.
 
-        With `fetch_only` a factory uses what is there and makes nothing.
+        With `fetch_only` a factory uses what exists and makes nothing.
         """
         self.vm_config.valid(generation)
         if fetch_only and self.cache:

@@ -1,8 +1,8 @@
 """Go's encoding/json, for attrs records that stand for Go structs.
 
-Kata's structs have no tags: keys are the names of fields in Go. As Go does, the decoder takes null for the zero value
-of anything, matches keys without regard to case if none matches exactly, and refuses 2048.0 where a whole number
-belongs. Unlike Go it keeps the keys it does not know, so that what was received can be given on whole.
+Kata's structs have no tags, so keys are Go field names. Like Go, the decoder accepts null as the zero value of any
+type, matches keys case-insensitively if no exact match exists, and refuses 2048.0 for an integer. Unlike Go it keeps
+unknown keys, so that received records can be passed on complete.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class GoField:
     kind: Kind[Any]
     generations: Generations
     former: str = ""
-    """The name that it had in early versions of runtime 1.x. Read as the other; written beside it, for both."""
+    """The field's name in early versions of runtime 1.x. Read like the current name, and written beside it."""
 
 
 @attrs.frozen(kw_only=True)
 class GoRecord:
-    """Base of the records that stand for Go structs. All their fields have Go's zero value as default."""
+    """Base of records that stand for Go structs. Every field defaults to Go's zero value."""
 
     extra: Mapping[str, Any] = attrs.field(factory=dict)
-    """Keys that no generation has; written back as they came."""
+    """Keys unknown to both generations; written back unchanged."""
 
 
 R = TypeVar("R", bound=GoRecord)
@@ -101,7 +101,7 @@ def uint32s(name: str, generations: Generations = BOTH) -> tuple[int, ...]:
 def mapping(
     name: str, *, key: Kind[Any] = TEXT, generations: Generations = BOTH, former: str = ""
 ) -> Mapping[Any, str]:
-    """From `key` to text."""
+    """A map from `key` to text."""
     return _field(name, MapOf(key, TEXT), generations, former)
 
 
@@ -118,7 +118,7 @@ def _field(name: str, kind: Kind[T], generations: Generations, former: str = "")
 
 
 def fields_of(record: type[GoRecord]) -> Iterator[GoField]:
-    """In the order in which they are declared."""
+    """The fields in declared order."""
     for attribute in attrs.fields(record):
         if _METADATA in attribute.metadata:
             name, kind, generations, former = attribute.metadata[_METADATA]
@@ -173,7 +173,7 @@ class Struct(Kind[R]):
         return "{" + " ".join(shown) + "}"
 
     def fields(self, generation: Generation | None) -> Iterator[GoField]:
-        """Those of one generation, or all."""
+        """The fields of one generation, or all."""
         return (field for field in self._fields if generation is None or generation in field.generations)
 
 
@@ -187,26 +187,26 @@ def decode(record: type[R], data: bytes) -> R:
 
 
 def encode(record: GoRecord, generation: Generation | None = None) -> bytes:
-    """The bytes that Go would write, fields in declared order. Without `generation`: the fields of both.
+    """The bytes that Go would write, fields in declared order. Without `generation`: the fields of both generations.
 
-    Each generation passes over what it does not know, so both can read the latter.
+    Each generation ignores unknown fields, so both can read the latter.
     """
     value = Struct(type(record)).encode(record, generation)
     written = replace_surrogates(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
-    for character in "<>&\u2028\u2029":  # Go does not want to be HTML
+    for character in "<>&\u2028\u2029":  # Go escapes these for HTML
         written = written.replace(character, f"\\u{ord(character):04x}")
     return written.encode()
 
 
 def show(record: GoRecord, generation: Generation | None = None) -> str:
-    """As Go's %+v."""
+    """The record as Go's %+v prints it."""
     return Struct(type(record)).show(record, generation)
 
 
 def differences(
     base: GoRecord, new: GoRecord, *, generation: Generation | None = None, path: str = ""
 ) -> Iterator[Difference]:
-    """Where two records of one type differ, down to the fields of the structs within. Unknown keys do not count."""
+    """The fields in which two records of one type differ, including nested structs. Unknown keys do not count."""
     for field in Struct(type(base)).fields(generation):
         here = f"{path}.{field.name}".lstrip(".")
         one, other = getattr(base, field.attribute), getattr(new, field.attribute)
@@ -217,7 +217,7 @@ def differences(
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _finite(literal: str) -> float:

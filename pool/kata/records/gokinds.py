@@ -1,4 +1,4 @@
-"""The types of Go that Kata's records are made of: their zero value, their JSON, how Go prints them."""
+"""The Go types of Kata's records: their zero value, their JSON, and how Go prints them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Generation(enum.Enum):
-    """The two of Kata that are understood. Each knows its own fields only."""
+    """The supported generations of Kata. Each knows only its own fields."""
 
     RUNTIME_1X = "runtime 1.x"
     CURRENT = "current"
@@ -33,25 +33,25 @@ ONLY_CURRENT: Final = frozenset({Generation.CURRENT})
 
 
 class Kind(abc.ABC, Generic[T]):
-    """One type. `generation` matters to records only; the others pass it on."""
+    """One type. Only records use `generation`; the others pass it on."""
 
     zero: T
 
     @abc.abstractmethod
     def decode(self, value: Any, path: str) -> T:
-        """From what `json` made of it. None, JSON's null, is the zero value. Raises WireError naming `path`."""
+        """Converts from `json`'s value. None, JSON's null, is the zero value. Raises WireError naming `path`."""
 
-    def encode(self, value: T, generation: Generation | None) -> Any:  # noqa: ARG002 - records have use for it
-        """To what `json` writes."""
+    def encode(self, value: T, generation: Generation | None) -> Any:  # noqa: ARG002 - records use it
+        """Converts to a value for `json`."""
         return value
 
-    def show(self, value: T, generation: Generation | None) -> str:  # noqa: ARG002 - idem
-        """As Go's %+v."""
+    def show(self, value: T, generation: Generation | None) -> str:  # noqa: ARG002 - as above
+        """The value as Go's %+v prints it."""
         return str(value)
 
 
 def replace_surrogates(written: str) -> str:
-    r"""Half a character, which JSON can spell as \ud800 and UTF-8 cannot, becomes U+FFFD, as in Go."""
+    r"""Replaces a lone surrogate, which JSON can spell as \ud800 and UTF-8 cannot encode, by U+FFFD, as in Go."""
     return written.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -91,7 +91,7 @@ class Integer(Kind[int]):
         if value is None:
             return 0
         if type(value) is not int or not self.low <= value <= self.high:
-            raise _unfit(path, f"a whole number from {self.low} to {self.high}", value)
+            raise _unfit(path, f"an integer from {self.low} to {self.high}", value)
         return value
 
 
@@ -106,7 +106,7 @@ class Float32(Kind[float]):
         return float(value)
 
     def encode(self, value: float, generation: Generation | None) -> int | float:  # noqa: ARG002
-        """Go writes 1.0 as 1, and no more digits than tell a float32 from its neighbours."""
+        """Go writes 1.0 as 1, and only as many digits as distinguish a float32 from its neighbours."""
         if value == math.floor(value):
             return int(value)
         narrow = _narrow(value)
@@ -137,7 +137,7 @@ class Octets(Kind[bytes]):
 
 
 class Optional(Kind[T | None]):
-    """A pointer. Kata compares pointers by address; here what they point to counts."""
+    """A pointer. Kata compares pointers by address; here the values count."""
 
     zero: T | None = None
 
@@ -155,7 +155,7 @@ class Optional(Kind[T | None]):
 
 
 class ListOf(Kind[tuple[T, ...]]):
-    """A slice. An empty one is written as null, Go's nil; to who reads it, and in comparisons, that is the same."""
+    """A slice. An empty one is written as null, Go's nil; readers and comparisons treat both alike."""
 
     zero: tuple[T, ...] = ()
 
@@ -177,7 +177,7 @@ class ListOf(Kind[tuple[T, ...]]):
 
 
 class MapOf(Kind[Mapping[Any, Any]]):
-    """A map. An empty one is written as {}: Kata adds to a bridge's devices, and Go panics if it adds to null."""
+    """A map. An empty one is written as {}: Kata adds to a bridge's devices, and Go panics when adding to null."""
 
     zero: Mapping[Any, Any] = MappingProxyType({})
 

@@ -1,6 +1,6 @@
 """Kata's HypervisorConfig: every field that either generation sends.
 
-The order is that of the current generation; `customAssets`, which Go does not export, is never sent.
+The order is the current generation's; `customAssets`, which Go does not export, is never sent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pool.kata.records.gokinds import ONLY_1X, ONLY_CURRENT
 
 @attrs.frozen(kw_only=True)
 class Param(GoRecord):
-    """One parameter of a command line. Without a value it is a mere word."""
+    """One parameter of a command line. Without a value it is a bare word."""
 
     key: str = text("Key")
     value: str = text("Value")
@@ -69,7 +69,7 @@ class DeviceInfo(GoRecord):
 
 @attrs.frozen(kw_only=True)
 class HypervisorConfig(GoRecord):
-    """What a hypervisor is started with. Sizes of memory are in MiB.
+    """The configuration of a hypervisor. Memory sizes are in MiB.
 
     The number of CPUs has two names: `num_vcpus` in runtime 1.x, `num_vcpus_f` since, which may be a fraction.
     """
@@ -196,7 +196,7 @@ class HypervisorConfig(GoRecord):
     default_gpus: int = uint32("DefaultGPUs", ONLY_CURRENT)
     default_gpu_model: str = text("DefaultGPUModel", ONLY_CURRENT)
     measurement_algo: str = text("MeasurementAlgo", ONLY_CURRENT)
-    # Only runtime 1.x had these.
+    # Runtime 1.x only.
     num_vcpus: int = uint32("NumVCPUs", ONLY_1X)
     hypervisor_ctl_path_list: tuple[str, ...] = texts("HypervisorCtlPathList", ONLY_1X)
     hypervisor_ctl_path: str = text("HypervisorCtlPath", ONLY_1X)
@@ -209,5 +209,5 @@ class HypervisorConfig(GoRecord):
 
     @property
     def vcpus(self) -> int:
-        """What a VM of this configuration has; 0 if neither generation's field says."""
+        """The number of CPUs of a VM; 0 if neither generation's field is set."""
         return math.ceil(self.num_vcpus_f) or self.num_vcpus

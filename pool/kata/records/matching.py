@@ -1,6 +1,6 @@
 """Whether a VM made of one configuration can serve a request for another: Kata's checkConfig.
 
-What can be given to a VM afterwards, or is its own in any case, is set aside first. All the rest must be equal.
+Properties that can be changed afterwards, or that are always the VM's own, are ignored. All others must be equal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pool.kata.records.gokinds import Generation
 
 
 def check_config(base: VMConfig, new: VMConfig, *, generation: Generation = Generation.CURRENT) -> None:
-    """Raises ConfigMismatchError, in Kata's words, with the fields that differ.
+    """Raises ConfigMismatchError, with Kata's text and the fields that differ.
 
     Empty and missing lists are equal, as in Kata. Fields of the other generation do not count, nor do unknown keys.
     """

@@ -61,7 +61,7 @@ def test_what_was_written_is_removed(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         f"removed {at(tmp_path, UNIT)}",
         f"removed {at(tmp_path, USER)}",
-        f"kept {at(tmp_path, CONFIGURATION)}: it is not the default one",
+        f"kept {at(tmp_path, CONFIGURATION)}: it differs from the default",
     ]
 
 

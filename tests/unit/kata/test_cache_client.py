@@ -181,10 +181,10 @@ async def test_a_server_of_something_else(vm_home: Path, answer: bytes) -> None:
     ("data", "said"),
     [
         (b"", "rpc error: code = Internal desc = the call ended without a reply"),
-        (framed(b"\xff"), "rpc error: code = Internal desc = the answer, 1 bytes, is no GrpcVmConfig: "),
-        (framed(b"\x0a\x7f"), "rpc error: code = Internal desc = the answer, 2 bytes, is no GrpcVmConfig: "),
-        (struct.pack(">BI", 0, 9) + b"x", "rpc error: code = Internal desc = the answer is no gRPC message: "),
-        (struct.pack(">BI", 1, 1) + b"x", "rpc error: code = Internal desc = the answer is no gRPC message: "),
+        (framed(b"\xff"), "rpc error: code = Internal desc = the answer, 1 bytes, is not a GrpcVmConfig: "),
+        (framed(b"\x0a\x7f"), "rpc error: code = Internal desc = the answer, 2 bytes, is not a GrpcVmConfig: "),
+        (struct.pack(">BI", 0, 9) + b"x", "rpc error: code = Internal desc = the answer is not a gRPC message: "),
+        (struct.pack(">BI", 1, 1) + b"x", "rpc error: code = Internal desc = the answer is not a gRPC message: "),
     ],
 )
 async def test_an_answer_that_is_no_message(vm_home: Path, data: bytes, said: str) -> None:

@@ -259,7 +259,7 @@ class TestSocket:
     def test_a_place_that_cannot_be_had(self, vm_home: Path) -> None:
         (vm_home / "file").touch()
         with (
-            pytest.raises(EndpointError, match="choose a writable place as vm_cache_endpoint"),
+            pytest.raises(EndpointError, match="choose a writable path for vm_cache_endpoint"),
             open_cache_endpoint(vm_home / "file" / "cache.sock"),
         ):
             pass

@@ -102,7 +102,7 @@ async def test_a_vm_whose_agent_is_katas_runs_and_has_what_was_added_plugged_in(
                 assert machine.entropy == []
                 assert machine.plugged.value.memory_mib == request.hypervisor_config.memory_size
                 await vm.stop()
-    assert [entry["vm"] for entry in logs if entry["event"].startswith("nobody in the guest can be asked")] == ["vm-1"]
+    assert [entry["vm"] for entry in logs if entry["event"].startswith("no agent in the guest can be used")] == ["vm-1"]
 
 
 async def test_a_clone_that_nobody_can_reseed_is_not_given(vm_home: Path, stage: Stage, nursery: trio.Nursery) -> None:
@@ -111,7 +111,7 @@ async def test_a_clone_that_nobody_can_reseed_is_not_given(vm_home: Path, stage:
     for vm in vms:
         stage.vms.machine(vm.id).is_clone = True
     async with serving_cache(vm_home, *vms) as served, open_factory(client_of(served), host=stage.host) as factory:
-        with pytest.raises(UnsupportedError, match=r"^VM 'vm-1' is a clone, and nobody in its guest can be asked"):
+        with pytest.raises(UnsupportedError, match=r"^VM 'vm-1' is a clone, and no agent in its guest can reseed it"):
             await factory.get_vm(factory.config())
         assert stage.vms.alive == {"vm-2"}, "it is ended"
         base = await factory.get_base_vm()

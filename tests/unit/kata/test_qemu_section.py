@@ -126,7 +126,7 @@ def test_paths_lose_their_links(home: Path) -> None:
             'block_device_aio = "sync"',
             "hypervisor.qemu.block_device_aio: Invalid hypervisor block storage I/O mechanism  sync specified (",
         ),
-        ("default_memory = 2048.0", "hypervisor.qemu.default_memory: must be a whole number from 0 to"),
+        ("default_memory = 2048.0", "hypervisor.qemu.default_memory: must be an integer from 0 to"),
         ("default_vcpus = true", "hypervisor.qemu.default_vcpus: must be a number"),
         ("enable_debug = 1", "hypervisor.qemu.enable_debug: must be true or false, not 1"),
         ("pflashes = 'x'", "hypervisor.qemu.pflashes: must be a list"),
@@ -164,7 +164,7 @@ LOGICAL, PHYSICAL = "block_device_logical_sector_size", "block_device_physical_s
             f"{LOGICAL}: invalid sector sizes: logical (4096) must not be larger than physical (512)",
         ),
         ('pflashes = [""]', "pflashes: path must be specified"),
-        ("disk_rate_limiter_bw_max_rate = true", "disk_rate_limiter_bw_max_rate: must be a whole number from -"),
+        ("disk_rate_limiter_bw_max_rate = true", "disk_rate_limiter_bw_max_rate: must be an integer from -"),
         ("jailer_path = 1", "jailer_path: must be a string, not 1"),
     ],
 )
@@ -189,9 +189,9 @@ def test_what_current_kata_takes_is_taken(home: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("default_vcpus = 1.5", "default_vcpus: must be a whole number from -2147483648 to 2147483647, not 1.5"),
-        ("default_vcpus = 1.0", "default_vcpus: must be a whole number from"),
-        ("memory_offset = 4294967296", "memory_offset: must be a whole number from 0 to 4294967295"),
+        ("default_vcpus = 1.5", "default_vcpus: must be an integer from -2147483648 to 2147483647, not 1.5"),
+        ("default_vcpus = 1.0", "default_vcpus: must be an integer from"),
+        ("memory_offset = 4294967296", "memory_offset: must be an integer from 0 to 4294967295"),
     ],
 )
 def test_what_runtime_1x_refuses_is_refused(home: Path, line: str, problem: str) -> None:

@@ -48,10 +48,10 @@ def test_spans_go_to_jaegers_other_port(home: Path, runtime: str, endpoint: str 
 @pytest.mark.parametrize(
     ("runtime", "problem"),
     [
-        ('jaeger_endpoint = "jaeger:14268"', "runtime.jaeger_endpoint: 'jaeger:14268' is no URL"),
+        ('jaeger_endpoint = "jaeger:14268"', "runtime.jaeger_endpoint: 'jaeger:14268' is not a URL"),
         ('jaeger_endpoint = "http://[x"', "runtime.jaeger_endpoint: "),
-        ('jaeger_user = "me"', "runtime.jaeger_user: set the variable OTEL_EXPORTER_OTLP_HEADERS"),
-        ('jaeger_password = "secret"', "runtime.jaeger_password: set the variable OTEL_EXPORTER_OTLP_HEADERS"),
+        ('jaeger_user = "me"', "runtime.jaeger_user: set credentials in the environment variable OTEL"),
+        ('jaeger_password = "secret"', "runtime.jaeger_password: set credentials in the environment variable OTEL"),
     ],
 )
 def test_spans_that_cannot_go_there(home: Path, runtime: str, problem: str) -> None:
@@ -73,7 +73,7 @@ def test_unusable_files(home: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "hypervisor.qemu: vmpool runs QEMU only; the file needs this table"),
+        ("", "hypervisor.qemu: vmpool runs QEMU only; add this table to the file"),
         ("hypervisor = 1", "hypervisor: must be a table"),
         ("[hypervisor.xen]", 'hypervisor.xen: configuration file contains invalid hypervisor section: "xen"'),
         ("[hypervisor]\nqemu = 1", "hypervisor.qemu: must be a table"),
@@ -119,8 +119,8 @@ def test_empty_strings_are_the_defaults(home: Path) -> None:
     ("line", "problem"),
     [
         ("enable_template = 1", "factory.enable_template: must be true or false, not 1"),
-        ("vm_cache_number = -1", "factory.vm_cache_number: must be a whole number from 0 to 4294967295, not -1"),
-        ('vm_cache_number = "2"', 'factory.vm_cache_number: must be a whole number from 0 to 4294967295, not "2"'),
+        ("vm_cache_number = -1", "factory.vm_cache_number: must be an integer from 0 to 4294967295, not -1"),
+        ('vm_cache_number = "2"', 'factory.vm_cache_number: must be an integer from 0 to 4294967295, not "2"'),
         ("vm_cache_endpoint = 1979-05-27", 'factory.vm_cache_endpoint: must be a string, not "1979-05-27"'),
     ],
 )
@@ -255,7 +255,7 @@ def test_whose_file_it_is(home: Path, qemu: str, rest: str, generation: Generati
     ("rest", "problem"),
     [
         ('[vmpool]\nkata = "1"', "vmpool.kata: must be one of 'runtime 1.x', 'current'"),
-        ('[vmpool]\nagnet = "builtin"', "vmpool.agnet: is not known; there are agent, channel, kata"),
+        ('[vmpool]\nagnet = "builtin"', "vmpool.agnet: is not a known key; the keys are agent, channel, kata"),
     ],
 )
 def test_our_own_table_has_no_unknown_keys(home: Path, rest: str, problem: str) -> None:
@@ -283,11 +283,11 @@ def test_runtime_rs_has_its_table_elsewhere(home: Path) -> None:
     [
         (
             f'{RUNTIME_RS}[factory]\nenable_template = true\ntemplate_path = "/go"',
-            "hypervisor.qemu.factory.template_path: is not factory.template_path, '/go'; leave one of the tables out",
+            "hypervisor.qemu.factory.template_path: differs from factory.template_path, '/go'; remove one table",
         ),
         (
             f"{RUNTIME_RS}vm_cache_number = 1",
-            "hypervisor.qemu.factory.vm_cache_number: runtime-rs does not know it; a cache is set up under [factory]",
+            "hypervisor.qemu.factory.vm_cache_number: runtime-rs has no such key; set up a cache under [factory]",
         ),
         (
             RUNTIME_RS.replace("true", "1"),
@@ -306,7 +306,7 @@ def test_its_table_is_one(home: Path) -> None:
 @pytest.mark.parametrize("key", ["template_path", "vm_cache_endpoint"])
 def test_no_path_has_a_nul(home: Path, key: str) -> None:
     assert problems(load, home, rest=f'[factory]\n{key} = "/a\\u0000b"') == (
-        f"factory.{key}: a path cannot have a NUL in it",
+        f"factory.{key}: a path cannot contain a NUL",
     )
 
 

@@ -114,7 +114,7 @@ def test_runtime_rs_keys_are_named(home: Path) -> None:
     [
         ("confidential_guest = true", "the host can read the memory of vmpool's machines"),
         ("sev_snp_guest = true", "the host can read the memory of vmpool's machines"),
-        ("enable_hugepages = true", "the memory of vmpool's machines is in pages of the usual size"),
+        ("enable_hugepages = true", "vmpool's machines have no huge pages"),
         ('firmware = "{file}"', "vmpool's machines have QEMU's own firmware"),
         ('firmware_volume = "{file}"', "vmpool's machines have QEMU's own firmware"),
         ('pflashes = ["{file}"]', "vmpool's machines have QEMU's own firmware"),
@@ -234,8 +234,8 @@ def test_a_cache_that_no_client_of_runtime_1x_could_use_is_not_started(home: Pat
         pytest.param(
             "use_vsock = true", '[vmpool]\nchannel = "virtio-serial"', 'vmpool.channel = "virtio-serial"', id="no-way"
         ),
-        pytest.param("", "", "Kata 2 and later", id="current"),
-        pytest.param("", OURS, "Kata 2 and later", id="current-with-our-agent"),
+        pytest.param("", "", "Kata 2 or later", id="current"),
+        pytest.param("", OURS, "Kata 2 or later", id="current-with-our-agent"),
     ],
 )
 def test_a_cache_that_stock_clients_cannot_use_says_why(home: Path, qemu: str, rest: str, reason: str) -> None:

@@ -136,7 +136,7 @@ def test_runtime_1x_learns_the_agents_address_and_a_later_client_its_context_id(
 @pytest.mark.parametrize("pid", [0, -1, -77])
 def test_no_client_is_sent_a_proxy_pid_that_is_not_one_process(pid: int) -> None:
     """Runtime 1.x sends it SIGTERM: 0 is the client's own process group, -1 is every process."""
-    with pytest.raises(ValueError, match=f"proxy_pid = {pid}"):
+    with pytest.raises(ValueError, match=f"proxy_pid: {pid} is not"):
         vm_to_grpc(attrs.evolve(VM, proxy_pid=pid))
 
 
@@ -247,15 +247,15 @@ def test_half_a_character_is_replaced() -> None:
         (b"", "not JSON: "),
         (b"{", "not JSON: "),
         (b"[" * 100_000, "not JSON: "),
-        (b'{"x": NaN}', "not JSON: NaN is no number"),
+        (b'{"x": NaN}', "not JSON: NaN is not a number"),
         (b'{"x": 1e999}', "not JSON: 1e999 is too large"),
         (b"[]", ": must be an object, not []"),
         (b'{"HypervisorType": 1}', "HypervisorType: must be a string, not 1"),
-        (b'{"HypervisorConfig": {"MemorySize": "2048"}}', "HypervisorConfig.MemorySize: must be a whole number"),
-        (b'{"HypervisorConfig": {"MemorySize": 2048.0}}', "HypervisorConfig.MemorySize: must be a whole number"),
-        (b'{"HypervisorConfig": {"MemorySize": true}}', "HypervisorConfig.MemorySize: must be a whole number"),
-        (b'{"HypervisorConfig": {"MemorySize": -1}}', "HypervisorConfig.MemorySize: must be a whole number from 0 to"),
-        (b'{"HypervisorConfig": {"MemorySize": 4294967296}}', "HypervisorConfig.MemorySize: must be a whole number"),
+        (b'{"HypervisorConfig": {"MemorySize": "2048"}}', "HypervisorConfig.MemorySize: must be an integer"),
+        (b'{"HypervisorConfig": {"MemorySize": 2048.0}}', "HypervisorConfig.MemorySize: must be an integer"),
+        (b'{"HypervisorConfig": {"MemorySize": true}}', "HypervisorConfig.MemorySize: must be an integer"),
+        (b'{"HypervisorConfig": {"MemorySize": -1}}', "HypervisorConfig.MemorySize: must be an integer from 0 to"),
+        (b'{"HypervisorConfig": {"MemorySize": 4294967296}}', "HypervisorConfig.MemorySize: must be an integer"),
         (b'{"HypervisorConfig": {"NumVCPUsF": "1"}}', "HypervisorConfig.NumVCPUsF: must be a number"),
         (b'{"HypervisorConfig": {"Debug": 1}}', "HypervisorConfig.Debug: must be true or false, not 1"),
         (b'{"HypervisorConfig": {"PFlash": "x"}}', "HypervisorConfig.PFlash: must be a list"),

@@ -36,11 +36,11 @@ def test_a_home_that_it_lies_in_can_be_read() -> None:
 
 @pytest.mark.parametrize("place", ["/tmp/venv/bin/vmpool", "/var/tmp/x"])
 def test_what_is_in_tmp_is_refused(place: str) -> None:
-    with pytest.raises(UnitError, match=f"^{place} cannot be seen from the unit"):
+    with pytest.raises(UnitError, match=f"^{place} is not visible in the unit"):
         unit_for(Path("/usr/bin/vmpool"), places=[Path(place)])
 
 
 @pytest.mark.parametrize("command", ["vmpool", "bin/vmpool", "/opt/my tools/vmpool", "/opt/100%/vmpool", "/a\nb", "/"])
 def test_what_systemd_would_read_otherwise_is_refused(command: str) -> None:
-    with pytest.raises(UnitError, match=r"cannot be named in a unit: the path is to be absolute"):
+    with pytest.raises(UnitError, match=r"cannot be named in a unit: use an absolute path"):
         unit_for(Path(command))
