@@ -1,8 +1,8 @@
-"""The agent as the guest's first process: `init` has mounted and loaded what is needed and then became this."""
+"""The agent as the guest's first process: `init` mounts file systems, loads modules and then executes the agent."""
 
 from __future__ import annotations
 
-# The C modules behind `signal` and `socket`, which themselves would import `enum` and more of the library with it.
+# The C modules behind `signal` and `socket`; those would import `enum` and other modules.
 import _signal  # type: ignore[import-not-found]
 import _socket
 import fcntl
@@ -25,7 +25,7 @@ _PORT_WAIT_NS = 10_000_000_000
 
 
 def main() -> None:
-    """Never returns. If the agent fails the machine is powered off: a guest that answers nobody helps nobody."""
+    """Never returns. If the agent fails the machine is powered off: without an agent the guest is of no use."""
     try:
         _obey_power_commands()
         _bring_up_loopback()
@@ -33,28 +33,28 @@ def main() -> None:
             serve(_listen_on_vsock(), System(), kills=Kills(), cgroups=cgroup.ROOT)
         else:
             Service(_open_port(), System(), kills=Kills(), cgroups=cgroup.ROOT).run()
-    except BaseException as error:  # noqa: BLE001  (there is nobody above)
+    except BaseException as error:  # noqa: BLE001  (the outermost frame)
         sys.stderr.write(f"vmpool agent: {type(error).__name__}: {error}\n")
         _print_where(error)
     _end_machine("poweroff")
 
 
 def _obey_power_commands() -> None:
-    """`poweroff`, `reboot` and `halt` send these to the first process, which has to be it that does it.
+    """`poweroff`, `reboot` and `halt` signal the first process, which has to carry them out.
 
-    Nothing is ended in good order before: what the guest has is in its memory. A machine that was halted would be there
-    for ever, so it is powered off.
+    There is no orderly shutdown first: the guest's state is all in memory. A halted machine would stay for ever, so
+    `halt` powers off too.
     """
     for number, command in ((_signal.SIGUSR1, "poweroff"), (_signal.SIGUSR2, "poweroff"), (_signal.SIGTERM, "reboot")):
         _signal.signal(number, lambda _number, _frame, command=command: _end_machine(command))
 
 
 def _end_machine(command: str) -> None:
-    os.execv("/bin/busybox", [command, "-f"])  # noqa: S606 - no shell is wanted
+    os.execv("/bin/busybox", [command, "-f"])  # noqa: S606 - no shell needed
 
 
 def _open_port() -> int:
-    # The driver makes its ports a moment after it was loaded.
+    # The driver creates its ports a moment after it is loaded.
     deadline = time.monotonic_ns() + _PORT_WAIT_NS
     while time.monotonic_ns() < deadline:
         for name in os.listdir(_PORTS) if os.path.isdir(_PORTS) else ():
@@ -77,13 +77,13 @@ def serve(listener: _socket.socket, system: System, *, kills: Kills | None = Non
     loop = Loop()
     environment = dict(DEFAULT_ENVIRONMENT)
     while True:
-        # Nothing else is to be done between two hosts, so this may wait.
-        fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - `socket` would have to be imported
+        # Between two hosts there is no other work, so blocking is fine.
+        fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - avoids importing `socket`
         Service(fd, system, loop=loop, environment=environment, kills=kills, cgroups=cgroups).run(until_hangup=True)
 
 
 def _bring_up_loopback() -> None:
-    # Programs expect 127.0.0.1. SIOCSIFFLAGS with IFF_UP and IFF_RUNNING; the kernel gives lo its address then.
+    # Programs expect 127.0.0.1. This is SIOCSIFFLAGS with IFF_UP and IFF_RUNNING; the kernel then assigns the address.
     loopback = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     fcntl.ioctl(loopback.fileno(), 0x8914, b"lo".ljust(16, b"\0") + (0x41).to_bytes(2, "little") + bytes(14))
     loopback.close()

@@ -114,7 +114,7 @@ class QmpProtocol:
             raise QmpConnectionError(f"QMP line of over {self._max_line_bytes} bytes; the peer does not speak QMP")
 
     def _accept(self, message: Message) -> bool:
-        """Whether the message is for us. Raises QmpConnectionError if it is out of place."""
+        """Whether the message is for us. Raises QmpConnectionError if it is not allowed in this phase."""
         match message, self._phase:
             case Greeting(), Phase.GREETING:
                 self._phase = Phase.COMMANDS
