@@ -1,4 +1,4 @@
-"""What the commands that take a VM ask for, and what is said about where it came from."""
+"""The options of commands that acquire a VM, and the remark on which pool served it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmpool.client import AcquiredVm, OnEmpty, VmConfig, Wishes
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """The options of a command that takes a VM."""
+    """The options of a command that acquires a VM."""
 
     profile: str
     on_empty: OnEmpty | None
@@ -29,26 +29,30 @@ class Asked:
 _COUNT: Final = click.IntRange(min=1, max=MAX_UINT32)
 
 _OPTIONS: Final = (
-    click.option("--profile", type=TEXT, help="Which VM; default: the one named default."),
+    click.option("--profile", type=TEXT, help="Profile of the VM; default: the profile named default."),
     click.option(
         "--on-empty",
         type=click.Choice([policy.value for policy in OnEmpty]),
         callback=lambda _ctx, _param, value: None if value is None else OnEmpty(value),
-        help="When no VM is ready: wait for one, fail at once, or boot one more now; default: the profile's.",
+        help="If no VM is ready: wait for one, fail at once, or boot an extra one; default: the profile's setting.",
     ),
-    click.option("--cpus", "vcpus", type=_COUNT, help="vCPUs; default and minimum: the profile's."),
-    click.option("--memory", "memory_mib", type=_COUNT, help="MiB; default and minimum likewise."),
-    click.option("--hostname", type=TEXT, help="Of the guest; default: the VM's id."),
-    click.option("--kernel", type=SERVICE_PATH, help="Instead of a profile: the VM's kernel, a file of the host."),
-    click.option("--initrd", type=SERVICE_PATH, help="Likewise: its initrd."),
-    click.option("--append", "kernel_parameters", type=TEXT_OR_NOTHING, help="Likewise: more kernel parameters."),
-    click.option("--cpu-model", type=TEXT, help="Likewise: its CPU, as QEMU names it."),
-    click.option("--wait", "wait_s", type=SECONDS, default=60.0, show_default=True, help="At most."),
+    click.option("--cpus", "vcpus", type=_COUNT, help="Number of vCPUs; default and minimum: the profile's."),
+    click.option("--memory", "memory_mib", type=_COUNT, help="Memory in MiB; default and minimum: the profile's."),
+    click.option("--hostname", type=TEXT, help="Hostname of the guest; default: the VM's id."),
+    click.option("--kernel", type=SERVICE_PATH, help="Kernel of the VM, a file on the host; excludes --profile."),
+    click.option("--initrd", type=SERVICE_PATH, help="Initrd of the VM; excludes --profile."),
+    click.option(
+        "--append", "kernel_parameters", type=TEXT_OR_NOTHING, help="More kernel parameters; excludes --profile."
+    ),
+    click.option("--cpu-model", type=TEXT, help="CPU model, as QEMU names it; excludes --profile."),
+    click.option(
+        "--wait", "wait_s", type=SECONDS, default=60.0, show_default=True, help="Longest wait for a VM, in seconds."
+    ),
 )
 
 
 def acquire_options(command: Any) -> Any:
-    """Gives a command these options, as one argument `asked`."""
+    """Adds these options to a command, which gets them as one argument `asked`."""
 
     @functools.wraps(command)
     def collected(
@@ -69,7 +73,7 @@ def acquire_options(command: Any) -> Any:
         if any(given is not None for given in (kernel, initrd, kernel_parameters, cpu_model)):
             if profile:
                 raise click.UsageError(
-                    "--profile has a machine of its own; leave out either it, or what is asked instead."
+                    "--profile excludes --kernel, --initrd, --append and --cpu-model; leave out one or the other."
                 )
             config = VmConfig(
                 kernel="" if kernel is None else os.fspath(kernel),
@@ -93,11 +97,11 @@ def acquire_options(command: Any) -> Any:
 
 
 def tell_match(vm: AcquiredVm) -> None:
-    """On stderr: which pool served a configuration, or why none did."""
+    """Prints on stderr which pool served a configuration, or why no pool did."""
     if vm.match is None:
         return
     if vm.match.profile:
         remark(f"{PREFIX}served from the pool of profile {vm.match.profile}")
         return
     reasons = [f"profile {other.profile} differs in {', '.join(other.fields)}" for other in vm.match.mismatches]
-    remark(f"{PREFIX}booted for this request: {'; '.join(reasons) or 'no pool is like it'}")
+    remark(f"{PREFIX}booted for this request: {'; '.join(reasons) or 'no pool matches'}")

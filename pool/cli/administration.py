@@ -1,4 +1,4 @@
-"""`vmpool resize`, `drain`, `resume`, `evict` and `reset`: for root and the service's own user."""
+"""`vmpool resize`, `drain`, `undrain`, `evict` and `reset`: for root and the service's own user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmpool.client import Client
 @click.argument("size", type=click.IntRange(min=0, max=MAX_UINT32))
 @socket_option
 def resize(*, profile: str, size: int, socket_path: Path) -> None:
-    """Give a pool another size, until the service is started anew."""
+    """Change the size of a pool until the service restarts."""
 
     async def ask(client: Client) -> None:
         await client.resize(profile, size)
@@ -29,9 +29,10 @@ def resize(*, profile: str, size: int, socket_path: Path) -> None:
 @click.argument("profile", type=TEXT)
 @socket_option
 def drain(*, profile: str, socket_path: Path) -> None:
-    """Hand out and produce no more VMs of a profile: who waits is refused, idle VMs are stopped, leases go on.
+    """Stop handing out and producing VMs of a profile. Waiting requests are refused, idle VMs are stopped, and leases
+    continue.
 
-    `vmpool undrain` ends it.
+    `vmpool undrain` ends the drain.
     """
 
     async def ask(client: Client) -> None:
@@ -44,7 +45,7 @@ def drain(*, profile: str, socket_path: Path) -> None:
 @click.argument("profile", type=TEXT)
 @socket_option
 def undrain(*, profile: str, socket_path: Path) -> None:
-    """End a drain: the pool is filled again."""
+    """End a drain; the pool fills again."""
 
     async def ask(client: Client) -> None:
         await client.undrain(profile)
@@ -54,12 +55,12 @@ def undrain(*, profile: str, socket_path: Path) -> None:
 
 @click.command()
 @click.argument("vm_id", required=False, type=TEXT)
-@click.option("--profile", type=TEXT, help="All idle VMs of this one, replaced a few at a time.")
+@click.option("--profile", type=TEXT, help="Replace all idle VMs of this profile, a few at a time.")
 @socket_option
 def evict(*, vm_id: str | None, profile: str | None, socket_path: Path) -> None:
-    """Stop one idle VM, or have all idle VMs of a profile replaced. `vmpool watch` shows which VMs there are."""
+    """Stop one idle VM, or replace all idle VMs of a profile. `vmpool watch` lists the VMs."""
     if (vm_id is None) == (profile is None):
-        raise click.UsageError("Name a VM, or a profile with --profile.")
+        raise click.UsageError("Name either a VM, or a profile with --profile.")
 
     async def ask(client: Client) -> None:
         if vm_id is not None:
@@ -74,7 +75,7 @@ def evict(*, vm_id: str | None, profile: str | None, socket_path: Path) -> None:
 @click.argument("profile", type=TEXT)
 @socket_option
 def reset(*, profile: str, socket_path: Path) -> None:
-    """Forget the failures of a profile's production: it is tried again now, and its circuit is closed."""
+    """Forget a profile's failed productions: the next one starts now, and the circuit is closed."""
 
     async def ask(client: Client) -> None:
         await client.reset(profile)

@@ -1,4 +1,4 @@
-"""The configuration that a service is started with: a file of ours, or Kata's."""
+"""The configuration that a service starts with: vmpool's own file, or Kata's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def configuration_options(command: Any) -> Any:
     ours = click.option(
         "--config",
         type=HostPath(dir_okay=False),
-        help="Configuration in TOML; default: the embedded one, a pool of 2.",
+        help="Configuration in TOML; default: a built-in one with a pool of 2 VMs.",
     )
     katas = click.option(
         "--kata-config",
@@ -35,9 +35,9 @@ def configuration_options(command: Any) -> Any:
 class Configuration:
     settings: Settings
     cache: VmCache | None = None
-    """What is to be served to Kata's clients beside them."""
+    """The VM cache to serve to Kata's clients; None: no cache."""
     spell: Callable[[BaseException], str] = str
-    """An error of the start in the words of the file."""
+    """Describes a start-up error with the keys of the file."""
 
 
 def load_configuration(config: Path | None, kata_config: Path | None) -> Configuration:
@@ -46,7 +46,7 @@ def load_configuration(config: Path | None, kata_config: Path | None) -> Configu
         return Configuration(settings=load_settings(config))
     if config is not None:
         raise click.UsageError("--config and --kata-config exclude each other; give one")
-    # Imported here: a tenth of the time until the service is ready would go into it, for everybody.
+    # Imported here: it would take a tenth of every service's start-up time.
     from pool.kata.cache.layer import VmCache  # noqa: PLC0415
     from pool.kata.config.settings import settings_from_kata  # noqa: PLC0415
 

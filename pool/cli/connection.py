@@ -1,4 +1,4 @@
-"""One call to the service, with its failures as exit codes."""
+"""A command's connection to the service, with failures as exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 def call(
     socket_path: Path, do: Callable[[Client], Awaitable[T]], *, failure_code: int = 1, signals: Signals | None = None
 ) -> T:
-    """Runs `do` with a connected client. A client's error ends the command with its message and `failure_code`."""
+    """Runs `do` with a connected client. A ClientError ends the command with its message and `failure_code`."""
     heeding = signals or Signals()
 
     async def session() -> T:

@@ -1,4 +1,4 @@
-"""`vmpool demo`: the whole of it once, in a private directory, with the times."""
+"""`vmpool demo`: one round of serving, acquiring, running and releasing, in a private directory, with timings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COMMAND: Final = ("python3", "-c", "import platform; print(6*7, platform.releas
 
 
 class DemoError(Exception):
-    """The service did not do what the demo shows. What it said is in notes."""
+    """The service did not do what the demo shows. Its output is in the notes."""
 
     def __init__(self, what: str, *, said: str = "") -> None:
         super().__init__(what)
@@ -48,8 +48,8 @@ class _Outcome:
 
 @click.command()
 def demo() -> None:
-    """Start a service with its default configuration in a private directory, take a VM as soon as one is ready, run a
-    command in it, show the times, release it, stop the service. Leaves nothing behind."""
+    """Start a service with the default configuration in a private directory, acquire a VM, run a command in it, release
+    it, stop the service, and show the times. Leaves no files behind."""
     home = Path(tempfile.mkdtemp(prefix="vmpool-demo-"))
     try:
         outcome = trio.run(_show_unless_told_to_stop, home)
@@ -67,7 +67,7 @@ def demo() -> None:
 
 
 async def _show_unless_told_to_stop(home: Path) -> _Outcome:
-    """SIGTERM and SIGHUP end the service too, as Ctrl-C does."""
+    """Ends the service on SIGTERM and SIGHUP too, as on Ctrl-C."""
     outcome: _Outcome | None = None
 
     async def watch(received: AsyncIterator[int]) -> None:
@@ -93,7 +93,7 @@ async def _show(home: Path) -> _Outcome:
         if completed.exit.status != 0:
             raise DemoError(f"the command ended with {completed.exit}: {completed.stderr.decode(errors='replace')}")
     if (home / "run").exists():
-        raise DemoError(f"the service left something behind: {sorted(path.name for path in (home / 'run').iterdir())}")
+        raise DemoError(f"the service left files behind: {sorted(path.name for path in (home / 'run').iterdir())}")
     return _Outcome(profile=profile, vm=vm, output=completed.stdout.decode().strip())
 
 
@@ -103,13 +103,13 @@ async def _wait_until_full(client: Client) -> ProfileStatus:
         if profile.ready == profile.size:
             return profile
         if profile.failures_in_a_row >= 3:
-            raise DemoError(f"VMs do not come up: {profile.last_error}", said=profile.last_evidence)
+            raise DemoError(f"VMs fail to boot: {profile.last_error}", said=profile.last_evidence)
         await trio.sleep(_POLL_S)
 
 
 @asynccontextmanager
 async def _service(home: Path, socket_path: Path) -> AsyncIterator[None]:
-    """A service of our own, from its readiness notice to its end."""
+    """Runs a private service, from its readiness notice to its end."""
     log = home / "service.log"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, log.open("wb") as log_file:
         notices.bind(os.fspath(home / "notify"))
@@ -118,7 +118,7 @@ async def _service(home: Path, socket_path: Path) -> AsyncIterator[None]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log_file,
-            start_new_session=True,  # Ctrl-C is for the demo, which then stops its service in good order
+            start_new_session=True,  # so that Ctrl-C reaches only the demo, which then stops the service
             env=os.environ | {"NOTIFY_SOCKET": os.fspath(home / "notify")},
         )
         try:
@@ -154,7 +154,7 @@ def _print(outcome: _Outcome) -> None:
     answer, _, kernel = outcome.output.partition(" ")
     for what, value in (
         ("command in the VM", " ".join(_COMMAND)),
-        ("its answer", answer),
+        ("output", answer),
         ("cold boot", f"{boot_s * 1000:.0f} ms"),
         ("hand-out (Acquire)", f"{hand_out_s * 1000:.1f} ms"),
         ("ratio", f"{boot_s / hand_out_s:.0f}"),

@@ -29,9 +29,9 @@ _STYLES: Final = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILUR
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
 @socket_option
 def doctor(*, config: Path | None, kata_config: Path | None, as_json: bool, socket_path: Path) -> None:
-    """Check accelerator, QEMU, guest image, places, memory and limits.
+    """Check the accelerator, QEMU, the guest image, directories, memory and limits.
 
-    Exit code 1: the service would not start, or a profile could not make a single VM.
+    Exit code 1: the service would not start, or a profile could not produce a single VM.
     """
     try:
         loaded = load_configuration(config, kata_config)

@@ -24,7 +24,7 @@ from vmpool.client import Client, CommandExit, Output, OutputStream, RemoteComma
 _TARGETS: Final = {OutputStream.STDOUT: STDOUT, OutputStream.STDERR: STDERR}
 
 UNREAD_LIMIT_S: Final = 2.0
-"""For the end of a command whose output nobody reads any more: SIGPIPE asks it to, and it may not obey."""
+"""How long a command may run on after SIGPIPE, which it may ignore, once its output has lost its reader."""
 
 
 def _exec_options(command: Any) -> Any:
@@ -37,14 +37,14 @@ def _exec_options(command: Any) -> Any:
             multiple=True,
             type=VARIABLE,
             metavar="NAME=VALUE",
-            help="For the command.",
+            help="Environment variable for the command.",
         ),
         click.option("--workdir", "-w", type=TEXT, help="Working directory in the guest."),
-        click.option("--time-limit", "time_limit_s", type=SECONDS, help="Then SIGKILL."),
+        click.option("--time-limit", "time_limit_s", type=SECONDS, help="Seconds until the command gets SIGKILL."),
         click.option(
             "--stdin-first",
             is_flag=True,
-            help="Read stdin to its end, at most 256 KiB, before the command starts: qemu-ga takes it only then.",
+            help="Read all of stdin, at most 256 KiB, before the command starts. Needed with qemu-ga.",
         ),
     ):
         command = option(command)
@@ -67,8 +67,8 @@ def run(
 ) -> None:
     """Acquire a VM, run a command in it, release it.
 
-    Passes stdin, stdout, stderr and the exit code; Ctrl-C reaches the command, and a second one ends vmpool. 125 says
-    that vmpool itself failed.
+    Passes stdin, stdout, stderr and the exit code. Ctrl-C is sent to the command; a second Ctrl-C ends vmpool. Exit
+    code 125: vmpool itself failed.
     """
     signals = Signals()
 
@@ -109,7 +109,7 @@ def exec_(
     stdin_first: bool,
     socket_path: Path,
 ) -> None:
-    """Run a command in a VM that you hold. Otherwise as `vmpool run`."""
+    """Run a command in a leased VM. Otherwise as `vmpool run`."""
     signals = Signals()
 
     async def session(client: Client) -> CommandExit:
@@ -128,7 +128,7 @@ def exec_(
 
 
 async def _attend(command: RemoteCommand, signals: Signals, *, streams_stdin: bool) -> CommandExit:
-    """Connects a command with our own stdin, stdout, stderr and signals until it ends."""
+    """Connects a command with this process's stdin, stdout, stderr and signals until the command ends."""
     with signals.forwarded() as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_forward_signals, received, command)
@@ -145,7 +145,9 @@ async def _forward_signals(received: trio.MemoryReceiveChannel[int], command: Re
 
 
 async def _write_output(command: RemoteCommand) -> CommandExit:
-    """To its end. One that fails, as its output had nobody to read it, has ended; else that is a NobodyReadsError."""
+    """Writes the output until the command ends. Raises OutputError; NobodyReadsError if output had no reader and the
+    command did not fail because of that.
+    """
     unread: dict[OutputStream, NobodyReadsError] = {}
     with trio.CancelScope() as patience:
         async for event in command.events():
@@ -171,11 +173,9 @@ async def _write_output(command: RemoteCommand) -> CommandExit:
 
 
 def _exit_code(ended: CommandExit) -> int:
-    """As a shell says it: 128 + n for a signal; 124 for the time limit, as timeout(1) does. What a code does not say is
-    remarked on.
-    """
+    """128 + n for a signal, as in a shell; 124 for the time limit, as in timeout(1). Remarks on lack of memory."""
     if ended.out_of_memory:
-        remark(f"{PREFIX}the guest was short of memory, and its kernel killed what ran; ask for more with --memory")
+        remark(f"{PREFIX}the guest ran out of memory, and its kernel killed a process; ask for more with --memory")
     if ended.timed_out:
         return 124
     if ended.signal is not None:

@@ -1,4 +1,4 @@
-"""`vmpool factory`: Kata's VM factory, by Kata's configuration file; commands, texts and exit codes are Kata's."""
+"""`vmpool factory`: Kata's VM factory, from Kata's configuration file. Commands, texts and exit codes are Kata's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DEFAULT_CONFIGS: Final = (
 
 _ANSWER_LIMIT_S: Final = 10.0
 _END_LIMIT_S: Final = 60.0
-"""For a server that was told to quit: it ends its VMs before it is gone."""
+"""For a server to quit: it ends its VMs first."""
 _LOOK_EACH_S: Final = 0.05
 
 _FAILURES: Final = (KataError, VmmError, EndpointError, TracingError, OSError)
@@ -58,7 +58,7 @@ def _config_option(command: Any) -> Any:
 def _load(path: Path | None) -> KataSettings:
     found = path or next((place for place in DEFAULT_CONFIGS if place.is_file()), None)
     if found is None:
-        raise failure("invalid runtime config: there is none; name one with --kata-config", code=1)
+        raise failure("invalid runtime config: no file found; name one with --kata-config", code=1)
     try:
         return settings_from_kata(found)
     except ConfigError as error:
@@ -77,8 +77,8 @@ def factory() -> None:
 def init(*, path: Path | None, socket_path: Path) -> None:
     """Initialize a VM factory based on Kata's configuration.
 
-    With vm_cache_number the VM cache server runs until SIGTERM, Ctrl-C or `vmpool factory destroy`. With
-    enable_template alone the template is made, and stays when the command has ended.
+    With vm_cache_number, the VM cache server runs until SIGTERM, Ctrl-C or `vmpool factory destroy`. With
+    enable_template alone, the template is made and stays after the command has ended.
     """
     kata = _load(path)
     if kata.cache is not None:
@@ -145,9 +145,9 @@ async def _make_template(kata: KataSettings, socket_path: Path) -> None:
 
 
 async def _with_template(kata: KataSettings, socket_path: Path, *, make: bool = False, remove: bool = False) -> None:
-    """Opens the factory of the template alone: VMs of a cache are its server's."""
+    """Opens the factory for the template only: the VMs of a cache belong to the cache's server."""
     only_template = attrs.evolve(kata.factory, cache=0, vm_cache=False)
-    runtime = socket_path.absolute().parent / "factory"  # noqa: ASYNC240 - asks for the working directory, nothing else
+    runtime = socket_path.absolute().parent / "factory"  # noqa: ASYNC240 - only reads the working directory
     async with (
         open_spans(kata.settings.tracing) as spans,
         open_qemu_host(runtime) as host,
@@ -160,16 +160,16 @@ async def _with_template(kata: KataSettings, socket_path: Path, *, make: bool = 
 async def _end_server(endpoint: Path) -> None:
     await quit_cache(endpoint, timeout_s=_ANSWER_LIMIT_S)
     with trio.move_on_after(_END_LIMIT_S) as limit:
-        while endpoint.exists():  # noqa: ASYNC110, ASYNC240 - a socket file tells nobody that it has gone
+        while endpoint.exists():  # noqa: ASYNC110, ASYNC240 - the removal of a socket file sends no event
             await trio.sleep(_LOOK_EACH_S)
     if limit.cancelled_caught:
         raise EndpointError(
-            f"{endpoint} is still there {_END_LIMIT_S:g} s after its server was told to quit; see its log"
+            f"{endpoint} still exists {_END_LIMIT_S:g} s after its server was asked to quit; see the server's log"
         )
 
 
 def _run(failed: str, function: Callable[[], Awaitable[None]], *, say: Callable[[BaseException], str] = str) -> None:
-    """Runs an async function; its failures end the command with code 1, logged as `failed` if that says something."""
+    """Runs an async function. A failure is logged as `failed`, if not empty, and ends the command with code 1."""
     try:
         clock.run(function)
     except* _FAILURES as errors:
@@ -184,5 +184,5 @@ def _run(failed: str, function: Callable[[], Awaitable[None]], *, say: Callable[
 
 
 def _cause(message: str) -> str:
-    """Kata prints what its client said, without the text that it wraps errors in."""
+    """Without the prefix of wrapped errors, as Kata prints a client's error."""
     return message.removeprefix("failed to call gRPC Status: ")

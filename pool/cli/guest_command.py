@@ -1,7 +1,7 @@
-"""Commands that end in a command of the guest: its words stand behind `--`, and only there.
+"""Commands whose arguments end in a command for the guest, which must follow `--`.
 
-Where they could stand anywhere, a mistyped option would be one of them, and a variable that is not set would move them
-all forward: a VM would be taken to run `--timelimit`.
+Without that rule a mistyped option would be taken for the guest's command, as would the word after an unset variable: a
+VM would be acquired to run `--timelimit`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ _DASHES: Final = "--"
 
 
 class GuestCommand(click.Command):
-    """Its last argument is `guest_argv`."""
+    """A command whose last argument is `guest_argv`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         told = _DASHES in args
         at = args.index(_DASHES) if told else len(args)
-        # Without the dashes the first word that is no option begins the command, whose own options are not ours.
+        # Without the dashes, the first word that is not an option begins the guest's command; options after it belong
+        # to that command.
         ctx.allow_interspersed_args = told
         rest = super().parse_args(ctx, args[:at])
         argv = next(param for param in self.params if param.name == "argv")
@@ -41,13 +42,13 @@ def guest_argv(command: Any) -> Any:
 
 def _misplaced(ctx: click.Context, stray: tuple[str, ...], *, told: bool) -> str:
     if told:
-        return f"{stray[0]!r} stands in front of `--`, and is no option; the guest's command stands behind it."
+        return f"{stray[0]!r} is not an option; the guest's command goes after `--`."
     ours = " ".join([ctx.command_path, *_leading(ctx)])
     theirs = "CMD..." if stray[0].startswith("-") else shlex.join(stray)
-    return f"The guest's command stands behind `--`: `{ours} -- {theirs}`."
+    return f"The guest's command goes after `--`: `{ours} -- {theirs}`."
 
 
 def _leading(ctx: click.Context) -> list[str]:
-    """The arguments that the guest's command follows."""
+    """The arguments before the guest's command."""
     named = (param for param in ctx.command.params if isinstance(param, click.Argument) and param.name != "argv")
     return [shlex.quote(ctx.params[param.name]) for param in named if param.name]

@@ -21,7 +21,7 @@ from vmm.initramfs.image import GuestImage, ImageProgress, build_image, load_ima
 from vmm.words.machines import AgentKind
 
 _STAGES: Final = {
-    "resolve": "asking apt for versions",
+    "resolve": "resolving versions with apt",
     "download": "downloading Debian packages",
     "extract": "unpacking",
     "compile": "compiling Python modules",
@@ -35,7 +35,8 @@ def _directory_option(command: Any) -> Any:
         "--directory",
         type=HostPath(file_okay=False),
         default=default_image_directory,
-        help="Where the image is; default $VMPOOL_IMAGE_DIR, else build/image of a checkout, else the cache directory.",
+        help="Directory of the image; default: $VMPOOL_IMAGE_DIR, else build/image of a checkout, else the cache "
+        "directory.",
     )(command)
 
 
@@ -50,10 +51,10 @@ def image() -> None:
     "--agent",
     type=click.Choice([AgentKind.BUILTIN.value, AgentKind.QGA.value]),
     default=AgentKind.BUILTIN.value,
-    help="What answers in the guest; an image with qga needs a --directory of its own.",
+    help="Agent in the guest; an image with qga needs its own --directory.",
 )
 def build(directory: Path, agent: str) -> None:
-    """Builds the image from Debian packages; does nothing if the one there is up to date."""
+    """Build the image from Debian packages, unless it is up to date."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -75,7 +76,7 @@ def build(directory: Path, agent: str) -> None:
         except* VmmError as errors:
             message, code = describe(errors), EXIT_USAGE
         except* KeyboardInterrupt:
-            message, code = "interrupted; nothing half-built is left", EXIT_INTERRUPTED
+            message, code = "interrupted; no partial image is left", EXIT_INTERRUPTED
         else:
             display.stop()
             _show(built)
@@ -86,7 +87,7 @@ def build(directory: Path, agent: str) -> None:
 @image.command()
 @_directory_option
 def show(directory: Path) -> None:
-    """Shows what image is there."""
+    """Show the image's files and versions."""
     try:
         _show(load_image(directory))
     except VmmError as error:

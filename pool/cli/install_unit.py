@@ -16,7 +16,7 @@ from pool.systemd.files import Done, install, uninstall
 from pool.systemd.places import first_closed, first_of_others, places_of
 from pool.systemd.unit import UnitError, unit_for
 
-_ELSEWHERE: Final = "install vmpool in a directory of root's that all may read, /opt/vmpool for instance"
+_ELSEWHERE: Final = "install vmpool in a directory that root owns and all may read, such as /opt/vmpool"
 _NEXT: Final = ("systemd-sysusers", "vmpool image build", "systemctl daemon-reload", "systemctl enable --now vmpool")
 
 
@@ -26,24 +26,24 @@ _NEXT: Final = ("systemd-sysusers", "vmpool image build", "systemctl daemon-relo
     "named",
     type=HostPath(),
     metavar="PATH",
-    help="What the unit starts, taken at its word; default: this very command.",
+    help="Command that the unit starts, used as given; default: this one.",
 )
 @click.option(
     "--root",
     type=HostPath(file_okay=False, exists=True),
     default=Path("/"),
     metavar="DIR",
-    help="Write below DIR, as for a package.",
+    help="Write below DIR, to build a package for example.",
 )
 @click.option("--print", "print_only", is_flag=True, help="Print the unit and write nothing.")
-@click.option("--uninstall", "remove", is_flag=True, help="Remove what was written; a changed configuration stays.")
+@click.option("--uninstall", "remove", is_flag=True, help="Remove the written files; a changed configuration stays.")
 def install_unit(*, named: Path | None, root: Path, print_only: bool, remove: bool) -> None:
-    """Write a systemd unit that starts this command, its user, and a configuration if there is none.
+    """Write a systemd unit that starts this command, its user, and a configuration unless one exists.
 
-    Starts and enables nothing, and says what does. A configuration that is there is left as it is.
+    Neither starts nor enables the unit, but prints the commands that do.
     """
     if remove and (print_only or named is not None):
-        raise click.UsageError("--uninstall takes --root and nothing else")
+        raise click.UsageError("--uninstall can be combined with --root only")
     try:
         if remove:
             _tell(uninstall(root=root))
@@ -58,7 +58,7 @@ def install_unit(*, named: Path | None, root: Path, print_only: bool, remove: bo
     except UnitError as error:
         message = str(error)
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}; install-unit is for root, or with --root DIR"
+        message = f"{error.filename}: {error.strerror}; run install-unit as root, or with --root DIR"
     else:
         if root == Path("/"):
             say("next:\n" + "\n".join(f"    {line}" for line in _NEXT))
@@ -72,18 +72,18 @@ def _unit(named: Path | None) -> str:
         return unit_for(named)
     program = own_program()
     if program is None:
-        raise UnitError("this was not started as `vmpool`; name the command with --command PATH")
+        raise UnitError("this program was not started as `vmpool`; name the command with --command PATH")
     places = places_of(program)
     unit = unit_for(program, places=places)
     if (closed := first_closed(places)) is not None:
         raise UnitError(
-            f"{closed.path} (mode {closed.mode & 0o7777:o}, uid {closed.uid}) is closed to the service, which is root "
-            f"without CAP_DAC_OVERRIDE; {_ELSEWHERE}"
+            f"{closed.path} (mode {closed.mode & 0o7777:o}, uid {closed.uid}) is inaccessible to the service, which "
+            f"runs as root without CAP_DAC_OVERRIDE; {_ELSEWHERE}"
         )
     if (place := first_of_others(places)) is not None:
         remark(
-            f"warning: the service is root and executes what is in {place.path} (mode {place.mode & 0o7777:o}, "
-            f"uid {place.uid}), which others can change; {_ELSEWHERE}"
+            f"warning: the service runs as root and executes files in {place.path} (mode {place.mode & 0o7777:o}, "
+            f"uid {place.uid}), which other users can change; {_ELSEWHERE}"
         )
     return unit
 
@@ -94,8 +94,8 @@ def _tell(done: list[Done]) -> None:
 
 
 def _say_what_stays() -> None:
-    """What the service made."""
+    """Names the directories that the service may have made."""
     say("next:\n    systemctl daemon-reload")
     kept = [str(path) for path in (cache_directory(uid=0), Path("/run/vmpool")) if path.exists()]
     if kept:
-        say("left, as the service may have made it: " + ", ".join(kept))
+        say("kept, since the service may have made them: " + ", ".join(kept))

@@ -20,11 +20,11 @@ from vmpool.client.sdk import RELEASE_LIMIT_S
 
 @click.command()
 @acquire_options
-@click.option("--key", type=TEXT, help="Idempotency key: the same key gives the same lease while that lives.")
+@click.option("--key", type=TEXT, help="Idempotency key: the same key returns the same lease until that lease ends.")
 @click.option(
-    "--ttl", "ttl_s", type=SECONDS, help="Until the lease ends by itself, unless renewed; default: the profile's."
+    "--ttl", "ttl_s", type=SECONDS, help="Seconds until the lease ends, unless renewed; default: the profile's."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole lease as JSON.")
 @socket_option
 def acquire(
     *,
@@ -34,9 +34,9 @@ def acquire(
     as_json: bool,
     socket_path: Path,
 ) -> None:
-    """Take a VM; prints its lease id. `vmpool release` ends the lease, and so does its time, unless it is renewed.
+    """Acquire a VM and print its lease id. The lease ends with `vmpool release`, or when its time to live is over.
 
-    A lease that cannot be printed is released at once, but for one with a --key, which may be known from before.
+    A lease whose id cannot be printed is released at once, unless it has a --key: another command may know that key.
     """
 
     async def take(client: Client) -> None:
@@ -60,26 +60,26 @@ def acquire(
 
 
 async def _give_back(client: Client, vm: AcquiredVm) -> str:
-    """Releases a lease that nobody was told of; returns what became of it."""
+    """Releases a lease whose id could not be printed; returns a remark on it."""
     with trio.move_on_after(RELEASE_LIMIT_S, shield=True):
         try:
             await client.release(vm.lease_id)
         except ClientError as error:
-            return f"{vm.lease_id} could not be printed, nor released: {error}"
-        return f"{vm.lease_id} could not be printed, and is released"
-    return f"{vm.lease_id} could not be printed, nor released within {RELEASE_LIMIT_S:g} s"
+            return f"{vm.lease_id} could not be printed or released: {error}"
+        return f"{vm.lease_id} could not be printed and was released"
+    return f"{vm.lease_id} could not be printed, or released within {RELEASE_LIMIT_S:g} s"
 
 
 def _kept(vm: AcquiredVm, key: str) -> str:
-    return f"{vm.lease_id} could not be printed, and is kept for who asks with --key {key}; or release it"
+    return f"{vm.lease_id} could not be printed; acquire it again with --key {key}, or release it"
 
 
 @click.command()
 @click.argument("lease_id", type=TEXT)
-@click.option("--ttl", "ttl_s", type=SECONDS, required=True, help="From now until the lease ends by itself.")
+@click.option("--ttl", "ttl_s", type=SECONDS, required=True, help="Seconds from now until the lease ends.")
 @socket_option
 def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
-    """Let a lease live for a time from now on."""
+    """Set the time to live of a lease, counted from now."""
 
     async def prolong(client: Client) -> float:
         return await client.renew(lease_id, ttl_s=ttl_s)
@@ -91,7 +91,7 @@ def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
 @click.argument("lease_ids", nargs=-1, required=True, type=TEXT, metavar="LEASE_ID...")
 @socket_option
 def release(*, lease_ids: tuple[str, ...], socket_path: Path) -> None:
-    """End leases; their VMs are destroyed. One that cannot be ended is named, and does not keep the others."""
+    """End leases and destroy their VMs. A failure is reported, and the other leases are still ended."""
 
     async def end(client: Client) -> None:
         errors = []

@@ -1,4 +1,4 @@
-"""Entry point: commands are imported when they are called, so that `--help` and `status` start fast."""
+"""Entry point. A command is imported when it is called, so that `--help` and `status` start fast."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from pool.cli.streams import (
 _COMMANDS: Final = {
     "serve": ("pool.cli.serve:serve", "Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C."),
     "run": ("pool.cli.execute:run", "Acquire a VM, run a command in it, release it."),
-    "acquire": ("pool.cli.lease:acquire", "Take a VM; prints its lease."),
-    "renew": ("pool.cli.lease:renew", "Let a lease live longer."),
-    "release": ("pool.cli.lease:release", "End a lease; its VM is destroyed."),
-    "exec": ("pool.cli.execute:exec_", "Run a command in a VM that you hold."),
+    "acquire": ("pool.cli.lease:acquire", "Acquire a VM and print its lease id."),
+    "renew": ("pool.cli.lease:renew", "Extend a lease."),
+    "release": ("pool.cli.lease:release", "End leases and destroy their VMs."),
+    "exec": ("pool.cli.execute:exec_", "Run a command in a leased VM."),
     "status": ("pool.cli.status:status", "Show the service and its pools."),
-    "watch": ("pool.cli.watch:watch", "Show what happens in the pools, as it happens."),
-    "resize": ("pool.cli.administration:resize", "Give a pool another size."),
-    "drain": ("pool.cli.administration:drain", "Hand out no more of a profile, and stop its idle VMs."),
+    "watch": ("pool.cli.watch:watch", "Show changes in the pools as they happen."),
+    "resize": ("pool.cli.administration:resize", "Change the size of a pool."),
+    "drain": ("pool.cli.administration:drain", "Stop handing out VMs of a profile, and stop its idle VMs."),
     "undrain": ("pool.cli.administration:undrain", "End a drain."),
-    "evict": ("pool.cli.administration:evict", "Stop an idle VM, or replace all of a profile."),
-    "reset": ("pool.cli.administration:reset", "Forget a profile's failures and try again now."),
+    "evict": ("pool.cli.administration:evict", "Stop an idle VM, or replace all idle VMs of a profile."),
+    "reset": ("pool.cli.administration:reset", "Forget a profile's failures and retry now."),
     "factory": ("pool.cli.factory:factory", "Manage vm factory, as kata-runtime does."),
     "image": ("pool.cli.image:image", "Build or show the guest image."),
-    "doctor": ("pool.cli.doctor:doctor", "Check what this host can do, with a fix for what it cannot."),
+    "doctor": ("pool.cli.doctor:doctor", "Check this host, and suggest a fix for each problem."),
     "install-unit": ("pool.cli.install_unit:install_unit", "Write a systemd unit that starts this command."),
-    "demo": ("pool.cli.demo:demo", "Start a service, take a VM, run a command, show the times, clean up."),
+    "demo": ("pool.cli.demo:demo", "Start a service, acquire a VM, run a command, show the times, clean up."),
 }
 
 
 def _import(name: str) -> ModuleType:
-    """Modules are no garbage, now or later: looking for some among them would take a fifth of a short command."""
+    """Imports a module, and exempts it from garbage collection, which would take a fifth of a short command's time."""
     gc.disable()
     try:
         return importlib.import_module(name)
@@ -56,18 +56,18 @@ def _import(name: str) -> ModuleType:
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name and one line of help; imports one when it is called. Others may add theirs."""
+    """Lists commands by name and one line of help, and imports a command when it is called. More can be added."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """As click's, but an interrupt is 130, as in a shell, and an output that cannot be written to is told."""
+        """As click's, but exits with 130 on an interrupt, as in a shell, and reports output that cannot be written."""
         reserve_standard_descriptors()
         prepare_output()
-        atexit.register(gc.freeze)  # all of it is about to go, cycles or not
+        atexit.register(gc.freeze)  # the process ends: collecting cycles is a waste
         try:
             code = super().main(*args, **(extra | {"standalone_mode": False}))
             sys.stdout.flush()
         except click.ClickException as error:
-            with contextlib.suppress(OSError):  # of a stderr that cannot be written to
+            with contextlib.suppress(OSError):  # stderr cannot be written to
                 error.show()
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt):
@@ -117,14 +117,14 @@ def _keeping_broken_pipes() -> Iterator[None]:
 
 
 def _remark(text: str) -> None:
-    with contextlib.suppress(OSError):  # if it cannot be written, nobody is there to be told of that
+    with contextlib.suppress(OSError):  # stderr cannot be written to, so there is no way to report it
         click.echo(f"vmpool: {text}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="vmpool")
 def main() -> None:
-    """A fresh virtual machine, now: vmpool keeps QEMU VMs warm and hands one out in milliseconds.
+    """A fresh virtual machine, now: vmpool keeps QEMU VMs warm and hands them out in milliseconds.
 
     The service's socket is --socket, else $VMPOOL_SOCKET, else $XDG_RUNTIME_DIR/vmpool/vmpool.sock, else
     /run/vmpool/vmpool.sock.

@@ -1,4 +1,4 @@
-"""Options and exits that several commands share."""
+"""Options and exit codes that several commands share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pool.cli.words import HostPath
 from pool.host.paths import default_socket
 
 EXIT_USAGE = 2
-"""Configuration and environment: nothing was attempted."""
+"""The configuration or the host does not allow the command; nothing was attempted."""
 
 EXIT_OWN_FAILURE = 125
-"""`run` and `exec` pass the guest command's exit code on; this one says that vmpool itself failed, as docker run's."""
+"""vmpool itself failed in `run` or `exec`, whose exit code is otherwise the guest command's. As in docker run."""
 
 EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as a shell says it."""
+"""128 + SIGINT, as in a shell."""
 
 EXIT_NOBODY_READS: Final = 128 + signal.SIGPIPE
 
@@ -39,6 +39,6 @@ def socket_option(command: Any) -> Any:
 
 
 def failure(message: str, *, code: int) -> SystemExit:
-    """Says it on stderr; raise what it returns to end the command."""
+    """Prints the message on stderr. The caller raises the returned exception to end the command."""
     remark(f"{PREFIX}{message}")
     return SystemExit(code)

@@ -1,7 +1,7 @@
-"""What commands say in their own words. A guest's output goes its own way, as it is; JSON escapes what it quotes.
+"""The text output of commands, made safe for terminals. A guest's output is passed on unchanged, and JSON is escaped.
 
-stdout is for results, and one that cannot be written is an error. stderr is for remarks: if it cannot be written to,
-nobody is there to be told of that.
+Results go to stdout, and a failed write is an error. Remarks go to stderr, and a failed write is ignored: there is no
+other place to report it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pool.cli.streams import STDOUT, NobodyReadsError
 from pool.observe.terminal import visible
 
 PREFIX: Final = "vmpool: "
-"""Of what a command says that went wrong: who says so."""
+"""Of error messages."""
 
 
 class OutputError(Exception):
-    """What a command says, or wants to know, has nowhere to go or to come from."""
+    """stdout, stderr or stdin cannot be used."""
 
 
 def say(text: str) -> None:
-    """Prints a line or several: whatever they quote gives the terminal no orders. Raises OSError."""
+    """Prints text without control sequences. Raises OSError."""
     click.echo(visible(text))
 
 
@@ -38,20 +38,20 @@ def remark(text: str) -> None:
 
 
 async def deliver(text: str) -> None:
-    """As `say`, but returns when it is written, and raises as `write_to` does."""
+    """As `say`, but returns when the text is written, and raises as `write_to` does."""
     await write_to(STDOUT, f"{visible(text)}\n".encode(sys.stdout.encoding, "backslashreplace"))
 
 
 async def write_to(descriptor: int, data: bytes) -> None:
-    """Writes all of it to stdout or stderr; cancelled, it leaves the rest. Raises NobodyReadsError, OutputError."""
+    """Writes all data to stdout or stderr; cancelled, it drops the rest. Raises NobodyReadsError, OutputError."""
     try:
-        # In a thread: whoever reads may never do so. One that is left behind does not keep the process.
+        # In a thread, as the reader may never read. An abandoned thread does not keep the process alive.
         await trio.to_thread.run_sync(_write, descriptor, data, abandon_on_cancel=True)
     except BrokenPipeError as error:
         raise NobodyReadsError from error
     except OSError as error:
         name = "stdout" if descriptor == STDOUT else "stderr"
-        raise OutputError(f"{name} cannot be written to: {error.strerror}") from error
+        raise OutputError(f"cannot write to {name}: {error.strerror}") from error
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -61,15 +61,15 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def quoted(text: str) -> str:
-    """What another vmpool has said, to be told in our words: they have the prefix already."""
+    """The output of another vmpool process without its prefix, to be quoted in a message that has the prefix."""
     return "\n".join(line.removeprefix(PREFIX) for line in text.splitlines())
 
 
 class StderrHandler(logging.Handler):
-    """Says what the client logs, as `remark` does."""
+    """Prints the client's log records as `remark` does."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             remark(self.format(record))
-        except Exception:  # noqa: BLE001 - a log that cannot be written costs no lease; logging knows what to do
+        except Exception:  # noqa: BLE001 - a failed log must not cost a lease
             self.handleError(record)

@@ -1,4 +1,4 @@
-"""The `vmpool` that runs, as a file: where it is, and how it comes onto PATH."""
+"""The running `vmpool` program: its file, and how to put it on PATH."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME: Final = "vmpool"
 
 
 def own_program() -> Path | None:
-    """The command that was called, be it a link, or the one beside our interpreter; None if there is neither."""
+    """The file of the command that was called, links included, else the one beside the interpreter, else None."""
     for candidate in (Path(sys.argv[0]), Path(sys.executable).with_name(_NAME)):
         if candidate.name == _NAME and os.access(candidate, os.X_OK) and candidate.is_file():
             return candidate.parent.resolve() / _NAME
@@ -21,15 +21,15 @@ def own_program() -> Path | None:
 
 
 def command_line(*arguments: str) -> list[str]:
-    """Runs `vmpool ARGUMENTS` of this installation, whatever modules are in the current directory."""
+    """Runs `vmpool ARGUMENTS` of this installation; modules in the current directory are ignored."""
     return [sys.executable, "-P", "-m", "pool.cli.main", *arguments]
 
 
 def way_onto_path(program: Path, *, search_path: str, home: Path, uid: int) -> str | None:
-    """A line for the shell that makes `vmpool` mean this program; None if it does so already.
+    """A shell command that makes `vmpool` run this program; None if it does already.
 
-    A link, where there is a directory for that and the name is free: the directory of the program itself has its
-    Python, too. Else that directory, for this shell.
+    Prefers a link in a directory on PATH, if the name is free: the program's own directory contains its Python too.
+    Else puts the program's directory on PATH for this shell.
     """
     found = shutil.which(_NAME, path=search_path)
     if found is not None and Path(found).samefile(program):

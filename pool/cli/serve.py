@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--takeover",
     is_flag=True,
-    help="Take the place of the service that runs on this socket, its VMs and leases with it.",
+    help="Replace the service that runs on this socket, and take over its VMs and leases.",
 )
 @click.option("--verbose", is_flag=True, help="Log more.")
 @click.option("--log-json/--log-text", "log_json", default=None, help="Default: text on a terminal, else JSON.")
@@ -46,9 +46,9 @@ def serve(
     verbose: bool,
     log_json: bool | None,
 ) -> None:
-    """Keep VMs warm and hand them out; runs until SIGTERM, SIGHUP or Ctrl-C, then ends every VM and leaves nothing.
+    """Keep VMs warm and hand them out. Runs until SIGTERM, SIGHUP or Ctrl-C, then ends all VMs and removes their files.
 
-    A second signal skips the waiting for callers. Exit code 2: the configuration or this host does not allow it.
+    A second signal skips the wait for running calls. Exit code 2: the configuration or this host does not allow it.
     """
     configure_logs(json=log_json, verbose=verbose)
     say: Callable[[BaseException], str] = str
@@ -67,7 +67,7 @@ async def serve_until_signalled(
     settings: Settings, socket_path: Path, *, cache: VmCache | None, takeover: bool = False
 ) -> None:
     stop = trio.Event()
-    # Outermost, or the third signal would meet its default action while VMs are being ended.
+    # Outermost, or a third signal would kill the process while VMs are being ended.
     with trio.open_signal_receiver(*_signals()) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, received, stop, nursery.cancel_scope)
@@ -79,7 +79,7 @@ async def serve_until_signalled(
 
 
 def _signals() -> tuple[signal.Signals, ...]:
-    """A terminal that is closed sends SIGHUP; there is nothing to reload. Under nohup it is ignored, and stays so."""
+    """SIGHUP is among them since a closed terminal sends it, unless it is ignored, as under nohup."""
     hang_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
     return (signal.SIGTERM, signal.SIGINT, *hang_up)
 

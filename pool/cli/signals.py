@@ -1,8 +1,8 @@
-"""Signals of a command that talks to the service.
+"""Signal handling of a command that talks to the service.
 
-The first one ends it in good order, or is passed on to the guest's command that runs. The second one ends the process
-wherever it stands: what it holds open, the service takes back. It does so in the handler itself, as the first one may
-have been passed on to a guest that does not answer, or have come to a process that waits for whoever reads its output.
+The first signal ends the command in good order, or is passed on to the guest's command. The second one ends the process
+at once, and the service then takes back the leases that it held open. The handler itself exits, since the process may
+be waiting for a guest that does not answer, or for the reader of its output.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ class Signals:
 
     @property
     def exit_code(self) -> int:
-        """As a shell says it, of the signal that ended the block."""
+        """Of the signal that ended the block, as in a shell."""
         assert self._first is not None
         return 128 + self._first
 
     @contextlib.contextmanager
     def heeded(self) -> Iterator[None]:
-        """For the length of a block; the first signal cancels it unless it is `forwarded`. Raises SignalledError then.
+        """Handles signals during a block. The first one cancels the block, which raises SignalledError, unless signals
+        are `forwarded`.
 
-        What is ignored stays so: nohup has it so, and a shell of its jobs in the background.
+        Ignored signals stay ignored, as nohup and a shell's background jobs expect.
         """
         token = trio.lowlevel.current_trio_token()
 
@@ -71,7 +72,7 @@ class Signals:
 
     @contextlib.contextmanager
     def forwarded(self) -> Iterator[trio.MemoryReceiveChannel[int]]:
-        """For the length of a block the first signal comes here."""
+        """During a block, the first signal is sent to this channel instead."""
         self._taker, received = trio.open_memory_channel[int](1)
         with self._taker, received:
             try:

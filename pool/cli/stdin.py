@@ -1,7 +1,7 @@
-"""Our own stdin, for a command in a VM: given with its start, or passed on as it comes.
+"""This process's stdin, for a command in a VM: sent with its start, or streamed.
 
-One that is closed, or not open for reading, has nothing to pass on. It is read in a thread: it may be a file, a pipe or
-a terminal that others share, so it stays blocking.
+A stdin that is closed or not open for reading counts as empty. It is read in a thread and stays blocking, since other
+processes may share the file, pipe or terminal.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _CHUNK: Final = 64 * 1024
 
 
 async def known_stdin(*, all_of_it: bool) -> bytes | None:
-    """What it has, if that is known before the command starts: always with `all_of_it`, which waits for its end; else
-    only if it is a short file. None: it has to be passed on. Raises OutputError.
+    """The content of stdin, if it can be sent with the command's start: with `all_of_it` always, after waiting for its
+    end; otherwise only if it is a short file. None: stdin has to be streamed. Raises OutputError.
     """
     length = MAX_GIVEN_STDIN + 1 if all_of_it else _length_of_file()
     if length is None or (length > MAX_GIVEN_STDIN and not all_of_it):
@@ -33,24 +33,24 @@ async def known_stdin(*, all_of_it: bool) -> bytes | None:
         data += more
     if len(data) > MAX_GIVEN_STDIN:
         raise OutputError(
-            f"stdin has more than the {MAX_GIVEN_STDIN} bytes that can be given with the start; leave --stdin-first "
-            "out, or have the command read a file"
+            f"stdin: more than {MAX_GIVEN_STDIN} bytes, the maximum for --stdin-first; leave --stdin-first out, or "
+            "have the command read a file"
         )
     return bytes(data)
 
 
 async def forward_stdin(command: RemoteCommand) -> None:
-    """Passes it on to its end. Raises OutputError."""
+    """Streams stdin to its end. Raises OutputError."""
     while data := await _read(_CHUNK):
         await command.send_stdin(data)
     await command.close_stdin()
 
 
 def _length_of_file() -> int | None:
-    """None if it is no file, so that nobody knows."""
+    """None if stdin is not a regular file."""
     try:
         about = os.fstat(_STDIN)
-    except OSError:  # closed: _read will say the same
+    except OSError:  # closed, as _read finds too
         return None
     return about.st_size if stat.S_ISREG(about.st_mode) else None
 
@@ -61,4 +61,4 @@ async def _read(count: int) -> bytes:
     except OSError as error:
         if error.errno == errno.EBADF:
             return b""
-        raise OutputError(f"stdin cannot be read: {error.strerror}") from error
+        raise OutputError(f"cannot read stdin: {error.strerror}") from error

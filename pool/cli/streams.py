@@ -1,4 +1,4 @@
-"""Our standard streams, as we found them: closed, full, without a reader, of any encoding. Imports little."""
+"""Standard streams that may be closed, full, without a reader, or of any encoding. Imports little."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ STDERR: Final = 2
 
 
 class NobodyReadsError(Exception):
-    """Whoever read our output has closed it. Not an OSError: click would make exit code 1 of that."""
+    """The reader of the output has closed it. Not an OSError, which click turns into exit code 1."""
 
 
 def reserve_standard_descriptors() -> None:
-    """Closed ones stay of no use, but are taken: else the next thing opened, a socket say, would pass for stdout."""
+    """Reserves closed standard descriptors, or the next file opened, such as a socket, would become stdout."""
     for descriptor, useless_mode in ((0, os.O_WRONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_RDONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, useless_mode)  # the lowest free number: this one
+            os.open(os.devnull, useless_mode)  # gets the lowest free number, which is this descriptor
 
 
 def prepare_output() -> None:
-    """Sees to it that both are there, and take any text: what an encoding has not is written out, as Python does.
+    """Makes stdout and stderr exist and accept any text; characters outside their encoding are escaped.
 
-    Of those that were closed when we were started Python makes none, and prints nothing, with success.
+    For a descriptor that is closed at start-up Python creates no stream, and then print succeeds without output.
     """
     sys.stdout = _prepared(sys.stdout, STDOUT)
     sys.stderr = _prepared(sys.stderr, STDERR)
@@ -41,7 +41,7 @@ def _prepared(found: Any, descriptor: int) -> TextIO:
 
 
 def flush_or_abandon_output() -> None:
-    """Else the interpreter would try once more at its end, and make the exit code its own."""
+    """Or the interpreter would flush again at exit, and change the exit code if that fails."""
     for stream, descriptor in ((sys.stdout, STDOUT), (sys.stderr, STDERR)):
         try:
             stream.flush()
@@ -50,5 +50,5 @@ def flush_or_abandon_output() -> None:
 
 
 def abandon(descriptor: int) -> None:
-    """Nobody waits for what has not been written by now."""
+    """Drops the output that has not been written yet."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

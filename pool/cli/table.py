@@ -1,4 +1,4 @@
-"""Tables of names and details, which others may have chosen: nothing in them is markup, or an order to the terminal."""
+"""Tables of untrusted text: neither markup nor control sequences in it take effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cell(text: str, *, style: str = "") -> Text:
 
 
 def print_table(table: Table) -> None:
-    """On stdout. Raises OSError, where rich would end the process itself."""
+    """Prints on stdout. Raises OSError, where rich would end the process itself."""
     console = Console()
     with console.capture() as captured:
         console.print(table)

@@ -1,7 +1,8 @@
-"""What a word of the command line may be, by what it means.
+"""Types of command-line arguments.
 
-A word is any bytes, and may be empty where a variable is not set. What the service is told is text, so a word that is
-not UTF-8 is refused here, where it can be named; paths that only this host's kernel sees may be anything.
+An argument can be any bytes, and is empty where the shell expands an unset variable. The service takes UTF-8 only, so
+other arguments are refused here, where the error can name them. Paths that only this host's kernel sees may be any
+bytes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any, Final
 import click
 
 MAX_UINT32: Final = 2**32 - 1
-"""What the wire takes for a number; the service has its own idea."""
+"""The largest number on the wire; the service has lower maxima."""
 
 
 class _Text(click.ParamType[str]):
-    """For the service."""
+    """Text that is sent to the service."""
 
     name = "text"
 
@@ -28,7 +29,7 @@ class _Text(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
         if not (text or self._may_be_empty):
-            self.fail("it is empty.", param, ctx)
+            self.fail("must not be empty.", param, ctx)
         return _utf8(text, param, ctx)
 
 
@@ -36,7 +37,7 @@ class _Variable(click.ParamType[tuple[str, str]]):
     name = "variable"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):  # click converts defaults, and what it has converted
+        if isinstance(value, tuple):  # click converts defaults, and converted values again
             return value
         name, equals, text = _utf8(str(value), param, ctx).partition("=")
         if not name or not equals:
@@ -52,12 +53,12 @@ class HostPath(click.Path[Path]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if not os.fspath(value):
-            self.fail("it is empty.", param, ctx)
+            self.fail("must not be empty.", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class _ServicePath(HostPath):
-    """A path that the service uses: it has another working directory, and is told of it in UTF-8."""
+    """A path that the service uses: made absolute, since the service has another working directory, and UTF-8."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx).absolute()
@@ -66,7 +67,7 @@ class _ServicePath(HostPath):
 
 
 class _Seconds(click.FloatRange):
-    """A time that ends: click takes inf and nan for numbers in a range."""
+    """A finite time: click accepts inf and nan as numbers in a range."""
 
     name = "seconds"
 
@@ -76,7 +77,7 @@ class _Seconds(click.FloatRange):
         except ValueError:
             known = math.nan
         if not math.isfinite(known):
-            self.fail(f"{value!r} is no time in seconds.", param, ctx)
+            self.fail(f"{value!r} is not a time in seconds.", param, ctx)
         return float(super().convert(known, param, ctx))
 
 

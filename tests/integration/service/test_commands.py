@@ -140,7 +140,7 @@ def run_shell(service: RunningService, script: str, *, file: Path) -> subprocess
         ("vmpool run -- yes | head -n 1", 0, b"y\n", b""),
         ("vmpool status >/dev/full", 1, b"", b"No space left"),
         (r"vmpool run -- echo $(printf '\377')", 2, b"", b"is not UTF-8"),
-        ("vmpool acquire --wait nan", 2, b"", b"is no time"),
+        ("vmpool acquire --wait nan", 2, b"", b"is not a time"),
         ("vmpool run --time-limit inf -- true", 2, b"", b"--time-limit"),
     ],
 )

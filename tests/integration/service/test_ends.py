@@ -42,7 +42,7 @@ async def test_who_holds_or_renews_a_lease_is_told_too(service: RunningService) 
 def test_a_job_that_was_short_of_memory_is_told_so(service: RunningService) -> None:
     done = service.command("run", "--", "python3", "-c", HOG)
     assert done.returncode == 128 + signal.SIGKILL
-    assert b"short of memory" in done.stderr
+    assert b"ran out of memory" in done.stderr
     done = service.command("run", "--", "sh", "-c", "kill -9 $$")
     assert (done.returncode, done.stderr) == (128 + signal.SIGKILL, b"")
 

@@ -105,8 +105,8 @@ async def test_an_unknown_vm_is_named(served: Served) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evict"], "Name a VM, or a profile"),
-        (["evict", "vm-1", "--profile", "default"], "Name a VM, or a profile"),
+        (["evict"], "Name either a VM, or a profile"),
+        (["evict", "vm-1", "--profile", "default"], "Name either a VM, or a profile"),
         (["resize", "default", "-1"], "-1"),
         (["resize", "default", "many"], "'many' is not a valid integer range"),
         (["drain"], "Missing argument 'PROFILE'"),

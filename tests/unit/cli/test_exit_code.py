@@ -12,8 +12,8 @@ from vmpool.wire.generated.vmpool import v1 as wire
 @pytest.mark.parametrize(
     ("ended", "code", "said"),
     [
-        (wire.ExecExit(signal=9, out_of_memory=True), 137, "short of memory"),
-        (wire.ExecExit(status=137, out_of_memory=True), 137, "short of memory"),
+        (wire.ExecExit(signal=9, out_of_memory=True), 137, "ran out of memory"),
+        (wire.ExecExit(status=137, out_of_memory=True), 137, "ran out of memory"),
         (wire.ExecExit(signal=9), 137, ""),
         (wire.ExecExit(signal=9, timed_out=True), 124, ""),
     ],

@@ -71,7 +71,7 @@ def test_a_command_that_the_service_cannot_reach_is_refused(tmp_path: Path, monk
     monkeypatch.setattr("pool.cli.install_unit.first_closed", lambda _: closed)
     done = vmpool("--root", str(tmp_path))
     assert done.exit_code == 2
-    assert done.stderr.startswith("vmpool: /home/me (mode 700, uid 1000) is closed to the service, which is root ")
+    assert done.stderr.startswith("vmpool: /home/me (mode 700, uid 1000) is inaccessible to the service, ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +81,9 @@ def test_a_command_that_others_can_change_is_told(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("pool.cli.install_unit.first_of_others", lambda _: theirs)
     done = vmpool("--root", str(tmp_path))
     assert done.exit_code == 0
-    assert done.stderr.startswith("warning: the service is root and executes what is in /srv/me (mode 755, uid 1000), ")
+    assert done.stderr.startswith(
+        "warning: the service runs as root and executes files in /srv/me (mode 755, uid 1000), "
+    )
 
 
 def test_who_was_not_started_as_the_command_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_who_was_not_started_as_the_command_names_it(tmp_path: Path, monkeypatch
     done = vmpool("--root", str(tmp_path))
     assert (done.exit_code, done.stderr) == (
         2,
-        "vmpool: this was not started as `vmpool`; name the command with --command PATH\n",
+        "vmpool: this program was not started as `vmpool`; name the command with --command PATH\n",
     )
 
 
@@ -99,11 +101,11 @@ def test_where_it_may_not_write_it_says_who_may(tmp_path: Path) -> None:
     done = vmpool("--root", str(tmp_path), "--command", "/usr/bin/vmpool")
     assert done.exit_code == 2
     assert done.stderr.startswith(f"vmpool: {tmp_path}/etc/systemd")
-    assert done.stderr.endswith("; install-unit is for root, or with --root DIR\n")
+    assert done.stderr.endswith("; run install-unit as root, or with --root DIR\n")
 
 
 @pytest.mark.parametrize("other", [["--print"], ["--command", "/usr/bin/vmpool"]])
 def test_removing_goes_with_nothing_else(other: list[str]) -> None:
     done = vmpool("--uninstall", *other)
     assert done.exit_code == 2
-    assert "--uninstall takes --root and nothing else" in done.stderr
+    assert "--uninstall can be combined with --root only" in done.stderr

@@ -44,7 +44,7 @@ async def test_a_configuration_of_ones_own_and_what_became_of_it(service: Script
                 "profile small differs in memory_mib\n"
             ),
         ),
-        (wire.Match(), "vmpool: booted for this request: no pool is like it\n"),
+        (wire.Match(), "vmpool: booted for this request: no pool matches\n"),
     ],
 )
 async def test_acquire_says_where_the_vm_came_from(service: ScriptedService, match: wire.Match, said: str) -> None:
@@ -91,5 +91,5 @@ async def test_nothing_is_said_of_a_profile(service: ScriptedService) -> None:
 async def test_a_profile_and_a_configuration_exclude_one_another(service: ScriptedService) -> None:
     done = await vmpool(service.path, "acquire", "--profile", "small", "--cpu-model", "max")
     assert done.returncode == 2
-    assert "--profile has a machine of its own" in done.stderr
+    assert "--profile excludes --kernel" in done.stderr
     assert service.calls == []

@@ -52,8 +52,8 @@ async def test_a_lease_that_cannot_be_printed_is_released(
     assert done.returncode == code
     released, *rest = done.stderr.splitlines()
     assert released.startswith("vmpool: lease-")
-    assert released.endswith(" could not be printed, and is released")
-    assert rest == ([f"vmpool: stdout cannot be written to: {why}"] if why else [])
+    assert released.endswith(" could not be printed and was released")
+    assert rest == ([f"vmpool: cannot write to stdout: {why}"] if why else [])
     assert served.coordinator.leases() == ()
 
 
@@ -61,7 +61,7 @@ async def test_one_with_a_key_may_be_known_and_is_kept(served: Served) -> None:
     done = await shell(served.path, "vmpool acquire --key job-7 >/dev/full")
     assert done.returncode == 1
     (lease,) = served.coordinator.leases()
-    assert f"{lease.lease_id} could not be printed, and is kept for who asks with --key job-7" in done.stderr
+    assert f"{lease.lease_id} could not be printed; acquire it again with --key job-7" in done.stderr
     again = await shell(served.path, "vmpool acquire --key job-7")
     assert again.stdout == f"{lease.lease_id}\n"
 
@@ -70,7 +70,7 @@ async def test_one_that_cannot_be_released_either_is_told(service: ScriptedServi
     service.answers |= {"Acquire": lambda _: Answer((acquired(),)), "Release": lambda _: Answer((), 14)}
     done = await shell(service.path, "vmpool acquire >/dev/full")
     assert done.returncode == 1
-    assert "vmpool: lease-1 could not be printed, nor released: " in done.stderr
+    assert "vmpool: lease-1 could not be printed or released: " in done.stderr
 
 
 async def test_one_that_nobody_waits_for_is_released(service: ScriptedService) -> None:
@@ -93,7 +93,7 @@ async def test_one_that_nobody_waits_for_is_released(service: ScriptedService) -
                 assert await process.wait() == 128 + signal.SIGTERM
     assert said.decode().splitlines() == [
         "vmpool: served from the pool of profile small",
-        "vmpool: lease-1 could not be printed, and is released",
+        "vmpool: lease-1 could not be printed and was released",
         "vmpool: ended by SIGTERM",
     ]
 
@@ -143,8 +143,8 @@ async def test_a_command_that_prints_nothing_needs_no_stdout(served: Served) -> 
 @pytest.mark.parametrize(
     ("redirection", "code", "why"),
     [
-        (">/dev/full", 125, "vmpool: stdout cannot be written to: No space left on device\n"),
-        (">&-", 125, "vmpool: stdout cannot be written to: Bad file descriptor\n"),
+        (">/dev/full", 125, "vmpool: cannot write to stdout: No space left on device\n"),
+        (">&-", 125, "vmpool: cannot write to stdout: Bad file descriptor\n"),
         (">&$UNREAD", NOBODY_READS, ""),
     ],
 )

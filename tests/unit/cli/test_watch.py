@@ -146,7 +146,7 @@ async def test_an_output_that_cannot_be_written_to_is_told(served: Served) -> No
             vmpool_argv("watch"), stdout=full, capture_stderr=True, check=False, env=environment(served.path)
         )
     assert done.returncode == 1
-    assert done.stderr.decode() == "vmpool: stdout cannot be written to: No space left on device\n"
+    assert done.stderr.decode() == "vmpool: cannot write to stdout: No space left on device\n"
 
 
 async def test_a_service_that_stops_is_told(served: Served) -> None:

@@ -75,7 +75,7 @@ def test_l1_without_a_config_nothing_is_done(command: str, monkeypatch: pytest.M
     monkeypatch.setattr("pool.cli.factory.DEFAULT_CONFIGS", (tmp_path / "configuration.toml",))
     done = run(command)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "invalid runtime config: there is none; name one with --kata-config" in done.stderr
+    assert "invalid runtime config: no file found; name one with --kata-config" in done.stderr
 
 
 def test_l1_a_config_that_is_wrong_names_its_key(home: Path) -> None:
