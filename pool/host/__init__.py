@@ -1,1 +1,1 @@
-"""What a service has of its host: endpoint, directories, descriptors, time, memory, systemd's notifications."""
+"""A service's resources on its host: endpoint, directories, descriptors, time, memory, systemd's notifications."""

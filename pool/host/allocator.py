@@ -1,7 +1,7 @@
-"""Memory that is free, and that the C library keeps: given back to the host after somebody needed much of it.
+"""Returns freed memory that the C library keeps to the host after peaks.
 
-glibc returns the end of its heap only. What many calls left behind lies below something that lives on, and stays with
-the process, which looks as if it had leaked.
+glibc returns only the end of its heap. Memory that many calls have freed lies below a live allocation and stays with
+the process, which then looks as if it leaked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 GROWTH: Final = 8 * 2**20
-"""Bytes that are worth the look at the heap, which takes some milliseconds."""
+"""Bytes of growth from which trimming the heap is worth its few milliseconds."""
 
 _PAGE: Final = resource.getpagesize()
 
@@ -25,7 +25,7 @@ def resident_bytes() -> int:
 
 
 def trim() -> None:
-    """Does nothing where the C library has no such function."""
+    """Returns free memory to the host; does nothing where the C library lacks malloc_trim."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(ctypes.c_size_t(0))
@@ -33,7 +33,7 @@ def trim() -> None:
 
 @attrs.define(eq=False, kw_only=True)
 class Surplus:
-    """What the process has grown by since it was smallest."""
+    """The growth of the process since it was smallest."""
 
     resident: Callable[[], int] = resident_bytes
     trim: Callable[[], None] = trim
@@ -43,8 +43,8 @@ class Surplus:
         self._least = self.resident()
 
     def give_back(self) -> bool:
-        """Whether the process has grown by GROWTH, and gave back what it could. That blocks for some milliseconds, and
-        may have been for nothing: not to be done again at once.
+        """Trims the heap if the process has grown by GROWTH; returns whether it did. Trimming blocks for some
+        milliseconds and may free nothing, so the caller should not repeat it at once.
         """
         now = self.resident()
         self._least = min(self._least, now)

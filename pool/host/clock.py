@@ -1,8 +1,8 @@
-"""Trio's clock as the service has it: time in which its loop stood still does not count.
+"""The service's clock for trio: time in which the event loop stood still does not count.
 
-A process that was stopped (SIGSTOP, a debugger, a frozen cgroup), or that a busy host did not run, finds the deadlines
-of everything passed when it goes on, and the answers that it waited for unread in its sockets. What it was waiting for
-is not late; it is. So no time passes for it meanwhile, for a deadline of any kind, and none for a moment afterwards.
+A process that was stopped (SIGSTOP, a debugger, a frozen cgroup), or that a busy host did not run, would find all its
+deadlines passed when it goes on, while the answers lie unread in its sockets: the process is late, not its peers. So
+this clock stands during such a standstill and for a moment afterwards.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ import trio
 T = TypeVar("T")
 
 LOOK_EACH_S: Final = 0.25
-"""The loop never waits longer than this, so that a longer pause is not its own."""
+"""The longest time that the loop waits at once, so that a longer pause must be a standstill."""
 
 STANDSTILL_S: Final = 0.5
-"""What lies between two looks at the clock, if it is more than this, was a standstill: tasks of ours take milliseconds.
-Shorter ones count; no time limit that ends something is as short."""
+"""A longer time between two readings of the clock was a standstill: the service's tasks take milliseconds. Shorter
+pauses count as time; all time limits that end something are longer."""
 
 GRACE_S: Final = 0.25
-"""Of running, after a standstill, before time goes on: what lies in the sockets is read and answered first.
+"""How long the loop runs after a standstill before time goes on, so that unread answers are handled first.
 
-One standstill and its grace are free once as much time as a standstill is long has counted since the last free one.
-Until then standstills count as STANDSTILL_S, or a host that is late again and again would stop time for good.
+A standstill and its grace are free only if STANDSTILL_S of time have counted since the last free one. Otherwise a
+standstill counts as STANDSTILL_S: on a host that is late again and again, time would never go on.
 """
 
 
 def _somewhere() -> float:
-    return random.uniform(10_000, 1_000_000)  # noqa: S311 - as trio's does: nobody shall take it for another clock
+    return random.uniform(10_000, 1_000_000)  # noqa: S311 - as in trio, so that nothing mistakes it for another clock
 
 
 @attrs.define(eq=False)
 class RunningClock(trio.abc.Clock):
-    """Fulfils `trio.abc.Clock`. It goes as fast as the kernel's monotonic clock, and stands when the loop does."""
+    """Fulfils `trio.abc.Clock`. Runs at the rate of the kernel's monotonic clock, and stands when the loop does."""
 
     read: Callable[[], float] = time.perf_counter
-    """Seconds on a clock that goes on."""
+    """Seconds on a clock that never stands."""
     _now: float = attrs.field(factory=_somewhere, init=False)
     _seen: float = attrs.field(default=attrs.Factory(lambda self: self.read(), takes_self=True), init=False)
-    """When somebody looked last, on the clock that goes on."""
+    """The last reading of that clock."""
     _goes_on_at: float = attrs.field(default=0.0, init=False)
-    """Until then it stands, on the same clock."""
+    """When this clock goes on after a standstill, on that clock."""
     _counted_s: float = attrs.field(default=STANDSTILL_S, init=False)
-    """How much time passed since the last standstill that was free."""
+    """Time counted since the last free standstill."""
     _stood_s: float = attrs.field(default=0.0, init=False)
 
     @property
     def stood_s(self) -> float:
-        """For how long the loop has stood still, in all."""
+        """Total time in which the loop stood still."""
         return self._stood_s
 
     def start_clock(self) -> None:
-        """Trio's, at the start of the run."""
+        """Called by trio at the start of the run."""
         self._seen = self.read()
 
     def current_time(self) -> float:
-        """Seconds since some moment of no meaning."""
+        """Seconds since an arbitrary moment."""
         at, before = self.read(), self._seen
         self._seen = at
         stood = at - before > STANDSTILL_S
@@ -77,7 +77,7 @@ class RunningClock(trio.abc.Clock):
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Trio's: how long the loop may wait."""
+        """How long the loop may wait, for trio."""
         left_s = deadline - self.current_time()
         if left_s <= 0:
             return 0.0
@@ -85,5 +85,5 @@ class RunningClock(trio.abc.Clock):
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:
-    """`trio.run` on such a clock, for what ends VMs and templates when their time is over."""
+    """`trio.run` on this clock, for programs that end VMs and templates by time limits."""
     return trio.run(main, clock=RunningClock())

@@ -1,4 +1,4 @@
-"""How many files, sockets and processes the service may have open; and that it leaves no core file."""
+"""The service's limits on open descriptors and on core files."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import resource
 from typing import Final
 
 PER_VM: Final = 8
-"""pidfd, QMP and agent connections, and their kin while a VM starts or stops."""
+"""pidfd, QMP and agent connections, and further descriptors while a VM starts or stops."""
 
 OF_THE_SERVICE: Final = 256
-"""Files, pipes, event loops, and what runs beside the VMs."""
+"""Files, pipes, event loops, and processes other than VMs."""
 
 MIN_CONNECTIONS: Final = 64
 
 MOST: Final = 2**20
-"""What counts as no limit; the kernel's own, by default."""
+"""Stands for no limit: the kernel's own default maximum."""
 
 
 def needed(*, vms: int) -> int:
-    """By a service with so many VMs, without connections of its clients."""
+    """Descriptors for a service with so many VMs, without client connections."""
     return OF_THE_SERVICE + vms * PER_VM
 
 
 def connections_within(limit: int, *, vms: int) -> int:
-    """How many a service with so many VMs can have of its clients. Half is kept for VMs, as leased ones come on top."""
+    """How many client connections fit into `limit`. Half of it is kept for VMs, as leased ones come on top of `vms`."""
     if limit == resource.RLIM_INFINITY:
         limit = MOST
     return max(MIN_CONNECTIONS, min(limit // 2, limit - needed(vms=vms)))
 
 
 def raise_limit() -> int:
-    """Raises the soft limit on descriptors to the hard one, which it returns. For this process and its children.
+    """Raises the soft limit on descriptors to the hard one, and returns it. Holds for this process and its children.
 
-    The soft limit is 1024 nearly everywhere, for programs that use select(2): with some five descriptors for each VM,
-    a pool of 200 would be the end. Neither trio nor QEMU uses it.
+    The soft limit is 1024 nearly everywhere, for programs that use select(2), which neither trio nor QEMU does. With
+    about five descriptors per VM, it would allow a pool of 200.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -41,5 +41,5 @@ def raise_limit() -> int:
 
 
 def forbid_core_files() -> None:
-    """What callers pass to their VMs is in our memory, and in that of QEMUs that guests run in. For us and children."""
+    """Sets the limit to 0 for this process and its children: a core file would contain callers' and guests' data."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,7 +1,7 @@
-"""The service's place on the host: its private directory, its lock, its socket.
+"""The service's address on the host: its private directory, its lock, its socket.
 
 A lock file, not the socket, tells a running service from the remains of a dead one: the kernel drops the lock with
-its process, while a socket file outlives it and a connection attempt cannot tell "dead" from "busy".
+its process, while a socket file outlives the process, and a connection attempt cannot tell "dead" from "busy".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BACKLOG: Final = 128
 
 
 class EndpointError(Exception):
-    """The socket cannot be had; the message says why and what to do."""
+    """The socket cannot be set up; the message says why and what to do."""
 
 
 class ServiceRunningError(EndpointError):
@@ -44,21 +44,21 @@ class ServiceRunningError(EndpointError):
 
 @attrs.frozen(eq=False, kw_only=True)
 class _Listening:
-    """A socket, and the file that it is bound to. The kernel keeps that file's inode as long as the socket is open."""
+    """A socket and the file it is bound to. The kernel keeps the file's inode as long as the socket is open."""
 
     sock: socket.socket
     path: Path
     status: os.stat_result
 
     def is_in_place(self) -> bool:
-        """Whether who calls by the path comes here."""
+        """Whether the path still leads to this socket."""
         try:
             return os.path.samestat(self.path.lstat(), self.status)
         except FileNotFoundError:
             return False
 
     def remove(self) -> None:
-        """Closes the socket and removes its file, unless that is another's by now."""
+        """Closes the socket and removes its file, unless another socket has replaced the file."""
         with self.sock:
             if self.is_in_place():
                 self.path.unlink()
@@ -66,7 +66,7 @@ class _Listening:
 
 @attrs.define(eq=False, kw_only=True)
 class Endpoint:
-    """What is at the service's address, for as long as it is open."""
+    """The lock and the listening socket at the service's address."""
 
     path: Path
     group: int | None
@@ -80,10 +80,10 @@ class Endpoint:
         return self._listening.sock
 
     def look_after(self) -> bool:
-        """Puts back what somebody has removed, or put something else in the place of: directory, lock, socket.
+        """Restores the directory, lock and socket if they were removed or replaced.
 
-        Whether the listener is another one now; the earlier one stays open. Raises ServiceRunningError if another
-        service has come in between, EndpointError if it cannot be done. Blocks for a few stat calls.
+        Returns whether there is a new listener; the earlier one stays open. Raises ServiceRunningError if another
+        service has started in between, EndpointError if they cannot be restored. Blocks for a few stat calls.
         """
         try:
             if not self.path.parent.exists():
@@ -103,10 +103,10 @@ class Endpoint:
 def open_endpoint(path: Path, *, group: int | None = None) -> Iterator[Endpoint]:
     """Takes the lock and listens on `path` (mode 0600) in its directory (mode 0700, made if missing).
 
-    With `group`, a gid, both are that group's: the socket to connect to (0660), the directory to pass through (0710).
+    With `group`, a gid, that group can connect to the socket (0660) and pass through the directory (0710).
 
-    At the end removes the socket, the lock, and the directory if it made it and nothing else is in it. Raises
-    EndpointError. Blocks only as long as file operations do.
+    At the end removes the socket, the lock, and the directory if it was made here and is empty. Raises EndpointError.
+    Blocks only as long as file operations do.
     """
     check_endpoint(path, group=group)
     with contextlib.ExitStack() as cleanup:
@@ -120,12 +120,12 @@ def open_endpoint(path: Path, *, group: int | None = None) -> Iterator[Endpoint]
 
 
 def check_endpoint(path: Path, *, group: int | None = None) -> None:
-    """Raises EndpointError for what keeps a service from listening on `path`; one that runs aside. Changes nothing."""
+    """Raises EndpointError if a service could not listen on `path`. Ignores a running service; changes nothing."""
     size = len(os.fsencode(path))
     if size > MAX_SOCKET_PATH_BYTES:
         raise EndpointError(
-            f"socket path {path} has {size} bytes, the kernel takes {MAX_SOCKET_PATH_BYTES}; "
-            "choose a shorter one with --socket"
+            f"socket path {path} has {size} bytes, the kernel's maximum is {MAX_SOCKET_PATH_BYTES}; "
+            "choose a shorter path with --socket"
         )
     try:
         if path.parent.exists():
@@ -143,7 +143,7 @@ def _not_writable(path: Path, error: OSError) -> EndpointError:
 
 
 def lock_path(socket_path: Path) -> Path:
-    """The lock of the service that listens there."""
+    """The lock file of the service that listens on `socket_path`."""
     return socket_path.with_name(f"{socket_path.name}.lock")
 
 
@@ -179,13 +179,13 @@ def _check_socket_directory(directory: Path, *, group: int | None) -> None:
 
 
 def _check_shared(directory: Path, status: os.stat_result, *, group: int) -> None:
-    """A directory that was there is taken as it is: others may have put things into it that are not for the group."""
+    """An existing directory is not changed: it may contain files that are not for the group."""
     enters = status.st_mode & stat.S_IXGRP and status.st_gid == group
     if status.st_mode & 0o027 or not enters:
         raise EndpointError(
-            f"{directory} has mode {stat.S_IMODE(status.st_mode):o} and gid {status.st_gid}: socket_group cannot "
-            f"pass, or others can; `chgrp {group} {directory} && chmod 0710 {directory}`, or Group={group} and "
-            "RuntimeDirectoryMode=0710 in the unit if systemd makes it"
+            f"{directory} has mode {stat.S_IMODE(status.st_mode):o} and gid {status.st_gid}: access.socket_group "
+            f"cannot enter it, or others can; `chgrp {group} {directory} && chmod 0710 {directory}`, or set "
+            f"Group={group} and RuntimeDirectoryMode=0710 in the unit if systemd makes the directory"
         )
 
 
@@ -198,7 +198,7 @@ def _remove_if_empty(directory: Path) -> None:
 
 
 def take_lock(path: Path, cleanup: contextlib.ExitStack) -> HeldLock:
-    """Holds the lock file of a service until `cleanup`. Raises ServiceRunningError, OSError."""
+    """Holds a service's lock file until `cleanup` ends. Raises ServiceRunningError, OSError."""
     try:
         return lock.take_lock(path, cleanup)
     except LockHeldError as error:
@@ -206,7 +206,7 @@ def take_lock(path: Path, cleanup: contextlib.ExitStack) -> HeldLock:
 
 
 def hold(held: HeldLock) -> None:
-    """Takes it again if its file was removed. Raises ServiceRunningError, OSError."""
+    """Takes the lock again if its file was removed. Raises ServiceRunningError, OSError."""
     try:
         if not held.is_in_place():
             held.take_again()
@@ -221,7 +221,7 @@ def _listen(path: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> 
     listener.bind(os.fspath(path))
     listening = _Listening(sock=listener, path=path, status=path.lstat())
     cleanup.callback(listening.remove)
-    path.chmod(0o600)  # nobody can connect yet: it does not listen
+    path.chmod(0o600)  # in time: no client can connect before `listen`
     if group is not None:
         os.chown(path, -1, group)
         path.chmod(0o660)
@@ -230,14 +230,12 @@ def _listen(path: Path, cleanup: contextlib.ExitStack, *, group: int | None) -> 
 
 
 def _refuse_another(path: Path) -> None:
-    """We hold the lock, so that nobody should listen there: unless his lock file was removed. Raises
-    ServiceRunningError.
-    """
+    """Raises ServiceRunningError if a service listens on `path`: its lock file may have been removed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
         try:
             caller.connect(os.fspath(path))
         except BlockingIOError:
-            pass  # he has too many callers
+            pass  # its queue is full
         except OSError:
-            return  # nobody listens, or there is no socket
+            return  # no process listens, or the socket does not exist
     raise ServiceRunningError(lock=lock_path(path), pid="")

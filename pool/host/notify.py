@@ -1,4 +1,4 @@
-"""Tells whoever started the service how it is doing, by systemd's notification protocol (sd_notify(3))."""
+"""Notifications to systemd, or another supervisor, by the protocol of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import trio
 _log: Final = structlog.get_logger("vmpool.notify")
 
 LOOK_EACH_S: Final = 0.25
-"""How often the watchdog looks whether a ping is due. The service's clock stands when the service does (decision 27),
-systemd's does not: a task that sleeps until the next ping would wake up too late by each standstill.
+"""How often the watchdog task checks whether a ping is due. The service's clock stands when the service does (decision
+27), but systemd's does not: a task that slept until the next ping would be late by each standstill.
 """
 
 
 def notify(state: str, *, environment: Mapping[str, str] = os.environ) -> bool:
-    """Sends `state` ("READY=1", "STOPPING=1") to `$NOTIFY_SOCKET`; returns False where there is none.
+    """Sends `state` ("READY=1", "STOPPING=1") to `$NOTIFY_SOCKET`; returns False if that is not set.
 
-    A name that starts with @ is in the abstract namespace. Raises OSError if the socket is there but does not take it.
+    A name that starts with @ is in the abstract namespace. Raises OSError if sending fails.
     """
     name = environment.get("NOTIFY_SOCKET")
     if not name:
@@ -35,17 +35,17 @@ def notify(state: str, *, environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def tell(state: str) -> None:
-    """`notify`, for what is true whoever hears of it: that nobody does is logged."""
+    """`notify`, but a failure is only logged."""
     try:
         notify(state)
     except OSError as error:
-        _log.warning("whoever started us takes no notice", state=state, error=str(error))
+        _log.warning("notification not sent to $NOTIFY_SOCKET", state=state, error=str(error))
 
 
 def watchdog_interval_s(*, environment: Mapping[str, str] = os.environ, pid: int | None = None) -> float | None:
-    """How often the watchdog wants to hear of us: half of its patience. None if it waits for nobody, or another.
+    """Seconds between pings, half of `$WATCHDOG_USEC`. None if no watchdog waits for this process.
 
-    `$WATCHDOG_PID` names another process when we are a child of the one that is watched (sd_watchdog_enabled(3)).
+    `$WATCHDOG_PID` names another process if this one is a child of the watched process (sd_watchdog_enabled(3)).
     """
     patience, whose = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not patience.isdecimal() or int(patience) == 0:
@@ -57,21 +57,21 @@ def watchdog_interval_s(*, environment: Mapping[str, str] = os.environ, pid: int
 
 @attrs.define(eq=False, kw_only=True)
 class Watchdog:
-    """Keeps systemd's watchdog quiet for as long as the service does its work, and no longer.
+    """Pings systemd's watchdog as long as the service does its work, and no longer.
 
-    `check` returns when what must not be stuck has answered. A ping from a task of its own, without asking, would tell
-    no more than that the event loop turns.
+    `check` returns when the parts that must not be stuck have answered. Without it, a ping would only show that the
+    event loop runs.
     """
 
     interval_s: float
     check: Callable[[], Awaitable[object]]
-    """Cancelled if it takes longer than `interval_s`. What it raises ends `run`."""
+    """Cancelled if it takes longer than `interval_s`. An exception from it ends `run`."""
     send: Callable[[str], object] = notify
     read: Callable[[], float] = time.monotonic
     """Seconds on systemd's clock, by which pings are due."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Asks and pings every `interval_s`; never returns."""
+        """Checks and pings every `interval_s`; never returns."""
         task_status.started()
         due = self.read()
         while True:
@@ -87,12 +87,12 @@ class Watchdog:
             await self._wait_until(due)
 
     async def _wait_until(self, due: float) -> None:
-        await trio.lowlevel.checkpoint()  # the time may be over
-        while (left_s := due - self.read()) > 0:  # noqa: ASYNC110 - that clock wakes nobody
+        await trio.lowlevel.checkpoint()  # the loop below may not sleep
+        while (left_s := due - self.read()) > 0:  # noqa: ASYNC110 - no event on that clock
             await trio.sleep(min(left_s, LOOK_EACH_S))
 
     def _ping(self) -> None:
         try:
             self.send("WATCHDOG=1")
-        except OSError as error:  # the next one may get through, and systemd knows what to do if none does
-            _log.warning("the watchdog takes no ping", error=str(error))
+        except OSError as error:  # the next ping may succeed; if none does, systemd acts
+            _log.warning("watchdog ping not sent", error=str(error))

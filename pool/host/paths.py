@@ -1,4 +1,4 @@
-"""Where things are: the service's socket, its runtime directory, the guest image."""
+"""Default paths: the service's socket, the caches, the guest image, the templates."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 SOCKET_NAME: Final = "vmpool.sock"
 
 _CODE: Final = Path(__file__).parents[2]
-"""Where the packages are: a checkout, or the place of an installed wheel."""
+"""The directory of the packages: a checkout, or where the wheel is installed."""
 
 
 def default_socket(*, environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
     """`VMPOOL_SOCKET`, else in `$XDG_RUNTIME_DIR/vmpool/`, else in `/run/vmpool/`.
 
-    Root uses /run/vmpool unless told otherwise: a root shell inherits XDG_RUNTIME_DIR from sessions it is not part of.
+    Root uses /run/vmpool unless VMPOOL_SOCKET is set: a root shell may inherit another session's XDG_RUNTIME_DIR.
     """
     named = environment.get("VMPOOL_SOCKET")
     if named:
@@ -29,7 +29,7 @@ def default_socket(*, environment: Mapping[str, str] = os.environ, uid: int | No
 
 
 def cache_directory(*, environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """What can be made again: the built guest image, the accelerator's verdict."""
+    """For files that can be made again: the built guest image, the accelerator's verdict."""
     if (os.geteuid() if uid is None else uid) == 0:
         return Path("/var/cache/vmpool")
     cache = environment.get("XDG_CACHE_HOME")
@@ -39,9 +39,9 @@ def cache_directory(*, environment: Mapping[str, str] = os.environ, uid: int | N
 def default_image_directory(
     *, environment: Mapping[str, str] = os.environ, uid: int | None = None, code: Path = _CODE
 ) -> Path:
-    """`VMPOOL_IMAGE_DIR`, else `build/image` of the checkout that is executed, else in the cache directory.
+    """`VMPOOL_IMAGE_DIR`, else `build/image` of the checkout that this code is in, else in the cache directory.
 
-    So `scripts/demo`, the service and every user of one checkout have the same image, root by sudo too.
+    So `scripts/demo`, the service and all users of one checkout, root with sudo included, share one image.
     """
     named = environment.get("VMPOOL_IMAGE_DIR")
     if named:
@@ -52,20 +52,20 @@ def default_image_directory(
 
 
 def template_directory(profile: str, *, runtime: Path, mountinfo: str | None = None) -> Path:
-    """Where a profile's template lives: below the runtime directory if that is on tmpfs, else in /dev/shm.
+    """A profile's template directory: below the runtime directory if that is on tmpfs, else in /dev/shm.
 
-    A template's memory belongs in memory: on a disk each page that the template VM touches would be written back. The
-    place is the same after a restart, so that a template is found again.
+    Templates are kept in memory: on a disk, each page that the template VM touches would be written back. The path is
+    the same after a restart, so that the template is found again.
     """
     if file_system_of(runtime, mountinfo=mountinfo) == "tmpfs":
         return runtime / "templates" / profile
     place = hashlib.sha256(os.fsencode(runtime.absolute())).hexdigest()[:12]
-    # The name can be guessed; the store refuses a directory that is not ours alone.
+    # The name can be guessed; the template store refuses a directory that other users can write to.
     return Path("/dev/shm") / f"vmpool-{os.geteuid()}-{place}" / profile  # noqa: S108 - see above
 
 
 def file_system_of(path: Path, *, mountinfo: str | None = None) -> str:
-    """The type of the file system that `path` is, or would be, on (proc_pid_mountinfo(5))."""
+    """The type of the file system that contains, or would contain, `path` (proc_pid_mountinfo(5))."""
     text = (
         Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
         if mountinfo is None

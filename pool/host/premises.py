@@ -1,7 +1,7 @@
-"""What the service has on the host by name is still its own: looked after now and then, while it runs.
+"""Periodic checks that the service's socket, locks and directories still exist and are its own.
 
-Files in /run and /tmp are removed by cleaners, and by people. The service would be out of reach for ever without a
-word, and another one could take its VMs.
+Cleaners and people remove files in /run and /tmp. The service would become unreachable without any sign, and another
+service could take its VMs.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ _log = structlog.get_logger("vmpool.premises")
 LOOK_EACH_S: Final = 5.0
 
 LOOKS: Final = 3
-"""So often in a row something is not in order before we believe it. Another service that is about to be refused has
-taken the locks, too, and gives them back; and a removal may be still under way.
+"""Failed checks in a row before the service gives up. Another service that is about to be refused holds the locks for a
+moment, and a removal may still be under way.
 """
 
 
 @attrs.define(eq=False, kw_only=True)
 class Premises:
-    """Socket, locks and the directory of the VMs; and how long the service has stood still, which is told."""
+    """Checks the socket, the locks and the VMs' directory, and logs standstills of the service."""
 
     endpoint: Endpoint
     vms: VmsDirectory
     moved: Callable[[], Awaitable[None]]
-    """Called when the endpoint has another listener."""
+    """Called when the endpoint has a new listener."""
     _stood_s: float = attrs.field(default=0.0, init=False)
     _failures: int = attrs.field(default=0, init=False)
     """In a row."""
     _moved: bool = attrs.field(default=False, init=False)
-    """The endpoint has another listener, and nobody was told yet: something else was not in order."""
+    """The endpoint has a new listener, but `moved` was not called yet, as another check failed."""
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False, repr=False)
 
     async def run(self) -> None:
-        """Looks until `leave`. Raises EndpointError when another service has come in the place of this one, or what is
-        missing cannot be put back, and that LOOKS times in a row: then its VMs are to be let go of.
+        """Checks until `leave`. Raises EndpointError if, LOOKS times in a row, another service has taken this one's
+        place or a missing file cannot be restored; the caller must then detach the VMs.
         """
         with self._scope:
             while True:
@@ -56,7 +56,7 @@ class Premises:
                     self._failures += 1
                     if self._failures == LOOKS:
                         raise
-                    _log.warning("our place on the host is not in order; it is looked at again", error=str(error))
+                    _log.warning("the socket, locks or directories are not in order; retrying", error=str(error))
                     continue
                 self._failures = 0
                 if self._moved:
@@ -64,10 +64,10 @@ class Premises:
                     await self.moved()
 
     def _look(self) -> None:
-        # The socket's directory first: its group is the endpoint's to say, and the VMs' may be below it.
+        # The socket's directory first: the endpoint sets its group, and the VMs' directory may be below it.
         if self.endpoint.look_after():
             self._moved = True
-            _log.warning("the socket was removed; listening anew", socket=str(self.endpoint.path))
+            _log.warning("the socket was removed; listening again", socket=str(self.endpoint.path))
         self.vms.look_after()
 
     def leave(self) -> None:

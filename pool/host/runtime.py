@@ -1,4 +1,4 @@
-"""The runtime directory: where the VMs have theirs, and who may have his there."""
+"""The runtime directory, and in it the private, locked directory of the VMs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from vmm.sockets import MAX_SOCKET_PATH_BYTES
 
 @attrs.define(eq=False, kw_only=True)
 class VmsDirectory:
-    """Where each VM has its directory, and nobody else has anything."""
+    """The parent of the VMs' directories; it contains nothing else."""
 
     path: Path
     _lock: HeldLock
     _own: int
-    """The directory itself, open and locked: whoever removes the lock file lets nobody in."""
+    """The directory itself, open and locked, so that removing the lock file lets no other service in."""
 
     def look_after(self) -> None:
-        """Puts back what somebody has removed: directory, lock. Raises ServiceRunningError if another service has come
-        in between, EndpointError if it cannot be done. Blocks for a few stat calls.
+        """Restores the directory and the lock if they were removed. Raises ServiceRunningError if another service has
+        started in between, EndpointError if they cannot be restored. Blocks for a few stat calls.
         """
         try:
             _make_private(self.path)
@@ -40,7 +40,7 @@ class VmsDirectory:
             raise _runtime_not_writable(self.path.parent, error) from error
 
     def give_back(self) -> None:
-        """Removes it if it is empty; else something of a VM is left, and was told of."""
+        """Removes the directory if it is empty; otherwise files of a VM are left, which was logged."""
         with contextlib.suppress(OSError):
             self.path.rmdir()
         os.close(self._own)
@@ -48,16 +48,16 @@ class VmsDirectory:
 
 @contextlib.contextmanager
 def open_vms_directory(runtime: Path) -> Iterator[VmsDirectory]:
-    """Where each VM has its directory, `vms` in a runtime directory, and nobody else's. Removed at the end, when empty.
+    """Makes and locks the parent of the VMs' directories, `vms` in a runtime directory. Removed at the end, when empty.
 
-    Raises EndpointError, also if others could put things there: records in it are believed.
+    Raises EndpointError, also if other users could write to it: the records in it are trusted.
     """
     directory = vms_directory(runtime)
     check_vms_directory(runtime)
     with contextlib.ExitStack() as cleanup:
         try:
             _make_private(directory)
-            # Two services may have different sockets and yet share this directory; one would end the other's VMs.
+            # Two services with different sockets may share this directory; one would end the other's VMs.
             held = take_lock(vms_lock_path(runtime), cleanup)
             vms = VmsDirectory(path=directory, lock=held, own=_lock_directory(directory))
         except OSError as error:
@@ -67,16 +67,14 @@ def open_vms_directory(runtime: Path) -> Iterator[VmsDirectory]:
 
 
 def _make_private(directory: Path) -> None:
-    """Raises OSError, also if somebody removes the runtime directory meanwhile: made as a parent it would be open to
-    others.
-    """
+    """Raises OSError, also if the runtime directory is removed meanwhile: made as a parent it would be too open."""
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     _check_private(directory)
 
 
 def _lock_directory(directory: Path) -> int:
-    """Open, and locked as long as it is. Raises ServiceRunningError, OSError."""
+    """Opens the directory; it is locked while the descriptor is open. Raises ServiceRunningError, OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,18 +93,18 @@ def vms_directory(runtime: Path) -> Path:
 
 
 def vms_lock_path(runtime: Path) -> Path:
-    """The lock of the service whose VMs are there."""
+    """The lock file of the service whose VMs are there."""
     return runtime / "vms.lock"
 
 
 def check_vms_directory(runtime: Path) -> None:
-    """Raises EndpointError for what keeps a service from having its VMs there; one that runs aside. Changes nothing."""
+    """Raises EndpointError if a service could not have its VMs there. Ignores a running service; changes nothing."""
     directory = vms_directory(runtime)
     longest = directory / "vm-000000000000" / "agent.sock"
     if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         raise EndpointError(
-            f"runtime directory {runtime} is too long: the VMs' sockets would be over {MAX_SOCKET_PATH_BYTES} bytes; "
-            "choose a shorter one with --socket or service.runtime_directory"
+            f"runtime directory {runtime} is too long: the paths of the VMs' sockets would be over "
+            f"{MAX_SOCKET_PATH_BYTES} bytes; choose a shorter one with --socket or service.runtime_directory"
         )
     try:
         _check_private(directory)
@@ -123,7 +121,7 @@ def _runtime_not_writable(runtime: Path, error: OSError) -> EndpointError:
 
 
 def _check_private(directory: Path) -> None:
-    """Raises EndpointError if anybody else could have something in `directory`, or put another one in its place."""
+    """Raises EndpointError if other users could write to `directory` or replace it."""
     if exposed := exposure(directory):
         otherwise = "choose a directory of your own with --socket or service.runtime_directory"
         raise EndpointError(exposed.told(otherwise=otherwise))

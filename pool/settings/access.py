@@ -1,4 +1,4 @@
-"""Who may call: the table `[access]`, and the host's users and groups in it."""
+"""The `[access]` table: the users and groups of the host that may call."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pool.settings.permissions import Permitted, default_uids
 from vmm.accounts import Account
 
 MAX_ID: Final = 2**32 - 2
-"""Of users and groups; the number above it is no one."""
+"""Of users and groups; the number above it is invalid."""
 
 
 def structure_account(value: Any, _: Any) -> Account:
-    """For cattrs. A number need not be known to the host, a name must be; that is told by `problems`."""
+    """For cattrs. A number need not be known to the host; that a name is not is reported by `problems`."""
     if (isinstance(value, str) and "\0" not in value) or (type(value) is int and 0 <= value <= MAX_ID):
         return value
     raise TypeError(f"must be a name or a number, not {value!r}")
@@ -25,7 +25,7 @@ def structure_account(value: Any, _: Any) -> Account:
 
 @attrs.frozen(kw_only=True)
 class CustomMachineSettings:
-    """The `[access.custom_machines]` table: who may describe a machine in place of a profile, of those who may call."""
+    """The `[access.custom_machines]` table: callers that may describe a machine instead of naming a profile."""
 
     users: tuple[Account, ...] = ()
     groups: tuple[Account, ...] = ()
@@ -39,11 +39,11 @@ class AccessSettings:
     groups: tuple[Account, ...] = ()
     """Primary or supplementary."""
     socket_group: Account | None = None
-    """Whose members can reach the socket. None: nobody but root and the service's user."""
+    """The group that can reach the socket. None: only root and the service's user can."""
     custom_machines: CustomMachineSettings = attrs.field(factory=CustomMachineSettings)
 
     def problems(self) -> list[str]:
-        """What is wrong, a sentence each, with the key."""
+        """One message for each error, with its key."""
         problems = []
         for table, admitted in (("access", self), ("access.custom_machines", self.custom_machines)):
             unknown = (user for user in admitted.users if _uid(user) is None)
@@ -54,9 +54,11 @@ class AccessSettings:
             problems.append(f"access.socket_group: there is no group {self.socket_group!r}")
         admits = bool(self.users or self.groups)
         if admits and self.socket_group is None:
-            problems.append("access.socket_group: without it nobody but root and the service's user reaches the socket")
+            problems.append(
+                "access.socket_group: is not set, so only root and the service's user reach the socket; set it"
+            )
         if self.socket_group is not None and not admits:
-            problems.append("access.socket_group: its members reach the socket; say in users or groups who may call")
+            problems.append("access.socket_group: its members reach the socket but may not call; set users or groups")
         return problems
 
     @property

@@ -1,4 +1,4 @@
-"""How much one caller, and all of them, may have: the table `[limits]`."""
+"""The `[limits]` table: quotas of one user, and of all users together."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pool.ledger.policy import ServicePolicy
 MIB: Final = 2**20
 
 MAX_MESSAGE_BYTES: Final = 4 * MIB
-"""Of one gRPC message, unless told otherwise."""
+"""Default for one gRPC message."""
 
 MOST_CONNECTIONS: Final = 10_000
-"""Of all, where nobody says how many descriptors there are."""
+"""Default for all users together, where the limit on descriptors is not considered."""
 
 WATCHERS_PER_USER: Final = 16
-"""Unless told otherwise; four users at their maximum leave three more as many each."""
+"""Default; with four users at their maximum, there is room for three more such users."""
 
 UNREACHED: Final = 1_000_000
-"""The most that a quota can be set to: as good as none."""
+"""The highest value of a quota: in effect no limit."""
 
 
 @attrs.frozen(kw_only=True)
 class EdgeLimits:
-    """All of one user, but for `connections`."""
+    """Limits of the RPC layer; all but `connections` are per user."""
 
     connections: int = MOST_CONNECTIONS
     """Of all users together, RESERVED_CONNECTIONS included."""
@@ -35,9 +35,9 @@ class EdgeLimits:
     calls_per_user: int = 1000
     execs_per_user: int = 256
     output_bytes_per_user: int = 32 * MIB
-    """Of what commands have written or are to read, and neither the client nor the guest has read."""
+    """Output and stdin of commands that neither the client nor the guest has read yet."""
     request_bytes_per_user: int = 16 * MIB
-    """Of requests that are being received, or whose calls go on."""
+    """Requests that are being received, or whose calls are still running."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,42 +48,40 @@ class LimitSettings:
     acquire_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(24 * 3600)))
     """How long an Acquire without a deadline waits."""
     max_open_requests: int = attrs.field(default=1000, validator=and_(ge(1), le(UNREACHED)))
-    """Acquisitions of all users that wait at a time. One user may have no more of them than are left for others."""
+    """Waiting acquisitions of all users. One user may have at most as many as stay free for others."""
     requests_per_user: int = attrs.field(default=100, validator=and_(ge(1), le(UNREACHED)))
-    """Acquisitions of one user that wait at a time. By default nine users can have all of theirs, and leave room
-    for others.
-    """
+    """Waiting acquisitions of one user. By default nine users can have all of theirs, and leave room for others."""
     leases_per_user: int = attrs.field(default=256, validator=and_(ge(0), le(UNREACHED)))
-    """VMs that one user has, or has asked for. Root is a user like others. By default as many as a large host has
-    threads: more VMs of one user that work wait for each other."""
+    """VMs that one user has leased or asked for; root has the same limit. The default is the number of threads of a
+    large host: more busy VMs would wait for each other."""
     watchers_per_user: int = attrs.field(default=WATCHERS_PER_USER, validator=and_(ge(1), le(UNREACHED)))
     boots_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)))
-    """Guests that boot at a time, of all profiles. None: as many as the service has CPUs."""
+    """Guests of all profiles that boot at a time. None: as many as the service has CPUs."""
     clones_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)))
-    """None: twice as many as the service has CPUs."""
+    """Clones of all profiles that start at a time. None: twice as many as the service has CPUs."""
     memory_budget_mib: int | None = attrs.field(default=None, validator=optional(ge(1)))
-    """What the guests of all VMs may have together, clones at their nominal size. None: no limit."""
+    """Memory of the guests of all VMs together, clones at their nominal size. None: no limit."""
     checks_at_once: int = attrs.field(default=2, validator=and_(ge(1), le(1000)))
-    """Idle VMs whose agents are asked at a time whether they are there."""
+    """Idle VMs that have a health check at a time."""
     connections_per_user: int = attrs.field(default=256, validator=and_(ge(1), le(1_000_000)))
     calls_per_user: int = attrs.field(default=1000, validator=and_(ge(1), le(1_000_000)))
     """Open at a time, over all connections."""
     execs_per_user: int = attrs.field(default=256, validator=and_(ge(1), le(1_000_000)))
     """Commands that run at a time."""
     output_mib_per_user: int = attrs.field(default=32, validator=and_(ge(1), le(65536)))
-    """Of what commands write or are sent, and nobody has read."""
+    """Output and stdin of commands that have not been read yet."""
     request_mib_per_user: int | None = attrs.field(default=None, validator=optional(and_(ge(1), le(65536))))
-    """Of requests that are being received, or whose calls go on. None: four messages of the largest size."""
+    """Requests that are being received, or whose calls are still running. None: four messages of the largest size."""
 
     def problems(self) -> list[str]:
-        """What is wrong, a sentence each, with the key."""
+        """One message for each error, with its key."""
         if self.request_mib_per_user is not None and self.request_mib_per_user < self.max_message_mib:
             problem = f"{self.request_mib_per_user} is less than max_message_mib = {self.max_message_mib}"
-            return [f"limits.request_mib_per_user: {problem}; nobody could send such a message"]
+            return [f"limits.request_mib_per_user: {problem}; raise it, so that the largest message can be sent"]
         return []
 
     def edge(self, *, connections: int) -> EdgeLimits:
-        """On a service that can have so many connections in all."""
+        """For a service that can have so many connections in all."""
         return EdgeLimits(
             connections=connections,
             connections_per_user=self.connections_per_user,
@@ -94,7 +92,7 @@ class LimitSettings:
         )
 
     def policy(self, *, cpus: int) -> ServicePolicy:
-        """On a service that may use so many CPUs."""
+        """For a service that may use so many CPUs."""
         return ServicePolicy(
             boots_at_once=self.boots_at_once or cpus,
             clones_at_once=self.clones_at_once or 2 * cpus,

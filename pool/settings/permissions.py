@@ -1,4 +1,4 @@
-"""Who calls, and what not everybody may who may call."""
+"""The identity of a caller, and permissions by uid and gid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Caller:
-    """As the kernel noted it when the client connected."""
+    """The peer's credentials, as the kernel recorded them when the client connected."""
 
     uid: int
     gid: int
@@ -24,7 +24,7 @@ def default_uids() -> frozenset[int]:
 
 @attrs.frozen(kw_only=True)
 class Permitted:
-    """Who may do a thing: these users, and members of these groups."""
+    """A permission for these users and for members of these groups."""
 
     uids: frozenset[int] = attrs.field(factory=default_uids)
     gids: frozenset[int] = frozenset()

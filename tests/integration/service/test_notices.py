@@ -18,7 +18,7 @@ def test_nobody_to_tell_of_the_end_does_not_change_how_it_ends(guest_image: Gues
         service = home.start()
         home.notices.close()
         assert service.stop() == 0, home.log.read_text()
-        assert "takes no notice" in home.log.read_text()
+        assert "notification not sent" in home.log.read_text()
 
 
 def test_who_hangs_up_ends_it_in_good_order(guest_image: GuestImage) -> None:

@@ -58,7 +58,7 @@ async def test_it_is_within_reach_again(guest_image: GuestImage, harm: Callable[
             await client.status()
             assert all(path.exists() for path in lock_files(service))
         home.end(service)
-        assert "the socket was removed; listening anew" in home.log.read_text()
+        assert "the socket was removed; listening again" in home.log.read_text()
 
 
 async def test_its_vms_are_handed_out_and_their_leases_go_on(kept_template: Path, guest_image: GuestImage) -> None:

@@ -132,7 +132,7 @@ def test_an_unwritable_runtime_directory(home: Path, image: dict[str, str]) -> N
 
 def test_a_socket_path_that_the_kernel_does_not_take(home: Path, image: dict[str, str]) -> None:
     done = attempt("--socket", str(home / ("x" * 100)), home=home, environment=image)
-    assert_refused(done, "the kernel takes 107", home=home)
+    assert_refused(done, "the kernel's maximum is 107", home=home)
 
 
 def test_a_runtime_directory_too_long_for_the_vms_sockets(home: Path, image: dict[str, str]) -> None:
@@ -140,7 +140,7 @@ def test_a_runtime_directory_too_long_for_the_vms_sockets(home: Path, image: dic
     rest = len("/vms/vm-000000000000/agent.sock")
     directory = home / "run" / ("x" * (108 - rest - len(str(home / "run")) - 1))
     done = attempt("--socket", str(directory / "s.sock"), home=home, environment=image)
-    assert_refused(done, "too long: the VMs' sockets", home=home)
+    assert_refused(done, "too long: the paths of the VMs' sockets", home=home)
 
 
 def test_a_directory_for_the_socket_that_others_can_enter(home: Path, image: dict[str, str]) -> None:

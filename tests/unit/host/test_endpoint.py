@@ -80,7 +80,7 @@ def test_the_socket_of_a_killed_service_is_replaced(path: Path) -> None:
 
 def test_a_path_the_kernel_cannot_take_is_refused_with_the_limit(vm_home: Path) -> None:
     name = "x" * (MAX_SOCKET_PATH_BYTES - len(os.fsencode(vm_home)))
-    with pytest.raises(EndpointError, match="108 bytes, the kernel takes 107"), open_endpoint(vm_home / name):
+    with pytest.raises(EndpointError, match="108 bytes, the kernel's maximum is 107"), open_endpoint(vm_home / name):
         pass
 
 
@@ -161,7 +161,7 @@ def test_a_directory_that_the_group_cannot_pass_or_others_can_is_refused_with_th
 def test_a_directory_of_another_group_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.parent.chmod(0o710)
-    with pytest.raises(EndpointError, match="socket_group cannot pass"), open_endpoint(path, group=GROUP):
+    with pytest.raises(EndpointError, match="socket_group cannot enter it"), open_endpoint(path, group=GROUP):
         pass
     path.parent.rmdir()
 
