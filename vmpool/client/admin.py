@@ -1,4 +1,4 @@
-"""The calls for root and the service's own user; to others they are PERMISSION_DENIED."""
+"""The calls for root and the service's own user; other users get PERMISSION_DENIED."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class AdminCalls:
         self._connection = connection
 
     async def resize(self, profile: str, size: int) -> None:
-        """Another pool size, until the service is started anew."""
+        """Changes the pool's size until the service restarts."""
         request = wire.ResizeRequest(profile=profile, size=size)
         await self._connection.ask(methods.RESIZE, request, timeout_s=ANSWER_LIMIT_S)
 
     async def drain(self, profile: str) -> None:
-        """Refuses who waits for the profile, and has its idle VMs stopped; leases go on. Until `undrain`."""
+        """Refuses requests for the profile and stops its idle VMs, until `undrain`. Leases continue."""
         request = wire.DrainRequest(profile=profile)
         await self._connection.ask(methods.DRAIN, request, timeout_s=ANSWER_LIMIT_S)
 
@@ -29,20 +29,20 @@ class AdminCalls:
         await self._connection.ask(methods.UNDRAIN, request, timeout_s=ANSWER_LIMIT_S)
 
     async def evict(self, vm_id: str) -> None:
-        """Has one idle VM stopped; the pool replaces it. CallError FAILED_PRECONDITION if it is not idle."""
+        """Stops one idle VM; the pool replaces it. CallError FAILED_PRECONDITION if it is not idle."""
         request = wire.EvictRequest(vm_id=vm_id)
         await self._connection.ask(methods.EVICT, request, timeout_s=ANSWER_LIMIT_S)
 
     async def evict_all(self, profile: str) -> None:
-        """Has all idle VMs of a profile replaced, few at a time."""
+        """Replaces all idle VMs of a profile, a few at a time."""
         request = wire.EvictRequest(profile=profile)
         await self._connection.ask(methods.EVICT, request, timeout_s=ANSWER_LIMIT_S)
 
     async def reset(self, profile: str) -> None:
-        """Forgets the failures of a profile's production: back-off and circuit begin anew."""
+        """Forgets a profile's failed productions: ends the back-off and closes the circuit."""
         request = wire.ResetRequest(profile=profile)
         await self._connection.ask(methods.RESET, request, timeout_s=ANSWER_LIMIT_S)
 
     async def hand_over(self) -> None:
-        """Has the service leave its idle and leased VMs to its successor, and end. Does not wait for its end."""
+        """Makes the service leave its idle and leased VMs to its successor, and end. Does not wait for its end."""
         await self._connection.ask(methods.HAND_OVER, wire.HandOverRequest(), timeout_s=ANSWER_LIMIT_S)

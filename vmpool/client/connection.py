@@ -1,4 +1,4 @@
-"""How the SDK reaches the service: an asyncio loop of its own, and channels on it."""
+"""The SDK's connection to the service: an asyncio loop, and channels on it."""
 
 from __future__ import annotations
 
@@ -31,49 +31,49 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_LIMIT_S: Final = 5.0
-"""A live service accepts at once; one whose queue is full for this long is none."""
+"""A live service accepts at once; if its queue is full for this long, it counts as unavailable."""
 
 BUSY_PAUSE_S: Final = 0.01
-"""Between attempts while the service's queue is full; the kernel does not tell when it has room."""
+"""Between attempts while the service's queue is full; the kernel does not report when it has room."""
 
 ANSWER_LIMIT_S: Final = 10.0
 """For calls that the service answers without waiting for anything."""
 
 CALLS_PER_CHANNEL: Final = 90
-"""The service takes 100 calls on a connection; what comes on top would wait in silence."""
+"""The service takes 100 calls on a connection; further calls would wait without a sign."""
 
 LATE_ANSWER_S: Final = 2.0
-"""How long after a deadline the service's own account of it is waited for."""
+"""How long after a deadline the service's own status is waited for."""
 
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.5
-"""Between attempts to reach a service that is on its way; nothing tells when it listens."""
+"""Between attempts to reach a service that is starting; no event reports when it listens."""
 
 _NOT_YET: Final = (FileNotFoundError, ConnectionError)
-"""Why there may be a service later that is not there now."""
+"""Errors after which a service may still start to listen."""
 
 _HOW_TO_START: Final = "start the service with `vmpool serve`, or name its socket"
 
 
 def pause_after(attempts: int, *, first_s: float, longest_s: float) -> float:
-    """Seconds until the next attempt: twice as long each time."""
+    """Seconds until the next attempt; doubles each time."""
     return min(first_s * 2.0 ** min(attempts - 1, 63), longest_s)
 
 
 class LastingProcessor(EventsProcessor):
-    """Spares calls that are complete when the connection closes.
+    """Keeps calls whose reply is complete when the connection closes.
 
-    A server may answer and hang up in one go. grpclib would then end the call with an error although every byte of the
-    answer has come; what the answer gave would be lost to both sides.
+    A server may answer and close the connection at once. grpclib would then end the call with an error although the
+    whole reply has arrived, and a lease in it, say, would be lost.
     """
 
     def close(self, reason: str = "Connection closed") -> None:
         complete = {number: stream for number, stream in self.streams.items() if stream.trailers is not None}
         for number, stream in complete.items():
             del self.streams[number]
-            stream.buffer._ack_callback = lambda _size: None  # noqa: SLF001 - nobody is there to be told
+            stream.buffer._ack_callback = lambda _size: None  # noqa: SLF001 - the peer has gone
         super().close(reason)
-        self.streams.update(complete)  # each call takes itself out of it
+        self.streams.update(complete)  # each call removes itself
 
 
 class LastingProtocol(H2Protocol):
@@ -86,40 +86,42 @@ class LastingProtocol(H2Protocol):
 
 @attrs.define(eq=False, kw_only=True)
 class Connection:
-    """Channels to one socket. A second one is opened when the first one has all the calls it can take."""
+    """Channels to one socket. A second one is opened when the first one has CALLS_PER_CHANNEL calls."""
 
     socket_path: Path
     loop: GuestLoop
     tasks: trio.Nursery
-    """For calls that outlast the method that makes them; ended with the connection."""
+    """For calls that outlast the method that starts them; cancelled with the connection."""
     codec: CodecBase | None = None
-    """None: grpclib's, which takes any bytes for a message."""
+    """None: grpclib's, which does not check messages."""
     _channels: dict[_UnixChannel, int] = attrs.field(factory=dict, init=False)
-    """Channel to its number of open calls."""
+    """Number of open calls by channel."""
 
     async def call(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs an asyncio function, from any task, and raises ClientErrors for what it raises."""
+        """Runs an asyncio function, from any task; raises its errors as ClientErrors."""
         try:
             return await self.loop.run(function, *args, **kwargs)
         except GRPCError as error:
             raise CallError(status=error.status.name, message=error.message or "") from error
         except UnicodeEncodeError as error:
             raise CallError(
-                status="INVALID_ARGUMENT", message=f"{error.object!r:.200} is not UTF-8, and cannot be sent"
+                status="INVALID_ARGUMENT", message=f"{error.object!r:.200} is not UTF-8; it cannot be sent"
             ) from error
         except (StreamTerminatedError, h2.exceptions.ProtocolError, ConnectionError) as error:
             raise self._broken(error) from error
 
     async def ask(self, method: Method, request: Any, *, timeout_s: float, to_the_end: bool = False) -> Any:
-        """One request, one reply; `to_the_end` as `ask_to_the_end`. Raises ClientError.
+        """One request, one reply; with `to_the_end` as `ask_to_the_end`. Raises ClientError.
 
-        All of it is one task of the loop: each crossing from trio takes several rounds.
+        Runs as one task of the loop, since each crossing from trio takes several rounds.
         """
         async with self._taking_channel(timeout_s) as channel:
             return await self.call(exchange, channel, method, request, timeout_s, to_the_end)
 
     async def connect(self, *, wait_s: float = 0.0) -> None:
-        """Tries for `wait_s` while nobody listens; may take CONNECT_LIMIT_S longer. Raises ServiceUnavailableError."""
+        """Retries for `wait_s` while no service listens; may take CONNECT_LIMIT_S longer. Raises
+        ServiceUnavailableError.
+        """
         channel = await self._channel()
         give_up_at = trio.current_time() + wait_s
         for attempt in itertools.count(1):
@@ -135,9 +137,9 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def open(self, method: Method, *, timeout_s: float) -> AsyncIterator[ClientStream]:
-        """One call. It is reset at the end unless it has ended by itself.
+        """One call, which is reset at the end unless it has ended by itself.
 
-        `timeout_s` is the service's to keep. The call is given up LATE_ANSWER_S later: CallError DEADLINE_EXCEEDED.
+        The service keeps `timeout_s`; LATE_ANSWER_S after it the client gives up, with CallError DEADLINE_EXCEEDED.
         """
         async with self._taking_channel(timeout_s) as channel:
             stream = await self.call(begin, channel, method, timeout_s)
@@ -192,11 +194,11 @@ class Connection:
     def _unreachable(self, error: OSError) -> ServiceUnavailableError:
         match error:
             case FileNotFoundError():
-                reason, remedy = "there is no such socket", _HOW_TO_START
+                reason, remedy = "the socket does not exist", _HOW_TO_START
             case ConnectionRefusedError():
-                reason, remedy = "nobody listens on this socket", _HOW_TO_START
+                reason, remedy = "no service listens on this socket", _HOW_TO_START
             case PermissionError():
-                reason, remedy = "you may not use this socket", "run as the service's user, or as root"
+                reason, remedy = "no permission for this socket", "run as the service's user, or as root"
             case _:
                 reason, remedy = error.strerror or str(error), "name the service's socket"
         return ServiceUnavailableError(socket_path=self.socket_path, reason=reason, remedy=remedy)
@@ -207,12 +209,14 @@ class Connection:
         return ServiceUnavailableError(
             socket_path=self.socket_path,
             reason=f"the connection broke ({str(error) or type(error).__name__})",
-            remedy="the service ended or was stopped: see its log; start it with `vmpool serve`",
+            remedy="the service ended or crashed: see its log, and start it with `vmpool serve`",
         )
 
 
 class _UnixChannel(Channel):
-    """A channel that knows when a Unix socket is busy: the kernel says EAGAIN, which asyncio takes for success."""
+    """A channel that waits while a Unix socket's queue is full: the kernel returns EAGAIN, which asyncio takes for
+    success.
+    """
 
     def _protocol_factory(self) -> H2Protocol:
         return LastingProtocol(Handler(), self._config, self._h2_config)
@@ -224,7 +228,7 @@ class _UnixChannel(Channel):
     async def __connect__(self) -> H2Protocol:
         protocol = await super().__connect__()
         if not self._connected:
-            raise ConnectionResetError("closed at once")
+            raise ConnectionResetError("the service closed it at once")
         return protocol
 
     async def _create_connection(self) -> H2Protocol:
@@ -246,7 +250,7 @@ class _UnixChannel(Channel):
 
 
 async def _open_channel(path: str, codec: CodecBase | None) -> _UnixChannel:
-    """A coroutine, because grpclib asks for the loop that runs."""
+    """A coroutine, because grpclib needs a running loop."""
     return _UnixChannel(path=path, codec=codec)
 
 
@@ -254,7 +258,7 @@ async def _open_channel(path: str, codec: CodecBase | None) -> _UnixChannel:
 async def open_connection(
     socket_path: Path | str, *, wait_s: float = 0.0, codec: CodecBase | None = None
 ) -> AsyncIterator[Connection]:
-    """A connection, closed at the end with all calls that are open on it. Raises ServiceUnavailableError."""
+    """A connection, closed at the end with all its open calls. Raises ServiceUnavailableError."""
     failure = None
     async with open_loop() as loop:
         loop.set_exception_handler(_note_loop_error)
@@ -265,7 +269,7 @@ async def open_connection(
                 try:
                     await connection.connect(wait_s=wait_s)
                     yield connection
-                except Exception as error:  # noqa: BLE001 - raised below, outside of the nurseries, which would wrap it
+                except Exception as error:  # noqa: BLE001 - raised below, outside the nurseries, which would wrap it
                     failure = error
                 finally:
                     tasks.cancel_scope.cancel(reason="the connection is being closed")
@@ -274,5 +278,5 @@ async def open_connection(
 
 
 def _note_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """asyncio's own handler would log it as an error of the caller's program."""
+    """Logs a warning; asyncio's own handler would log an error of the caller's program."""
     _log.warning("error in the event loop: %s", context.get("message"), exc_info=context.get("exception"))

@@ -1,8 +1,8 @@
-"""What can go wrong for a client.
+"""Errors of the SDK.
 
 ClientError
-|- ServiceUnavailableError   nobody serves the socket, or the connection broke
-`- CallError                 the service said no, with a gRPC status
+|- ServiceUnavailableError   no service listens on the socket, or the connection broke
+`- CallError                 the call ended with an error status of gRPC
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class ClientError(Exception):
 
 
 class ServiceUnavailableError(ClientError):
-    """Nobody serves the socket, or the connection broke. `socket_path` is the one that was tried."""
+    """No service listens on `socket_path`, or the connection to it broke."""
 
     def __init__(self, *, socket_path: Path, reason: str, remedy: str) -> None:
         super().__init__(f"{socket_path}: {reason}; {remedy}")

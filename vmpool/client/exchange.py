@@ -1,4 +1,4 @@
-"""Messages over one call. Asyncio code; run it with `Connection.call`."""
+"""Messages over one call. asyncio code; run it with `Connection.call`."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ ClientStream = Stream[Any, Any]
 T = TypeVar("T")
 
 REST_LIMIT_S: Final = 1.0
-"""For the rest of a reply whose head has come."""
+"""For the rest of a reply whose headers have arrived."""
 
 _ENDED = (StreamTerminatedError, h2.exceptions.ProtocolError)
-"""What grpclib raises when the call has ended, even if a status came along."""
+"""What grpclib raises when the call has ended, even if a status has arrived."""
 
 
 async def begin(channel: Channel, method: Method, timeout_s: float) -> ClientStream:
-    """A call on a channel that is connected; `close` ends it."""
+    """Begins a call on a connected channel; `close` ends it."""
     stream = channel.request(method.path, method.cardinality, method.request, method.reply)
     await stream.__aenter__()
     if timeout_s != math.inf:
-        # Set after entering: grpclib would end the call itself, before the service can say why.
+        # Set after entering, or grpclib would end the call before the service can send its status.
         stream._deadline = Deadline.from_timeout(timeout_s)  # noqa: SLF001 - nowhere public
     return stream
 
 
 async def close(stream: ClientStream) -> None:
     """Resets the call unless it has ended."""
-    # An error as argument: grpclib then neither waits for the end of the call nor complains that there was none.
+    # With an error as argument, grpclib neither waits for the end of the call nor complains about its absence.
     with contextlib.suppress(asyncio.CancelledError):
         await stream.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
 
 
 async def exchange(channel: Channel, method: Method, request: Any, timeout_s: float, to_the_end: bool) -> Any:
-    """A call from its beginning to its end, by `ask` or `ask_to_the_end`."""
+    """A whole call, by `ask` or `ask_to_the_end`."""
     stream = await begin(channel, method, timeout_s)
     try:
         return await (ask_to_the_end if to_the_end else ask)(stream, request)
@@ -61,7 +61,7 @@ async def ask(stream: ClientStream, request: Any) -> Any:
         reply = await stream.recv_message()
         await stream.recv_trailing_metadata()
     except _ENDED:
-        stream._maybe_raise()  # noqa: SLF001 - grpclib knows the status, and tells it only at the end of its own block
+        stream._maybe_raise()  # noqa: SLF001 - raises the status, as grpclib does only at the end of its own block
         raise
     if reply is None:
         raise GRPCError(Status.INTERNAL, "the call ended without a reply; see the service's log")
@@ -69,9 +69,9 @@ async def ask(stream: ClientStream, request: Any) -> Any:
 
 
 async def ask_to_the_end(stream: ClientStream, request: Any) -> Any:
-    """As `ask`; but when it is cancelled and the reply has begun to come, it returns the reply nevertheless.
+    """As `ask`, but if it is cancelled after the reply has begun to arrive, it still returns the reply.
 
-    By then the service may have seen that the reply was read. What the reply gives is the caller's, to give back too.
+    By then the service may know that the reply was read, so a lease in it is the caller's to release.
     """
     exchange = asyncio.ensure_future(ask(stream, request))
     try:
@@ -93,7 +93,7 @@ def _has_begun(stream: ClientStream) -> bool:
 
 
 def _reset(stream: ClientStream) -> None:
-    """Now, not at the end of the call: between the two, the reply's arrival could be acknowledged."""
+    """Resets the call at once: until its end, the arrival of the reply could still be acknowledged."""
     call = getattr(stream, "_stream", None)
     if call is not None and call.closable:
         call.reset_nowait(ErrorCodes.CANCEL)
@@ -118,11 +118,11 @@ async def send_last(stream: ClientStream, request: Any) -> None:
 
 
 async def receive(stream: ClientStream) -> Any | None:
-    """One of several replies; None after the last if all went well. Raises GRPCError if not."""
+    """One of several replies; None after the last one. Raises GRPCError for any status but OK."""
     try:
         reply = await stream.recv_message()
         if reply is None:
-            if not stream._end_done:  # noqa: SLF001 - grpclib wants our side ended, and ended once
+            if not stream._end_done:  # noqa: SLF001 - grpclib requires this side to be ended, once
                 await _end(stream)
             await stream.recv_trailing_metadata()
     except _ENDED:
@@ -132,7 +132,7 @@ async def receive(stream: ClientStream) -> Any | None:
 
 
 async def _end(stream: ClientStream) -> None:
-    """Ends our side of a call. A service that has said everything and hung up need not hear of it."""
+    """Ends the client's side of a call. Ignored if the service has sent its status and closed the connection."""
     try:
         await stream.end()
     except h2.exceptions.ProtocolError:
@@ -142,7 +142,7 @@ async def _end(stream: ClientStream) -> None:
 
 
 class Replies(Generic[T]):
-    """An iterator that may be left in the middle, unlike an async generator."""
+    """An iterator that may be abandoned in the middle, unlike an async generator."""
 
     def __init__(self, next_one: Callable[[], Awaitable[T | None]]) -> None:
         self._next_one = next_one

@@ -1,4 +1,4 @@
-"""A lease that lives as long as a call, and outlives the service that gave it."""
+"""A lease that lives as long as a call, and outlives a restart of the service."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ _log = logging.getLogger("vmpool.client")
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
-"""Nothing tells when a service listens again."""
+"""Between attempts; no event reports when a service listens again."""
 
 
 class LeaseLostError(ClientError):
-    """The service has not, or not any more, the lease that was held."""
+    """The service does not, or no longer, have the held lease."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class HeldLease:
-    """The call that a lease is bound to; made again when it breaks off, because the service was restarted, say.
+    """The call that a lease is bound to; retried when it breaks off, for example because the service restarts.
 
-    A service that comes back restores the leases of the one before, and finds this one by its idempotency key.
+    A restarted service restores its predecessor's leases, and finds this one by its idempotency key.
     """
 
     connection: Connection
     request: wire.AcquireRequest
-    """With an idempotency key."""
+    """Must have an idempotency key."""
     reconnect_s: float
     _vm: AcquiredVm | None = attrs.field(default=None, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _over: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     async def run(self, *, task_status: trio.TaskStatus[AcquiredVm]) -> None:
-        """Raises ClientError if there is no lease; once there is one, nothing."""
+        """Holds the lease until it ends. Raises ClientError if no lease is granted, and nothing after that."""
 
         def begin(vm: AcquiredVm) -> None:
             self._vm = vm
@@ -63,15 +63,15 @@ class HeldLease:
             self._over.set()
 
     async def end(self) -> None:
-        """Ends the call; returns when that is done."""
+        """Ends the call; returns when it has ended."""
         self._scope.cancel(reason="the lease is over")
         with trio.CancelScope(shield=True):
             await self._over.wait()
 
     async def _hold(self, begin: Callable[[AcquiredVm], None]) -> ClientError | None:
-        """One call, to its end. Returns what broke it off; None if the lease has ended.
+        """Makes one call, and waits for its end. Returns the error that broke it off; None if the lease has ended.
 
-        Raises what went wrong before there was a lease, and what `begin` raises.
+        Raises an error that occurs before the lease is granted, and errors of `begin`.
         """
         begun = False
         try:
@@ -79,7 +79,7 @@ class HeldLease:
                 await self.connection.call(send_last, stream, self.request)
                 first = await self.connection.call(receive, stream)
                 if first is None or first.acquired is None:
-                    raise CallError(status="INTERNAL", message="the service gave no VM; see its log")
+                    raise CallError(status="INTERNAL", message="the service sent no VM in its reply; see its log")
                 begin(acquired_vm(first.acquired))
                 begun = True
                 await self.connection.call(receive, stream)
@@ -90,7 +90,7 @@ class HeldLease:
         return None
 
     async def _hold_again(self, broken: ClientError) -> ClientError | None:
-        """Finds the lease in the service that comes next; returns as `_hold` does, None also if it is lost."""
+        """Finds the lease in the restarted service, and returns as `_hold` does; None also if the lease is lost."""
         assert self._vm is not None
         lost: ClientError = broken
         give_up_at = trio.current_time() + self.reconnect_s
@@ -102,7 +102,7 @@ class HeldLease:
             await trio.sleep_until(min(trio.current_time() + pause_s, give_up_at))
             try:
                 if not await self._is_known():
-                    lost = LeaseLostError("the service does not know of it")
+                    lost = LeaseLostError("the service does not know the lease")
                     break
                 return await self._hold(self._check)
             except ClientError as error:
@@ -111,21 +111,21 @@ class HeldLease:
         return None
 
     async def _is_known(self) -> bool:
-        """Asked first, because a service that does not know the lease would give another VM for it."""
+        """Checked before the call, because a service that does not know the lease would grant another one."""
         assert self._vm is not None
         reply: Any = await self.connection.ask(methods.STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S)
-        if reply.draining:  # it has let go of its leases, perhaps for the one that comes next
-            raise CallError(status="UNAVAILABLE", message="the service is about to end")
+        if reply.draining:  # it has detached its leases, perhaps for its successor
+            raise CallError(status="UNAVAILABLE", message="the service is shutting down")
         return any(lease.lease_id == self._vm.lease_id for lease in reply.leases)
 
     def _check(self, vm: AcquiredVm) -> None:
         assert self._vm is not None
         if vm.lease_id != self._vm.lease_id:
-            raise LeaseLostError(f"the service gave {vm.lease_id} in its place")
+            raise LeaseLostError(f"the service granted {vm.lease_id} in its place")
 
 
 def _may_pass(error: ClientError) -> bool:
-    """Whether a service may be there later that knows more."""
+    """Whether a later attempt may succeed."""
     match error:
         case ServiceUnavailableError():
             return True

@@ -1,4 +1,4 @@
-"""The methods of vmpool.v1, as the SDK calls them."""
+"""The methods of vmpool.v1."""
 
 from __future__ import annotations
 

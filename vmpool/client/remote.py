@@ -1,4 +1,4 @@
-"""A command in a leased VM, from the caller's side."""
+"""A command in a leased VM, on the client's side."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vmpool.client.records import CommandExit, CompletedCommand, Output, OutputS
 from vmpool.wire.generated.vmpool import v1 as wire
 
 LATE_END_S: Final = 10.0
-"""How long after a command's time limit the service's account of its end is waited for."""
+"""How long after a command's time limit the service's report of its end is waited for."""
 
 
 class RemoteCommand:
     """A running command; `Client.exec` makes it, and kills it at the end of its block if it still runs.
 
-    One task may send while another one receives. What goes wrong is raised by `events` and what is built on it; the
-    senders do nothing once the call is over, as writing to a pipe that nobody reads.
+    One task may send while another one receives. Errors are raised by `events` and the methods built on it; once the
+    call is over, the sending methods do nothing.
     """
 
     def __init__(self, connection: Connection, stream: ClientStream, *, time_limit_s: float | None) -> None:
@@ -34,7 +34,7 @@ class RemoteCommand:
         self._over = False
 
     async def wait_started(self) -> None:
-        """Returns when the service has said so. Raises ClientError."""
+        """Returns when the service reports the start. Raises ClientError."""
         first = await self._receive()
         if first is None or first.started is None:
             raise CallError(status="INTERNAL", message="the service did not start the command; see its log")
@@ -53,10 +53,10 @@ class RemoteCommand:
         await self._send(wire.ExecRequest(signal=number))
 
     def events(self) -> AsyncIterator[Output | CommandExit]:
-        """Output in order per stream, then the CommandExit. What is not taken keeps the guest process waiting.
+        """Output in order per stream, then the CommandExit. Unread output keeps the guest process waiting.
 
-        May be iterated once. Raises ClientError; CallError ABORTED if the lease ended, DEADLINE_EXCEEDED if nothing is
-        heard within LATE_END_S of the command's time limit.
+        May be iterated once. Raises ClientError; CallError ABORTED if the lease ended, DEADLINE_EXCEEDED if the service
+        reports no end within LATE_END_S of the command's time limit.
         """
         return Replies(self._next)
 
@@ -71,20 +71,20 @@ class RemoteCommand:
         return None
 
     async def _receive(self) -> wire.ExecReply | None:
-        """The next reply. What has come is taken, however late; what comes no more is not waited for."""
+        """The next reply. One that has arrived is returned however late it is; the wait for one is bounded."""
         patience = trio.CancelScope(deadline=max(self._limit_at, trio.current_time()) + LATE_END_S)
         with patience:
             reply: wire.ExecReply | None = await self._connection.call(receive, self._stream)
         if patience.cancelled_caught:
             raise CallError(
                 status="DEADLINE_EXCEEDED",
-                message=f"no word of the command within {LATE_END_S:g} s of its time limit, {self._time_limit_s:g} s; "
-                "its VM may not answer any more: release the lease, and see the service's log",
+                message=f"no report of the command's end within {LATE_END_S:g} s of its time limit, "
+                f"{self._time_limit_s:g} s; its VM may no longer answer: release the lease, and see the service's log",
             )
         return reply
 
     async def wait(self) -> CommandExit:
-        """Receives and drops the output; returns how the command ended."""
+        """Drops the output; returns how the command ended."""
         ended = None
         async for event in self.events():
             if isinstance(event, CommandExit):
@@ -92,7 +92,7 @@ class RemoteCommand:
         return _known(ended)
 
     async def collect(self) -> CompletedCommand:
-        """Receives everything. The output is kept in memory, however much it is."""
+        """Receives all output, in memory and without a limit, and returns it with the exit."""
         output = {stream: bytearray() for stream in OutputStream}
         ended = None
         async for event in self.events():
@@ -116,5 +116,5 @@ class RemoteCommand:
 
 def _known(ended: CommandExit | None) -> CommandExit:
     if ended is None:
-        raise CallError(status="INTERNAL", message="the service did not say how the command ended; see its log")
+        raise CallError(status="INTERNAL", message="the service did not report how the command ended; see its log")
     return ended

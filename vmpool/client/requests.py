@@ -1,4 +1,4 @@
-"""What the SDK is asked for. Records of its own: a program that uses it imports no class of the service."""
+"""Arguments of the SDK's calls, as its own records: a program that uses the SDK imports no class of the service."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import attrs
 
 
 class OnEmpty(enum.Enum):
-    """What the caller wants when nothing is ready."""
+    """What to do when no VM is ready."""
 
     WAIT = "wait"
-    """Until the deadline. Users take turns; of one user who came first is served first."""
+    """Wait until the deadline. Users take turns; the requests of one user are served in order."""
     FAIL = "fail"
-    """At once."""
+    """Fail at once."""
     BOOT = "boot"
-    """Produce one more than the pool's size, as soon as there is room; fail if that production fails."""
+    """Produce a VM beyond the pool's size as soon as there is room; fail if its production fails."""
 
 
 @attrs.frozen(kw_only=True)
 class GuestFile:
-    """A file for the guest, written before the lease is given."""
+    """A file for the guest, written before the VM is handed out."""
 
     path: str
     data: bytes = attrs.field(repr=False)
@@ -30,15 +30,15 @@ class GuestFile:
 
 @attrs.frozen(kw_only=True)
 class Wishes:
-    """What a caller wants of its VM beyond what the base has; what is not wished for stays as the base has it.
+    """What a caller wants in their VM beyond its profile; fields that are not set leave the profile's values.
 
-    It is bound at hand-out, so that no secret is ever part of a template.
+    Applied at hand-out, so that no secret ever becomes part of a template.
     """
 
     vcpus: int | None = None
     memory_mib: int | None = None
     hostname: str = ""
-    """Empty for the VM's id."""
+    """Empty: the VM's id."""
     environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    """For every command that runs in it later."""
+    """For every command that runs in the VM."""
     files: tuple[GuestFile, ...] = ()

@@ -1,4 +1,4 @@
-"""The calls of the service."""
+"""The client: the service's calls as methods."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from vmpool.wire.generated.vmpool import v1 as wire
 DEFAULT_ACQUIRE_TIMEOUT_S: Final = 60.0
 
 RECONNECT_S: Final = 30.0
-"""As long as a service that was restarted keeps the leases of the one before for those who held them."""
+"""How long a restarted service keeps the leases that clients of its predecessor held open."""
 
 RELEASE_LIMIT_S: Final = 5.0
-"""For the release at the end of a block, which cancellation does not stop."""
+"""Bounds the release at the end of a block, which cancellation does not stop."""
 
 
 class Client(AdminCalls):
@@ -46,14 +46,15 @@ class Client(AdminCalls):
         ttl_s: float | None = None,
         timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
     ) -> AcquiredVm:
-        """Leases a VM that is running, unique and has the right time. You must `release` it; see also `lease`.
+        """Leases a VM that is running, unique and has the right time. The caller must `release` it; see also `lease`.
 
-        The profile is "default" unless named. A `config` is asked for in place of one: a pool serves it whose VMs are
-        the same, or else a VM is booted for it; `AcquiredVm.match` tells. `on_empty` None: as the profile has it, BOOT
-        for a config. The lease ends by itself after `ttl_s` (None: the profile's default) unless you `renew` it.
+        The profile is "default" unless named. A `config` replaces the profile: a pool with matching VMs serves it, or a
+        VM is booted for it; `AcquiredVm.match` says which. `on_empty` None: the profile's setting, or BOOT for a
+        config. The lease ends by itself after `ttl_s` (None: the profile's default) unless the caller `renew`s it.
 
-        Cancelled, it takes no VM. With `math.inf` the service's own limit holds. CallError statuses: NOT_FOUND,
-        INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS, FAILED_PRECONDITION.
+        If cancelled, it leaves no lease. A `timeout_s` of `math.inf` leaves the service's own limit. CallError
+        statuses: NOT_FOUND, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS,
+        FAILED_PRECONDITION.
         """
         request = acquire_request(
             profile=profile,
@@ -72,15 +73,17 @@ class Client(AdminCalls):
         return vm
 
     async def renew(self, lease_id: str, *, ttl_s: float) -> float:
-        """The lease lives for `ttl_s` from now on; returns that, as the service has it. Errors as `release`."""
+        """Sets the lease's time to live, from now on; returns it in seconds, as the service set it. Raises as
+        `release`.
+        """
         request = wire.RenewRequest(lease_id=lease_id, ttl_ms=math.ceil(ttl_s * 1000))
         reply = await self._connection.ask(methods.RENEW, request, timeout_s=ANSWER_LIMIT_S)
         if reply.lease is None:
-            raise CallError(status="INTERNAL", message="the service did not say what it renewed; see its log")
+            raise CallError(status="INTERNAL", message="the service sent no lease in its reply; see its log")
         return float(reply.lease.expires_in_ms / 1e3)
 
     async def release(self, lease_id: str) -> None:
-        """Ends a lease; its VM is destroyed. CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION."""
+        """Ends a lease and destroys its VM. CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION."""
         request = wire.ReleaseRequest(lease_id=lease_id)
         await self._connection.ask(methods.RELEASE, request, timeout_s=ANSWER_LIMIT_S)
 
@@ -96,15 +99,16 @@ class Client(AdminCalls):
         timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
         reconnect_s: float = RECONNECT_S,
     ) -> AsyncIterator[AcquiredVm]:
-        """A VM for the length of a block. `timeout_s` bounds the wait for it; the rest is as with `acquire`.
+        """A VM for the length of a block. `timeout_s` bounds the wait for it; the other arguments are those of
+        `acquire`.
 
-        The lease is bound to a call that stays open: it ends with the block, also when that is cancelled, and if this
-        process dies in whatever manner. A lease that has ended by then, because its VM died or the service was stopped,
-        is no error; what is done with it is.
+        The lease is bound to an open call: it ends with the block, also if the block is cancelled or this process dies.
+        That the lease ends earlier, because its VM died or the service was stopped, is not an error in itself; using it
+        then is.
 
-        If the connection breaks, because the service was killed, restarted or taken over, the call is made again for up
-        to `reconnect_s` (0: not at all), and the service that comes next gives the lease back. Commands that ran
-        meanwhile have ended with ServiceUnavailableError or UNAVAILABLE, and new ones fail until it is there.
+        If the connection breaks, because the service was killed, restarted or taken over, the call is retried for up to
+        `reconnect_s` (0: not at all), and the next service returns the same lease. Commands that ran meanwhile have
+        ended with ServiceUnavailableError or UNAVAILABLE, and new ones fail until then.
         """
         request = acquire_request(
             profile=profile,
@@ -124,7 +128,7 @@ class Client(AdminCalls):
             await held.end()
 
     async def _release_in_the_end(self, vm: AcquiredVm) -> None:
-        # The error on its way is the one to see; and a service that is gone has released everything.
+        # The caller should see the error of the block. A service that has gone has released the lease.
         with trio.move_on_after(RELEASE_LIMIT_S, shield=True), contextlib.suppress(ClientError):
             await self.release(vm.lease_id)
 
@@ -139,12 +143,13 @@ class Client(AdminCalls):
         time_limit_s: float | None = None,
         stdin: bytes | None = None,
     ) -> AsyncIterator[RemoteCommand]:
-        """Runs a command in a leased VM. At the end of the block it is killed if it still runs.
+        """Runs a command in a leased VM. At the end of the block the command is killed if it still runs.
 
-        The guest kills it after `time_limit_s`; if nothing is heard of that, the call is given up. `stdin` is all that
-        the command can read, at most 256 KiB; None: what `RemoteCommand.send_stdin` sends, which guests with qemu-ga do
-        not take. CallError statuses: those of `release`, INVALID_ARGUMENT if it cannot be started, FAILED_PRECONDITION
-        if its guest has no agent for that, ABORTED if the lease ends meanwhile, DEADLINE_EXCEEDED if it is given up.
+        The guest kills the command after `time_limit_s`; if it does not report that, the call is given up. `stdin` is
+        all that the command can read, at most 256 KiB. None: `RemoteCommand.send_stdin` sends it, which guests with
+        qemu-ga do not support. CallError statuses: those of `release`, INVALID_ARGUMENT if the command cannot be
+        started, FAILED_PRECONDITION if the guest has no agent for it, ABORTED if the lease ends meanwhile,
+        DEADLINE_EXCEEDED if the call is given up.
         """
         start = wire.ExecStart(
             lease_id=lease_id,
@@ -158,22 +163,22 @@ class Client(AdminCalls):
             await self._connection.call(send, stream, wire.ExecRequest(start=start))
             command = RemoteCommand(self._connection, stream, time_limit_s=time_limit_s)
             await command.wait_started()
-            if stdin is not None:  # that it is empty the start cannot say
+            if stdin is not None:  # the start cannot express an empty stdin
                 await command.close_stdin()
             yield command
 
     async def status(self) -> ServiceStatus:
-        """The service, its pools, and your leases as they are now."""
+        """The service, its pools, and the caller's leases."""
         return service_status(
             await self._connection.ask(methods.STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S)
         )
 
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[AsyncIterator[Change]]:
-        """What happens in the pools, for the length of a block: a Snapshot, then every change.
+        """Changes in the pools, for the length of a block: a Snapshot, then every change.
 
-        Who is slow to take them gets a new Snapshot in place of what it missed. Iterating raises ClientError;
-        CallError RESOURCE_EXHAUSTED if too many watch.
+        A slow reader gets a new Snapshot in place of the changes it missed. Iterating raises ClientError; CallError
+        RESOURCE_EXHAUSTED if there are too many watches.
         """
         async with self._connection.open(methods.WATCH, timeout_s=math.inf) as stream:
             await self._connection.call(send_last, stream, wire.WatchRequest())
@@ -189,10 +194,10 @@ class Client(AdminCalls):
 
 @contextlib.asynccontextmanager
 async def open_client(socket_path: Path | str, *, wait_s: float = 0.0) -> AsyncIterator[Client]:
-    """Connects to the service on `socket_path`; at the end, the connection is closed and calls still open are ended.
+    """Connects to the service on `socket_path`. At the end, open calls are ended and the connection is closed.
 
     Leases from `Client.acquire` outlive the connection, those from `Client.lease` do not. Raises
-    ServiceUnavailableError if nobody listens: at once, or after having tried for `wait_s`.
+    ServiceUnavailableError if no service listens after `wait_s`.
     """
     async with open_connection(socket_path, wait_s=wait_s) as connection:
         yield Client(connection)

@@ -1,1 +1,1 @@
-"""The wire, for both ends: generated messages, their strict reading, and asyncio as a guest of trio."""
+"""The wire, for client and service: generated messages, strict parsing, and asyncio as a guest of trio."""

@@ -1,9 +1,9 @@
-"""asyncio as a guest of trio: an asyncio loop that trio tasks run, for as long as a block lasts, in the same thread.
+"""asyncio as a guest of trio: an asyncio loop that trio tasks run in their own thread, for the length of a block.
 
-grpclib is an asyncio library, the rest of the house is trio's. The loop is asyncio's own. It has a selector that never
-waits: where the loop would wait, it is stopped, and trio waits in its place for what it would have waited for, which is
-the selector's descriptor and the time of the next timer. Only what asyncio documents is used (`run_forever`, `stop`, a
-selector as argument). Decision 21 says what else was tried, with figures.
+grpclib is an asyncio library; the rest of vmpool uses trio. The loop is asyncio's own, with a selector that never
+waits. Where the loop would wait, it is stopped, and trio waits instead: for the selector's descriptor, and until the
+next timer is due. Only documented parts of asyncio are used (`run_forever`, `stop`, a selector as argument). Decision
+21 has the alternatives, with figures.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 MAX_ROUNDS: Final = 32
-"""Of the loop in one turn. A loop that always has something to do must leave trio's tasks their turn."""
+"""Rounds of the loop in one turn, so that a busy loop leaves time for trio's tasks."""
 
 
 class GuestLoop(asyncio.SelectorEventLoop):
-    """The loop. Its clock is trio's. `open_loop` makes it, and ends it."""
+    """The loop, on trio's clock. `open_loop` makes and ends it."""
 
     def __init__(self) -> None:
         self._poller = _Poller(self)
         super().__init__(self._poller)
         self._attended = False
-        """A turn is under way, or about to begin: what becomes ready is seen without waking the host."""
+        """A turn is under way or about to begin, so that new work needs no wake-up of the host."""
         self._sleeper: trio.lowlevel.Task | None = None
         self._nap = trio.CancelScope()
         self._watching = trio.CancelScope(shield=True)
@@ -43,8 +43,8 @@ class GuestLoop(asyncio.SelectorEventLoop):
     async def run(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """From trio to asyncio: runs an asyncio function as a task of the loop.
 
-        No checkpoint if it does not wait. Cancelled while it waits, the task is cancelled, and its end waited for: what
-        it returns or raises then is returned or raised here, unless it ends as cancelled.
+        Not a checkpoint if the function does not wait. If cancelled, it cancels the task and waits for its end; the
+        task's result or exception is returned or raised here, unless the task ends as cancelled.
         """
         self._attended = True
         try:
@@ -56,10 +56,10 @@ class GuestLoop(asyncio.SelectorEventLoop):
         return task.result()
 
     async def in_trio(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-        """From asyncio to trio: runs a trio function as a task of its own.
+        """From asyncio to trio: runs a trio function as a trio task.
 
-        Cancelled, the trio task is cancelled, and its end waited for; as in trio, there is no CancelledError if it ends
-        by itself nevertheless.
+        If cancelled, it cancels the trio task and waits for its end. As in trio, there is no CancelledError if the task
+        completes nevertheless.
         """
         assert self._tasks is not None
         outcome = _Outcome(loop=self)
@@ -99,7 +99,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
 
     @trio.lowlevel.enable_ki_protection
     def _turn(self, *, poll: bool = False) -> None:
-        """Runs what is ready, and what becomes ready by that; with `poll`, what descriptors make ready. Never waits."""
+        """Runs callbacks until none is ready; with `poll`, those of ready descriptors too. Never waits."""
         self._attended = True
         try:
             self._poller.begin(poll=poll)
@@ -112,13 +112,13 @@ class GuestLoop(asyncio.SelectorEventLoop):
             self._nap.deadline = self._poller.due
 
     def _wake(self) -> None:
-        """Has the host take a turn."""
+        """Makes the host take a turn."""
         if self._sleeper is not None:
             trio.lowlevel.reschedule(self._sleeper)
             self._sleeper = None
 
     async def _host(self) -> None:
-        """Takes a turn when a timer is due, and after trio code has given the loop something to do."""
+        """Takes a turn when a timer is due, and after trio code has scheduled a callback."""
         while not self._over.is_set():
             with trio.CancelScope(shield=True, deadline=self._poller.due) as self._nap:
                 if self._poller.unfinished:
@@ -140,14 +140,14 @@ class GuestLoop(asyncio.SelectorEventLoop):
                 self._turn(poll=True)
 
     async def _keep_tasks(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Holds the nursery of `in_trio`. They are cancelled by way of those who wait for them, in asyncio."""
+        """Holds the nursery of `in_trio`, whose tasks are cancelled by way of the asyncio tasks that await them."""
         async with trio.open_nursery() as self._tasks:
             self._tasks.cancel_scope.shield = True
             task_status.started()
             await self._over.wait()
 
     async def _finish(self) -> None:
-        """Cancels what still runs, and waits for it."""
+        """Cancels all tasks that still run, and waits for their end."""
         await self.run(_cancel_all_others)
         await self.run(self.shutdown_asyncgens)
         self._over.set()
@@ -159,15 +159,15 @@ class GuestLoop(asyncio.SelectorEventLoop):
 async def open_loop() -> AsyncIterator[GuestLoop]:
     """A loop for the length of a block. At the end, its tasks are cancelled and waited for, and it is closed.
 
-    The loop goes on while the block is being cancelled, so that what it began can be ended in good order. Not for a
-    trio that is itself a guest of asyncio: a thread runs one asyncio loop at a time.
+    The loop goes on while the block is being cancelled, so that calls can be ended in good order. Does not work if trio
+    itself is a guest of asyncio: a thread runs one asyncio loop at a time.
     """
     loop = GuestLoop()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(loop._host)  # noqa: SLF001 - one concept in two pieces
+            nursery.start_soon(loop._host)  # noqa: SLF001 - one concept in two parts
             nursery.start_soon(loop._watch)  # noqa: SLF001 - idem
-            with trio.CancelScope(shield=True):  # or a nursery that is cancelled already would never have begun
+            with trio.CancelScope(shield=True):  # or a nursery that is already cancelled would not start it
                 await nursery.start(loop._keep_tasks)  # noqa: SLF001 - idem
             try:
                 yield loop
@@ -179,7 +179,7 @@ async def open_loop() -> AsyncIterator[GuestLoop]:
 
 
 class _Poller(selectors.EpollSelector):
-    """Never waits; stops the loop where it would."""
+    """A selector that stops the loop instead of waiting."""
 
     def __init__(self, loop: GuestLoop) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class _Poller(selectors.EpollSelector):
         self.due = math.inf
         """When the loop's next timer is due, on trio's clock, as of its last turn."""
         self.unfinished = False
-        """The last turn ended before all was done."""
+        """The last turn ended with callbacks still ready."""
 
     def begin(self, *, poll: bool) -> None:
         self._poll = poll
@@ -213,7 +213,7 @@ class _Poller(selectors.EpollSelector):
 
 
 class _Outcome(asyncio.Future[Any]):
-    """Of a trio task that asyncio code awaits; to cancel it cancels the task, whose end decides."""
+    """The outcome of a trio task that asyncio code awaits. Cancelling it cancels the task, whose end decides."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
@@ -226,7 +226,7 @@ class _Outcome(asyncio.Future[Any]):
         return True
 
     def give_up(self) -> None:
-        """The trio task has ended. Without a result it was cancelled."""
+        """Called when the trio task has ended; without a result, it was cancelled."""
         if not self.done():
             super().cancel()
 

@@ -1,8 +1,8 @@
-"""Whether bytes are a message of a type, and one that can be read in no time. betterproto2 does not ask.
+"""Checks that bytes are a valid message of a type, and cheap to decode. betterproto2 does neither.
 
-Its decoder takes a text that ends early for a shorter text, a number for a text, and passes over a broken tail; what
-comes out has fields of the wrong type, and is not what the caller sent. It takes microseconds for each field; and it
-keeps unknown fields, copying all of them for each.
+Its decoder accepts a truncated text, a number for a text, and a broken tail; the result has fields of the wrong type
+and is not what the caller sent. It takes microseconds for each field, and copies all unknown fields for each further
+one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import attrs
 import betterproto2
 
 MAX_FIELDS: Final = 10_000
-"""Of a message, its parts included, and the elements of lists: a tenth of a second's work. An entry of a map is three:
-itself, its key and its value."""
+"""Fields of a message, nested ones and elements of lists included: a tenth of a second's work. An entry of a map counts
+as three: itself, its key and its value."""
 
 MAX_UNKNOWN_FIELDS: Final = 1000
 MAX_UNKNOWN_BYTES: Final = 256 * 1024
-"""What a newer client may say that this service does not know."""
+"""Fields that a newer client may send and this service does not know."""
 
 _LENGTH_DELIMITED: Final = betterproto2.WIRE_LEN_DELIM
 _FIXED_SIZES: Final = {betterproto2.WIRE_FIXED_32: 4, betterproto2.WIRE_FIXED_64: 8}
@@ -34,7 +34,8 @@ _WIRE_TYPES: Final = {
 
 
 class TooManyFieldsError(ValueError):
-    """It would take too long to read. `field` is where that was noticed: its path, or that of the list it is in."""
+    """The message would take too long to decode. `field` is the path of the field, or of its list, that exceeds the
+    limit."""
 
     def __init__(self, *, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -43,7 +44,7 @@ class TooManyFieldsError(ValueError):
 
 @attrs.define
 class Budget:
-    """What one message may still have."""
+    """What is left of the limits for one message."""
 
     fields: int = MAX_FIELDS
     unknown_fields: int = MAX_UNKNOWN_FIELDS
@@ -55,8 +56,7 @@ class Budget:
         if self.fields < 0:
             raise TooManyFieldsError(
                 field=field,
-                reason=f"with it the message has more than {MAX_FIELDS} fields and elements of lists, of which an "
-                "entry of a map is three",
+                reason=f"puts the message over {MAX_FIELDS} fields and list elements, with a map entry as three",
             )
 
     def spend_unknown(self, field: str, size: int) -> None:
@@ -66,15 +66,16 @@ class Budget:
         if self.unknown_fields < 0 or self.unknown_bytes < 0:
             raise TooManyFieldsError(
                 field=field,
-                reason=f"with it there are more than {MAX_UNKNOWN_FIELDS} fields, or {MAX_UNKNOWN_BYTES} bytes of "
-                "them, that this service does not know",
+                reason=f"puts the message over {MAX_UNKNOWN_FIELDS} unknown fields, or {MAX_UNKNOWN_BYTES} bytes in them",
             )
 
 
 def check_wellformed(data: memoryview, kind: type[betterproto2.Message], *, budget: Budget | None = None) -> None:
-    """Raises ValueError unless `data` is a `kind`, down into its parts. Unknown fields may be anything that ends.
+    """Raises ValueError unless `data` is a valid `kind`, nested messages included. Unknown fields only have to be
+    complete.
 
-    Raises TooManyFieldsError when the budget is spent. Takes time in proportion to the fields, not to their size.
+    Raises TooManyFieldsError when the budget is spent. Takes time in proportion to the number of fields, not their
+    size.
     """
     _check(data, kind, budget=budget)
 
@@ -82,7 +83,7 @@ def check_wellformed(data: memoryview, kind: type[betterproto2.Message], *, budg
 def _check(
     data: memoryview, kind: type[betterproto2.Message], *, budget: Budget | None, path: str = "", collection: str = ""
 ) -> None:
-    """`path` leads to this part; `collection` to the outermost list or map that it is an element of, if it is."""
+    """`path` leads to this nested message; `collection` to the outermost list or map that contains it, if any."""
     description: Any = kind._betterproto  # type: ignore[arg-type]  # noqa: SLF001 - nowhere public
     for number, wire_type, value in _fields(data):
         name = description.field_name_by_number.get(number)
@@ -94,10 +95,10 @@ def _check(
         inner = f"{path}.{name}" if path else name
         meta = description.meta_by_field_name[name]
         proto_type = meta.proto_type
-        # betterproto2 makes a list of it all the same where one number belongs.
+        # For a field that is not repeated, betterproto2 would decode packed values as a list.
         packed = meta.repeated and wire_type == _LENGTH_DELIMITED and proto_type in betterproto2.PACKED_TYPES
         if wire_type != _WIRE_TYPES[proto_type] and not packed:
-            raise ValueError(f"field {inner} is no {proto_type}")
+            raise ValueError(f"field {inner} is not a {proto_type}")
         if budget is not None:
             budget.spend(collection or inner, len(value) if packed else 1)
         if proto_type in (betterproto2.TYPE_MESSAGE, betterproto2.TYPE_MAP):
@@ -112,13 +113,13 @@ def _check(
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Number, wire type and content of each field; the content is of interest where it has a length of its own."""
+    """Number, wire type and content of each field."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)
         number, wire_type = tag >> 3, tag & 7
         if not number:
-            raise ValueError("field number 0")
+            raise ValueError("field number 0 is invalid")
         if wire_type == betterproto2.WIRE_VARINT:
             _, end = _varint(data, position)
         elif wire_type == _LENGTH_DELIMITED:
@@ -127,9 +128,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         elif wire_type in _FIXED_SIZES:
             end = position + _FIXED_SIZES[wire_type]
         else:
-            raise ValueError(f"field {number} has wire type {wire_type}")
+            raise ValueError(f"field {number} has the invalid wire type {wire_type}")
         if end > len(data):
-            raise ValueError(f"field {number} ends beyond the end")
+            raise ValueError(f"field {number} is truncated")
         yield number, wire_type, data[position:end]
         position = end
 
@@ -140,4 +141,4 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << (7 * count)
         if not byte & 0x80:
             return value, position + count + 1
-    raise ValueError(f"the number at byte {position} has no end")
+    raise ValueError(f"the number at byte {position} is incomplete or too long")

@@ -102,7 +102,7 @@ def test_every_message_is_wellformed_and_comes_back(start: wire.ExecStart) -> No
 def test_no_message_that_lost_its_end_is_taken_for_a_whole_field(start: wire.ExecStart, data: st.DataObject) -> None:
     whole = bytes(wire.ExecRequest(start=start))
     cut = data.draw(st.integers(1, len(whole) - 1))
-    with pytest.raises(ValueError, match=r"ends beyond the end|has no end"):
+    with pytest.raises(ValueError, match=r"is truncated|is incomplete or too long"):
         check_wellformed(memoryview(whole[:cut]), wire.ExecRequest)
 
 
@@ -157,13 +157,13 @@ def test_a_message_that_has_too_much_is_told_which_field_of_its_request_that_is(
     with pytest.raises(TooManyFieldsError) as refused:
         check_wellformed(memoryview(bytes(NAMED[field])), type(NAMED[field]), budget=Budget())
     assert refused.value.field == field
-    assert str(refused.value).startswith(f"{field}: with it ")
+    assert str(refused.value).startswith(f"{field}: puts the message over ")
 
 
 def test_a_field_of_the_wrong_type_is_named_with_where_it_is() -> None:
-    with pytest.raises(ValueError, match=r"field start\.argv is no string"):
+    with pytest.raises(ValueError, match=r"field start\.argv is not a string"):
         check_wellformed(memoryview(b"\x0a\x02\x10\x01"), wire.ExecRequest)
-    with pytest.raises(ValueError, match=r"field environment\.key is no string"):
+    with pytest.raises(ValueError, match=r"field environment\.key is not a string"):
         check_wellformed(memoryview(b"\x3a\x02\x08\x01"), wire.AcquireRequest)
 
 

@@ -123,7 +123,7 @@ async def test_without_a_service(vm_home: Path, arguments: list[str]) -> None:
     done = await vmpool(vm_home / "pool.sock", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"vmpool: {vm_home}/pool.sock: there is no such socket; "
+        f"vmpool: {vm_home}/pool.sock: the socket does not exist; "
         "start the service with `vmpool serve`, or name its socket\n"
     )
 

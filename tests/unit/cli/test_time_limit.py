@@ -22,7 +22,9 @@ async def test_a_command_of_which_nothing_is_heard_is_given_up(
     service.answers["Exec"] = lambda _: Answer(replies, None)
     began = trio.current_time()
     async with open_client(service.path) as client:
-        with pytest.raises(CallError, match="no word of the command within 10 s of its time limit, 8 s") as caught:
+        with pytest.raises(
+            CallError, match="no report of the command's end within 10 s of its time limit, 8 s"
+        ) as caught:
             async with client.exec("lease-1", ["true"], time_limit_s=8.0) as command:
                 await command.collect()
         assert caught.value.status == "DEADLINE_EXCEEDED"

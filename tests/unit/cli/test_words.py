@@ -141,7 +141,7 @@ async def test_a_socket_may_have_any_name(vm_home: Path, generous: ScriptedServi
     odd.unlink()
     for each in (await run_all(odd, [("acquire",), ("status",)])).values():
         assert each.returncode == 1
-        assert f"{vm_home}/{SHOWN}: there is no such socket" in each.stderr
+        assert f"{vm_home}/{SHOWN}: the socket does not exist" in each.stderr
 
 
 async def test_variables_that_are_not_utf8_make_no_traceback(vm_home: Path) -> None:

@@ -41,7 +41,7 @@ async def unavailable(path: Path) -> ServiceUnavailableError:
 async def test_no_socket(vm_home: Path) -> None:
     error = await unavailable(vm_home / "pool.sock")
     assert str(error) == (
-        f"{vm_home}/pool.sock: there is no such socket; start the service with `vmpool serve`, or name its socket"
+        f"{vm_home}/pool.sock: the socket does not exist; start the service with `vmpool serve`, or name its socket"
     )
 
 
@@ -49,7 +49,7 @@ async def test_the_socket_of_a_dead_service(vm_home: Path) -> None:
     path = vm_home / "pool.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(os.fspath(path))
-    assert "nobody listens on this socket; start the service" in str(await unavailable(path))
+    assert "no service listens on this socket; start the service" in str(await unavailable(path))
 
 
 async def test_a_socket_path_that_is_too_long(vm_home: Path) -> None:
@@ -64,7 +64,7 @@ async def test_a_file_that_is_no_socket(vm_home: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may use every socket")
 async def test_a_socket_that_one_may_not_use(served: Served) -> None:
     served.path.chmod(0)
-    assert "you may not use this socket" in str(await unavailable(served.path))
+    assert "no permission for this socket" in str(await unavailable(served.path))
 
 
 async def test_a_service_that_accepts_nobody(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ async def test_a_service_that_is_on_its_way_is_waited_for(vm_home: Path, remains
 
 
 async def test_a_service_that_does_not_come_is_told_of(vm_home: Path) -> None:
-    with pytest.raises(ServiceUnavailableError, match="there is no such socket"):
+    with pytest.raises(ServiceUnavailableError, match="the socket does not exist"):
         async with open_client(vm_home / "pool.sock", wait_s=0.05):
             pass
 

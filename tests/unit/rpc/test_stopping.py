@@ -140,7 +140,7 @@ async def test_a_duplicate_of_the_socket_takes_nobody_after_the_stop(vm_home: Pa
         with served.listener.dup():
             served.server.stop()
             await served.until(lambda: served.listener.fileno() == -1)
-            with pytest.raises(ServiceUnavailableError, match="nobody listens"):
+            with pytest.raises(ServiceUnavailableError, match="no service listens"):
                 async with open_client(served.path):
                     pass
 
