@@ -1,5 +1,5 @@
-"""The pool over gRPC: generated messages, the service, peer check, error table.
+"""The pool over gRPC: the services, the server, peer checks, limits, the table of errors.
 
-grpclib is an asyncio library; `vmpool.wire.crossing` runs it inside trio. All code of that flavour stays here and in
-`vmpool.client`. A call's body is trio code, see `calls`. Generated messages stop at `convert`.
+grpclib is an asyncio library; `vmpool.wire.crossing` runs it inside trio. asyncio code is found only here and in
+`vmpool.client`. The body of a call is trio code, see `calls`. Generated messages go no further than `convert`.
 """

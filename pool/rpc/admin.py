@@ -20,13 +20,13 @@ from vmpool.wire.generated.vmpool import v1 as wire
 
 @attrs.define(eq=False, kw_only=True)
 class AdminService(wire.AdminBase):
-    """Trio code for root and the service's own user."""
+    """The methods as trio code, for root and the service's own user."""
 
     coordinator: Coordinator
     calls: Calls
     service_uid: int
     begin_hand_over: Callable[[], None]
-    """Begins the end of the service, which leaves its VMs to a successor; does not wait."""
+    """Starts the shutdown in which the service detaches its VMs for a successor. Does not wait."""
 
     def __mapping__(self) -> dict[str, Handler]:
         return {
@@ -45,7 +45,7 @@ class AdminService(wire.AdminBase):
         request = await self._request(stream)
         if request.size > MAX_POOL_SIZE:
             raise InvalidRequestError(
-                field="size", reason=f"{request.size} is absurd; at most {MAX_POOL_SIZE} are allowed"
+                field="size", reason=f"{request.size} is out of range; the maximum is {MAX_POOL_SIZE}"
             )
         await self.coordinator.resize(profile_of(request.profile), request.size)
         await reply(stream, wire.ResizeReply())
@@ -69,12 +69,12 @@ class AdminService(wire.AdminBase):
         elif request.profile is not None:
             await self.coordinator.evict(profile=profile_of(request.profile))
         else:
-            raise InvalidRequestError(field="what", reason="is nothing; name a vm_id or a profile")
+            raise InvalidRequestError(field="what", reason="is not set; set vm_id or profile")
         await reply(stream, wire.EvictReply())
 
     async def hand_over_call(self, stream: ServerStream) -> None:
         await self._request(stream)
-        # The reply must be out before the calls are ended, this one among them.
+        # The reply must be delivered before all calls are ended, this one included.
         await deliver(stream, wire.HandOverReply())
         self.begin_hand_over()
 
@@ -86,5 +86,5 @@ class AdminService(wire.AdminBase):
 
 
 def may_administer(owner: Owner, *, service_uid: int) -> bool:
-    """Others could starve everybody by it, or see the host's paths and what guests wrote."""
+    """Only root and the service's user: another user could starve the others, or see host paths and guests' output."""
     return owner.uid in (0, service_uid)

@@ -1,4 +1,4 @@
-"""What Linux starts a program with: words, variables, paths. What it would not take is refused here, not in a guest."""
+"""Checks that Linux can start a program with given arguments, variables and paths, before a guest is involved."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from pool.rpc.errors import InvalidRequestError
 
 MAX_STRING_BYTES: Final = 128 * 1024 - 1
-"""Of a word, or of a variable with its name: Linux's MAX_ARG_STRLEN has the NUL in it."""
+"""Of an argument, or of a variable with its name: Linux's MAX_ARG_STRLEN less the NUL."""
 
 MAX_PROGRAM_BYTES: Final = 2 * 1024 * 1024 - 16 * 1024
-"""Of all words and variables of a program: a quarter of its stack, which is 8 MiB unless somebody changed that; less
-what the guest adds, the default environment and the program's path. What a hand-out has set is known to the guest only.
+"""Of all arguments and variables of a program: a quarter of its stack, 8 MiB by default, less an allowance for the
+default environment and the program's path, which the guest adds. Variables set at hand-out are known only to the guest.
 """
 
 _OVERHEAD: Final = 1 + 8
@@ -48,34 +48,34 @@ def check_path(field: str, path: str) -> None:
     size = len(path.encode())
     if size > MAX_PATH_BYTES:
         raise InvalidRequestError(
-            field=field, reason=f"has {size} bytes; Linux takes paths of {MAX_PATH_BYTES} at most"
+            field=field, reason=f"has {size} bytes; Linux's maximum for a path is {MAX_PATH_BYTES}"
         )
 
 
 def check_no_nul(field: str, text: str) -> None:
     if "\0" in text:
-        raise InvalidRequestError(field=field, reason="has a NUL character, which no program can be given; remove it")
+        raise InvalidRequestError(field=field, reason="has a NUL character; remove it")
 
 
 def _check_variables(field: str, environment: Mapping[str, str]) -> int:
-    """What they take."""
+    """Returns their size."""
     size = 0
     for name, value in environment.items():
         shown = f"{name[:_SHOWN]!r}"
         if not name or "=" in name or "\0" in name:
-            raise InvalidRequestError(field=field, reason=f"{shown} is no name; it must not be empty or have a '='")
+            raise InvalidRequestError(field=field, reason=f"{shown} is not a name; use one without '=' and NUL")
         check_no_nul(f"{field}[{shown}]", value)
         size += _check_string(f"{field}[{shown}]", f"{name}={value}")
     return size
 
 
 def _check_string(field: str, text: str) -> int:
-    """What it takes."""
+    """Returns its size."""
     size = len(text.encode())
     if size > MAX_STRING_BYTES:
         raise InvalidRequestError(
             field=field,
-            reason=f"has {size} bytes, and no program can be given a piece of more than {MAX_STRING_BYTES}; use a file",
+            reason=f"has {size} bytes; the maximum for one string is {MAX_STRING_BYTES}; use a file",
         )
     return size + _OVERHEAD
 
@@ -84,5 +84,5 @@ def _check_total(field: str, size: int) -> None:
     if size > MAX_PROGRAM_BYTES:
         raise InvalidRequestError(
             field=field,
-            reason=f"takes {size} bytes, and no program can be given more than {MAX_PROGRAM_BYTES} in all; use a file",
+            reason=f"takes {size} bytes; the maximum in all is {MAX_PROGRAM_BYTES}; use a file",
         )

@@ -1,4 +1,4 @@
-"""The calls that run: how a body of trio code answers one, and how all of them are ended."""
+"""Running calls: how trio code answers a call, and how all calls are ended."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vmpool.wire.crossing import GuestLoop
 
 ServerStream = Stream[Any, Any]
 Body = Callable[[ServerStream], Awaitable[None]]
-"""Trio code that answers one call with the functions below, and raises errors of the house."""
+"""Trio code that answers one call with the functions below, and raises vmpool's errors."""
 
 ANSWERED_WHILE_STOPPING: Final = frozenset(
     {"/vmpool.v1.Pool/Status", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
 )
-"""What one wants to know of a service that shuts down."""
+"""Methods that report on a service that shuts down."""
 
 
 @attrs.define(eq=False)
 class Calls:
-    """Every running call. `stop` ends them, and refuses new ones."""
+    """All running calls. `stop` refuses new ones, `end` ends the running ones."""
 
     _loop: GuestLoop
     _running: dict[trio.CancelScope, Body] = attrs.field(factory=dict)
@@ -46,15 +46,15 @@ class Calls:
     def handler(self, body: Body) -> Callable[[ServerStream], Awaitable[None]]:
         """The asyncio function that grpclib calls, for a body of trio code.
 
-        A client that goes away cancels the body. An error leaves it as a value and becomes an exception only here:
-        a nursery would wrap it, and grpclib knows no groups.
+        The body is cancelled if its client goes away. An error is returned from trio as a value and raised only here: a
+        nursery would wrap it in a group, which grpclib does not handle.
         """
 
         async def handle(stream: ServerStream) -> None:
             status = await self._loop.in_trio(self._run, body, stream)
             if guarded(stream).abandoned:
-                # It ended by itself in the moment in which its client left. grpclib wants to see the cancellation
-                # that it asked for, or calls this a bug, with a traceback for each such client.
+                # The body ended by itself just as its client left. grpclib expects the cancellation that it requested,
+                # and would log a traceback for each such client.
                 raise asyncio.CancelledError
             if status is not None:
                 raise status
@@ -67,9 +67,9 @@ class Calls:
         try:
             with scope:
                 await body(stream)
-        except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a status
+        except Exception as error:  # noqa: BLE001 - the client gets a status for any error
             if guarded(stream).abandoned and is_of_the_wire(error):
-                return None  # it could not be sent what it did not wait for
+                return None  # sending failed since the client has left
             return to_status(error)
         finally:
             del self._running[scope]
@@ -85,7 +85,7 @@ class Calls:
             raise to_status(StoppingError())
 
     def stop(self) -> None:
-        """Refuses new calls. Those that run go on."""
+        """Refuses new calls. Running calls go on."""
         self._stopping = True
 
     def end(self, *bodies: Body) -> None:
@@ -102,15 +102,16 @@ class Calls:
 
 
 async def receive(stream: ServerStream) -> Any | None:
-    """The next request, None after the last. Raises GRPCError for bytes that are none."""
+    """The next request, None after the last. Raises GRPCError for an invalid message."""
     request = await guarded(stream).loop.run(stream.recv_message)
-    await trio.lowlevel.checkpoint()  # a client that sends faster than it is served must not stop the others
+    await trio.lowlevel.checkpoint()  # a client that sends fast must not starve the others
     return request
 
 
 async def receive_only(stream: ServerStream) -> Any:
-    """The one request of a call that has one. Raises GRPCError for bytes that are none, InvalidRequestError for none at
-    all. No checkpoint if it is there, as a rule it is.
+    """The single request of a call. Raises GRPCError for an invalid message, InvalidRequestError if it is missing.
+
+    Not a checkpoint if the request has arrived, as it usually has.
     """
     request = await guarded(stream).loop.run(stream.recv_message)
     if request is None:
@@ -119,7 +120,7 @@ async def receive_only(stream: ServerStream) -> Any:
 
 
 async def send(stream: ServerStream, message: Any) -> None:
-    """Sends one of several replies; returns when it lies in the connection's buffer. Waits while the client does not
+    """Sends one of several replies; returns when it is in the connection's buffer. Waits while the client does not
     read.
     """
     await guarded(stream).loop.run(stream.send_message, message)
@@ -134,8 +135,8 @@ async def reply(stream: ServerStream, message: Any) -> None:
 async def deliver(stream: ServerStream, message: Any) -> None:
     """Sends a reply and waits until the client has read it. Cancelled if the client goes away first.
 
-    The receipt is an HTTP/2 PING in the same packet. It is waited for before the call's status is sent, so a client
-    whose call has ended well is never taken for one that went away.
+    The receipt is the answer to an HTTP/2 PING in the same packet. It is awaited before the call's status is sent, so
+    that a client whose call succeeded is never mistaken for one that went away.
     """
     receipt = await guarded(stream).loop.run(_send_with_receipt, stream, message)
     with trio.move_on_after(RECEIPT_LIMIT_S):
@@ -143,7 +144,7 @@ async def deliver(stream: ServerStream, message: Any) -> None:
 
 
 async def end(stream: ServerStream) -> None:
-    """Sends the status OK after what was sent."""
+    """Sends the status OK after the replies."""
     await guarded(stream).loop.run(stream.send_trailing_metadata)
 
 

@@ -1,7 +1,7 @@
-"""One client's connection, made safe against that client.
+"""One client's connection, protected against a hostile client.
 
-grpclib trusts its peers: a frame that it does not know ends the loop it runs on, a message may be of any size, and a
-reply counts as sent when it lies in a buffer. The classes here take grpclib's place one by one to change that.
+grpclib trusts its peers: an unknown frame ends the loop it runs on, a message may have any size, and a reply counts as
+sent once it is in a buffer. The classes here replace grpclib's to change that.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ if TYPE_CHECKING:
     from pool.rpc.listening import GuardedServer
 
 CALLS_PER_CONNECTION: Final = 100
-"""That are open at a time. Clients are told, and keep what comes on top to themselves."""
+"""Open at a time. Clients learn the limit from SETTINGS, and hold back further calls."""
 
 WORK_AT_ONCE: Final = 64
-"""Cheap frames, or their like, of one connection before others have their turn: a millisecond."""
+"""Work for one connection before others have their turn, in cheap frames: a millisecond."""
 
 UNREAD_BYTES: Final = 16 * 1024
-"""Of what one client does not read, besides what the kernel takes of it, when nothing is added."""
+"""Unread output of one client, beyond the kernel's buffer, from which nothing is added."""
 
 GOODBYE: Final = "the service is shutting down"
 
 
 class FloodError(Exception):
-    """A client sends too much that serves nothing."""
+    """A client sends too many useless frames."""
 
     def __init__(self) -> None:
-        super().__init__("too many frames that serve nothing, or calls that are reset before they are answered")
+        super().__init__("too many useless frames, or calls that are reset before they are answered")
 
 
 class BoundedH2(H2Connection):
-    """h2's state of a connection, with less room for what clients decide."""
+    """h2's connection state, with tighter limits on what clients control."""
 
     DEFAULT_MAX_HEADER_LIST_SIZE = MAX_HEADER_BYTES
     MAX_CLOSED_STREAMS = 1000
-    """That are remembered, for frames that were on their way; h2 would remember 65,536, which take 10 MB."""
+    """Remembered for late frames; h2's default of 65,536 would take 10 MB."""
 
     def announce(self) -> None:
-        """Says what we take."""
+        """Sends the server's limits."""
         self.local_settings = Settings(
             client=False,
             initial_values={
@@ -73,7 +73,7 @@ class BoundedH2(H2Connection):
 
 
 class GuardedProcessor(EventsProcessor):
-    """Dispatches HTTP/2 events; ignores those it does not know, as RFC 9113 section 5.5 demands."""
+    """Dispatches HTTP/2 events; ignores unknown ones, as RFC 9113 section 5.5 demands."""
 
     def __init__(self, protocol: GuardedProtocol, *, max_message_bytes: int) -> None:
         super().__init__(protocol.handler, protocol.connection)
@@ -81,7 +81,7 @@ class GuardedProcessor(EventsProcessor):
         self._max_message_bytes = max_message_bytes
 
     def process(self, event: H2Event) -> None:
-        # Without `processors` the connection is closed, and events that came along with the end are void.
+        # Without `processors` the connection is closed, and events that arrived with its end are void.
         if type(event) in getattr(self, "processors", {}):
             super().process(event)
 
@@ -111,7 +111,7 @@ class GuardedProcessor(EventsProcessor):
 
 
 class GuardedProtocol(H2Protocol):
-    """One connection. Whatever its client sends ends this connection at worst."""
+    """One connection. At worst, its client can end this connection."""
 
     transport: asyncio.Transport
     handler: GuardedHandler
@@ -123,9 +123,9 @@ class GuardedProtocol(H2Protocol):
         self._received = FrameCutter()
         self._budget = TokenBucket()
         self._behind = False
-        """More was received than could be dealt with at once."""
+        """Received data waits for this connection's turn."""
         self._unread = False
-        """The client does not read what it is sent."""
+        """The client does not read its output."""
         self._pings: dict[bytes, trio.Event] = {}
         self._ping_ids = itertools.count(1)
 
@@ -135,7 +135,7 @@ class GuardedProtocol(H2Protocol):
 
     @property
     def http2(self) -> Any:
-        return self.connection._connection  # noqa: SLF001 - grpclib keeps it private, and subclasses need it
+        return self.connection._connection  # noqa: SLF001 - private in grpclib, but subclasses need it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -161,18 +161,18 @@ class GuardedProtocol(H2Protocol):
             self._work()
 
     def go_on(self) -> None:
-        """The next portion of what was received."""
+        """Handles the next portion of received data."""
         self._behind = False
         self._work()
         self._read_or_not()
 
     def _work(self) -> None:
-        """So much that others do not wait for long; sees to it that the rest has its turn."""
+        """Handles one portion, and schedules the rest."""
         if self.transport.is_closing():
             return
         try:
             data, heads = self._received.take(most=WORK_AT_ONCE)
-            if units := sum(cost(head) or self._is_for_nobody(head) for head in heads):
+            if units := sum(cost(head) or self._is_stale_data(head) for head in heads):
                 self.spend(units)
             events = self.connection.feed(data)
             self._flush()
@@ -181,19 +181,19 @@ class GuardedProtocol(H2Protocol):
             self._flush()
         except FloodError as error:
             self._server.floods += 1
-            self._warn("connection closed: its client floods it", error)
+            self._warn("connection closed: flooded by its client", error)
             self.hang_up("Flood", code=ErrorCodes.ENHANCE_YOUR_CALM)
-            if self.transport.get_write_buffer_size():  # it does not read either
+            if self.transport.get_write_buffer_size():  # the client does not read either
                 self.transport.abort()
-        except Exception as error:  # noqa: BLE001 - the client chose the bytes, so any error is the client's
+        except Exception as error:  # noqa: BLE001 - the client chose the bytes, so any error is its fault
             self._server.violations += 1
-            self._warn("connection closed: its client broke the protocol", error)
+            self._warn("connection closed: protocol violation by its client", error)
             self.hang_up("Protocol error")
         else:
             self._go_on_later()
 
-    def _is_for_nobody(self, head: FrameHead) -> bool:
-        """DATA of a call that is over: h2 answers each with a reset."""
+    def _is_stale_data(self, head: FrameHead) -> bool:
+        """Whether the frame is DATA of a call that is over: h2 answers each with a reset."""
         return (
             head.kind == DATA
             and head.stream not in self.processor.streams
@@ -213,7 +213,7 @@ class GuardedProtocol(H2Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # A client that does not read its answers, to PINGs for instance, gets to ask for no more of them.
+        # A client that does not read its answers, to PINGs for instance, cannot request more of them.
         self._unread = True
         self._read_or_not()
 
@@ -241,13 +241,13 @@ class GuardedProtocol(H2Protocol):
         self.user.budget.earn(units)
 
     def begin_call(self, stream_id: int, method: str) -> bool:
-        """Whether there may be one more, which counts until `end_call`; else it is refused here."""
+        """Returns whether the call may begin; it then counts until `end_call`. Otherwise refuses it."""
         self._server.silent.satisfied(self)
         refusal = self.user.begin_call(method)
         if refusal is None:
             return True
         self.spend(RESET)
-        with contextlib.suppress(ProtocolError):  # it was reset in the same breath
+        with contextlib.suppress(ProtocolError):  # the client has already reset it
             self.http2.send_headers(
                 stream_id,
                 [
@@ -281,7 +281,7 @@ class GuardedProtocol(H2Protocol):
             event.set()
 
     def hang_up(self, reason: str, *, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
-        """Says GOAWAY, sends what is still to be sent, and closes."""
+        """Sends GOAWAY and all pending output, and closes."""
         if not self.transport.is_closing():
             with contextlib.suppress(ProtocolError):
                 self.http2.close_connection(code)

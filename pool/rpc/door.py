@@ -1,7 +1,7 @@
-"""Takes connections from a listening socket: who is there is asked before anything is spent on it.
+"""Accepts connections from a listening socket, and checks each caller's uid before spending anything on it.
 
-asyncio's own server makes a task and a transport of each connection first, and stops listening for a second when there
-are no more descriptors; whoever opens connections in numbers could keep all others out.
+asyncio's own server first makes a task and a transport for each connection, and stops listening for a second when
+descriptors run out: a client that opens many connections could keep all others out.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from vmpool.wire.crossing import GuestLoop
 _log = structlog.get_logger("vmpool.rpc")
 
 ACCEPTS_PER_TURN: Final = 16
-"""Connections that are taken before calls get their turn."""
+"""Connections that are accepted before calls get their turn."""
 
 RETRY_S: Final = 0.1
-"""When there is no descriptor at all; nothing tells when there is one."""
+"""Until the next attempt when no descriptor is free; no event reports a free one."""
 
 _NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 Admit = Callable[[Caller], Callable[[], asyncio.Protocol] | None]
-"""Makes the protocol of a connection; None: it is to be closed at once. Must not wait."""
+"""Returns what makes the protocol of a connection; None: close it at once. Must not wait."""
 
 
 class Door:
@@ -42,7 +42,7 @@ class Door:
     def __init__(
         self, sock: socket.socket, *, loop: GuestLoop, admit: Admit, privileged: frozenset[int], repeats: Repeats
     ) -> None:
-        """`privileged`: uids that get the last descriptor. Raises ValueError for a socket that does not listen."""
+        """`privileged`: uids that may use the last descriptor. Raises ValueError for a socket that does not listen."""
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise ValueError("the socket does not listen")
         self._sock = sock
@@ -57,7 +57,7 @@ class Door:
         self._listen()
 
     async def close(self) -> None:
-        """Idempotent. Connections that were taken stay; those that were just being taken are there when it returns."""
+        """Idempotent. Accepted connections stay open; those being accepted have a protocol when it returns."""
         if self._retry is not None:
             self._retry.cancel()
         if self._sock.fileno() >= 0:
@@ -99,11 +99,11 @@ class Door:
 
     def _not_taken(self, error: OSError) -> None:
         if error.errno not in _NONE_LEFT:
-            _log.error("a listening socket is broken; nobody can connect by it", error=str(error))
+            _log.error("a listening socket is broken; no client can connect to it", error=str(error))
             self._loop.remove_reader(self._sock.fileno())
             return
         self._repeats.warn(
-            "no descriptor for a connection: it is closed, unless it is root's or the service's user's",
+            "no descriptor free: new connections are closed, except those of root and the service's user",
             uid=os.geteuid(),
             now=trio.current_time(),
             error=error.strerror,
@@ -129,7 +129,7 @@ class Door:
 
 
 def _open_spare() -> int | None:
-    """A descriptor that can be given up for a connection that would not be had otherwise."""
+    """A descriptor that can be given up to accept a connection when no other is free."""
     try:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""The one table from errors of the house to gRPC statuses."""
+"""The table from vmpool's errors to gRPC statuses."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class InvalidRequestError(Exception):
 
 
 class NotAdministratorError(Exception):
-    """Somebody else asked for what only root and the service's user may."""
+    """The caller is neither root nor the service's user, and the method is for them only."""
 
     def __init__(self, *, uid: int, service_uid: int) -> None:
-        super().__init__(f"uid {uid} may not do this; do it as root or as uid {service_uid}")
+        super().__init__(f"uid {uid} may not administer the service; run this as root or as uid {service_uid}")
 
 
 class CustomMachineError(Exception):
-    """A caller described a machine, and may not."""
+    """The caller described a machine without the permission to do so."""
 
     def __init__(self, *, uid: int) -> None:
         super().__init__(
@@ -60,16 +60,16 @@ class DeadlineError(Exception):
     """The call's deadline has passed."""
 
     def __init__(self) -> None:
-        super().__init__("the deadline of the call has passed; allow more time")
+        super().__init__("the deadline of the call has passed; use a longer one")
 
 
 class TimeLimitError(Exception):
-    """A command's time is over, and its guest does not say that it has ended."""
+    """A command's time limit is over, and its guest has not reported its end."""
 
     def __init__(self, *, limit_s: float, silent_s: float) -> None:
         super().__init__(
-            f"the command's time limit of {limit_s:g} s is over, and its guest has said nothing for {silent_s:g} s "
-            "since; it may not answer any more: release the lease, or try another command in it"
+            f"the command's time limit of {limit_s:g} s is over, and its guest has been silent for {silent_s:g} s "
+            "since; the guest may no longer answer: release the lease, or try another command"
         )
 
 
@@ -124,7 +124,7 @@ ERRORS: Final[Mapping[type[Exception], Status]] = {
     vmm.AgentUnreachableError: Status.UNAVAILABLE,
     vmm.VmmError: Status.INTERNAL,
 }
-"""By the most derived class that is listed."""
+"""The most derived listed class of an error counts."""
 
 OBSTACLES: Final[Mapping[Obstacle, Status]] = {
     Obstacle.REQUEST: Status.INVALID_ARGUMENT,
@@ -137,7 +137,7 @@ OBSTACLES: Final[Mapping[Obstacle, Status]] = {
 def to_status(error: BaseException) -> GRPCError:
     """The status for an error that ended a call.
 
-    A group, which is what a nursery makes of errors, counts as the first error in it that is one of the house.
+    A group, as raised by a nursery, counts as the first error in it that is in the table.
     """
     leaves = list(_leaves(error))
     for leaf in leaves:
@@ -150,17 +150,17 @@ def to_status(error: BaseException) -> GRPCError:
         for kind in type(leaf).__mro__:
             if kind in ERRORS:
                 return GRPCError(ERRORS[kind], shorten(str(leaf)))
-    _log.error("a call failed for a bug in vmpool", exc_info=error)
-    return GRPCError(Status.INTERNAL, f"internal error ({type(leaves[0]).__name__}); the service's log has the details")
+    _log.error("a call failed because of a bug in vmpool", exc_info=error)
+    return GRPCError(Status.INTERNAL, f"internal error ({type(leaves[0]).__name__}); see the service's log")
 
 
 def is_of_the_wire(error: BaseException) -> bool:
-    """Whether all that went wrong is that a call or its connection had ended."""
+    """Whether the error only means that a call or its connection had ended."""
     return all(isinstance(leaf, StreamTerminatedError | h2.exceptions.ProtocolError) for leaf in _leaves(error))
 
 
 def sendable(text: str) -> str:
-    """The text, with what is not UTF-8 of the names that it quotes written out as in Python."""
+    """The text with bytes that are not UTF-8 escaped as in Python."""
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""One Exec call: a command in a leased VM, its input and output back-pressured in both directions."""
+"""One Exec call: a command in a leased VM, with back-pressure in both directions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from vmm.words.facts import Obstacle
 from vmpool.wire.generated.vmpool import v1 as wire
 
 FATE_LIMIT_S: Final = 2.0
-"""How long the lease of a VM that went silent is given to end. A dead VM's takes two task switches."""
+"""How long to wait for the end of the lease of a VM that went silent. A dead VM's ends within two task switches."""
 
 REACH_LIMIT_S: Final = 5.0
-"""How long the guest of a lease that an earlier run of the service granted is given to answer."""
+"""How long to wait for the guest of a restored lease to answer."""
 
 LATE_END_S: Final = 8
-"""For how long nothing may be heard of a command after its time limit, which is the guest's to keep. Less than a client
-waits, which is told so."""
+"""How long a guest, which keeps the time limit, may be silent on a command after it. Less than a client waits, so that
+the client gets this error."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -41,16 +41,16 @@ class ExecCall:
     coordinator: Coordinator
     owner: Owner
     _spec: CommandSpec | None = attrs.field(default=None, init=False)
-    """Until it is started: it has all that the request had, which may be megabytes."""
+    """Dropped once the command is started: it may have megabytes."""
     _heard: int = attrs.field(default=0, init=False)
-    """Of the command so far."""
+    """Events of the command so far."""
     _passing_on: bool = attrs.field(default=False, init=False)
-    """It is the client that is waited for."""
+    """The call waits for the client, not for the guest."""
 
     async def run(self) -> None:
-        """Raises InvalidRequestError, RefusedError, VmmError, LeaseLostError if the lease ends meanwhile, and
-        TimeLimitError if the guest does not say that the command ended when its time is over; GRPCError or NoRoomError
-        for one command too many.
+        """Raises InvalidRequestError, RefusedError, VmmError, LeaseLostError if the lease ends meanwhile,
+        TimeLimitError if the guest does not report the command's end after its time limit, and GRPCError or NoRoomError
+        if the user runs too many commands.
         """
         lease_id, self._spec = _read_start(await receive(self.stream))
         vm = await self.coordinator.wait_vm_of(lease_id, owner=self.owner, limit_s=REACH_LIMIT_S)
@@ -76,7 +76,7 @@ class ExecCall:
                     await command.aclose()
                 nursery.cancel_scope.cancel(reason="the command has ended")
         except* (AgentProtocolError, AgentUnreachableError, VmExitedError) as silence:
-            # Mostly the VM has died, or is lost, and its lease is about to: that is what the caller wants to know.
+            # Usually the VM has died or is lost, and its lease is about to end, which is the better error.
             with trio.move_on_after(FATE_LIMIT_S):
                 raise LeaseLostError(await self.coordinator.wait_lease_ended(lease_id, owner=self.owner)) from silence
             raise
@@ -88,7 +88,7 @@ class ExecCall:
         await trio.sleep(limit_s)
         silent_s = 0
         while silent_s < LATE_END_S:
-            # In steps: if it was us who stood still, what the guest said meanwhile is heard in the first of them.
+            # In steps: after a standstill of the service, the guest's events arrive in the first step.
             heard = self._heard
             await trio.sleep(1)
             silent_s = 0 if self._passing_on or self._heard != heard else silent_s + 1
@@ -97,16 +97,18 @@ class ExecCall:
     async def _feed(self, command: Command, *, given: bool) -> None:
         """Passes requests on. The end of the requests closes stdin, as `close_stdin` does.
 
-        `given`: its stdin was all in the start.
+        `given`: stdin came with the start.
         """
         closed = False
         while (request := await receive(self.stream)) is not None:
             match exec_kind(request):
                 case "stdin":
                     if given:
-                        raise InvalidRequestError(field="stdin", reason="was given in start.stdin; use one of the two")
+                        raise InvalidRequestError(
+                            field="stdin", reason="was already sent in start.stdin; use one of the two"
+                        )
                     if closed:
-                        raise InvalidRequestError(field="stdin", reason="follows close_stdin; send it before")
+                        raise InvalidRequestError(field="stdin", reason="came after close_stdin; send it before")
                     await command.send_stdin(request.stdin)
                 case "close_stdin":
                     closed = True
@@ -114,11 +116,11 @@ class ExecCall:
                 case "signal":
                     await command.send_signal(signal_number(request.signal))
                 case _:
-                    raise InvalidRequestError(field="start", reason="was sent before; one call runs one command")
+                    raise InvalidRequestError(field="start", reason="was already sent; use one call for each command")
         await command.close_stdin()
 
     async def _tell(self, command: Command) -> None:
-        """Passes output on, and the exit. Sending waits for the client, and the guest process waits for that."""
+        """Passes on the output and the exit. Sending waits for the client, which keeps the guest process waiting."""
         events = command.events()
         try:
             async for event in events:
@@ -139,19 +141,19 @@ def _read_start(request: wire.ExecRequest | None) -> tuple[str, CommandSpec]:
 
 
 _PARTS: Final[Mapping[str, str]] = {"program": "start.argv[0]", "working_directory": "start.working_directory"}
-"""Fields of the request, by what the agent calls them."""
+"""The agent's names of a command's parts, as fields of the request."""
 
 
 async def _start(vm: Vm, spec: CommandSpec) -> Command:
-    """Raises InvalidRequestError where it is the request that cannot be; other refusals as they are."""
+    """Raises InvalidRequestError if a field of the request is the reason; other refusals unchanged."""
     try:
         return await vm.agent.start_command(spec)
     except AgentRequestError as error:
         if error.obstacle is not Obstacle.REQUEST:
             raise
         if error.code == "E2BIG":
-            reason = "and start.environment are together more than the guest starts a program with; give it a file"
-            raise InvalidRequestError(field="start.argv", reason=reason) from error
+            reason = "are together too large for the guest to start a program; use a file"
+            raise InvalidRequestError(field="start.argv and start.environment", reason=reason) from error
         if error.part not in _PARTS:
             raise
         reason = f"cannot be used: {error.code}: {error.message}"

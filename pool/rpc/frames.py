@@ -1,4 +1,4 @@
-"""HTTP/2 frames, cut out of what arrives: so many at a time, judged by their heads before anybody reads them."""
+"""Cuts received data into HTTP/2 frames, a limited number at a time, and checks their heads before h2 parses them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES: Final = 9
 
 MAX_PAYLOAD_BYTES: Final = 16 * 1024
-"""HTTP/2's smallest limit, which the server does not raise."""
+"""HTTP/2's default limit, which the server does not raise."""
 
 MAX_HEADER_BYTES: Final = 16 * 1024
-"""Of a request's headers, as they are sent and when they are unpacked. Other gRPC servers take 8 to 16 KiB."""
+"""Of a request's headers, both compressed and decompressed. Other gRPC servers accept 8 to 16 KiB."""
 
 HEADERS_WEIGHT: Final = 8
-"""How many cheap frames make as much work as one that begins a call."""
+"""The work of a frame that begins a call, in cheap frames."""
 
 _HEAD: Final = struct.Struct(">HBBBI")
 
 
 def weight(heads: Iterable[FrameHead]) -> int:
-    """How much work they make, in cheap frames."""
+    """The work of these frames, in cheap frames."""
     return sum(HEADERS_WEIGHT if head.kind == HEADERS else 1 for head in heads)
 
 
@@ -41,35 +41,36 @@ class FrameHead(NamedTuple):
 
 
 class FrameCutter:
-    """What has arrived of one connection and was not taken yet: at most what one read brought, and a frame's part."""
+    """Received data of one connection that was not taken yet: at most one read, and a part of a frame."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._preface_left = len(PREFACE)
         self._header_bytes = 0
-        """Of the headers that are not complete yet."""
+        """Of headers that are not complete yet."""
 
     def add(self, data: bytes) -> None:
         self._data += data
 
     def take(self, *, most: int) -> tuple[bytes, list[FrameHead]]:
-        """Whole frames whose weight comes to `most`, or with the last of them a little more; what is left stays.
+        """Takes whole frames until their weight reaches `most`, which the last one may exceed; the rest is kept.
 
-        The preface comes as it arrives. Raises h2's ProtocolErrors for what is no HTTP/2, and for what is too large.
+        The preface is passed on as it arrives. Raises h2's ProtocolErrors for data that is not HTTP/2, and for frames
+        or headers that are too large.
         """
         data = self._data
         at = min(self._preface_left, len(data))
         if at:
             begun = len(PREFACE) - self._preface_left
             if data[:at] != PREFACE[begun : begun + at]:
-                raise ProtocolError("no HTTP/2")
+                raise ProtocolError("not HTTP/2")
             self._preface_left -= at
         heads: list[FrameHead] = []
         while most > 0 and len(data) - at >= HEAD_BYTES:
             high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
             size = high << 8 | low
             if size > MAX_PAYLOAD_BYTES:
-                raise FrameTooLargeError(f"a frame of {size} bytes; at most {MAX_PAYLOAD_BYTES} are taken")
+                raise FrameTooLargeError(f"a frame of {size} bytes; the maximum is {MAX_PAYLOAD_BYTES}")
             end = at + HEAD_BYTES + size
             if end > len(data):
                 break
@@ -85,7 +86,7 @@ class FrameCutter:
         return taken, heads
 
     def has_frame(self) -> bool:
-        """Whether there is more to take. One that is too large counts: to take it tells."""
+        """Whether a whole frame is left. One that is too large counts, since `take` reports it."""
         data = self._data
         if len(data) < HEAD_BYTES:
             return False
@@ -95,6 +96,6 @@ class FrameCutter:
     def _note_headers(self, kind: int, flags: int, size: int) -> None:
         self._header_bytes = size + (self._header_bytes if kind == CONTINUATION else 0)
         if self._header_bytes > MAX_HEADER_BYTES:
-            raise DenialOfServiceError(f"headers of more than {MAX_HEADER_BYTES} bytes")
+            raise DenialOfServiceError(f"headers exceed {MAX_HEADER_BYTES} bytes")
         if flags & END_HEADERS:
             self._header_bytes = 0

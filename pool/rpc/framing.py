@@ -1,6 +1,6 @@
-"""Messages on the wire: what is buffered of them, how large they may be, how they are decoded.
+"""Messages on the wire: how they are buffered, how large they may be, how they are decoded.
 
-grpclib reads a message's length and then buffers that many bytes, whatever the number; here the length is judged first.
+grpclib reads a message's length and then buffers that many bytes without a limit; here the length is checked first.
 """
 
 from __future__ import annotations
@@ -17,23 +17,21 @@ from grpclib.exceptions import GRPCError
 
 from vmpool.wire.wellformed import MAX_FIELDS, Budget, TooManyFieldsError, check_wellformed
 
-"""Largest request message, as in other gRPC servers."""
-
 CONNECTION_WINDOW_BYTES: Final = 1024 * 1024
-"""What one connection may send beyond what was read from it."""
+"""How much one connection may send beyond what the service has read."""
 
 STREAM_WINDOW_BYTES: Final = 256 * 1024
-"""What one call may send beyond what was read from it."""
+"""How much one call may send beyond what the service has read."""
 
 _HEADER: Final = struct.Struct(">BI")
 
 
 class MessageBuffer:
-    """What has arrived of one call and was not read yet; takes the place of `grpclib.protocol.Buffer`.
+    """Received data of one call that was not read yet; replaces `grpclib.protocol.Buffer`.
 
-    grpclib reads 5 bytes of header, then the body that it announces; `read` refuses a header that must not be followed
-    by reading its body. Bytes are kept in one piece, so that a client that sends them one by one gains nothing, and
-    empty frames cost nothing.
+    grpclib reads 5 bytes of header, then the body that the header announces; `read` refuses headers of bodies that are
+    too large. Bytes are kept in one piece, so that sending them one by one gains a client nothing, and empty frames
+    cost nothing.
     """
 
     def __init__(
@@ -44,8 +42,8 @@ class MessageBuffer:
         account: Callable[[int], None] = lambda _size: None,
         single: bool = False,
     ) -> None:
-        """`account` is told of each message's size before it is waited for, and may refuse it with a GRPCError.
-        `single`: what follows the first message is thrown away; nobody would read it before the call is over.
+        """`account` gets each message's size before its body is received, and may refuse it with a GRPCError.
+        `single`: data after the first message is dropped, since the call reads only one.
         """
         self._acknowledge = acknowledge
         self._limit = limit
@@ -59,7 +57,7 @@ class MessageBuffer:
         self._changed = asyncio.Event()
 
     def add(self, data: bytes, ack_size: int) -> None:
-        """Takes the payload of a DATA frame; `ack_size` is what it counts for in flow control."""
+        """Takes the payload of a DATA frame, which counts as `ack_size` in flow control."""
         if self._complete:
             self._acknowledge(ack_size)
             return
@@ -73,12 +71,12 @@ class MessageBuffer:
         self._changed.set()
 
     async def read(self, size: int) -> bytes:
-        """Exactly `size` bytes, or none at the end between messages.
+        """Exactly `size` bytes, or no bytes at the end of the requests.
 
-        Raises GRPCError for a header that announces what is not taken, and for an end within a message.
+        Raises GRPCError for a header that announces an unacceptable message, and for an end within a message.
         """
         while len(self._data) < size and not self._ended:
-            # Somebody waits for more than there is, so the client may send more.
+            # The reader needs more than has arrived, so the client may send more.
             self._allow(self._unacknowledged)
             self._changed.clear()
             await self._changed.wait()
@@ -106,7 +104,7 @@ class MessageBuffer:
         if size > self._limit:
             raise GRPCError(
                 Status.RESOURCE_EXHAUSTED,
-                f"message of {size} bytes; at most {self._limit} are taken: send it in smaller pieces",
+                f"message of {size} bytes; the maximum is {self._limit}; send smaller messages",
             )
         self._account(size)
 
@@ -116,21 +114,21 @@ class MessageBuffer:
             self._acknowledge(size)
 
     def unacked_size(self) -> int:
-        """What is still to be acknowledged when the call is over; called once, by grpclib."""
+        """The bytes still to be acknowledged when the call is over; called once, by grpclib."""
         size, self._unacknowledged = self._unacknowledged, 0
         self._data.clear()
         return size
 
 
 FIELD_BYTES: Final = 160
-"""What a field, or an element of a list, takes in memory once it is decoded, beyond its own bytes."""
+"""Memory of a decoded field or list element beyond its own bytes."""
 
 
 class Codec(ProtoCodec):
-    """Protocol buffers; bytes that are none are the caller's fault and are called so."""
+    """Protocol buffers; invalid bytes are INVALID_ARGUMENT."""
 
     def __init__(self, *, account: Callable[[int], None] = lambda _size: None) -> None:
-        """`account` is told what a message takes in memory on top of its bytes, and may refuse it with a GRPCError."""
+        """`account` gets the memory a message takes beyond its bytes, and may refuse the message with a GRPCError."""
         super().__init__()
         self._account = account
 
@@ -144,9 +142,9 @@ class Codec(ProtoCodec):
         except GRPCError:
             raise
         except TooManyFieldsError as error:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"{error}; send less, or what is long in a file") from error
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"{error}; send less, or use a file") from error
         except Exception as error:
-            # Every parser has its own errors for this, down to IndexError and UnicodeDecodeError.
+            # Parsers raise all kinds of errors here, down to IndexError and UnicodeDecodeError.
             raise GRPCError(
-                Status.INVALID_ARGUMENT, f"{len(data)} bytes are no {message_type.__name__}: {error}"
+                Status.INVALID_ARGUMENT, f"{len(data)} bytes are not a valid {message_type.__name__}: {error}"
             ) from error

@@ -1,4 +1,4 @@
-"""The standard health service: grpclib's, with what hostile clients could do to it mended."""
+"""The standard health service: grpclib's, hardened against hostile clients."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class HealthService(Health):
         await super().Check(cast("ServerStream", _Asked(stream=stream, request=request)))
 
     async def Watch(self, stream: ServerStream) -> None:  # noqa: N802 - the wire's name
-        """Never ends by itself."""
+        """Does not end by itself."""
         request = await _request(stream)
         if request.service not in self._checks:
             await stream.send_message(HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN))
-            # grpclib sleeps for an hour at a time here, and asyncio keeps a timer that was cancelled until it is due,
-            # or until a hundred are: such calls would stay in memory for that hour.
+            # grpclib sleeps for an hour at a time here, and asyncio keeps a cancelled timer until it is due, or until
+            # a hundred are cancelled: such calls would stay in memory for that hour.
             await asyncio.Event().wait()
         await super().Watch(cast("ServerStream", _Asked(stream=stream, request=request)))
 
 
 async def _request(stream: ServerStream) -> Any:
-    """grpclib takes a call that ends without a request for a bug, and logs a traceback for each."""
+    """Raises GRPCError if there is no request, for which grpclib would log a traceback."""
     request = await stream.recv_message()
     if request is None:
         raise GRPCError(Status.INVALID_ARGUMENT, "request: is missing; send one message")
@@ -42,7 +42,7 @@ async def _request(stream: ServerStream) -> Any:
 
 @attrs.frozen(kw_only=True)
 class _Asked:
-    """Of a stream, what the health service uses; its request was read already."""
+    """The part of a stream that grpclib's health service uses, with its request already read."""
 
     stream: ServerStream
     request: Any

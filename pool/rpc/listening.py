@@ -1,4 +1,4 @@
-"""The server below the calls: its listening sockets, its connections, and their end."""
+"""The server below the calls: its listening sockets, its connections, and how they end."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from pool.settings.permissions import Caller
 from vmpool.wire.crossing import GuestLoop
 
 HEALTH: Final = "/grpc.health.v1.Health/"
-"""Its Watch never ends by itself."""
+"""The prefix of health methods, whose Watch does not end by itself."""
 
 FIRST_CALL_LIMIT_S: Final = 30.0
-"""For a connection to begin a call. A client that wants one later connects again by itself, as ours and grpcio do. One
-that has made a call may stay for as long as it likes."""
+"""For a new connection to begin a call. Clients reconnect by themselves for a later call, as the SDK and grpcio do.
+After its first call, a connection may stay open without a limit."""
 
 
 TIDY_AFTER_S: Final = 1.0
-"""From the end of a connection until the memory that it took is looked at: its calls have ended by then."""
+"""From the end of a connection until its memory is returned to the host: its calls have ended by then."""
 
 TIDY_PAUSE_S: Final = 2.0
-"""Until it is looked at again after some of it was given back."""
+"""Until the next look at memory after some was returned."""
 
 
 class GuardedServer(Server):
-    """grpclib's server with the guarded classes, and with what is needed to end it in good order."""
+    """grpclib's server with the guarded classes, and an orderly end."""
 
     def __init__(self, handlers: list[Any], *, loop: GuestLoop, max_message_bytes: int, users: Users) -> None:
         super().__init__(
             handlers,
             codec=Codec(),
-            # The kernel tells of a peer on this host that goes away.
+            # The kernel reports a local peer that goes away.
             config=Configuration(_keepalive_time=None),
         )
         self._h2_config.validate_inbound_headers = True
@@ -60,9 +60,9 @@ class GuardedServer(Server):
         self.connections: set[GuardedProtocol] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.violations = 0
-        """Connections that were closed because their client broke the protocol."""
+        """Connections that were closed because of protocol violations."""
         self.floods = 0
-        """Connections that were closed because their client sent too much that serves nothing."""
+        """Connections that were closed because of too many useless frames."""
         self.hanging_up = False
         self.silent: Patience[GuardedProtocol] = Patience(
             limit_s=FIRST_CALL_LIMIT_S, give_up=lambda protocol: protocol.hang_up("no call was begun")
@@ -71,8 +71,8 @@ class GuardedServer(Server):
         self._fewer_connections = asyncio.Event()
         self._doors: list[Door] = []
         self._behind: Turns[GuardedProtocol] = Turns()
-        self._somebody_behind = trio.Event()
-        self._somebody_left = trio.Event()
+        self._has_behind = trio.Event()
+        self._connection_ended = trio.Event()
         self._upkeep: asyncio.Task[None] | None = None
 
     @property
@@ -88,7 +88,7 @@ class GuardedServer(Server):
         return self._h2_config
 
     async def open(self, sock: socket.socket) -> None:
-        """Takes connections from a listening socket, which it closes in the end; may be called again for another."""
+        """Accepts connections from a listening socket, and closes it in the end. May be called for several sockets."""
         if self._upkeep is None:
             self._upkeep = self.loop.create_task(self.loop.in_trio(self._look_after))
             self._upkeep.add_done_callback(self._note_end)
@@ -133,12 +133,12 @@ class GuardedServer(Server):
         self.silent.satisfied(protocol)
         self.users.leave(protocol.user)
         self._fewer_connections.set()
-        self._somebody_left.set()
+        self._connection_ended.set()
 
     def go_on_later(self, protocol: GuardedProtocol) -> None:
-        """There is more to do for this connection than it may have done at once: `go_on` is called in its turn."""
+        """Schedules `go_on` of a connection that has more work than it may do at once."""
         self._behind.add(protocol.user, protocol)
-        self._somebody_behind.set()
+        self._has_behind.set()
 
     async def _look_after(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -150,29 +150,29 @@ class GuardedServer(Server):
     async def _give_memory_back(self) -> None:
         surplus = Surplus()
         while True:
-            await self._somebody_left.wait()
+            await self._connection_ended.wait()
             await trio.sleep(TIDY_AFTER_S)
-            self._somebody_left = trio.Event()
+            self._connection_ended = trio.Event()
             if surplus.give_back():
                 await trio.sleep(TIDY_PAUSE_S)
 
     async def _serve_those_behind(self) -> None:
-        """One portion, then trio's other tasks have their turn, however many are behind."""
+        """Handles one portion at a time, with a turn for trio's other tasks in between."""
         while True:
             while not self._behind:
-                self._somebody_behind = trio.Event()
-                await self._somebody_behind.wait()
+                self._has_behind = trio.Event()
+                await self._has_behind.wait()
             self.loop.call_soon(self._behind.next().go_on)
             await trio.lowlevel.checkpoint()
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.loop.call_exception_handler({"message": "nobody looks after the connections", "exception": error})
+            self.loop.call_exception_handler({"message": "the upkeep of connections failed", "exception": error})
 
     async def farewell(self, shut_down: Sequence[socket.socket], *, limit_s: float) -> None:
-        """Ends everything: statuses on their way are sent, then connections are closed, then what is left is cut off.
+        """Ends the server: sends pending statuses, then closes the connections, then aborts those that are left.
 
-        `shut_down` take no connections any more. Takes no longer than twice `limit_s`.
+        The `shut_down` sockets accept no more connections. Takes at most twice `limit_s`.
         """
         for sock in shut_down:
             sock.shutdown(socket.SHUT_RDWR)
@@ -201,5 +201,5 @@ class GuardedServer(Server):
 
 
 async def open_server(handlers: list[Any], *, loop: GuestLoop, max_message_bytes: int, users: Users) -> GuardedServer:
-    """A coroutine, because grpclib asks for the loop that runs."""
+    """A coroutine, because grpclib needs a running loop."""
     return GuardedServer(handlers, loop=loop, max_message_bytes=max_message_bytes, users=users)

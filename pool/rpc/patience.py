@@ -1,4 +1,4 @@
-"""Ends connections that have not done something in time."""
+"""Ends connections that do not do something in time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 @attrs.define(eq=False, kw_only=True)
 class Patience(Generic[T]):
-    """One limit for many, watched by one task. asyncio's timers would not do: it keeps those that were cancelled."""
+    """One time limit for many objects, watched by one task. asyncio's timers would pile up: it keeps cancelled ones."""
 
     limit_s: float
     give_up: Callable[[T], object]
-    """Called once for each that is overdue. Must not wait, or raise."""
+    """Called once for each overdue object. Must not wait or raise."""
     _since: OrderedDict[T, float] = attrs.field(factory=OrderedDict, init=False)
     _waking: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -26,22 +26,22 @@ class Patience(Generic[T]):
         return len(self._since)
 
     def expect(self, who: T) -> None:
-        """Its time runs from now."""
+        """Starts the object's time."""
         self._since[who] = trio.current_time()
         self._waking.set()
 
     def satisfied(self, who: T) -> None:
-        """It has done what it had to, or is gone. Of no effect on one that was not expected to do anything."""
+        """Stops the object's time, if it runs: the object was in time, or is gone."""
         self._since.pop(who, None)
 
     def give_up_all(self) -> None:
-        """Without waiting any longer."""
+        """Gives up all objects at once."""
         while self._since:
             who, _since = self._since.popitem(last=False)
             self.give_up(who)
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         while True:
             while not self._since:
                 self._waking = trio.Event()

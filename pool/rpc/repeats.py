@@ -1,4 +1,4 @@
-"""Log lines that clients could cause without end: the first at once, then one with a count from time to time."""
+"""Rate limits log lines that clients can cause: the first at once, then one with a count from time to time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import structlog
 _log = structlog.get_logger("vmpool.rpc")
 
 QUIET_S: Final = 10.0
-"""After a line, for the same event and uid."""
+"""Seconds after a line without another for the same event and uid."""
 
 MAX_REMEMBERED: Final = 1000
-"""Events, each of one uid."""
+"""Pairs of event and uid."""
 
 
 @attrs.define
@@ -25,12 +25,12 @@ class _Said:
 
 @attrs.define(eq=False)
 class Repeats:
-    """What was said of late. Nothing runs in the background: what was kept back is counted in the next line."""
+    """Recent log lines. There is no background task: suppressed lines are counted in the next line."""
 
     _said: dict[Hashable, _Said] = attrs.field(factory=dict, init=False)
 
     def count(self, key: Hashable, *, now: float) -> int | None:
-        """How many were kept back since the last line of this kind; None: this one is kept back, too."""
+        """How many lines were suppressed since the last one with this key; None: this one is suppressed too."""
         said = self._said.get(key)
         if said is not None and now - said.at < QUIET_S:
             said.kept_back += 1
@@ -43,7 +43,7 @@ class Repeats:
         return said.kept_back if said is not None else 0
 
     def warn(self, event: str, *, uid: int, now: float, **fields: Any) -> None:
-        """Logs one of a kind that a client of this uid caused."""
+        """Logs an event that a client of this uid caused, unless it is suppressed."""
         kept_back = self.count((event, uid), now=now)
         if kept_back is not None:
             _log.warning(event, uid=uid, **fields, **({"and_before_it": kept_back} if kept_back else {}))

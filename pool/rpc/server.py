@@ -1,4 +1,4 @@
-"""The server: from a listening socket to calls, and back to silence."""
+"""The server: serves calls from a listening socket until it is stopped."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from vmpool.wire.crossing import open_loop
 _log = structlog.get_logger("vmpool.rpc")
 
 FAREWELL_LIMIT_S: Final = 1.0
-"""Bounds each of the two last steps: calls that were ended send their statuses, connections take what is left."""
+"""Bounds each of the last two steps: ended calls send their statuses, connections send pending output."""
 
 
 @attrs.frozen(kw_only=True)
 class ServerSettings:
     allowed_uids: frozenset[int] = attrs.field(factory=default_uids)
-    """Who may call. Root, and the user the service runs as, unless told otherwise."""
+    """Users that may call; by default root and the user the service runs as."""
     allowed_gids: frozenset[int] = frozenset()
-    """Members of these groups may, too."""
+    """Groups whose members may call too."""
     acquire_timeout_s: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """How long an Acquire without a deadline waits."""
     max_message_bytes: int = attrs.field(default=MAX_MESSAGE_BYTES, validator=attrs.validators.gt(0))
@@ -48,11 +48,11 @@ class ServerStatistics:
     calls: int
     """Running now."""
     violations: int
-    """Connections closed because their client broke the protocol, since the start."""
+    """Connections closed because of protocol violations, since the start."""
     floods: int
-    """Connections closed because their client sent too much that serves nothing, since the start."""
+    """Connections closed because of too many useless frames, since the start."""
     loop_errors: int
-    """Errors that nothing but the event loop caught, since the start. Each is a bug somewhere."""
+    """Errors that only the event loop caught, since the start. Each is a bug."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -69,11 +69,11 @@ class RpcServer:
     _grace_s: float = attrs.field(default=0.0, init=False)
 
     def stop(self, *, grace_s: float = 0.0) -> None:
-        """Begins the end; `serve` returns when it is done. Does not wait. Only the first call counts.
+        """Begins the shutdown; `serve` returns when it is done. Does not wait. Only the first call counts.
 
-        Health says NOT_SERVING, new calls get UNAVAILABLE, and so do Acquires that wait and watches, which would never
-        end by themselves. Other calls have `grace_s`
-        seconds to end by themselves before they get UNAVAILABLE too; then all connections are closed.
+        Health reports NOT_SERVING, and new calls get UNAVAILABLE, as do waiting Acquires and watches, which would not
+        end by themselves. Other calls have `grace_s` seconds to end by themselves before they get UNAVAILABLE too; then
+        all connections are closed.
         """
         if not self._stop_requested.is_set():
             self._grace_s = grace_s
@@ -94,7 +94,7 @@ class RpcServer:
         _log.error("error in the event loop", what=context.get("message"), exc_info=context.get("exception"))
 
     async def listen_also(self, sock: socket.socket) -> None:
-        """Takes calls from one more socket, too, until the end; closes it then, and also if that fails."""
+        """Serves calls from one more socket. The socket is closed at the end, and if this fails."""
         try:
             await self._server.loop.run(self._server.open, sock)
         except BaseException:
@@ -110,7 +110,7 @@ class RpcServer:
         try:
             await self._stop_requested.wait()
         finally:
-            # Clients are told, also when we are cancelled; every step is bounded.
+            # Clients get a status even if the server is cancelled; every step is bounded.
             with trio.CancelScope(shield=True):
                 await self._end()
 
@@ -123,7 +123,7 @@ class RpcServer:
         self._calls.end()
         with trio.move_on_after(FAREWELL_LIMIT_S):
             await self._calls.wait_idle()
-        # Closing ours alone would leave clients waiting in the queue of a duplicate that somebody keeps for a restart.
+        # Closing this descriptor alone would leave clients waiting in the queue of a duplicate kept for a restart.
         shut_down = self._socks if self._stop_requested.is_set() else ()
         await self._server.loop.run(self._server.farewell, shut_down, limit_s=FAREWELL_LIMIT_S)
 
@@ -139,12 +139,12 @@ async def serve(
 ) -> None:
     """Serves vmpool.v1.Pool, vmpool.v1.Admin and grpc.health.v1.Health on `sock`, a listening Unix stream socket.
 
-    It closes the socket. `hand_over` is called when an administrator asks for it, and must not wait.
+    It closes the socket. `hand_over` is called when an administrator requests it, and must not wait.
 
-    After `RpcServer.stop` the socket takes no connections any more, through its duplicates neither.
+    After `RpcServer.stop` the socket accepts no connections, not even through its duplicates.
 
-    `task_status.started` gets the RpcServer, once calls are taken; its `stop` ends it in good order. Cancelled, it ends
-    in the same way without grace, within 3 * FAREWELL_LIMIT_S.
+    `task_status.started` gets the RpcServer once calls are served; its `stop` ends it in good order. If cancelled, it
+    ends in the same way without grace, within 3 * FAREWELL_LIMIT_S.
     """
     settings = settings or ServerSettings()
     async with open_loop() as loop:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pool.rpc.connection import GuardedProtocol
 
 RECEIPT_LIMIT_S: Final = 1.0
-"""How long a reply's receipt is waited for. Every HTTP/2 stack answers a PING by itself, within a round trip."""
+"""How long to wait for a reply's receipt. Every HTTP/2 stack answers a PING by itself, within a round trip."""
 
 Headers = list[tuple[str, str]]
 
@@ -30,9 +30,9 @@ class GuardedStream(Stream):
     """On trio's clock, as is `deadline`."""
     deadline: float = math.inf
     answered: bool = False
-    """The client has got, or will get, a status."""
+    """The client has received, or will receive, a status."""
     status_follows: bool = False
-    """What is sent next is the last message, and waits for the status, to go in one packet with it."""
+    """The next message is the last one, and waits for the status, so that both go in one packet."""
 
     def __init__(
         self, protocol: GuardedProtocol, *, stream_id: int, max_message_bytes: int, single_request: bool
@@ -63,7 +63,7 @@ class GuardedStream(Stream):
             await super().send_headers(headers, end_stream=True)
             self.answered = True
             return
-        # The first ones wait for the first message, to go in one packet with it: each packet wakes the client.
+        # The initial headers wait for the first message, to go in one packet: each packet wakes the client.
         await self.connection.write_ready.wait()
         assert self.id is not None  # the client has opened it
         if self.id not in self._h2_connection.streams:
@@ -83,7 +83,7 @@ class GuardedStream(Stream):
         self.connection.data_send_process()
 
     def _takes_at_once(self, size: int) -> bool:
-        """Whether a message of so many bytes fits into one frame and the windows, and the client reads."""
+        """Whether a message of so many bytes fits into one frame and the windows, and the connection is writable."""
         http2 = self._h2_connection
         return (
             self.connection.write_ready.is_set()
@@ -93,34 +93,34 @@ class GuardedStream(Stream):
 
     @property
     def loop(self) -> GuestLoop:
-        """What the call runs on."""
+        """The loop that the call runs on."""
         return self._protocol.loop
 
     @property
     def user(self) -> User:
-        """Whose call it is."""
+        """The user of the call."""
         return self._protocol.user
 
     @property
     def abandoned(self) -> bool:
-        """The client has reset the call, or gone."""
+        """Whether the client has reset the call or gone away."""
         return self.wrapper is not None and bool(self.wrapper.cancelled)
 
     def finish(self) -> None:
-        """The call is over, however it ended."""
+        """Called when the call is over, however it ended."""
         self._protocol.end_call(self)
 
     def request_receipt(self) -> trio.Event:
-        """Sends a PING along with what is sent next; the event is set when the client has read it.
+        """Sends a PING with the next message; the event is set when the client has read both.
 
-        Waiting for the event is up to the caller, with RECEIPT_LIMIT_S: a connection that ends never sets it, but
-        cancels the call.
+        The caller bounds its wait with RECEIPT_LIMIT_S. A connection that ends does not set the event, but cancels the
+        call.
         """
         return self._protocol.ping()
 
 
 def guarded(stream: Any) -> GuardedStream:
     """The call on the wire below a `grpclib.server.Stream`."""
-    found = stream._stream  # noqa: SLF001 - no public way leads there
+    found = stream._stream  # noqa: SLF001 - nowhere public
     assert isinstance(found, GuardedStream)
     return found

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 TRACEPARENT: Final = "traceparent"
 
 _READ: Final = frozenset({":method", ":path", "content-type", "te", "grpc-timeout", TRACEPARENT})
-"""Headers that grpclib or a method looks at. All but the last are as they must be, or the call ends at once."""
+"""Headers that grpclib or a method reads. All but the last must be valid, or the call ends at once."""
 
 MAX_TRACEPARENT_CHARACTERS: Final = 256
-"""Four times what W3C's has today."""
+"""Four times the length that W3C's Trace Context defines."""
 
 
 class GuardedHandler(Handler):
-    """Starts the tasks of one connection's calls, and sees to it that each call gets an end."""
+    """Starts the tasks of one connection's calls, and makes sure that each call is ended."""
 
     def __init__(self, server: GuardedServer, caller: Caller) -> None:
         super().__init__(server.mapping, Codec(), None, server.__dispatch__)
@@ -44,7 +44,7 @@ class GuardedHandler(Handler):
         self._server.tasks.add(task)
 
         def end(task: asyncio.Task[None]) -> None:
-            # Not left to the task: one that is reset before its first step never takes it.
+            # Not left to the task, since a task that is cancelled before its first step runs no code.
             release_stream()
             self._server.tasks.discard(task)
             stream.finish()
@@ -69,15 +69,15 @@ class GuardedHandler(Handler):
                 nothing,
             )
         finally:
-            # Headers that grpclib trips over; the client would wait for its deadline.
+            # grpclib failed on the headers; without a reset the client would wait for its deadline.
             if not stream.answered and stream.closable:
                 stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)
 
 
 def _prepare(stream: GuardedStream, headers: Headers) -> Headers:
-    """Of a request's headers, what somebody reads: the rest would be kept while the call lasts, or trip grpclib.
+    """Keeps the headers that are read; the others would take memory while the call lasts, or make grpclib fail.
 
-    The timeout is taken out: trio holds the deadline, which may have passed already.
+    The timeout is removed: trio keeps the deadline, which may have passed already.
     """
     kept: Headers = []
     for name, value in headers:
@@ -89,7 +89,7 @@ def _prepare(stream: GuardedStream, headers: Headers) -> Headers:
         try:
             deadline = stream.arrived_at + decode_timeout(value)
         except (ValueError, OverflowError):
-            kept.append((name, "invalid"))  # grpclib has the answer to this one
+            kept.append((name, "invalid"))  # grpclib refuses it
         else:
             stream.deadline = min(stream.deadline, deadline)
     return kept

@@ -1,8 +1,8 @@
-"""A connection whose user may not have it: its calls are refused with the reason, cheaply, and it ends soon.
+"""A refused connection: its calls are answered with the reason, cheaply, and it ends soon.
 
-A gRPC client tells its user a status only where it made a call; to be hung up on is UNAVAILABLE to it, with a text of
-its own. So it is listened to for as long as a client needs for its first call, without any of what a connection has:
-each request's headers get the same bytes for an answer.
+A gRPC client reports a status only for a call; a closed connection is UNAVAILABLE with the client's own text. So the
+connection stays open for as long as a client needs for its first call, but without a connection's usual state: the
+headers of each request are answered with the same bytes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from hpack import Encoder
 from pool.rpc.frames import END_HEADERS, END_STREAM, GOAWAY, HEADERS, SETTINGS, FrameCutter, weight
 
 LIMIT_S: Final = 2.0
-"""From the connection to its end."""
+"""Until a refused connection is closed."""
 
 MAX_WORK: Final = 128
-"""Cheap frames, or their like, that are looked at: those of 15 calls."""
+"""Work for one refused connection, in cheap frames: enough for 15 calls."""
 
 
 class TurnedAway(asyncio.Protocol):
-    """Bounded in time by who made it, see `close`; in all else by itself."""
+    """Limits its own work; its creator limits its time, by `close`."""
 
     def __init__(self, refusal: GRPCError, *, on_lost: Callable[[TurnedAway], object]) -> None:
         self._answer = Encoder().encode(
@@ -72,7 +72,7 @@ class TurnedAway(asyncio.Protocol):
         self._on_lost(self)
 
     def close(self) -> None:
-        """Says that there is no more, and closes. What a client has not read is thrown away with its connection."""
+        """Sends GOAWAY and closes. Output that the client has not read is dropped."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(_frame(GOAWAY, struct.pack(">II", self._last_call, ErrorCodes.NO_ERROR)))
             if self._transport.get_write_buffer_size():

@@ -1,4 +1,4 @@
-"""Whose turn it is: users one after the other, and of each one its connections one after the other."""
+"""Round robin over users, and over the connections of each user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Turns(Generic[T]):
-    """Those who wait. However many of one user there are, each other user waits for one of them."""
+    """Waiting items by user. However many one user has, each other user waits for only one of them."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Hashable, deque[T]] = OrderedDict()
@@ -22,7 +22,7 @@ class Turns(Generic[T]):
         self._waiting.setdefault(user, deque()).append(who)
 
     def next(self) -> T:
-        """Takes it out. Raises KeyError if nobody waits."""
+        """Removes and returns the next item. Raises KeyError if none waits."""
         user, waiting = self._waiting.popitem(last=False)
         who = waiting.popleft()
         if waiting:

@@ -1,6 +1,6 @@
-"""What each user has of the service's edge, and how much one may have, so that nobody takes it from the others.
+"""Limits on each user's share of connections, calls and memory of the RPC layer.
 
-All of it is counted for a uid, over all its connections. Nothing here waits, or does I/O.
+All usage is counted by uid, over all its connections. Nothing here waits or does I/O.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from pool.settings.limits import EdgeLimits
 from pool.settings.permissions import Caller, Permitted, default_uids
 
 RESERVED_CONNECTIONS: Final = 16
-"""Of all, for root and the service's user."""
+"""Of all connections, for root and the service's user."""
 
 RESERVED_CALLS: Final = 64
-"""Of each user, on top of what it may have open, for methods that end at once or give something back."""
+"""Of each user, beyond limits.calls_per_user, for methods that end at once or release something."""
 
 BRIEF_METHODS: Final = frozenset(
     {"/vmpool.v1.Pool/Status", "/vmpool.v1.Pool/Release", "/vmpool.v1.Pool/Renew", "/grpc.health.v1.Health/Check"}
 )
-"""These, and all of ADMIN, do not count against a user's calls, but against RESERVED_CALLS besides."""
+"""These methods, and all of ADMIN, may use RESERVED_CALLS too."""
 
 ADMIN: Final = "/vmpool.v1.Admin/"
 
 TURNED_AWAY_PER_USER: Final = 8
 TURNED_AWAY_IN_ALL: Final = 64
-"""Connections that are being told that they may not be there. Those on top are closed without a word."""
+"""Refused connections that stay open to report the reason. Further ones are closed without a reason."""
 
 COURTESY: Final = 20
 COURTESY_PER_S: Final = 10
-"""Of one user: connections that are told so at once, and later. To close one costs a tenth of that."""
+"""Refused connections of one user that get a reason: at once, and each second later. Closing one costs a tenth."""
 
 MAX_KNOWN_USERS: Final = 1024
-"""Of whom something is remembered though they have no connection."""
+"""Users that are remembered without a connection."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class User:
-    """What one uid has now."""
+    """The current usage of one uid."""
 
     uid: int
     limits: EdgeLimits
     connections: int = 0
     turned_away: int = 0
     calls: int = 0
-    """That are open, of all methods."""
+    """Open calls of all methods."""
     request_bytes: int = 0
     output: OutputBudget = attrs.field(
         default=attrs.Factory(
@@ -68,14 +68,14 @@ class User:
     )
 
     def begin_call(self, method: str) -> GRPCError | None:
-        """Why there is to be no further call of this method. None: it counts until `end_call`."""
+        """The reason to refuse another call of this method. None: the call counts until `end_call`."""
         limit = self.limits.calls_per_user
         if method in BRIEF_METHODS or method.startswith(ADMIN):
             limit += RESERVED_CALLS
         if self.calls >= limit:
             return _exhausted(
-                f"uid {self.uid} has {self.calls} calls open, as many as one user may have "
-                "(limits.calls_per_user); wait until some have ended"
+                f"uid {self.uid} has {self.calls} calls open, the maximum for one user (limits.calls_per_user); wait "
+                "until some have ended"
             )
         self.calls += 1
         return None
@@ -85,14 +85,14 @@ class User:
 
     @contextlib.contextmanager
     def exec(self, *, given: int) -> Iterator[CommandRoom]:
-        """Counts one command for as long as it lasts; `given` bytes of stdin come with it. Raises GRPCError
+        """Counts one command while it runs; `given` bytes of stdin come with its start. Raises GRPCError
         RESOURCE_EXHAUSTED, NoRoomError.
         """
         running = self.output.commands
         if running >= self.limits.execs_per_user:
             raise _exhausted(
-                f"uid {self.uid} has {running} commands running, as many as one user may have "
-                "(limits.execs_per_user); wait until one has ended"
+                f"uid {self.uid} has {running} commands running, the maximum for one user (limits.execs_per_user); "
+                "wait until one has ended"
             )
         room = self.output.begin(given=given)
         try:
@@ -101,12 +101,12 @@ class User:
             room.end()
 
     def take_request_bytes(self, size: int) -> None:
-        """Raises GRPCError RESOURCE_EXHAUSTED, and takes nothing then. They are to be given back."""
+        """Raises GRPCError RESOURCE_EXHAUSTED without taking anything. The caller must give the bytes back."""
         limit = self.limits.request_bytes_per_user
         if self.request_bytes + size > limit:
             raise _exhausted(
-                f"a request that takes {size} bytes, while uid {self.uid} has requests of {self.request_bytes} open, "
-                f"and one user may have {limit} (limits.request_mib_per_user); wait until some have ended, or send less"
+                f"the request takes {size} bytes; open requests of uid {self.uid} take {self.request_bytes}, and the "
+                f"maximum is {limit} (limits.request_mib_per_user); wait until some have ended, or send less"
             )
         self.request_bytes += size
 
@@ -117,41 +117,43 @@ class User:
 
 @attrs.define(eq=False, kw_only=True)
 class RequestBytes:
-    """What the requests of one call take of their user's share."""
+    """The part of a user's request bytes that one call takes."""
 
     user: User
     _held: int = attrs.field(default=0, init=False)
 
     def begin(self, size: int) -> None:
-        """The next message, of so many bytes; the one before was dealt with. Raises GRPCError RESOURCE_EXHAUSTED."""
+        """Takes the bytes of the next message, and gives back those of the one before. Raises GRPCError
+        RESOURCE_EXHAUSTED.
+        """
         self.end()
         self.add(size)
 
     def add(self, size: int) -> None:
-        """More for the same message. Raises GRPCError RESOURCE_EXHAUSTED."""
+        """Takes more bytes for the same message. Raises GRPCError RESOURCE_EXHAUSTED."""
         self.user.take_request_bytes(size)
         self._held += size
 
     def end(self) -> None:
-        """Gives all of it back."""
+        """Gives all bytes back."""
         self.user.request_bytes -= self._held
         self._held = 0
 
 
 @attrs.define(eq=False, kw_only=True)
 class Users:
-    """Everybody who has connections, or had some of late."""
+    """All users that have, or recently had, connections."""
 
     access: Permitted
     limits: EdgeLimits
     privileged: frozenset[int] = attrs.field(factory=default_uids)
-    """For whom RESERVED_CONNECTIONS are."""
+    """Uids that may use RESERVED_CONNECTIONS."""
     connections: int = attrs.field(default=0, init=False)
     _turned_away: int = attrs.field(default=0, init=False)
     _known: dict[int, User] = attrs.field(factory=dict, init=False)
 
     def enter(self, caller: Caller, *, now: float) -> tuple[User, GRPCError | None]:
-        """Counts a new connection until `leave`, unless there is a reason against it."""
+        """Counts a new connection until `leave`, or returns the reason to refuse it."""
         user = self._user(caller.uid, now=now)
         refusal = self._refusal(user, caller, now=now)
         if refusal is None:
@@ -164,7 +166,7 @@ class Users:
         self.connections -= 1
 
     def begin_turning_away(self, user: User, *, now: float) -> bool:
-        """Whether one more connection may be told why it is refused; then it counts until `end_turning_away`."""
+        """Whether one more refused connection may get a reason; if so, it counts until `end_turning_away`."""
         if user.turned_away >= TURNED_AWAY_PER_USER or self._turned_away >= TURNED_AWAY_IN_ALL:
             return False
         if not user.courtesy.charge(1, now=now):
@@ -186,19 +188,19 @@ class Users:
             )
         if user.connections >= self.limits.connections_per_user:
             return _exhausted(
-                f"uid {user.uid} has {user.connections} connections, as many as one user may have "
+                f"uid {user.uid} has {user.connections} connections, the maximum for one user "
                 "(limits.connections_per_user); close some, or share them: each takes 100 calls"
             )
         kept = 0 if user.uid in self.privileged else RESERVED_CONNECTIONS
         if self.connections >= self.limits.connections - kept:
             return _exhausted(
-                f"the service has {self.connections} connections, as many as its limit on files leaves room for; "
-                "try again later, or raise LimitNOFILE= in its unit"
+                f"the service has {self.connections} connections, the maximum for its limit on open files; try again "
+                "later, or raise LimitNOFILE= in its unit"
             )
         if not calm:
             return _exhausted(
-                f"uid {user.uid} opens connections too fast, or floods them; keep one open for many calls, and try "
-                "again in some seconds"
+                f"uid {user.uid} opens or floods connections too fast; keep one open for many calls, and try again in "
+                "a few seconds"
             )
         return None
 
@@ -211,7 +213,7 @@ class Users:
         return user
 
     def _forget(self, *, now: float) -> None:
-        """Those of whom nothing is lost by it."""
+        """Forgets users without connections and with a full budget."""
         for uid, user in tuple(self._known.items()):
             if user.has_nothing and user.budget.is_whole(now=now):
                 del self._known[uid]

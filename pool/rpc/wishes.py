@@ -1,4 +1,4 @@
-"""What a caller wishes of its VM, from the wire; every field is judged here."""
+"""A caller's wishes for a VM, checked and converted from the wire."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ _HOSTNAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 def wishes_of(request: wire.AcquireRequest) -> Wishes:
-    """Raises InvalidRequestError. The profile's own maximum is judged by the ledger."""
+    """Raises InvalidRequestError. The ledger checks the profile's own maximum."""
     for field, value, maximum in (
         ("vcpus", request.vcpus, MAX_VCPUS),
         ("memory_mib", request.memory_mib, MAX_MEMORY_MIB),
     ):
         if value > maximum:
-            raise InvalidRequestError(field=field, reason=f"{value} is absurd; no VM has more than {maximum}")
+            raise InvalidRequestError(field=field, reason=f"{value} is out of range; the maximum is {maximum}")
     if request.hostname and (len(request.hostname) > MAX_HOSTNAME or not _HOSTNAME.fullmatch(request.hostname)):
         raise InvalidRequestError(
             field="hostname",
-            reason=f"{request.hostname[:MAX_HOSTNAME]!r} is none; use at most {MAX_HOSTNAME} letters, digits, '-', '.'",
+            reason=f"{request.hostname[:MAX_HOSTNAME]!r} is not a hostname; use at most {MAX_HOSTNAME} letters, "
+            "digits, '-' and '.'",
         )
     check_environment("environment", request.environment)
     if len(request.files) > MAX_FILES:
         raise InvalidRequestError(
-            field="files", reason=f"has {len(request.files)} entries, at most {MAX_FILES} are allowed; send an archive"
+            field="files", reason=f"has {len(request.files)} entries; the maximum is {MAX_FILES}; send an archive"
         )
     return Wishes(
         vcpus=request.vcpus or None,
@@ -51,9 +52,9 @@ def wishes_of(request: wire.AcquireRequest) -> Wishes:
 
 
 def for_silent_guest(wishes: Wishes, *, vcpus: int, memory_mib: int) -> Wishes:
-    """The wishes as a guest without an agent can fulfil them, that starts with so much: by having it all.
+    """The wishes for a guest without an agent, which can have no more than it starts with: `vcpus` and `memory_mib`.
 
-    Refused now, and not in the hand-out, they cost no VM. Raises AgentRequestError.
+    Checked before the hand-out, where a refusal would cost a VM. Raises AgentRequestError.
     """
     for field, wished in (
         ("vcpus", (wishes.vcpus or 0) > vcpus),
@@ -69,8 +70,12 @@ def for_silent_guest(wishes: Wishes, *, vcpus: int, memory_mib: int) -> Wishes:
 def _file(number: int, file: wire.GuestFile) -> GuestFile:
     field = f"files[{number}]"
     if not file.path.startswith("/") or file.path.endswith("/") or "\0" in file.path:
-        raise InvalidRequestError(field=f"{field}.path", reason=f"{file.path[:256]!r} is no absolute path of a file")
+        raise InvalidRequestError(
+            field=f"{field}.path", reason=f"{file.path[:256]!r} is not an absolute path of a file"
+        )
     check_path(f"{field}.path", file.path)
     if file.mode > MAX_MODE:
-        raise InvalidRequestError(field=f"{field}.mode", reason=f"{file.mode:o} is more than {MAX_MODE:o}")
+        raise InvalidRequestError(
+            field=f"{field}.mode", reason=f"{file.mode:o} is out of range; the maximum is {MAX_MODE:o}"
+        )
     return GuestFile(path=file.path, data=file.data, mode=file.mode or DEFAULT_MODE)

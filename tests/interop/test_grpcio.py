@@ -106,7 +106,7 @@ async def test_grpcio_does_everything(stubs: Path, vm_home: Path) -> None:
     assert answer["leases"] == [answer["lease_id"]]
     assert answer["unknown"] == ["NOT_FOUND", "profile: there is no profile 'gpu'; configured: default"]
     assert answer["large"][0] == "RESOURCE_EXHAUSTED"
-    assert "at most 4194304 are taken" in answer["large"][1]
+    assert "the maximum is 4194304" in answer["large"][1]
     assert answer["gzip acquire"] == [
         "UNIMPLEMENTED",
         "compressed messages are not supported; send them uncompressed",

@@ -66,7 +66,7 @@ class Budget:
         if self.unknown_fields < 0 or self.unknown_bytes < 0:
             raise TooManyFieldsError(
                 field=field,
-                reason=f"puts the message over {MAX_UNKNOWN_FIELDS} unknown fields, or {MAX_UNKNOWN_BYTES} bytes in them",
+                reason=f"puts unknown fields over {MAX_UNKNOWN_FIELDS}, or their bytes over {MAX_UNKNOWN_BYTES}",
             )
 
 

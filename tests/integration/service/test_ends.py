@@ -66,7 +66,7 @@ async def test_a_time_limit_is_kept_though_qemu_is_stopped(service: RunningServi
         os.kill(vm.pid, signal.SIGSTOP)
         try:
             with trio.fail_after(60):
-                with pytest.raises(CallError, match=r"time limit of 0\.5 s is over, and its guest has said nothing"):
+                with pytest.raises(CallError, match=r"time limit of 0\.5 s is over, and its guest has been silent"):
                     async with client.exec(vm.lease_id, ["true"], time_limit_s=0.5) as command:
                         await command.wait()
         finally:

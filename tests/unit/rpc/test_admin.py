@@ -63,7 +63,7 @@ async def test_a_stranger_is_refused_and_nothing_happens(
         async with connected(served.path) as raw:
             status, message = await ask(raw, method, CALLS[method])
         assert (status, handed_over) == (DENIED, [])
-        assert message == f"uid {STRANGER} may not do this; do it as root or as uid {os.geteuid()}"
+        assert message == f"uid {STRANGER} may not administer the service; run this as root or as uid {os.geteuid()}"
         assert (view(served), served.host.alive) == (before, vms)
 
 
@@ -113,7 +113,7 @@ async def test_a_size_that_follows_demand_is_nobodys_to_set(vm_home: Path) -> No
 async def test_an_absurd_size_is_refused(served: Served, size: int) -> None:
     async with connected(served.path) as raw:
         status, message = await ask(raw, "Resize", wire.ResizeRequest(size=size))
-    assert (status, message) == (INVALID, f"size: {size} is absurd; at most {MAX_POOL_SIZE} are allowed")
+    assert (status, message) == (INVALID, f"size: {size} is out of range; the maximum is {MAX_POOL_SIZE}")
     assert view(served).size == 2
 
 
@@ -174,7 +174,7 @@ async def test_a_vm_in_use_is_not_evicted(served: Served) -> None:
 @pytest.mark.parametrize("request_", [wire.EvictRequest(), wire.EvictRequest(vm_id="")], ids=["nothing", "no id"])
 async def test_evict_needs_to_be_told_what(served: Served, request_: wire.EvictRequest) -> None:
     async with connected(served.path) as raw:
-        assert await ask(raw, "Evict", request_) == (INVALID, "what: is nothing; name a vm_id or a profile")
+        assert await ask(raw, "Evict", request_) == (INVALID, "what: is not set; set vm_id or profile")
 
 
 async def test_an_unknown_vm_is_named(served: Served) -> None:

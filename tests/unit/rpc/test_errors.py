@@ -62,7 +62,7 @@ def test_an_error_keeps_its_status_through_nurseries(error: Exception, status: S
         assert (found.status, found.message) == (status, text)
 
 
-@pytest.mark.logs_error("a call failed for a bug in vmpool")
+@pytest.mark.logs_error("a call failed because of a bug in vmpool")
 def test_a_bug_is_internal_and_tells_callers_nothing_but_its_type() -> None:
     found = to_status(ExceptionGroup("", [KeyError("secret")]))
     assert found.status is Status.INTERNAL

@@ -85,7 +85,7 @@ async def test_a_time_limit_that_the_guest_does_not_keep_is_kept_for_the_caller(
         machine = served.machine(lease.lease_id)
         if silent == "before it is started":
             machine.mute()
-        with pytest.raises(CallError, match="time limit of 5 s is over, and its guest has said nothing for 8") as error:
+        with pytest.raises(CallError, match="time limit of 5 s is over, and its guest has been silent for 8") as error:
             async with client.exec(lease.lease_id, ["sleep", "9"], time_limit_s=5.0) as command:
                 if silent == "while it runs":
                     machine.mute()

@@ -45,7 +45,7 @@ async def refused(data: bytes, *, end: bool = False) -> GRPCError:
 async def test_a_message_that_is_too_large_is_refused_by_its_header_alone() -> None:
     error = await refused(struct.pack(">BI", 0, 2**32 - 1))
     assert error.status is Status.RESOURCE_EXHAUSTED
-    assert "4294967295 bytes; at most 1000" in str(error.message)
+    assert "4294967295 bytes; the maximum is 1000" in str(error.message)
 
 
 async def test_a_compressed_message_is_refused() -> None:

@@ -131,7 +131,7 @@ async def test_a_message_that_is_too_large_is_refused_before_it_comes(served: Se
         await raw.send(call, struct.pack(">BI", 0, 2**32 - 1))
         status, message = await raw.status(call)
     assert status == "8"
-    assert message.startswith("message of 4294967295 bytes; at most 4194304 are taken")
+    assert message.startswith("message of 4294967295 bytes; the maximum is 4194304")
 
 
 async def test_a_compressed_message_is_refused(served: Served) -> None:

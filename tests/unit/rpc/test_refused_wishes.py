@@ -69,7 +69,7 @@ async def test_a_command_that_cannot_be_started(
         ("EAGAIN", "RESOURCE_EXHAUSTED", "EAGAIN"),
         ("ENOMEM", "RESOURCE_EXHAUSTED", "ENOMEM"),
         ("EMFILE", "RESOURCE_EXHAUSTED", "EMFILE"),
-        ("E2BIG", "INVALID_ARGUMENT", r"start\.argv: and start\.environment"),
+        ("E2BIG", "INVALID_ARGUMENT", r"start\.argv and start\.environment: are together"),
         ("EACCES", "INVALID_ARGUMENT", r"start\.argv\[0\]: "),
         ("EIO", "FAILED_PRECONDITION", "EIO"),
     ],

@@ -48,10 +48,10 @@ _BAD_ACQUIRES: list[tuple[wire.AcquireRequest, str]] = [
     (wire.AcquireRequest(profile="p" * 129), "profile: has 129 bytes"),
     (wire.AcquireRequest(idempotency_key="\N{SNOWMAN}" * 43), "idempotency_key: has 129 bytes"),
     (wire.AcquireRequest.parse(b"\x18\x63"), "on_empty: 99 is unknown"),
-    (wire.AcquireRequest(environment={"A": "1" * 2**17}), r"environment\['A'\]: has 131074 bytes, .* use a file"),
+    (wire.AcquireRequest(environment={"A": "1" * 2**17}), r"environment\['A'\]: has 131074 bytes; .* use a file"),
     (
         wire.AcquireRequest(environment={f"A{number}": "1" * 100_000 for number in range(21)}),
-        "environment: takes 2100263 bytes, .* more than 2080768 in all; use a file",
+        "environment: takes 2100263 bytes; the maximum in all is 2080768; use a file",
     ),
     (wire.AcquireRequest(files=[wire.GuestFile(path="/" + "a" * 4095)]), r"files\[0\].path: has 4096 bytes"),
 ]
@@ -67,18 +67,21 @@ _BAD_STARTS: list[tuple[dict[str, Any], str]] = [
     ({"argv": []}, "start.argv: is empty"),
     ({"argv": ["", "x"]}, r"start.argv\[0\]: is empty"),
     ({"argv": ["echo", "a\0b"]}, r"start.argv\[1\]: has a NUL"),
-    ({"argv": ["echo", "a" * 2**17]}, r"start.argv\[1\]: has 131072 bytes, .* more than 131071; use a file"),
+    (
+        {"argv": ["echo", "a" * 2**17]},
+        r"start.argv\[1\]: has 131072 bytes; the maximum for one string is 131071; use a file",
+    ),
     ({"argv": ["echo", "\N{SNOWMAN}" * 50_000]}, r"start.argv\[1\]: has 150000 bytes"),
-    ({"argv": ["a" * 100_000] * 21}, "start.argv: takes 2100189 bytes, .* more than 2080768 in all"),
+    ({"argv": ["a" * 100_000] * 21}, "start.argv: takes 2100189 bytes; the maximum in all is 2080768"),
     ({"argv": ["env"], "environment": {"A": "1" * (2**17 - 2)}}, r"start.environment\['A'\]: has 131072 bytes"),
     (
         {"argv": ["a" * 100_000] * 11, "environment": {f"A{number}": "1" * 100_000 for number in range(10)}},
         "start.argv and start.environment: takes 2100",
     ),
     ({"argv": ["pwd"], "working_directory": "/" * 4096}, "start.working_directory: has 4096 bytes"),
-    ({"argv": ["env"], "environment": {"A=B": "1"}}, "start.environment: 'A=B' is no name"),
-    ({"argv": ["env"], "environment": {"": "1"}}, "start.environment: '' is no name"),
-    ({"argv": ["env"], "environment": {"A\0": "1"}}, r"start.environment: 'A.x00' is no name"),
+    ({"argv": ["env"], "environment": {"A=B": "1"}}, "start.environment: 'A=B' is not a name"),
+    ({"argv": ["env"], "environment": {"": "1"}}, "start.environment: '' is not a name"),
+    ({"argv": ["env"], "environment": {"A\0": "1"}}, r"start.environment: 'A.x00' is not a name"),
     ({"argv": ["env"], "environment": {"A": "1\0"}}, r"start.environment\['A'\]: has a NUL"),
     ({"argv": ["pwd"], "working_directory": "/a\0b"}, "start.working_directory: has a NUL"),
     ({"argv": ["true"], "time_limit_ms": 2**63}, "start.time_limit_ms: 9223372036854775808 is more than 30 days"),
@@ -121,7 +124,7 @@ async def test_bytes_that_are_no_message(served: Served, body: bytes) -> None:
         await raw.send(call, struct.pack(">BI", 0, len(body)) + body, end=True)
         status, message = await raw.status(call)
     assert status == INVALID
-    assert "no AcquireRequest" in message
+    assert "are not a valid AcquireRequest" in message
     await served.until(served.lost)
 
 
@@ -132,15 +135,15 @@ _BAD_EXECS: list[tuple[list[wire.ExecRequest], str]] = [
     ([], "start: must be the first message"),
     ([wire.ExecRequest(stdin=b"x")], "start: must be the first message"),
     ([wire.ExecRequest()], "kind: is nothing"),
-    ([_START, _START], "start: was sent before"),
+    ([_START, _START], "start: was already sent"),
     ([_START, wire.ExecRequest()], "kind: is nothing"),
     ([_START, wire.ExecRequest(stdin=b"x", signal=9)], "kind: is stdin and signal"),
-    ([_START_WITH_STDIN, wire.ExecRequest(stdin=b"x")], "stdin: was given in start.stdin"),
+    ([_START_WITH_STDIN, wire.ExecRequest(stdin=b"x")], "stdin: was already sent in start.stdin"),
     ([_START, wire.ExecRequest(signal=0)], "signal: 0 is no signal"),
     ([_START, wire.ExecRequest(signal=65)], "signal: 65 is no signal"),
     (
         [_START, wire.ExecRequest(close_stdin=wire.CloseStdin()), wire.ExecRequest(stdin=b"x")],
-        "stdin: follows close_stdin",
+        "stdin: came after close_stdin",
     ),
     ([wire.ExecRequest(start=wire.ExecStart(lease_id="", argv=["true"]))], "start.lease_id: is empty"),
     ([wire.ExecRequest(start=wire.ExecStart(argv=["no-such-program"]))], "start.argv[0]: cannot be used"),
