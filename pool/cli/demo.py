@@ -52,7 +52,7 @@ def demo() -> None:
     it, stop the service, and show the times. Leaves no files behind."""
     home = Path(tempfile.mkdtemp(prefix="vmpool-demo-"))
     try:
-        outcome = trio.run(_show_unless_told_to_stop, home)
+        outcome = trio.run(_show_until_signalled, home)
     except* (DemoError, ClientError, trio.TooSlowError) as errors:
         message, code = ":\n".join(filter(None, (describe(errors), evidence(errors)))), 1
     except* KeyboardInterrupt:
@@ -66,7 +66,7 @@ def demo() -> None:
     raise failure(message, code=code)
 
 
-async def _show_unless_told_to_stop(home: Path) -> _Outcome:
+async def _show_until_signalled(home: Path) -> _Outcome:
     """Ends the service on SIGTERM and SIGHUP too, as on Ctrl-C."""
     outcome: _Outcome | None = None
 

@@ -20,15 +20,15 @@ class GuestCommand(click.Command):
     """A command whose last argument is `guest_argv`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        told = _DASHES in args
-        at = args.index(_DASHES) if told else len(args)
+        separated = _DASHES in args
+        at = args.index(_DASHES) if separated else len(args)
         # Without the dashes, the first word that is not an option begins the guest's command; options after it belong
         # to that command.
-        ctx.allow_interspersed_args = told
+        ctx.allow_interspersed_args = separated
         rest = super().parse_args(ctx, args[:at])
         argv = next(param for param in self.params if param.name == "argv")
         if stray := ctx.params["argv"]:
-            raise click.UsageError(_misplaced(ctx, stray, told=told), ctx)
+            raise click.UsageError(_misplaced(ctx, stray, separated=separated), ctx)
         words = args[at + 1 :]
         if not words:
             raise click.MissingParameter(ctx=ctx, param=argv)
@@ -40,8 +40,8 @@ def guest_argv(command: Any) -> Any:
     return click.argument("argv", nargs=-1, type=TEXT_OR_NOTHING, metavar="-- CMD...")(command)
 
 
-def _misplaced(ctx: click.Context, stray: tuple[str, ...], *, told: bool) -> str:
-    if told:
+def _misplaced(ctx: click.Context, stray: tuple[str, ...], *, separated: bool) -> str:
+    if separated:
         return f"{stray[0]!r} is not an option; the guest's command goes after `--`."
     ours = " ".join([ctx.command_path, *_leading(ctx)])
     theirs = "CMD..." if stray[0].startswith("-") else shlex.join(stray)

@@ -46,15 +46,15 @@ def install_unit(*, named: Path | None, root: Path, print_only: bool, remove: bo
         raise click.UsageError("--uninstall can be combined with --root only")
     try:
         if remove:
-            _tell(uninstall(root=root))
+            _print_done(uninstall(root=root))
             if root == Path("/"):
-                _say_what_stays()
+                _print_kept()
             return
         unit = _unit(named)
         if print_only:
             click.echo(unit, nl=False)
             return
-        _tell(install(unit, root=root))
+        _print_done(install(unit, root=root))
     except UnitError as error:
         message = str(error)
     except OSError as error:
@@ -88,12 +88,12 @@ def _unit(named: Path | None) -> str:
     return unit
 
 
-def _tell(done: list[Done]) -> None:
+def _print_done(done: list[Done]) -> None:
     for one in done:
         say(f"{one.deed.value} {one.path}" + (f": {one.why}" if one.why else ""))
 
 
-def _say_what_stays() -> None:
+def _print_kept() -> None:
     """Names the directories that the service may have made."""
     say("next:\n    systemctl daemon-reload")
     kept = [str(path) for path in (cache_directory(uid=0), Path("/run/vmpool")) if path.exists()]

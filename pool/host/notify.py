@@ -47,10 +47,10 @@ def watchdog_interval_s(*, environment: Mapping[str, str] = os.environ, pid: int
 
     `$WATCHDOG_PID` names another process if this one is a child of the watched process (sd_watchdog_enabled(3)).
     """
-    patience, whose = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    patience, watched = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not patience.isdecimal() or int(patience) == 0:
         return None
-    if whose and whose != str(os.getpid() if pid is None else pid):
+    if watched and watched != str(os.getpid() if pid is None else pid):
         return None
     return int(patience) / 1_000_000 / 2
 
