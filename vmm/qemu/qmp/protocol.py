@@ -18,8 +18,8 @@ take seconds of the event loop and 320 MiB, again and again.
 """
 
 MAX_PIECES = 2**15
-"""Pieces of one line, see `vmm.untrusted.pieces_in`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, later versions
-with more; answers about a machine with hundreds of CPUs have a few thousand.
+"""Pieces of one line, see `vmm.untrusted.pieces_in`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, and later
+versions with more; answers about a machine with hundreds of CPUs have a few thousand.
 """
 
 AT_ONCE: Final = 2000
