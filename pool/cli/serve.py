@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     help="Replace the service that runs on this socket, and take over its VMs and leases.",
 )
 @click.option("--verbose", is_flag=True, help="Log more.")
-@click.option("--log-json/--log-text", "log_json", default=None, help="Default: text on a terminal, else JSON.")
+@click.option(
+    "--log-json/--log-text", "log_json", default=None, help="Log format; default: text on a terminal, else JSON."
+)
 def serve(
     *,
     config: Path | None,
@@ -48,7 +50,8 @@ def serve(
 ) -> None:
     """Keep VMs warm and hand them out. Runs until SIGTERM, SIGHUP or Ctrl-C, then ends all VMs and removes their files.
 
-    A second signal skips the wait for running calls. Exit code 2: the configuration or this host does not allow it.
+    A second signal skips the wait for running calls. Exit code 2: the configuration or this host does not allow the
+    service to start.
     """
     configure_logs(json=log_json, verbose=verbose)
     say: Callable[[BaseException], str] = str

@@ -66,7 +66,7 @@ class CommandRoom:
         budget = self.budget
         if budget.taken + size > budget.limit:
             raise NoRoomError(
-                f"the command needs {size} bytes of memory for unread output; commands of uid {budget.uid} take "
+                f"the command needs {size} bytes of memory for unread data; commands of uid {budget.uid} take "
                 f"{budget.taken}, and the maximum is {budget.limit} (limits.output_mib_per_user); read the output of "
                 "other commands, or wait until some have ended"
             )
