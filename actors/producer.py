@@ -7,7 +7,7 @@ VM actors call in their own task. That way a cancelled VM actor cancels its own 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 import trio
@@ -84,6 +84,7 @@ class Producer(BaseVmMaker, Protocol):
     def statistics(self) -> ProducerStatistics: ...
 
 
+@runtime_checkable
 class ShellProducer(Producer, Protocol):
     """A producer that can do the first half of a production ahead of time."""
 

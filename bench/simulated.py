@@ -29,7 +29,7 @@ from pool.rpc.service import ServiceInfo
 from vmm.simulated import SimulatedHost
 from vmm.simulated.backend import SimulatedBackend
 from vmm.spec import MachineSpec
-from vmm.words.kinds import BackendKind, ProducerKind
+from vmm.words.kinds import BackendKind, ProductionCost
 from vmm.words.machines import Accelerator, AcceleratorSetting
 
 SPEC: Final = MachineSpec(qemu=Path("qemu"), kernel=Path("vmlinuz"), initrd=Path("initrd"), accelerator=Accelerator.TCG)
@@ -90,7 +90,7 @@ async def simulated_pool(*, size: int, boot_s: float = 0.0) -> AsyncIterator[Coo
 
     producer = DirectBootProducer(resolve=resolve, launch=backend.launch, vms_directory=NOWHERE, boot_timeout_s=60.0)
     coordinator = Coordinator(
-        policies={"default": PoolPolicy(size=size, production_limit=_BOOTS_AT_ONCE, production=ProducerKind.DIRECT)},
+        policies={"default": PoolPolicy(size=size, production_limit=_BOOTS_AT_ONCE, cost=ProductionCost.BOOT)},
         producers={"default": producer},
         journal=memory_journal(),
     )

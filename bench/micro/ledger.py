@@ -19,7 +19,7 @@ from pool.ledger.events import AcquireRequested, Event, ReleaseRequested, Tick
 from pool.ledger.policy import PoolPolicy
 from pool.ledger.records import Lease, Owner
 from vmm.words.facts import HandOutTimings, VmGone, VmHandedOut, VmReady
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import ProducerKind, ProductionCost
 from vmm.words.leases import LeaseRequest
 from vmm.words.preparation import PreparationReport
 
@@ -54,7 +54,7 @@ class Pool:
     def __attrs_post_init__(self) -> None:
         policy = PoolPolicy(
             size=max(1, self.size // 2),
-            production=ProducerKind.DIRECT,
+            cost=ProductionCost.BOOT,
             production_limit=self.size,
             max_age_s=86400.0,
             check_interval_s=60.0,

@@ -14,7 +14,6 @@ import attrs
 
 from pool.assembly.backends import host_checks
 from pool.core.machines import MachineResolver
-from pool.core.producers import check_template_place
 from pool.core.watch import MAX_WATCHERS
 from pool.host.descriptors import connections_within, needed
 from pool.host.endpoint import EndpointError, ServiceRunningError, check_endpoint, lock_path
@@ -29,7 +28,6 @@ from vmm.initramfs.image import load_image, verify_image
 from vmm.lock import holder
 from vmm.spec import MachineSpec
 from vmm.words.findings import Finding, Verdict
-from vmm.words.kinds import ProducerKind
 from vmm.words.machines import Accelerator, AcceleratorSetting, AgentChannel
 
 OVERHEAD_PER_VM_MIB: Final = 64
@@ -70,10 +68,9 @@ async def examine(
             findings.append(await guarded(f"{name}: QEMU", partial(_qemu, resolver, specs, name)))
             if checks.may_try:
                 findings.append(await guarded(f"{name}: accelerator", partial(_accelerator, resolver, profile)))
-            if profile.producer is ProducerKind.TEMPLATE:
-                findings.append(
-                    await guarded(f"{name}: template", partial(_template, name, profile, runtime, checks.backend))
-                )
+            if place := profile.producer.place(name, runtime=runtime):
+                subject = f"{name}: {profile.producer.kind.value}"
+                findings.append(await guarded(subject, partial(_place, profile, place, checks.backend)))
     findings += [await guarded(subject, check) for subject, check in checks.after(specs).items()]
     findings += [
         await guarded("vsock", partial(_vsock, settings)),
@@ -126,8 +123,8 @@ async def _accelerator(resolver: MachineResolver, profile: ProfileSettings) -> F
     )
 
 
-async def _template(name: str, profile: ProfileSettings, runtime: Path, backend: Backend) -> Finding:
-    place = check_template_place(name, profile, runtime=runtime, backend=backend)
+async def _place(profile: ProfileSettings, place: Path, backend: Backend) -> Finding:
+    profile.producer.check_place(place, backend=backend)
     return Finding(detail=str(place))
 
 

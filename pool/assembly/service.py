@@ -20,15 +20,13 @@ import trio
 
 from actors.journal import Journal
 from actors.pressure import PressureWatcher
-from actors.producer import Producer
+from actors.producer import Producer, ShellProducer
 from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
-from actors.template import TemplateProducer
 from actors.uniqueness import Witness
 from pool.assembly.backends import make_backend
-from pool.core.coordinator import Coordinator
+from pool.core.coordinator import Coordinator, new_id
 from pool.core.machines import MachineResolver
 from pool.core.matching import Matcher
-from pool.core.producers import check_template_place, make_producer
 from pool.core.recovery import recover
 from pool.host.descriptors import connections_within, forbid_core_files, raise_limit
 from pool.host.endpoint import Endpoint, check_endpoint, open_endpoint
@@ -37,6 +35,7 @@ from pool.host.paths import cache_directory, default_image_directory
 from pool.host.premises import Premises
 from pool.host.runtime import VmsDirectory, check_vms_directory, open_vms_directory
 from pool.observe.tracing import NO_SPANS, Spans
+from pool.producers.kind import Making
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
@@ -48,7 +47,6 @@ from vmm.guest.noop import NOT_DONE
 from vmm.memory import own_cgroup, read_memory
 from vmm.words.backoff import Backoff
 from vmm.words.confinement import ConfinementLine
-from vmm.words.kinds import ProducerKind
 from vmm.words.machines import AgentKind
 
 if TYPE_CHECKING:  # who serves no Kata need not wait for what is imported for it
@@ -91,8 +89,8 @@ async def run_service(
     resolvers = _resolvers(settings, runtime=runtime, backend=chosen)
     specs = {name: resolver.check() for name, resolver in resolvers.items()}
     for name, profile in settings.profiles.items():
-        if profile.producer is ProducerKind.TEMPLATE:
-            check_template_place(name, profile, runtime=runtime, backend=chosen)
+        if place := profile.producer.place(name, runtime=runtime):
+            profile.producer.check_place(place, backend=chosen)
     check_endpoint(socket_path, group=settings.access.socket_gid)  # before a service that runs is asked to go
     check_vms_directory(runtime)
     for name in (name for name, spec in specs.items() if spec.agent is AgentKind.NOOP):
@@ -121,14 +119,17 @@ async def run_service(
             coordinator.generation_changed(profile, generation)
 
         producers = {
-            name: make_producer(
-                name,
-                settings.profiles[name],
-                resolver,
-                launch=confined.launch,
-                runtime=runtime,
-                vms_directory=vms.path,
-                on_generation=partial(announce, name),
+            name: settings.profiles[name].producer.make(
+                Making(
+                    profile=name,
+                    resolve=resolver.resolve,
+                    backend=confined,
+                    vms_directory=vms.path,
+                    runtime=runtime,
+                    new_vm_id=lambda: new_id("vm"),
+                    boot_timeout_s=settings.profiles[name].boot_timeout_s,
+                    on_generation=partial(announce, name),
+                )
             )
             for name, resolver in resolvers.items()
         }
@@ -140,7 +141,7 @@ async def run_service(
             found=recovered.found,
             adoptions=recovered.adoptions,
             shell_producers={
-                name: producer for name, producer in producers.items() if isinstance(producer, TemplateProducer)
+                name: producer for name, producer in producers.items() if isinstance(producer, ShellProducer)
             },
             procedures={name: profile.procedure(witness=witness) for name, profile in settings.profiles.items()},
             vigils={name: profile.vigil() for name, profile in settings.profiles.items()},

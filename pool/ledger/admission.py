@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
 import attrs
 
 from pool.ledger.policy import PoolPolicy, ServicePolicy
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import ProductionCost
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -13,8 +17,8 @@ class Admission:
     """Counts what is under way; the fleet keeps the counts."""
 
     policy: ServicePolicy
-    boots: int = 0
-    clones: int = 0
+    under_way: Counter[ProductionCost] = attrs.field(factory=Counter)
+    """Productions, by what they cost."""
     committed_mib: int = 0
     """Nominal memory of all VMs, until their processes are gone."""
     stopping_mib: int = 0
@@ -25,17 +29,11 @@ class Admission:
     memory_low: str = ""
     """What the host said when its memory got low; empty while it is not."""
 
-    def production_began(self, kind: ProducerKind) -> None:
-        self._count(kind, 1)
+    def production_began(self, cost: ProductionCost) -> None:
+        self.under_way[cost] += 1
 
-    def production_ended(self, kind: ProducerKind) -> None:
-        self._count(kind, -1)
-
-    def _count(self, kind: ProducerKind, change: int) -> None:
-        if kind is ProducerKind.DIRECT:
-            self.boots += change
-        else:
-            self.clones += change
+    def production_ended(self, cost: ProductionCost) -> None:
+        self.under_way[cost] -= 1
 
     def fits(self, mib: int) -> bool:
         """Whether so much more memory is within the budget now."""
@@ -56,6 +54,11 @@ class Admission:
                 f"{self.committed_mib} of {self.policy.memory_budget_mib:g} MiB are taken{reserved}, "
                 f"a VM takes {profile.memory_mib}"
             )
-        if profile.production is ProducerKind.DIRECT:
-            return f"{self.boots} VMs boot already" if self.boots >= self.policy.boots_at_once else ""
-        return f"{self.clones} VMs are being cloned already" if self.clones >= self.policy.clones_at_once else ""
+        under_way = self.under_way[profile.cost]
+        return f"{under_way} VMs {_UNDER_WAY[profile.cost]}" if under_way >= self.policy.at_once(profile.cost) else ""
+
+
+_UNDER_WAY: Final[Mapping[ProductionCost, str]] = {
+    ProductionCost.BOOT: "boot already",
+    ProductionCost.CLONE: "are being cloned already",
+}

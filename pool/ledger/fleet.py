@@ -107,11 +107,11 @@ class Fleet:
     def _begin_production(self, page: ProfilePage, vm_id: str, *, claim_id: int | None) -> None:
         page.production_started(vm_id, claim_id=claim_id)
         page.room.vms += 1
-        self.admission.production_began(page.policy.production)
+        self.admission.production_began(page.policy.cost)
 
     def _end_production(self, entry: VmEntry, page: ProfilePage) -> None:
         if not entry.adopted and entry.vm_id not in page.shells.starting:
-            self.admission.production_ended(page.policy.production)
+            self.admission.production_ended(page.policy.cost)
 
     def became_shell(self, entry: VmEntry, fact: ShellReady, *, now: float) -> None:
         page = self.page_of(entry)

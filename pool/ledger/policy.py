@@ -10,7 +10,7 @@ from attrs.validators import ge, gt
 
 from pool.ledger.demand import AdaptiveSize
 from vmm.words.backoff import Backoff
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import ProductionCost
 
 
 class OnEmpty(enum.Enum):
@@ -49,7 +49,7 @@ class PoolPolicy:
     max_vcpus: int | None = None
     """What a caller may wish for; None: whatever the machine takes."""
     max_memory_mib: int | None = None
-    production: ProducerKind = ProducerKind.DIRECT
+    cost: ProductionCost = ProductionCost.BOOT
     """What a production costs the host."""
     production_limit: int = attrs.field(default=2, validator=ge(1))
     """How many VMs may be in production for the pool at a time. Production for BOOT claims comes on top."""
@@ -82,3 +82,11 @@ class ServicePolicy:
     """Idle VMs of an earlier run that are connected to at a time."""
     checks_at_once: int = attrs.field(default=2, validator=ge(1))
     """Idle VMs whose agents are asked at a time."""
+
+    def at_once(self, cost: ProductionCost) -> float:
+        """Productions of that class that may be under way at a time."""
+        match cost:
+            case ProductionCost.BOOT:
+                return self.boots_at_once
+            case ProductionCost.CLONE:
+                return self.clones_at_once

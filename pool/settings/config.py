@@ -9,12 +9,14 @@ import os
 import re
 import tomllib
 import typing
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import cattrs
 from attrs.validators import and_, ge, gt, le, matches_re, max_len, optional
+from cattrs.gen import make_dict_structure_fn, override
 
 from actors.handout import HAND_OUT_TIMEOUT_S, HandOutProcedure
 from actors.memory import MemoryPolicy
@@ -23,6 +25,9 @@ from actors.vigil import Vigil
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.observe.tracing import TracingSettings
+from pool.producers.direct import DirectSettings
+from pool.producers.kind import ProducerSettings
+from pool.producers.registry import PRODUCERS
 from pool.settings.access import AccessSettings, structure_account
 from pool.settings.limits import LimitSettings
 from vmm.accounts import Account, check_account
@@ -45,6 +50,8 @@ from vmm.words.machines import (
     AgentKind,
     grown_memory_mib,
 )
+
+_T = TypeVar("_T")
 
 MAX_POOL_SIZE: Final = 10_000
 """Beyond it a typing error is likelier than a host of that size."""
@@ -131,7 +138,8 @@ class ProfileSettings:
     """What answers in the guest. The built image has the built-in one."""
     channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
     """The device to the built-in agent."""
-    producer: ProducerKind = ProducerKind.DIRECT
+    producer: ProducerSettings = attrs.field(factory=DirectSettings)
+    """The key `producer` names the kind; its settings are keys beside the others, see `pool.producers`."""
     min_ready: int = attrs.field(default=1, validator=_between(0, MAX_POOL_SIZE))
     """VMs that are out of date are replaced a few at a time; never so many that fewer than this are ready."""
     max_vms: int | None = attrs.field(default=None, validator=optional(_between(1, MAX_POOL_SIZE)))
@@ -147,13 +155,7 @@ class ProfileSettings:
     adaptive: AdaptiveSize | None = None
     """The table `[profiles.NAME.adaptive]`: the size follows the demand. None: it is `size`."""
     shells: int = attrs.field(default=0, validator=_between(0, 1000))
-    """With producer "template": QEMUs that are started and wait, to take their start out of a miss."""
-    template_directory: Path | None = None
-    """None: see `pool.host.paths.template_directory`."""
-    template_fallback: bool = True
-    """Boot directly while no template can be had."""
-    template_fetch_only: bool = False
-    """Use the template that is there, never build one."""
+    """With a producer that has them: processes that are started and wait, to take their start out of a miss."""
     lease_ttl_s: float = attrs.field(default=3600.0, validator=and_(gt(0), le(30 * 24 * 3600)))
     """How long a lease lives that is neither renewed nor held open by its caller's call."""
     strict_uniqueness: bool = False
@@ -189,7 +191,7 @@ class ProfileSettings:
             max_vms=self.max_vms,
             on_empty=self.on_empty,
             memory_mib=machine.memory_mib,
-            production=self.producer,
+            cost=self.producer.cost,
             production_limit=self.production_limit,
             shells=self.shells,
             min_ready=self.min_ready,
@@ -268,7 +270,7 @@ def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
         problems.append(f"profiles.{name}: a profile's name has 1 to 32 of a-z, 0-9 and -")
     if (profile.kernel is None) != (profile.initrd is None):
         problems.append(f"profiles.{name}: kernel and initrd go together; give both, or none for the built image")
-    if profile.shells and profile.producer is not ProducerKind.TEMPLATE:
+    if profile.shells and not profile.producer.has_shells:
         problems.append(f'profiles.{name}.shells: only the template producer has shells; set producer = "template"')
     if profile.backoff_initial_s > profile.backoff_maximum_s:
         problems.append(
@@ -308,7 +310,7 @@ def _agent_checks(name: str, profile: ProfileSettings) -> list[str]:
             f'{where}: the built guest image is for the built-in agent; with "{profile.agent.value}" give the kernel '
             "and initrd of your guest"
         )
-    if profile.agent is AgentKind.NOOP and profile.producer is ProducerKind.TEMPLATE:
+    if profile.agent is AgentKind.NOOP and profile.producer.clones:
         problems.append(f'{where}: clones must be reseeded, which nobody does with "noop"; set producer = "direct"')
     growth = ((profile.vcpus, profile.max_vcpus), (profile.memory_mib, profile.max_memory_mib))
     grows = any(maximum is not None and maximum > least for least, maximum in growth)
@@ -322,14 +324,14 @@ def _agent_checks(name: str, profile: ProfileSettings) -> list[str]:
 
 
 def _shared_places(settings: Settings) -> list[str]:
-    """A template has its place for itself."""
+    """What a producer keeps has its place for itself."""
     problems = []
     taken: dict[Path, str] = {}
     for name, profile in settings.profiles.items():
-        if profile.template_directory is not None:
-            other = taken.setdefault(profile.template_directory.absolute(), name)
+        for key, place in profile.producer.own_places().items():
+            other = taken.setdefault(place.absolute(), name)
             if other != name:
-                problems.append(f"profiles.{name}.template_directory: profile {other} has it already; choose another")
+                problems.append(f"profiles.{name}.{key}: profile {other} has it already; choose another")
     return problems
 
 
@@ -407,6 +409,49 @@ def _layers(value: Any, _: Any) -> tuple[Layer, ...]:
     return tuple(map(Layer, value))
 
 
+@attrs.frozen(kw_only=True)
+class _Chosen:
+    producer: ProducerKind = ProducerKind.DIRECT
+
+
+def _profiles(converter: cattrs.Converter) -> Callable[[Any, Any], ProfileSettings]:
+    """A profile's table has the keys of all kinds of producers beside its own; those of the chosen kind count."""
+    structure_own = make_dict_structure_fn(
+        ProfileSettings, converter, _cattrs_forbid_extra_keys=True, producer=override(omit=True)
+    )
+
+    def structure(table: Any, kind: Any) -> ProfileSettings:
+        if not isinstance(table, dict):
+            return structure_own(table, kind)
+        own = dict(table)
+        errors: list[Exception] = []
+
+        def part(of: type[_T], keys: Collection[str]) -> _T | None:
+            try:
+                return converter.structure({key: own.pop(key) for key in keys if key in own}, of)
+            except cattrs.ClassValidationError as error:
+                errors.extend(error.exceptions)
+                return None
+
+        chosen = part(_Chosen, ("producer",))
+        producers = {each: part(settings, _keys_of(settings)) for each, settings in PRODUCERS.items()}
+        profile = None
+        try:
+            profile = structure_own(own, kind)
+        except cattrs.ClassValidationError as error:
+            errors.extend(error.exceptions)
+        producer = None if chosen is None else producers[chosen.producer]
+        if errors or profile is None or producer is None:
+            raise cattrs.ClassValidationError("while structuring a profile", errors, ProfileSettings)
+        return attrs.evolve(profile, producer=producer)
+
+    return structure
+
+
+def _keys_of(settings: Any) -> Collection[str]:
+    return attrs.fields_dict(settings).keys()
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (int, str, bool):
@@ -419,6 +464,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(Account, structure_account)
     converter.register_structure_hook(Account | None, structure_account)
     converter.register_structure_hook_func(lambda kind: kind == tuple[Account, ...], _accounts)
+    converter.register_structure_hook(ProfileSettings, _profiles(converter))
     return converter
 
 

@@ -28,7 +28,7 @@ from vmm.memory import MemoryReading
 from vmm.simulated.backend import SimulatedBackend
 from vmm.simulated.templates import SimulatedTemplates
 from vmm.words.facts import HandOutTimings
-from vmm.words.kinds import BackendKind, ProducerKind
+from vmm.words.kinds import BackendKind, ProductionCost
 from vmm.words.preparation import PreparationReport
 from vmm.words.wishes import Wishes
 
@@ -164,7 +164,7 @@ class Assembly:
             )
 
         launch = partial(self.host.launch, boot_s=profile.boot_s)
-        if profile.policy.production is ProducerKind.DIRECT:
+        if profile.policy.cost is ProductionCost.BOOT:
             return DirectBootProducer(
                 resolve=resolve,
                 launch=launch,

@@ -12,7 +12,7 @@ import attrs
 from actors.vigil import Vigil
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from vmm.words.backoff import Backoff
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import ProductionCost
 
 NAMES: Final = ("alpha", "beta", "gamma")
 UIDS: Final = (0, 1000, 1000, 1001)
@@ -132,7 +132,7 @@ def _profile(name: str, random: Random) -> ProfilePlan:
         on_empty=random.choice(list(OnEmpty)),
         memory_mib=random.choice([0, 256, 256, 512]),
         max_memory_mib=random.choice([None, None, 512]),
-        production=ProducerKind.TEMPLATE if template else ProducerKind.DIRECT,
+        cost=ProductionCost.CLONE if template else ProductionCost.BOOT,
         production_limit=random.randint(1, 3),
         backoff=Backoff(initial_s=random.choice([0.25, 1.0]), maximum_s=random.choice([4.0, 16.0])),
         breaker_threshold=random.randint(1, 5),

@@ -1,4 +1,4 @@
-"""The kinds of backends and of producers."""
+"""The kinds of backends and of producers, and what production costs the host."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ class ProducerKind(enum.Enum):
     """Boots each VM."""
     TEMPLATE = "template"
     """Clones VMs from a template that it keeps."""
+
+
+class ProductionCost(enum.Enum):
+    """What a production takes of the host: productions of one class are counted and limited together."""
+
+    BOOT = "boot"
+    """Seconds of a CPU, and a guest's whole memory."""
+    CLONE = "clone"
+    """A fraction of that."""

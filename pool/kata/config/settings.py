@@ -20,11 +20,12 @@ from pool.kata.records.config import FactoryConfig, FactoryKind, VMConfig
 from pool.kata.records.gokinds import Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.observe.tracing import TracingSettings
+from pool.producers.direct import DirectSettings
+from pool.producers.template import TemplateSettings
 from pool.settings.config import DEFAULT_QEMU, ConfigError, ProfileSettings, Settings
 from pool.settings.limits import UNREACHED, LimitSettings
 from vmm.devices.vsock import LOAD_MODULE, check_vsock
 from vmm.errors import MissingFileError, SpecError, TemplateError
-from vmm.words.kinds import ProducerKind
 from vmm.words.machines import MAX_MEMORY_MIB, MAX_PCI_BRIDGES, Accelerator, AgentChannel, AgentKind
 
 LIMITS: Final = LimitSettings(leases_per_user=UNREACHED, requests_per_user=1000, max_open_requests=2000)
@@ -240,8 +241,9 @@ def profile_of(factory: FactoryConfig, kind: FactoryKind) -> ProfileSettings:
         # Kata says `host`, which is `max` under KVM, and nothing without it.
         cpu_model=",".join(part for part in ("max", hypervisor.cpu_features) if part),
         pci_bridges=min(hypervisor.default_bridges, MAX_PCI_BRIDGES),
-        producer=ProducerKind.TEMPLATE if template else ProducerKind.DIRECT,
-        template_directory=Path(factory.template_path) / TEMPLATE_SUBDIRECTORY if template else None,
+        producer=TemplateSettings(template_directory=Path(factory.template_path) / TEMPLATE_SUBDIRECTORY)
+        if template
+        else DirectSettings(),
         agent=factory.agent,
         channel=factory.channel,
     )

@@ -32,6 +32,8 @@ from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.kata.records.matching import check_config
 from pool.ledger.policy import PoolPolicy
 from pool.observe.tracing import NO_SPANS, Spans
+from pool.producers.registry import PRODUCERS
+from pool.producers.template import TemplateSettings
 from vmm.backend import TemplateBackend
 from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, SnapshotError, TemplateError
@@ -216,8 +218,9 @@ class _Maker:
         if self.config.agent is AgentKind.NOOP:
             raise UnsupportedError(UNLIKE_CLONES)
         profile = profile_of(self.config, FactoryKind.TEMPLATE)
-        assert profile.template_directory is not None
-        backend = self.host.templates(profile.template_directory)
+        assert isinstance(profile.producer, TemplateSettings)
+        assert profile.producer.template_directory is not None
+        backend = self.host.templates(profile.producer.template_directory)
         resolve = self.host.resolver(profile)
         machine = await resolve()
         try:
@@ -254,7 +257,9 @@ class _Maker:
         hypervisor = self.config.vm_config.hypervisor_config
         coordinator = Coordinator(
             policies={
-                PROFILE: PoolPolicy(size=self.config.cache, memory_mib=hypervisor.memory_size, production=producer.kind)
+                PROFILE: PoolPolicy(
+                    size=self.config.cache, memory_mib=hypervisor.memory_size, cost=PRODUCERS[producer.kind].cost
+                )
             },
             producers={PROFILE: producer},
             journal=self.host.journal,

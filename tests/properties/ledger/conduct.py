@@ -174,7 +174,7 @@ def nobody_overtakes_in_another_profile(effects: Sequence[Effect], ledger: Ledge
                 if page.unserved_boot_claims:
                     able = page.shortage() > 0 and page.may_boot_for_claim(now=record.now)
                 fits = page.policy.memory_mib <= started.policy.memory_mib
-                alike = page.policy.production is started.policy.production
+                alike = page.policy.cost is started.policy.cost
                 assert not (able and fits and alike), f"{claim.claim_id} of {page.name} came before"
 
 

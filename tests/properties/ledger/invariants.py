@@ -12,7 +12,7 @@ from pool.ledger.profile import ProfilePage
 from pool.ledger.ready import Staleness
 from pool.ledger.records import Lease, VmEntry
 from pool.ledger.views import CircuitState
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import ProductionCost
 from vmm.words.life import VmState
 
 FAULT_OF_A_LEASE = "fault of a leased VM"
@@ -131,13 +131,16 @@ def memory_stays_within_the_budget(ledger: Ledger, _now: float) -> None:
 def productions_stay_within_the_hosts_means(ledger: Ledger, _now: float) -> None:
     """So many boots and clones at a time, for all profiles together."""
     admission = ledger._moves.admission
-    producing: Counter[ProducerKind] = Counter()
+    producing: Counter[ProductionCost] = Counter()
     for page, entries in _pages(ledger):
-        producing[page.policy.production] += sum(
+        producing[page.policy.cost] += sum(
             e.state is VmState.PRODUCING and e.vm_id not in page.shells.starting for e in entries
         )
-    assert admission.boots == producing[ProducerKind.DIRECT] <= ledger.service.boots_at_once
-    assert admission.clones == producing[ProducerKind.TEMPLATE] <= ledger.service.clones_at_once
+    for cost, limit in (
+        (ProductionCost.BOOT, ledger.service.boots_at_once),
+        (ProductionCost.CLONE, ledger.service.clones_at_once),
+    ):
+        assert admission.under_way[cost] == producing[cost] <= limit
 
 
 def quotas_hold(ledger: Ledger, _now: float) -> None:

@@ -19,7 +19,7 @@ from tests.properties.ledger.invariants import ViolationError
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import MANY, World
 from vmm.words.backoff import Backoff
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import ProductionCost
 from vmm.words.leases import LeaseRequest, LeaseTerms
 from vmm.words.life import VmState
 
@@ -36,7 +36,7 @@ policies = st.builds(
     on_empty=st.sampled_from(OnEmpty),
     adaptive=st.sampled_from([None, None, None, AdaptiveSize(minimum=0, maximum=3, window_s=60.0, hold_s=5.0)]),
     memory_mib=st.sampled_from([0, 256, 512]),
-    production=st.sampled_from(ProducerKind),
+    cost=st.sampled_from(ProductionCost),
     breaker_threshold=st.integers(1, 5),
     max_age_s=st.sampled_from([math.inf, math.inf, 5.0, 60.0]),
     check_interval_s=st.sampled_from([math.inf, math.inf, 2.0, 11.0]),

@@ -13,6 +13,8 @@ from pool.kata.config.qemu_section import HostSize
 from pool.kata.config.settings import KataSettings, settings_from_kata
 from pool.kata.records.gokinds import Generation
 from pool.kata.records.matching import check_config
+from pool.producers.direct import DirectSettings
+from pool.producers.template import TemplateSettings
 from pool.settings.config import ConfigError
 from pool.settings.limits import UNREACHED
 from tests.unit.kata.kata_files import HOST, OLD, load, problems, write
@@ -33,7 +35,7 @@ def test_no_cache_keeps_no_vms(home: Path) -> None:
     made = settings(home)
     (profile,) = made.settings.profiles.values()
     assert profile.size == 0
-    assert profile.producer is ProducerKind.DIRECT
+    assert profile.producer == DirectSettings()
     assert not made.factory.vm_cache
 
 
@@ -45,7 +47,7 @@ def test_the_profile_is_katas_vm(home: Path) -> None:
     )
     (profile,) = made.settings.profiles.values()
     assert made.settings.profiles.keys() == {"default"}
-    assert (profile.size, profile.producer) == (3, ProducerKind.TEMPLATE)
+    assert (profile.size, profile.producer.kind) == (3, ProducerKind.TEMPLATE)
     assert (profile.vcpus, profile.max_vcpus, profile.memory_mib, profile.max_memory_mib) == (2, 4, 512, 16000)
     assert (profile.qemu, profile.kernel, profile.initrd) == (
         f"{home}/qemu",
@@ -55,7 +57,9 @@ def test_the_profile_is_katas_vm(home: Path) -> None:
     assert profile.kernel_parameters == "scsi_mod.scan=none x=y"
     assert profile.cpu_model == "max,pmu=off"
     assert profile.pci_bridges == 1
-    assert profile.template_directory == Path("/t/vmpool"), "Kata's own template is not touched"
+    assert profile.producer == TemplateSettings(template_directory=Path("/t/vmpool")), (
+        "Kata's own template is not touched"
+    )
 
 
 def test_all_sandboxes_are_one_users(home: Path) -> None:
@@ -106,7 +110,7 @@ def test_runtime_rs_keys_are_named(home: Path) -> None:
     (said,) = problems(settings, home, shared_fs=fs, rest=rest + OURS)
     assert said.endswith('; set "none"'), "runtime-rs has no virtio-9p"
     profile = settings(home, rest=rest + OURS).settings.profiles["default"]
-    assert profile.producer is ProducerKind.TEMPLATE
+    assert profile.producer.kind is ProducerKind.TEMPLATE
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from pool.ledger.views import ProfileView
 from tests.properties.ledger.world import World
 from tests.unit.ledger.test_succession import leased
 from tests.unit.ledger.told import answered, granted, refusal, refused
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import ProductionCost
 from vmm.words.life import VmState
 
 
-def profile(size: int = 1, *, memory_mib: int = 256, production: ProducerKind = ProducerKind.DIRECT) -> PoolPolicy:
-    return PoolPolicy(size=size, memory_mib=memory_mib, production=production, production_limit=4)
+def profile(size: int = 1, *, memory_mib: int = 256, cost: ProductionCost = ProductionCost.BOOT) -> PoolPolicy:
+    return PoolPolicy(size=size, memory_mib=memory_mib, cost=cost, production_limit=4)
 
 
 def views(world: World) -> dict[str, ProfileView]:
@@ -40,7 +40,7 @@ def test_so_many_boot_at_a_time_in_all_profiles() -> None:
 
 
 def test_clones_have_a_limit_of_their_own() -> None:
-    policies = {"boots": profile(3), "clones": profile(3, production=ProducerKind.TEMPLATE)}
+    policies = {"boots": profile(3), "clones": profile(3, cost=ProductionCost.CLONE)}
     world = World(policies, ServicePolicy(boots_at_once=1, clones_at_once=2))
     world.process()
     assert (views(world)["boots"].producing, views(world)["clones"].producing) == (1, 2)
@@ -188,9 +188,9 @@ def test_pools_leave_alone_what_somebody_waits_for() -> None:
 def test_pools_leave_alone_what_was_made_free_for_one_that_waits_for_its_turn() -> None:
     """Or a VM would be produced and evicted without end, for as long as nothing else can be cloned."""
     policies = {
-        "busy": profile(1, production=ProducerKind.TEMPLATE),
+        "busy": profile(1, cost=ProductionCost.CLONE),
         "p": profile(3),
-        "q": profile(0, production=ProducerKind.TEMPLATE),
+        "q": profile(0, cost=ProductionCost.CLONE),
     }
     world = World(policies, ServicePolicy(memory_budget_mib=1024, clones_at_once=1))
     clone, *boots = world.in_state(VmState.PRODUCING)

@@ -11,7 +11,7 @@ from pool.ledger.records import VmEntry
 from pool.ledger.succession import Succession
 from pool.ledger.upkeep import Upkeep
 from vmm.words.facts import VmLost
-from vmm.words.kinds import ProducerKind
+from vmm.words.kinds import ProductionCost
 from vmm.words.life import VmState
 
 
@@ -40,7 +40,7 @@ class BootsAllAtOnce(Admission):
 
 
 class ForgetsProductions(Admission):
-    def production_ended(self, kind: ProducerKind) -> None:
+    def production_ended(self, cost: ProductionCost) -> None:
         pass
 
 
