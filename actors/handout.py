@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -18,8 +15,9 @@ from actors.report import check_report
 from actors.uniqueness import Witness
 from vmm.contract import Vm
 from vmm.errors import AgentRequestError, AgentUnreachableError, HotplugError, NotUniqueError, VmmError
+from vmm.fresh import FRESH, FreshSources
 from vmm.words.facts import HandOutTimings, Obstacle
-from vmm.words.preparation import RESEED_BYTES, Preparation, PreparationReport
+from vmm.words.preparation import PreparationReport
 from vmm.words.wishes import Wishes
 
 HAND_OUT_TIMEOUT_S: Final = 5.0
@@ -54,15 +52,13 @@ UNPREPARED: Final = PreparationReport(reseeded=False, wall_clock_ns=0, hostname=
 
 @attrs.frozen(kw_only=True)
 class HandOutProcedure:
-    """How VMs of one pool are handed out. The sources of time, entropy and identity are replaceable in tests."""
+    """How VMs of one pool are handed out."""
 
     witness: Witness | None = None
     """Strict mode: refuses a VM that repeats what was seen before."""
     timeout_s: float = HAND_OUT_TIMEOUT_S
     """Without what hot-adding takes."""
-    clock_ns: Callable[[], int] = time.time_ns
-    entropy: Callable[[int], bytes] = os.urandom
-    new_machine_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    fresh: FreshSources = FRESH
 
     async def run(self, vm: Vm, wishes: Wishes) -> tuple[PreparationReport, HandOutTimings]:
         """Hot-adds, resumes, reseeds, sets the clock, brings online, renames; then verifies, then writes the files.
@@ -120,7 +116,8 @@ class HandOutProcedure:
 
     async def _prepare(self, vm: Vm, wishes: Wishes) -> PreparationReport | WishRefusedError:
         """A refusal is returned, so that it does not become one of a group, and what else went wrong comes first."""
-        preparation = self._preparation(vm, wishes)
+        random_bytes = 0 if self.witness is None else self.witness.random_bytes
+        preparation = self.fresh.preparation(vm_id=vm.id, vm_uuid=vm.uuid, wishes=wishes, random_bytes=random_bytes)
         try:
             report = await vm.agent.prepare(preparation)
             check_report(report, preparation)
@@ -134,19 +131,6 @@ class HandOutProcedure:
             reason = f"the guest says that it is still called {report.hostname!r}"
             return WishRefusedError(field="hostname", reason=reason, obstacle=Obstacle.UNABLE)
         return report
-
-    def _preparation(self, vm: Vm, wishes: Wishes) -> Preparation:
-        return Preparation(
-            entropy=self.entropy(RESEED_BYTES),
-            wall_clock_ns=self.clock_ns(),
-            hostname=wishes.hostname or vm.id,
-            machine_id=self.new_machine_id(),
-            vm_uuid=vm.uuid,
-            environment=wishes.environment,
-            vcpus=wishes.vcpus,
-            memory_mib=wishes.memory_mib,
-            random_bytes=0 if self.witness is None else self.witness.random_bytes,
-        )
 
 
 async def _grow(vm: Vm, wishes: Wishes) -> str:

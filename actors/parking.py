@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -13,7 +10,7 @@ import trio
 from actors.errors import evidence
 from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, BootError
-from vmm.words.preparation import RESEED_BYTES, Preparation
+from vmm.fresh import FRESH
 from vmm.words.processes import BootStage
 
 CHECK_TIMEOUT_S: Final = 2.0
@@ -34,20 +31,6 @@ async def check(vm: Vm, *, limit_s: float = CHECK_TIMEOUT_S) -> None:
         raise AgentUnreachableError(f"its agent did not answer a check within {limit_s:g} s") from error
 
 
-def _rehearsal(vm: Vm) -> Preparation:
-    """All that every hand-out asks for, each part of which the hand-out does again.
-
-    The first of its kind pages in and, under TCG, translates code: what is not rehearsed costs the caller 15 ms.
-    """
-    return Preparation(
-        entropy=os.urandom(RESEED_BYTES),
-        wall_clock_ns=time.time_ns(),
-        hostname=vm.id,
-        machine_id=uuid.uuid4().hex,
-        vm_uuid=vm.uuid,
-    )
-
-
 async def park(bring_up: Callable[[], Awaitable[Vm]], *, timeout_s: float) -> Vm:
     """A VM that `bring_up` returned running, now paused and ready to be handed out.
 
@@ -60,7 +43,7 @@ async def park(bring_up: Callable[[], Awaitable[Vm]], *, timeout_s: float) -> Vm
         with trio.fail_after(timeout_s):
             try:
                 vm = await bring_up()
-                await vm.agent.prepare(_rehearsal(vm))
+                await vm.agent.prepare(FRESH.preparation(vm_id=vm.id, vm_uuid=vm.uuid))  # each part of it is done again
                 await vm.pause()
             except BaseException as error:
                 # A cancel scope swallows Cancelled, and with it the console tail that was noted on it.

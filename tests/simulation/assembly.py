@@ -24,6 +24,7 @@ from tests.simulation.observed import ObservedCoordinator, Observer
 from tests.simulation.plan import BOOT_TIMEOUT_S, VIGIL, ProfilePlan
 from tests.unit.actors.stage import SPEC
 from vmm.contract import Vm
+from vmm.fresh import FreshSources
 from vmm.memory import MemoryReading
 from vmm.simulated.backend import SimulatedBackend
 from vmm.simulated.templates import SimulatedTemplates
@@ -143,9 +144,11 @@ class Assembly:
         return SeenProcedure(
             began=began,
             witness=Witness(),
-            clock_ns=self.simulation.wall_clock,
-            entropy=random.randbytes,
-            new_machine_id=lambda: random.randbytes(16).hex(),
+            fresh=FreshSources(
+                clock_ns=self.simulation.wall_clock,
+                entropy=random.randbytes,
+                new_machine_id=lambda: random.randbytes(16).hex(),
+            ),
         )
 
     def _producer(self, profile: ProfilePlan, announce: Callable[[str], None]) -> Producer:

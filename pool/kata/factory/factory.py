@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -37,9 +35,10 @@ from pool.producers.template import TemplateSettings
 from vmm.backend import TemplateBackend
 from vmm.contract import Vm
 from vmm.errors import AgentUnreachableError, SnapshotError, TemplateError
+from vmm.fresh import FRESH
 from vmm.guest.noop import NOT_DONE
 from vmm.words.machines import AgentKind
-from vmm.words.preparation import RESEED_BYTES, Preparation, PreparationReport
+from vmm.words.preparation import Preparation, PreparationReport
 
 _log = structlog.get_logger("vmpool.factory", subsystem="factory")
 
@@ -287,9 +286,7 @@ async def _make_ready(vm: Vm, *, base: HypervisorConfig, wanted: HypervisorConfi
         with trio.fail_after(limit_s):
             await vm.resume()
             # In one request, in this order: reseed, then set the clock.
-            report = await vm.agent.prepare(
-                Preparation(entropy=os.urandom(RESEED_BYTES), wall_clock_ns=time.time_ns(), vm_uuid=vm.uuid)
-            )
+            report = await vm.agent.prepare(FRESH.reseeding(vm_uuid=vm.uuid))
             if vm.is_clone and not report.reseeded:
                 raise UnsupportedError(
                     f"VM {vm.id!r} is a clone, and no agent in its guest can reseed it: it would draw the same random "

@@ -18,6 +18,7 @@ from actors.producer import BaseVm, ProducerStatistics
 from actors.record import VmRecord
 from actors.vm import VmActor
 from vmm.contract import Vm
+from vmm.fresh import FreshSources
 from vmm.simulated import Fault, SimulatedHost, SimulatedVm, scripted
 from vmm.simulated.disk import SimulatedDisk
 from vmm.spec import MachineSpec
@@ -210,6 +211,6 @@ def make_actor(subject: Story, producer: OneVm | DirectBootProducer, **rest: Any
         producer=producer,
         report=subject.hear,
         journal=subject.journal,
-        procedure=HandOutProcedure(clock_ns=lambda: 42, entropy=bytes),
+        procedure=HandOutProcedure(fresh=FreshSources(clock_ns=lambda: 42, entropy=bytes)),
         **rest,
     )

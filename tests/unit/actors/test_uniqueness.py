@@ -12,6 +12,7 @@ from actors.uniqueness import Witness
 from tests.unit.actors.stage import NOWHERE, SPEC
 from tests.virtual_time import in_virtual_time
 from vmm.errors import NotUniqueError
+from vmm.fresh import FreshSources
 from vmm.simulated import SimulatedHost
 from vmm.words.wishes import Wishes
 
@@ -38,7 +39,7 @@ async def test_two_callers_may_choose_the_same_hostname() -> None:
 
 @in_virtual_time
 async def test_a_machine_id_that_repeats_is_refused() -> None:
-    procedure = HandOutProcedure(witness=Witness(), new_machine_id=lambda: "0" * 32)
+    procedure = HandOutProcedure(witness=Witness(), fresh=FreshSources(new_machine_id=lambda: "0" * 32))
     with pytest.raises(ExceptionGroup) as caught:
         await hand_out_two(procedure=procedure, wishes=Wishes())
     assert caught.group_contains(NotUniqueError, match="machine-id")
@@ -53,7 +54,9 @@ async def test_a_clone_whose_guest_was_not_reseeded_is_refused_without_a_witness
         vm = await host.launch(SPEC, vm_id="vm-1", directory=NOWHERE, nursery=nursery)
         vm.machine.is_clone = clone
         await vm.pause()
-        procedure = HandOutProcedure(entropy=lambda _count: b"")  # to the simulated agent, nothing to reseed with
+        procedure = HandOutProcedure(
+            fresh=FreshSources(entropy=lambda _count: b"")
+        )  # to the simulated agent, nothing to reseed with
         refused = pytest.raises(NotUniqueError, match="random numbers are those of its template's other clones")
         with refused if clone else contextlib.nullcontext():
             await procedure.run(vm, Wishes())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +14,7 @@ import trio
 
 from vmm.contract import Agent
 from vmm.errors import AgentError, QmpError, SnapshotError, TemplateError, VmExitedError
+from vmm.fresh import FRESH
 from vmm.qemu.agents import connect_agent
 from vmm.qemu.command_line import FileMemory, Start, machine_uuid
 from vmm.qemu.confinement import UNCONFINED, Confinement
@@ -27,7 +26,6 @@ from vmm.qemu.template.store import Template, TemplateStore
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
 from vmm.words.machines import AgentKind
-from vmm.words.preparation import RESEED_BYTES, Preparation
 from vmm.words.processes import BootStage
 
 _REHEARSALS: Final = {AgentKind.BUILTIN: 20, AgentKind.QGA: 3, AgentKind.NOOP: 1}
@@ -153,15 +151,7 @@ async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nu
 
 async def _rehearse(agent: Agent, *, vm_id: str) -> None:
     """All that every hand-out asks for; each clone's own does it again."""
-    report = await agent.prepare(
-        Preparation(
-            entropy=os.urandom(RESEED_BYTES),
-            wall_clock_ns=time.time_ns(),
-            hostname=vm_id,
-            machine_id=uuid.uuid4().hex,
-            vm_uuid=machine_uuid(vm_id),
-        )
-    )
+    report = await agent.prepare(FRESH.preparation(vm_id=vm_id, vm_uuid=machine_uuid(vm_id)))
     if not report.reseeded:
         # Its clones would draw the same random numbers, keys among them.
         raise TemplateError(
