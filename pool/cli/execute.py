@@ -10,9 +10,9 @@ from typing import Any, Final
 import click
 import trio
 
-from pool.cli.acquiring import Asked, acquire_options, tell_match
 from pool.cli.connection import call
 from pool.cli.guest_command import GuestCommand, guest_argv
+from pool.cli.leasing import Asked, acquire_options, tell_match
 from pool.cli.options import EXIT_OWN_FAILURE, socket_option
 from pool.cli.output import PREFIX, OutputError, remark, write_to
 from pool.cli.signals import Signals
@@ -74,13 +74,7 @@ def run(
 
     async def session(client: Client) -> CommandExit:
         stdin = await known_stdin(all_of_it=stdin_first)
-        async with client.lease(
-            profile=asked.profile,
-            on_empty=asked.on_empty,
-            wishes=asked.wishes,
-            config=asked.config,
-            timeout_s=asked.wait_s,
-        ) as vm:
+        async with client.lease(**asked.arguments()) as vm:
             tell_match(vm)
             async with client.exec(
                 vm.lease_id,

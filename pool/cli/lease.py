@@ -9,8 +9,8 @@ import attrs
 import click
 import trio
 
-from pool.cli.acquiring import Asked, acquire_options, tell_match
 from pool.cli.connection import call
+from pool.cli.leasing import Asked, acquire_options, tell_match
 from pool.cli.options import socket_option
 from pool.cli.output import deliver, remark
 from pool.cli.words import SECONDS, TEXT
@@ -41,13 +41,9 @@ def acquire(
 
     async def take(client: Client) -> None:
         vm = await client.acquire(
-            profile=asked.profile,
-            on_empty=asked.on_empty,
+            **asked.arguments(),
             idempotency_key=key or "",
-            wishes=asked.wishes,
-            config=asked.config,
             ttl_s=ttl_s,
-            timeout_s=asked.wait_s,
         )
         try:
             tell_match(vm)

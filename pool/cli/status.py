@@ -9,10 +9,11 @@ import attrs
 import click
 
 from pool.cli.connection import call
+from pool.cli.leasing import render_lease
 from pool.cli.options import socket_option
 from pool.cli.output import say
 from pool.observe.terminal import visible
-from vmpool.client import Client, LeaseStatus, ProfileStatus, ServiceStatus
+from vmpool.client import Client, ProfileStatus, ServiceStatus
 
 _COLUMNS = ("profile", "size", "ready", "producing", "leased", "waiting", "hits", "misses", "producer", "boot")
 
@@ -55,14 +56,6 @@ def render_profiles(profiles: tuple[ProfileStatus, ...]) -> list[str]:
     for profile in profiles:
         lines += [visible(f"{profile.name}: {remark}", kept="") for remark in _remarks(profile)]
     return lines
-
-
-def render_lease(lease: LeaseStatus) -> str:
-    return f"lease {lease.lease_id}  {lease.vm_id}  uid {lease.owner_uid}  {lease.age_s:.0f} s old, {_rest(lease)}"
-
-
-def _rest(lease: LeaseStatus) -> str:
-    return "held open" if lease.expires_in_s is None else f"{lease.expires_in_s:.0f} s left"
 
 
 def _row(profile: ProfileStatus) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ import click
 import trio
 
 from pool.cli.connection import call
+from pool.cli.leasing import render_lease, words_of_change
 from pool.cli.options import socket_option
 from pool.cli.output import OutputError, deliver
-from pool.cli.status import render_lease, render_profiles
+from pool.cli.status import render_profiles
 from pool.cli.streams import STDOUT, NobodyReadsError
 from pool.observe.terminal import visible
 from vmpool.client import Change, Client, LeaseChange, ProfileChange, Snapshot, VmChange
@@ -61,8 +62,8 @@ def _as_text(change: Change) -> str:
             return "\n".join(lines)
         case VmChange(vm_id=vm_id, profile=profile, state=state, reason=reason):
             return _line("vm", vm_id, profile, state, reason)
-        case LeaseChange(lease_id=lease_id, vm_id=vm_id, profile=profile, change=what, detail=detail):
-            return _line("lease", lease_id or "(another user's)", vm_id, profile, what, detail)
+        case LeaseChange():
+            return _line(*words_of_change(change))
         case ProfileChange(profile=profile, change=what, detail=detail):
             return _line("profile", profile or "(all)", what, detail)
         case _:

@@ -1,4 +1,4 @@
-"""The options of commands that acquire a VM, and the remark on which pool served it."""
+"""Leases at the command line: the options that ask for one, which pool served it, and the lines that show one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import click
 
 from pool.cli.output import PREFIX, remark
 from pool.cli.words import MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING
-from vmpool.client import AcquiredVm, OnEmpty, VmConfig, Wishes
+from vmpool.client import AcquiredVm, LeaseChange, LeaseStatus, OnEmpty, VmConfig, Wishes
 
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """The options of a command that acquires a VM."""
+    """The options of a command that acquires a VM, by the names that `Client.acquire` and `Client.lease` have for them."""
 
     profile: str
     on_empty: OnEmpty | None
     wishes: Wishes
     config: VmConfig | None
-    wait_s: float
+    timeout_s: float
+
+    def arguments(self) -> dict[str, Any]:
+        return attrs.asdict(self, recurse=False)
 
 
 _COUNT: Final = click.IntRange(min=1, max=MAX_UINT32)
@@ -86,7 +89,7 @@ def acquire_options(command: Any) -> Any:
             on_empty=on_empty,
             wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname or ""),
             config=config,
-            wait_s=wait_s,
+            timeout_s=wait_s,
         )
         return command(asked=asked, **others)
 
@@ -105,3 +108,17 @@ def tell_match(vm: AcquiredVm) -> None:
         return
     reasons = [f"profile {other.profile} differs in {', '.join(other.fields)}" for other in vm.match.mismatches]
     remark(f"{PREFIX}booted for this request: {'; '.join(reasons) or 'no pool matches'}")
+
+
+def render_lease(lease: LeaseStatus) -> str:
+    return f"lease {lease.lease_id}  {lease.vm_id}  uid {lease.owner_uid}  {lease.age_s:.0f} s old, {_rest(lease)}"
+
+
+def _rest(lease: LeaseStatus) -> str:
+    return "held open" if lease.expires_in_s is None else f"{lease.expires_in_s:.0f} s left"
+
+
+def words_of_change(change: LeaseChange) -> tuple[str, ...]:
+    """For a line of a watch."""
+    lease_id = change.lease_id or "(another user's)"
+    return "lease", lease_id, change.vm_id, change.profile, change.change, change.detail
