@@ -79,6 +79,7 @@ class Lease:
     ttl_s: float | None
     """As it was asked for; None for no end."""
     bound: bool
+    labels: dict[str, str]
     granted_at_ns: Moment
     expires_at_ns: Moment | None
     """As last renewed; None for never."""
@@ -97,6 +98,7 @@ class Lease:
                     key=self.key,
                     ttl_s=math.inf if self.ttl_s is None else self.ttl_s,
                     bound=self.bound,
+                    labels=self.labels,
                 ),
                 fencing_token=self.fencing_token,
                 queued_s=self.queued_s,
@@ -161,6 +163,7 @@ def _written_lease(lease: LeaseRecord) -> Lease:
         key=request.key,
         ttl_s=None if request.ttl_s == math.inf else request.ttl_s,
         bound=request.bound,
+        labels=dict(request.labels),
         granted_at_ns=lease.granted_at_ns,
         expires_at_ns=lease.expires_at_ns,
         fencing_token=terms.fencing_token,

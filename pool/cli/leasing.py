@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,8 @@ import attrs
 import click
 
 from pool.cli.output import PREFIX, remark
-from pool.cli.words import MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING
+from pool.cli.words import MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING, VARIABLE
+from pool.observe.terminal import visible
 from vmpool.client import AcquiredVm, LeaseChange, LeaseStatus, OnEmpty, VmConfig, Wishes
 
 
@@ -23,6 +25,7 @@ class Asked:
     on_empty: OnEmpty | None
     wishes: Wishes
     config: VmConfig | None
+    labels: Mapping[str, str]
     timeout_s: float
 
     def arguments(self) -> dict[str, Any]:
@@ -49,6 +52,14 @@ _OPTIONS: Final = (
     ),
     click.option("--cpu-model", type=TEXT, help="CPU model, as QEMU names it; excludes --profile."),
     click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        type=VARIABLE,
+        metavar="KEY=VALUE",
+        help="Label of the lease, shown by status and watch; can be repeated.",
+    ),
+    click.option(
         "--wait", "wait_s", type=SECONDS, default=60.0, show_default=True, help="Longest wait for a VM, in seconds."
     ),
 )
@@ -69,6 +80,7 @@ def acquire_options(command: Any) -> Any:
         initrd: Path | None,
         kernel_parameters: str | None,
         cpu_model: str | None,
+        labels: tuple[tuple[str, str], ...],
         wait_s: float,
         **others: Any,
     ) -> Any:
@@ -89,6 +101,7 @@ def acquire_options(command: Any) -> Any:
             on_empty=on_empty,
             wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname or ""),
             config=config,
+            labels=dict(labels),
             timeout_s=wait_s,
         )
         return command(asked=asked, **others)
@@ -111,14 +124,16 @@ def tell_match(vm: AcquiredVm) -> None:
 
 
 def render_lease(lease: LeaseStatus) -> str:
-    return f"lease {lease.lease_id}  {lease.vm_id}  uid {lease.owner_uid}  {lease.age_s:.0f} s old, {_rest(lease)}"
-
-
-def _rest(lease: LeaseStatus) -> str:
-    return "held open" if lease.expires_in_s is None else f"{lease.expires_in_s:.0f} s left"
+    rest = "held open" if lease.expires_in_s is None else f"{lease.expires_in_s:.0f} s left"
+    words = (f"lease {lease.lease_id}", lease.vm_id, f"uid {lease.owner_uid}", f"{lease.age_s:.0f} s old, {rest}")
+    return "  ".join((*words, *(visible(mark, kept="") for mark in _marks(lease.labels))))
 
 
 def words_of_change(change: LeaseChange) -> tuple[str, ...]:
     """For a line of a watch."""
     lease_id = change.lease_id or "(another user's)"
-    return "lease", lease_id, change.vm_id, change.profile, change.change, change.detail
+    return "lease", lease_id, change.vm_id, change.profile, change.change, change.detail, *_marks(change.labels)
+
+
+def _marks(labels: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{key}={value}" for key, value in labels.items())

@@ -23,6 +23,13 @@ from vmm.words.leases import LeaseRequest
 from vmpool.wire.generated.vmpool import v1 as wire
 
 MAX_TTL_MS: Final = MAX_TIME_LIMIT_MS
+MAX_LABELS: Final = 32
+"""With keys and values of the greatest size, whatever is in them, they fit into a record."""
+MAX_LABEL_KEY: Final = 63
+MAX_LABEL_BYTES: Final = 256
+"""Of a value."""
+
+_LABEL_KEY: Final = re.compile(rf"[A-Za-z0-9._/-]{{1,{MAX_LABEL_KEY}}}")
 
 _ON_EMPTY: Final[Mapping[int, OnEmpty | None]] = {
     wire.OnEmpty.UNSPECIFIED.value: None,
@@ -57,12 +64,28 @@ def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
         )
     return AcquireArguments(
         profile=profile_of(request.profile),
-        request=LeaseRequest(key=request.idempotency_key, wishes=wishes_of(request)),
+        request=LeaseRequest(key=request.idempotency_key, labels=_labels_of(request.labels), wishes=wishes_of(request)),
         on_empty=_ON_EMPTY[int(request.on_empty)],
         machine=None if request.config is None else wanted_machine(request.config),
         ttl_s=lease_ttl("lease_ttl_ms", request.lease_ttl_ms) if request.lease_ttl_ms else None,
         wait_s=request.wait_ms / 1000 if request.wait_ms else math.inf,
     )
+
+
+def _labels_of(labels: Mapping[str, str]) -> Mapping[str, str]:
+    if len(labels) > MAX_LABELS:
+        raise InvalidRequestError(field="labels", reason=f"has {len(labels)} entries; at most {MAX_LABELS} are allowed")
+    for key, value in labels.items():
+        field = f"labels[{key[:MAX_LABEL_KEY]!r}]"
+        if not _LABEL_KEY.fullmatch(key):
+            raise InvalidRequestError(
+                field=field,
+                reason=f"cannot be a key; use 1 to {MAX_LABEL_KEY} letters, digits, '.', '_', '/' and '-'",
+            )
+        size = len(value.encode())
+        if size > MAX_LABEL_BYTES:
+            raise InvalidRequestError(field=field, reason=f"has {size} bytes; at most {MAX_LABEL_BYTES} are allowed")
+    return dict(labels)
 
 
 def wanted_machine(config: wire.VmConfig) -> WantedMachine:
@@ -152,6 +175,7 @@ def lease_message(lease: Lease, *, now: float) -> wire.Lease:
         made_by=lease.made_by.value,
         expires_in_ms=_expires_in_ms(lease, now=now),
         fencing_token=lease.terms.fencing_token,
+        labels=dict(lease.request.labels),
     )
 
 
@@ -163,6 +187,7 @@ def lease_status(lease: Lease, *, now: float) -> wire.LeaseStatus:
         owner_uid=lease.owner.uid,
         age_ms=ms(now - lease.granted_at),
         expires_in_ms=_expires_in_ms(lease, now=now),
+        labels=dict(lease.request.labels),
     )
 
 
@@ -175,6 +200,7 @@ def lease_change(news: LeaseNews, *, may_know: bool) -> wire.LeaseChange:
         change=news.change.value,
         # Others learn how it ended, not what its guest said at that.
         detail=shorten(news.detail if may_know else news.detail.partition(": ")[0]),
+        labels=dict(news.lease.request.labels) if may_know else {},
     )
 
 

@@ -42,6 +42,7 @@ def _acquire(rng: random.Random) -> wire.AcquireRequest:
             wire.GuestFile(path=rng.choice(["/tmp/a", _text(rng)]), data=rng.randbytes(9), mode=rng.choice(_NUMBERS))
             for _ in range(rng.choice([0, 0, 1, 2]))
         ],
+        labels=rng.choice([{}, {"job": _text(rng)}, _environment(rng), {f"k{n}": "" for n in range(40)}]),
         lease_ttl_ms=rng.choice([0, 0, 1, 50, 2**63, 2**64 - 1]),
         wait_ms=rng.choice([0, 1, 50, 2**64 - 1]),
     )

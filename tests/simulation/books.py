@@ -215,6 +215,7 @@ def _identity(lease: Lease) -> tuple[object, ...]:
         lease.vm_id,
         lease.owner,
         lease.request.key,
+        lease.request.labels,
         lease.profile,
         lease.request.bound,
         lease.terms.fencing_token,

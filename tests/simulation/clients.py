@@ -46,12 +46,16 @@ class Request:
     @classmethod
     def draw(cls, simulation: Simulation, random: Random) -> Request:
         bound = random.random() < 0.3
+        profile = random.choice(simulation.plan.profiles).name
+        on_empty = random.choice([None, OnEmpty.WAIT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.BOOT, OnEmpty.FAIL])
+        key = random.choice(["", "", "k1", "k2", f"k{random.randint(3, 99)}"])
         return cls(
-            profile=random.choice(simulation.plan.profiles).name,
-            on_empty=random.choice([None, OnEmpty.WAIT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.BOOT, OnEmpty.FAIL]),
+            profile=profile,
+            on_empty=on_empty,
             patience_s=random.choice([0.0, 0.5, 3.0, 20.0, 20.0, math.inf]),
             lease=LeaseRequest(
-                key=random.choice(["", "", "k1", "k2", f"k{random.randint(3, 99)}"]),
+                key=key,
+                labels={"key": key},  # the same for all who may have the lease
                 ttl_s=random.choice([math.inf, 20.0]) if bound else random.choice([2.0, 10.0, 30.0, MAX_TTL_S]),
                 bound=bound,
                 wishes=Wishes(

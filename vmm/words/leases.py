@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import attrs
 
@@ -21,6 +22,8 @@ class LeaseRequest:
     """It ends with the call that holds it open."""
     bare: bool = False
     """The VM is to be given away as it is: paused, nothing of the service connected to it. No wishes, no key."""
+    labels: Mapping[str, str] = attrs.field(factory=dict, hash=False)
+    """The caller's own marks; they mean nothing here."""
     wishes: Wishes = attrs.field(factory=Wishes)
     """Of the VM. They are forgotten once they are fulfilled: see `LeaseTerms.fulfilled`."""
 

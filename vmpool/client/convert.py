@@ -49,6 +49,7 @@ def acquire_request(
     wishes: Wishes,
     config: VmConfig | None,
     ttl_s: float | None,
+    labels: Mapping[str, str] | None,
     wait_s: float = math.inf,
 ) -> wire.AcquireRequest:
     return wire.AcquireRequest(
@@ -62,6 +63,7 @@ def acquire_request(
         lease_ttl_ms=0 if ttl_s is None else math.ceil(ttl_s * 1000),
         wait_ms=0 if wait_s == math.inf else math.ceil(wait_s * 1000),
         files=[wire.GuestFile(path=file.path, data=file.data, mode=file.mode) for file in wishes.files],
+        labels=dict(labels or {}),
         config=None if config is None else wire.VmConfig(**attrs.asdict(config)),
     )
 
@@ -79,6 +81,7 @@ def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
         made_by=lease.made_by,
         expires_in_s=_seconds_or_never(lease.expires_in_ms),
         fencing_token=lease.fencing_token,
+        labels=dict(lease.labels),
         guest=Guest(
             hostname=guest.hostname,
             cpus_online=guest.cpus_online,
@@ -161,6 +164,7 @@ def change(reply: wire.WatchReply) -> Change | None:
                 profile=lease.profile,
                 change=lease.change,
                 detail=lease.detail,
+                labels=dict(lease.labels),
             )
         case wire.WatchReply(profile=wire.ProfileChange() as profile):
             return ProfileChange(profile=profile.profile, change=profile.change, detail=profile.detail)
@@ -180,6 +184,7 @@ def _lease_status(lease: wire.LeaseStatus) -> LeaseStatus:
         owner_uid=lease.owner_uid,
         age_s=lease.age_ms / 1e3,
         expires_in_s=_seconds_or_never(lease.expires_in_ms),
+        labels=dict(lease.labels),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import attrs
 
@@ -102,6 +103,8 @@ class AcquiredVm:
     """Until the lease ends by itself; None for never."""
     fencing_token: int
     """Grows with every lease; for whatever must turn away an earlier holder."""
+    labels: Mapping[str, str] = attrs.field(hash=False)
+    """As they were asked for when the lease was granted."""
     guest: Guest
     timings: AcquireTimings
     match: Match | None
@@ -195,6 +198,7 @@ class LeaseStatus:
     owner_uid: int
     age_s: float
     expires_in_s: float | None
+    labels: Mapping[str, str] = attrs.field(hash=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -245,6 +249,8 @@ class LeaseChange:
     or "ended"."""
     detail: str
     """What became of a lease that ended, what is known of a silent one."""
+    labels: Mapping[str, str] = attrs.field(hash=False)
+    """Empty for a lease of another user."""
 
 
 @attrs.frozen(kw_only=True)

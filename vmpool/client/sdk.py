@@ -44,6 +44,7 @@ class Client(AdminCalls):
         wishes: Wishes | None = None,
         config: VmConfig | None = None,
         ttl_s: float | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
     ) -> AcquiredVm:
         """Leases a VM that is running, unique and has the right time. The caller must `release` it; see also `lease`.
@@ -51,6 +52,8 @@ class Client(AdminCalls):
         The profile is "default" unless named. A `config` replaces the profile: a pool with matching VMs serves it, or a
         VM is booted for it; `AcquiredVm.match` says which. `on_empty` None: the profile's setting, or BOOT for a
         config. The lease ends by itself after `ttl_s` (None: the profile's default) unless the caller `renew`s it.
+        `labels` are the caller's own, shown by status and watch: at most 32, with keys of up to 63 characters of
+        [A-Za-z0-9._/-] and values of up to 256 bytes.
 
         If cancelled, it leaves no lease. A `timeout_s` of `math.inf` leaves the service's own limit. CallError
         statuses: NOT_FOUND, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE, ALREADY_EXISTS,
@@ -63,6 +66,7 @@ class Client(AdminCalls):
             wishes=wishes or Wishes(),
             config=config,
             ttl_s=ttl_s,
+            labels=labels,
         )
         vm = acquired_vm(await self._connection.ask(methods.ACQUIRE, request, timeout_s=timeout_s, to_the_end=True))
         try:
@@ -96,6 +100,7 @@ class Client(AdminCalls):
         idempotency_key: str = "",
         wishes: Wishes | None = None,
         config: VmConfig | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout_s: float = DEFAULT_ACQUIRE_TIMEOUT_S,
         reconnect_s: float = RECONNECT_S,
     ) -> AsyncIterator[AcquiredVm]:
@@ -117,6 +122,7 @@ class Client(AdminCalls):
             wishes=wishes or Wishes(),
             config=config,
             ttl_s=None,
+            labels=labels,
             wait_s=timeout_s,
         )
         held = HeldLease(connection=self._connection, request=request, reconnect_s=reconnect_s)

@@ -126,7 +126,7 @@ async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> 
         hold(client, key="comes back") as returning,
         hold(client, key="is gone") as abandoned,
     ):
-        acquired = await client.acquire(ttl_s=600)
+        acquired = await client.acquire(ttl_s=600, labels={"job": "7"})
         await output(client, acquired.lease_id, COUNT)
         await output(client, returning.lease_id, "echo kept >/tmp/kept")
         expected = {vm.vm_id: vm.pid for vm in (acquired, returning, abandoned)}
@@ -155,7 +155,9 @@ async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> 
             await until(all_are_restored)
             assert [file.read_text() for file in pids_max] == limits
             assert "max\n" not in limits
-            left_s = {lease.lease_id: lease.expires_in_s for lease in (await client.status()).leases}
+            leases = (await client.status()).leases
+            assert [lease.labels for lease in leases if lease.lease_id == acquired.lease_id] == [{"job": "7"}]
+            left_s = {lease.lease_id: lease.expires_in_s for lease in leases}
             assert 0 < (left_s[acquired.lease_id] or 0) < 600, "what is left of its time, and no more"
             assert 0 < (left_s[returning.lease_id] or 0) <= RECONNECT_S
             assert 0 < (left_s[abandoned.lease_id] or 0) <= RECONNECT_S

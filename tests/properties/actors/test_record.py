@@ -38,7 +38,13 @@ reports = st.builds(
     vm_uuid=texts,
 )
 timings = st.builds(HandOutTimings, grow_s=seconds, resume_s=seconds, prepare_s=seconds, total_s=seconds)
-requests = st.builds(LeaseRequest, key=texts, ttl_s=seconds | st.just(math.inf), bound=st.booleans())
+requests = st.builds(
+    LeaseRequest,
+    key=texts,
+    ttl_s=seconds | st.just(math.inf),
+    bound=st.booleans(),
+    labels=st.dictionaries(texts, texts, max_size=3),
+)
 terms = st.builds(
     LeaseTerms,
     lease_id=texts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -71,6 +71,7 @@ class SeenRequest:
     """The lease that it renews."""
     administers: bool = False
     bare: bool = False
+    labels: Mapping[str, str] = attrs.field(factory=dict)
     told: bool = False
     """The ledger has read it."""
     told_abandoned: bool = False
@@ -340,6 +341,8 @@ def answers_fit_their_requests(effect: Effect, record: Record) -> None:
         assert effect.lease.owner == request.owner
         assert effect.lease.request.key == request.key
         assert effect.lease.request.bare == request.bare
+        if not request.key:  # what has a key has the labels of who came first with it
+            assert effect.lease.request.labels == request.labels
         assert record.vms[effect.lease.vm_id].bare == request.bare
     elif isinstance(effect, Confirm):
         request = record.requests[effect.request_id]

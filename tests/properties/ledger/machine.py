@@ -154,6 +154,7 @@ class LedgerMachine(Historic):
         ttl_s=TTLS,
         bound=st.booleans(),
         bare=st.sampled_from([False, False, True]),
+        label=st.sampled_from(["", "", "one", "another"]),
         vcpus=st.sampled_from([*[None] * 9, 4]),
         memory_mib=st.sampled_from([*[None] * 6, 512, 1024, 2048]),
         read=reads,
@@ -179,6 +180,7 @@ class LedgerMachine(Historic):
         ttl_s: float = math.inf,
         bound: bool = False,
         bare: bool = False,
+        label: str = "",
         vcpus: int | None = None,
         memory_mib: int | None = None,
         read: int = MANY,
@@ -204,6 +206,7 @@ class LedgerMachine(Historic):
                 ttl_s=ttl_s,
                 bound=key == "k1" if key else bound,  # a key is for one or the other
                 bare=bare,
+                label=label,
                 vcpus=vcpus,
                 memory_mib=memory_mib,
                 opens=self._own_policy() if own else None,

@@ -108,6 +108,7 @@ class World(Vms):
         ttl_s: float = math.inf,
         bound: bool = False,
         bare: bool = False,
+        label: str = "",
         vcpus: int | None = None,
         memory_mib: int | None = None,
         opens: PoolPolicy | None = None,
@@ -122,6 +123,7 @@ class World(Vms):
             key=key,
             deadline=self.now + patience_s,
             bare=bare,
+            labels={"label": label} if label else {},
         )
         self.record.requests[request.request_id] = request
         self.inbox.append(
@@ -134,6 +136,7 @@ class World(Vms):
                     ttl_s=ttl_s,
                     bound=bound,
                     bare=bare,
+                    labels=request.labels,
                     wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib),
                 ),
                 on_empty=on_empty,

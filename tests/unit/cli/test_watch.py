@@ -102,6 +102,7 @@ async def test_json_has_one_object_to_a_line(served: Served) -> None:
             "profile": "default",
             "change": "granted",
             "detail": "",
+            "labels": {},
         }
         await client.drain("default")
         assert (await watch.object_of("profile"))["change"] == "drained"

@@ -57,6 +57,28 @@ _BAD_ACQUIRES: list[tuple[wire.AcquireRequest, str]] = [
 ]
 
 
+def test_labels_may_be_32_of_63_characters_and_256_bytes() -> None:
+    labels = {f"{number:02}-{'./_aZ9' * 10}": "\N{SNOWMAN}" * 85 + "x" for number in range(32)}
+    assert acquire_arguments(wire.AcquireRequest(labels=labels)).request.labels == labels
+
+
+_BAD_LABELS: list[tuple[dict[str, str], str]] = [
+    ({f"k{number}": "" for number in range(33)}, "labels: has 33 entries; at most 32"),
+    ({"": "x"}, r"labels\[''\]: cannot be a key"),
+    ({"a b": "x"}, r"labels\['a b'\]: cannot be a key"),
+    ({"k\n": "x"}, r"labels\['k\\n'\]: cannot be a key"),
+    ({"\N{SNOWMAN}": "x"}, "cannot be a key"),
+    ({"k" * 64: "x"}, "cannot be a key; use 1 to 63"),
+    ({"job": "\N{SNOWMAN}" * 86}, r"labels\['job'\]: has 258 bytes; at most 256"),
+]
+
+
+@pytest.mark.parametrize(("labels", "text"), _BAD_LABELS)
+def test_a_label_that_cannot_be_is_named(labels: dict[str, str], text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=text):
+        acquire_arguments(wire.AcquireRequest(labels=labels))
+
+
 @pytest.mark.parametrize(("request_", "text"), _BAD_ACQUIRES)
 def test_acquire_names_the_bad_field(request_: wire.AcquireRequest, text: str) -> None:
     with pytest.raises(InvalidRequestError, match=text):

@@ -16,6 +16,7 @@ from pool.rpc.server import ServerSettings
 from pool.settings.limits import WATCHERS_PER_USER
 from tests.unit.rpc.raw import STATUS, RawClient, connected
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
+from vmm.words.leases import LeaseRequest
 from vmm.words.processes import ExitReport
 from vmpool.wire.generated.vmpool import v1 as wire
 
@@ -171,7 +172,8 @@ async def test_a_stranger_learns_of_others_leases_without_their_ids(
     settings = ServerSettings(allowed_uids=frozenset({STRANGER}))
     async with serving(vm_home, settings=settings, coordinator_type=CoordinatorWithEvidence) as served:
         call_as(STRANGER)
-        theirs = await served.coordinator.acquire(profile="default", owner=Owner(uid=1000))
+        request = LeaseRequest(labels={"of": "nobody's business"})
+        theirs = await served.coordinator.acquire(profile="default", owner=Owner(uid=1000), request=request)
         his = await served.coordinator.acquire(profile="default", owner=Owner(uid=STRANGER))
         async with connected(served.path) as raw:
             watch = await watching(raw)
@@ -188,7 +190,9 @@ async def test_a_stranger_learns_of_others_leases_without_their_ids(
             ("", theirs.vm_id, "ended"),
             (his.lease_id, his.vm_id, "ended"),
         ]
-        assert EVIDENCE.encode() not in b"".join(bytes(reply) for reply in watch.seen)
+        seen = b"".join(bytes(reply) for reply in watch.seen)
+        assert EVIDENCE.encode() not in seen
+        assert b"nobody's business" not in seen
 
 
 async def test_a_stranger_is_never_told_the_id_of_anothers_lease(vm_home: Path, call_as: Callable[[int], None]) -> None:

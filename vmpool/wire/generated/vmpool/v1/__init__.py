@@ -193,6 +193,14 @@ class AcquireRequest(betterproto2.Message):
     configuration names. Paths other than those of a profile are for root and the service's own user.
     """
 
+    labels: "dict[str, str]" = betterproto2.field(
+        12, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    Marks of the caller's own, which the service keeps with the lease and shows to whom it shows the lease. At most 32;
+    keys have 1 to 63 characters of [A-Za-z0-9._/-], values at most 256 bytes.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "AcquireRequest", AcquireRequest)
 
@@ -554,6 +562,13 @@ class Lease(betterproto2.Message):
     Grows with every lease, over restarts of the service too: give it to whatever must turn away an earlier holder.
     """
 
+    labels: "dict[str, str]" = betterproto2.field(
+        9, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    As they were asked for when the lease was granted.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "Lease", Lease)
 
@@ -578,6 +593,13 @@ class LeaseChange(betterproto2.Message):
     detail: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
     What became of a lease that ended, what is known of a silent one.
+    """
+
+    labels: "dict[str, str]" = betterproto2.field(
+        7, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
+    """
+    Empty for a lease of another user.
     """
 
 
@@ -611,6 +633,10 @@ class LeaseStatus(betterproto2.Message):
     """
     Until it ends by itself; 0 for never.
     """
+
+    labels: "dict[str, str]" = betterproto2.field(
+        7, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
+    )
 
 
 default_message_pool.register_message("vmpool.v1", "LeaseStatus", LeaseStatus)
