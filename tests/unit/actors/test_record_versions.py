@@ -77,7 +77,7 @@ HELD = attrs.evolve(
 LABELS = {"job": "7", "team/name": "g\u00fcst"}
 LABELLED = attrs.evolve(
     LEASED,
-    lease=attrs.evolve(LEASED.lease, terms=attrs.evolve(TERMS, request=attrs.evolve(TERMS.request, labels=LABELS))),
+    lease=attrs.evolve(LEASE, terms=attrs.evolve(TERMS, request=attrs.evolve(TERMS.request, labels=LABELS))),
 )
 RECORDS = {"idle": IDLE, "leased": LEASED, "held": HELD}
 LATEST = RECORDS | {"labelled": LABELLED}
@@ -104,7 +104,7 @@ def test_the_largest_labels_fit_into_a_record(worst: str) -> None:
     value = worst * (MAX_LABEL_BYTES // len(worst.encode()))
     labels = {f"{number:02}".ljust(MAX_LABEL_KEY, "k"): value for number in range(MAX_LABELS)}
     request = attrs.evolve(TERMS.request, labels=labels, key="\0" * MAX_NAME_BYTES)
-    lease = attrs.evolve(LEASED.lease, terms=attrs.evolve(TERMS, request=request))
+    lease = attrs.evolve(LEASE, terms=attrs.evolve(TERMS, request=request))
     assert decode(encode(attrs.evolve(LEASED, lease=lease))).lease == lease
 
 
