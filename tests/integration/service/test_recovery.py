@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +58,14 @@ def record_of(service: RunningService, vm_id: str) -> Path:
 def groups_of(service: RunningService, vm_id: str) -> tuple[Path, ...]:
     """Of an ordinary user's service: none."""
     return VmGroup.recorded_in(record_of(service, vm_id).with_name("cgroups")).directories
+
+
+def rewrite_as_version_1(record: Path) -> None:
+    table = json.loads(record.read_text()) | {"version": 1}
+    del table["backend"]
+    if table["lease"]:
+        del table["lease"]["ttl_s"], table["lease"]["labels"]
+    record.write_text(json.dumps(table))
 
 
 def idle(service: RunningService) -> set[str]:
@@ -185,6 +194,29 @@ async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> 
                 return not any(file.parent.exists() for file in pids_max)
 
             await until(groups_are_gone)
+    finally:
+        home.end(service)
+
+
+async def test_what_the_release_before_has_recorded_is_adopted_and_recorded_anew(make_home: MakeHome) -> None:
+    home = make_home(size=1)
+    killed = home.start()
+    async with open_client(killed.socket_path) as client:
+        leased = await client.acquire(ttl_s=600)
+        await until(lambda: is_full_beside(client, leased=1))
+        before = pids(killed)
+        killed.crash()
+    for vm_id in before:
+        rewrite_as_version_1(record_of(killed, vm_id))
+
+    service = home.start()
+    try:
+        async with open_client(service.socket_path) as client:
+            await until(lambda: is_full_beside(client, leased=1))
+            assert pids(service) == before
+            assert await works(client, leased.lease_id, "hostname") == f"{leased.vm_id}\n"
+            await client.renew(leased.lease_id, ttl_s=300)
+            assert json.loads(record_of(service, leased.vm_id).read_text())["version"] == 2
     finally:
         home.end(service)
 

@@ -197,8 +197,8 @@ class AcquireRequest(betterproto2.Message):
         12, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
     """
-    Marks of the caller's own, which the service keeps with the lease and shows to whom it shows the lease. At most 32;
-    keys have 1 to 63 characters of [A-Za-z0-9._/-], values at most 256 bytes.
+    The caller's own marks, which the service keeps with the lease and shows with it. At most 32; keys have 1 to 63
+    characters of [A-Za-z0-9._/-], values at most 256 bytes.
     """
 
 
