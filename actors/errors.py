@@ -1,8 +1,11 @@
-"""Errors as text: one line for status and logs, and the evidence that goes along."""
+"""Errors as text and as a word: one line for status and logs, the evidence that goes along, what is the matter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+
+from vmm.errors import AgentUnreachableError, AttachError, QmpConnectionError, VmExitedError, VmSilentError
+from vmm.words.facts import LossCause
 
 
 def describe(error: BaseException, *, say: Callable[[BaseException], str] = str) -> str:
@@ -22,6 +25,16 @@ def evidence(error: BaseException) -> str:
             notes.extend(note for note in getattr(link, "__notes__", ()) if note not in notes)
             link = link.__cause__
     return "\n".join(notes)
+
+
+def cause_of(error: BaseException) -> LossCause:
+    """What is the matter with the VM that this was seen of; of several errors the one that says most counts."""
+    leaves = tuple(_leaves(error))
+    if any(isinstance(leaf, VmExitedError | AttachError) for leaf in leaves):
+        return LossCause.DEAD
+    if any(isinstance(leaf, AgentUnreachableError | VmSilentError | QmpConnectionError) for leaf in leaves):
+        return LossCause.MUTE
+    return LossCause.FAULTY
 
 
 def _in_one_line(text: str) -> str:

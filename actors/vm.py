@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from actors.adoption import ADOPT_TIMEOUT_S, Adoption, hold, reach
-from actors.errors import describe, evidence
+from actors.errors import cause_of, describe, evidence
 from actors.handout import UNPREPARED, WishRefusedError
 from actors.journal import JournalError
 from actors.orders import VmOrders
@@ -234,7 +234,7 @@ class VmActor(VmOrders):
         # What is the pool's failure stands in its status, with the evidence; what befell a lease stands only here.
         of_lease = {"evidence": found} if was is VmState.LEASED and found else {}
         _log.warning("VM lost", vm=self.vm_id, was=was.value, error=reason, **of_lease)
-        self.report(VmLost(vm_id=self.vm_id, reason=reason, evidence=found))
+        self.report(VmLost(vm_id=self.vm_id, reason=reason, cause=cause_of(error), evidence=found))
 
     async def _end(self) -> VmGone:
         vm, shell = self._vm or self._survivor, self._shell

@@ -19,7 +19,7 @@ from vmpool.client import AcquiredVm, LeaseChange, LeaseStatus, OnEmpty, VmConfi
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """The options of a command that acquires a VM, by the names that `Client.acquire` and `Client.lease` have for them."""
+    """The options of a command that acquires a VM, named as `Client.acquire` and `Client.lease`."""
 
     profile: str
     on_empty: OnEmpty | None

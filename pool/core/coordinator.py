@@ -198,8 +198,8 @@ class Coordinator(Reception):
             case RecordExpiry(vm_id=vm_id, expires_at=expires_at, renewal=renewal):
                 recorded = self._actors[vm_id].renew(expires_at - trio.current_time())
                 self._send.send_nowait(RenewalRecorded(renewal=renewal, expires_at=expires_at, recorded=recorded))
-            case StopVm(vm_id=vm_id, reason=reason):
-                self._actors[vm_id].stop(reason)
+            case StopVm(vm_id=vm_id, reason=reason, detail=detail):
+                self._actors[vm_id].stop(detail or reason.value)
             case DetachVm(vm_id=vm_id):
                 self._actors[vm_id].detach("it lives on without this service")
             case Tell(news=news):

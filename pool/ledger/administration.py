@@ -20,7 +20,7 @@ from pool.ledger.moves import Moves
 from pool.ledger.news import ProfileChange
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
-from pool.ledger.ready import Staleness
+from pool.ledger.reasons import StopReason
 from vmm.words.life import VmState
 
 
@@ -52,12 +52,13 @@ class Administration:
             return refusals.unknown_vm(vm_id)
         if entry.state is not VmState.READY:
             return refusals.vm_in_use(entry)
-        self.moves.evict(vm_id, reason="its eviction was asked for")
+        self.moves.evict(vm_id, StopReason.ADMIN, detail="its eviction was asked for")
         return None
 
     def _change(self, page: ProfilePage, request: AdministrationRequest) -> None:
         match request:
             case ResizeRequested(size=size):
+                page.shrinks_for = StopReason.RESIZE if size < page.size else page.shrinks_for
                 page.size = size
                 for claim in list(page.waiting) if not size else ():
                     if claim.on_empty is not OnEmpty.BOOT:  # nothing would ever come for it
@@ -75,7 +76,7 @@ class Administration:
                 self.moves.tell_of(page, ProfileChange.UNDRAINED, f"{page.size} VMs are wanted")
             case EvictRequested():
                 for vm_id in page.ready:
-                    page.ready.stale[vm_id] = Staleness.REQUEST
+                    page.ready.stale[vm_id] = StopReason.REPLACED
             case ResetRequested():
                 page.failures.none()
                 page.shells.failures.none()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from pool.ledger import refusals
@@ -19,9 +21,12 @@ from pool.ledger.events import (
 from pool.ledger.moves import Moves
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import EndReason, Lease, Owner
 from pool.ledger.views import CircuitState
 from vmm.words.machines import grown_memory_mib
+
+_GONE_BEFORE: Final = "its caller went away before it had the lease"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -37,7 +42,7 @@ class Callers:
         moves = self.moves
         for request_id, claim in moves.claims.overdue(now=now):
             moves.refuse_late(request_id, moves.fleet.pages[claim.profile], claim=claim)
-            moves.leave_claim(request_id)
+            moves.leave_claim(request_id, StopReason.DEADLINE, detail="its caller's deadline passed")
         for lease in moves.leases.expired(now=now):
             moves.take_back(lease, EndReason.EXPIRED, detail="it was not renewed in time")
 
@@ -217,7 +222,7 @@ class Callers:
         """Nothing happens if it was answered."""
         lease_id = self._returning.pop(event.request_id, None)
         if lease_id is None:
-            self.moves.leave_claim(event.request_id)
+            self.moves.leave_claim(event.request_id, StopReason.ABANDONED, detail=_GONE_BEFORE)
         else:
             self.undelivered(GrantUndelivered(lease_id=lease_id))
 
@@ -237,7 +242,7 @@ class Callers:
         lease = self.moves.leases.get(event.lease_id)
         if lease is not None:
             self.moves.end_lease(lease, EndReason.GIVEN_AWAY, detail="the VM is its taker's")
-            self.moves.detach_vm(self.moves.fleet[lease.vm_id], reason="it was given away")
+            self.moves.detach_vm(self.moves.fleet[lease.vm_id], StopReason.GIVEN_AWAY, detail="it is its taker's")
 
 
 def _nothing_for(on_empty: OnEmpty, page: ProfilePage, *, now: float) -> Refusal | None:

@@ -8,6 +8,7 @@ import attrs
 
 from pool.ledger.events import HeldAnew, RenewRequested
 from pool.ledger.news import News
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import Lease
 from vmm.words.leases import HandOutOrder
 
@@ -89,7 +90,9 @@ class CheckVm:
 @attrs.frozen(kw_only=True)
 class StopVm:
     vm_id: str
-    reason: str
+    reason: StopReason
+    detail: str = ""
+    """A sentence for people."""
 
 
 @attrs.frozen(kw_only=True)

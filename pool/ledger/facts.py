@@ -8,9 +8,10 @@ import attrs
 
 from pool.ledger import refusals
 from pool.ledger.moves import Moves
-from pool.ledger.news import ProfileChange
+from pool.ledger.news import LeaseChange, LeaseNews, ProfileChange
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
+from pool.ledger.reasons import OF_CAUSE, StopReason
 from pool.ledger.records import Claim, EndReason, Lease, VmEntry
 from pool.ledger.views import CircuitState
 from vmm.words.facts import (
@@ -73,7 +74,7 @@ class Facts:
         """A shell of another template cannot be filled; it costs little, so all such go at once."""
         page = self.moves.fleet.page_of(entry)
         if page.generation and entry.generation != page.generation:
-            self.moves.stop_vm(entry, reason="its template is no more")
+            self.moves.stop_vm(entry, StopReason.STALE, detail="its template is no more")
 
     def ready(self, entry: VmEntry, fact: VmReady, *, now: float) -> None:
         page = self.moves.fleet.page_of(entry)
@@ -108,10 +109,13 @@ class Facts:
         """That costs the caller's VM, which is dirty, and says nothing about the pool or its other VMs."""
         assert entry.claim_id is not None
         claim = self.moves.claims[entry.claim_id]
-        self.moves.refuse_claim(claim, refusals.wish_refused(self.moves.fleet.page_of(entry), fact))
+        refusal = refusals.wish_refused(self.moves.fleet.page_of(entry), fact)
+        self.moves.refuse_claim(claim, refusal, stops_for=StopReason.WISH)
 
     def lease_adopted(self, entry: VmEntry, fact: LeaseAdopted) -> None:
+        assert entry.lease_id is not None
         entry.pid = fact.pid
+        self.moves.tell(LeaseNews(lease=self.moves.leases[entry.lease_id], change=LeaseChange.RESTORED))
         self.moves.fleet.page_of(entry).counters.restored += 1
 
     def silent(self, entry: VmEntry, fact: VmSilent) -> None:
@@ -126,8 +130,8 @@ class Facts:
         was_shell = was is VmState.SHELL or fact.vm_id in page.shells.starting
         was_filling = fact.vm_id in page.shells.filling
         # Everybody may watch VMs; what befell somebody's is for him to know, a guest's own words perhaps among it.
-        reason = "the VM of a lease was lost" if was is VmState.LEASED else fact.reason
-        claim_id = self.moves.fleet.leave(entry, reason=reason)
+        detail = "the VM of a lease was lost" if was is VmState.LEASED else fact.reason
+        claim_id = self.moves.fleet.leave(entry, _reason(entry, fact), detail=detail)
         claim = None if claim_id is None else self.moves.claims[claim_id]
         if was is not VmState.LEASED:  # what became of it there is its lease's news, not the pool's failure
             page.last_error = fact.reason
@@ -197,6 +201,16 @@ class Facts:
         if fact.error is not None:
             self.moves.fleet.page_of(entry).last_error = fact.error
         self.moves.fleet.gone(entry)
+
+
+def _reason(entry: VmEntry, fact: VmLost) -> StopReason:
+    match entry.state:
+        case VmState.PRODUCING:
+            return StopReason.PRODUCTION
+        case VmState.HANDING_OUT:
+            return StopReason.HAND_OUT
+        case _:
+            return OF_CAUSE[fact.cause]
 
 
 def _without_output(fact: VmLost) -> VmLost:

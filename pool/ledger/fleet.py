@@ -11,7 +11,7 @@ from pool.ledger.admission import Admission
 from pool.ledger.news import News, VmNews
 from pool.ledger.policy import PoolPolicy
 from pool.ledger.profile import ProfilePage
-from pool.ledger.ready import Staleness
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import Claim, Lease, VmEntry
 from vmm.words.facts import ShellReady, VmReady
 from vmm.words.life import VmState
@@ -141,15 +141,15 @@ class Fleet:
     def became_ready(self, entry: VmEntry, fact: VmReady, *, spread: float, now: float) -> None:
         """`spread`, in [0, 1), keeps VMs that become ready together from being checked together."""
         page = self.page_of(entry)
+        production_s = None if entry.adopted else fact.production_s
         self._end_production(entry, page)
-        self._to(entry, VmState.READY)
+        entry.made_by = fact.made_by
+        self._to(entry, VmState.READY, production_s=production_s)
         entry.pid = fact.pid
         entry.ready_at = now
         entry.failures_before = page.failures.in_a_row
         entry.generation = fact.generation
-        entry.made_by = fact.made_by
         current = not page.generation or fact.generation == page.generation
-        production_s = None if entry.adopted else fact.production_s
         page.production_succeeded(entry.vm_id, production_s=production_s, current=current, now=now)
         page.counters.adopted += entry.adopted
         page.ready.ages.set(entry.vm_id, now + page.policy.max_age_s)
@@ -161,8 +161,8 @@ class Fleet:
         page.generation = generation
         for vm_id in page.ready:
             if self._vms[vm_id].generation != generation:
-                page.ready.stale.setdefault(vm_id, Staleness.GENERATION)
-            elif page.ready.stale.get(vm_id) is Staleness.GENERATION:
+                page.ready.stale.setdefault(vm_id, StopReason.STALE)
+            elif page.ready.stale.get(vm_id) is StopReason.STALE:
                 del page.ready.stale[vm_id]
 
     def hand_out_oldest(self, page: ProfilePage, claim: Claim) -> VmEntry:
@@ -184,7 +184,7 @@ class Fleet:
         page.handing_out -= 1
         page.leased += 1
 
-    def leave(self, entry: VmEntry, *, reason: str) -> int | None:
+    def leave(self, entry: VmEntry, reason: StopReason, *, detail: str = "") -> int | None:
         """Takes a VM from wherever it is; from now on it is nobody's and only its end is waited for.
 
         Returns the claim that was to get it, if any: the BOOT claim it was produced for, or that of the hand-out.
@@ -208,8 +208,9 @@ class Fleet:
                 pass  # `to` refuses
             case _:
                 assert_never(entry.state)
-        self._to(entry, VmState.STOPPING, reason=reason)
+        self._to(entry, VmState.STOPPING, reason=reason, detail=detail)
         page.stopping += 1
+        page.counters.stopped[reason] += 1
         self.admission.stopping_mib += entry.memory_mib
         return claim_id
 
@@ -220,6 +221,26 @@ class Fleet:
         self.admission.committed_mib -= entry.memory_mib
         del self._vms[entry.vm_id]
 
-    def _to(self, entry: VmEntry, target: VmState, *, reason: str = "") -> None:
+    def _to(
+        self,
+        entry: VmEntry,
+        target: VmState,
+        *,
+        production_s: float | None = None,
+        reason: StopReason | None = None,
+        detail: str = "",
+    ) -> None:
+        was = entry.state
         entry.to(target)
-        self.tell(VmNews(vm_id=entry.vm_id, profile=entry.profile, state=target, reason=reason))
+        self.tell(
+            VmNews(
+                vm_id=entry.vm_id,
+                profile=entry.profile,
+                state=target,
+                was=was,
+                made_by=entry.made_by,
+                production_s=production_s,
+                reason=reason,
+                detail=detail,
+            )
+        )

@@ -33,6 +33,7 @@ from pool.ledger.leases import LeaseRegister
 from pool.ledger.news import LeaseChange, LeaseNews, News, ProfileChange, ProfileNews
 from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.profile import ProfilePage
+from pool.ledger.reasons import OF_LEASE, StopReason
 from pool.ledger.records import Claim, EndReason, Lease, VmEntry
 from pool.ledger.views import CircuitState
 from vmm.words.leases import HandOutOrder, LeaseTerms
@@ -110,18 +111,18 @@ class Moves:
         )
         self.effects.append(HandOutVm(vm_id=entry.vm_id, order=HandOutOrder(terms=terms)))
 
-    def stop_vm(self, entry: VmEntry, *, reason: str) -> None:
-        self.fleet.leave(entry, reason=reason)
-        self.effects.append(StopVm(vm_id=entry.vm_id, reason=reason))
+    def stop_vm(self, entry: VmEntry, reason: StopReason, *, detail: str = "") -> None:
+        self.fleet.leave(entry, reason, detail=detail)
+        self.effects.append(StopVm(vm_id=entry.vm_id, reason=reason, detail=detail))
 
-    def evict(self, vm_id: str, *, reason: str) -> None:
+    def evict(self, vm_id: str, reason: StopReason, *, detail: str) -> None:
         """An idle VM goes before its time."""
         entry = self.fleet[vm_id]
         self.fleet.page_of(entry).counters.evicted += 1
-        self.stop_vm(entry, reason=reason)
+        self.stop_vm(entry, reason, detail=detail)
 
-    def detach_vm(self, entry: VmEntry, *, reason: str) -> None:
-        self.fleet.leave(entry, reason=reason)
+    def detach_vm(self, entry: VmEntry, reason: StopReason, *, detail: str) -> None:
+        self.fleet.leave(entry, reason, detail=detail)
         self.effects.append(DetachVm(vm_id=entry.vm_id))
 
     # -- profiles ------------------------------------------------------------------------------------------------
@@ -130,7 +131,9 @@ class Moves:
         self.tell(ProfileNews(profile=page.name, change=change, detail=detail))
 
     def follow_demand(self, page: ProfilePage, *, now: float) -> None:
+        before = page.size
         if page.follow_demand(now=now):
+            page.shrinks_for = StopReason.DEMAND if page.size < before else page.shrinks_for
             self.tell_of(page, ProfileChange.RESIZED, f"{page.size}, by demand")
 
     def back_off(self, page: ProfilePage, *, after: int = 0, now: float) -> None:
@@ -156,24 +159,26 @@ class Moves:
         held_back = self.admission.holds_back(page.policy)
         self.refuse(request_id, refusals.too_late(page, claim, held_back=held_back))
 
-    def refuse_claim(self, claim: Claim, refusal: Refusal) -> None:
+    def refuse_claim(self, claim: Claim, refusal: Refusal, *, stops_for: StopReason | None = None) -> None:
+        """`stops_for` is why a VM goes that was on its way to it; None for a claim that still waits for one."""
         for request_id in claim.requests:
             self.refuse(request_id, refusal)
         self.fleet.pages[claim.profile].counters.refused += 1
-        self.drop_claim(claim, reason=refusal.message)
+        self.drop_claim(claim, stops_for, detail=refusal.message)
 
-    def leave_claim(self, request_id: int) -> None:
+    def leave_claim(self, request_id: int, reason: StopReason, *, detail: str) -> None:
         """A request waits no longer; a claim without requests is dropped. Nothing happens if it was answered."""
         claim = self.claims.leave(request_id)
         if claim is not None and not claim.requests:
-            self.drop_claim(claim, reason="its caller went away before it had the lease")
+            self.drop_claim(claim, reason, detail=detail)
 
-    def drop_claim(self, claim: Claim, *, reason: str) -> None:
+    def drop_claim(self, claim: Claim, reason: StopReason | None, *, detail: str) -> None:
         """Forgets a claim that nobody waits for any more; a VM on its way to it is dirty and is stopped."""
         if claim.vm_id is None:
             self.fleet.pages[claim.profile].withdraw(claim)
         else:
-            self.stop_vm(self.fleet[claim.vm_id], reason=reason)
+            assert reason is not None
+            self.stop_vm(self.fleet[claim.vm_id], reason, detail=detail)
         self.claims.close(claim)
 
     # -- leases --------------------------------------------------------------------------------------------------
@@ -185,28 +190,26 @@ class Moves:
         self.effects.extend(Grant(request_id=request_id, lease=lease) for request_id in claim.requests)
         self.claims.close(claim)
         self.fleet.page_of(entry).counters.granted += 1
-        self._tell_of_lease(lease, LeaseChange.GRANTED)
+        self.tell(LeaseNews(lease=lease, change=LeaseChange.GRANTED))
 
     def grant_again(self, request_id: int, lease: Lease) -> None:
         self.effects.append(Grant(request_id=request_id, lease=lease))
 
     def renew(self, lease: Lease, *, expires_at: float) -> Lease:
         renewed = self.leases.renew(lease, expires_at=expires_at)
-        self._tell_of_lease(renewed, LeaseChange.RENEWED)
+        self.tell(LeaseNews(lease=renewed, change=LeaseChange.RENEWED))
         return renewed
 
     def tell_of_silence(self, lease: Lease, *, detail: str) -> None:
         """Empty: it is over."""
-        self._tell_of_lease(lease, LeaseChange.SILENT if detail else LeaseChange.ANSWERING, detail=detail)
+        change = LeaseChange.SILENT if detail else LeaseChange.ANSWERING
+        self.tell(LeaseNews(lease=lease, change=change, detail=detail))
 
     def end_lease(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self.leases.end(lease, reason, detail=detail)
         self.effects.append(LeaseEnded(lease_id=lease.lease_id))
-        self._tell_of_lease(lease, LeaseChange.ENDED, detail=f"{reason.value}: {detail}")
+        self.tell(LeaseNews(lease=lease, change=LeaseChange.ENDED, reason=reason, detail=detail))
 
     def take_back(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self.end_lease(lease, reason, detail=detail)
-        self.stop_vm(self.fleet[lease.vm_id], reason=f"its lease was {reason.value}")
-
-    def _tell_of_lease(self, lease: Lease, change: LeaseChange, *, detail: str = "") -> None:
-        self.tell(LeaseNews(lease=lease, change=change, detail=detail))
+        self.stop_vm(self.fleet[lease.vm_id], OF_LEASE[reason], detail="its lease has ended")

@@ -7,6 +7,9 @@ import enum
 import attrs
 
 from pool.ledger.records import Lease
+from pool.ledger.reasons import StopReason
+from pool.ledger.records import EndReason
+from vmm.words.kinds import ProducerKind
 from vmm.words.life import VmState
 
 
@@ -17,12 +20,22 @@ class VmNews:
     vm_id: str
     profile: str
     state: VmState
-    reason: str = ""
-    """Why it is being stopped; empty otherwise."""
+    was: VmState | None = None
+    """None: it is new."""
+    made_by: ProducerKind = ProducerKind.DIRECT
+    """Once it is ready."""
+    production_s: float | None = None
+    """When it has become ready, unless it was adopted."""
+    reason: StopReason | None = None
+    """Why it is being ended, or let go of."""
+    detail: str = ""
+    """A sentence about that. Everybody may watch: it says nothing of whose VM it was."""
 
 
 class LeaseChange(enum.Enum):
     GRANTED = "granted"
+    RESTORED = "restored"
+    """The VM of an earlier run's lease was found."""
     RENEWED = "renewed"
     SILENT = "silent"
     """Its VM's guest does not answer. The lease goes on."""
@@ -36,8 +49,10 @@ class LeaseNews:
     lease: Lease
     """As it is after the change, or was when it ended."""
     change: LeaseChange
+    reason: EndReason | None = None
+    """Of its end."""
     detail: str = ""
-    """What became of a lease that ended, or what is known of a silent one."""
+    """More about that, or what is known of a silent one."""
 
 
 class ProfileChange(enum.Enum):

@@ -12,6 +12,7 @@ from pool.ledger.failures import Failures
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.queue import ClaimQueue
 from pool.ledger.ready import ReadyVms
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import Claim, Place
 from pool.ledger.shells import ShellRack
 from pool.ledger.views import CircuitState, Counters, ProfileView
@@ -53,6 +54,8 @@ class ProfilePage:
     """What the size follows, if it does."""
     review_at: float = math.inf
     """When the demand could want another size although nothing happens."""
+    shrinks_for: StopReason = StopReason.SURPLUS
+    """Why VMs go that are found to be too many now."""
     drained: bool = False
     """Nothing is handed out or produced, and nobody waits."""
     ready: ReadyVms = attrs.field(factory=ReadyVms)
@@ -326,5 +329,5 @@ class ProfilePage:
             last_error=self.last_error,
             last_evidence=self.last_evidence,
             last_production_s=self.last_production_s,
-            counters=attrs.evolve(self.counters),
+            counters=attrs.evolve(self.counters, stopped=self.counters.stopped.copy()),
         )

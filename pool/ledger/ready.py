@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -10,18 +9,11 @@ from typing import Final
 
 import attrs
 
+from pool.ledger.reasons import StopReason
 from pool.ledger.schedule import Schedule
 
 _LOOK_AHEAD: Final = 8
 """More than are being checked at a time on any sensible setting; the oldest of them is good enough."""
-
-
-class Staleness(enum.Enum):
-    """Why a ready VM is to be replaced."""
-
-    GENERATION = "it is of an older generation"
-    AGE = "it has been idle for too long"
-    REQUEST = "its replacement was asked for"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -29,8 +21,8 @@ class ReadyVms:
     """Oldest first; handed out in this order."""
 
     _vms: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
-    stale: OrderedDict[str, Staleness] = attrs.field(factory=OrderedDict, init=False)
-    """Those that are to be replaced."""
+    stale: OrderedDict[str, StopReason] = attrs.field(factory=OrderedDict, init=False)
+    """Those that are to be replaced, and why."""
     ages: Schedule[str] = attrs.field(factory=Schedule, init=False)
     """When one is too old."""
     checks: Schedule[str] = attrs.field(factory=Schedule, init=False)
@@ -49,7 +41,7 @@ class ReadyVms:
     def add(self, vm_id: str, *, current: bool) -> None:
         self._vms[vm_id] = None
         if not current:
-            self.stale[vm_id] = Staleness.GENERATION
+            self.stale[vm_id] = StopReason.STALE
 
     def take(self) -> str:
         """The VM to hand out: the one that is ready longest, of the current generation if there is any.

@@ -9,6 +9,7 @@ import attrs
 
 from pool.ledger.moves import Moves
 from pool.ledger.profile import ProfilePage
+from pool.ledger.reasons import REPLACEMENTS, StopReason
 from pool.ledger.records import Claim
 from pool.ledger.views import CircuitState
 
@@ -155,7 +156,9 @@ class Refill:
                 (page for page in donors if self._spare(page, for_page)), key=lambda p: len(p.ready) - p.min_ready()
             )
             vm_id = next(iter(donor.ready.stale or donor.ready))
-            self.moves.evict(vm_id, reason=f"its memory is needed for a claim of profile {for_page.name}")
+            self.moves.evict(
+                vm_id, StopReason.MEMORY, detail=f"its memory is needed for a claim of profile {for_page.name}"
+            )
 
     @staticmethod
     def _spare(page: ProfilePage, for_page: ProfilePage) -> int:
@@ -172,14 +175,15 @@ class Refill:
             if not donors:
                 return
             donor = max(donors, key=lambda page: page.present() - page.min_ready())
-            self.moves.stop_vm(self.moves.fleet[donor.cheapest()], reason="the memory budget is smaller than before")
+            entry = self.moves.fleet[donor.cheapest()]
+            self.moves.stop_vm(entry, StopReason.MEMORY, detail="the memory budget is smaller than before")
 
     def replace_stale(self, page: ProfilePage) -> None:
         admission = self.moves.admission
         while page.may_roll(may_surge=admission.fits(page.policy.memory_mib)) and not admission.memory_low:
             page.counters.rolled += 1
             vm_id, why = next(iter(page.ready.stale.items()))
-            self.moves.stop_vm(self.moves.fleet[vm_id], reason=why.value)
+            self.moves.stop_vm(self.moves.fleet[vm_id], why, detail=REPLACEMENTS[why])
 
     def _neediest(self, *, now: float) -> ProfilePage | None:
         """The page that is to get the next production: the one with the smallest part of what it wants."""
@@ -195,9 +199,12 @@ class Refill:
         """Whether there was a VM too many."""
         too_many = page.has_too_many()
         while page.has_too_many():
-            self.moves.stop_vm(self.moves.fleet[page.cheapest()], reason="the pool wants fewer VMs")
+            reason = StopReason.DRAIN if page.drained else page.shrinks_for
+            self.moves.stop_vm(self.moves.fleet[page.cheapest()], reason, detail=_too_many(page))
+        page.shrinks_for = StopReason.SURPLUS
         while page.drained and page.shells.idle:
-            self.moves.stop_vm(self.moves.fleet[next(iter(page.shells.idle))], reason="the pool wants no shells")
+            shell = self.moves.fleet[next(iter(page.shells.idle))]
+            self.moves.stop_vm(shell, StopReason.DRAIN, detail="the pool wants no shells")
         return too_many
 
     def _admits(self, page: ProfilePage) -> bool:
@@ -209,6 +216,10 @@ class Refill:
 
 def _growth_mib(claim: Claim, page: ProfilePage) -> int:
     return max(0, (claim.request.wishes.memory_mib or 0) - page.policy.memory_mib)
+
+
+def _too_many(page: ProfilePage) -> str:
+    return f"the pool wants {page.wanted()} and has {page.present()}"
 
 
 def _part(page: ProfilePage) -> float:

@@ -9,6 +9,7 @@ from pool.ledger.effects import AdoptVm
 from pool.ledger.events import AdoptionRequested, FoundVm, HandoverRequested, ShutdownRequested
 from pool.ledger.moves import Moves
 from pool.ledger.policy import PoolPolicy
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import EndReason, Lease
 from vmm.words.life import VmState
 
@@ -52,7 +53,7 @@ class Succession:
         if not self.moves.draining:
             self.moves.draining = True
             for claim in self.moves.claims.all():
-                self.moves.refuse_claim(claim, refusals.shutting_down())
+                self.moves.refuse_claim(claim, refusals.shutting_down(), stops_for=StopReason.SHUTDOWN)
         if isinstance(event, ShutdownRequested):
             self._drain()
         else:
@@ -64,7 +65,7 @@ class Succession:
             self.moves.take_back(lease, EndReason.SHUTDOWN, detail="the service was stopped")
         for entry in self.moves.fleet.all():
             if entry.state is not VmState.STOPPING:
-                self.moves.stop_vm(entry, reason="the service is shutting down")
+                self.moves.stop_vm(entry, StopReason.SHUTDOWN, detail="the service is shutting down")
 
     def _hand_over(self) -> None:
         """Idle and leased VMs live on, leases with them, adopted yet or not; nobody could take over the rest."""
@@ -75,6 +76,6 @@ class Succession:
                 self.moves.leases.let_go(lease)
         for entry in self.moves.fleet.all():
             if entry.state in (VmState.ADOPTING, VmState.READY, VmState.LEASED):
-                self.moves.detach_vm(entry, reason="it is handed over to the next run of the service")
+                self.moves.detach_vm(entry, StopReason.HANDED_OVER, detail="to the next run of the service")
             elif entry.state is not VmState.STOPPING:
-                self.moves.stop_vm(entry, reason="the service hands over")
+                self.moves.stop_vm(entry, StopReason.SHUTDOWN, detail="the service hands over")

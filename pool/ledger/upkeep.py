@@ -11,7 +11,7 @@ from pool.ledger.facts import Facts
 from pool.ledger.moves import Moves
 from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.profile import ProfilePage
-from pool.ledger.ready import Staleness
+from pool.ledger.reasons import StopReason
 from vmm.words.life import VmState
 
 
@@ -33,7 +33,7 @@ class Upkeep:
     def note_ages(self, *, now: float) -> None:
         for page in self.moves.fleet.pages.values():
             for vm_id in page.ready.ages.take_due(now=now):
-                page.ready.stale[vm_id] = Staleness.AGE  # which no generation cures
+                page.ready.stale[vm_id] = StopReason.AGE  # which no generation cures
 
     def check_agents(self, *, now: float) -> None:
         """Few at a time."""
@@ -69,16 +69,16 @@ class Upkeep:
         if not self.moves.admission.memory_low:
             self.moves.tell(ProfileNews(profile="", change=ProfileChange.HOST_MEMORY, detail=f"low: {event.detail}"))
         self.moves.admission.memory_low = event.detail or "no details"
-        reason = f"the host's memory is low: {event.detail}"
+        detail = f"the host's memory is low: {event.detail}"
         pages = [page for page in self.moves.fleet.pages.values() if page.ready or page.producing_for_pool]
         if not pages:
             return
         page = max(pages, key=_spare)
         vm_id = page.cheapest()
         if self.moves.fleet[vm_id].state is VmState.READY:
-            self.moves.evict(vm_id, reason=reason)
+            self.moves.evict(vm_id, StopReason.MEMORY, detail=detail)
         else:
-            self.moves.stop_vm(self.moves.fleet[vm_id], reason=reason)
+            self.moves.stop_vm(self.moves.fleet[vm_id], StopReason.MEMORY, detail=detail)
 
 
 def _spare(page: ProfilePage) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 
 import attrs
+
+from pool.ledger.reasons import StopReason
 
 
 class CircuitState(enum.Enum):
@@ -41,6 +44,8 @@ class Counters:
     """Stale VMs that were stopped, to be replaced by ones of the current generation."""
     evicted: int = 0
     """Idle VMs that were stopped by request, or because memory was needed."""
+    stopped: Counter[StopReason] = attrs.field(factory=Counter)
+    """VMs that were ended or let go of, by reason."""
 
 
 @attrs.frozen(kw_only=True)

@@ -139,7 +139,7 @@ def profile_status(
         last_error=shorten(view.last_error),
         last_evidence=sendable(view.last_evidence) if with_evidence else "",
         last_production_ms=ms(view.last_production_s),
-        counters=wire.PoolCounters(**attrs.asdict(view.counters)),
+        counters=wire.PoolCounters(**attrs.asdict(view.counters, filter=attrs.filters.exclude("stopped"))),
         shells=view.shells,
         stale=view.stale,
         generation=view.generation,

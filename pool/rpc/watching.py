@@ -27,10 +27,8 @@ class WatchMessages:
         match what:
             case Snapshot():
                 return wire.WatchReply(snapshot=self._snapshot(what, now=now))
-            case VmNews(vm_id=vm_id, profile=profile, state=state, reason=reason):
-                return wire.WatchReply(
-                    vm=wire.VmChange(vm_id=vm_id, profile=profile, state=state.value, reason=shorten(reason))
-                )
+            case VmNews():
+                return wire.WatchReply(vm=_vm_change(what))
             case LeaseNews():
                 return wire.WatchReply(lease=lease_change(what, may_know=self.owner.may_touch(what.lease.owner)))
             case ProfileNews(profile=profile, change=change, detail=detail):
@@ -49,3 +47,10 @@ class WatchMessages:
             vms=[wire.VmChange(vm_id=vm.vm_id, profile=vm.profile, state=vm.state.value) for vm in snapshot.vms],
             leases=list(leases),
         )
+
+
+def _vm_change(news: VmNews) -> wire.VmChange:
+    words = ("" if news.reason is None else news.reason.value, news.detail)
+    return wire.VmChange(
+        vm_id=news.vm_id, profile=news.profile, state=news.state.value, reason=shorten(": ".join(filter(None, words)))
+    )

@@ -18,6 +18,7 @@ from pool.ledger.callers import Callers
 from pool.ledger.effects import Refusal
 from pool.ledger.events import FoundVm, RenewalRecorded, RenewRequested
 from pool.ledger.facts import Facts
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import Owner, VmEntry
 from tests.properties.ledger.broken import answers, callers
 from tests.properties.ledger.broken.ledger import ledger_with
@@ -127,7 +128,7 @@ class EndsLeasesEarly(Facts):
 class AnswersNobodyTooLate(Callers):
     def expire(self, *, now: float) -> None:
         for request_id, _ in self.moves.claims.overdue(now=now):
-            self.moves.leave_claim(request_id)
+            self.moves.leave_claim(request_id, StopReason.DEADLINE, detail="")
         super().expire(now=now)
 
 

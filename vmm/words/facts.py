@@ -109,6 +109,17 @@ class VmSilent:
     """Empty if it answers again."""
 
 
+class LossCause(enum.Enum):
+    """What is the matter with a VM that is lost."""
+
+    DEAD = "dead"
+    """QEMU is gone."""
+    MUTE = "mute"
+    """It is there, and does not answer."""
+    FAULTY = "faulty"
+    """It answers, and not as it should."""
+
+
 @attrs.frozen(kw_only=True)
 class VmLost:
     """The VM cannot be used any more, for a reason of its own: it failed to come up, died, or failed a hand-out."""
@@ -116,6 +127,7 @@ class VmLost:
     vm_id: str
     reason: str
     """One line."""
+    cause: LossCause = LossCause.FAULTY
     evidence: str = ""
     """QEMU's argv, stderr and console tails, as far as they are known; many lines."""
 

@@ -30,7 +30,7 @@ from pool.ledger.effects import (
 )
 from pool.ledger.news import News, VmNews
 from pool.ledger.profile import ProfilePage
-from pool.ledger.ready import Staleness
+from pool.ledger.reasons import OF_LEASE, REPLACEMENTS, StopReason
 from pool.ledger.records import Claim, Lease, Owner
 from tests.properties.ledger.invariants import ViolationError
 from vmm.words.life import TRANSITIONS, VmState
@@ -194,8 +194,9 @@ def rolling_leaves_the_minimum(effects: Sequence[Effect], ledger: Ledger, _recor
     """Stale VMs are stopped only while enough others are ready, and not while production fails."""
     vms = {vm.vm_id: vm for vm in ledger.vms()}
     for number, effect in enumerate(effects):
-        if isinstance(effect, StopVm) and effect.reason in {why.value for why in Staleness}:
-            page = ledger._moves.fleet.pages[vms[effect.vm_id].profile]
+        news = effect.news if isinstance(effect, Tell) else None
+        if isinstance(news, VmNews) and news.was is VmState.READY and news.reason in REPLACEMENTS:
+            page = ledger._moves.fleet.pages[news.profile]
             # Who waited for memory takes his VM after that, and it was ready until then.
             later = [other.vm_id for other in effects[number:] if isinstance(other, HandOutVm)]
             taken = sum(vms[vm_id].profile == page.name for vm_id in later)
@@ -225,7 +226,7 @@ def only_idle_vms_are_evicted(effect: Effect, record: Record) -> None:
             isinstance(news, VmNews) and (news.vm_id, news.state) == (effect.vm_id, VmState.LEASED)
             for news in record.news
         )
-        assert not leased or record.draining or effect.reason.startswith("its lease was ")
+        assert not leased or record.draining or effect.reason in OF_LEASE.values()
 
 
 def checks_are_of_ready_vms(effect: Effect, record: Record) -> None:
@@ -263,7 +264,7 @@ def only_bare_leases_are_given_away(effect: Effect, record: Record) -> None:
     """When their taker has the VM, and not before. Such a VM is not stopped, but for a lease whose time has come when
     that is read. It ends first, and the VM's actor, which knows whose the VM is, does nothing about it.
     """
-    if isinstance(effect, StopVm) and effect.reason == "its lease was expired":
+    if isinstance(effect, StopVm) and effect.reason is StopReason.EXPIRED:
         return
     vm = record.vms.get(effect.vm_id) if isinstance(effect, DetachVm | StopVm) else None
     if vm is not None and vm.bare:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from pool.ledger import Ledger
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
-from pool.ledger.ready import Staleness
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import Lease, VmEntry
 from pool.ledger.views import CircuitState
 from vmm.words.kinds import ProductionCost
@@ -84,6 +84,7 @@ def counters_cover_the_vms(ledger: Ledger, now: float) -> None:
         assert counters.granted >= granted, counters
         assert counters.produced >= counters.granted, counters
         assert counters.produced >= counters.adopted >= 0, counters
+        assert counters.stopped.total() >= view.stopping, counters
 
 
 def never_more_than_wanted(ledger: Ledger, _now: float) -> None:
@@ -206,7 +207,7 @@ def stale_is_what_is_of_another_generation(ledger: Ledger, _now: float) -> None:
     """Ready VMs are known to be stale, and stale shells are none: they could not be filled."""
     for page, entries in _pages(ledger):
         other = {e.vm_id for e in entries if page.generation and e.generation != page.generation}
-        known = {vm_id for vm_id, why in page.ready.stale.items() if why is Staleness.GENERATION}
+        known = {vm_id for vm_id, why in page.ready.stale.items() if why is StopReason.STALE}
         assert known <= other & set(page.ready) <= set(page.ready.stale) <= set(page.ready)
         assert not other & set(page.shells.idle)
 

@@ -13,6 +13,7 @@ from tests.properties.ledger.invariants import FAULT_OF_A_LEASE
 from vmm.words.facts import (
     HandOutTimings,
     LeaseAdopted,
+    LossCause,
     Obstacle,
     ShellReady,
     VmGone,
@@ -94,14 +95,14 @@ class Vms:
             case _:
                 raise AssertionError(f"{vm_id} has nothing to do")
 
-    def die(self, vm_id: str) -> None:
+    def die(self, vm_id: str, *, cause: LossCause = LossCause.DEAD) -> None:
         """Production fails, the process dies, the hand-out fails or it does not answer; its files are still there."""
         self.checking.discard(vm_id)
         self.missed.discard(vm_id)
         self.unreached.discard(vm_id)
         reason = FAULT_OF_A_LEASE if self.living[vm_id] is VmState.LEASED else "fault"
         self.living[vm_id] = VmState.STOPPING
-        self.inbox.append(VmLost(vm_id=vm_id, reason=reason, evidence=reason))
+        self.inbox.append(VmLost(vm_id=vm_id, reason=reason, cause=cause, evidence=reason))
 
     def fall_silent(self, vm_id: str, *, detail: str = "its guest does not answer") -> None:
         """The guest of a leased VM does not answer for a while, or does again."""

@@ -10,6 +10,7 @@ from pool.ledger.events import FoundVm
 from pool.ledger.leases import REMEMBERED_LEASES, LeaseRegister
 from pool.ledger.news import LeaseChange, LeaseNews, VmNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import EndReason, Lease, Owner
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from tests.properties.ledger.world import World
@@ -143,9 +144,9 @@ def test_what_watchers_see_of_a_vm_names_no_lease() -> None:
     world, _, lease = leased()
     world.release(lease.lease_id, uid=1000)
     world.process()
-    reasons = [news.reason for news in world.record.news if isinstance(news, VmNews) and news.vm_id == lease.vm_id]
-    assert reasons[-1] == "its lease was released"
-    assert not any(lease.lease_id in reason for reason in reasons)
+    told = [news for news in world.record.news if isinstance(news, VmNews) and news.vm_id == lease.vm_id]
+    assert [news.reason for news in told if news.reason] == [StopReason.RELEASED]
+    assert not any(lease.lease_id in news.detail for news in told)
 
 
 def test_a_lease_that_was_renewed_and_then_expired_says_no_more_than_that() -> None:

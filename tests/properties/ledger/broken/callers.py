@@ -23,6 +23,7 @@ from pool.ledger.events import (
 )
 from pool.ledger.facts import Facts
 from pool.ledger.profile import ProfilePage
+from pool.ledger.reasons import StopReason
 from pool.ledger.records import Claim, EndReason, Lease, Owner, VmEntry
 from pool.ledger.refill import Refill
 from pool.ledger.schedule import Schedule
@@ -101,7 +102,7 @@ class ExpiresEarly(Callers):
 class ExpiresWithoutAWord(Callers):
     def expire(self, *, now: float) -> None:
         for request_id, _ in self.moves.claims.overdue(now=now):
-            self.moves.leave_claim(request_id)
+            self.moves.leave_claim(request_id, StopReason.DEADLINE, detail="")
         super().expire(now=now)  # leases end as they should, or the service would tick without end
 
 
@@ -197,7 +198,7 @@ class StopsLeasedVms(Ledger):
         leased = [lease for lease in self.leases() if any(isinstance(effect, HandOutVm) for effect in effects)]
         for lease in leased:
             self._moves.end_lease(lease, EndReason.RELEASED, detail="")
-            self._moves.stop_vm(self._moves.fleet[lease.vm_id], reason="its memory is needed")
+            self._moves.stop_vm(self._moves.fleet[lease.vm_id], StopReason.MEMORY)
         return effects + self._moves.take_effects()
 
 
@@ -208,14 +209,14 @@ class KeepsLeasesInADrain(Succession):
     def end(self, event: ShutdownRequested | HandoverRequested) -> None:
         self.moves.draining = True
         for claim in self.moves.claims.all():
-            self.moves.refuse_claim(claim, refusals.shutting_down())
+            self.moves.refuse_claim(claim, refusals.shutting_down(), stops_for=StopReason.SHUTDOWN)
 
 
 class KeepsReadyVmsInADrain(Succession):
     def _drain(self) -> None:
         for entry in self.moves.fleet.all():
             if entry.state not in (VmState.STOPPING, VmState.READY):
-                self.moves.fleet.leave(entry, reason="")
+                self.moves.fleet.leave(entry, StopReason.SHUTDOWN)
 
 
 class HandsOverWhatNobodyCanAdopt(Succession):
@@ -224,5 +225,5 @@ class HandsOverWhatNobodyCanAdopt(Succession):
     def _hand_over(self) -> None:
         for entry in self.moves.fleet.all():
             if entry.state not in (VmState.STOPPING, VmState.READY, VmState.LEASED):
-                self.moves.detach_vm(entry, reason="")
+                self.moves.detach_vm(entry, StopReason.HANDED_OVER, detail="")
         super()._hand_over()

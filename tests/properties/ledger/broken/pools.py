@@ -107,4 +107,4 @@ class ForgetsWhatIsStale(Upkeep):
 class RollsAllAtOnce(Refill):
     def replace_stale(self, page: ProfilePage) -> None:
         for vm_id, why in list(page.ready.stale.items()):
-            self.moves.stop_vm(self.moves.fleet[vm_id], reason=why.value)
+            self.moves.stop_vm(self.moves.fleet[vm_id], why)
