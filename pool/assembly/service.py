@@ -34,6 +34,7 @@ from pool.host.notify import Watchdog, tell, watchdog_interval_s
 from pool.host.paths import cache_directory, default_image_directory
 from pool.host.premises import Premises
 from pool.host.runtime import VmsDirectory, check_vms_directory, open_vms_directory
+from pool.observe.news import NewsLog
 from pool.observe.tracing import NO_SPANS, Spans
 from pool.producers.kind import Making
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
@@ -134,6 +135,7 @@ async def run_service(
             for name, resolver in resolvers.items()
         }
         witness = Witness()
+        news_log = NewsLog()
         coordinator = Coordinator(
             policies={name: settings.profiles[name].policy(spec) for name, spec in specs.items()},
             producers=producers,
@@ -147,6 +149,7 @@ async def run_service(
             vigils={name: profile.vigil() for name, profile in settings.profiles.items()},
             service=settings.limits.policy(cpus=len(os.sched_getaffinity(0))),
             watchers_per_user=settings.limits.watchers_per_user,
+            readers=(news_log.tell,),
         )
         info = ServiceInfo(
             version=version("vmpool"),
@@ -193,6 +196,7 @@ async def run_service(
                 read=partial(read_memory, cgroup=own_group),
                 report=coordinator.host_memory,
             ),
+            news_log=news_log,
             stop=stop,
         )
         if cache is not None and cache_socket is not None:
@@ -216,6 +220,7 @@ class _Layers:
     info: ServiceInfo
     server_settings: ServerSettings
     watcher: PressureWatcher
+    news_log: NewsLog
     stop: trio.Event
     cache: CacheLayer | None = None
     _server: RpcServer | None = None
@@ -224,6 +229,7 @@ class _Layers:
 
     async def run(self, *, task_status: trio.TaskStatus[Coordinator]) -> None:
         async with trio.open_nursery() as outer:
+            outer.start_soon(Supervised(name="news", main=self.news_log.run, policy=NEVER_GIVE_UP).run)
             await outer.start(self.coordinator.run)
             try:
                 await self._serve(outer, task_status=task_status)

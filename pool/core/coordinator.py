@@ -52,6 +52,7 @@ from pool.ledger.events import (
     RenewalRecorded,
     Tick,
 )
+from pool.ledger.news import News
 from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
@@ -110,6 +111,8 @@ class Coordinator(Reception):
     """By profile name, where the plain one is not meant."""
     vigils: Mapping[str, Vigil] = attrs.field(factory=dict)
     """By profile name, as the procedures: over leased VMs."""
+    readers: tuple[Callable[[News], None], ...] = ()
+    """Told of all news, besides those who watch. They must not wait, nor raise."""
     make_id: Callable[[str], str] = new_id
     rng: random.Random = attrs.field(factory=random.Random)
     clock_ns: Callable[[], int] = time.time_ns
@@ -204,6 +207,8 @@ class Coordinator(Reception):
                 self._actors[vm_id].detach("it lives on without this service")
             case Tell(news=news):
                 self._watchers.tell(news)
+                for reader in self.readers:
+                    reader(news)
             case ProfileClosed(profile=profile):
                 self._own_pages.pop(profile, None)
             case _:

@@ -26,6 +26,7 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
     """Sends structlog and the libraries' stdlib logs to stderr. `json` None: JSON unless stderr is a terminal.
 
     A library's INFO is not ours: grpclib logs every cancelled call. Ours is a state change that matters in production.
+    `verbose` is about ours, too: h2 and hpack say several lines for each frame.
     """
     as_json = not os.isatty(_STDERR) if json is None else json
     stderr = cast("TextIO", LogOutput(_STDERR, tell=_dropped_as_json if as_json else _dropped_as_text))
@@ -53,7 +54,8 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer], foreign_pre_chain=shared
         )
     )
-    logging.basicConfig(handlers=[handler], level=level if verbose else logging.WARNING, force=True)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger(_OURS).setLevel(level)
 
 
 _DROPPED: Final = "lines of this log were dropped: nobody read it"

@@ -192,14 +192,15 @@ def lease_status(lease: Lease, *, now: float) -> wire.LeaseStatus:
 
 
 def lease_change(news: LeaseNews, *, may_know: bool) -> wire.LeaseChange:
-    """`may_know`: whoever watches may touch the lease."""
+    """`may_know`: the watcher may touch the lease."""
+    # Others learn how it ended, not what its guest said at that.
+    words = ("" if news.reason is None else news.reason.value, news.detail if may_know else "")
     return wire.LeaseChange(
         lease_id=news.lease.lease_id if may_know else "",
         vm_id=news.lease.vm_id,
         profile=news.lease.profile,
         change=news.change.value,
-        # Others learn how it ended, not what its guest said at that.
-        detail=shorten(news.detail if may_know else news.detail.partition(": ")[0]),
+        detail=shorten(": ".join(filter(None, words))),
         labels=dict(news.lease.request.labels) if may_know else {},
     )
 

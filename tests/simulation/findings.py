@@ -36,8 +36,8 @@ def said(what: Event | Effect) -> str:
             return f"VmHandedOut(vm_id={vm_id!r}, timings={timings})"
         case Grant(request_id=request_id, lease=lease) | ConfirmRenewal(request_id=request_id, lease=lease):
             return f"{type(what).__name__}(request_id={request_id}, {brief(lease)})"
-        case Tell(news=LeaseNews(lease=lease, change=change, detail=detail)):
-            return f"Tell({change.value} {detail!r}, {brief(lease)})"
+        case Tell(news=LeaseNews(lease=lease) as news):
+            return f"LeaseNews({news.change.value}, {news.reason}, {news.detail!r}, {brief(lease)})"
         case AdoptionRequested(found=found):
             return f"AdoptionRequested({', '.join(f'{vm.vm_id}: {vm.lease and brief(vm.lease)}' for vm in found)})"
         case _:

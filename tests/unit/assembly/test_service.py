@@ -36,6 +36,7 @@ def layers() -> _Layers:
         info=NOTHING,
         server_settings=NOTHING,
         watcher=NOTHING,
+        news_log=NOTHING,
         stop=trio.Event(),
     )
 

@@ -123,6 +123,24 @@ def test_whoever_logs_does_not_wait_for_a_reader(as_json: bool) -> None:
     assert done.stdout == b"done\n"
 
 
+VERBOSE_SCRIPT = """
+import logging, structlog
+from pool.observe.logs import configure_logs
+configure_logs(json={json}, verbose=True)
+structlog.get_logger("vmpool").debug("of ours")
+logging.getLogger("vmpool.client").debug("of ours")
+for name in ("h2.connection", "hpack.hpack", "grpclib.server", "asyncio", "trio"):
+    logging.getLogger(name).debug("of theirs")
+    logging.getLogger(name).info("of theirs")
+logging.getLogger("grpclib.server").warning("a warning of theirs")
+"""
+
+
+def test_verbose_is_about_our_own_doings() -> None:
+    lines = [json.loads(line) for line in logged(as_json=True, script=VERBOSE_SCRIPT)]
+    assert [line["event"] for line in lines] == ["of ours", "of ours", "a warning of theirs"]
+
+
 def test_every_logger_has_a_name_and_a_vm_is_always_called_the_same() -> None:
     """A logger without one would be the service's; `vm` is Kata's name of the field."""
     for path in (path for part in ("pool", "actors", "vmm") for path in (HOUSE / part).rglob("*.py")):
