@@ -132,7 +132,7 @@ def render_lease(lease: LeaseStatus) -> str:
 def words_of_change(change: LeaseChange) -> tuple[str, ...]:
     """For a line of a watch."""
     lease_id = change.lease_id or "(another user's)"
-    return "lease", lease_id, change.vm_id, change.profile, change.change, change.detail, *_marks(change.labels)
+    return "lease", lease_id, change.vm_id, change.profile, change.change, change.reason, change.detail, *_marks(change.labels)
 
 
 def _marks(labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pool.cli.leasing import render_lease
 from pool.cli.options import socket_option
 from pool.cli.output import say
 from pool.observe.terminal import visible
-from vmpool.client import Client, ProfileStatus, ServiceStatus
+from vmpool.client import CircuitState, Client, ProfileStatus, ServiceStatus
 
 _COLUMNS = ("profile", "size", "ready", "producing", "leased", "waiting", "hits", "misses", "producer", "boot")
 
@@ -102,9 +102,9 @@ def _remarks(profile: ProfileStatus) -> list[str]:
 
 def _next_try(profile: ProfileStatus) -> str:
     match profile.circuit:
-        case "open":
+        case CircuitState.OPEN:
             return f"circuit open for {profile.retry_in_s:.1f} s"
-        case "half_open":
+        case CircuitState.HALF_OPEN:
             return "circuit half open: one VM is being tried"
         case _:
             return f"next try in {profile.retry_in_s:.1f} s"

@@ -60,8 +60,8 @@ def _as_text(change: Change) -> str:
             lines += [_as_text(vm) for vm in vms]
             lines += [render_lease(lease) for lease in leases]
             return "\n".join(lines)
-        case VmChange(vm_id=vm_id, profile=profile, state=state, reason=reason):
-            return _line("vm", vm_id, profile, state, reason)
+        case VmChange(vm_id=vm_id, profile=profile, state=state, reason=reason, detail=detail):
+            return _line("vm", vm_id, profile, state, reason, detail)
         case LeaseChange():
             return _line(*words_of_change(change))
         case ProfileChange(profile=profile, change=what, detail=detail):

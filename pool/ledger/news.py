@@ -6,9 +6,8 @@ import enum
 
 import attrs
 
-from pool.ledger.records import Lease
 from pool.ledger.reasons import StopReason
-from pool.ledger.records import EndReason
+from pool.ledger.records import EndReason, Lease
 from vmm.words.kinds import ProducerKind
 from vmm.words.life import VmState
 

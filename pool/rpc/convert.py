@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from actors.producer import ProducerStatistics
-from pool.ledger.views import ProfileView
+from pool.ledger.views import Counters, ProfileView
 from pool.rpc.arguments import check_command, check_path
 from pool.rpc.errors import InvalidRequestError, sendable, shorten
 from vmm.words.commands import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
@@ -126,7 +126,7 @@ def profile_status(
         vcpus=shape.vcpus,
         memory_mib=shape.memory_mib,
         producer=wire.ProducerStatus(
-            kind=producer.kind.value,
+            kind=wire.ProducerKind[producer.kind.name],
             ready=producer.ready,
             accelerator=producer.accelerator or "",
             detail=shorten(producer.detail),
@@ -139,17 +139,25 @@ def profile_status(
         last_error=shorten(view.last_error),
         last_evidence=sendable(view.last_evidence) if with_evidence else "",
         last_production_ms=ms(view.last_production_s),
-        counters=wire.PoolCounters(**attrs.asdict(view.counters, filter=attrs.filters.exclude("stopped"))),
+        counters=_pool_counters(view.counters),
         shells=view.shells,
         stale=view.stale,
         generation=view.generation,
         max_vcpus=shape.max_vcpus,
         max_memory_mib=shape.max_memory_mib,
         drained=view.drained,
-        circuit=view.circuit.value,
+        circuit=wire.CircuitState[view.circuit.name],
         held_back=view.held_back,
         max_vms=shape.max_vms,
     )
+
+
+def _pool_counters(counters: Counters) -> wire.PoolCounters:
+    plain = attrs.asdict(counters, filter=attrs.filters.exclude("stopped"))
+    stopped = [
+        wire.StoppedVms(reason=wire.StopReason[reason.name], count=count) for reason, count in counters.stopped.items()
+    ]
+    return wire.PoolCounters(**plain, stopped=stopped)
 
 
 def status_reply(

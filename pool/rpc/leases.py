@@ -172,7 +172,7 @@ def lease_message(lease: Lease, *, now: float) -> wire.Lease:
             machine_id=report.machine_id,
             vm_uuid=report.vm_uuid,
         ),
-        made_by=lease.made_by.value,
+        made_by=wire.ProducerKind[lease.made_by.name],
         expires_in_ms=_expires_in_ms(lease, now=now),
         fencing_token=lease.terms.fencing_token,
         labels=dict(lease.request.labels),
@@ -193,14 +193,14 @@ def lease_status(lease: Lease, *, now: float) -> wire.LeaseStatus:
 
 def lease_change(news: LeaseNews, *, may_know: bool) -> wire.LeaseChange:
     """`may_know`: the watcher may touch the lease."""
-    # Others learn how it ended, not what its guest said at that.
-    words = ("" if news.reason is None else news.reason.value, news.detail if may_know else "")
     return wire.LeaseChange(
         lease_id=news.lease.lease_id if may_know else "",
         vm_id=news.lease.vm_id,
         profile=news.lease.profile,
-        change=news.change.value,
-        detail=shorten(": ".join(filter(None, words))),
+        change=wire.LeaseChangeKind[news.change.name],
+        reason=wire.EndReason.UNSPECIFIED if news.reason is None else wire.EndReason[news.reason.name],
+        # Others learn how it ended, not what its guest said at that.
+        detail=shorten(news.detail) if may_know else "",
         labels=dict(news.lease.request.labels) if may_know else {},
     )
 

@@ -120,7 +120,7 @@ class PoolService(wire.PoolBase):
             await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease, match)))
             self.coordinator.delivered(lease)
             ended = await self.coordinator.wait_lease_ended(lease.lease_id, owner=lease.owner)
-            await send(stream, wire.HoldReply(ended=wire.LeaseEnd(reason=ended.message)))
+            await send(stream, wire.HoldReply(ended=wire.LeaseEnd(detail=ended.message)))
         finally:
             self.coordinator.give_back(lease, detail="its caller ended the call that held it, or went away")
 

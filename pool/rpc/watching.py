@@ -33,7 +33,9 @@ class WatchMessages:
                 return wire.WatchReply(lease=lease_change(what, may_know=self.owner.may_touch(what.lease.owner)))
             case ProfileNews(profile=profile, change=change, detail=detail):
                 return wire.WatchReply(
-                    profile=wire.ProfileChange(profile=profile, change=change.value, detail=shorten(detail))
+                    profile=wire.ProfileChange(
+                        profile=profile, change=wire.ProfileChangeKind[change.name], detail=shorten(detail)
+                    )
                 )
             case _:
                 assert_never(what)
@@ -44,13 +46,19 @@ class WatchMessages:
         )
         return wire.Snapshot(
             profiles=[self.profile_status(view) for view in snapshot.profiles],
-            vms=[wire.VmChange(vm_id=vm.vm_id, profile=vm.profile, state=vm.state.value) for vm in snapshot.vms],
+            vms=[
+                wire.VmChange(vm_id=vm.vm_id, profile=vm.profile, state=wire.VmState[vm.state.name])
+                for vm in snapshot.vms
+            ],
             leases=list(leases),
         )
 
 
 def _vm_change(news: VmNews) -> wire.VmChange:
-    words = ("" if news.reason is None else news.reason.value, news.detail)
     return wire.VmChange(
-        vm_id=news.vm_id, profile=news.profile, state=news.state.value, reason=shorten(": ".join(filter(None, words)))
+        vm_id=news.vm_id,
+        profile=news.profile,
+        state=wire.VmState[news.state.name],
+        reason=wire.StopReason.UNSPECIFIED if news.reason is None else wire.StopReason[news.reason.name],
+        detail=shorten(news.detail),
     )

@@ -9,6 +9,15 @@ Errors are `ClientError`s. A client is one trio object: use it from any number o
 """
 
 from vmpool.client.errors import CallError, ClientError, ServiceUnavailableError
+from vmpool.client.kinds import (
+    CircuitState,
+    EndReason,
+    LeaseChangeKind,
+    ProducerKind,
+    ProfileChangeKind,
+    StopReason,
+    VmState,
+)
 from vmpool.client.records import (
     AcquiredVm,
     AcquireTimings,
@@ -41,14 +50,17 @@ __all__ = [
     "AcquiredVm",
     "CallError",
     "Change",
+    "CircuitState",
     "Client",
     "ClientError",
     "CommandExit",
     "CompletedCommand",
     "ConfinementLayer",
+    "EndReason",
     "Guest",
     "GuestFile",
     "LeaseChange",
+    "LeaseChangeKind",
     "LeaseStatus",
     "Match",
     "Mismatch",
@@ -56,15 +68,19 @@ __all__ = [
     "Output",
     "OutputStream",
     "PoolCounters",
+    "ProducerKind",
     "ProducerStatus",
     "ProfileChange",
+    "ProfileChangeKind",
     "ProfileStatus",
     "RemoteCommand",
     "ServiceStatus",
     "ServiceUnavailableError",
     "Snapshot",
+    "StopReason",
     "VmChange",
     "VmConfig",
+    "VmState",
     "Wishes",
     "open_client",
 ]

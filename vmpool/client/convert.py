@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import enum
 import math
+from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
+import betterproto2
 
 from vmpool.client.errors import CallError
+from vmpool.client.kinds import (
+    CircuitState,
+    EndReason,
+    LeaseChangeKind,
+    ProducerKind,
+    ProfileChangeKind,
+    StopReason,
+    VmState,
+)
 from vmpool.client.records import (
     AcquiredVm,
     AcquireTimings,
@@ -33,6 +45,8 @@ from vmpool.client.records import (
 )
 from vmpool.client.requests import OnEmpty, Wishes
 from vmpool.wire.generated.vmpool import v1 as wire
+
+Word = TypeVar("Word", bound=enum.StrEnum)
 
 ON_EMPTY: Final[Mapping[OnEmpty, wire.OnEmpty]] = {
     OnEmpty.WAIT: wire.OnEmpty.WAIT,
@@ -78,7 +92,7 @@ def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
         vm_id=lease.vm_id,
         profile=lease.profile,
         pid=lease.pid,
-        made_by=lease.made_by,
+        made_by=_word(ProducerKind, lease.made_by),
         expires_in_s=_seconds_or_never(lease.expires_in_ms),
         fencing_token=lease.fencing_token,
         labels=dict(lease.labels),
@@ -162,18 +176,29 @@ def change(reply: wire.WatchReply) -> Change | None:
                 lease_id=lease.lease_id,
                 vm_id=lease.vm_id,
                 profile=lease.profile,
-                change=lease.change,
+                change=_word(LeaseChangeKind, lease.change),
+                reason=_word(EndReason, lease.reason) if lease.reason else None,
                 detail=lease.detail,
                 labels=dict(lease.labels),
             )
         case wire.WatchReply(profile=wire.ProfileChange() as profile):
-            return ProfileChange(profile=profile.profile, change=profile.change, detail=profile.detail)
+            return ProfileChange(
+                profile=profile.profile,
+                change=_word(ProfileChangeKind, profile.change),
+                detail=profile.detail,
+            )
         case _:
             return None
 
 
 def _vm_change(vm: wire.VmChange) -> VmChange:
-    return VmChange(vm_id=vm.vm_id, profile=vm.profile, state=vm.state, reason=vm.reason)
+    return VmChange(
+        vm_id=vm.vm_id,
+        profile=vm.profile,
+        state=_word(VmState, vm.state),
+        reason=_word(StopReason, vm.reason) if vm.reason else None,
+        detail=vm.detail,
+    )
 
 
 def _lease_status(lease: wire.LeaseStatus) -> LeaseStatus:
@@ -214,10 +239,10 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
         max_memory_mib=profile.max_memory_mib,
         max_vms=profile.max_vms or None,
         drained=profile.drained,
-        circuit=profile.circuit,
+        circuit=_word(CircuitState, profile.circuit),
         held_back=profile.held_back,
         producer=ProducerStatus(
-            kind=producer.kind,
+            kind=_word(ProducerKind, producer.kind),
             ready=producer.ready,
             accelerator=producer.accelerator,
             detail=producer.detail,
@@ -230,8 +255,21 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
         last_error=profile.last_error,
         last_evidence=profile.last_evidence,
         last_production_s=profile.last_production_ms / 1e3,
-        counters=PoolCounters(**{field.name: getattr(counters, field.name) for field in attrs.fields(PoolCounters)}),
+        counters=_pool_counters(counters),
     )
+
+
+def _pool_counters(counters: wire.PoolCounters) -> PoolCounters:
+    stopped: Counter[StopReason] = Counter()
+    for each in counters.stopped:
+        stopped[_word(StopReason, each.reason)] += each.count  # there may be several that this SDK does not know
+    plain = [field.name for field in attrs.fields(PoolCounters) if field.name != "stopped"]
+    return PoolCounters(**{name: getattr(counters, name) for name in plain}, stopped=dict(stopped))
+
+
+def _word(kind: type[Word], said: betterproto2.Enum) -> Word:
+    """What the service said. A newer one may say what has no name here."""
+    return kind.__members__.get(said.name, kind["UNKNOWN"])
 
 
 def _incomplete(what: str) -> CallError:

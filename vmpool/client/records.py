@@ -7,6 +7,16 @@ from collections.abc import Mapping
 
 import attrs
 
+from vmpool.client.kinds import (
+    CircuitState,
+    EndReason,
+    LeaseChangeKind,
+    ProducerKind,
+    ProfileChangeKind,
+    StopReason,
+    VmState,
+)
+
 
 class OutputStream(enum.Enum):
     STDOUT = "stdout"
@@ -97,8 +107,7 @@ class AcquiredVm:
     vm_id: str
     profile: str
     pid: int
-    made_by: str
-    """ "template" or "direct"."""
+    made_by: ProducerKind
     expires_in_s: float | None
     """Until the lease ends by itself; None for never."""
     fencing_token: int
@@ -120,7 +129,7 @@ class CompletedCommand:
 
 @attrs.frozen(kw_only=True)
 class ProducerStatus:
-    kind: str
+    kind: ProducerKind
     ready: bool
     accelerator: str
     """Empty while undecided."""
@@ -151,6 +160,8 @@ class PoolCounters:
     """Leases that an earlier run had granted."""
     evicted: int
     """Idle VMs that were stopped by request, or because memory was needed."""
+    stopped: Mapping[StopReason, int]
+    """VMs that were ended or let go of."""
 
 
 @attrs.frozen(kw_only=True)
@@ -175,8 +186,7 @@ class ProfileStatus:
     drained: bool
     """Nothing is handed out or produced until it is undrained."""
     producer: ProducerStatus
-    circuit: str
-    """ "closed", "open" or "half_open"."""
+    circuit: CircuitState
     held_back: str
     """Why VMs that are missing are not being produced; empty if they are."""
     failures_in_a_row: int
@@ -232,10 +242,11 @@ class VmChange:
 
     vm_id: str
     profile: str
-    state: str
-    """ "producing", "adopting", "shell", "ready", "handing_out", "leased", "stopping" or "gone"."""
-    reason: str
-    """Why it is being stopped; empty otherwise."""
+    state: VmState
+    reason: StopReason | None
+    """Why it is being ended, or let go of."""
+    detail: str
+    """A sentence about that."""
 
 
 @attrs.frozen(kw_only=True)
@@ -244,11 +255,11 @@ class LeaseChange:
     """Empty for a lease of another user."""
     vm_id: str
     profile: str
-    change: str
-    """ "granted", "renewed", "silent" (its guest does not answer, and the lease goes on), "answering" (it does again)
-    or "ended"."""
+    change: LeaseChangeKind
+    reason: EndReason | None
+    """How it ended, if it did."""
     detail: str
-    """What became of a lease that ended, what is known of a silent one."""
+    """What became of a lease that ended, what is known of a silent one; empty for a lease of another user."""
     labels: Mapping[str, str] = attrs.field(hash=False)
     """Empty for a lease of another user."""
 
@@ -257,8 +268,7 @@ class LeaseChange:
 class ProfileChange:
     profile: str
     """Empty for what concerns all."""
-    change: str
-    """ "resized", "drained", "undrained", "generation", "circuit" or "host_memory"."""
+    change: ProfileChangeKind
     detail: str
 
 

@@ -28,7 +28,7 @@ def hostile(service: ScriptedService) -> ScriptedService:
     profile = wire.ProfileStatus(
         name="default", producer=wire.ProducerStatus(), counters=wire.PoolCounters(), last_error=HOSTILE
     )
-    vm = wire.VmChange(vm_id="vm-1", profile="default", state="stopping", reason=HOSTILE)
+    vm = wire.VmChange(vm_id="vm-1", profile="default", state=wire.VmState.STOPPING, detail=HOSTILE)
     service.answers["Status"] = lambda _: Answer((wire.StatusReply(profiles=[profile]),))
     service.answers["Watch"] = lambda _: Answer(
         (wire.WatchReply(snapshot=wire.Snapshot(profiles=[profile], vms=[vm])), wire.WatchReply(vm=vm))

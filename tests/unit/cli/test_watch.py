@@ -101,12 +101,14 @@ async def test_json_has_one_object_to_a_line(served: Served) -> None:
             "vm_id": vm.vm_id,
             "profile": "default",
             "change": "granted",
+            "reason": None,
             "detail": "",
             "labels": {},
         }
         await client.drain("default")
         assert (await watch.object_of("profile"))["change"] == "drained"
-        assert (await watch.object_of("vm"))["state"] == "stopping"
+        stopped = await watch.object_of("vm")
+        assert (stopped["state"], stopped["reason"]) == ("stopping", "drain")
 
 
 async def test_ctrl_c_ends_it(served: Served) -> None:

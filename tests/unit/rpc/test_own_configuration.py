@@ -76,7 +76,7 @@ async def test_a_machine_that_the_pool_has_is_served_from_it(vm_home: Path) -> N
 async def test_another_is_booted_and_handed_out_running(vm_home: Path) -> None:
     async with matching(vm_home) as served:
         reply, lease, match = await acquire(served, own(kernel_parameters="panic=1"))
-        assert (match.profile, lease.made_by) == ("", "direct")
+        assert (match.profile, lease.made_by) == ("", wire.ProducerKind.DIRECT)
         assert [(found.profile, found.fields) for found in match.mismatches] == [("default", ["kernel_parameters"])]
         machine = served.machine(lease.lease_id)
         assert machine.spec.kernel_parameters == "panic=1"

@@ -50,13 +50,13 @@ async def watching(raw: RawClient) -> Watching:
     return Watching(raw, await raw.request(WATCH, wire.WatchRequest()))
 
 
-def is_vm(vm_id: str, state: str) -> Callable[[wire.WatchReply], bool]:
+def is_vm(vm_id: str, state: wire.VmState) -> Callable[[wire.WatchReply], bool]:
     return lambda reply: reply.vm is not None and (reply.vm.vm_id, reply.vm.state) == (vm_id, state)
 
 
-def replayed(replies: list[wire.WatchReply]) -> tuple[dict[str, str], set[str], int]:
+def replayed(replies: list[wire.WatchReply]) -> tuple[dict[str, wire.VmState], set[str], int]:
     """What a client knows in the end: the VMs' states, its leases, the pool's size."""
-    vms: dict[str, str] = {}
+    vms: dict[str, wire.VmState] = {}
     leases: set[str] = set()
     size = 0
     for reply in replies:
@@ -64,15 +64,15 @@ def replayed(replies: list[wire.WatchReply]) -> tuple[dict[str, str], set[str], 
             vms = {vm.vm_id: vm.state for vm in reply.snapshot.vms}
             leases = {lease.lease_id for lease in reply.snapshot.leases}
             size = reply.snapshot.profiles[0].size
-        elif reply.vm is not None and reply.vm.state == "gone":
+        elif reply.vm is not None and reply.vm.state is wire.VmState.GONE:
             del vms[reply.vm.vm_id]  # it was known: nothing is told of what was never begun
         elif reply.vm is not None:
             vms[reply.vm.vm_id] = reply.vm.state
-        elif reply.lease is not None and reply.lease.change == "ended":
+        elif reply.lease is not None and reply.lease.change is wire.LeaseChangeKind.ENDED:
             leases.remove(reply.lease.lease_id)
         elif reply.lease is not None:
             leases.add(reply.lease.lease_id)
-        elif reply.profile is not None and reply.profile.change == "resized":
+        elif reply.profile is not None and reply.profile.change is wire.ProfileChangeKind.RESIZED:
             size = int(reply.profile.detail)
     return vms, leases, size
 
@@ -96,8 +96,8 @@ async def test_a_snapshot_comes_first_and_has_all_that_status_has(served: Served
     assert snapshot.profiles == now.profiles
     assert [found.lease_id for found in snapshot.leases] == [lease.lease_id]
     states = {vm.vm_id: vm.state for vm in snapshot.vms}
-    assert states.pop(lease.vm_id) == "leased"
-    assert list(states.values()) == ["ready", "ready"]
+    assert states.pop(lease.vm_id) == wire.VmState.LEASED
+    assert list(states.values()) == [wire.VmState.READY, wire.VmState.READY]
 
 
 async def test_what_is_told_adds_up_to_what_there_is(served: Served) -> None:
@@ -122,20 +122,22 @@ async def test_what_is_told_adds_up_to_what_there_is(served: Served) -> None:
         last = await served.coordinator.acquire(profile="default", owner=ME)
         await served.coordinator.release(last.lease_id, owner=ME)
         await served.until(lambda: len(served.host.alive) == 4 and served.coordinator.views()[0].ready == 3)
-        await watch.until_news(is_vm(last.vm_id, "gone"))
+        await watch.until_news(is_vm(last.vm_id, wire.VmState.GONE))
         now = await status(served)
-        while Counter(replayed(watch.seen)[0].values()) != {"ready": 3, "leased": 1}:
+        while Counter(replayed(watch.seen)[0].values()) != {wire.VmState.READY: 3, wire.VmState.LEASED: 1}:
             await watch.next()
 
     vms, leases, size = replayed(watch.seen)
     (profile,) = now.profiles
     assert set(vms) == served.host.alive
-    assert Counter(vms.values()) == {"ready": profile.ready, "leased": profile.leased}
+    assert Counter(vms.values()) == {wire.VmState.READY: profile.ready, wire.VmState.LEASED: profile.leased}
     assert leases == {lease.lease_id for lease in now.leases} == {second.lease_id}
     assert size == profile.size == 3
     assert len([reply for reply in watch.seen if reply.snapshot is not None]) == 1
     changes = [reply.profile.change for reply in watch.seen if reply.profile is not None]
-    assert [change for change in changes if change != "circuit"] == ["resized", "drained", "undrained", "resized"]
+    kinds = wire.ProfileChangeKind
+    expected = [kinds.RESIZED, kinds.DRAINED, kinds.UNDRAINED, kinds.RESIZED]
+    assert [change for change in changes if change is not kinds.CIRCUIT] == expected
 
 
 async def test_one_who_does_not_read_holds_up_nobody_and_begins_anew(served: Served) -> None:
@@ -158,12 +160,12 @@ async def test_one_who_does_not_read_holds_up_nobody_and_begins_anew(served: Ser
         await raw.flush()
         kept = await served.coordinator.acquire(profile="default", owner=ME)
         await served.until(lambda: len(served.host.alive) == 3 and served.coordinator.views()[0].ready == 2)
-        expected = dict.fromkeys(served.host.alive, "ready") | {kept.vm_id: "leased"}
+        expected = dict.fromkeys(served.host.alive, wire.VmState.READY) | {kept.vm_id: wire.VmState.LEASED}
         while replayed(watch.seen) != (expected, {kept.lease_id}, 2):
             await watch.next()
         assert len([reply for reply in watch.seen if reply.snapshot is not None]) > 1
         await served.coordinator.release(kept.lease_id, owner=ME)
-        await watch.until_news(is_vm(kept.vm_id, "gone"))
+        await watch.until_news(is_vm(kept.vm_id, wire.VmState.GONE))
 
 
 async def test_a_stranger_learns_of_others_leases_without_their_ids(
@@ -183,12 +185,12 @@ async def test_a_stranger_learns_of_others_leases_without_their_ids(
             await served.coordinator.renew(theirs.lease_id, owner=Owner(uid=1000), ttl_s=60)
             await served.coordinator.release(theirs.lease_id, owner=Owner(uid=1000))
             await served.coordinator.release(his.lease_id, owner=Owner(uid=STRANGER))
-            await watch.until_news(is_vm(his.vm_id, "gone"))
+            await watch.until_news(is_vm(his.vm_id, wire.VmState.GONE))
         changes = [reply.lease for reply in watch.seen if reply.lease is not None]
         assert [(change.lease_id, change.vm_id, change.change) for change in changes] == [
-            ("", theirs.vm_id, "renewed"),
-            ("", theirs.vm_id, "ended"),
-            (his.lease_id, his.vm_id, "ended"),
+            ("", theirs.vm_id, wire.LeaseChangeKind.RENEWED),
+            ("", theirs.vm_id, wire.LeaseChangeKind.ENDED),
+            (his.lease_id, his.vm_id, wire.LeaseChangeKind.ENDED),
         ]
         seen = b"".join(bytes(reply) for reply in watch.seen)
         assert EVIDENCE.encode() not in seen
@@ -204,7 +206,7 @@ async def test_a_stranger_is_never_told_the_id_of_anothers_lease(vm_home: Path, 
             watch = await watching(raw)
             await watch.next()
             await served.coordinator.release(theirs.lease_id, owner=Owner(uid=1000))
-            await watch.until_news(is_vm(theirs.vm_id, "gone"))
+            await watch.until_news(is_vm(theirs.vm_id, wire.VmState.GONE))
         ids = [reply for reply in watch.seen if theirs.lease_id.encode() in bytes(reply)]
     assert ids == []
 
@@ -219,10 +221,10 @@ async def test_a_stranger_does_not_hear_what_anothers_guest_said(vm_home: Path, 
             watch = await watching(raw)
             await watch.next()
             served.host.machine(theirs.vm_id).exit(said)
-            await watch.until_news(is_vm(theirs.vm_id, "gone"))
+            await watch.until_news(is_vm(theirs.vm_id, wire.VmState.GONE))
     assert "xyzzy" not in str(watch.seen)
     (end,) = [reply.lease for reply in watch.seen if reply.lease is not None]
-    assert (end.change, end.detail) == ("ended", "vm_lost")
+    assert (end.change, end.reason, end.detail) == (wire.LeaseChangeKind.ENDED, wire.EndReason.VM_LOST, "")
 
 
 async def test_a_watch_ends_when_the_service_stops(served: Served) -> None:

@@ -9,10 +9,12 @@ __all__ = (
     "AcquireTimings",
     "AdminBase",
     "AdminStub",
+    "CircuitState",
     "CloseStdin",
     "ConfinementLayer",
     "DrainReply",
     "DrainRequest",
+    "EndReason",
     "EvictReply",
     "EvictRequest",
     "ExecExit",
@@ -27,6 +29,7 @@ __all__ = (
     "HoldReply",
     "Lease",
     "LeaseChange",
+    "LeaseChangeKind",
     "LeaseEnd",
     "LeaseStatus",
     "Match",
@@ -35,8 +38,10 @@ __all__ = (
     "PoolBase",
     "PoolCounters",
     "PoolStub",
+    "ProducerKind",
     "ProducerStatus",
     "ProfileChange",
+    "ProfileChangeKind",
     "ProfileStatus",
     "ReleaseReply",
     "ReleaseRequest",
@@ -49,10 +54,13 @@ __all__ = (
     "Snapshot",
     "StatusReply",
     "StatusRequest",
+    "StopReason",
+    "StoppedVms",
     "UndrainReply",
     "UndrainRequest",
     "VmChange",
     "VmConfig",
+    "VmState",
     "WatchReply",
     "WatchRequest",
 )
@@ -74,6 +82,146 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+class CircuitState(betterproto2.Enum):
+    """
+    Whether production of a profile is believed to work.
+    """
+
+    UNSPECIFIED = 0
+
+    CLOSED = 1
+
+    OPEN = 2
+    """
+    It failed too often in a row: nothing is tried until the back-off is over.
+    """
+
+    HALF_OPEN = 3
+    """
+    One trial at a time is made.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "CIRCUIT_STATE_UNSPECIFIED",
+            1: "CIRCUIT_STATE_CLOSED",
+            2: "CIRCUIT_STATE_OPEN",
+            3: "CIRCUIT_STATE_HALF_OPEN",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "CIRCUIT_STATE_UNSPECIFIED": 0,
+            "CIRCUIT_STATE_CLOSED": 1,
+            "CIRCUIT_STATE_OPEN": 2,
+            "CIRCUIT_STATE_HALF_OPEN": 3,
+        }
+
+
+class EndReason(betterproto2.Enum):
+    """
+    How a lease ended.
+    """
+
+    UNSPECIFIED = 0
+
+    RELEASED = 1
+
+    EXPIRED = 2
+    """
+    It was not renewed in time.
+    """
+
+    VM_LOST = 3
+
+    ABANDONED = 4
+    """
+    The caller went away before it had the lease in hand, or while it held it open.
+    """
+
+    SHUTDOWN = 5
+
+    GIVEN_AWAY = 6
+    """
+    The VM lives on, and is its taker's alone.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "END_REASON_UNSPECIFIED",
+            1: "END_REASON_RELEASED",
+            2: "END_REASON_EXPIRED",
+            3: "END_REASON_VM_LOST",
+            4: "END_REASON_ABANDONED",
+            5: "END_REASON_SHUTDOWN",
+            6: "END_REASON_GIVEN_AWAY",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "END_REASON_UNSPECIFIED": 0,
+            "END_REASON_RELEASED": 1,
+            "END_REASON_EXPIRED": 2,
+            "END_REASON_VM_LOST": 3,
+            "END_REASON_ABANDONED": 4,
+            "END_REASON_SHUTDOWN": 5,
+            "END_REASON_GIVEN_AWAY": 6,
+        }
+
+
+class LeaseChangeKind(betterproto2.Enum):
+    UNSPECIFIED = 0
+
+    GRANTED = 1
+
+    RESTORED = 2
+    """
+    The VM of an earlier run's lease was found.
+    """
+
+    RENEWED = 3
+
+    SILENT = 4
+    """
+    Its guest does not answer, and the lease goes on.
+    """
+
+    ANSWERING = 5
+    """
+    It does again.
+    """
+
+    ENDED = 6
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "LEASE_CHANGE_KIND_UNSPECIFIED",
+            1: "LEASE_CHANGE_KIND_GRANTED",
+            2: "LEASE_CHANGE_KIND_RESTORED",
+            3: "LEASE_CHANGE_KIND_RENEWED",
+            4: "LEASE_CHANGE_KIND_SILENT",
+            5: "LEASE_CHANGE_KIND_ANSWERING",
+            6: "LEASE_CHANGE_KIND_ENDED",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "LEASE_CHANGE_KIND_UNSPECIFIED": 0,
+            "LEASE_CHANGE_KIND_GRANTED": 1,
+            "LEASE_CHANGE_KIND_RESTORED": 2,
+            "LEASE_CHANGE_KIND_RENEWED": 3,
+            "LEASE_CHANGE_KIND_SILENT": 4,
+            "LEASE_CHANGE_KIND_ANSWERING": 5,
+            "LEASE_CHANGE_KIND_ENDED": 6,
+        }
 
 
 class OnEmpty(betterproto2.Enum):
@@ -118,6 +266,275 @@ class OnEmpty(betterproto2.Enum):
             "ON_EMPTY_WAIT": 1,
             "ON_EMPTY_FAIL": 2,
             "ON_EMPTY_BOOT": 3,
+        }
+
+
+class ProducerKind(betterproto2.Enum):
+    """
+    How VMs are made.
+    """
+
+    UNSPECIFIED = 0
+
+    DIRECT = 1
+    """
+    Each is booted.
+    """
+
+    TEMPLATE = 2
+    """
+    They are cloned from a template.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "PRODUCER_KIND_UNSPECIFIED",
+            1: "PRODUCER_KIND_DIRECT",
+            2: "PRODUCER_KIND_TEMPLATE",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "PRODUCER_KIND_UNSPECIFIED": 0,
+            "PRODUCER_KIND_DIRECT": 1,
+            "PRODUCER_KIND_TEMPLATE": 2,
+        }
+
+
+class ProfileChangeKind(betterproto2.Enum):
+    UNSPECIFIED = 0
+
+    RESIZED = 1
+
+    DRAINED = 2
+
+    UNDRAINED = 3
+
+    GENERATION = 4
+    """
+    VMs of another generation are produced from now on.
+    """
+
+    CIRCUIT = 5
+
+    HOST_MEMORY = 6
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "PROFILE_CHANGE_KIND_UNSPECIFIED",
+            1: "PROFILE_CHANGE_KIND_RESIZED",
+            2: "PROFILE_CHANGE_KIND_DRAINED",
+            3: "PROFILE_CHANGE_KIND_UNDRAINED",
+            4: "PROFILE_CHANGE_KIND_GENERATION",
+            5: "PROFILE_CHANGE_KIND_CIRCUIT",
+            6: "PROFILE_CHANGE_KIND_HOST_MEMORY",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "PROFILE_CHANGE_KIND_UNSPECIFIED": 0,
+            "PROFILE_CHANGE_KIND_RESIZED": 1,
+            "PROFILE_CHANGE_KIND_DRAINED": 2,
+            "PROFILE_CHANGE_KIND_UNDRAINED": 3,
+            "PROFILE_CHANGE_KIND_GENERATION": 4,
+            "PROFILE_CHANGE_KIND_CIRCUIT": 5,
+            "PROFILE_CHANGE_KIND_HOST_MEMORY": 6,
+        }
+
+
+class StopReason(betterproto2.Enum):
+    """
+    Why a VM is ended, or let go of.
+    """
+
+    UNSPECIFIED = 0
+
+    DRAIN = 1
+    """
+    The pool has no use for it: its profile is drained, was made smaller, is smaller because demand is less; has its
+    number without it; its memory is needed; its eviction was asked for.
+    """
+
+    RESIZE = 2
+
+    DEMAND = 3
+
+    SURPLUS = 4
+
+    MEMORY = 5
+
+    ADMIN = 6
+
+    STALE = 7
+    """
+    Another one takes its place: it is of an older generation, was idle for too long, or that was asked for.
+    """
+
+    AGE = 8
+
+    REPLACED = 9
+
+    DEAD = 10
+    """
+    It is of no use to anybody: QEMU ended by itself; it does not answer; it answers, and not as it should; it did not
+    come up; it could not be made a caller's.
+    """
+
+    MUTE = 11
+
+    FAULTY = 12
+
+    PRODUCTION = 13
+
+    HAND_OUT = 14
+
+    WISH = 15
+    """
+    The caller for whom its hand-out was begun does not get it: the guest refused a wish, the deadline passed.
+    """
+
+    DEADLINE = 16
+
+    RELEASED = 17
+    """
+    Its lease has ended. ABANDONED: the caller went away, with the lease in hand or before.
+    """
+
+    EXPIRED = 18
+
+    ABANDONED = 19
+
+    SHUTDOWN = 20
+    """
+    The service ends.
+    """
+
+    HANDED_OVER = 21
+    """
+    It lives on: for the next run of the service, or as its taker's alone.
+    """
+
+    GIVEN_AWAY = 22
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "STOP_REASON_UNSPECIFIED",
+            1: "STOP_REASON_DRAIN",
+            2: "STOP_REASON_RESIZE",
+            3: "STOP_REASON_DEMAND",
+            4: "STOP_REASON_SURPLUS",
+            5: "STOP_REASON_MEMORY",
+            6: "STOP_REASON_ADMIN",
+            7: "STOP_REASON_STALE",
+            8: "STOP_REASON_AGE",
+            9: "STOP_REASON_REPLACED",
+            10: "STOP_REASON_DEAD",
+            11: "STOP_REASON_MUTE",
+            12: "STOP_REASON_FAULTY",
+            13: "STOP_REASON_PRODUCTION",
+            14: "STOP_REASON_HAND_OUT",
+            15: "STOP_REASON_WISH",
+            16: "STOP_REASON_DEADLINE",
+            17: "STOP_REASON_RELEASED",
+            18: "STOP_REASON_EXPIRED",
+            19: "STOP_REASON_ABANDONED",
+            20: "STOP_REASON_SHUTDOWN",
+            21: "STOP_REASON_HANDED_OVER",
+            22: "STOP_REASON_GIVEN_AWAY",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "STOP_REASON_UNSPECIFIED": 0,
+            "STOP_REASON_DRAIN": 1,
+            "STOP_REASON_RESIZE": 2,
+            "STOP_REASON_DEMAND": 3,
+            "STOP_REASON_SURPLUS": 4,
+            "STOP_REASON_MEMORY": 5,
+            "STOP_REASON_ADMIN": 6,
+            "STOP_REASON_STALE": 7,
+            "STOP_REASON_AGE": 8,
+            "STOP_REASON_REPLACED": 9,
+            "STOP_REASON_DEAD": 10,
+            "STOP_REASON_MUTE": 11,
+            "STOP_REASON_FAULTY": 12,
+            "STOP_REASON_PRODUCTION": 13,
+            "STOP_REASON_HAND_OUT": 14,
+            "STOP_REASON_WISH": 15,
+            "STOP_REASON_DEADLINE": 16,
+            "STOP_REASON_RELEASED": 17,
+            "STOP_REASON_EXPIRED": 18,
+            "STOP_REASON_ABANDONED": 19,
+            "STOP_REASON_SHUTDOWN": 20,
+            "STOP_REASON_HANDED_OVER": 21,
+            "STOP_REASON_GIVEN_AWAY": 22,
+        }
+
+
+class VmState(betterproto2.Enum):
+    """
+    Where a VM is in its life.
+    """
+
+    UNSPECIFIED = 0
+
+    PRODUCING = 1
+
+    ADOPTING = 2
+    """
+    An earlier run of the service made it; it is found out whether it is still good.
+    """
+
+    SHELL = 3
+    """
+    A process that waits for a guest.
+    """
+
+    READY = 4
+    """
+    Paused, and waits to be handed out.
+    """
+
+    HANDING_OUT = 5
+
+    LEASED = 6
+
+    STOPPING = 7
+
+    GONE = 8
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "VM_STATE_UNSPECIFIED",
+            1: "VM_STATE_PRODUCING",
+            2: "VM_STATE_ADOPTING",
+            3: "VM_STATE_SHELL",
+            4: "VM_STATE_READY",
+            5: "VM_STATE_HANDING_OUT",
+            6: "VM_STATE_LEASED",
+            7: "VM_STATE_STOPPING",
+            8: "VM_STATE_GONE",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "VM_STATE_UNSPECIFIED": 0,
+            "VM_STATE_PRODUCING": 1,
+            "VM_STATE_ADOPTING": 2,
+            "VM_STATE_SHELL": 3,
+            "VM_STATE_READY": 4,
+            "VM_STATE_HANDING_OUT": 5,
+            "VM_STATE_LEASED": 6,
+            "VM_STATE_STOPPING": 7,
+            "VM_STATE_GONE": 8,
         }
 
 
@@ -547,9 +964,9 @@ class Lease(betterproto2.Message):
     What the guest said of itself after it was prepared.
     """
 
-    made_by: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    made_by: "ProducerKind" = betterproto2.field(6, betterproto2.TYPE_ENUM, default_factory=lambda: ProducerKind(0))
     """
-    How it was made: "template", or "direct", also when a template pool had to boot it.
+    DIRECT also when a template pool had to boot it.
     """
 
     expires_in_ms: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
@@ -584,15 +1001,18 @@ class LeaseChange(betterproto2.Message):
 
     profile: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
-    change: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
-    """
-    "granted", "renewed", "silent" (its guest does not answer, and the lease goes on), "answering" (it does again) or
-    "ended".
-    """
+    change: "LeaseChangeKind" = betterproto2.field(
+        4, betterproto2.TYPE_ENUM, default_factory=lambda: LeaseChangeKind(0)
+    )
 
     detail: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    What became of a lease that ended, what is known of a silent one.
+    What became of a lease that ended, what is known of a silent one; empty for a lease of another user.
+    """
+
+    reason: "EndReason" = betterproto2.field(6, betterproto2.TYPE_ENUM, default_factory=lambda: EndReason(0))
+    """
+    How it ended, if it did.
     """
 
     labels: "dict[str, str]" = betterproto2.field(
@@ -608,7 +1028,7 @@ default_message_pool.register_message("vmpool.v1", "LeaseChange", LeaseChange)
 
 @dataclass(eq=False, repr=False)
 class LeaseEnd(betterproto2.Message):
-    reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    detail: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     What became of the lease, as a sentence.
     """
@@ -721,16 +1141,18 @@ class PoolCounters(betterproto2.Message):
     Idle VMs stopped by request, or because memory was needed.
     """
 
+    stopped: "list[StoppedVms]" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    VMs that were ended or let go of: one entry for each reason that there was.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "PoolCounters", PoolCounters)
 
 
 @dataclass(eq=False, repr=False)
 class ProducerStatus(betterproto2.Message):
-    kind: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    "direct" or "template".
-    """
+    kind: "ProducerKind" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: ProducerKind(0))
 
     ready: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
 
@@ -761,10 +1183,9 @@ class ProfileChange(betterproto2.Message):
     Empty for what concerns all.
     """
 
-    change: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    "resized", "drained", "resumed", "generation", "circuit" or "host_memory".
-    """
+    change: "ProfileChangeKind" = betterproto2.field(
+        2, betterproto2.TYPE_ENUM, default_factory=lambda: ProfileChangeKind(0)
+    )
 
     detail: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
@@ -841,10 +1262,7 @@ class ProfileStatus(betterproto2.Message):
     Nothing is handed out or produced until Undrain.
     """
 
-    circuit: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
-    """
-    "closed", "open" or "half_open".
-    """
+    circuit: "CircuitState" = betterproto2.field(24, betterproto2.TYPE_ENUM, default_factory=lambda: CircuitState(0))
 
     held_back: "str" = betterproto2.field(25, betterproto2.TYPE_STRING)
     """
@@ -983,6 +1401,16 @@ default_message_pool.register_message("vmpool.v1", "StatusRequest", StatusReques
 
 
 @dataclass(eq=False, repr=False)
+class StoppedVms(betterproto2.Message):
+    reason: "StopReason" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: StopReason(0))
+
+    count: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+
+
+default_message_pool.register_message("vmpool.v1", "StoppedVms", StoppedVms)
+
+
+@dataclass(eq=False, repr=False)
 class UndrainReply(betterproto2.Message):
     pass
 
@@ -1008,14 +1436,16 @@ class VmChange(betterproto2.Message):
 
     profile: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
-    state: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    state: "VmState" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: VmState(0))
+
+    reason: "StopReason" = betterproto2.field(4, betterproto2.TYPE_ENUM, default_factory=lambda: StopReason(0))
     """
-    "producing", "adopting", "shell", "ready", "handing_out", "leased", "stopping" or "gone".
+    Why it is being ended, or let go of; unspecified otherwise.
     """
 
-    reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    detail: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Why it is being stopped; empty otherwise.
+    A sentence about that.
     """
 
 
