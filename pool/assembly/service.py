@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +23,7 @@ import trio
 from actors.journal import Journal
 from actors.pressure import PressureWatcher
 from actors.producer import Producer, ShellProducer
-from actors.supervisor import NEVER_GIVE_UP, RestartPolicy, Supervised
+from actors.supervisor import NEVER_GIVE_UP, ChildMain, RestartPolicy, Supervised
 from actors.uniqueness import Witness
 from pool.assembly.backends import make_backend
 from pool.core.coordinator import Coordinator, new_id
@@ -30,10 +32,12 @@ from pool.core.matching import Matcher
 from pool.core.recovery import recover
 from pool.host.descriptors import connections_within, forbid_core_files, raise_limit
 from pool.host.endpoint import Endpoint, check_endpoint, open_endpoint
+from pool.host.metrics_socket import open_metrics_socket
 from pool.host.notify import Watchdog, tell, watchdog_interval_s
 from pool.host.paths import cache_directory, default_image_directory
 from pool.host.premises import Premises
 from pool.host.runtime import VmsDirectory, check_vms_directory, open_vms_directory
+from pool.observe.metrics import Metrics, open_scrapes
 from pool.observe.news import NewsLog
 from pool.observe.tracing import NO_SPANS, Spans
 from pool.producers.kind import Making
@@ -50,8 +54,9 @@ from vmm.words.backoff import Backoff
 from vmm.words.confinement import ConfinementLine
 from vmm.words.machines import AgentKind
 
-if TYPE_CHECKING:  # who serves no Kata need not wait for what is imported for it
+if TYPE_CHECKING:  # a service without metrics or Kata's cache does not wait for these imports
     from pool.kata.cache.layer import CacheLayer, VmCache
+    from pool.observe.scraping import ScrapeServer
 
 _log = structlog.get_logger("vmpool")
 _confinement_log = structlog.get_logger("vmpool.confinement")
@@ -107,6 +112,7 @@ async def run_service(
         open_vms_directory(runtime) as vms,
         chosen.confined(specs, changed=_tell) as confined,
         contextlib.nullcontext() if cache is None else cache.open_endpoint() as cache_socket,
+        _metrics_socket(settings) as metrics_socket,
     ):
         confinement = confined.confinement_report()
         for line in confinement.lines:
@@ -151,8 +157,16 @@ async def run_service(
             watchers_per_user=settings.limits.watchers_per_user,
             readers=(news_log.tell,),
         )
+        children: list[Supervised] = []
+        metrics = Metrics(
+            version=version("vmpool"),
+            pool=coordinator,
+            available_mib=lambda: read_memory(cgroup=own_group).available_mib,
+            restarts=lambda: {child.name: child.statistics().restarts for child in children},
+        )
         info = ServiceInfo(
             version=version("vmpool"),
+            metrics=metrics,
             shapes={
                 name: ProfileShape(
                     vcpus=spec.vcpus,
@@ -197,6 +211,8 @@ async def run_service(
                 report=coordinator.host_memory,
             ),
             news_log=news_log,
+            children=children,
+            scrapes=None if metrics_socket is None else await open_scrapes(metrics, metrics_socket),
             stop=stop,
         )
         if cache is not None and cache_socket is not None:
@@ -221,6 +237,9 @@ class _Layers:
     server_settings: ServerSettings
     watcher: PressureWatcher
     news_log: NewsLog
+    children: list[Supervised]
+    """All that were begun."""
+    scrapes: ScrapeServer | None = None
     stop: trio.Event
     cache: CacheLayer | None = None
     _server: RpcServer | None = None
@@ -229,8 +248,11 @@ class _Layers:
 
     async def run(self, *, task_status: trio.TaskStatus[Coordinator]) -> None:
         async with trio.open_nursery() as outer:
-            outer.start_soon(Supervised(name="news", main=self.news_log.run, policy=NEVER_GIVE_UP).run)
+            outer.start_soon(self._supervised("news", self.news_log.run).run)
             await outer.start(self.coordinator.run)
+            outer.start_soon(self._supervised("lag", self.coordinator.measures.watch_loop).run)
+            if self.scrapes is not None:
+                outer.start_soon(self._supervised("metrics", self.scrapes.run).run)
             try:
                 await self._serve(outer, task_status=task_status)
             except Exception:
@@ -240,16 +262,15 @@ class _Layers:
 
     async def _serve(self, outer: trio.Nursery, *, task_status: trio.TaskStatus[Coordinator]) -> None:
         for name, producer in self.producers.items():
-            supervised = Supervised(name=f"producer of {name}", main=producer.run, policy=NEVER_GIVE_UP)
-            outer.start_soon(supervised.run)
-        outer.start_soon(Supervised(name="pressure", main=self.watcher.run, policy=NEVER_GIVE_UP).run)
+            outer.start_soon(self._supervised(f"producer of {name}", producer.run).run)
+        outer.start_soon(self._supervised("pressure", self.watcher.run).run)
         async with trio.open_nursery() as inner:
-            await inner.start(Supervised(name="rpc", main=self._run_rpc, policy=_RPC_RESTARTS).run)
+            await inner.start(self._supervised("rpc", self._run_rpc, _RPC_RESTARTS).run)
             premises = Premises(endpoint=self.endpoint, vms=self.vms, moved=self._listen_anew)
             inner.start_soon(premises.run)
             async with trio.open_nursery() as kata:
                 if self.cache is not None:
-                    await kata.start(Supervised(name="cache", main=self.cache.run, policy=_RPC_RESTARTS).run)
+                    await kata.start(self._supervised("cache", self.cache.run, _RPC_RESTARTS).run)
                 _log.info("serving", socket=str(self.endpoint.path), version=self.info.version)
                 tell("READY=1")
                 self._begin_watchdog(outer)
@@ -274,12 +295,17 @@ class _Layers:
             await self.coordinator.shut_down()
         _log.info("stopped")
 
+    def _supervised(self, name: str, main: ChildMain, policy: RestartPolicy = NEVER_GIVE_UP) -> Supervised:
+        child = Supervised(name=name, main=main, policy=policy)
+        self.children.append(child)
+        return child
+
     def _begin_watchdog(self, nursery: trio.Nursery) -> None:
         """In the layer that lasts longest: a service that drains is alive."""
         interval_s = watchdog_interval_s()
         if interval_s is not None:
             watchdog = Watchdog(interval_s=interval_s, check=self.coordinator.prove_alive)
-            nursery.start_soon(Supervised(name="watchdog", main=watchdog.run, policy=NEVER_GIVE_UP).run)
+            nursery.start_soon(self._supervised("watchdog", watchdog.run).run)
 
     def _hand_over(self) -> None:
         """Nothing happens if the service stops already: its VMs are ended, and whoever adopts would find none."""
@@ -309,6 +335,13 @@ class _Layers:
                 task_status.started()
         finally:
             self._server = None
+
+
+def _metrics_socket(settings: Settings) -> AbstractContextManager[socket.socket | None]:
+    place = settings.metrics.place
+    if place is None:
+        return contextlib.nullcontext()
+    return open_metrics_socket(place, group=settings.access.socket_gid)
 
 
 def _tell(line: ConfinementLine) -> None:

@@ -132,7 +132,8 @@ def render_lease(lease: LeaseStatus) -> str:
 def words_of_change(change: LeaseChange) -> tuple[str, ...]:
     """For a line of a watch."""
     lease_id = change.lease_id or "(another user's)"
-    return "lease", lease_id, change.vm_id, change.profile, change.change, change.reason, change.detail, *_marks(change.labels)
+    what = (change.change, change.reason or "", change.detail)
+    return "lease", lease_id, change.vm_id, change.profile, *what, *_marks(change.labels)
 
 
 def _marks(labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ from pool.ledger.events import (
 from pool.ledger.news import News
 from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
-from pool.ledger.views import ProfileView
+from pool.ledger.views import MemoryView, ProfileView
+from pool.observe.measures import Measures
 from pool.settings.limits import WATCHERS_PER_USER
 from vmm.contract import Vm
 from vmm.words.facts import VmGone
@@ -142,6 +143,7 @@ class Coordinator(Reception):
             reaching=Turns(at_once=REACHED_AT_ONCE, patience_s=REACH_PATIENCE_S),
             ending=Turns(at_once=ENDED_AT_ONCE, patience_s=END_PATIENCE_S),
         )
+        self.measures = Measures(profiles=self.policies.keys())
         self._watchers = WatchHub(take_snapshot=self.snapshot, per_user=self.watchers_per_user)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -206,6 +208,7 @@ class Coordinator(Reception):
             case DetachVm(vm_id=vm_id):
                 self._actors[vm_id].detach("it lives on without this service")
             case Tell(news=news):
+                self.measures.tell(news)
                 self._watchers.tell(news)
                 for reader in self.readers:
                     reader(news)
@@ -317,6 +320,13 @@ class Coordinator(Reception):
 
     def leases(self) -> tuple[Lease, ...]:
         return self._ledger.leases()
+
+    def memory(self) -> MemoryView:
+        return self._ledger.memory()
+
+    def waiting(self) -> int:
+        """Requests that wait for a VM to be chosen, of all profiles."""
+        return self._ledger.waiting()
 
     def statistics(self) -> CoordinatorStatistics:
         return CoordinatorStatistics(

@@ -15,6 +15,7 @@ from actors.producer import BaseVmMaker
 from actors.vigil import Vigil
 from pool.core.deliveries import Deliveries
 from pool.core.requests import OpenRequests
+from pool.ledger.effects import Refusal
 from pool.ledger.events import (
     AcquireRequested,
     AdministrationRequest,
@@ -37,6 +38,7 @@ from pool.ledger.events import (
 )
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Lease, Owner
+from pool.observe.measures import ABANDONED, Measures
 from vmm.words.leases import LeaseRequest
 
 OWN: Final = "own-"
@@ -59,6 +61,7 @@ class OwnConfiguration:
 class Reception:
     """The public face of the coordinator, which reads the inbox and answers. Nothing is decided here."""
 
+    measures: Measures = attrs.field(init=False)
     _requests: OpenRequests = attrs.field(factory=OpenRequests, init=False)
     _send: trio.MemorySendChannel[Event] = attrs.field(init=False, repr=False)
     _inbox: trio.MemoryReceiveChannel[Event] = attrs.field(init=False, repr=False)
@@ -94,6 +97,7 @@ class Reception:
         `relinquish` it or give it back. Raises RefusedError. If cancelled, the claim is dropped, and a lease that was
         granted in that same moment is given back.
         """
+        came_at = trio.current_time()
         request_id, reply = self._requests.open()
         if own is not None:
             self._own[request_id] = own
@@ -116,10 +120,15 @@ class Reception:
                 self.give_back(reply.value)
             else:
                 self._send.send_nowait(RequestAbandoned(request_id=request_id))
+            self.measures.not_acquired(profile if own is None else own.name, ABANDONED)
             raise
         self._requests.close(request_id)
+        if isinstance(reply.value, Refusal):
+            self.measures.not_acquired(profile if own is None else own.name, reply.value.code.value)
         lease = reply.result()
         assert lease is not None
+        lasted_s = trio.current_time() - came_at
+        self.measures.acquired(lease, lasted_s=lasted_s, joined=lease.granted_at < came_at)
         return lease
 
     async def release(self, lease_id: str, *, owner: Owner) -> None:

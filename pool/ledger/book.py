@@ -42,7 +42,7 @@ from pool.ledger.records import Lease, Owner, VmEntry
 from pool.ledger.refill import Refill
 from pool.ledger.succession import Succession
 from pool.ledger.upkeep import Upkeep
-from pool.ledger.views import ProfileView
+from pool.ledger.views import MemoryView, ProfileView
 from vmm.words.facts import (
     LeaseAdopted,
     ShellReady,
@@ -126,6 +126,18 @@ class Ledger:
         elif not page.has_room() and page.waiting:
             held_back = f"max_vms = {page.policy.max_vms} is reached"
         return page.view(held_back=held_back, now=now)
+
+    def memory(self) -> MemoryView:
+        admission = self._moves.admission
+        return MemoryView(
+            committed_mib=admission.committed_mib,
+            stopping_mib=admission.stopping_mib,
+            budget_mib=admission.policy.memory_budget_mib,
+        )
+
+    def waiting(self) -> int:
+        """Requests that wait for a VM to be chosen, of all profiles."""
+        return self._moves.claims.waiting()
 
     def leases(self) -> tuple[Lease, ...]:
         return self._moves.leases.all()

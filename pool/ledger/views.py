@@ -49,6 +49,18 @@ class Counters:
 
 
 @attrs.frozen(kw_only=True)
+class MemoryView:
+    """Nominal memory of all VMs."""
+
+    committed_mib: int
+    """Until their processes are gone."""
+    stopping_mib: int
+    """Of that, what will be free in a moment."""
+    budget_mib: float
+    """Infinite: no limit."""
+
+
+@attrs.frozen(kw_only=True)
 class ProfileView:
     """A profile as `status` shows it. Times are seconds from now."""
 

@@ -126,9 +126,9 @@ def _of_grant(news: LeaseNews, *, now: float) -> dict[str, object]:
     if news.change is LeaseChange.GRANTED:
         fields |= {
             "made_by": lease.made_by.value,
-            "was_ready": lease.was_ready,
-            "queued_s": _seconds(lease.queued_s),
-            "total_s": _seconds(lease.queued_s + lease.timings.total_s),
+            "was_ready": lease.terms.was_ready,
+            "queued_s": _seconds(lease.terms.queued_s),
+            "total_s": _seconds(lease.terms.queued_s + lease.timings.total_s),
         }
     return fields
 

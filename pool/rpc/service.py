@@ -17,6 +17,7 @@ from pool.core.matching import Match, Matcher
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
+from pool.observe.metrics import Metrics
 from pool.observe.tracing import NO_SPANS, Spans, Stage
 from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, send
@@ -65,6 +66,8 @@ class ServiceInfo:
     confinement: tuple[LayerState, ...] = ()
     """Of each QEMU."""
     spans: Spans = NO_SPANS
+    metrics: Metrics | None = None
+    """None: there are none to be shown."""
     started_at: float = attrs.field(factory=trio.current_time)
     """On trio's clock."""
 
@@ -95,6 +98,7 @@ class PoolService(wire.PoolBase):
             "/vmpool.v1.Pool/Watch": self._method(
                 self.watch_call, wire.WatchRequest, wire.WatchReply, Cardinality.UNARY_STREAM
             ),
+            "/vmpool.v1.Pool/Metrics": self._method(self.metrics_call, wire.MetricsRequest, wire.MetricsReply),
         }
 
     def _method(
@@ -241,6 +245,11 @@ class PoolService(wire.PoolBase):
         with self.coordinator.watchers.watch(uid=owner.uid) as watcher:
             while True:
                 await send(stream, messages.reply(await watcher.next(), now=trio.current_time()))
+
+    async def metrics_call(self, stream: ServerStream) -> None:
+        await receive_only(stream)
+        text = b"" if self.info.metrics is None else await self.info.metrics.text()
+        await reply(stream, wire.MetricsReply(text=text.decode()))
 
     def _profile_status(self, view: ProfileView, *, owner: Owner) -> wire.ProfileStatus:
         return profile_status(

@@ -30,6 +30,7 @@ from pool.producers.kind import ProducerSettings
 from pool.producers.registry import PRODUCERS
 from pool.settings.access import AccessSettings, structure_account
 from pool.settings.limits import LimitSettings
+from pool.settings.metrics import MetricsSettings
 from vmm.accounts import Account, check_account
 from vmm.devices.usual import usual_devices
 from vmm.errors import ConfinementError, SpecError
@@ -224,6 +225,7 @@ class Settings:
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
     access: AccessSettings = attrs.field(factory=AccessSettings)
     limits: LimitSettings = attrs.field(factory=LimitSettings)
+    metrics: MetricsSettings = attrs.field(factory=MetricsSettings)
     tracing: TracingSettings = attrs.field(factory=TracingSettings)
     profiles: dict[str, ProfileSettings]
 

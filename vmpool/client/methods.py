@@ -35,6 +35,7 @@ RELEASE: Final = _pool("Release", wire.ReleaseRequest, wire.ReleaseReply)
 EXEC: Final = _pool("Exec", wire.ExecRequest, wire.ExecReply, Cardinality.STREAM_STREAM)
 STATUS: Final = _pool("Status", wire.StatusRequest, wire.StatusReply)
 WATCH: Final = _pool("Watch", wire.WatchRequest, wire.WatchReply, Cardinality.UNARY_STREAM)
+METRICS: Final = _pool("Metrics", wire.MetricsRequest, wire.MetricsReply)
 
 RESIZE: Final = _admin("Resize", wire.ResizeRequest, wire.ResizeReply)
 DRAIN: Final = _admin("Drain", wire.DrainRequest, wire.DrainReply)

@@ -179,6 +179,11 @@ class Client(AdminCalls):
             await self._connection.ask(methods.STATUS, wire.StatusRequest(), timeout_s=ANSWER_LIMIT_S)
         )
 
+    async def metrics(self) -> str:
+        """What the service counts and measures, in Prometheus' text format."""
+        reply = await self._connection.ask(methods.METRICS, wire.MetricsRequest(), timeout_s=ANSWER_LIMIT_S)
+        return str(reply.text)
+
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[AsyncIterator[Change]]:
         """Changes in the pools, for the length of a block: a Snapshot, then every change.

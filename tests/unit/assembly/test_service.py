@@ -37,6 +37,7 @@ def layers() -> _Layers:
         server_settings=NOTHING,
         watcher=NOTHING,
         news_log=NOTHING,
+        children=[],
         stop=trio.Event(),
     )
 

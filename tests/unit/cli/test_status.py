@@ -11,9 +11,11 @@ import pytest
 from pool.cli.status import render_profiles
 from tests.unit.cli.command import vmpool
 from tests.unit.rpc.served import Served
-from vmpool.client import PoolCounters, ProducerStatus, ProfileStatus
+from vmpool.client import CircuitState, PoolCounters, ProducerKind, ProducerStatus, ProfileStatus
 
-COUNTERS = PoolCounters(**{field.name: 0 for field in attrs.fields(PoolCounters)})
+COUNTERS = PoolCounters(
+    stopped={}, **{field.name: 0 for field in attrs.fields(PoolCounters) if field.name != "stopped"}
+)
 HEALTHY = ProfileStatus(
     name="default",
     size=2,
@@ -32,8 +34,10 @@ HEALTHY = ProfileStatus(
     max_memory_mib=256,
     max_vms=None,
     drained=False,
-    producer=ProducerStatus(kind="direct", ready=True, accelerator="tcg", detail="", produced=2, failed=0, fallbacks=0),
-    circuit="closed",
+    producer=ProducerStatus(
+        kind=ProducerKind.DIRECT, ready=True, accelerator="tcg", detail="", produced=2, failed=0, fallbacks=0
+    ),
+    circuit=CircuitState.CLOSED,
     held_back="",
     failures_in_a_row=0,
     retry_in_s=0.0,

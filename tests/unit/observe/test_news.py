@@ -18,7 +18,7 @@ from pool.ledger.reasons import StopReason
 from pool.ledger.records import EndReason
 from pool.observe.news import LATER_S, LEFT_OUT, LINES, WINDOW_S, NewsLog, fields_of, kind_of
 from tests.properties.ledger.world import World
-from tests.unit.ledger.test_admission import leased
+from tests.unit.ledger.test_succession import leased
 from tests.unit.ledger.told import granted, pool
 from tests.virtual_time import in_virtual_time
 from vmm.words.facts import LossCause
@@ -79,8 +79,8 @@ def test_granted_and_released() -> None:
     of_it = {"lease": lease.lease_id, "vm": lease.vm_id, "profile": "p", "uid": 1000}
     assert said == {"event": "granted", **of_it, "made_by": "direct", "was_ready": True}
     assert figures == {
-        "queued_s": lease.queued_s,
-        "total_s": lease.queued_s + lease.timings.total_s,
+        "queued_s": lease.terms.queued_s,
+        "total_s": lease.terms.queued_s + lease.timings.total_s,
         "expires_in_s": 60.0,
     }
 

@@ -22,6 +22,7 @@ from pool.core.matching import Matcher
 from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
+from pool.observe.metrics import Metrics
 from pool.observe.tracing import NO_SPANS, Spans
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
@@ -89,6 +90,12 @@ class Served:
         with trio.fail_after(20):
             while not condition():
                 await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+def metrics_of(coordinator: Coordinator) -> Metrics:
+    return Metrics(
+        version="1.2.3", pool=coordinator, available_mib=lambda: 1000, restarts=lambda: {"rpc": 0, "pressure": 2}
+    )
 
 
 @contextlib.asynccontextmanager
@@ -159,6 +166,7 @@ async def serving(
                             )
                         },
                         spans=spans,
+                        metrics=metrics_of(coordinator),
                         may_describe_machines=may_describe_machines or Permitted(),
                         matcher=None if make_matcher is None else make_matcher(host),
                     ),

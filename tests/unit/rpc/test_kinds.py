@@ -86,9 +86,8 @@ async def test_whoever_watches_learns_why_a_vm_was_evicted(served: Served) -> No
         assert isinstance(first, sdk.Snapshot)
         evicted = first.vms[0].vm_id
         await client.evict(evicted)
-        async for told in changes:
-            if isinstance(told, sdk.VmChange) and told.vm_id == evicted:
-                break
-        assert (told.state, told.reason) == (sdk.VmState.STOPPING, sdk.StopReason.ADMIN)
+        while not isinstance(told := await anext(changes), sdk.VmChange):
+            pass
+        assert (told.vm_id, told.state, told.reason) == (evicted, sdk.VmState.STOPPING, sdk.StopReason.ADMIN)
         status = await client.status()
     assert status.profiles[0].counters.stopped == {sdk.StopReason.ADMIN: 1}

@@ -33,6 +33,8 @@ __all__ = (
     "LeaseEnd",
     "LeaseStatus",
     "Match",
+    "MetricsReply",
+    "MetricsRequest",
     "Mismatch",
     "OnEmpty",
     "PoolBase",
@@ -1083,6 +1085,25 @@ default_message_pool.register_message("vmpool.v1", "Match", Match)
 
 
 @dataclass(eq=False, repr=False)
+class MetricsReply(betterproto2.Message):
+    text: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    In Prometheus' text format.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "MetricsReply", MetricsReply)
+
+
+@dataclass(eq=False, repr=False)
+class MetricsRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vmpool.v1", "MetricsRequest", MetricsRequest)
+
+
+@dataclass(eq=False, repr=False)
 class Mismatch(betterproto2.Message):
     profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -1834,6 +1855,30 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         ):
             yield response
 
+    async def metrics(
+        self,
+        message: "MetricsRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "MetricsReply":
+        """
+        What the service counts and measures, for Prometheus.
+        """
+
+        if message is None:
+            message = MetricsRequest()
+
+        return await self._unary_unary(
+            "/vmpool.v1.Pool/Metrics",
+            message,
+            MetricsReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class AdminBase(betterproto2_grpclib.ServiceBase):
     """
@@ -2042,6 +2087,13 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield WatchReply()
 
+    async def metrics(self, message: "MetricsRequest") -> "MetricsReply":
+        """
+        What the service counts and measures, for Prometheus.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_acquire(self, stream: "grpclib.server.Stream[AcquireRequest, AcquireReply]") -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -2092,6 +2144,12 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
             request,
         )
 
+    async def __rpc_metrics(self, stream: "grpclib.server.Stream[MetricsRequest, MetricsReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.metrics(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/vmpool.v1.Pool/Acquire": grpclib.const.Handler(
@@ -2135,5 +2193,11 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 WatchRequest,
                 WatchReply,
+            ),
+            "/vmpool.v1.Pool/Metrics": grpclib.const.Handler(
+                self.__rpc_metrics,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                MetricsRequest,
+                MetricsReply,
             ),
         }

@@ -1,0 +1,76 @@
+"""The metrics of a service as text, for whoever scrapes it and for `vmpool metrics`."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import trio
+
+from pool.ledger.records import Lease
+from pool.ledger.views import MemoryView, ProfileView
+from pool.observe.measures import Measures
+
+if TYPE_CHECKING:
+    from pool.observe.scraping import ScrapeServer
+
+
+class Measured(Protocol):
+    """The coordinator. Nothing here waits."""
+
+    measures: Measures
+
+    def views(self) -> tuple[ProfileView, ...]: ...
+
+    def waiting(self) -> int: ...
+
+    def leases(self) -> tuple[Lease, ...]: ...
+
+    def memory(self) -> MemoryView: ...
+
+
+@attrs.define(eq=False, kw_only=True)
+class Metrics:
+    """Looks what there is when it is asked. The callables must not wait."""
+
+    version: str
+    pool: Measured
+    available_mib: Callable[[], float | None]
+    """Of the host's memory."""
+    restarts: Callable[[], Mapping[str, int]]
+    """By child of a supervisor."""
+
+    async def text(self) -> bytes:
+        """In Prometheus' text format, of one moment. Gives others a turn between the families."""
+        exposition = await trio.to_thread.run_sync(_exposition)
+        moment = exposition.Moment(
+            version=self.version,
+            views=self.pool.views(),
+            waiting=self.pool.waiting(),
+            leases=Counter(lease.profile for lease in self.pool.leases()),
+            memory=self.pool.memory(),
+            available_mib=self.available_mib(),
+            restarts=self.restarts(),
+        )
+        written = []
+        for piece in exposition.pieces(self.pool.measures, moment):
+            written.append(piece)
+            await trio.lowlevel.checkpoint()
+        return b"".join(written)
+
+
+async def open_scrapes(metrics: Metrics, listener: socket.socket) -> ScrapeServer:
+    """Serves them there; the listener stays its opener's."""
+    from pool.observe.scraping import ScrapeServer  # noqa: PLC0415 - who serves none need not wait for HTTP
+
+    content_type = (await trio.to_thread.run_sync(_exposition)).CONTENT_TYPE
+    return ScrapeServer(listener=listener, text=metrics.text, content_type=content_type)
+
+
+def _exposition() -> Any:
+    """In a thread: it is much to import, for what not every service is asked for."""
+    return importlib.import_module("pool.observe.exposition")
