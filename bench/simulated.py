@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,11 @@ from actors.direct import DirectBootProducer
 from actors.journal import Journal
 from actors.machine import ResolvedMachine
 from pool.core.coordinator import Coordinator
+from pool.ledger.news import News
 from pool.ledger.policy import PoolPolicy
+from pool.observe.logs import configure_logs
+from pool.observe.metrics import Metrics
+from pool.observe.news import NewsLog
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import serve
 from pool.rpc.service import ServiceInfo
@@ -78,7 +83,9 @@ def memory_journal() -> Journal:
 
 
 @contextlib.asynccontextmanager
-async def simulated_pool(*, size: int, boot_s: float = 0.0) -> AsyncIterator[Coordinator]:
+async def simulated_pool(
+    *, size: int, boot_s: float = 0.0, readers: tuple[Callable[[News], None], ...] = ()
+) -> AsyncIterator[Coordinator]:
     """A coordinator whose pool is full. At the end all its VMs are ended."""
     backend = SimulatedBackend(host=SimulatedHost(boot_s=boot_s))
 
@@ -93,6 +100,7 @@ async def simulated_pool(*, size: int, boot_s: float = 0.0) -> AsyncIterator[Coo
         policies={"default": PoolPolicy(size=size, production_limit=_BOOTS_AT_ONCE, cost=ProductionCost.BOOT)},
         producers={"default": producer},
         journal=memory_journal(),
+        readers=readers,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(producer.run)
@@ -117,15 +125,22 @@ async def _serve(path: Path, size: int) -> None:
     listener.bind(str(path))
     listener.listen(128)
     shape = ProfileShape(vcpus=1, memory_mib=256, max_vcpus=1, max_memory_mib=256)
-    info = ServiceInfo(version="simulated", shapes={"default": shape})
-    async with simulated_pool(size=size) as coordinator, trio.open_nursery() as nursery:
-        server = await nursery.start(
-            lambda task_status: serve(coordinator=coordinator, sock=listener, info=info, task_status=task_status)
-        )
-        sys.stdout.buffer.write(_FULL)
-        sys.stdout.buffer.flush()
-        await trio.to_thread.run_sync(sys.stdin.buffer.read)
-        server.stop()
+    news_log = NewsLog()
+    async with simulated_pool(size=size, readers=(news_log.tell,)) as coordinator, trio.open_nursery() as logging:
+        await logging.start(news_log.run)
+        metrics = Metrics(version="simulated", pool=coordinator, available_mib=lambda: None, restarts=dict)
+        info = ServiceInfo(version="simulated", shapes={"default": shape}, metrics=metrics)
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                lambda task_status: serve(coordinator=coordinator, sock=listener, info=info, task_status=task_status)
+            )
+            with open(os.devnull, "wb") as nobody:  # noqa: PTH123, ASYNC230 - who measures does not read the log
+                os.dup2(nobody.fileno(), sys.stderr.fileno())
+            sys.stdout.buffer.write(_FULL)
+            sys.stdout.buffer.flush()
+            await trio.to_thread.run_sync(sys.stdin.buffer.read)
+            server.stop()
+        logging.cancel_scope.cancel(reason="the service has ended")
 
 
 @contextlib.asynccontextmanager
@@ -151,6 +166,7 @@ async def simulated_service(socket_path: Path, *, size: int, checkout: Path) -> 
 if __name__ == "__main__":
     gc.freeze()  # as `vmpool serve` does: what was imported stays
     place = Path(sys.argv[1])
+    configure_logs(json=True)
     try:
         trio.run(_serve, place, int(sys.argv[2]))
     finally:
