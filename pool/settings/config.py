@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 import importlib.resources
 import math
 import os
 import re
 import tomllib
-import typing
-from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
 import cattrs
 from attrs.validators import and_, ge, gt, le, matches_re, max_len, optional
-from cattrs.gen import make_dict_structure_fn, override
 
 from actors.handout import HAND_OUT_TIMEOUT_S, HandOutProcedure
 from actors.memory import MemoryPolicy
@@ -27,18 +23,17 @@ from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.observe.tracing import TracingSettings
 from pool.producers.direct import DirectSettings
 from pool.producers.kind import ProducerSettings
-from pool.producers.registry import PRODUCERS
-from pool.settings.access import AccessSettings, structure_account
+from pool.settings.access import AccessSettings
 from pool.settings.limits import LimitSettings
 from pool.settings.metrics import MetricsSettings
+from pool.settings.toml import make_converter, problems_of
 from vmm.accounts import Account, check_account
 from vmm.devices.usual import usual_devices
 from vmm.errors import ConfinementError, SpecError
 from vmm.spec import MachineSpec
 from vmm.words.backoff import Backoff
-from vmm.words.confinement import AUTO_USER, ConfinementWish, Layer, Requirement, UidRange, structure_range
+from vmm.words.confinement import AUTO_USER, ConfinementWish, Layer, Requirement, UidRange
 from vmm.words.cpu_model import fault_in
-from vmm.words.kinds import ProducerKind
 from vmm.words.machines import (
     MAX_MEMORY_MIB,
     MAX_PCI_BRIDGES,
@@ -51,8 +46,6 @@ from vmm.words.machines import (
     AgentKind,
     grown_memory_mib,
 )
-
-_T = TypeVar("_T")
 
 MAX_POOL_SIZE: Final = 10_000
 """Beyond it a typing error is likelier than a host of that size."""
@@ -253,8 +246,7 @@ def parse_settings(text: str, *, source: str) -> Settings:
     try:
         settings = _converter.structure(table, Settings)
     except cattrs.BaseValidationError as error:
-        faults = cattrs.transform_error(error, format_exception=_say)
-        raise ConfigError(source=source, problems=tuple(_with_path(fault) for fault in faults)) from error
+        raise ConfigError(source=source, problems=problems_of(error)) from error
     if not settings.profiles:
         raise ConfigError(source=source, problems=("profiles: at least one [profiles.NAME] table is needed",))
     problems = [problem for name, profile in settings.profiles.items() for problem in _cross_checks(name, profile)]
@@ -345,129 +337,4 @@ def _unknown_qemu_user(settings: Settings) -> list[str]:
     return []
 
 
-def _strict(expected: type[Any], *also: type[Any]) -> Any:
-    """A cattrs hook that converts nothing: TOML has types, and "2" is not 2."""
-
-    def structure(value: Any, _: Any) -> Any:
-        if type(value) not in (expected, *also):
-            raise TypeError(f"must be {_TYPE_NAMES[expected]}, not {value!r}")
-        return expected(value)
-
-    return structure
-
-
-_TYPE_NAMES: Final = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
-
-
-def _say(error: BaseException, kind: type[Any] | None) -> str:
-    match error:
-        case cattrs.ForbiddenExtraKeysError():
-            return f"unknown key: {', '.join(sorted(error.extra_fields))}"
-        case KeyError():
-            return "required key is missing"
-        case TypeError() if str(error).startswith("must be"):
-            return str(error)
-        case AttributeError():
-            return "must be a table"  # cattrs asked a non-table for its items
-        case TypeError() if any(attrs.has(each) for each in (kind, *typing.get_args(kind))):
-            return "must be a table"
-        case TypeError():
-            return "must be a list"  # and a non-list for its members
-        case ValueError() if isinstance(kind, enum.EnumMeta):
-            return f"must be one of {', '.join(repr(member.value) for member in kind)}"
-        case ValueError():
-            return str(error.args[0])  # attrs adds the attribute and the validator; the first is the sentence
-        case _:
-            return f"wrong value: {error}"
-
-
-def _with_path(fault: str) -> str:
-    """`'size' must be ... @ $.profiles['small']` as `profiles.small.size: must be ...`."""
-    what, _, where = fault.rpartition(" @ $")
-    path = re.sub(r"\['([^']*)'\]", r".\1", where).lstrip(".")
-    named = re.match(r"'(\w+)' (.*)", what, re.DOTALL)
-    if named:
-        path, what = f"{path}.{named[1]}".lstrip("."), named[2]
-    return f"{path}: {what}" if path else what
-
-
-def _path(value: Any, _: Any) -> Path:
-    text = _strict(str)(value, str)
-    if not text or "\0" in text:
-        raise TypeError("must be a path, not empty and without NUL")
-    return Path(text)
-
-
-def _accounts(value: Any, kind: Any) -> tuple[Account, ...]:
-    if not isinstance(value, list):
-        raise TypeError("must be a list of names and numbers")
-    return tuple(structure_account(each, kind) for each in value)
-
-
-def _layers(value: Any, _: Any) -> tuple[Layer, ...]:
-    names = [layer.value for layer in Layer]
-    if not isinstance(value, list) or not all(each in names for each in value):
-        raise TypeError(f"must be a list of layers, of {', '.join(names)}")
-    return tuple(map(Layer, value))
-
-
-@attrs.frozen(kw_only=True)
-class _Chosen:
-    producer: ProducerKind = ProducerKind.DIRECT
-
-
-def _profiles(converter: cattrs.Converter) -> Callable[[Any, Any], ProfileSettings]:
-    """A profile's table has the keys of all kinds of producers beside its own; those of the chosen kind count."""
-    structure_own = make_dict_structure_fn(
-        ProfileSettings, converter, _cattrs_forbid_extra_keys=True, producer=override(omit=True)
-    )
-
-    def structure(table: Any, kind: Any) -> ProfileSettings:
-        if not isinstance(table, dict):
-            return structure_own(table, kind)
-        own = dict(table)
-        errors: list[Exception] = []
-
-        def part(of: type[_T], keys: Collection[str]) -> _T | None:
-            try:
-                return converter.structure({key: own.pop(key) for key in keys if key in own}, of)
-            except cattrs.ClassValidationError as error:
-                errors.extend(error.exceptions)
-                return None
-
-        chosen = part(_Chosen, ("producer",))
-        producers = {each: part(settings, _keys_of(settings)) for each, settings in PRODUCERS.items()}
-        profile = None
-        try:
-            profile = structure_own(own, kind)
-        except cattrs.ClassValidationError as error:
-            errors.extend(error.exceptions)
-        producer = None if chosen is None else producers[chosen.producer]
-        if errors or profile is None or producer is None:
-            raise cattrs.ClassValidationError("while structuring a profile", errors, ProfileSettings)
-        return attrs.evolve(profile, producer=producer)
-
-    return structure
-
-
-def _keys_of(settings: Any) -> Collection[str]:
-    return attrs.fields_dict(settings).keys()
-
-
-def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for kind in (int, str, bool):
-        converter.register_structure_hook(kind, _strict(kind))
-    converter.register_structure_hook(float, _strict(float, int))
-    converter.register_structure_hook(Path, _path)
-    converter.register_structure_hook_func(lambda kind: kind == tuple[Layer, ...], _layers)
-    converter.register_structure_hook(UidRange, structure_range)
-    converter.register_structure_hook(UidRange | None, structure_range)
-    converter.register_structure_hook(Account, structure_account)
-    converter.register_structure_hook(Account | None, structure_account)
-    converter.register_structure_hook_func(lambda kind: kind == tuple[Account, ...], _accounts)
-    converter.register_structure_hook(ProfileSettings, _profiles(converter))
-    return converter
-
-
-_converter: Final = _make_converter()
+_converter: Final = make_converter(profile=ProfileSettings)
