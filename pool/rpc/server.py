@@ -18,6 +18,7 @@ from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
 from pool.rpc.health import HealthService
 from pool.rpc.listening import GuardedServer, open_server
+from pool.rpc.reflection import ReflectionService
 from pool.rpc.service import PoolService, ServiceInfo
 from pool.rpc.users import Users
 from pool.settings.limits import MAX_MESSAGE_BYTES, EdgeLimits
@@ -61,6 +62,7 @@ class RpcServer:
 
     _server: GuardedServer
     _service: PoolService
+    _reflection: ReflectionService
     _calls: Calls
     _health: ServiceStatus
     _socks: list[socket.socket] = attrs.field(factory=list, init=False)
@@ -71,9 +73,9 @@ class RpcServer:
     def stop(self, *, grace_s: float = 0.0) -> None:
         """Begins the shutdown; `serve` returns when it is done. Does not wait. Only the first call counts.
 
-        Health reports NOT_SERVING, and new calls get UNAVAILABLE, as do waiting Acquires and watches, which would not
-        end by themselves. Other calls have `grace_s` seconds to end by themselves before they get UNAVAILABLE too; then
-        all connections are closed.
+        Health reports NOT_SERVING, and new calls get UNAVAILABLE, as do waiting Acquires, watches and reflection, which
+        would not end by themselves. Other calls have `grace_s` seconds to end by themselves before they get UNAVAILABLE
+        too; then all connections are closed.
         """
         if not self._stop_requested.is_set():
             self._grace_s = grace_s
@@ -117,7 +119,7 @@ class RpcServer:
     async def _end(self) -> None:
         self._health.set(False)
         self._calls.stop()
-        self._calls.end(self._service.acquire_call, self._service.watch_call)
+        self._calls.end(self._service.acquire_call, self._service.watch_call, self._reflection.info_call)
         with trio.move_on_after(self._grace_s):
             await self._calls.wait_idle()
         self._calls.end()
@@ -137,7 +139,8 @@ async def serve(
     settings: ServerSettings | None = None,
     task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves vmpool.v1.Pool, vmpool.v1.Admin and grpc.health.v1.Health on `sock`, a listening Unix stream socket.
+    """Serves vmpool.v1.Pool, vmpool.v1.Admin, grpc.health.v1.Health and reflection on `sock`, a listening Unix stream
+    socket.
 
     It closes the socket. `hand_over` is called when an administrator requests it, and must not wait.
 
@@ -156,12 +159,13 @@ async def serve(
         admin = AdminService(
             coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
         )
-        services = [service, admin, HealthService({service: [health]})]
+        served = [service, admin, HealthService({service: [health]})]
+        reflection = ReflectionService.of(served, calls=calls)
         users = Users(access=Permitted(uids=settings.allowed_uids, gids=settings.allowed_gids), limits=settings.limits)
         server = await loop.run(
-            open_server, services, loop=loop, max_message_bytes=settings.max_message_bytes, users=users
+            open_server, [*served, reflection], loop=loop, max_message_bytes=settings.max_message_bytes, users=users
         )
         listen(server, RecvRequest, calls.refuse_while_stopping)
-        rpc = RpcServer(server=server, service=service, calls=calls, health=health)
+        rpc = RpcServer(server=server, service=service, reflection=reflection, calls=calls, health=health)
         loop.set_exception_handler(rpc.note_loop_error)
         await rpc.run(sock, task_status=task_status)

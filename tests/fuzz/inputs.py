@@ -121,6 +121,10 @@ def _leaving(rng: random.Random) -> Leaving:
     return rng.choice([Leaving.READ, Leaving.READ, Leaving.CLOSE])
 
 
+_STREAMS: Final = (PATHS[4], *PATHS[8:])
+"""Methods that take any number of requests."""
+
+
 def _call(rng: random.Random) -> Call:
     return _make_call(rng, path=rng.choice(PATHS))
 
@@ -128,7 +132,7 @@ def _call(rng: random.Random) -> Call:
 def _make_call(rng: random.Random, *, path: bytes) -> Call:
     body = b"".join(
         framed(mutate(message_for(path, rng), rng), rng)
-        for _ in range(rng.choice([0, 1, 1, 1, 1, 2]) if path != PATHS[4] else rng.randint(1, 4))
+        for _ in range(rng.choice([0, 1, 1, 1, 1, 2]) if path not in _STREAMS else rng.randint(1, 4))
     )[:8000]
     if rng.random() < 0.02:
         body = framed(bulky(rng), rng)

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+from grpclib.reflection.v1 import reflection_pb2 as reflection
+
 from tests.fuzz.http2 import PATHS
 from vmpool.wire.generated.vmpool import v1 as wire
 
@@ -81,6 +83,25 @@ def _status(_rng: random.Random) -> wire.StatusRequest:
     return wire.StatusRequest()
 
 
+def _reflection(rng: random.Random) -> reflection.ServerReflectionRequest:
+    """Of v1, and of v1alpha, too: they are the same bytes."""
+    name = rng.choice(["", "vmpool.v1.Pool", "vmpool.v1.Pool.Acquire", "vmpool/v1/pool.proto", "cache.CacheService"])
+    extension = reflection.ExtensionRequest(containing_type=name, extension_number=rng.randrange(-1, 3))
+    return reflection.ServerReflectionRequest(
+        host=rng.choice(["", "x" * 2000]),
+        **rng.choice(
+            [
+                {},
+                {"list_services": ""},
+                {"file_by_filename": name},
+                {"file_containing_symbol": name},
+                {"file_containing_extension": extension},
+                {"all_extension_numbers_of_type": name},
+            ]
+        ),
+    )
+
+
 _BUILDERS: Final[dict[bytes, Callable[[random.Random], Any]]] = {
     PATHS[0]: _acquire,
     PATHS[1]: _acquire,
@@ -88,6 +109,8 @@ _BUILDERS: Final[dict[bytes, Callable[[random.Random], Any]]] = {
     PATHS[3]: _release,
     PATHS[4]: _exec,
     PATHS[5]: _status,
+    PATHS[8]: _reflection,
+    PATHS[9]: _reflection,
 }
 
 
@@ -97,7 +120,8 @@ def message_for(path: bytes, rng: random.Random) -> bytes:
     if builder is None:
         name = rng.choice([b"", b"vmpool.v1.Pool", b"vmpool.v1.Pool", b"nothing"])
         return b"\x0a" + bytes([len(name)]) + name if name else b""
-    return bytes(builder(rng))
+    message = builder(rng)
+    return message.SerializeToString()  # betterproto2's messages have it, too
 
 
 _VARINTS: Final = (b"\xff" * 9 + b"\x01", b"\xff" * 10 + b"\x01", b"\xff" * 300, b"\x80" * 9 + b"\0", b"\x80")

@@ -28,6 +28,7 @@ from pool.observe.tracing import NO_SPANS, Spans
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
 from pool.rpc.errors import shorten
 from pool.rpc.listening import GuardedServer, open_server
+from pool.rpc.reflection import ReflectionService
 from pool.rpc.server import FAREWELL_LIMIT_S
 from pool.rpc.users import Users
 from pool.settings.limits import MAX_MESSAGE_BYTES, EdgeLimits
@@ -223,7 +224,7 @@ async def serve_cache(
     spans: Spans = NO_SPANS,
     task_status: trio.TaskStatus[CacheServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves cache.CacheService on `sock`, a listening Unix stream socket, which it closes.
+    """Serves cache.CacheService, and reflection, on `sock`, a listening Unix stream socket, which it closes.
 
     Root and the service's own user may call. `task_status.started` gets the CacheServer once calls are accepted. A
     client's Quit calls `source.request_quit` a second later; the caller then stops the server. Cancellation ends it
@@ -233,7 +234,8 @@ async def serve_cache(
         calls = Calls(loop)
         service = CacheService(source=source, calls=calls, spans=spans)
         users = Users(access=Permitted(), limits=EdgeLimits())
-        server = await loop.run(open_server, [service], loop=loop, max_message_bytes=MAX_MESSAGE_BYTES, users=users)
+        services = [service, ReflectionService.of([service], calls=calls)]
+        server = await loop.run(open_server, services, loop=loop, max_message_bytes=MAX_MESSAGE_BYTES, users=users)
         listen(server, RecvRequest, calls.refuse_while_stopping)
         loop.set_exception_handler(_note_loop_error)
         await CacheServer(server=server, service=service, calls=calls).run(sock, task_status=task_status)

@@ -110,13 +110,18 @@ class RawClient:
 
     async def message(self, call: int, kind: type[Any], *, limit_s: float = 20) -> Any | None:
         """The next reply of a call; None if it ends before."""
+        body = await self.message_bytes(call, limit_s=limit_s)
+        return None if body is None else kind.parse(body)
+
+    async def message_bytes(self, call: int, *, limit_s: float = 20) -> bytes | None:
+        """`message`, as it came."""
         with trio.fail_after(limit_s):
             while len(data := self.data.get(call, b"")) < 5 or len(data) < 5 + int.from_bytes(data[1:5], "big"):
                 if call in self.over or not await self.receive():
                     return None
         size = int.from_bytes(data[1:5], "big")
         self.data[call] = data[5 + size :]
-        return kind.parse(data[5 : 5 + size])
+        return data[5 : 5 + size]
 
     async def hung_up(self) -> None:
         """Waits until the server has closed the connection."""

@@ -16,6 +16,7 @@ from tests.unit.rpc.raw import ACQUIRE, EXEC, STATUS, connected, framed
 from tests.unit.rpc.served import Served
 from vmpool.wire.generated.vmpool import v1 as wire
 
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -143,7 +144,7 @@ async def test_a_compressed_message_is_refused(served: Served) -> None:
     assert "compressed messages are not supported" in message
 
 
-@pytest.mark.parametrize("path", [ACQUIRE, EXEC])
+@pytest.mark.parametrize("path", [ACQUIRE, EXEC, REFLECTION])
 async def test_a_request_that_ends_within_a_message(served: Served, path: str) -> None:
     async with connected(served.path) as raw:
         call = await raw.start(path)
