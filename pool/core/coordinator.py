@@ -328,6 +328,10 @@ class Coordinator(Reception):
         """Requests that wait for a VM to be chosen, of all profiles."""
         return self._ledger.waiting()
 
+    def can_hand_out(self, profile: str) -> bool:
+        """`Ledger.can_hand_out`, now. What it says changes with news of the profile only."""
+        return self._ledger.can_hand_out(profile, now=trio.current_time())
+
     def statistics(self) -> CoordinatorStatistics:
         return CoordinatorStatistics(
             open_requests=len(self._requests),

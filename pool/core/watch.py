@@ -89,12 +89,24 @@ class WatchHub:
     """The uids that have a reserve."""
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _watchers: set[Watcher] = attrs.field(factory=set, init=False)
+    _listeners: set[Callable[[News], None]] = attrs.field(factory=set, init=False)
     _watchers_of: Counter[int] = attrs.field(factory=Counter, init=False)
     """By uid."""
 
     def tell(self, news: News) -> None:
+        for hear in self._listeners:
+            hear(news)
         for watcher in self._watchers:
             watcher.tell(news)
+
+    @contextlib.contextmanager
+    def heard_by(self, hear: Callable[[News], None]) -> Iterator[None]:
+        """For a part of the service itself, which is told at once, and must not wait; it counts for nobody's watch."""
+        self._listeners.add(hear)
+        try:
+            yield
+        finally:
+            self._listeners.discard(hear)
 
     @contextlib.contextmanager
     def watch(self, *, uid: int) -> Iterator[Watcher]:

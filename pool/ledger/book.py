@@ -42,7 +42,9 @@ from pool.ledger.records import Lease, Owner, VmEntry
 from pool.ledger.refill import Refill
 from pool.ledger.succession import Succession
 from pool.ledger.upkeep import Upkeep
-from pool.ledger.views import MemoryView, ProfileView
+from pool.ledger.views import MemoryView
+from pool.ledger.views import ProfileView
+from pool.ledger.views import CircuitState
 from vmm.words.facts import (
     LeaseAdopted,
     ShellReady,
@@ -138,6 +140,13 @@ class Ledger:
     def waiting(self) -> int:
         """Requests that wait for a VM to be chosen, of all profiles."""
         return self._moves.claims.waiting()
+
+    def can_hand_out(self, profile: str, *, now: float) -> bool:
+        """Whether a VM of a configured profile is ready, or production is believed to work; and it is not drained."""
+        page = self._moves.fleet.pages[profile]
+        if self.draining or page.drained:
+            return False
+        return len(page.ready) > 0 or page.circuit(now=now) is CircuitState.CLOSED
 
     def leases(self) -> tuple[Lease, ...]:
         return self._moves.leases.all()

@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
 
 import attrs
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from grpclib.health.check import ServiceStatus
 from grpclib.health.service import Health
 from grpclib.health.v1.health_pb2 import HealthCheckResponse
 
+from pool.core.coordinator import Coordinator
+from pool.ledger.news import News
 from pool.rpc.calls import ServerStream
+
+POOL: Final = "vmpool.v1.Pool"
+
+
+class HealthBoard:
+    """What the health service says: of the whole service, and of each profile that is configured."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.whole = ServiceStatus()
+        self.profiles = {profile: ServiceStatus() for profile in coordinator.policies}
+        self._coordinator = coordinator
+        self._serving = False
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """From here on all that can be is SERVING, and what becomes of a profile is seen at once; until `close`."""
+        self._serving = True
+        self.whole.set(True)
+        with self._coordinator.watchers.heard_by(self._hear):
+            for profile in self.profiles:
+                self._look_at(profile)
+            yield
+
+    def close(self) -> None:
+        """Everything is NOT_SERVING from here on."""
+        self._serving = False
+        self.whole.set(False)
+        for status in self.profiles.values():
+            status.set(False)
+
+    def _hear(self, news: News) -> None:
+        if news.profile in self.profiles:
+            self._look_at(news.profile)
+
+    def _look_at(self, profile: str) -> None:
+        self.profiles[profile].set(self._serving and self._coordinator.can_hand_out(profile))
 
 
 class HealthService(Health):
-    """Answers Check and Watch, for the whole service and for vmpool.v1.Pool."""
+    """Answers Check and Watch, for the whole service, for vmpool.v1.Pool, and for vmpool.v1.Pool/PROFILE."""
+
+    def __init__(self, checks: Any, *, profiles: Mapping[str, ServiceStatus]) -> None:
+        super().__init__(checks)
+        # Not among those of grpclib's, which would count them into the whole service's.
+        self._checks |= {f"{POOL}/{profile}": {status} for profile, status in profiles.items()}
 
     async def Check(self, stream: ServerStream) -> None:  # noqa: N802 - the wire's name
         request = await _request(stream)

@@ -11,12 +11,11 @@ import attrs
 import structlog
 import trio
 from grpclib.events import RecvRequest, listen
-from grpclib.health.check import ServiceStatus
 
 from pool.core.coordinator import Coordinator
 from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
-from pool.rpc.health import HealthService
+from pool.rpc.health import HealthBoard, HealthService
 from pool.rpc.listening import GuardedServer, open_server
 from pool.rpc.reflection import ReflectionService
 from pool.rpc.service import PoolService, ServiceInfo
@@ -64,7 +63,7 @@ class RpcServer:
     _service: PoolService
     _reflection: ReflectionService
     _calls: Calls
-    _health: ServiceStatus
+    _health: HealthBoard
     _socks: list[socket.socket] = attrs.field(factory=list, init=False)
     _loop_errors: int = attrs.field(default=0, init=False)
     _stop_requested: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -107,17 +106,17 @@ class RpcServer:
     async def run(self, sock: socket.socket, *, task_status: trio.TaskStatus[RpcServer]) -> None:
         await self._server.loop.run(self._server.open, sock)
         self._socks.append(sock)
-        self._health.set(True)
-        task_status.started(self)
-        try:
-            await self._stop_requested.wait()
-        finally:
-            # Clients get a status even if the server is cancelled; every step is bounded.
-            with trio.CancelScope(shield=True):
-                await self._end()
+        with self._health.kept():
+            task_status.started(self)
+            try:
+                await self._stop_requested.wait()
+            finally:
+                # Clients get a status even if the server is cancelled; every step is bounded.
+                with trio.CancelScope(shield=True):
+                    await self._end()
 
     async def _end(self) -> None:
-        self._health.set(False)
+        self._health.close()
         self._calls.stop()
         self._calls.end(self._service.acquire_call, self._service.watch_call, self._reflection.info_call)
         with trio.move_on_after(self._grace_s):
@@ -152,14 +151,14 @@ async def serve(
     settings = settings or ServerSettings()
     async with open_loop() as loop:
         calls = Calls(loop)
-        health = ServiceStatus()
+        health = HealthBoard(coordinator)
         service = PoolService(
             coordinator=coordinator, info=info, calls=calls, acquire_timeout_s=settings.acquire_timeout_s
         )
         admin = AdminService(
             coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
         )
-        served = [service, admin, HealthService({service: [health]})]
+        served = [service, admin, HealthService({service: [health.whole]}, profiles=health.profiles)]
         reflection = ReflectionService.of(served, calls=calls)
         users = Users(access=Permitted(uids=settings.allowed_uids, gids=settings.allowed_gids), limits=settings.limits)
         server = await loop.run(

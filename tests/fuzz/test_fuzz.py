@@ -165,7 +165,7 @@ def test_an_answer_that_does_not_come_is_found(vm_home: Path, monkeypatch: pytes
 
 @pytest.mark.logs_error("grpclib.server: Application error")
 def test_the_harmful_one_of_a_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HealthService", Health)
+    monkeypatch.setattr(server, "HealthService", lambda checks, **_profiles: Health(checks))
     harmful = next(index for index in range(10_000) if _asks_for_health_without_a_request(make_input(SEED, index)))
     assert narrow(tempfile.TemporaryDirectory, SEED, range(harmful - 2, harmful + 3)) == harmful
 

@@ -56,7 +56,7 @@ async def test_a_client_without_the_proto_acquires_a_vm(vm_home: Path) -> None:
             ("vmpool.v1.Pool/Acquire", {"profile": "default", "on_empty": "ON_EMPTY_FAIL"}),
             ("vmpool.v1.Pool/Status", {}),
             ("vmpool.v1.Admin/Drain", {"profile": "default"}),
-            ("grpc.health.v1.Health/Check", {"service": "vmpool.v1.Pool"}),
+            ("grpc.health.v1.Health/Check", {"service": "vmpool.v1.Pool/default"}),
         )
         (lease,) = served.coordinator.leases()
         assert served.coordinator.views()[0].drained
@@ -69,7 +69,7 @@ async def test_a_client_without_the_proto_acquires_a_vm(vm_home: Path) -> None:
     ]
     assert answers["vmpool.v1.Pool/Acquire"]["lease"]["lease_id"] == lease.lease_id
     assert answers["vmpool.v1.Pool/Status"]["leases"][0]["vm_id"] == lease.vm_id
-    assert answers["grpc.health.v1.Health/Check"] == {"status": "SERVING"}
+    assert answers["grpc.health.v1.Health/Check"] == {"status": "NOT_SERVING"}
 
 
 async def test_the_vm_cache_tells_of_its_own_service_alone(vm_home: Path) -> None:
