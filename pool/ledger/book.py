@@ -42,9 +42,7 @@ from pool.ledger.records import Lease, Owner, VmEntry
 from pool.ledger.refill import Refill
 from pool.ledger.succession import Succession
 from pool.ledger.upkeep import Upkeep
-from pool.ledger.views import MemoryView
-from pool.ledger.views import ProfileView
-from pool.ledger.views import CircuitState
+from pool.ledger.views import CircuitState, MemoryView, ProfileView
 from vmm.words.facts import (
     LeaseAdopted,
     ShellReady,

@@ -18,17 +18,17 @@ take seconds of the event loop and 320 MiB, again and again.
 """
 
 MAX_PIECES = 2**15
-"""Pieces of one line, see `vmm.untrusted.pieces_in`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, and later
+"""Pieces of one line, see `vmm.untrusted.pieces_in`. QEMU 7.2 answers `query-qmp-schema` with some 16,000, later
 versions with more; answers about a machine with hundreds of CPUs have a few thousand.
 """
 
 AT_ONCE: Final = 2000
 PER_S: Final = 20
-"""Lines and KiB together. The most that is known to come unasked is an event for each CPU and block of memory that is
-added at a hand-out; after that it is seconds from one to the next, or hours."""
+"""Lines and KiB together. The most that an honest QEMU is known to send is an event for each CPU and memory block added
+at a hand-out; other events are seconds or hours apart."""
 
 _ANSWER: Final = 256
-"""Of one command. The longest, of a machine with hundreds of CPUs, takes a quarter of it."""
+"""Allowance for one command. The longest answer, about hundreds of CPUs, takes a quarter of it."""
 
 
 class Phase(enum.Enum):
@@ -133,10 +133,10 @@ class QmpProtocol:
 
 
 class Allowance:
-    """How much a QEMU may say on its monitor without being asked, before that is no QEMU's way to talk. No clock.
+    """How much unrequested output a QEMU may send on its monitor before it counts as misbehaving. No clock of its own.
 
-    There are events that a guest can cause as often as it likes, such as ACPI_DEVICE_OST with a write to a port of its
-    machine, and a QEMU that its guest has taken over says anything.
+    A guest can cause some events as often as it likes, such as ACPI_DEVICE_OST by writing to an I/O port, and a QEMU
+    under its guest's control can send anything.
     """
 
     def __init__(self) -> None:
@@ -144,12 +144,12 @@ class Allowance:
         self._seen = 0.0
 
     def asked(self) -> None:
-        """A command was sent: an answer will come."""
+        """A command was sent, so an answer will come."""
         self._left = min(AT_ONCE, self._left + _ANSWER)
 
     def spend(self, lines: int, *, size: int, now: float) -> bool:
-        """Accounts for lines that ended in `size` bytes at time `now`, in seconds of a clock that never goes back.
-        Whether it may go on like this.
+        """Accounts for `lines` that ended in `size` bytes at time `now`, in seconds of a monotonic clock. Returns
+        whether they were within the allowance.
         """
         self._left = min(AT_ONCE, self._left + (now - self._seen) * PER_S)
         self._seen = now
