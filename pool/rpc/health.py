@@ -15,7 +15,7 @@ from grpclib.health.service import Health
 from grpclib.health.v1.health_pb2 import HealthCheckResponse
 
 from pool.core.coordinator import Coordinator
-from pool.ledger.news import News
+from pool.ledger.news import LeaseNews, News
 from pool.rpc.calls import ServerStream
 
 POOL: Final = "vmpool.v1.Pool"
@@ -48,8 +48,9 @@ class HealthBoard:
             status.set(False)
 
     def _hear(self, news: News) -> None:
-        if news.profile in self.profiles:
-            self._look_at(news.profile)
+        profile = news.lease.profile if isinstance(news, LeaseNews) else news.profile
+        if profile in self.profiles:
+            self._look_at(profile)
 
     def _look_at(self, profile: str) -> None:
         self.profiles[profile].set(self._serving and self._coordinator.can_hand_out(profile))

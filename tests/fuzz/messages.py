@@ -87,19 +87,15 @@ def _reflection(rng: random.Random) -> reflection.ServerReflectionRequest:
     """Of v1, and of v1alpha, too: they are the same bytes."""
     name = rng.choice(["", "vmpool.v1.Pool", "vmpool.v1.Pool.Acquire", "vmpool/v1/pool.proto", "cache.CacheService"])
     extension = reflection.ExtensionRequest(containing_type=name, extension_number=rng.randrange(-1, 3))
-    return reflection.ServerReflectionRequest(
-        host=rng.choice(["", "x" * 2000]),
-        **rng.choice(
-            [
-                {},
-                {"list_services": ""},
-                {"file_by_filename": name},
-                {"file_containing_symbol": name},
-                {"file_containing_extension": extension},
-                {"all_extension_numbers_of_type": name},
-            ]
-        ),
-    )
+    questions: list[dict[str, Any]] = [
+        {},
+        {"list_services": ""},
+        {"file_by_filename": name},
+        {"file_containing_symbol": name},
+        {"file_containing_extension": extension},
+        {"all_extension_numbers_of_type": name},
+    ]
+    return reflection.ServerReflectionRequest(host=rng.choice(["", "x" * 2000]), **rng.choice(questions))
 
 
 _BUILDERS: Final[dict[bytes, Callable[[random.Random], Any]]] = {
@@ -121,7 +117,8 @@ def message_for(path: bytes, rng: random.Random) -> bytes:
         name = rng.choice([b"", b"vmpool.v1.Pool", b"vmpool.v1.Pool", b"nothing"])
         return b"\x0a" + bytes([len(name)]) + name if name else b""
     message = builder(rng)
-    return message.SerializeToString()  # betterproto2's messages have it, too
+    data: bytes = message.SerializeToString()
+    return data  # betterproto2's messages have it, too
 
 
 _VARINTS: Final = (b"\xff" * 9 + b"\x01", b"\xff" * 10 + b"\x01", b"\xff" * 300, b"\x80" * 9 + b"\0", b"\x80")

@@ -99,7 +99,7 @@ async def test_a_symbol_leads_to_its_file_and_a_file_is_known_by_its_name(
         assert await asks.files(file_by_filename=file) == found
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], int]] = {
     "a file that there is not": ({"file_by_filename": "gpu.proto"}, NOT_FOUND),
     "a file of a service that is not served here": ({"file_by_filename": "cache/cache.proto"}, NOT_FOUND),
     "a symbol that there is not": ({"file_containing_symbol": "vmpool.v1.Gpu"}, NOT_FOUND),
