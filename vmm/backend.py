@@ -17,6 +17,7 @@ from vmm.contract import Shell, Survivor, Vm, VmTemplate
 from vmm.spec import MachineSpec
 from vmm.words.confinement import ConfinementLine, ConfinementReport
 from vmm.words.findings import Finding
+from vmm.words.kinds import BackendKind
 from vmm.words.machines import AcceleratorSetting
 from vmm.words.processes import ProcessIdentity
 
@@ -81,7 +82,7 @@ class TemplateBackend(Protocol):
 
 class Backend(Protocol):
     @property
-    def name(self) -> str:
+    def kind(self) -> BackendKind:
         """By which a VM's record says who made it."""
 
     # -- machines ----------------------------------------------------------------------------------------------------

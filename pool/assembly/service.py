@@ -117,7 +117,7 @@ async def run_service(
         confinement = confined.confinement_report()
         for line in confinement.lines:
             _tell(line)
-        journal = Journal(directory=vms.path)
+        journal = Journal(directory=vms.path, backend=confined.kind)
         base = DEFAULT_PROFILE if DEFAULT_PROFILE in specs else next(iter(specs))
         recovered = await recover(journal, profiles=settings.profiles, backend=confined, base=base)
         resolvers = _resolvers(settings, runtime=runtime, backend=confined)

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import attrs
 import trio
@@ -32,10 +31,9 @@ from vmm.qemu.version import QEMU_REMEDY, detect_version
 from vmm.qemu.vm import QemuVm
 from vmm.spec import MachineSpec
 from vmm.words.confinement import ConfinementLine, ConfinementReport, ConfinementWish
+from vmm.words.kinds import BackendKind
 from vmm.words.machines import AcceleratorSetting
 from vmm.words.processes import ProcessIdentity
-
-NAME: Final = "qemu"
 
 
 @attrs.frozen(kw_only=True)
@@ -56,8 +54,8 @@ class QemuBackend:
         return cls(wish=wish, user=user, confinement=Confinement(user=user.user))
 
     @property
-    def name(self) -> str:
-        return NAME
+    def kind(self) -> BackendKind:
+        return BackendKind.QEMU
 
     # -- machines ----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import attrs
 import trio
@@ -17,10 +16,9 @@ from vmm.simulated.host import SimulatedHost, SimulatedSurvivor, SimulatedVm
 from vmm.simulated.templates import SimulatedTemplates
 from vmm.spec import MachineSpec
 from vmm.words.confinement import ConfinementLine, ConfinementReport
+from vmm.words.kinds import BackendKind
 from vmm.words.machines import Accelerator, AcceleratorSetting
 from vmm.words.processes import ProcessIdentity
-
-NAME: Final = "simulated"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -31,8 +29,8 @@ class SimulatedBackend:
     _templates: dict[Path, SimulatedTemplates] = attrs.field(factory=dict, init=False)
 
     @property
-    def name(self) -> str:
-        return NAME
+    def kind(self) -> BackendKind:
+        return BackendKind.SIMULATED
 
     def find_program(self, name: str) -> Path:
         return Path(name)
@@ -42,7 +40,7 @@ class SimulatedBackend:
 
     async def version(self, spec: MachineSpec) -> str:  # noqa: ARG002 - all are the same
         await trio.lowlevel.checkpoint()
-        return NAME
+        return self.kind.value
 
     async def decide(
         self,

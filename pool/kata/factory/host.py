@@ -52,8 +52,8 @@ async def open_qemu_host(runtime: Path) -> AsyncIterator[FactoryHost]:
     Raises EndpointError, StopError.
     """
     with open_vms_directory(runtime) as vms:
-        journal = Journal(directory=vms.path)
         backend = QemuBackend()
+        journal = Journal(directory=vms.path, backend=backend.kind)
         await recover(journal, profiles=(), backend=backend)
         yield FactoryHost(
             launch=backend.launch,

@@ -83,3 +83,14 @@ async def test_what_an_earlier_run_left_is_ended_through_it(vm_home: Path) -> No
     async with serving(vm_home, backend):
         assert not backend.host.has("vm-left")
         assert not remains.exists()
+
+
+async def test_what_it_made_is_adopted_by_the_next_run(vm_home: Path) -> None:
+    """Its records say who made them: a service over QEMU would not take them for its own."""
+    backend = SimulatedBackend(host=SimulatedHost(on_disk=True))
+    async with serving(vm_home, backend), open_client(vm_home / "run" / "s.sock") as client:
+        vm = await client.acquire(timeout_s=LIMIT_S)
+        await client.hand_over()
+    async with serving(vm_home, backend), open_client(vm_home / "run" / "s.sock") as client:
+        await client.release(vm.lease_id)
+    assert not backend.host.alive
