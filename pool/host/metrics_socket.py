@@ -65,8 +65,8 @@ def open_metrics_socket(place: Place, *, group: int | None = None) -> Iterator[s
     """
     family = socket.AF_UNIX if isinstance(place, Path) else place.family
     with contextlib.ExitStack() as cleanup:
-        listener = cleanup.enter_context(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         try:
+            listener = cleanup.enter_context(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
             if isinstance(place, Path):
                 _bind(listener, place, cleanup, group=group)
             else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -138,6 +140,20 @@ def test_what_a_killed_service_left_is_replaced_and_what_another_serves_is_not(t
         open_metrics_socket(path),
         pytest.raises(EndpointError, match=r"metrics.listen: cannot listen on .*: Address already in use"),
         open_metrics_socket(path),
+    ):
+        pass
+
+
+def test_a_service_without_a_network_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under the packaged unit."""
+
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with (
+        pytest.raises(EndpointError, match="Address family not supported by protocol; choose another place"),
+        open_metrics_socket(place_of("127.0.0.1:9464")),
     ):
         pass
 
