@@ -80,6 +80,14 @@ class VmOrders:
             )
         raise VmExitedError(vm_id=self.vm_id, reason="it is not running")
 
+    async def console(self, *, limit: int) -> str | None:
+        """The end of what the guest wrote to its console, at most `limit` bytes; None if there is no VM, or none yet.
+
+        Also of a guest that does not answer.
+        """
+        vm = self._vm or self._survivor
+        return None if vm is None else await vm.console(limit=limit)
+
     async def wait_reached(self) -> Vm:
         """`vm`, waiting for the agent of a VM that was adopted with its lease. For as long as it takes."""
         if self.adoption is not None and self._state is VmState.LEASED:

@@ -116,6 +116,9 @@ class Survivor(Protocol):
         It wakes nobody, so that many can be held at little cost. No time limit of its own; otherwise as `connect`.
         """
 
+    async def console(self, *, limit: int) -> str:
+        """As `Vm.console`."""
+
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
 
@@ -168,6 +171,13 @@ class Vm(Protocol):
         Counts what was added before, whoever did. Memory is rounded up to blocks of 128 MiB. The guest has to bring it
         all online: see `Preparation.vcpus`. Raises HotplugError, with nothing added if it is more than the machine's
         maximum; if QEMU refuses a part, what was added by then stays. VmExitedError.
+        """
+
+    async def console(self, *, limit: int) -> str:
+        """The end of what the guest has written to its console, at most `limit` bytes; empty if it is gone.
+
+        Bytes that are not UTF-8 are written out as in Python; control characters are as the guest wrote them. Whatever
+        the guest or its QEMU does, it is told.
         """
 
     async def wait_exited(self) -> ExitReport:

@@ -55,6 +55,7 @@ from pool.ledger.events import (
 from pool.ledger.news import News
 from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Lease, Owner
+from pool.ledger.refusals import vm_not_up
 from pool.ledger.views import MemoryView, ProfileView
 from pool.observe.measures import Measures
 from pool.settings.limits import WATCHERS_PER_USER
@@ -71,6 +72,9 @@ REACH_PATIENCE_S: Final = 5.0
 ENDED_AT_ONCE: Final = 16
 END_PATIENCE_S: Final = 5.0
 """An end takes some 50 ms. One that takes longer waits for a QEMU, or the kernel, and not for the host's CPUs."""
+
+CONSOLE_BYTES: Final = 64 * 1024
+"""Of a console that somebody asks for: some thousand lines."""
 
 EVENTS_AT_ONCE: Final = 8
 """So much of what has come meanwhile is applied without a turn of the scheduler for each; it takes a millisecond."""
@@ -292,6 +296,16 @@ class Coordinator(Reception):
         with trio.move_on_after(limit_s):
             return await actor.wait_reached()
         return actor.vm
+
+    async def console(self, vm_id: str, *, owner: Owner) -> str:
+        """The end of what the VM's guest wrote to its console; for its lease's owner, and root. Raises RefusedError."""
+        found = self._ledger.find_vm(vm_id, owner=owner)
+        if isinstance(found, Refusal):
+            raise RefusedError(found)
+        text = await self._actors[vm_id].console(limit=CONSOLE_BYTES)
+        if text is None:
+            raise RefusedError(vm_not_up(vm_id))
+        return text
 
     async def wait_lease_ended(self, lease_id: str, *, owner: Owner) -> Refusal:
         """Returns once the lease has ended, at once if it has: what became of it, as a refusal to use it."""

@@ -157,6 +157,17 @@ class Ledger:
         """The lease if it lives and `owner` may touch it, else why not."""
         return self._moves.leases.find(lease_id, owner=owner)
 
+    def find_vm(self, vm_id: str, *, owner: Owner) -> VmEntry | Refusal:
+        """The VM if `owner` has its lease, or may act for anyone, else why not."""
+        entry = self._moves.fleet.get(vm_id)
+        if entry is None:
+            return refusals.unknown_vm(vm_id)
+        if owner.may_act_for_anyone:
+            return entry
+        if entry.lease_id is None or isinstance(self.find_lease(entry.lease_id, owner=owner), Refusal):
+            return refusals.foreign_vm(vm_id)
+        return entry
+
     # -- the one way to change anything --------------------------------------------------------------------------
 
     def apply(self, event: Event, *, now: float) -> list[Effect]:

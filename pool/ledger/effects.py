@@ -30,6 +30,7 @@ class RefusalCode(enum.Enum):
     DRAINED = "drained"
     CIRCUIT_OPEN = "circuit_open"
     UNKNOWN_VM = "unknown_vm"
+    VM_NOT_UP = "vm_not_up"
     VM_IN_USE = "vm_in_use"
     ADAPTIVE = "adaptive"
     NOT_RECORDED = "not_recorded"

@@ -133,6 +133,20 @@ def unknown_vm(vm_id: str) -> Refusal:
     )
 
 
+def foreign_vm(vm_id: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.FOREIGN_LEASE,
+        message=f"vm_id: {vm_id} is not yours; its console is for the owner of its lease, and for administrators",
+    )
+
+
+def vm_not_up(vm_id: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.VM_NOT_UP,
+        message=f"vm_id: {vm_id} is not up yet, or not any more; `vmpool watch` shows its state",
+    )
+
+
 def vm_in_use(entry: VmEntry) -> Refusal:
     return Refusal(
         code=RefusalCode.VM_IN_USE,

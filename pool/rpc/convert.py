@@ -47,6 +47,13 @@ def profile_of(name: str) -> str:
     return name or DEFAULT_PROFILE
 
 
+def vm_id_of(request: wire.ConsoleRequest) -> str:
+    if not request.vm_id:
+        raise InvalidRequestError(field="vm_id", reason="is empty; `vmpool watch` shows which VMs there are")
+    check_size("vm_id", request.vm_id)
+    return request.vm_id
+
+
 def command_spec(start: wire.ExecStart) -> CommandSpec:
     check_command(start.argv, start.environment)
     check_path("start.working_directory", start.working_directory)

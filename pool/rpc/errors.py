@@ -97,6 +97,7 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
     RefusalCode.DRAINED: Status.UNAVAILABLE,
     RefusalCode.CIRCUIT_OPEN: Status.UNAVAILABLE,
     RefusalCode.UNKNOWN_VM: Status.NOT_FOUND,
+    RefusalCode.VM_NOT_UP: Status.FAILED_PRECONDITION,
     RefusalCode.VM_IN_USE: Status.FAILED_PRECONDITION,
     RefusalCode.ADAPTIVE: Status.FAILED_PRECONDITION,
     RefusalCode.NOT_RECORDED: Status.UNAVAILABLE,

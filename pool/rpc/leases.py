@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from pool.core.matching import Match, WantedMachine
-from pool.ledger.news import LeaseNews
+from pool.ledger.news import LeaseChange, LeaseNews
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease
 from pool.rpc.convert import MAX_TIME_LIMIT_MS, check_size, ms, profile_of
@@ -202,6 +202,9 @@ def lease_change(news: LeaseNews, *, may_know: bool) -> wire.LeaseChange:
         # Others learn how it ended, not what its guest said at that.
         detail=shorten(news.detail) if may_know else "",
         labels=dict(news.lease.request.labels) if may_know else {},
+        took_us=_us(news.lease.terms.queued_s + news.lease.timings.total_s)
+        if news.change is LeaseChange.GRANTED
+        else 0,
     )
 
 

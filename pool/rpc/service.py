@@ -21,6 +21,7 @@ from pool.observe.metrics import Metrics
 from pool.observe.tracing import NO_SPANS, Spans, Stage
 from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, send
+from pool.rpc.console import answer_console
 from pool.rpc.convert import (
     ProfileShape,
     profile_status,
@@ -94,6 +95,7 @@ class PoolService(wire.PoolBase):
             "/vmpool.v1.Pool/Exec": self._method(
                 self.exec_call, wire.ExecRequest, wire.ExecReply, Cardinality.STREAM_STREAM
             ),
+            "/vmpool.v1.Pool/Console": self._method(self.console_call, wire.ConsoleRequest, wire.ConsoleReply),
             "/vmpool.v1.Pool/Status": self._method(self.status_call, wire.StatusRequest, wire.StatusReply),
             "/vmpool.v1.Pool/Watch": self._method(
                 self.watch_call, wire.WatchRequest, wire.WatchReply, Cardinality.UNARY_STREAM
@@ -219,6 +221,9 @@ class PoolService(wire.PoolBase):
 
     async def exec_call(self, stream: ServerStream) -> None:
         await ExecCall(stream=stream, coordinator=self.coordinator, owner=_owner()).run()
+
+    async def console_call(self, stream: ServerStream) -> None:
+        await answer_console(stream, coordinator=self.coordinator, owner=_owner(), service_uid=self.info.service_uid)
 
     async def status_call(self, stream: ServerStream) -> None:
         await receive_only(stream)

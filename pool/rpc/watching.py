@@ -47,7 +47,12 @@ class WatchMessages:
         return wire.Snapshot(
             profiles=[self.profile_status(view) for view in snapshot.profiles],
             vms=[
-                wire.VmChange(vm_id=vm.vm_id, profile=vm.profile, state=wire.VmState[vm.state.name])
+                wire.VmChange(
+                    vm_id=vm.vm_id,
+                    profile=vm.profile,
+                    state=wire.VmState[vm.state.name],
+                    age_ms=round((now - vm.ready_at) * 1e3) if vm.ready_at else 0,
+                )
                 for vm in snapshot.vms
             ],
             leases=list(leases),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import tempfile
@@ -20,6 +21,7 @@ from vmm.qemu.template.store import Template
 from vmm.qemu.vm import QemuVm
 from vmm.simulated import SimulatedHost, SimulatedVm
 from vmm.spec import MachineSpec
+from vmm.words.commands import CommandSpec
 from vmm.words.machines import Accelerator
 from vmm.words.processes import ExitReport, ProcessIdentity
 
@@ -65,6 +67,9 @@ class Subject(Protocol):
     def exists(self, vm_id: str) -> bool:
         """Whether there is anything of this VM: a process, a directory."""
 
+    async def write_to_console(self, vm: Vm, text: str) -> None:
+        """The guest does."""
+
     def kill(self, vm: Vm) -> None:
         """The process dies of SIGKILL, of which the service knows nothing."""
 
@@ -88,6 +93,10 @@ class SimulatedSubject:
 
     def exists(self, vm_id: str) -> bool:
         return vm_id in self._host.alive
+
+    async def write_to_console(self, vm: Vm, text: str) -> None:
+        assert isinstance(vm, SimulatedVm)
+        vm.machine.console += text.encode()
 
     def kill(self, vm: Vm) -> None:
         assert isinstance(vm, SimulatedVm)
@@ -122,6 +131,16 @@ class QemuSubject:
         commands = (process.cmdline() for process in psutil.Process().children())
         named = any(argument.startswith(f"guest={vm_id},") for command in commands for argument in command)
         return named or (self._home / vm_id).exists()
+
+    async def write_to_console(self, vm: Vm, text: str) -> None:
+        command = await vm.agent.start_command(
+            CommandSpec(argv=("sh", "-c", f"printf {shlex.quote(text)} >/dev/ttyS0"))
+        )
+        try:
+            async for _event in command.events():
+                pass
+        finally:
+            await command.aclose()
 
     def kill(self, vm: Vm) -> None:
         os.kill(vm.pid, signal.SIGKILL)

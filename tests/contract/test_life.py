@@ -52,6 +52,15 @@ async def test_whether_it_runs_is_told_whatever_the_guest_does(vm: Vm) -> None:
     assert await vm.run_state() == "running"
 
 
+async def test_the_end_of_the_console_is_told_whatever_the_guest_does(subject: Subject, vm: Vm) -> None:
+    await subject.write_to_console(vm, "written by its guest\n")
+    assert (await vm.console(limit=1024)).endswith("written by its guest")
+    await vm.pause()
+    assert len(await vm.console(limit=10)) <= 10
+    assert (await vm.console(limit=10)).endswith("guest")
+    await vm.resume()
+
+
 async def test_a_check_leaves_an_idle_vm_paused(vm: Vm) -> None:
     await vm.pause()
     await check(vm)

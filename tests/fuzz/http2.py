@@ -24,6 +24,7 @@ PATHS: Final = (
     *(b"/vmpool.v1.Pool/" + name for name in (b"Acquire", b"Hold", b"Renew", b"Release", b"Exec", b"Status")),
     b"/grpc.health.v1.Health/Check",
     b"/grpc.health.v1.Health/Watch",
+    b"/vmpool.v1.Pool/Console",
     b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )

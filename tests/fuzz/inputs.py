@@ -121,7 +121,7 @@ def _leaving(rng: random.Random) -> Leaving:
     return rng.choice([Leaving.READ, Leaving.READ, Leaving.CLOSE])
 
 
-_STREAMS: Final = (PATHS[4], *PATHS[8:])
+_STREAMS: Final = (PATHS[4], *PATHS[9:])
 """Methods that take any number of requests."""
 
 

@@ -83,6 +83,10 @@ def _status(_rng: random.Random) -> wire.StatusRequest:
     return wire.StatusRequest()
 
 
+def _console(rng: random.Random) -> wire.ConsoleRequest:
+    return wire.ConsoleRequest(vm_id=rng.choice([_text(rng), "vm-0123456789ab"]))
+
+
 def _reflection(rng: random.Random) -> reflection.ServerReflectionRequest:
     """Of v1, and of v1alpha, too: they are the same bytes."""
     name = rng.choice(["", "vmpool.v1.Pool", "vmpool.v1.Pool.Acquire", "vmpool/v1/pool.proto", "cache.CacheService"])
@@ -105,8 +109,9 @@ _BUILDERS: Final[dict[bytes, Callable[[random.Random], Any]]] = {
     PATHS[3]: _release,
     PATHS[4]: _exec,
     PATHS[5]: _status,
-    PATHS[8]: _reflection,
+    PATHS[8]: _console,
     PATHS[9]: _reflection,
+    PATHS[10]: _reflection,
 }
 
 

@@ -49,6 +49,10 @@ class QemuSurvivor:
             raise
         return QemuVm(self._instance, late_agent(self._instance, nursery=nursery))
 
+    async def console(self, *, limit: int) -> str:
+        """See the contract."""
+        return await self._instance.console(limit=limit)
+
     async def wait_exited(self) -> ExitReport:
         return await self._instance.wait_exited()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -218,6 +219,10 @@ class Instance:
             cause=cause(None if shutdown is None else shutdown.data, console=console),
             console_tail=console,
         )
+
+    async def console(self, *, limit: int) -> str:
+        """The end of what the guest wrote to its console; see `read_tail`."""
+        return await trio.to_thread.run_sync(partial(read_tail, self.console_log, limit=limit))
 
     async def exit_soon(self) -> ExitReport | None:
         """How QEMU ended, if it has or is just about to. For use after a channel broke."""

@@ -74,6 +74,10 @@ class QemuVm:
         async with self._growing:
             return await grow(self.instance, vcpus=vcpus, memory_mib=memory_mib)
 
+    async def console(self, *, limit: int) -> str:
+        """See the contract."""
+        return await self.instance.console(limit=limit)
+
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
         return await self.instance.wait_exited()

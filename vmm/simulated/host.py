@@ -39,6 +39,11 @@ class _Handle:
     def pid(self) -> int:
         return self.machine.identity.pid
 
+    async def console(self, *, limit: int) -> str:
+        """See the contract."""
+        await trio.lowlevel.checkpoint()
+        return self.machine.console[-limit:].decode("utf-8", "backslashreplace").strip()
+
     async def wait_exited(self) -> ExitReport:
         self._waiting += 1
         try:

@@ -83,6 +83,8 @@ class Machine:
         self.environment: dict[str, str] = {}
         """What commands have beside the default."""
         self.files: dict[str, bytes] = {VM_UUID: f"{simulated_uuid(vm_id)}\n".encode()}
+        self.console = b"[    0.000000] Linux version simulated\n"
+        """What the guest has written to it."""
         self.hung_at = -math.inf
         """When it last began to hang."""
         self._drawn = 0

@@ -180,6 +180,7 @@ def change(reply: wire.WatchReply) -> Change | None:
                 reason=_word(EndReason, lease.reason) if lease.reason else None,
                 detail=lease.detail,
                 labels=dict(lease.labels),
+                took_s=lease.took_us / 1e6,
             )
         case wire.WatchReply(profile=wire.ProfileChange() as profile):
             return ProfileChange(
@@ -198,6 +199,7 @@ def _vm_change(vm: wire.VmChange) -> VmChange:
         state=_word(VmState, vm.state),
         reason=_word(StopReason, vm.reason) if vm.reason else None,
         detail=vm.detail,
+        age_s=vm.age_ms / 1e3,
     )
 
 

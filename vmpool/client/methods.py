@@ -33,6 +33,7 @@ HOLD: Final = _pool("Hold", wire.AcquireRequest, wire.HoldReply, Cardinality.UNA
 RENEW: Final = _pool("Renew", wire.RenewRequest, wire.RenewReply)
 RELEASE: Final = _pool("Release", wire.ReleaseRequest, wire.ReleaseReply)
 EXEC: Final = _pool("Exec", wire.ExecRequest, wire.ExecReply, Cardinality.STREAM_STREAM)
+CONSOLE: Final = _pool("Console", wire.ConsoleRequest, wire.ConsoleReply)
 STATUS: Final = _pool("Status", wire.StatusRequest, wire.StatusReply)
 WATCH: Final = _pool("Watch", wire.WatchRequest, wire.WatchReply, Cardinality.UNARY_STREAM)
 METRICS: Final = _pool("Metrics", wire.MetricsRequest, wire.MetricsReply)

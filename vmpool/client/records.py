@@ -247,6 +247,8 @@ class VmChange:
     """Why it is being ended, or let go of."""
     detail: str
     """A sentence about that."""
+    age_s: float
+    """In a Snapshot: since it became ready, or the shell that it was; 0 before that, and if it is not known."""
 
 
 @attrs.frozen(kw_only=True)
@@ -262,6 +264,8 @@ class LeaseChange:
     """What became of a lease that ended, what is known of a silent one; empty for a lease of another user."""
     labels: Mapping[str, str] = attrs.field(hash=False)
     """Empty for a lease of another user."""
+    took_s: float
+    """Of one that was granted: from the arrival of the request until its VM was handed out."""
 
 
 @attrs.frozen(kw_only=True)

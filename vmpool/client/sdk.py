@@ -173,6 +173,14 @@ class Client(AdminCalls):
                 await command.close_stdin()
             yield command
 
+    async def console(self, vm_id: str) -> str:
+        """The end of what a VM's guest wrote to its console, at most 64 KiB; not fit for a terminal as it is.
+
+        CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION if it is not up yet, or not any more.
+        """
+        request = wire.ConsoleRequest(vm_id=vm_id)
+        return str((await self._connection.ask(methods.CONSOLE, request, timeout_s=ANSWER_LIMIT_S)).text)
+
     async def status(self) -> ServiceStatus:
         """The service, its pools, and the caller's leases."""
         return service_status(

@@ -143,6 +143,9 @@ class ProxiedVm:
     async def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
         return await self._vm.grow(vcpus=vcpus, memory_mib=memory_mib)
 
+    async def console(self, *, limit: int) -> str:
+        return await self._vm.console(limit=limit)
+
     async def wait_exited(self) -> ExitReport:
         return await self._vm.wait_exited()
 

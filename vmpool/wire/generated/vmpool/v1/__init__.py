@@ -12,6 +12,8 @@ __all__ = (
     "CircuitState",
     "CloseStdin",
     "ConfinementLayer",
+    "ConsoleReply",
+    "ConsoleRequest",
     "DrainReply",
     "DrainRequest",
     "EndReason",
@@ -691,6 +693,26 @@ default_message_pool.register_message("vmpool.v1", "ConfinementLayer", Confineme
 
 
 @dataclass(eq=False, repr=False)
+class ConsoleReply(betterproto2.Message):
+    text: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    At most the last 64 KiB. Bytes that are not UTF-8 are written as in \\xff; control characters are as the guest wrote
+    them, so do not show it on a terminal as it is.
+    """
+
+
+default_message_pool.register_message("vmpool.v1", "ConsoleReply", ConsoleReply)
+
+
+@dataclass(eq=False, repr=False)
+class ConsoleRequest(betterproto2.Message):
+    vm_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("vmpool.v1", "ConsoleRequest", ConsoleRequest)
+
+
+@dataclass(eq=False, repr=False)
 class DrainReply(betterproto2.Message):
     pass
 
@@ -1022,6 +1044,11 @@ class LeaseChange(betterproto2.Message):
     )
     """
     Empty for a lease of another user.
+    """
+
+    took_us: "int" = betterproto2.field(8, betterproto2.TYPE_UINT64)
+    """
+    Of one that was granted: from the arrival of the request until its VM was handed out.
     """
 
 
@@ -1469,6 +1496,11 @@ class VmChange(betterproto2.Message):
     A sentence about that.
     """
 
+    age_ms: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    In a snapshot: since it became ready, or the shell that it was; 0 before that, and if it is not known.
+    """
+
 
 default_message_pool.register_message("vmpool.v1", "VmChange", VmChange)
 
@@ -1803,6 +1835,30 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         ):
             yield response
 
+    async def console(
+        self,
+        message: "ConsoleRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ConsoleReply":
+        """
+        The end of what a VM's guest wrote to its console, for the owner of its lease; for root and the service's own user,
+        whosever VM it is.
+
+        NOT_FOUND: no such VM. PERMISSION_DENIED: not yours. FAILED_PRECONDITION: it is not up yet, or not any more.
+        """
+
+        return await self._unary_unary(
+            "/vmpool.v1.Pool/Console",
+            message,
+            ConsoleReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def status(
         self,
         message: "StatusRequest | None" = None,
@@ -2069,6 +2125,16 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield ExecReply()
 
+    async def console(self, message: "ConsoleRequest") -> "ConsoleReply":
+        """
+        The end of what a VM's guest wrote to its console, for the owner of its lease; for root and the service's own user,
+        whosever VM it is.
+
+        NOT_FOUND: no such VM. PERMISSION_DENIED: not yours. FAILED_PRECONDITION: it is not up yet, or not any more.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def status(self, message: "StatusRequest") -> "StatusReply":
         """
         The service and its pools as they are now.
@@ -2129,6 +2195,12 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
             request,
         )
 
+    async def __rpc_console(self, stream: "grpclib.server.Stream[ConsoleRequest, ConsoleReply]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.console(request)
+        await stream.send_message(response)
+
     async def __rpc_status(self, stream: "grpclib.server.Stream[StatusRequest, StatusReply]") -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -2181,6 +2253,12 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.STREAM_STREAM,
                 ExecRequest,
                 ExecReply,
+            ),
+            "/vmpool.v1.Pool/Console": grpclib.const.Handler(
+                self.__rpc_console,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ConsoleRequest,
+                ConsoleReply,
             ),
             "/vmpool.v1.Pool/Status": grpclib.const.Handler(
                 self.__rpc_status,

@@ -1,0 +1,23 @@
+"""Pool.Console: the end of a VM's console, for whoever may see it."""
+
+from __future__ import annotations
+
+from pool.core.coordinator import Coordinator
+from pool.ledger.records import Owner
+from pool.rpc.admin import may_administer
+from pool.rpc.calls import ServerStream, receive_only, reply
+from pool.rpc.convert import vm_id_of
+from pool.rpc.stream import guarded
+from vmpool.wire.generated.vmpool import v1 as wire
+
+_ANYONE = Owner(uid=0)
+
+
+async def answer_console(stream: ServerStream, *, coordinator: Coordinator, owner: Owner, service_uid: int) -> None:
+    """Administrators see every console, as they see evidence."""
+    vm_id = vm_id_of(await receive_only(stream))
+    asker = _ANYONE if may_administer(owner, service_uid=service_uid) else owner
+    text = await coordinator.console(vm_id, owner=asker)
+    # A reply that is not read takes memory as a request does, and this one is long.
+    guarded(stream).request_bytes.add(len(text))
+    await reply(stream, wire.ConsoleReply(text=text))
