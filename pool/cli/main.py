@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "status": ("pool.cli.status:status", "Show the service and its pools."),
     "watch": ("pool.cli.watch:watch", "Show changes in the pools as they happen."),
     "metrics": ("pool.cli.metrics:metrics", "Show the service's metrics, in the text format of Prometheus."),
+    "top": ("pool.cli.top:top", "Show pools, VMs, leases and latencies, live."),
     "resize": ("pool.cli.administration:resize", "Change the size of a pool."),
     "drain": ("pool.cli.administration:drain", "Stop handing out VMs of a profile, and stop its idle VMs."),
     "undrain": ("pool.cli.administration:undrain", "End a drain."),

@@ -35,7 +35,7 @@ def watch(*, as_json: bool, socket_path: Path) -> None:
         async with client.watch() as changes, trio.open_nursery() as nursery:
             nursery.start_soon(_stop_when_nobody_reads)
             async for change in changes:
-                await deliver(_as_json(change) if as_json else _as_text(change))
+                await deliver(_as_json(change) if as_json else as_text(change))
             raise OutputError("the service ended the watch")
 
     call(socket_path, show)
@@ -53,11 +53,11 @@ def _as_json(change: Change) -> str:
     return json_module.dumps({"kind": kind, **attrs.asdict(change)})
 
 
-def _as_text(change: Change) -> str:
+def as_text(change: Change) -> str:
     match change:
         case Snapshot(profiles=profiles, vms=vms, leases=leases):
             lines = render_profiles(profiles)
-            lines += [_as_text(vm) for vm in vms]
+            lines += [as_text(vm) for vm in vms]
             lines += [render_lease(lease) for lease in leases]
             return "\n".join(lines)
         case VmChange(vm_id=vm_id, profile=profile, state=state, reason=reason, detail=detail):
