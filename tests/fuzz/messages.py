@@ -122,8 +122,7 @@ def message_for(path: bytes, rng: random.Random) -> bytes:
         name = rng.choice([b"", b"vmpool.v1.Pool", b"vmpool.v1.Pool", b"nothing"])
         return b"\x0a" + bytes([len(name)]) + name if name else b""
     message = builder(rng)
-    data: bytes = message.SerializeToString()
-    return data  # betterproto2's messages have it, too
+    return bytes(message.SerializeToString())  # betterproto2's messages have it, too
 
 
 _VARINTS: Final = (b"\xff" * 9 + b"\x01", b"\xff" * 10 + b"\x01", b"\xff" * 300, b"\x80" * 9 + b"\0", b"\x80")

@@ -115,6 +115,10 @@ class TopApp(App[None]):
         latest = list(board.events)[-EVENTS_SHOWN:]
         self.query_one("#events", Static).update(Text("\n".join(latest) or "nothing has happened yet", no_wrap=True))
 
+    def shows(self, revision: int) -> bool:
+        """Whether all that the board had at that revision is on the screen."""
+        return self._shown[0] >= revision
+
     def action_drain(self) -> None:
         profile = self._board.profile(_selected(self._table("pools")))
         if profile is not None:

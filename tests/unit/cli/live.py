@@ -23,6 +23,7 @@ class Live:
     board: Board
     app: TopApp
     pilot: Pilot[None]
+    limit_s: float
 
     def text(self) -> str:
         """The screen, as its user reads it."""
@@ -31,7 +32,7 @@ class Live:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits for what is shown; fails with what is."""
-        give_up_at = trio.current_time() + LIMIT_S
+        give_up_at = trio.current_time() + self.limit_s
         while not condition():
             assert trio.current_time() < give_up_at, f"in vain:\n{self.text()}"
             await self.pilot.pause()
@@ -45,7 +46,11 @@ class Live:
 
 
 async def live(
-    socket_path: Path, scenario: Callable[[Live], Awaitable[None]], *, size: tuple[int, int] = (120, 36)
+    socket_path: Path,
+    scenario: Callable[[Live], Awaitable[None]],
+    *,
+    size: tuple[int, int] = (120, 36),
+    limit_s: float = LIMIT_S,
 ) -> None:
     """Runs a scenario, which is asyncio code, in front of the view."""
     board = Board()
@@ -59,7 +64,7 @@ async def live(
 
         async def run() -> None:
             async with app.run_test(size=size, notifications=True) as pilot:
-                await scenario(Live(board=board, app=app, pilot=pilot))
+                await scenario(Live(board=board, app=app, pilot=pilot, limit_s=limit_s))
 
         nursery.start_soon(feed.run)
         await loop.run(run)

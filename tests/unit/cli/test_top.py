@@ -16,8 +16,9 @@ import pytest
 import trio
 
 from pool.ledger.records import Owner
-from pool.rpc import door, peer
+from pool.rpc import door
 from pool.rpc.server import ServerSettings
+from pool.settings.permissions import Caller
 from tests.running import vmpool_argv
 from tests.unit.cli.command import environment, vmpool
 from tests.unit.cli.live import Live, live
@@ -102,7 +103,7 @@ async def test_a_user_who_may_do_nothing_is_told_so(vm_home: Path, monkeypatch: 
     settings = ServerSettings(allowed_uids=frozenset({os.geteuid(), STRANGER}))
     async with serving(vm_home, settings=settings) as served:
         await served.until(lambda: served.coordinator.views()[0].ready == 2)
-        monkeypatch.setattr(door, "caller_of", lambda _connection: peer.Caller(uid=STRANGER, gid=STRANGER))
+        monkeypatch.setattr(door, "caller_of", lambda _connection: Caller(uid=STRANGER, gid=STRANGER))
 
         async def scenario(view: Live) -> None:
             await view.until_shown("vmpool 1.2.3")
@@ -115,33 +116,31 @@ async def test_a_user_who_may_do_nothing_is_told_so(vm_home: Path, monkeypatch: 
         assert not served.coordinator.views()[0].drained
 
 
-async def test_it_outlives_a_restart_of_the_service(vm_home: Path, tmp_path: Path) -> None:
+async def test_it_outlives_a_restart_of_the_service(vm_home: Path) -> None:
     path = vm_home / "pool.sock"
+    missed, first, gone, second = (trio.Event() for _ in range(4))
+
+    async def scenario(view: Live) -> None:
+        await view.until_shown("the service is not there, trying again", "no such socket")
+        missed.set()
+        await view.until_shown("vmpool 1.2.3", "default")
+        first.set()
+        await view.until_shown("the service is not there, trying again")
+        assert not view.board.vms
+        gone.set()
+        await view.until_shown("vmpool 1.2.3", "default")
+        await view.until(lambda: len(view.board.vms) == 2)
+        second.set()
 
     async with trio.open_nursery() as nursery:
-        shown = {"gone": trio.Event(), "back": trio.Event(), "first": trio.Event()}
-
-        async def scenario(view: Live) -> None:
-            await view.until_shown("the service is not there, trying again", "no such socket")
-            shown["gone"].set()
-            await view.until_shown("vmpool 1.2.3", "default")
-            shown["first"].set()
-            await view.until_shown("the service is not there, trying again")
-            assert not view.board.vms
-            shown["back"].set()
-            await view.until_shown("vmpool 1.2.3", "default")
-            await view.until(lambda: len(view.board.vms) == 2)
-            nursery.cancel_scope.cancel()
-
         nursery.start_soon(live, path, scenario)
-        await shown["gone"].wait()
+        await missed.wait()
         async with serving(vm_home):
-            await shown["first"].wait()
+            await first.wait()
         path.unlink()
-        await shown["back"].wait()
+        await gone.wait()
         async with serving(vm_home):
-            await trio.sleep_forever()
-    assert shown["back"].is_set()
+            await second.wait()
 
 
 async def test_once_prints_one_view_as_plain_text(served: Served) -> None:
