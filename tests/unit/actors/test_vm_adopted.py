@@ -268,6 +268,7 @@ async def test_a_lease_is_never_given_up_for_an_agent_that_is_busy() -> None:
             _ = one.actor.vm
         assert one.actor.state is VmState.LEASED
         assert one.actor.renew(600.0)
+        assert "Linux version" in (await one.actor.console(limit=1024) or ""), "the console tells why"
 
         machine.state.value = attrs.evolve(machine.state.value, mute=False)
         await trio.sleep(2 * ATTEMPT_S)
