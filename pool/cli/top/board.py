@@ -12,7 +12,17 @@ import attrs
 
 from pool.cli.watch import as_text
 from pool.observe.terminal import visible
-from vmpool.client import Change, LeaseChange, LeaseStatus, ProfileStatus, ServiceStatus, Snapshot, VmChange
+from vmpool.client import (
+    Change,
+    LeaseChange,
+    LeaseChangeKind,
+    LeaseStatus,
+    ProfileStatus,
+    ServiceStatus,
+    Snapshot,
+    VmChange,
+    VmState,
+)
 
 KEPT_HAND_OUTS: Final = 1000
 """Of which the latencies are told."""
@@ -24,7 +34,7 @@ KEPT_EVENTS: Final = 200
 class KnownVm:
     vm_id: str
     profile: str
-    state: str
+    state: VmState
     ready_at: float | None
     """On the caller's clock; None if it is not known, or not ready yet."""
 
@@ -66,11 +76,11 @@ class Board:
                 self.leases, self.leases_at = change.leases, now
                 self.vms = {vm.vm_id: _known(vm, None, now=now) for vm in change.vms}
                 return
-            case VmChange(state="gone"):
+            case VmChange(state=VmState.GONE):
                 self.vms.pop(change.vm_id, None)
             case VmChange():
                 self.vms[change.vm_id] = _known(change, self.vms.get(change.vm_id), now=now)
-            case LeaseChange(change="granted"):
+            case LeaseChange(change=LeaseChangeKind.GRANTED):
                 self.hand_outs.append(change.took_s)
         self.events.append(f"{at:%H:%M:%S}  {as_text(change)}")
 
@@ -112,6 +122,6 @@ def _known(vm: VmChange, before: KnownVm | None, *, now: float) -> KnownVm:
     ready_at = None if before is None else before.ready_at
     if vm.age_s:
         ready_at = now - vm.age_s
-    elif vm.state == "ready":
+    elif vm.state is VmState.READY:
         ready_at = now
     return KnownVm(vm_id=vm.vm_id, profile=vm.profile, state=vm.state, ready_at=ready_at)

@@ -24,7 +24,7 @@ class Row:
 
 POOLS: Final = ("profile", "size", "ready", "making", "leased", "waiting", "hit rate", "circuit", "state")
 VMS: Final = ("vm", "profile", "state", "age", "owner")
-LEASES: Final = ("lease", "vm", "profile", "owner", "age", "expires")
+LEASES: Final = ("lease", "vm", "profile", "owner", "age", "expires", "labels")
 
 
 def headline(board: Board) -> str:
@@ -100,4 +100,5 @@ def _lease(lease: LeaseStatus, *, since_s: float, whole_id: bool) -> tuple[str, 
         f"uid {lease.owner_uid}",
         duration(lease.age_s + since_s),
         expires,
+        " ".join(f"{key}={value}" for key, value in sorted(lease.labels.items())) or "-",
     )

@@ -11,18 +11,27 @@ from pool.cli.top import rows
 from pool.cli.top.board import Board, percentile
 from pool.cli.top.plain import text_of
 from tests.unit.cli.test_status import COUNTERS, HEALTHY
-from vmpool.client import LeaseChange, LeaseStatus, Snapshot, VmChange
+from vmpool.client import LeaseChange, LeaseChangeKind, LeaseStatus, Snapshot, VmChange, VmState
 
 NOON = dt.datetime(2026, 5, 1, 12, 0, 0, tzinfo=dt.UTC)
 ESCAPE = "\x1b]0;owned\x07"
 
 
 def vm(state: str, *, age_s: float = 0.0, vm_id: str = "vm-1") -> VmChange:
-    return VmChange(vm_id=vm_id, profile="default", state=state, reason="", age_s=age_s)
+    return VmChange(vm_id=vm_id, profile="default", state=VmState(state), reason=None, detail="", age_s=age_s)
 
 
 def granted(took_s: float) -> LeaseChange:
-    return LeaseChange(lease_id="l", vm_id="vm-1", profile="default", change="granted", detail="", took_s=took_s)
+    return LeaseChange(
+        lease_id="l",
+        vm_id="vm-1",
+        profile="default",
+        change=LeaseChangeKind.GRANTED,
+        reason=None,
+        detail="",
+        labels={},
+        took_s=took_s,
+    )
 
 
 def board_with(*vms: VmChange) -> Board:
@@ -97,11 +106,19 @@ def test_durations_are_short(seconds: float, told: str) -> None:
 
 def test_no_text_of_others_is_an_order_to_the_terminal_or_markup() -> None:
     lease = LeaseStatus(
-        lease_id=f"l{ESCAPE}", vm_id=f"v{ESCAPE}", profile=ESCAPE, owner_uid=7, age_s=1.0, expires_in_s=None
+        lease_id=f"l{ESCAPE}",
+        vm_id=f"v{ESCAPE}",
+        profile=ESCAPE,
+        owner_uid=7,
+        age_s=1.0,
+        expires_in_s=None,
+        labels={"job": ESCAPE},
     )
     board = Board(missing=ESCAPE, profiles=(attrs.evolve(HEALTHY, name="[red]", held_back=ESCAPE),), leases=(lease,))
-    board.change(VmChange(vm_id=ESCAPE, profile=ESCAPE, state=ESCAPE, reason=ESCAPE, age_s=0.0), now=0.0, at=NOON)
+    odd = VmChange(vm_id=ESCAPE, profile=ESCAPE, state=VmState.READY, reason=None, detail=ESCAPE, age_s=0.0)
+    board.change(odd, now=0.0, at=NOON)
     board.missing = ESCAPE
     text = "\n".join([text_of(board, now=0.0), *board.events])
     assert "\x1b" not in text
     assert "[red]" in text
+    assert "job=" in text
