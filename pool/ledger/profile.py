@@ -235,7 +235,9 @@ class ProfilePage:
         """
         if not self.ready.stale or self.failures.in_a_row or self.drained:
             return False
-        if may_surge and self.has_room():
+        # A VM in excess of the size, which may take the last room, is the replacement on its way.
+        surging = len(self.ready) + len(self.producing_for_pool) > self.size
+        if surging or (may_surge and self.has_room()):
             in_flight = len(self.producing_for_pool) + max(0, self.shortage())
             return len(self.ready) > self.min_ready() and in_flight < self.policy.production_limit
         return len(self.producing_for_pool) + self.stopping < self.policy.production_limit

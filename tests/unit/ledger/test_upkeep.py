@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from pool.ledger.events import GenerationChanged
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from tests.properties.ledger.world import World
@@ -151,6 +153,38 @@ def test_the_only_one_is_replaced_before_it_goes() -> None:
     world.run_undisturbed()
     assert old not in world.living
     assert view(world).ready == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "service"),
+    [
+        (PoolPolicy(size=1, max_vms=2, max_age_s=60.0), ServicePolicy()),
+        (PoolPolicy(size=1, memory_mib=256, max_age_s=60.0), ServicePolicy(memory_budget_mib=512)),
+    ],
+    ids=["max_vms", "memory"],
+)
+def test_the_only_one_waits_for_its_replacement_where_that_takes_the_last_room(
+    policy: PoolPolicy, service: ServicePolicy
+) -> None:
+    world = World({"p": policy}, service=service)
+    world.run_undisturbed()
+    (old,) = world.in_state(VmState.READY)
+    world.advance(60.0)
+    world.resize("p", 1)  # nothing new, but one more decision
+    assert (world.in_state(VmState.READY), view(world).producing) == ([old], 1)
+    world.run_undisturbed()
+    assert old not in world.living
+    assert (view(world).ready, view(world).stale) == (1, 0)
+
+
+def test_the_only_one_goes_first_where_there_is_no_room_for_two() -> None:
+    world = World({"p": PoolPolicy(size=1, max_vms=1, max_age_s=60.0)})
+    world.run_undisturbed()
+    (old,) = world.in_state(VmState.READY)
+    world.advance(60.0)
+    assert old not in world.in_state(VmState.READY)
+    world.run_undisturbed()
+    assert (view(world).ready, view(world).stale) == (1, 0)
 
 
 def test_an_old_vm_is_better_than_none() -> None:
