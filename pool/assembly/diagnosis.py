@@ -18,7 +18,8 @@ from pool.core.watch import MAX_WATCHERS
 from pool.host.descriptors import connections_within, needed
 from pool.host.endpoint import EndpointError, ServiceRunningError, check_endpoint, lock_path
 from pool.host.runtime import check_vms_directory, vms_lock_path
-from pool.observe.tracing import NO_SPANS, TracingError, open_spans
+from pool.observe.spans import NO_SPANS
+from pool.observe.tracing import TracingError, open_spans
 from pool.settings.config import ProfileSettings, Settings
 from pool.settings.limits import UNREACHED
 from vmm.backend import Backend

@@ -39,7 +39,7 @@ from pool.host.premises import Premises
 from pool.host.runtime import VmsDirectory, check_vms_directory, open_vms_directory
 from pool.observe.metrics import Metrics, open_scrapes
 from pool.observe.news import NewsLog
-from pool.observe.tracing import NO_SPANS, Spans
+from pool.observe.spans import NO_SPANS, Spans
 from pool.producers.kind import Making
 from pool.rpc.convert import DEFAULT_PROFILE, ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve

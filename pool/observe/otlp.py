@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from pool.observe.tracing import Attribute, Stage
+from pool.observe.spans import Attribute, Stage
 
 _NS = 1_000_000_000
 _PATH = "/v1/traces"

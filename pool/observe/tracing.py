@@ -1,23 +1,23 @@
-"""Trace spans, for who asks for them. OpenTelemetry is an optional extra, and is imported only then."""
+"""Whether trace spans are sent, and where to. OpenTelemetry is an optional extra, imported only if they are."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
 
 import attrs
 import trio
 from attrs.validators import matches_re, optional
+
+from pool.observe.spans import NO_SPANS, Spans
 
 CLOSE_LIMIT_S: Final = 5.0
 """At the end, for what was not sent yet."""
 
 _ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """OpenTelemetry's own. Its exporter reads them, and those for headers, certificates and time limits."""
-
-Attribute = str | int | float | bool
 
 
 class TracingError(Exception):
@@ -31,39 +31,6 @@ class TracingSettings:
     otlp_endpoint: str | None = attrs.field(default=None, validator=optional(matches_re(r"https?://[!-~]+")))
     """Of a collector that takes OTLP over HTTP, without a path: http://localhost:4318. The variable
     OTEL_EXPORTER_OTLP_ENDPOINT goes before it."""
-
-
-@attrs.frozen(kw_only=True)
-class Stage:
-    """A part of something that is over. In seconds, from the beginning of the whole."""
-
-    name: str
-    begins_s: float
-    lasts_s: float
-
-
-class Spans(Protocol):
-    def span(self, name: str, **attributes: Attribute) -> contextlib.AbstractContextManager[None]:
-        """Around a block. Those that begin in it, in tasks that begin in it too, are its children."""
-
-    def record(
-        self, name: str, *, lasted_s: float, stages: Sequence[Stage], parent: str = "", **attributes: Attribute
-    ) -> None:
-        """What has ended just now, with its stages as children. `parent`: a caller's `traceparent`, or nothing."""
-
-
-class NoSpans:
-    # The names of the arguments are the protocol's.
-    def span(self, name: str, **attributes: Attribute) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
-        return contextlib.nullcontext()
-
-    def record(
-        self, name: str, *, lasted_s: float, stages: Sequence[Stage], parent: str = "", **attributes: Attribute
-    ) -> None:
-        pass
-
-
-NO_SPANS: Final = NoSpans()
 
 
 @contextlib.asynccontextmanager

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import trio
+from grpclib.config import Configuration
 from grpclib.metadata import encode_grpc_message
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol
 from h2.connection import H2Connection
@@ -24,13 +25,12 @@ from h2.settings import SettingCodes, Settings
 from pool.rpc.flood import ANSWERED, RESET, TokenBucket, cost
 from pool.rpc.frames import DATA, MAX_HEADER_BYTES, FrameCutter, FrameHead
 from pool.rpc.framing import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES
+from pool.rpc.patience import Patience
+from pool.rpc.repeats import Repeats
 from pool.rpc.stream import GuardedStream, Headers
-from pool.rpc.tasks import GuardedHandler
+from pool.rpc.tasks import CallsServer, GuardedHandler
 from pool.rpc.users import User
 from vmpool.wire.crossing import GuestLoop
-
-if TYPE_CHECKING:
-    from pool.rpc.listening import GuardedServer
 
 CALLS_PER_CONNECTION: Final = 100
 """Open at a time. Clients learn the limit from SETTINGS, and hold back further calls."""
@@ -110,13 +110,36 @@ class GuardedProcessor(EventsProcessor):
         self._protocol.pong(event.ping_data)
 
 
+class ConnectionServer(CallsServer, Protocol):
+    """What a server has for its connections."""
+
+    loop: GuestLoop
+    max_message_bytes: int
+    connections: set[GuardedProtocol]
+    silent: Patience[GuardedProtocol]
+    repeats: Repeats
+    hanging_up: bool
+    floods: int
+    violations: int
+
+    @property
+    def configuration(self) -> Configuration: ...
+
+    @property
+    def http2_configuration(self) -> Any: ...
+
+    def on_connection_lost(self, protocol: GuardedProtocol) -> None: ...
+
+    def go_on_later(self, protocol: GuardedProtocol) -> None: ...
+
+
 class GuardedProtocol(H2Protocol):
     """One connection. At worst, its client can end this connection."""
 
     transport: asyncio.Transport
     handler: GuardedHandler
 
-    def __init__(self, server: GuardedServer, handler: GuardedHandler, user: User) -> None:
+    def __init__(self, server: ConnectionServer, handler: GuardedHandler, user: User) -> None:
         super().__init__(handler, server.configuration, server.http2_configuration)
         self.user = user
         self._server = server

@@ -18,7 +18,7 @@ from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
 from pool.observe.metrics import Metrics
-from pool.observe.tracing import NO_SPANS, Spans, Stage
+from pool.observe.spans import NO_SPANS, Spans, Stage
 from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, send
 from pool.rpc.console import answer_console

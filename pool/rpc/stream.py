@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 from grpclib.protocol import Connection, Stream
@@ -14,13 +15,30 @@ from pool.rpc.framing import MessageBuffer
 from pool.rpc.users import RequestBytes, User
 from vmpool.wire.crossing import GuestLoop
 
-if TYPE_CHECKING:
-    from pool.rpc.connection import GuardedProtocol
-
 RECEIPT_LIMIT_S: Final = 1.0
 """How long to wait for a reply's receipt. Every HTTP/2 stack answers a PING by itself, within a round trip."""
 
 Headers = list[tuple[str, str]]
+
+
+class CallConnection(Protocol):
+    """What a connection has for each of its calls."""
+
+    connection: Connection
+    transport: asyncio.Transport
+    user: User
+
+    @property
+    def http2(self) -> Any: ...
+
+    @property
+    def loop(self) -> GuestLoop: ...
+
+    def earn(self, units: int) -> None: ...
+
+    def end_call(self, stream: GuardedStream) -> None: ...
+
+    def ping(self) -> trio.Event: ...
 
 
 class GuardedStream(Stream):
@@ -35,7 +53,7 @@ class GuardedStream(Stream):
     """The next message is the last one, and waits for the status, so that both go in one packet."""
 
     def __init__(
-        self, protocol: GuardedProtocol, *, stream_id: int, max_message_bytes: int, single_request: bool
+        self, protocol: CallConnection, *, stream_id: int, max_message_bytes: int, single_request: bool
     ) -> None:
         super().__init__(protocol.connection, protocol.http2, protocol.transport)
         self._protocol = protocol

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 from grpclib.metadata import decode_timeout
@@ -17,9 +17,6 @@ from pool.rpc.peer import current_caller
 from pool.rpc.stream import GuardedStream, Headers
 from pool.settings.permissions import Caller
 
-if TYPE_CHECKING:
-    from pool.rpc.listening import GuardedServer
-
 TRACEPARENT: Final = "traceparent"
 
 _READ: Final = frozenset({":method", ":path", "content-type", "te", "grpc-timeout", TRACEPARENT})
@@ -29,10 +26,22 @@ MAX_TRACEPARENT_CHARACTERS: Final = 256
 """Four times the length that W3C's Trace Context defines."""
 
 
+class CallsServer(Protocol):
+    """What a server has for the calls of all its connections."""
+
+    tasks: set[asyncio.Task[None]]
+
+    @property
+    def mapping(self) -> Any: ...
+
+    @property
+    def __dispatch__(self) -> Any: ...
+
+
 class GuardedHandler(Handler):
     """Starts the tasks of one connection's calls, and makes sure that each call is ended."""
 
-    def __init__(self, server: GuardedServer, caller: Caller) -> None:
+    def __init__(self, server: CallsServer, caller: Caller) -> None:
         super().__init__(server.mapping, Codec(), None, server.__dispatch__)
         self._server = server
         self._caller = caller

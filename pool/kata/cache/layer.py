@@ -18,7 +18,7 @@ from pool.kata.cache.pool_source import PoolSource
 from pool.kata.cache.server import CacheServer, serve_cache
 from pool.kata.config.settings import CacheSettings
 from pool.kata.records.gokinds import Generation
-from pool.observe.tracing import Spans
+from pool.observe.spans import Spans
 from vmm.spec import MachineSpec
 
 _log = structlog.get_logger("vmpool")

@@ -24,7 +24,7 @@ from actors.errors import describe
 from pool.kata.cache.client import WaitingVm
 from pool.kata.cache.wire import Bridge, CachedVm, QemuGrpc, QemuState, Smp, config_to_grpc, vm_to_grpc, vsock_url
 from pool.kata.records.config import VMConfig
-from pool.observe.tracing import NO_SPANS, Spans
+from pool.observe.spans import NO_SPANS, Spans
 from pool.rpc.calls import Calls, ServerStream, deliver, receive, send
 from pool.rpc.errors import shorten
 from pool.rpc.listening import GuardedServer, open_server

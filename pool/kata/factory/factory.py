@@ -29,7 +29,7 @@ from pool.kata.records.gokinds import Generation
 from pool.kata.records.hypervisor_config import HypervisorConfig
 from pool.kata.records.matching import check_config
 from pool.ledger.policy import PoolPolicy
-from pool.observe.tracing import NO_SPANS, Spans
+from pool.observe.spans import NO_SPANS, Spans
 from pool.producers.registry import PRODUCERS
 from pool.producers.template import TemplateSettings
 from vmm.backend import TemplateBackend

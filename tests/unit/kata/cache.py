@@ -16,7 +16,7 @@ from pool.kata.cache.server import BaseVm, CacheServer, serve_cache
 from pool.kata.cache.wire import Bridge
 from pool.kata.records.config import VMConfig
 from pool.kata.records.gojson import decode
-from pool.observe.tracing import NO_SPANS, Spans
+from pool.observe.spans import NO_SPANS, Spans
 from tests.unit.kata.configs import sample
 
 

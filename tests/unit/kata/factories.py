@@ -13,7 +13,7 @@ from pool.kata.factory.factory import Factory, open_factory
 from pool.kata.factory.host import FactoryHost
 from pool.kata.records.config import FactoryConfig, VMConfig
 from pool.kata.records.gokinds import Generation
-from pool.observe.tracing import NO_SPANS, Spans
+from pool.observe.spans import NO_SPANS, Spans
 from pool.settings.config import ProfileSettings
 from tests.unit.actors.stage import NOWHERE, simulated_journal
 from tests.unit.kata.configs import vm_config

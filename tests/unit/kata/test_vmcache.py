@@ -12,7 +12,7 @@ import trio
 from pool.kata.cache.endpoint import open_cache_endpoint
 from pool.kata.cache.layer import CacheLayer
 from pool.kata.records.gokinds import Generation
-from pool.observe.tracing import NO_SPANS
+from pool.observe.spans import NO_SPANS
 from tests.unit.kata.cache import Source
 
 pytestmark = pytest.mark.usefixtures("leak_check")

@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from pool.observe.otlp import OtlpSpans
-from pool.observe.tracing import NO_SPANS, Stage, TracingError, TracingSettings, open_spans
+from pool.observe.spans import NO_SPANS, Stage
+from pool.observe.tracing import TracingError, TracingSettings, open_spans
 from tests.spans import kept_spans
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -23,7 +23,7 @@ from pool.ledger.policy import PoolPolicy, ServicePolicy
 from pool.ledger.records import Owner
 from pool.ledger.views import ProfileView
 from pool.observe.metrics import Metrics
-from pool.observe.tracing import NO_SPANS, Spans
+from pool.observe.spans import NO_SPANS, Spans
 from pool.rpc.convert import ProfileShape
 from pool.rpc.server import RpcServer, ServerSettings, serve
 from pool.rpc.service import ServiceInfo
