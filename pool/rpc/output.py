@@ -11,7 +11,8 @@ from typing import Final
 import attrs
 
 from vmm.errors import NoRoomError
-from vmm.guest.agent.wire import MAX_PAYLOAD, WINDOW
+from vmm.guest.agent.wire import MAX_PAYLOAD
+from vmm.words.commands import WINDOW
 
 LEAST_WINDOW: Final = 16 * 1024
 

@@ -9,7 +9,9 @@ from typing import Final, Protocol
 import attrs
 from attrs.validators import max_len, optional
 
-from vmm.guest.agent.wire import WINDOW
+WINDOW: Final = 256 * 1024
+"""Unread bytes of one stream of a command, at most: `vmm.guest.agent.wire`, which runs in the guest and imports nothing,
+has the same number."""
 
 
 class Room(Protocol):
@@ -17,7 +19,7 @@ class Room(Protocol):
 
     @property
     def window(self) -> int:
-        """Bytes of each of its streams that nobody has read; at most `vmm.guest.agent.wire.WINDOW`."""
+        """Bytes of each of its streams that nobody has read; at most WINDOW."""
 
     def take(self, size: int) -> None:
         """So many bytes on top of that, until the command is closed. Raises NoRoomError, and takes nothing then."""

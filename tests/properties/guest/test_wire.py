@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.guest.agent import values, wire
+from vmm.words import commands
 
 MARKER = wire.MARKER
 
@@ -155,3 +156,7 @@ def test_what_has_no_place_on_the_wire_is_refused(value: object) -> None:
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(ValueError, match="nested deeper"):
         values.unpack(b"l\1\0\0\0" * 1000 + b"n")
+
+
+def test_the_host_counts_with_the_window_of_the_wire() -> None:
+    assert commands.WINDOW == wire.WINDOW
