@@ -10,8 +10,8 @@ import attrs
 from attrs.validators import max_len, optional
 
 WINDOW: Final = 256 * 1024
-"""Unread bytes of one stream of a command, at most: `vmm.guest.agent.wire`, which runs in the guest and imports nothing,
-has the same number."""
+"""Most unread bytes of one stream of a command: `vmm.guest.agent.wire`, which runs in the guest and imports nothing of
+ours, has the same number."""
 
 
 class Room(Protocol):
