@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.loads import HOUR_S, LOADS
-from pool.ledger import Effect, Event, Ledger
+from pool.ledger.book import Ledger
 from pool.ledger.demand import AdaptiveSize
-from pool.ledger.effects import Grant, HandOutVm, StartVm, StopVm, Tell
-from pool.ledger.events import AcquireRequested, ReleaseRequested, Tick
+from pool.ledger.effects import Effect, Grant, HandOutVm, StartVm, StopVm, Tell
+from pool.ledger.events import AcquireRequested, Event, ReleaseRequested, Tick
 from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
 from pool.ledger.records import Owner

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from pool.host.endpoint import EndpointError, ServiceRunningError, hold, take_lock
+from vmm.devices.device import MAX_SOCKET_NAME
 from vmm.lock import HeldLock
 from vmm.places import check_can_make, exposure
 from vmm.sockets import MAX_SOCKET_PATH_BYTES
@@ -100,7 +101,7 @@ def vms_lock_path(runtime: Path) -> Path:
 def check_vms_directory(runtime: Path) -> None:
     """Raises EndpointError if a service could not have its VMs there. Ignores a running service; changes nothing."""
     directory = vms_directory(runtime)
-    longest = directory / "vm-000000000000" / "agent.sock"
+    longest = directory / "vm-000000000000" / ("s" * MAX_SOCKET_NAME)
     if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         raise EndpointError(
             f"runtime directory {runtime} is too long: the paths of the VMs' sockets would be over "

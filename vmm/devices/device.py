@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import attrs
 
@@ -43,6 +43,10 @@ class Attachment:
     """Idem, for writing. They are its own from then on."""
 
 
+MAX_SOCKET_NAME: Final = len("agent.sock")
+"""Bytes of a socket's name. A service checks at its start that the longest fits into the path of any VM's directory."""
+
+
 class Device(abc.ABC):
     """One device of a machine. A frozen record: machines whose devices are equal are interchangeable.
 
@@ -55,6 +59,11 @@ class Device(abc.ABC):
     bus: ClassVar[Bus]
     sockets: ClassVar[tuple[str, ...]] = ()
     """Names of the Unix sockets that it has in the VM's directory, whose path must not be too long for them."""
+
+    def __init_subclass__(cls) -> None:
+        too_long = [name for name in cls.sockets if len(name) > MAX_SOCKET_NAME]
+        if too_long:
+            raise TypeError(f"{cls.__name__}.sockets: {too_long[0]} has more than {MAX_SOCKET_NAME} characters")
 
     @property
     def kernel_parameters(self) -> str:

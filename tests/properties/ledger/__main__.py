@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from pool.ledger import Ledger
+from pool.ledger.book import Ledger
 from tests.properties.ledger.broken_ledgers import faults
 from tests.properties.ledger.drawing import details_of, drawable
 from tests.properties.ledger.histories import History, StaleHistoryError, written

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pool.ledger import Ledger
+from pool.ledger.book import Ledger
 from tests.properties.ledger.broken import answers, callers, host, pools
 from tests.properties.ledger.broken.ledger import ledger_with
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from pool.ledger import Ledger
+from pool.ledger.book import Ledger
 from pool.ledger.effects import (
     CheckVm,
     Confirm,

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
-from pool.ledger import Ledger
+from pool.ledger.book import Ledger
 from pool.ledger.policy import OnEmpty
 from pool.ledger.profile import ProfilePage
 from pool.ledger.reasons import StopReason
@@ -239,7 +239,11 @@ def each_waiting_boot_claim_has_a_production(ledger: Ledger, now: float) -> None
             == boot_claims
         )
         assert page.boot_claims == len(boot_claims)
-        held_back = ledger._moves.admission.holds_back(page.policy) or not page.has_room() or page.ready
+        held_back = bool(ledger._moves.admission.holds_back(page.policy)) or not page.has_room() or bool(page.ready)
+        if page.policy.max_vms is not None and page.room.guests and not page.passing:
+            # The last room is for claims of callers' own configurations whose turn comes first, as soon as they can.
+            claimed = page.room.claimed(page.waiting.first_place())
+            held_back = held_back or page.room.vms + claimed >= page.policy.max_vms
         if not held_back and page.circuit(now=now) is CircuitState.CLOSED and not ledger.draining:
             assert not page.unserved_boot_claims
 

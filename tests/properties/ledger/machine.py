@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 from hypothesis import strategies as st
 
-from pool.ledger import Ledger
+from pool.ledger.book import Ledger
 from pool.ledger.demand import AdaptiveSize
 from pool.ledger.events import FoundVm
 from pool.ledger.facts import MAX_HAND_OUT_ATTEMPTS

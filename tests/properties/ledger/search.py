@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from pool.ledger import Ledger
+from pool.ledger.book import Ledger
 from tests.properties.ledger.histories import History
 from tests.properties.ledger.invariants import ViolationError
 from tests.properties.ledger.machine import LedgerMachine

@@ -6,8 +6,9 @@ from collections import deque
 
 import attrs
 
-from pool.ledger import Effect, Event, Ledger
-from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, FillShell, HandOutVm, ReachVm, StartVm, StopVm
+from pool.ledger.book import Ledger
+from pool.ledger.effects import AdoptVm, CheckVm, DetachVm, Effect, FillShell, HandOutVm, ReachVm, StartVm, StopVm
+from pool.ledger.events import Event
 from tests.properties.ledger.conduct import Record, SeenVm
 from tests.properties.ledger.invariants import FAULT_OF_A_LEASE
 from vmm.words.facts import (

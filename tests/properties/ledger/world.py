@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Mapping
 
 import attrs
 
-from pool.ledger import Effect, Event, Ledger
+from pool.ledger.book import Ledger
 from pool.ledger.effects import (
     Confirm,
     ConfirmRenewal,
+    Effect,
     Grant,
     LeaseEnded,
     ProfileClosed,
@@ -30,6 +31,7 @@ from pool.ledger.events import (
     AdministrationRequest,
     AdoptionRequested,
     DrainRequested,
+    Event,
     EvictRequested,
     FoundVm,
     GenerationChanged,

@@ -13,7 +13,7 @@ import trio.testing
 from actors.journal import Recorded
 from pool.core.coordinator import Coordinator, new_id
 from pool.core.requests import RefusedError
-from pool.ledger import Ledger
+from pool.ledger.book import Ledger
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.records import Owner

@@ -6,9 +6,9 @@ from typing import Any
 
 import attrs
 
-from pool.ledger import Effect, Event, Ledger
-from pool.ledger.effects import CheckVm, FillShell, Grant, HandOutVm, LeaseEnded, Refuse, StartVm, StopVm, Tell
-from pool.ledger.events import RequestAbandoned, Tick
+from pool.ledger.book import Ledger
+from pool.ledger.effects import CheckVm, Effect, FillShell, Grant, HandOutVm, LeaseEnded, Refuse, StartVm, StopVm, Tell
+from pool.ledger.events import Event, RequestAbandoned, Tick
 from pool.ledger.news import VmNews
 from tests.properties.ledger.vms import REPORT, TIMINGS
 from vmm.words.facts import VmHandedOut, VmLost, WishRefused

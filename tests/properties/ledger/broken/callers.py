@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from pool.ledger import Effect, Event, Ledger, refusals
+from pool.ledger import refusals
+from pool.ledger.book import Ledger
 from pool.ledger.callers import Callers
-from pool.ledger.effects import Confirm, HandOutVm, Refusal, RefusalCode
+from pool.ledger.effects import Confirm, Effect, HandOutVm, Refusal, RefusalCode
 from pool.ledger.events import (
     AcquireRequested,
+    Event,
     GrantUndelivered,
     HandoverRequested,
     LeaseRelinquished,

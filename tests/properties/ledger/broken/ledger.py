@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool.ledger import Ledger
 from pool.ledger.administration import Administration
 from pool.ledger.admission import Admission
+from pool.ledger.book import Ledger
 from pool.ledger.callers import Callers
 from pool.ledger.facts import Facts
 from pool.ledger.fleet import Fleet
