@@ -38,7 +38,7 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[Any] = (
-        [_render_traceback, structlog.processors.JSONRenderer()]
+        [_render_traceback, _in_order, structlog.processors.JSONRenderer()]
         if as_json
         else [_make_visible, structlog.dev.ConsoleRenderer(colors=True, exception_formatter=_write_traceback)]
     )
@@ -81,6 +81,12 @@ def _add_subsystem(logger: Any, _method: str, event: structlog.typing.EventDict)
     name = logger.name if record is None else record.name
     event.setdefault("subsystem", name.removeprefix(f"{_OURS}.") if name != _OURS else "service")
     return event
+
+
+def _in_order(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What each line has comes first, so that lines can be read, and searched for their beginnings."""
+    first = {key: event[key] for key in ("timestamp", "level", "subsystem", "event") if key in event}
+    return first | event
 
 
 def _make_visible(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

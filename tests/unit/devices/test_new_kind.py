@@ -166,5 +166,5 @@ def test_machines_that_differ_in_it_are_told_apart(spec: MachineSpec) -> None:
 
 
 def test_a_name_that_is_too_long_for_what_a_service_checks_at_its_start_is_refused() -> None:
-    with pytest.raises(TypeError, match="Export.sockets: disk-export.sock has more than 10 characters"):
+    with pytest.raises(TypeError, match=r"Export\.sockets: disk-export\.sock has more than 10 characters"):
         type("Export", (Disk,), {"sockets": ("disk-export.sock",)})
