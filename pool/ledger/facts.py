@@ -110,7 +110,9 @@ class Facts:
         assert entry.claim_id is not None
         claim = self.moves.claims[entry.claim_id]
         refusal = refusals.wish_refused(self.moves.fleet.page_of(entry), fact)
-        self.moves.refuse_claim(claim, refusal, stops_for=StopReason.WISH)
+        self.moves.refuse_claim(
+            claim, refusal, stops_for=StopReason.WISH, detail="its guest refused what its caller wished"
+        )
 
     def lease_adopted(self, entry: VmEntry, fact: LeaseAdopted) -> None:
         assert entry.lease_id is not None

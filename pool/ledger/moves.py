@@ -159,12 +159,17 @@ class Moves:
         held_back = self.admission.holds_back(page.policy)
         self.refuse(request_id, refusals.too_late(page, claim, held_back=held_back))
 
-    def refuse_claim(self, claim: Claim, refusal: Refusal, *, stops_for: StopReason | None = None) -> None:
-        """`stops_for` is why a VM goes that was on its way to it; None for a claim that still waits for one."""
+    def refuse_claim(
+        self, claim: Claim, refusal: Refusal, *, stops_for: StopReason | None = None, detail: str = ""
+    ) -> None:
+        """`stops_for` is why a VM goes that was on its way to it; None for a claim that still waits for one.
+
+        `detail` is about that VM. Everybody may watch VMs: what the refusal says is for the caller alone.
+        """
         for request_id in claim.requests:
             self.refuse(request_id, refusal)
         self.fleet.pages[claim.profile].counters.refused += 1
-        self.drop_claim(claim, stops_for, detail=refusal.message)
+        self.drop_claim(claim, stops_for, detail=detail)
 
     def leave_claim(self, request_id: int, reason: StopReason, *, detail: str) -> None:
         """A request waits no longer; a claim without requests is dropped. Nothing happens if it was answered."""

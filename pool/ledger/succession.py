@@ -53,7 +53,12 @@ class Succession:
         if not self.moves.draining:
             self.moves.draining = True
             for claim in self.moves.claims.all():
-                self.moves.refuse_claim(claim, refusals.shutting_down(), stops_for=StopReason.SHUTDOWN)
+                self.moves.refuse_claim(
+                    claim,
+                    refusals.shutting_down(),
+                    stops_for=StopReason.SHUTDOWN,
+                    detail="the service is shutting down",
+                )
         if isinstance(event, ShutdownRequested):
             self._drain()
         else:

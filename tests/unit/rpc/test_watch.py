@@ -11,6 +11,7 @@ import attrs
 import pytest
 from h2.settings import SettingCodes
 
+from pool.core.requests import RefusedError
 from pool.ledger.records import Owner
 from pool.rpc.server import ServerSettings
 from pool.settings.limits import WATCHERS_PER_USER
@@ -18,6 +19,7 @@ from tests.unit.rpc.raw import STATUS, RawClient, connected
 from tests.unit.rpc.served import EVIDENCE, CoordinatorWithEvidence, Served, serving
 from vmm.words.leases import LeaseRequest
 from vmm.words.processes import ExitReport
+from vmm.words.wishes import GuestFile, Wishes
 from vmpool.wire.generated.vmpool import v1 as wire
 
 WATCH = "/vmpool.v1.Pool/Watch"
@@ -225,6 +227,30 @@ async def test_a_stranger_does_not_hear_what_anothers_guest_said(vm_home: Path, 
     assert "xyzzy" not in str(watch.seen)
     (end,) = [reply.lease for reply in watch.seen if reply.lease is not None]
     assert (end.change, end.reason, end.detail) == (wire.LeaseChangeKind.ENDED, wire.EndReason.VM_LOST, "")
+
+
+async def test_a_stranger_does_not_hear_what_anothers_guest_refused(
+    vm_home: Path, call_as: Callable[[int], None]
+) -> None:
+    """The refusal, which names a file, is for its caller."""
+    wishes = Wishes(files=(GuestFile(path="/nope/xyzzy", data=b""),))
+    async with serving(vm_home, settings=ServerSettings(allowed_uids=frozenset({STRANGER}))) as served:
+        await served.until(lambda: served.coordinator.views()[0].ready == 2)
+        call_as(STRANGER)
+        async with connected(served.path) as raw:
+            watch = await watching(raw)
+            await watch.next()
+            with pytest.raises(RefusedError, match="xyzzy"):
+                await served.coordinator.acquire(
+                    profile="default", owner=Owner(uid=1000), request=LeaseRequest(wishes=wishes)
+                )
+            ended = await watch.until_news(lambda reply: reply.vm is not None and bool(reply.vm.reason))
+    assert ended.vm is not None
+    assert (ended.vm.reason, ended.vm.detail) == (
+        wire.StopReason.WISH,
+        "its guest refused what its caller wished",
+    )
+    assert "xyzzy" not in str(watch.seen)
 
 
 async def test_a_watch_ends_when_the_service_stops(served: Served) -> None:
