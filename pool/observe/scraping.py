@@ -1,7 +1,8 @@
-"""The HTTP server that metrics are scraped from: GET /metrics, and nothing else."""
+"""The HTTP server that metrics are scraped from: /metrics, and nothing else."""
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -24,6 +25,9 @@ MAX_REQUEST_BYTES: Final = 16 * 1024
 """Of the request's line and headers."""
 
 _READ_BYTES: Final = 4096
+
+_METRICS: Final = re.compile(rb"(?:(?i:https?)://[^/?]*)?/metrics(?:\?.*)?")
+"""Any host, if a client names one, as it does to a proxy."""
 
 
 @attrs.frozen(kw_only=True)
@@ -72,6 +76,7 @@ class ScrapeServer:
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
+        request = None
         try:
             request = await _request(http, stream)
             if request is None:
@@ -89,15 +94,17 @@ class ScrapeServer:
                 *((("Allow", answer.allow),) if answer.allow else ()),
             ],
         )
-        written = [http.send(head), http.send(h11.Data(data=answer.body)), http.send(h11.EndOfMessage())]
+        # The head says how long the body would be; to HEAD none is sent, and h11 refuses to.
+        body = b"" if request is not None and request.method == b"HEAD" else answer.body
+        written = [http.send(head), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())]
         await stream.send_all(b"".join(piece or b"" for piece in written))
         await stream.send_eof()
 
     async def _answer_to(self, request: h11.Request) -> _Answer:
-        if request.target.partition(b"?")[0] != b"/metrics":
+        if not _METRICS.fullmatch(request.target):
             return _Answer(status=HTTPStatus.NOT_FOUND, body=b"there is only /metrics\n")
-        if request.method != b"GET":
-            return _Answer(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"only GET\n", allow="GET")
+        if request.method not in {b"GET", b"HEAD"}:
+            return _Answer(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"only GET and HEAD\n", allow="GET, HEAD")
         return _Answer(status=HTTPStatus.OK, body=await self.text(), content_type=self.content_type)
 
 

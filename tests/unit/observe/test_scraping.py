@@ -51,9 +51,25 @@ async def ask(path: Path, request: bytes = GET) -> tuple[int, dict[str, str], by
 
 async def test_the_metrics(tmp_path: Path) -> None:
     async with scraping(tmp_path / "m.sock") as path:
-        for request in (GET, GET.replace(b"/metrics", b"/metrics?x=y"), GET.replace(b"1.1", b"1.0")):
+        for request in (
+            GET,
+            GET.replace(b"/metrics", b"/metrics?x=y"),
+            GET.replace(b"/metrics", b"http://here:9464/metrics"),
+            GET.replace(b"1.1", b"1.0"),
+            GET * 30,
+        ):
             status, headers, body = await ask(path, request)
             assert (status, headers["content-type"], body) == (200, "text/plain", TEXT)
+
+
+@pytest.mark.parametrize(("target", "status", "length"), [(b"/metrics", 200, len(TEXT)), (b"/", 404, 23)])
+async def test_head_is_answered_without_the_body(tmp_path: Path, target: bytes, status: int, length: int) -> None:
+    async with scraping(tmp_path / "m.sock") as path, await trio.open_unix_socket(path) as stream:
+        await stream.send_all(b"HEAD " + target + b" HTTP/1.1\r\nHost: here\r\n\r\n")
+        said = b"".join([chunk async for chunk in stream])
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Length: %d\r\n" % length in said
+    assert said.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +79,8 @@ async def test_the_metrics(tmp_path: Path) -> None:
         (b"GET /metrics/x HTTP/1.1\r\nHost: here\r\n\r\n", 404),
         (b"POST /metrics HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\nxx", 405),
         (b"PUT /metrics HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n", 405),
+        (b"GET http://here/ HTTP/1.1\r\nHost: here\r\n\r\n", 404),
+        (b"GET ftp://here/metrics HTTP/1.1\r\nHost: here\r\n\r\n", 404),
         (b"hello\r\n\r\n", 400),
         (b"GET /metrics HTTP/1.1\r\n\r\n", 400),
         (b"GET /metrics HTTP/1.1\r\nHost: here\r\nX: " + b"x" * MAX_REQUEST_BYTES, 431),
@@ -72,7 +90,7 @@ async def test_everything_else_is_refused(tmp_path: Path, request_: bytes, statu
     async with scraping(tmp_path / "m.sock") as path:
         found, headers, _ = await ask(path, request_)
         assert found == status
-        assert headers.get("allow") == ("get" if status == 405 else None)
+        assert headers.get("allow") == ("get, head" if status == 405 else None)
         assert (await ask(path))[0] == 200
 
 
