@@ -32,7 +32,7 @@ from pool.core.matching import Matcher
 from pool.core.recovery import recover
 from pool.host.descriptors import connections_within, forbid_core_files, raise_limit
 from pool.host.endpoint import Endpoint, check_endpoint, open_endpoint
-from pool.host.metrics_socket import open_metrics_socket
+from pool.host.metrics_socket import check_metrics_place, open_metrics_socket
 from pool.host.notify import Watchdog, tell, watchdog_interval_s
 from pool.host.paths import cache_directory, default_image_directory
 from pool.host.premises import Premises
@@ -97,7 +97,10 @@ async def run_service(
     for name, profile in settings.profiles.items():
         if place := profile.producer.place(name, runtime=runtime):
             profile.producer.check_place(place, backend=chosen)
-    check_endpoint(socket_path, group=settings.access.socket_gid)  # before a service that runs is asked to go
+    # Before a service that runs is asked to go.
+    check_endpoint(socket_path, group=settings.access.socket_gid)
+    if settings.metrics.place is not None:
+        check_metrics_place(settings.metrics.place, made=socket_path.parent)
     check_vms_directory(runtime)
     for name in (name for name, spec in specs.items() if spec.agent is AgentKind.NOOP):
         _log.warning("nobody in the guests can be asked; this is logged once", profile=name, detail=NOT_DONE)

@@ -11,9 +11,12 @@ import trio
 import trio.testing
 
 from pool.assembly import takeover
+from pool.assembly.service import run_service
 from pool.assembly.takeover import take_over
 from pool.host.endpoint import EndpointError, lock_path, take_lock
 from pool.host.runtime import vms_lock_path
+from pool.settings.config import parse_settings
+from vmm.simulated.backend import SimulatedBackend
 from vmpool.client import CallError, ServiceUnavailableError
 
 BROKEN = ServiceUnavailableError(socket_path=Path("s.sock"), reason="the connection broke", remedy="-")
@@ -99,4 +102,32 @@ async def test_a_service_that_has_its_vms_elsewhere_is_not_asked(
         take_locks(socket_path, vm_home, lock)
         with pytest.raises(EndpointError, match=rf"\(pid \d+\) does not have its VMs in {elsewhere}: .* stop it first"):
             await take_over(socket_path, runtime=elsewhere)
+    assert not predecessor.asked.is_set()
+
+
+async def test_who_could_not_listen_for_scrapes_asks_nobody_to_go(
+    vm_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predecessor = Predecessor()
+    monkeypatch.setattr(takeover, "open_client", predecessor.connected)
+    (vm_home / "vmlinuz").touch()
+    (vm_home / "initrd").touch()
+    settings = parse_settings(
+        f"""
+        [metrics]
+        listen = "unix:{vm_home}/none/m.sock"
+        [profiles.default]
+        kernel = "{vm_home}/vmlinuz"
+        initrd = "{vm_home}/initrd"
+        """,
+        source="test",
+    )
+    with pytest.raises(EndpointError, match=r"metrics\.listen: .*: No such file or directory"):
+        await run_service(
+            settings,
+            socket_path=vm_home / "s.sock",
+            stop=trio.Event(),
+            takeover=True,
+            backend=SimulatedBackend(),
+        )
     assert not predecessor.asked.is_set()

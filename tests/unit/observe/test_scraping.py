@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -15,7 +16,7 @@ import trio
 import trio.testing
 
 from pool.host.endpoint import EndpointError
-from pool.host.metrics_socket import TcpPlace, open_metrics_socket, place_of
+from pool.host.metrics_socket import TcpPlace, check_metrics_place, open_metrics_socket, place_of
 from pool.observe.scraping import CLIENT_LIMIT_S, MAX_CLIENTS, MAX_REQUEST_BYTES, ScrapeServer
 from pool.settings.config import ConfigError, parse_settings
 
@@ -160,6 +161,58 @@ def test_what_a_killed_service_left_is_replaced_and_what_another_serves_is_not(t
         open_metrics_socket(path),
     ):
         pass
+
+
+def test_what_another_service_put_in_its_place_stays(tmp_path: Path) -> None:
+    path = tmp_path / "m.sock"
+    with contextlib.ExitStack() as another:
+        with open_metrics_socket(path):
+            path.unlink()
+            another.enter_context(open_metrics_socket(path))
+        assert path.is_socket()
+    assert not path.exists()
+
+
+def test_a_path_that_is_too_long_is_said_to_be(tmp_path: Path) -> None:
+    with (
+        pytest.raises(EndpointError, match="m: File name too long; choose another place"),
+        open_metrics_socket(tmp_path / ("m" * 200)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("none/m.sock", "No such file or directory"),
+        ("file/m.sock", "Not a directory"),
+        ("file", "Address already in use"),
+        ("m" * 200, "File name too long"),
+    ],
+)
+def test_a_place_is_checked_before_anybody_listens(tmp_path: Path, place: str, said: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EndpointError, match=rf"metrics\.listen: .*: {said}; choose another place"):
+        check_metrics_place(tmp_path / place, made=tmp_path)
+
+
+def test_a_port_that_this_host_does_not_give_is_noticed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+    with pytest.raises(EndpointError, match=r"\[::1\]:9464: Cannot assign requested address"):
+        monkeypatch.setattr(socket.socket, "bind", refuse)
+        check_metrics_place(place_of("[::1]:9464"), made=Path("/run"))
+
+
+def test_the_place_of_a_service_that_runs_is_free_for_its_successor(tmp_path: Path) -> None:
+    with open_metrics_socket(tmp_path / "m.sock"), socket.socket() as port:
+        check_metrics_place(tmp_path / "m.sock", made=tmp_path)
+        port.bind(("127.0.0.1", 0))
+        port.listen()
+        check_metrics_place(place_of(f"127.0.0.1:{port.getsockname()[1]}"), made=tmp_path)
+    check_metrics_place(tmp_path / "made" / "m.sock", made=tmp_path / "made")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_service_without_a_network_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
