@@ -43,10 +43,16 @@ class Metrics:
     """Of the host's memory."""
     restarts: Callable[[], Mapping[str, int]]
     """By child of a supervisor."""
+    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """Of all who ask one is written for in a round of the scheduler, as with watchers: it takes milliseconds in all."""
 
     async def text(self) -> bytes:
         """In Prometheus' text format, of one moment. Gives others a turn between the families."""
         exposition = await trio.to_thread.run_sync(_exposition)
+        async with self._turn:
+            return await self._written(exposition)
+
+    async def _written(self, exposition: Any) -> bytes:
         moment = exposition.Moment(
             version=self.version,
             views=self.pool.views(),

@@ -132,6 +132,15 @@ async def reply(stream: ServerStream, message: Any) -> None:
     await guarded(stream).loop.run(_send_with_status, stream, message)
 
 
+async def reply_long(stream: ServerStream, message: Any) -> None:
+    """`reply`, for one that is long: unread, it takes memory as a request does, and counts as one.
+
+    Raises GRPCError RESOURCE_EXHAUSTED.
+    """
+    guarded(stream).request_bytes.add(len(bytes(message)))
+    await reply(stream, message)
+
+
 async def deliver(stream: ServerStream, message: Any) -> None:
     """Sends a reply and waits until the client has read it. Cancelled if the client goes away first.
 

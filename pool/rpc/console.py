@@ -5,9 +5,8 @@ from __future__ import annotations
 from pool.core.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.rpc.admin import may_administer
-from pool.rpc.calls import ServerStream, receive_only, reply
+from pool.rpc.calls import ServerStream, receive_only, reply_long
 from pool.rpc.convert import vm_id_of
-from pool.rpc.stream import guarded
 from vmpool.wire.generated.vmpool import v1 as wire
 
 _ANYONE = Owner(uid=0)
@@ -18,6 +17,4 @@ async def answer_console(stream: ServerStream, *, coordinator: Coordinator, owne
     vm_id = vm_id_of(await receive_only(stream))
     asker = _ANYONE if may_administer(owner, service_uid=service_uid) else owner
     text = await coordinator.console(vm_id, owner=asker)
-    # A reply that is not read takes memory as a request does, and this one is long.
-    guarded(stream).request_bytes.add(len(text))
-    await reply(stream, wire.ConsoleReply(text=text))
+    await reply_long(stream, wire.ConsoleReply(text=text))

@@ -20,7 +20,7 @@ from pool.ledger.views import ProfileView
 from pool.observe.metrics import Metrics
 from pool.observe.spans import NO_SPANS, Spans, Stage
 from pool.rpc.admin import may_administer
-from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, send
+from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, reply_long, send
 from pool.rpc.console import answer_console
 from pool.rpc.convert import (
     ProfileShape,
@@ -253,8 +253,8 @@ class PoolService(wire.PoolBase):
 
     async def metrics_call(self, stream: ServerStream) -> None:
         await receive_only(stream)
-        text = b"" if self.info.metrics is None else await self.info.metrics.text()
-        await reply(stream, wire.MetricsReply(text=text.decode()))
+        text = "" if self.info.metrics is None else (await self.info.metrics.text()).decode()
+        await reply_long(stream, wire.MetricsReply(text=text))
 
     def _profile_status(self, view: ProfileView, *, owner: Owner) -> wire.ProfileStatus:
         return profile_status(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
+from h2.settings import SettingCodes
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,15 +22,21 @@ from pool.core.requests import RefusedError
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Owner
 from pool.ledger.views import CircuitState
+from pool.observe import exposition
 from pool.observe.measures import BUCKETS_S, LAG_INTERVAL_S, Measures
+from pool.rpc.server import ServerSettings
+from pool.settings.limits import EdgeLimits
 from tests.unit.core.test_coordinator import coordinating, until_ready
+from tests.unit.rpc.raw import connected
 from tests.unit.rpc.served import Served, metrics_of, serving
 from tests.virtual_time import in_virtual_time
 from vmm.simulated import BootFails, SimulatedHost, scripted
 from vmm.words.leases import LeaseRequest
 from vmm.words.processes import ExitReport
+from vmpool.wire.generated.vmpool import v1 as wire
 
 ME = Owner(uid=1000)
+METRICS = "/vmpool.v1.Pool/Metrics"
 DASHBOARD = Path(__file__).parents[3] / "deploy" / "grafana" / "vmpool.json"
 
 EXPORTED = {
@@ -182,6 +191,20 @@ async def test_the_lag_of_the_event_loop_is_measured() -> None:
     assert measures.lag_s.total_s == 0.0
 
 
+@in_virtual_time
+async def test_an_event_loop_that_was_held_up_has_lagged_by_that() -> None:
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    measures = Measures(profiles=[])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(measures.watch_loop)
+        await trio.testing.wait_all_tasks_blocked()
+        clock.jump(LAG_INTERVAL_S + 2.0)
+        await trio.sleep(LAG_INTERVAL_S / 2)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert (sum(measures.lag_s.counts), measures.lag_s.total_s) == (1, 2.0)
+
+
 # -- who reads them --------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +223,40 @@ async def test_a_client_gets_them_from_a_service_that_serves_them_nowhere_else(s
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here (Debian package prometheus)")
+async def test_texts_that_nobody_reads_count_against_their_user(vm_home: Path) -> None:
+    settings = ServerSettings(limits=EdgeLimits(request_bytes_per_user=8000))
+    async with serving(vm_home, settings=settings) as served:
+        assert 4000 < len(await metrics_of(served.coordinator).text()) < 8000
+        async with connected(served.path) as raw:
+            raw.http2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+            await raw.request(METRICS, wire.MetricsRequest())
+            second = await raw.request(METRICS, wire.MetricsRequest())
+            status, message = await raw.status(second)
+    assert status == "8"
+    assert "limits.request_mib_per_user" in message
+
+
+async def test_of_all_who_ask_one_is_written_for_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each family takes as long as a part of somebody's hand-out."""
+    writing: Counter[int] = Counter()
+    most = 0
+
+    def pieces(_measures: Measures, moment: object) -> Iterable[bytes]:
+        nonlocal most
+        for _ in range(3):
+            writing[id(moment)] = 1
+            most = max(most, writing.total())
+            yield b"x"
+        del writing[id(moment)]
+
+    monkeypatch.setattr(exposition, "pieces", pieces)
+    async with coordinating(SimulatedHost()) as coordinator, trio.open_nursery() as nursery:
+        metrics = metrics_of(coordinator)
+        for _ in range(5):
+            nursery.start_soon(metrics.text)
+    assert most == 1
+
+
 async def test_promtool_has_nothing_to_say_about_the_text(served: Served) -> None:
     async with served.client() as client:
         await client.release((await client.acquire()).lease_id)

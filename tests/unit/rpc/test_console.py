@@ -112,7 +112,7 @@ async def test_replies_that_nobody_reads_count_against_their_user(vm_home: Path)
     async with serving(vm_home, settings=settings, size=1) as served:
         await served.until(lambda: served.coordinator.views()[0].ready == 1)
         lease = await served.coordinator.acquire(profile="default", owner=Owner(uid=0))
-        served.machine(lease.lease_id).console = b"x" * CONSOLE_BYTES
+        served.machine(lease.lease_id).console = "ä".encode() * (CONSOLE_BYTES // 2)
         async with connected(served.path) as raw:
             raw.http2.update_settings({4: 0})  # the window of each call to come
             await raw.request(CONSOLE, wire.ConsoleRequest(vm_id=lease.vm_id))
