@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
+import threading
 from pathlib import Path
 
 import click
@@ -27,7 +30,7 @@ def top(*, once: bool, socket_path: Path) -> None:
     """Show pools, VMs, leases, latencies and events, live.
 
     Keys: d drains or undrains the selected profile, e evicts the selected VM, c shows its console, tab goes to the next
-    table, q quits.
+    table, q or Ctrl-C quits.
 
     A service that is restarted is waited for.
     """
@@ -42,13 +45,26 @@ def top(*, once: bool, socket_path: Path) -> None:
         from pool.cli.top.app import show  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise failure(_HOW_TO_INSTALL.format(name=error.name), code=EXIT_USAGE) from error
+    threading.Thread(target=_end_with_terminal, args=(0,), daemon=True).start()
     signals = Signals()
 
-    async def watch() -> None:
+    async def watch() -> int:
         with signals.heeded():
-            await show(socket_path)
+            return await show(socket_path)
 
     try:
-        trio.run(watch)
+        code = trio.run(watch)
     except* SignalledError as errors:
         raise failure(describe(errors), code=signals.exit_code) from None
+    raise SystemExit(code)
+
+
+def _end_with_terminal(terminal: int) -> None:
+    """Ends the process once the terminal has been closed, even if SIGHUP is ignored.
+
+    Then there is nothing to restore, and textual waits for ever to be rid of what it has written. Hence a thread.
+    """
+    poll = select.poll()
+    poll.register(terminal, 0)  # that it has been hung up is told unasked
+    poll.poll()
+    os._exit(128 + signal.SIGHUP)

@@ -70,6 +70,7 @@ class TopApp(App[None]):
         Binding("e", "evict", "Evict the VM"),
         Binding("c", "console", "Console of the VM"),
         Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "quit", show=False, priority=True),  # textual would only say which key it takes
     ]
 
     def __init__(self, board: Board, *, ask: Callable[[Do], Coroutine[Any, Any, Any]]) -> None:
@@ -181,8 +182,8 @@ def _fill(table: DataTable[Text], wanted: list[rows.Row]) -> None:
                 table.update_cell(row.key, column, cell, update_width=True)
 
 
-async def show(socket_path: Path) -> None:
-    """Until its user has seen enough."""
+async def show(socket_path: Path) -> int:
+    """Until its user has seen enough. Returns the exit code: not 0 if the view failed, whose traceback is shown."""
     board = Board()
     feed = Feed(socket_path=socket_path, board=board)
     async with open_loop() as loop, trio.open_nursery() as nursery:
@@ -194,3 +195,4 @@ async def show(socket_path: Path) -> None:
         nursery.start_soon(feed.run)
         await loop.run(app.run_async)
         nursery.cancel_scope.cancel(reason="its user has left")
+    return app.return_code or 0

@@ -178,11 +178,50 @@ def test_without_its_library_it_says_how_to_install_it(tmp_path: Path) -> None:
     assert b"takes textual, which is not installed: `.venv/bin/pip install -e '.[top]'`" in output
 
 
-@pytest.mark.parametrize(("how", "status"), [("q", 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("q", 0), ("\x03", 0), (signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGHUP)],
+)
 async def test_the_terminal_is_as_it_was_at_the_end(served: Served, how: str | signal.Signals, status: int) -> None:
     code, output = await at_terminal(vmpool_argv("top")[1:], served.path, until=b"default", then=how)
     assert code == status
     assert LEAVE_SCREEN in output
+
+
+async def test_a_view_that_fails_says_so_by_its_exit_code_too(served: Served) -> None:
+    code = (
+        "from pool.cli.top import rows\n"
+        "from pool.cli.main import main\n"
+        "def vm_rows(*_, **__): raise RuntimeError('a bug')\n"
+        "rows.vm_rows = vm_rows\n"
+        "main()\n"
+    )
+    status, output = await at_terminal(["-c", code, "top"], served.path, until=None)
+    assert status == 1
+    assert b"a bug" in output
+    assert LEAVE_SCREEN in output
+
+
+@pytest.mark.parametrize("ignored", ["", "signal.signal(signal.SIGHUP, signal.SIG_IGN)"], ids=["", "as with nohup"])
+async def test_it_ends_with_its_terminal(served: Served, ignored: str) -> None:
+    code = f"import signal\n{ignored}\nfrom pool.cli.main import main\nmain()\n"
+    controller, terminal = pty.openpty()
+    with os.fdopen(terminal, "r+b", buffering=0):
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-c", code, "top"],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env=environment(served.path) | {"TERM": "xterm-256color"},
+            start_new_session=True,
+        )
+    output = b""
+    with trio.fail_after(60):
+        while b"default" not in output:
+            await trio.lowlevel.wait_readable(controller)
+            output += os.read(controller, 65536)
+        os.close(controller)
+        assert await process.wait() == 128 + signal.SIGHUP
 
 
 async def at_terminal(
