@@ -262,6 +262,7 @@ class _Layers:
                 self.coordinator.let_go()
                 raise
             outer.cancel_scope.cancel(reason="the service has ended")
+        _log.info("stopped")  # after what the news log had still to say of the last VMs
 
     async def _serve(self, outer: trio.Nursery, *, task_status: trio.TaskStatus[Coordinator]) -> None:
         for name, producer in self.producers.items():
@@ -296,7 +297,6 @@ class _Layers:
             await self.coordinator.hand_over()
         else:
             await self.coordinator.shut_down()
-        _log.info("stopped")
 
     def _supervised(self, name: str, main: ChildMain, policy: RestartPolicy = NEVER_GIVE_UP) -> Supervised:
         child = Supervised(name=name, main=main, policy=policy)

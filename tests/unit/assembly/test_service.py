@@ -12,16 +12,20 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from pool.assembly import service as service_module
-from pool.assembly.service import _Layers
+from pool.assembly.service import _Layers, run_service
 from pool.core.coordinator import Coordinator
 from pool.host.endpoint import Endpoint, open_endpoint
 from pool.rpc.server import ServerSettings
 from pool.rpc.service import ServiceInfo
+from pool.settings.config import parse_settings
 from tests.leaks import nothing_left
 from tests.unit.actors.stage import simulated_journal
 from tests.virtual_time import in_virtual_time
+from vmm.simulated import SimulatedHost
+from vmm.simulated.backend import SimulatedBackend
 from vmpool.client import open_client
 
 NOTHING = cast("Any", None)
@@ -126,3 +130,30 @@ async def test_a_service_that_is_to_stop_does_not_wait_for_the_next_one(
         crash.set()
         await trio.testing.wait_all_tasks_blocked()
         service.stop.set()
+
+
+# -- its log ---------------------------------------------------------------------------------------------------------
+
+
+async def test_that_it_has_stopped_is_its_last_word(vm_home: Path) -> None:
+    for name in ("vmlinuz", "initrd"):
+        (vm_home / name).touch()
+    settings = parse_settings(
+        f"""
+        [profiles.default]
+        size = 1
+        kernel = "{vm_home}/vmlinuz"
+        initrd = "{vm_home}/initrd"
+        """,
+        source="test",
+    )
+    host, stop = SimulatedHost(boot_s=1000.0), trio.Event()
+    with capture_logs() as said:
+        async with trio.open_nursery() as nursery:
+            start = partial(run_service, settings, socket_path=vm_home / "s.sock", stop=stop)
+            await nursery.start(partial(start, backend=SimulatedBackend(host=host)))
+            while not host.launched:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            stop.set()
+    events = [(line["event"], "vm" in line) for line in said]
+    assert events[-2:] == [("stopped", True), ("stopped", False)]
