@@ -16,6 +16,7 @@ PACKAGES = ("vmpool", "pool", "actors", "vmm")
 DATA = {
     *(f"{package}/py.typed" for package in PACKAGES),
     "vmpool/wire/generated/py.typed",
+    "vmpool/wire/generated/descriptors.binpb",
     "pool/default.toml",
     "pool/systemd/vmpool.service",
     "pool/systemd/sysusers.conf",
