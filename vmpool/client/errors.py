@@ -8,10 +8,19 @@ ClientError
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class ClientError(Exception):
-    """Base of the SDK's errors."""
+    """Base of the SDK's errors. They can be pickled: a worker process may hand one to its parent."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revive, (type(self), self.args), self.__dict__
+
+
+def _revive(kind: type[ClientError], args: tuple[Any, ...]) -> ClientError:
+    """An exception's own way calls its class with the message, and these want keywords."""
+    return kind.__new__(kind, *args)
 
 
 class ServiceUnavailableError(ClientError):

@@ -160,7 +160,7 @@ class PoolCounters:
     """Leases that an earlier run had granted."""
     evicted: int
     """Idle VMs that were stopped by request, or because memory was needed."""
-    stopped: Mapping[StopReason, int]
+    stopped: Mapping[StopReason, int] = attrs.field(hash=False)
     """VMs that were ended or let go of."""
 
 

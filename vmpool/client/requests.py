@@ -39,6 +39,6 @@ class Wishes:
     memory_mib: int | None = None
     hostname: str = ""
     """Empty: the VM's id."""
-    environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    environment: Mapping[str, str] = attrs.field(factory=dict, repr=False, hash=False)
     """For every command that runs in the VM."""
     files: tuple[GuestFile, ...] = ()
