@@ -105,7 +105,7 @@ class User:
         limit = self.limits.request_bytes_per_user
         if self.request_bytes + size > limit:
             raise _exhausted(
-                f"the request takes {size} bytes; open requests of uid {self.uid} take {self.request_bytes}, and the "
+                f"the message takes {size} bytes; open calls of uid {self.uid} take {self.request_bytes}, and the "
                 f"maximum is {limit} (limits.request_mib_per_user); wait until some have ended, or send less"
             )
         self.request_bytes += size

@@ -37,7 +37,7 @@ class EdgeLimits:
     output_bytes_per_user: int = 32 * MIB
     """Output and stdin of commands that neither the client nor the guest has read yet."""
     request_bytes_per_user: int = 16 * MIB
-    """Requests that are being received, or whose calls are still running."""
+    """Requests that are being received, or whose calls are still running; and long replies that are not read yet."""
 
 
 @attrs.frozen(kw_only=True)

@@ -106,9 +106,6 @@ class Board:
         ordered = sorted(self.hand_outs)
         return Latencies(count=len(ordered), p50_s=percentile(ordered, 50), p99_s=percentile(ordered, 99))
 
-    def lease_of(self, vm_id: str) -> LeaseStatus | None:
-        return next((lease for lease in self.leases if lease.vm_id == vm_id), None)
-
     def profile(self, name: str) -> ProfileStatus | None:
         return next((profile for profile in self.profiles if profile.name == name), None)
 

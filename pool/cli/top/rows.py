@@ -50,7 +50,8 @@ def pool_rows(board: Board) -> list[Row]:
 
 
 def vm_rows(board: Board, *, now: float) -> list[Row]:
-    return [_row(vm.vm_id, _vm(vm, board.lease_of(vm.vm_id), now=now)) for vm in board.vms.values()]
+    lease_of = {lease.vm_id: lease for lease in board.leases}
+    return [_row(vm.vm_id, _vm(vm, lease_of.get(vm.vm_id), now=now)) for vm in board.vms.values()]
 
 
 def lease_rows(board: Board, *, now: float, whole_ids: bool = False) -> list[Row]:
