@@ -6,8 +6,9 @@ How it is written down for Prometheus is a matter of `pool.observe.exposition`, 
 from __future__ import annotations
 
 import bisect
+import time
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 import attrs
@@ -71,7 +72,7 @@ class Measures:
     vms: Counter[Labels] = attrs.field(factory=Counter, init=False)
     """By state, now."""
     lag_s: Histogram = attrs.field(factory=Histogram, init=False)
-    """How much later than it was due the event loop turned to something."""
+    """How much later than it was due the event loop turned to something, standstills of the process included."""
 
     def label(self, profile: str) -> str:
         return profile if profile in self.profiles else CUSTOM
@@ -122,10 +123,15 @@ class Measures:
 
     # -- the event loop ----------------------------------------------------------------------------------------------
 
-    async def watch_loop(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Never returns."""
+    async def watch_loop(
+        self,
+        *,
+        read: Callable[[], float] = time.perf_counter,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Never returns. `read` is of a clock that never stands, as the service's does while its loop does."""
         task_status.started()
         while True:
-            due = trio.current_time() + LAG_INTERVAL_S
-            await trio.sleep_until(due)
-            self.lag_s.observe(max(0.0, trio.current_time() - due))
+            due = read() + LAG_INTERVAL_S
+            await trio.sleep(LAG_INTERVAL_S)
+            self.lag_s.observe(max(0.0, read() - due))
