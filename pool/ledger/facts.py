@@ -131,9 +131,7 @@ class Facts:
         was = entry.state
         was_shell = was is VmState.SHELL or fact.vm_id in page.shells.starting
         was_filling = fact.vm_id in page.shells.filling
-        # Everybody may watch VMs; what befell somebody's is for him to know, a guest's own words perhaps among it.
-        detail = "the VM of a lease was lost" if was is VmState.LEASED else fact.reason
-        claim_id = self.moves.fleet.leave(entry, _reason(entry, fact), detail=detail)
+        claim_id = self.moves.fleet.leave(entry, _reason(entry, fact), detail=_for_everybody(was, page, fact))
         claim = None if claim_id is None else self.moves.claims[claim_id]
         if was is not VmState.LEASED:  # what became of it there is its lease's news, not the pool's failure
             page.last_error = fact.reason
@@ -213,6 +211,13 @@ def _reason(entry: VmEntry, fact: VmLost) -> StopReason:
             return StopReason.HAND_OUT
         case _:
             return OF_CAUSE[fact.cause]
+
+
+def _for_everybody(was: VmState, page: ProfilePage, fact: VmLost) -> str:
+    """Everybody may watch VMs; what befell somebody's is for him to know, a guest's own words perhaps among it."""
+    if was is VmState.LEASED:
+        return "the VM of a lease was lost"
+    return "a VM of a caller's own configuration was lost" if page.passing else fact.reason
 
 
 def _without_output(fact: VmLost) -> VmLost:

@@ -96,12 +96,12 @@ class Vms:
             case _:
                 raise AssertionError(f"{vm_id} has nothing to do")
 
-    def die(self, vm_id: str, *, cause: LossCause = LossCause.DEAD) -> None:
+    def die(self, vm_id: str, *, cause: LossCause = LossCause.DEAD, said: str = "fault") -> None:
         """Production fails, the process dies, the hand-out fails or it does not answer; its files are still there."""
         self.checking.discard(vm_id)
         self.missed.discard(vm_id)
         self.unreached.discard(vm_id)
-        reason = FAULT_OF_A_LEASE if self.living[vm_id] is VmState.LEASED else "fault"
+        reason = FAULT_OF_A_LEASE if self.living[vm_id] is VmState.LEASED else said
         self.living[vm_id] = VmState.STOPPING
         self.inbox.append(VmLost(vm_id=vm_id, reason=reason, cause=cause, evidence=reason))
 

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from pool.ledger.effects import RefusalCode
+from pool.ledger.news import ProfileChange, ProfileNews
 from pool.ledger.policy import OnEmpty, PoolPolicy, ServicePolicy
 from pool.ledger.profile import ProfilePage
 from pool.ledger.records import Claim
@@ -66,6 +67,20 @@ def test_it_can_be_opened_again() -> None:
         world.release(granted(world, request).lease_id, uid=1000)
         world.run_undisturbed()
     assert world.record.closed == ["own", "own"]
+
+
+def test_what_befalls_it_is_told_to_its_caller_and_not_to_everybody() -> None:
+    """Everybody may watch, and the last words of its kernel may be in the reason."""
+    world = World({"p": PoolPolicy(size=0)})
+    requests = [ask(world) for _ in range(OWN.breaker_threshold)]
+    world.process()
+    for vm_id in world.in_state(VmState.PRODUCING):
+        world.die(vm_id, said="its kernel panicked: xyzzy")
+    world.process()
+    assert all("xyzzy" in refusal(world, request).message for request in requests)
+    changes = [news.change for news in world.record.news if isinstance(news, ProfileNews)]
+    assert changes == [ProfileChange.CIRCUIT]
+    assert "xyzzy" not in str(world.record.news)
 
 
 def test_a_boot_that_fails_is_told_and_the_page_is_closed() -> None:
