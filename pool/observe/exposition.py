@@ -140,8 +140,8 @@ def _service(measures: Measures, moment: Moment) -> Iterator[Metric]:
     )
     yield _histogram(
         "vmpool_event_loop_lag_seconds",
-        "How much later than it was due the event loop turned to a task that it looks for once a second; a standstill of "
-        "the process counts.",
+        "How much later than it was due the event loop turned to a task that it looks for once a second; a "
+        "standstill of the process counts.",
         (),
         {(): measures.lag_s},
     )
