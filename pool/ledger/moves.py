@@ -141,8 +141,8 @@ class Moves:
         page.failures.one_more(page.policy.backoff, after=after, now=now, randomness=self.rng.random())
         if page.circuit(now=now) is CircuitState.OPEN:
             seconds = page.failures.retry_at - now
-            after = "failures of a caller's own configuration" if page.passing else page.last_error
-            self.tell_of(page, ProfileChange.CIRCUIT, f"open for {seconds:.1f} s after: {after}")
+            failed = "failures of a caller's own configuration" if page.passing else page.last_error
+            self.tell_of(page, ProfileChange.CIRCUIT, f"open for {seconds:.1f} s after: {failed}")
             for claim in list(page.unserved_boot_claims):
                 self.refuse_claim(claim, refusals.circuit_open(page, now=now))
 
