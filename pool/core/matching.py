@@ -75,6 +75,10 @@ class Match:
     """Without what the machine has already."""
     mismatches: tuple[Mismatch, ...] = ()
 
+    def fulfilled(self) -> Match:
+        """As it is told, and kept for as long as a call lasts: without the wishes, as `LeaseTerms.fulfilled`."""
+        return attrs.evolve(self, wishes=Wishes())
+
 
 @attrs.define(eq=False, kw_only=True)
 class Matcher:

@@ -153,7 +153,7 @@ class PoolService(wire.PoolBase):
             deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
         self._trace(stream, lease, bound=bound)
-        return match, lease
+        return None if match is None else match.fulfilled(), lease
 
     def _trace(self, stream: ServerStream, lease: Lease, *, bound: bool) -> None:
         if self.info.spans is NO_SPANS:
