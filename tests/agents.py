@@ -27,7 +27,7 @@ class LocalAgent:
 
 @attrs.define(eq=False, kw_only=True)
 class Narrow:
-    """Room for small windows, and so much on top. Fulfils `vmm.room.Room`."""
+    """Room for small windows, and so much on top. Fulfils `vmm.words.commands.Room`."""
 
     window: ClassVar[int] = 16 * 1024
     left: int = 0

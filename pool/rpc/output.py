@@ -56,7 +56,7 @@ class OutputBudget:
 
 @attrs.define(eq=False, kw_only=True)
 class CommandRoom:
-    """One command's share. Fulfils `vmm.room.Room`."""
+    """One command's share. Fulfils `vmm.words.commands.Room`."""
 
     budget: OutputBudget
     window: int
