@@ -49,7 +49,7 @@ class CommandSpec:
     """A command to run in the guest."""
 
     argv: Sequence[str]
-    environment: Mapping[str, str] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """Added to the guest's default environment, see `Preparation.environment`."""
     working_directory: str | None = None
     time_limit_s: float | None = None

@@ -14,7 +14,7 @@ RESEED_BYTES = 512
 class Preparation:
     """One combined request that makes a VM unique and right before hand-out. None or zero leaves a thing alone."""
 
-    entropy: bytes = b""
+    entropy: bytes = attrs.field(default=b"", repr=False)
     """Bytes credited to the guest's RNG with RNDADDENTROPY, followed by RNDRESEEDCRNG; see RESEED_BYTES."""
     random_bytes: int = 0
     """So many bytes, up to 256, are drawn from the guest's RNG before anything else can and after the reseed, if any;
@@ -28,7 +28,7 @@ class Preparation:
     vm_uuid: str | None = None
     """What /sys/class/dmi/id/product_uuid shall show, in its usual form and in lower case. A clone's firmware has its
     template's, and its raw tables keep it."""
-    environment: Mapping[str, str] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """Added to the default environment of commands that are started later in this VM, by whomever."""
     vcpus: int | None = None
     """At least so many must be online when the request is answered; see `Vm.grow`. What is plugged in is brought up,
@@ -51,7 +51,7 @@ class PreparationReport:
     """MemTotal of the guest, which is less than what the machine has."""
     memory_online_mib: int | None = None
     """In whole blocks; what the kernel keeps for itself included. None if no memory was asked for."""
-    random: bytes = b""
+    random: bytes = attrs.field(default=b"", repr=False)
     """What was drawn from the RNG. Empty if nothing was asked for."""
     machine_id: str = ""
     """Empty if none was given."""
