@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pool.ledger.effects import RefusalCode
+from pool.ledger.news import VmNews
 from pool.ledger.policy import OnEmpty, PoolPolicy
+from pool.ledger.reasons import StopReason
 from pool.ledger.views import CircuitState
 from tests.properties.ledger.world import World
 from tests.unit.ledger.told import answered, granted, pool, refusal, refused, view
@@ -43,6 +45,16 @@ def test_the_refusal_says_what_stood_in_the_way(obstacle: Obstacle, code: Refusa
     world.process()
     refuse_wish(world, obstacle=obstacle)
     assert refused(world, request) is code
+
+
+def test_what_was_wished_is_told_to_its_caller_alone() -> None:
+    """Everybody may watch VMs; the refusal names the caller's files, in the guest's words."""
+    world = pool()
+    world.acquire("p")
+    world.process()
+    refuse_wish(world)
+    [told] = [news for news in world.record.news if isinstance(news, VmNews) and news.reason is StopReason.WISH]
+    assert told.detail == "its guest refused a wish"
 
 
 def test_it_costs_one_vm_which_is_replaced() -> None:
