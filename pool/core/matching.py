@@ -22,6 +22,7 @@ from pool.core.reception import OWN, OwnConfiguration
 from pool.core.requests import RefusedError
 from pool.ledger import refusals
 from pool.ledger.policy import OnEmpty
+from pool.producers.direct import DirectSettings
 from pool.settings.config import ProfileSettings
 from vmm.files import FileIdentity, identify
 from vmm.spec import MachineSpec
@@ -127,26 +128,26 @@ class Matcher:
         return Match(own=own, settings_of=self.base, wishes=wishes, mismatches=tuple(mismatches))
 
     def _settings(self, wanted: WantedMachine, wishes: Wishes) -> ProfileSettings:
-        """As if the request were a profile: direct, of no size."""
+        """As if the request were a profile like the base, but direct and of no size."""
         base = self.profiles[self.base]
         spec = self.specs[self.base]
         # A machine that is made for the request has what it wishes from the start, and as in a pool no less than the
         # base has.
-        return ProfileSettings(
+        return attrs.evolve(
+            base,
             kernel=wanted.kernel or spec.kernel,
             initrd=wanted.initrd or spec.initrd,
             kernel_parameters=wanted.kernel_parameters or base.kernel_parameters,
             cpu_model=wanted.cpu_model or base.cpu_model,
-            size=0,
-            on_empty=OnEmpty.BOOT,
-            accelerator=base.accelerator,
-            agent=base.agent,
-            channel=base.channel,
-            qemu=base.qemu,
             vcpus=max(wishes.vcpus or 0, base.vcpus),
             memory_mib=max(wishes.memory_mib or 0, base.memory_mib),
-            max_vms=base.max_vms,
-            boot_timeout_s=base.boot_timeout_s,
+            max_vcpus=None,
+            max_memory_mib=None,
+            producer=DirectSettings(),
+            size=0,
+            adaptive=None,
+            shells=0,
+            on_empty=OnEmpty.BOOT,
         )
 
     def _check_paths(self, wanted: WantedMachine) -> None:

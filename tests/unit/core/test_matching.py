@@ -15,10 +15,13 @@ from structlog.testing import capture_logs
 
 from pool.core.matching import REMEMBERED_FILES, ForbiddenMachineError, Match, Matcher, Mismatch, WantedMachine
 from pool.core.requests import RefusedError
+from pool.ledger.demand import AdaptiveSize
 from pool.ledger.policy import OnEmpty
+from pool.producers.template import TemplateSettings
 from pool.settings.config import ProfileSettings
 from tests.unit.core.machines import image, make_matcher
 from vmm.errors import MissingFileError
+from vmm.words.kinds import ProductionCost
 from vmm.words.machines import AgentKind
 from vmm.words.wishes import Wishes
 
@@ -192,6 +195,25 @@ async def test_its_vms_are_counted_with_those_of_the_profile(profile: ProfileSet
     found = await match(make_matcher({"default": attrs.evolve(profile, max_vms=7)}), cpu_model="qemu64")
     assert found.own is not None
     assert (found.own.policy.within, found.own.policy.max_vms) == ("default", 7)
+
+
+async def test_its_guests_have_the_time_that_the_profile_gives_its_own(profile: ProfileSettings) -> None:
+    slow = attrs.evolve(
+        profile,
+        producer=TemplateSettings(),
+        shells=1,
+        adaptive=AdaptiveSize(maximum=3),
+        hand_out_timeout_s=60.0,
+        check_interval_s=0.0,
+        backoff_maximum_s=7.0,
+    )
+    own = (await match(make_matcher({"default": slow}), kernel_parameters="panic=1")).own
+    assert own is not None
+    assert own.procedure == slow.procedure()
+    assert own.vigil == slow.vigil()
+    assert own.policy.backoff.maximum_s == 7.0
+    assert (own.policy.size, own.policy.adaptive, own.policy.shells) == (0, None, 0), "and none is kept"
+    assert own.policy.cost is ProductionCost.BOOT
 
 
 async def test_all_that_differs_is_named_for_every_profile(profile: ProfileSettings, tmp_path: Path) -> None:
