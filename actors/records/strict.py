@@ -69,6 +69,16 @@ def _literally(kind: type[Any], value: Any, *, expected: str) -> Any:
     return value
 
 
+def _text(value: Any, _: Any) -> str:
+    """What cannot be encoded would make an error of every message that it is in, also of those about other VMs."""
+    text: str = _literally(str, value, expected="a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"must be Unicode text, not {text!r:.40}") from None
+    return text
+
+
 def _integer(value: Any, _: Any) -> int:
     integer: int = _literally(int, value, expected="a whole number")
     if abs(integer) > _MAX_INTEGER:
@@ -127,7 +137,7 @@ def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(int, _integer)
     converter.register_structure_hook(float, _number)
-    converter.register_structure_hook(str, lambda value, _: _literally(str, value, expected="a string"))
+    converter.register_structure_hook(str, _text)
     converter.register_structure_hook(bool, lambda value, _: _literally(bool, value, expected="true or false"))
     converter.register_structure_hook_func(_is_annotated, _integer_between)
     return converter

@@ -105,6 +105,13 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("lease.labels", lambda t: t["lease"].pop("labels"), "is missing"),
     ("lease.labels", lambda t: t["lease"].update(labels=["job"]), "must be an object"),
     ("lease.labels.job", lambda t: t["lease"].update(labels={"job": 7}), "must be a string"),
+    ("lease.labels.job", lambda t: t["lease"].update(labels={"job": "\ud800"}), r"must be Unicode text, not '\ud800'"),
+    (
+        r"lease.labels.\ud800",
+        lambda t: t["lease"].update(labels={"\ud800": "job"}),
+        r"must be Unicode text, not '\ud800'",
+    ),
+    ("lease.lease_id", lambda t: t["lease"].update(lease_id="\udc80"), r"must be Unicode text, not '\udc80'"),
     ("lease.ttl_s", lambda t: t["lease"].update(ttl_s="long"), "must be a number"),
     ("lease.expires_at_ns", lambda t: t["lease"].update(expires_at_ns=-1), "must be between 0"),
     ("lease.expires_at_ns", lambda t: t["lease"].pop("expires_at_ns"), "is missing"),
