@@ -1,4 +1,4 @@
-"""Adoption: what an earlier run of the service left running becomes a VM of this one."""
+"""Adoption: a VM that an earlier run of the service left running becomes a VM of this run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vmm.words.backoff import Backoff
 _log = structlog.get_logger("vmpool.adoption")
 
 ADOPT_TIMEOUT_S: Final = 10.0
-"""For the QEMU of a base VM to answer, once it is its turn; and for its agent, when that is first asked. It takes
-milliseconds; under TCG, on a host that is short of CPUs, more."""
+"""For the QEMU of a base VM to answer, once the VM has its turn; and for its agent to answer the first request. Either
+takes milliseconds; under TCG, on a host that is short of CPUs, more."""
 
 ATTEMPT_S: Final = 30.0
 """After this long without an answer, a leased VM's agent is asked on a new connection."""
@@ -37,23 +37,23 @@ class Adoption:
 
 
 async def hold(survivor: Survivor, *, nursery: trio.Nursery) -> Vm:
-    """A base VM, paused, whose QEMU has answered: its guest is not woken, and its agent has not been asked.
+    """A base VM, paused, whose QEMU has answered: its guest is not woken, and its agent is not asked.
 
-    Raises VmmError, after ADOPT_TIMEOUT_S at the latest. The caller ends the survivor then.
+    Raises VmmError, after ADOPT_TIMEOUT_S at the latest; the caller then ends the survivor.
     """
     with trio.move_on_after(ADOPT_TIMEOUT_S):
         return await survivor.hold(nursery=nursery)
-    raise QmpConnectionError(f"no answer within {ADOPT_TIMEOUT_S:g} s of its adoption")
+    raise QmpConnectionError(f"QEMU did not answer within {ADOPT_TIMEOUT_S:g} s of the VM's adoption")
 
 
 async def reach(survivor: Survivor, *, turns: Turns, nursery: trio.Nursery) -> Vm:
-    """A leased VM, once its agent answers. Tries for as long as it takes: a guest may be busy, and a lease is a lease.
+    """A leased VM, once its agent answers. Tries without a time limit: a guest may be busy while its lease lasts.
 
-    Each attempt has its turn, under the VM's id. Whoever calls this watches the process, and cancels this when it dies.
+    Each attempt has its turn, under the VM's id. The caller watches the process, and cancels this call when it dies.
     """
     failures = 0
     while True:
-        reason = f"no answer within {ATTEMPT_S:g} s"
+        reason = f"the agent did not answer within {ATTEMPT_S:g} s"
         async with turns.turn(survivor.id):
             with trio.move_on_after(ATTEMPT_S):
                 try:
@@ -62,5 +62,5 @@ async def reach(survivor: Survivor, *, turns: Turns, nursery: trio.Nursery) -> V
                     reason = describe(error)
         failures += 1
         if failures == 1:
-            _log.warning("an adopted VM cannot be reached; trying on", vm=survivor.id, error=reason)
+            _log.warning("an adopted VM does not answer; trying again", vm=survivor.id, error=reason)
         await trio.sleep(_BETWEEN_ATTEMPTS.delay(failures))

@@ -19,7 +19,7 @@ from vmm.words.kinds import ProducerKind
 
 @attrs.frozen(kw_only=True)
 class MachineBoot:
-    """Boots VMs of one machine that is known."""
+    """Boots VMs of one resolved machine."""
 
     machine: ResolvedMachine
     launch: Launch
@@ -37,21 +37,21 @@ class MachineBoot:
 
 @attrs.define(eq=False, kw_only=True)
 class DirectBootProducer:
-    """Boots VMs one by one as they are asked for. How many boot at once is the ledger's decision."""
+    """Boots each VM when it is requested. The ledger decides how many boot at once."""
 
     resolve: ResolveMachine
     launch: Launch
     vms_directory: Path
     boot_timeout_s: float
     on_generation: Callable[[str], None] = lambda _: None
-    """Told the fingerprint of what is made from now on."""
+    """Called with the fingerprint of the VMs made from now on."""
     kind: Final = ProducerKind.DIRECT
     _machine: AsyncValue = attrs.field(factory=lambda: AsyncValue(None), repr=False)
     _produced: int = 0
     _failed: int = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Decides what machine to boot, and decides anew when its kernel, initramfs or QEMU changed."""
+        """Resolves the machine to boot, and resolves it again when its kernel, initramfs or QEMU changes."""
         try:
             while True:
                 machine = await self.resolve()
@@ -59,7 +59,7 @@ class DirectBootProducer:
                 self.on_generation(machine.fingerprint)
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
-                while machine.is_current():  # noqa: ASYNC110 - files tell nobody; three stat calls need no thread
+                while machine.is_current():  # noqa: ASYNC110 - no event to wait for; three stat calls need no thread
                     await trio.sleep(WATCH_S)
         finally:
             self._machine.value = None
@@ -84,7 +84,7 @@ class DirectBootProducer:
             kind=self.kind,
             ready=machine is not None,
             accelerator=machine.spec.accelerator.value if machine else None,
-            detail=machine.reason if machine else "deciding on the accelerator",
+            detail=machine.reason if machine else "choosing the accelerator",
             produced=self._produced,
             failed=self._failed,
         )

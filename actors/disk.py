@@ -1,7 +1,7 @@
-"""The few things that the journal does to files, each by itself, so that a test can stop between any two.
+"""The journal's file operations, one method each, so that a test can stop between any two.
 
-All of it blocks. The journal's files are small and on tmpfs, where this takes tens of microseconds; in a thread it
-would take longer, and the order of things (a record is gone before its VM is touched) would be a matter of luck.
+They block. The journal's files are small and on tmpfs, where an operation takes tens of microseconds; a thread would
+take longer and lose the order that the journal depends on (a record is gone before its VM is touched).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ class Disk(Protocol):
     """Every method raises OSError."""
 
     def write(self, path: Path, data: bytes) -> None:
-        """Creates the file, or empties the one that is there, writes, and waits until the contents are safe (fsync).
+        """Creates or truncates the file, writes the data, and waits until it is on disk (fsync).
 
-        After an error the file may be there, with any part of the data.
+        After an error the file may exist, with any part of the data.
         """
 
     def rename(self, source: Path, target: Path) -> None:
-        """Puts a file in the place of another one of the same directory, atomically for whoever looks."""
+        """Replaces a file by another one of the same directory; readers see the old or the new one."""
 
     def unlink(self, path: Path) -> None: ...
 
     def sync_directory(self, directory: Path) -> None:
-        """Waits until the names in it are safe: files made, renamed and removed."""
+        """Waits until the directory's entries are on disk: files made, renamed and removed."""
 
     def exists(self, path: Path) -> bool:
-        """Whether there is such a file or directory."""
+        """Whether the file or directory exists."""
 
     def read(self, path: Path, *, limit: int) -> bytes:
         """The first `limit` bytes of a file, or all of it."""
@@ -41,7 +41,7 @@ class Disk(Protocol):
 
 
 class HostDisk:
-    """The real one."""
+    """The host's file system."""
 
     def write(self, path: Path, data: bytes) -> None:
         descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)

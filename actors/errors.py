@@ -1,4 +1,4 @@
-"""Errors as text and as a word: one line for status and logs, the evidence that goes along, what is the matter."""
+"""An error's description for status and logs, its evidence, and the cause of the loss that it reports."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from vmm.words.facts import LossCause
 
 
 def describe(error: BaseException, *, say: Callable[[BaseException], str] = str) -> str:
-    """An error in one line: groups are flattened, the type is named when there is no text.
+    """An error in one line: groups are flattened, and an error without text is named by its type.
 
-    Within a line the text, which `say` makes, stays as it is. Some of Kata's have blanks that are part of them.
+    `say` makes the text of one error. Blanks within a line stay: some of Kata's messages depend on them.
     """
     return "; ".join(_in_one_line(say(leaf)) or type(leaf).__name__ for leaf in _leaves(error))
 
 
 def evidence(error: BaseException) -> str:
-    """The notes of an error, of the errors in a group, and of what caused them, in that order."""
+    """The notes of an error, of the errors in a group, and of their causes, in that order."""
     notes: list[str] = []
     for leaf in _leaves(error):
         link: BaseException | None = leaf
@@ -28,7 +28,7 @@ def evidence(error: BaseException) -> str:
 
 
 def cause_of(error: BaseException) -> LossCause:
-    """What is the matter with the VM that this was seen of; of several errors the one that says most counts."""
+    """The cause of a VM's loss; of several errors the most definite one counts."""
     leaves = tuple(_leaves(error))
     if any(isinstance(leaf, VmExitedError | AttachError) for leaf in leaves):
         return LossCause.DEAD

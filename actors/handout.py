@@ -1,4 +1,4 @@
-"""The hand-out: what makes a base VM the caller's. Kata's GetVM from "resume" on."""
+"""The hand-out: the steps that make a base VM the caller's. Kata's GetVM from "resume" on."""
 
 from __future__ import annotations
 
@@ -21,23 +21,21 @@ from vmm.words.preparation import PreparationReport
 from vmm.words.wishes import Wishes
 
 HAND_OUT_TIMEOUT_S: Final = 5.0
-"""Resume and prepare take milliseconds, as a rule; a guest that needs this long is broken, and its caller waits. As
-long again for each file: through qemu-ga it takes four programs. A guest that is slow by nature has a limit of its
-own."""
+"""Resume and prepare usually take milliseconds; a guest that needs this long is broken, and its caller waits. Each file
+adds the same time again: through qemu-ga it takes four programs. A profile of slow guests sets its own limit."""
 
 GROWTH_TIMEOUT_S: Final = 30.0
-"""On top, where CPUs or memory are hot-added: a second under TCG, many for hundreds of GiB."""
-
+"""Added to the limit where CPUs or memory are hot-added: a second under TCG, many for hundreds of GiB."""
 
 PING_TIMEOUT_S: Final = 1.0
-"""For a guest that has not done a wish in time, to show that it is there."""
+"""For a guest that did not fulfil a wish in time to answer a ping."""
 
 _OF_THE_CONTENT: Final = frozenset({"EDQUOT", "EFBIG", "ENOMEM", "ENOSPC"})
-"""Codes that refuse what is in a file; others refuse its path."""
+"""Error codes about a file's content; all others are about its path."""
 
 
 class WishRefusedError(Exception):
-    """What the caller wishes was refused. `field` is which wish, as the caller's request has it."""
+    """A wish of the caller was refused. `field` is the wish's name in the caller's request."""
 
     def __init__(self, *, field: str, reason: str, obstacle: Obstacle) -> None:
         super().__init__(f"{field}: {reason}")
@@ -47,7 +45,7 @@ class WishRefusedError(Exception):
 
 
 UNPREPARED: Final = PreparationReport(reseeded=False, wall_clock_ns=0, hostname="", cpus_online=0, memory_mib=0)
-"""Of a VM that is given away as it is: its guest was not asked."""
+"""The report of a VM that is given away as it is, without a request to its guest."""
 
 
 @attrs.frozen(kw_only=True)
@@ -55,16 +53,16 @@ class HandOutProcedure:
     """How VMs of one pool are handed out."""
 
     witness: Witness | None = None
-    """Strict mode: refuses a VM that repeats what was seen before."""
+    """Strict mode: refuses a VM that repeats values of an earlier one."""
     timeout_s: float = HAND_OUT_TIMEOUT_S
-    """Without what hot-adding takes."""
+    """Without the time that hot-adding takes."""
     fresh: FreshSources = FRESH
 
     async def run(self, vm: Vm, wishes: Wishes) -> tuple[PreparationReport, HandOutTimings]:
         """Hot-adds, resumes, reseeds, sets the clock, brings online, renames; then verifies, then writes the files.
 
         Resume and prepare run side by side: the request lies in the agent's channel when the first vCPU runs. Raises
-        VmmError, also in groups, and WishRefusedError: a hand-out that fails leaves a VM that is nobody's.
+        VmmError, also in groups, and WishRefusedError: a hand-out that fails leaves a VM without an owner.
         """
         began = trio.current_time()
         resumed_at = grown_at = answered_at = math.nan
@@ -99,9 +97,9 @@ class HandOutProcedure:
                     with _file_refused(number):
                         await vm.agent.put_file(file.path, file.data, mode=file.mode)
         except trio.TooSlowError as error:
-            runs = not math.isnan(resumed_at)  # or it is QEMU that has not done what it was told
+            runs = not math.isnan(resumed_at)  # otherwise QEMU did not resume it in time
             if taking_long and runs and await _answers(vm):
-                reason = f"the guest answers, and had not done it {trio.current_time() - began:.1f} s later"
+                reason = f"the guest answers, but had not done this after {trio.current_time() - began:.1f} s"
                 raise WishRefusedError(field=taking_long, reason=reason, obstacle=Obstacle.UNABLE) from error
             raise AgentUnreachableError(
                 f"hand-out not done within {limit_s:g} s; its guest is broken, or slow and needs a higher "
@@ -115,7 +113,7 @@ class HandOutProcedure:
         )
 
     async def _prepare(self, vm: Vm, wishes: Wishes) -> PreparationReport | WishRefusedError:
-        """A refusal is returned, so that it does not become one of a group, and what else went wrong comes first."""
+        """A refusal is returned, not raised, so that it does not end up in a group and other errors come first."""
         random_bytes = 0 if self.witness is None else self.witness.random_bytes
         preparation = self.fresh.preparation(vm_id=vm.id, vm_uuid=vm.uuid, wishes=wishes, random_bytes=random_bytes)
         try:
@@ -128,23 +126,23 @@ class HandOutProcedure:
             refused.__cause__ = error
             return refused
         if wishes.hostname and report.was_seen and report.hostname != wishes.hostname:
-            reason = f"the guest says that it is still called {report.hostname!r}"
+            reason = f"the guest's hostname is still {report.hostname!r}"
             return WishRefusedError(field="hostname", reason=reason, obstacle=Obstacle.UNABLE)
         return report
 
 
 async def _grow(vm: Vm, wishes: Wishes) -> str:
-    """Which wish takes the time of a growth; empty if the VM has it all already."""
+    """Hot-adds, and returns the wish that takes the time of it; empty if the VM is large enough already."""
     try:
         added = await vm.grow(vcpus=wishes.vcpus or 0, memory_mib=wishes.memory_mib or 0)
     except HotplugError as error:
-        # The machine's maximum was judged when the wish was made: the host has no more.
+        # The request was checked against the machine's maximum: what is short here is the host's memory.
         raise WishRefusedError(field=error.field, reason=describe(error), obstacle=Obstacle.EXHAUSTED) from error
     return "memory_mib" if added.memory_mib else "vcpus" if added.vcpus else ""
 
 
 async def _answers(vm: Vm) -> bool:
-    """Whether the guest is there, and slow only in what it was asked for."""
+    """Whether the guest answers a ping, and so is slow only in fulfilling its request."""
     with trio.move_on_after(PING_TIMEOUT_S), contextlib.suppress(VmmError):
         await vm.agent.ping()
         return True
@@ -152,7 +150,7 @@ async def _answers(vm: Vm) -> bool:
 
 
 def _wished(wishes: Wishes) -> set[str]:
-    """The fields of a preparation that the caller wishes for; the rest every hand-out asks for."""
+    """The fields of a preparation that the caller wishes for; every hand-out sets the others."""
     wished = {
         "hostname": bool(wishes.hostname),
         "environment": bool(wishes.environment),

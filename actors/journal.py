@@ -1,9 +1,9 @@
-"""The VMs' records on disk: `<vm_id>/vm.json` is there if and only if that VM may be adopted.
+"""The VMs' records on disk: `<vm_id>/vm.json` exists if and only if that VM may be adopted.
 
-`<vm_id>/given-away` is there if it may be somebody else's: then no run of the service ends it.
+`<vm_id>/given-away` exists if the VM may have been given away: then no run of the service ends it.
 
-A record is replaced whole or not at all: written to a file beside it, synced, renamed, and the directory synced. So
-whoever reads after a crash, at whatever point, finds the record from before it or from after it.
+A record is replaced whole or not at all: written to a file beside it, synced, renamed, and the directory synced. After
+a crash, at any point, a reader finds the old record or the new one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NEW_NAME: Final = "vm.json.new"
 
 
 class JournalError(Exception):
-    """A record could not be written or erased. What is on disk is as it was."""
+    """A record could not be written or erased. The record on disk is unchanged."""
 
     def __init__(self, *, vm_id: str, what: str, reason: str) -> None:
         super().__init__(f"the record of {vm_id} cannot be {what}: {reason}")
@@ -41,16 +41,16 @@ class JournalError(Exception):
 
 
 class HomeGoneError(JournalError):
-    """The VM's directory itself is gone, with all that a later run of the service could know of the VM."""
+    """The VM's directory itself is gone, so that no later run of the service can find the VM."""
 
 
 def _of_disk(error: OSError) -> str:
-    return f"{error}; see that the runtime directory has room and is writable"
+    return f"{error}; check that the runtime directory has space and is writable"
 
 
 @attrs.frozen(kw_only=True)
 class Recorded:
-    """A VM that may be adopted, if its process is still there."""
+    """A VM that may be adopted, if its process still runs."""
 
     vm_id: str
     record: VmRecord
@@ -58,7 +58,7 @@ class Recorded:
 
 @attrs.frozen(kw_only=True)
 class Unusable:
-    """There is a record, and it says nothing that can be relied on."""
+    """A VM whose record cannot be used."""
 
     vm_id: str
     reason: str
@@ -73,7 +73,7 @@ class Unrecorded:
 
 @attrs.frozen(kw_only=True)
 class GivenAway:
-    """The VM is somebody else's, or may be: it is not for the service to end."""
+    """A VM that was or may have been given away: the service does not end it."""
 
     vm_id: str
 
@@ -82,40 +82,38 @@ Found = Recorded | Unusable | Unrecorded | GivenAway
 
 
 def boottime_ns() -> int:
-    """The host's CLOCK_BOOTTIME: it outlives the service, no VM outlives it, and nobody sets it."""
+    """The host's CLOCK_BOOTTIME: it goes on while the service is stopped, ends with every VM, and cannot be set."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def host_boot_id() -> str:
-    """Another one after each boot of the host."""
+    """Changes with each boot of the host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 @attrs.frozen(kw_only=True)
 class Journal:
-    """The records of all VMs of one service. Every call blocks for some tens of microseconds on tmpfs, and no longer
-    than the file system takes elsewhere. One service at a time may use a directory.
+    """The records of all VMs of one service. Every call blocks for as long as the file system takes: tens of
+    microseconds on tmpfs. One service at a time may use a directory.
     """
 
     directory: Path
-    """In which each VM has a directory of its own, which others make and remove."""
+    """Has one directory per VM, which the journal neither makes nor removes."""
     backend: BackendKind = BackendKind.QEMU
-    """Of the service; the VMs of another one are not for it to adopt."""
+    """The service's backend; VMs of another one are not adopted."""
     disk: Disk = attrs.field(factory=HostDisk)
     boot_id: str = attrs.field(factory=host_boot_id)
     now_ns: Callable[[], int] = boottime_ns
 
     def write(self, record: VmRecord) -> None:
-        """Puts a record in the place of whatever is there. Raises JournalError, of those HomeGoneError where there is
-        no directory to put it into.
-        """
+        """Writes or replaces a VM's record. Raises JournalError; HomeGoneError if the VM's directory is gone."""
         home = self.directory / record.vm_id
         try:
             data = encode(record)
             try:
                 self.disk.write(home / _NEW_NAME, data)
             except OSError:
-                with contextlib.suppress(OSError):  # it takes room, and may be why there is none
+                with contextlib.suppress(OSError):  # a full disk needs its space
                     self.disk.unlink(home / _NEW_NAME)
                 raise
             self.disk.rename(home / _NEW_NAME, home / RECORD_NAME)
@@ -128,7 +126,7 @@ class Journal:
         self._sync(home)
 
     def erase(self, vm_id: str) -> None:
-        """Sees to it that there is no record. Idempotent. Raises JournalError."""
+        """Removes a VM's record. Idempotent. Raises JournalError."""
         self._remove(vm_id, RECORD_NAME)
 
     def _remove(self, vm_id: str, name: str) -> None:
@@ -141,31 +139,31 @@ class Journal:
         self._sync(home)
 
     def _sync(self, home: Path) -> None:
-        """An error here means nothing to the next run of the service: only the host's end could undo what was done,
-        and no record outlives that. To whoever asked it must not look as if it had not been done.
+        """An error is logged and not raised: the change is made, and only a crash of the host could undo it, after
+        which no record is valid anyway.
         """
         try:
             self.disk.sync_directory(home)
         except FileNotFoundError:
-            pass  # the directory has gone, and the record with it
+            pass  # the directory is gone, and the record with it
         except OSError as error:
             _log.warning("a change of a record is not synced", vm=home.name, error=str(error))
 
     def offer(self, vm_id: str) -> None:
-        """Marks a VM that has no record as given away, before anybody is told of it. Raises JournalError."""
+        """Marks a VM that has no record as given away, before its taker learns of it. Raises JournalError."""
         home = self.directory / vm_id
         try:
             self.disk.write(home / GIVEN_AWAY_NAME, b"")
             self.disk.sync_directory(home)
         except OSError as error:
-            raise JournalError(vm_id=vm_id, what="given up", reason=_of_disk(error)) from error
+            raise JournalError(vm_id=vm_id, what="marked as given away", reason=_of_disk(error)) from error
 
     def withdraw(self, vm_id: str) -> None:
-        """Takes an offer back that reached nobody. Idempotent. Raises JournalError."""
+        """Takes back an offer that reached no taker. Idempotent. Raises JournalError."""
         self._remove(vm_id, GIVEN_AWAY_NAME)
 
     def read_all(self) -> tuple[Found, ...]:
-        """What is there of VMs, by their ids. Raises OSError if the directory itself cannot be read."""
+        """Every VM directory and its record, sorted by VM id. Raises OSError if the runtime directory is unreadable."""
         return tuple(self._read(vm_id) for vm_id in sorted(self.disk.directories(self.directory)))
 
     def _read(self, vm_id: str) -> Found:
@@ -178,10 +176,10 @@ class Journal:
         except (RecordError, OSError) as error:
             return Unusable(vm_id=vm_id, reason=str(error))
         if record.vm_id != vm_id:
-            return Unusable(vm_id=vm_id, reason=f"vm_id: is {record.vm_id!r:.80}, in the directory of another VM")
+            return Unusable(vm_id=vm_id, reason=f"vm_id: {record.vm_id!r:.80} is not the VM of this directory")
         if record.backend is not self.backend:
-            reason = f"backend: is {record.backend.value!r}, and this service's is {self.backend.value!r}"
+            reason = f"backend: the record has {record.backend.value!r}, this service {self.backend.value!r}"
             return Unusable(vm_id=vm_id, reason=reason)
         if record.boot_id != self.boot_id:
-            return Unusable(vm_id=vm_id, reason="boot_id: the host was booted since; no process of then is left")
+            return Unusable(vm_id=vm_id, reason="boot_id: the host was rebooted since; the VM's process is gone")
         return Recorded(vm_id=vm_id, record=record)

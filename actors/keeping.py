@@ -1,4 +1,4 @@
-"""The keeping of one VM's record: what of it is on disk, at each step of its life."""
+"""One VM's record on disk, kept in step with the VM's life."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _log = structlog.get_logger("vmpool.vm")
 
 @attrs.define(eq=False, kw_only=True)
 class RecordKeeping:
-    """The VM's record is on disk if and only if a later run of the service may adopt the VM: while it is READY or
-    LEASED, and from before that is reported. A VM that is given away has none: a mark says that it is not ours to end.
-    Nor has one whose directory somebody removed, once it is handed out or renewed after that.
+    """The VM's record is on disk if and only if a later run of the service may adopt the VM: while the VM is READY or
+    LEASED, and from before either is reported. A VM that is given away has no record but a mark, so that no run ends
+    it. A VM whose directory was removed has no record after its next hand-out or renewal.
     """
 
     vm_id: str
     journal: Journal
     record: VmRecord | None = attrs.field(repr=False)
-    """What is on disk."""
+    """The record on disk; None if there is none."""
     _unrecorded: bool = attrs.field(default=False, init=False)
-    """It is leased, and there is no place to record that."""
+    """The VM is leased, and its directory is gone."""
     offered: bool = attrs.field(default=False, init=False)
     """The mark is on disk."""
     disowned: bool = attrs.field(default=False, init=False)
-    """It is its taker's."""
+    """The VM belongs to its taker."""
 
     def write_base(self, base: BaseVm, *, profile: str) -> None:
-        """It may be adopted as a base VM. Raises JournalError."""
+        """Lets the VM be adopted as a base VM. Raises JournalError."""
         record = VmRecord(
             vm_id=self.vm_id,
             profile=profile,
@@ -46,9 +46,7 @@ class RecordKeeping:
         self._write(record)
 
     def withdraw(self) -> VmRecord:
-        """It is on its way to somebody, and would be nobody's after a crash. Returns what was on disk of it. Raises
-        JournalError.
-        """
+        """Erases and returns the record: after a crash, a VM in hand-out has no owner. Raises JournalError."""
         record = self.record
         assert record is not None
         self.journal.erase(self.vm_id)
@@ -56,19 +54,21 @@ class RecordKeeping:
         return record
 
     def write_leased(self, record: VmRecord, lease: LeaseRecord) -> None:
-        """It may be adopted with its lease. Raises JournalError, but a VM that runs is not to be lost because somebody
-        removed its directory.
+        """Lets the VM be adopted with its lease. Raises JournalError, but not if the VM's directory was removed: the VM
+        runs, and is not to be lost for that.
         """
         try:
             self._write(attrs.evolve(record, lease=lease))
         except HomeGoneError as error:
             self.record = None
             self._unrecorded = True
-            _log.warning("leased without a record; no later run adopts it", vm=self.vm_id, error=str(error))
+            _log.warning(
+                "VM leased without a record; no later run of the service will adopt it", vm=self.vm_id, error=str(error)
+            )
 
     def renew(self, expires_in_s: float) -> bool:
-        """Records that the lease, if there is one, lives for so long from now on. Whether that was done, or need not
-        be: a VM whose directory is gone is adopted by none.
+        """Records the lease's new expiry. False if the VM has no lease or the write failed; true without a write if the
+        VM's directory is gone, because no later run can adopt the VM.
         """
         if self._unrecorded:
             return True
@@ -84,16 +84,16 @@ class RecordKeeping:
         return True
 
     def offer(self) -> None:
-        """Marks it: from here on it may be somebody else's. Raises JournalError."""
+        """Marks the VM as given away: from here on it may belong to its taker. Raises JournalError."""
         self.offered = True
         self.journal.offer(self.vm_id)
 
     def disown(self) -> None:
-        """It is its taker's, if it was offered and the offer stands."""
+        """Makes the VM its taker's, if it was offered and the offer stands."""
         self.disowned = self.offered
 
     def erase(self) -> None:
-        """Never raises: the VM is ending, and when its process is dead nobody can adopt it, whatever is on disk."""
+        """Never raises: the VM is ending, and once its process is dead, a record left on disk does no harm."""
         self._unrecorded = False
         if self.record is not None:
             try:
@@ -111,6 +111,6 @@ class RecordKeeping:
                 self.offered = False
 
     def _write(self, record: VmRecord) -> None:
-        # In this order: a write that fails may have got through.
+        # In this order: a failed write may have reached the disk.
         self.record = record
         self.journal.write(record)

@@ -1,4 +1,4 @@
-"""What a producer makes VMs of: a machine whose accelerator is decided, and whose inputs are known."""
+"""The machine that a producer makes VMs of, with its accelerator chosen and its input files identified."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vmm.files import FileIdentity, identify
 from vmm.spec import MachineSpec
 
 WATCH_S: Final = 2.0
-"""How often producers look whether their inputs are still the same files."""
+"""Between a producer's checks that its inputs are still the same files."""
 
 
 @attrs.frozen(kw_only=True)
 class ResolvedMachine:
-    """A spec whose accelerator is decided, with the sentence that says why."""
+    """A spec whose accelerator is chosen, with the reason in a sentence."""
 
     spec: MachineSpec
     reason: str
     fingerprint: str
     """Equal for machines whose base VMs are interchangeable."""
     inputs: tuple[tuple[Path, FileIdentity | None], ...] = ()
-    """The files that it was resolved from, as they were then."""
+    """The files that the machine was resolved from, as they were then."""
 
     def is_current(self) -> bool:
         """Whether the inputs are still the same files. Blocks for a few stat calls."""
@@ -32,11 +32,11 @@ class ResolvedMachine:
 
 
 ResolveMachine = Callable[[], Awaitable[ResolvedMachine]]
-"""Decides the accelerator and completes the spec; may boot a VM to find out. Raises VmmError, OSError."""
+"""Chooses the accelerator and completes the spec; may boot a VM to try it. Raises VmmError, OSError."""
 
 
 def identify_if_there(path: Path) -> FileIdentity | None:
-    """None for a file that is not there, or cannot be looked at."""
+    """None for a file that does not exist or cannot be read."""
     try:
         return identify(path)
     except OSError:

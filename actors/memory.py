@@ -1,4 +1,4 @@
-"""Whether the host has memory to spare: pure judgement of readings, with hysteresis."""
+"""Whether the host has memory to spare, decided from readings with hysteresis."""
 
 from __future__ import annotations
 
@@ -21,46 +21,47 @@ class MemoryState(enum.Enum):
 class MemoryPolicy:
     """When memory is low, and when it no longer is.
 
-    Idle VMs are a cache, so they go early, as systemd asks of all services that have one: it wakes them at 200 ms of
-    stall in 2 s, which is 10 %. Who kills comes long after that (systemd-oomd at 60 % of *full* stall for 30 s, oomd at
-    the like), so that a pool that gives way is not what they find. Android's lmkd begins at 7 %, for screens.
+    Idle VMs are a cache, so they are evicted early, as systemd asks of all services that have a cache: it notifies them
+    at 200 ms of stall in 2 s, which is 10 %. Killers act much later (systemd-oomd at 60 % of *full* stall for 30 s,
+    oomd similarly), so that a pool that gives memory back in time is not killed. Android's lmkd begins at 7 %, for
+    interactive use.
     """
 
     pressure: float = attrs.field(default=10.0, validator=and_(gt(0), le(100)))
     """Memory is low above this, in percent of the last ten seconds (`some avg10`)."""
     pressure_clear: float = attrs.field(default=5.0, validator=and_(ge(0), lt(100)))
-    """Well clear of it: not above this."""
+    """Pressure is well clear at this or below."""
     available_mib: int = attrs.field(default=512, validator=ge(0))
     """Memory is low below this. The kernel begins to reclaim in earnest at some tens of MiB, and Kubernetes evicts at
     100; a VM of 256 MiB that is handed out may touch all of that within a second, so two of those have room."""
     available_clear_mib: int = attrs.field(default=768, validator=ge(0))
-    """Well clear of it: at least this."""
+    """Available memory is well clear at this or above."""
     clear_s: float = attrs.field(default=10.0, validator=ge(0))
-    """So long both must be well clear. Less than avg10's own ten seconds would judge the same moment twice."""
+    """How long both must be well clear. Less than avg10's ten seconds would judge the same stall twice."""
     falling: float = attrs.field(default=0.85, validator=and_(gt(0), le(1)))
-    """Pressure that is at most so much of what it was at the last reading has ended, and only its average has not: no
-    more is asked for then. oomd's ratio; without new stalls avg10 falls to 0.82 of itself in two seconds."""
+    """If the pressure is at most this fraction of the last reading, the stall is over and only its average lags: no
+    more memory is asked for. oomd's ratio; without new stalls avg10 falls to 0.82 of itself in two seconds."""
     interval_s: float = attrs.field(default=2.0, validator=gt(0))
-    """Between readings. The kernel averages every two seconds; more often tells nothing new."""
+    """Between readings. The kernel updates its averages every two seconds."""
 
     @pressure_clear.validator
     def _check_pressure(self, _attribute: Any, value: float) -> None:
         if value > self.pressure:
             raise ValueError(
-                f"pressure_clear = {value:g} is more than pressure = {self.pressure:g}; choose a lower one"
+                f"pressure_clear: {value:g} is more than pressure ({self.pressure:g}); choose a lower value"
             )
 
     @available_clear_mib.validator
     def _check_available(self, _attribute: Any, value: int) -> None:
         if value < self.available_mib:
             raise ValueError(
-                f"available_clear_mib = {value} is less than available_mib = {self.available_mib}; choose a higher one"
+                f"available_clear_mib: {value} is less than available_mib ({self.available_mib}); choose a higher value"
             )
 
 
 @attrs.frozen(kw_only=True)
 class HostMemory:
-    """How the host is off for memory."""
+    """The state of the host's memory."""
 
     state: MemoryState
     available_mib: int | None
@@ -76,7 +77,7 @@ class MemoryJudge:
     policy: MemoryPolicy
     _state: MemoryState = attrs.field(default=MemoryState.OK, init=False)
     _clear_since: float = attrs.field(default=math.inf, init=False)
-    """Infinite while it is not."""
+    """Infinite while memory is not well clear."""
     _last_pressure: float | None = attrs.field(default=None, init=False)
     _first: bool = attrs.field(default=True, init=False)
 
@@ -118,14 +119,14 @@ class MemoryJudge:
         if short:
             parts.append(f"{available} MiB are available, less than {policy.available_mib} MiB")
         if not parts and self._state is MemoryState.LOW:
-            parts.append(f"it was low, and is not well clear of that for {policy.clear_s:g} s yet")
+            parts.append(f"memory was low, and has not been well clear of the limits for {policy.clear_s:g} s yet")
         if not parts:
-            parts.append("enough is available")
+            parts.append("enough memory is available")
         if self._first:
             if pressure is None and available is None:
-                parts.append("this kernel tells nothing of its memory, so it is never called low")
-            elif pressure is None:
                 parts.append(
-                    "this kernel has no pressure stall information (CONFIG_PSI), so MemAvailable decides alone"
+                    "this kernel reports neither memory pressure nor MemAvailable, so memory is never considered low"
                 )
+            elif pressure is None:
+                parts.append("this kernel has no pressure stall information (CONFIG_PSI), so only MemAvailable counts")
         return "; ".join(parts)

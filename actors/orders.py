@@ -1,4 +1,4 @@
-"""What is asked of a VM's actor: orders, which do not wait for what follows of them."""
+"""The orders to a VM's actor; they return at once, and their results are reported as facts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from vmm.words.life import VmState
 
 @attrs.define(eq=False, kw_only=True)
 class VmOrders:
-    """The public face of the actor, which lives by what it is ordered. `report` receives its facts; it must not block
-    and must not raise.
-    """
+    """The public interface of a VM's actor. `report` receives its facts; it must not block and must not raise."""
 
     vm_id: str
     profile: str
@@ -46,7 +44,7 @@ class VmOrders:
     _keeping: RecordKeeping = attrs.field(init=False, repr=False)
     _letting_go: bool = False
     _unverified: BaseExceptionGroup[StopError] | None = attrs.field(default=None, repr=False)
-    """Production failed and could not take back what it had started."""
+    """Production failed, and a process that it started could not be ended."""
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope, repr=False)
     _reached: trio.Event = attrs.field(factory=trio.Event, repr=False)
     """The agent of an adopted VM has answered."""
@@ -59,7 +57,7 @@ class VmOrders:
         self._state = VmState.PRODUCING if self.adoption is None else VmState.ADOPTING
         record = None if self.adoption is None else self.adoption.record
         self._keeping = RecordKeeping(vm_id=self.vm_id, journal=self.journal, record=record)
-        # One check at a time, and after it at most the one hand-out in a VM's life; the bound is there to notice a bug.
+        # One check at a time, and after it at most the one hand-out in a VM's life; more would be a bug.
         self._orders, self._inbox = trio.open_memory_channel[HandOutOrder | CheckOrder](2)
 
     @property
@@ -75,28 +73,28 @@ class VmOrders:
             return self._vm
         if self._state is VmState.LEASED:
             raise AgentUnreachableError(
-                f"{self.vm_id}: its guest has not answered since the service was started anew; it is asked again until "
-                "it does, or release the lease"
+                f"{self.vm_id}: its guest has not answered since the service was restarted; wait until it does, or "
+                "release the lease"
             )
         raise VmExitedError(vm_id=self.vm_id, reason="it is not running")
 
     async def console(self, *, limit: int) -> str | None:
-        """The end of what the guest wrote to its console, at most `limit` bytes; None if there is no VM, or none yet.
+        """The last `limit` bytes of the guest's console; None if no VM exists, or none yet.
 
-        Also of a guest that does not answer.
+        Works while the guest does not answer, too.
         """
         vm = self._vm or self._survivor
         return None if vm is None else await vm.console(limit=limit)
 
     async def wait_reached(self) -> Vm:
-        """`vm`, waiting for the agent of a VM that was adopted with its lease. For as long as it takes."""
+        """`vm`, after waiting for the agent of a VM that was adopted with its lease, without a time limit."""
         if self.adoption is not None and self._state is VmState.LEASED:
             self.restraint.reaching.hurry(self.vm_id)
             await self._reached.wait()
         return self.vm
 
     def reach(self) -> None:
-        """Orders that the base VM is adopted now; the answer is a VmReady or VmLost fact."""
+        """Orders the adoption of the base VM; the answer is a VmReady or VmLost fact."""
         self._turn.set()
 
     def fill(self) -> None:
@@ -106,48 +104,48 @@ class VmOrders:
     def hand_out(self, order: HandOutOrder) -> None:
         """Orders the hand-out; the answer is a VmHandedOut, WishRefused or VmLost fact.
 
-        Nothing happens when the VM is ending: its facts are on their way.
+        Does nothing while the VM is ending: its facts are on their way.
         """
         self._orders.send_nowait(order)
 
     def check(self) -> None:
-        """Asks the agent of the idle VM whether it is there; the answer is a VmHealthy or VmLost fact.
+        """Orders a check that the idle VM's agent answers; the answer is a VmHealthy or VmLost fact.
 
-        No answer comes if the VM is handed out or ended before it was asked.
+        No answer comes if the VM is handed out or ended before the check.
         """
         self._orders.send_nowait(CheckOrder())
 
     def renew(self, expires_in_s: float) -> bool:
-        """Records that the lease lives for so long from now on. Whether that was done.
+        """Records the lease's new expiry. Returns whether it is recorded.
 
-        If not, because it is not leased any more or the disk is full, what is recorded still holds: a later run of the
-        service would end the lease when it was to end before. A VM whose directory is gone is adopted by none, so that
-        there is nothing to record, and nothing against it.
+        If not, because the VM is no longer leased or the disk is full, the old record holds: a later run of the service
+        would end the lease at its old expiry. For a VM whose directory is gone the result is true: no later run can
+        adopt it.
         """
-        # A lease that is adopted is one before its VM is found; its owner may be quicker than that.
+        # A lease is adopted before its VM is found, and its owner may renew it in between.
         return self._state in (VmState.ADOPTING, VmState.LEASED) and self._keeping.renew(expires_in_s)
 
     def stop(self, reason: str) -> None:
         """Orders the end, whatever the VM is doing; the answer is the VmGone fact.
 
-        When this returns the record is gone: the VM is not adopted again, even if the service is killed now. Should the
-        disk refuse, that is logged, and the VM's death has to do.
+        When this returns, the record is gone: the VM is not adopted again, even if the service is killed now. An error
+        of the disk is logged; a record that stays is useless once the VM is dead.
         """
         self._keeping.erase()
         self._life.cancel(reason=reason)
 
     def detach(self, reason: str) -> None:
-        """Lets go of the VM, for a later run of the service to adopt; one that may not be adopted is stopped.
+        """Detaches the VM for a later run of the service to adopt; a VM that may not be adopted is stopped.
 
-        The answer is the VmGone fact, which says which of the two it was.
+        The answer is the VmGone fact, which says whether it was detached or stopped.
         """
         self._letting_go = True
         self._life.cancel(reason=reason)
 
     def disown(self) -> None:
-        """The VM, which was handed out bare, is its taker's: from here on no order ends it, only our part in it.
+        """Gives away a VM that was handed out bare: from here on an order ends only this actor, not the VM.
 
-        What it leaves when it has ended by itself is cleared away if the service lives to see it. Nothing happens if
-        the VM has ended, or was ordered to.
+        When the VM has ended by itself, its directory is removed if the service still runs. Does nothing if the VM has
+        ended or was ordered to.
         """
         self._keeping.disown()

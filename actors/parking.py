@@ -1,4 +1,4 @@
-"""The last steps of every production: rehearse the hand-out, pause, within a time limit that leaves evidence."""
+"""The last steps of every production: a rehearsal of the hand-out and the pause, within a time limit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vmm.fresh import FRESH
 from vmm.words.processes import BootStage
 
 CHECK_TIMEOUT_S: Final = 2.0
-"""For a paused VM to run, answer and be paused again. It takes milliseconds; whoever is handed it meanwhile waits."""
+"""For a paused VM to run, answer and be paused again. It takes milliseconds, for which a hand-out of the VM waits."""
 
 
 async def check(vm: Vm, *, limit_s: float = CHECK_TIMEOUT_S) -> None:
-    """Asks a paused VM's agent whether it is there, and pauses it again. Raises VmmError if it is not.
+    """Resumes a paused VM, pings its agent, and pauses the VM again. Raises VmmError if the agent does not answer.
 
-    Without an agent it is QEMU that is asked: whether the guest can run, and does.
+    Without an agent, QEMU is asked whether the guest runs.
     """
     try:
         with trio.fail_after(limit_s):
@@ -28,14 +28,14 @@ async def check(vm: Vm, *, limit_s: float = CHECK_TIMEOUT_S) -> None:
             await vm.agent.ping()
             await vm.pause()
     except trio.TooSlowError as error:
-        raise AgentUnreachableError(f"its agent did not answer a check within {limit_s:g} s") from error
+        raise AgentUnreachableError(f"the agent did not answer a check within {limit_s:g} s") from error
 
 
 async def park(bring_up: Callable[[], Awaitable[Vm]], *, timeout_s: float) -> Vm:
-    """A VM that `bring_up` returned running, now paused and ready to be handed out.
+    """The running VM that `bring_up` returned, now paused and ready to be handed out.
 
-    Raises what `bring_up` and the VM raise, and BootError after `timeout_s`, with whatever evidence was noted on the
-    cancellation. On error and on cancellation the VM is stopped.
+    Raises the errors of `bring_up` and the VM, and BootError after `timeout_s`, with the evidence that was noted on
+    the cancellation. On error and on cancellation the VM is stopped.
     """
     vm: Vm | None = None
     notes = ""
@@ -43,10 +43,10 @@ async def park(bring_up: Callable[[], Awaitable[Vm]], *, timeout_s: float) -> Vm
         with trio.fail_after(timeout_s):
             try:
                 vm = await bring_up()
-                await vm.agent.prepare(FRESH.preparation(vm_id=vm.id, vm_uuid=vm.uuid))  # each part of it is done again
+                await vm.agent.prepare(FRESH.preparation(vm_id=vm.id, vm_uuid=vm.uuid))  # the hand-out does it again
                 await vm.pause()
             except BaseException as error:
-                # A cancel scope swallows Cancelled, and with it the console tail that was noted on it.
+                # The cancel scope swallows Cancelled, and with it the console tail in its notes.
                 notes = evidence(error)
                 raise
     except BaseException as error:
@@ -54,7 +54,7 @@ async def park(bring_up: Callable[[], Awaitable[Vm]], *, timeout_s: float) -> Vm
             await vm.stop()
         if not isinstance(error, trio.TooSlowError):
             raise
-        # The guest is what takes the time: QEMU itself answers, or is dead, within a fraction of a second.
+        # The guest, not QEMU, is slow: QEMU answers or dies within a fraction of a second.
         timeout = BootError(stage=BootStage.GUEST, reason=f"not ready within {timeout_s:g} s")
         if notes:
             timeout.add_note(notes)

@@ -1,4 +1,4 @@
-"""The watcher of the host's memory: says when the pool should give some back."""
+"""The watcher of the host's memory: reports when the pool should give some back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _log: Final = structlog.get_logger("vmpool.pressure")
 class PressureWatcher:
     """Reads every `policy.interval_s`, judges, and reports.
 
-    `report` gets the first verdict, each change of state, and while memory is low one verdict per interval, so that who
-    gives back one VM for each gives back no more than is needed. It must not wait. `read` is
-    `vmm.memory.read_memory`, or partial of it; what it raises ends `run`.
+    `report` gets the first verdict, each change of state, and one verdict per interval while memory is low, so that a
+    pool that evicts one VM for each evicts no more than is needed. It must not wait. `read` is
+    `vmm.memory.read_memory`, or a partial of it; its errors end `run`.
     """
 
     policy: MemoryPolicy
@@ -29,11 +29,11 @@ class PressureWatcher:
     report: Callable[[HostMemory], None]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Never returns. `task_status.started()` comes with the first verdict. Started anew, it judges anew."""
+        """Never returns. `task_status.started()` comes with the first verdict. A restart forgets earlier readings."""
         judge = MemoryJudge(policy=self.policy)
         state = MemoryState.OK
         while True:
-            # Files of the kernel's own, in memory: no thread is worth their microseconds.
+            # In this task: reading the kernel's files takes microseconds.
             verdict, to_report = judge.judge(self.read(), now=trio.current_time())
             if verdict.state is not state:
                 state = verdict.state

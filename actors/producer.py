@@ -1,7 +1,7 @@
-"""The producer protocol: what makes base VMs.
+"""The producer protocol: making base VMs.
 
-A producer is an actor (`run`, supervised, permanent) that keeps what production needs, and a service (`produce`) that
-VM actors call in their own task. That way a cancelled VM actor cancels its own production and nobody else's.
+A producer is an actor (`run`, supervised, permanent) that keeps the inputs of production, and a service (`produce`)
+that VM actors call in their own task, so that a cancelled VM actor cancels its own production and no other.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class ProducerStatistics:
     accelerator: str | None
     """None until decided."""
     detail: str
-    """Why this accelerator, or what is being waited for, in a sentence."""
+    """The reason for the accelerator, or what the producer waits for, in a sentence."""
     produced: int
     failed: int
     fallbacks: int = 0
-    """Of those produced, how many had to be booted directly because there was no template."""
+    """How many of the produced VMs were booted directly for lack of a template."""
 
 
 class Launch(Protocol):
@@ -40,9 +40,9 @@ class Launch(Protocol):
 
 
 class Adopt(Protocol):
-    """Finds a VM again that an earlier run of the service made.
+    """Finds a VM that an earlier run of the service made.
 
-    Not a checkpoint when it succeeds. Raises VmExitedError if it is not there any more; then nothing of it is left.
+    Not a checkpoint when it succeeds. Raises VmExitedError if the VM has ended; then nothing of it is left.
     """
 
     async def __call__(self, identity: ProcessIdentity, *, vm_id: str, directory: Path) -> Survivor: ...
@@ -50,22 +50,22 @@ class Adopt(Protocol):
 
 @attrs.frozen(kw_only=True)
 class BaseVm:
-    """What a producer makes: a VM, paused, its agent having answered."""
+    """A producer's product: a paused VM whose agent has answered."""
 
     vm: Vm
     generation: str
-    """What it was made from: a fingerprint, and another one when what it was made from turned out to be damaged.
+    """The fingerprint of the VM's inputs; it changes, too, when a template turns out to be damaged.
 
-    A producer that makes another generation makes this one stale."""
+    When its producer makes another generation, the VM is stale."""
     made_by: ProducerKind
-    """DIRECT also when a template producer fell back to booting."""
+    """DIRECT, too, if a template producer fell back to booting."""
 
 
 class BaseVmMaker(Protocol):
-    """Makes base VMs: paused, agent-checked, on nobody's account but the caller's."""
+    """Makes base VMs: paused, agent-checked, owned by the caller."""
 
     async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
-        """Makes one VM. Waits while it is not ready to. The caller stops the VM.
+        """Makes one VM. Waits while the producer is not ready. The caller stops the VM.
 
         The VM's background tasks run in `nursery` and never raise into it. Raises VmmError. Under cancellation and
         on error nothing of the VM is left.
@@ -73,7 +73,7 @@ class BaseVmMaker(Protocol):
 
 
 class Producer(BaseVmMaker, Protocol):
-    """An actor that keeps what production needs."""
+    """An actor that keeps the inputs of production."""
 
     @property
     def kind(self) -> ProducerKind: ...
@@ -92,4 +92,4 @@ class ShellProducer(Producer, Protocol):
         """Starts a process that waits to run its guest. Otherwise as `produce`; the caller ends the shell."""
 
     async def fill_shell(self, shell: Shell, *, nursery: trio.Nursery) -> BaseVm:
-        """Makes a VM of a shell, and with it takes over the shell: on error and cancellation nothing of it is left."""
+        """Turns a shell into a VM, and takes over the shell: on error and cancellation nothing of it is left."""

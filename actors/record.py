@@ -1,6 +1,6 @@
-"""The record of a VM in memory: what a later run of the service needs to know to adopt it.
+"""The record of a VM in memory, with which a later run of the service adopts it.
 
-What of it is on disk, and how, is said in `actors.records`.
+`actors.records` has its form on disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _fulfilled(terms: LeaseTerms) -> LeaseTerms:
 
 
 def _without_random_bytes(report: PreparationReport) -> PreparationReport:
-    # Nobody shall read from our files what a guest drew from its generator.
+    # The guest's random bytes must not be readable from the service's files.
     return attrs.evolve(report, random=b"")
 
 
@@ -45,8 +45,7 @@ class LeaseRecord:
     ) -> LeaseRecord:
         """The record of a lease whose hand-out is done just now.
 
-        Of the memory that the guest says it has, no more is recorded than the host granted: it counts for the budget of
-        the next run.
+        The memory that the guest reports is recorded up to what the host granted: it counts for the next run's budget.
         """
         if report.memory_online_mib is not None:
             online_mib = min(report.memory_online_mib, terms.request.wishes.memory_mib or 0)
@@ -64,15 +63,15 @@ class VmRecord:
     generation: str
     made_by: ProducerKind
     backend: BackendKind
-    """Of the service that made it; no other one can adopt it."""
+    """The backend of the service that made the VM; no other one can adopt it."""
     process: ProcessIdentity
     boot_id: str
-    """Of the host's boot in which the process runs; in another one its pid means nothing."""
+    """The host's boot in which the process runs; after another boot its pid means nothing."""
     made_at_ns: int
-    """When it became ready, on CLOCK_BOOTTIME."""
+    """When the VM became ready, on CLOCK_BOOTTIME."""
     lease: LeaseRecord | None
 
 
 def expiry_ns(*, now_ns: int, expires_in_s: float) -> int | None:
-    """The moment in so many seconds; None for never, or for longer than any host is up."""
+    """The moment of expiry; None for never, or for longer than any host is up."""
     return None if expires_in_s > _FOREVER_S else now_ns + int(expires_in_s * _NS)

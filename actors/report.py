@@ -1,4 +1,4 @@
-"""Whether a guest's report of its hand-out can be, and is of what was asked for. It says what it likes."""
+"""Checks that a guest's report of its hand-out is possible and fulfils the request. Guests are not trusted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_NAME: Final = 64
 
 
 def check_report(report: PreparationReport, wanted: Preparation) -> None:
-    """Raises AgentProtocolError. The guest is not to be trusted then, whoever made it say so."""
+    """Raises AgentProtocolError; the guest is then compromised or broken."""
     for field, most in (
         ("cpus_online", MAX_CPUS),
         ("memory_mib", MAX_MEMORY_MIB),
@@ -28,14 +28,14 @@ def check_report(report: PreparationReport, wanted: Preparation) -> None:
     ):
         number = getattr(report, field)
         if not (is_number(number, most=most) or (number is None and field == "memory_online_mib")):
-            raise AgentProtocolError(f"the guest says {field} = {number!r:.40}, which cannot be")
+            raise AgentProtocolError(f"the guest reports an impossible {field}: {number!r:.40}")
     for field in ("hostname", "machine_id", "vm_uuid"):
         text = getattr(report, field)
         if said(text, most=_MAX_NAME) != text:
-            raise AgentProtocolError(f"the guest says a {field} that is none: {said(text, most=_MAX_NAME)!r}")
+            raise AgentProtocolError(f"the guest reports an invalid {field}: {said(text, most=_MAX_NAME)!r}")
     for field, asked, found in (
         ("CPUs", wanted.vcpus, report.cpus_online),
         ("MiB of memory", wanted.memory_mib, report.memory_online_mib),
     ):
         if asked is not None and (found is None or found < asked):
-            raise AgentProtocolError(f"the guest was asked for {asked} {field} and says that it is done, with {found}")
+            raise AgentProtocolError(f"the guest was asked for {asked} {field} and reports success with {found}")

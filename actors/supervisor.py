@@ -1,8 +1,8 @@
 """Keeps long-lived actors running: restart with back-off, up to a restart intensity.
 
-The idea is OTP's: a child that crashes is started anew, unless it crashes too often within a window; then the
-supervisor gives up and its error ends whatever it is part of. Back-off between restarts is added because a child
-that fails at once would otherwise burn its whole allowance within a millisecond.
+The idea is OTP's: a child that crashes is restarted, unless it crashes too often within a window; then the supervisor
+gives up and its error ends the program part that it belongs to. Back-off between restarts is added because a child
+that fails at once would otherwise use up its whole allowance within a millisecond.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = structlog.get_logger("vmpool.supervisor")
 
 
 class ChildMain(Protocol):
-    """The body of a child. It calls `task_status.started()` when it is able to do its work."""
+    """The body of a child. It calls `task_status.started()` when it is ready to work."""
 
     def __call__(self, *, task_status: trio.TaskStatus[None]) -> Awaitable[Any]: ...
 
@@ -33,8 +33,8 @@ class ChildMain(Protocol):
 class RestartPolicy:
     """More than `max_restarts` crashes within `window_s` seconds end the supervisor.
 
-    `math.inf` never gives up. A child that ran for `window_s` without a crash starts over at the first delay; the time
-    that it took to become able to work does not count.
+    `math.inf` never gives up. A child that ran for `window_s` without a crash starts over at the first delay; its
+    start-up time does not count.
     """
 
     max_restarts: float = 5
@@ -48,7 +48,7 @@ NEVER_GIVE_UP: Final = RestartPolicy(max_restarts=math.inf)
 class RestartIntensityExceededError(Exception):
     """A child crashed too often; the last crash is the cause.
 
-    On purpose no relative of any error a child may raise, so that no handler for those can swallow it.
+    Derives from Exception alone, so that no handler for a child's errors can swallow it.
     """
 
     def __init__(self, *, child: str, crashes: int, window_s: float) -> None:
@@ -85,12 +85,12 @@ class Supervised:
     _last_error: str | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Runs the child until it returns. `task_status.started()` is called when it first became able to work.
+        """Runs the child until it returns. `task_status.started()` is called when the child is first ready to work.
 
         Raises RestartIntensityExceededError from the last crash.
         """
-        crashes: deque[float] = deque()  # within the window: what the intensity is about
-        in_a_row = 0  # since the last quiet window: what the back-off is about
+        crashes: deque[float] = deque()  # within the window, for the intensity
+        in_a_row = 0  # since the last quiet window, for the back-off
         announced = False
         while True:
             running_since = math.inf

@@ -1,4 +1,4 @@
-"""The template producer: clones VMs from a snapshot that it builds, keeps, and builds anew when it has to."""
+"""The template producer: clones VMs from a snapshot that it builds, keeps, and rebuilds when necessary."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _T = TypeVar("_T")
 _log = structlog.get_logger("vmpool.template")
 
 SUSPECT_AFTER: Final = 2
-"""Clones that fail in a row before the template itself is held to be broken and is built anew."""
+"""Clones that fail in a row before the template itself is considered broken and is rebuilt."""
 
 
 @attrs.frozen(kw_only=True)
 class _Pending:
-    """No template yet, and no reason to think that there will be none."""
+    """The first template is being obtained."""
 
 
 @attrs.frozen(kw_only=True)
 class _Offer:
-    """There is a template to clone from."""
+    """A template to clone from."""
 
     machine: ResolvedMachine
     template: VmTemplate
@@ -47,18 +47,18 @@ class _Offer:
 
 @attrs.frozen(kw_only=True)
 class _Failed:
-    """The last attempt to have a template failed; the next one may be under way."""
+    """The last attempt to obtain a template failed; the next one may be under way."""
 
     machine: ResolvedMachine | None
-    """What to boot instead, if that is known."""
+    """The machine to boot instead, if it is resolved."""
     reason: str
 
 
 @attrs.define(eq=False, kw_only=True)
 class TemplateProducer:
-    """Clones VMs. While no template can be had it boots them directly, if it may, and goes on trying.
+    """Clones VMs. While no template is available, it boots them directly if `fallback` is set, and goes on trying.
 
-    `run` fails when a template cannot be built or its clones do not work; its supervisor starts it again with back-off.
+    `run` fails when a template cannot be built or its clones do not work; its supervisor restarts it with back-off.
     """
 
     resolve: ResolveMachine
@@ -69,11 +69,11 @@ class TemplateProducer:
     new_vm_id: Callable[[], str]
     boot_timeout_s: float
     fallback: bool = True
-    """Boot directly while there is no template. Without it production fails, visibly, until there is one."""
+    """Boot directly while no template is available. If false, production fails until one is."""
     fetch_only: bool = False
-    """Use the template that is there, which others may use too; never build or discard one."""
+    """Use an existing template, which other services may use too; never build or discard one."""
     on_generation: Callable[[str], None] = lambda _: None
-    """Told the fingerprint of what is made from now on, each time that changes."""
+    """Called with the fingerprint of the VMs made from now on, each time it changes."""
     kind: Final = ProducerKind.TEMPLATE
     _offer: AsyncValue = attrs.field(factory=lambda: AsyncValue(_Pending()), repr=False)
     _clone_failures: AsyncValue = attrs.field(factory=lambda: AsyncValue(0), repr=False)
@@ -81,7 +81,7 @@ class TemplateProducer:
     _last_clone_error: str = ""
     _generation: str = ""
     _damages: int = 0
-    """How many templates were damaged. Clones have their template's memory mapped, and are of no more use than it."""
+    """How many templates were damaged. Clones map their template's memory, so they are as damaged as it is."""
     _produced: int = 0
     _failed: int = 0
     _fallbacks: int = 0
@@ -89,7 +89,7 @@ class TemplateProducer:
     # -- the actor -----------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Has a template, watches it, and has another when it is not current any more. Raises VmmError, OSError."""
+        """Obtains a template, watches it, and obtains another when it is outdated. Raises VmmError, OSError."""
         machine: ResolvedMachine | None = None
         try:
             machine = await self.resolve()
@@ -110,7 +110,7 @@ class TemplateProducer:
             self._offer.value = _Failed(machine=machine, reason=describe(error))
             raise
         finally:
-            if isinstance(self._offer.value, _Offer):  # cancelled; the template's memory is let go
+            if isinstance(self._offer.value, _Offer):  # cancelled; the template's memory is released
                 self._offer.value = _Pending()
 
     async def _obtain(self, machine: ResolvedMachine) -> VmTemplate:
@@ -130,7 +130,9 @@ class TemplateProducer:
             )
             _log.info("template built", fingerprint=machine.fingerprint[:12])
             return template
-        raise SnapshotError(what="building a template", reason=f"not done within {self.boot_timeout_s:g} s")
+        raise SnapshotError(
+            what="building a template", reason=f"not done within boot_timeout_s ({self.boot_timeout_s:g} s)"
+        )
 
     async def _until_unusable(self, machine: ResolvedMachine, template: VmTemplate) -> None:
         """Returns when the machine's inputs or the template's files changed; raises when clones keep failing."""
@@ -155,11 +157,11 @@ class TemplateProducer:
                 )
 
     async def _discard(self) -> None:
-        if not self.fetch_only:  # else it is somebody else's
+        if not self.fetch_only:  # otherwise the template is not this service's
             await self.backend.discard()
 
     def _generation_of(self, machine: ResolvedMachine) -> str:
-        """The machine's fingerprint, and another one after each template that was damaged."""
+        """The machine's fingerprint, changed by each damaged template."""
         return f"{machine.fingerprint}.{self._damages}" if self._damages else machine.fingerprint
 
     def _announce(self, generation: str) -> None:
@@ -170,7 +172,7 @@ class TemplateProducer:
     # -- the service ---------------------------------------------------------------------------------------------
 
     async def produce(self, *, vm_id: str, nursery: trio.Nursery) -> BaseVm:
-        """Clones a VM, or boots one while there is no template. See `Producer.produce`."""
+        """Clones a VM, or boots one while no template is available. See `Producer.produce`."""
         offer = await self._current_offer()
         if isinstance(offer, _Failed):
             return await self._boot(offer, vm_id=vm_id, nursery=nursery)
@@ -182,10 +184,10 @@ class TemplateProducer:
         return await self._clone(offer, bring_up)
 
     async def start_shell(self, *, vm_id: str, nursery: trio.Nursery) -> Shell:
-        """See `ShellProducer.start_shell`. Fails while there is no template."""
+        """See `ShellProducer.start_shell`. Fails while no template is available."""
         offer = await self._current_offer()
         if isinstance(offer, _Failed):
-            raise TemplateError(reason=f"no shell without one: {offer.reason}")
+            raise TemplateError(reason=f"none is available to start a shell from: {offer.reason}")
         start = partial(self._start_shell, offer, vm_id=vm_id, nursery=nursery)
         try:
             with trio.fail_after(self.boot_timeout_s):
@@ -194,11 +196,11 @@ class TemplateProducer:
             raise BootError(stage=BootStage.QMP, reason=f"no shell within {self.boot_timeout_s:g} s") from error
 
     async def fill_shell(self, shell: Shell, *, nursery: trio.Nursery) -> BaseVm:
-        """See `ShellProducer.fill_shell`. A shell of a template that is no more is ended."""
+        """See `ShellProducer.fill_shell`. A shell of an earlier template is ended."""
         offer = await self._current_offer()
         if isinstance(offer, _Failed) or offer.generation != shell.generation:
             await shell.stop()
-            raise TemplateError(reason="it is not the one of this shell any more")
+            raise TemplateError(reason="this shell is of an earlier template")
         bring_up = partial(self.backend.clone, shell, template=offer.template, nursery=nursery)
         return await self._clone(offer, bring_up)
 
@@ -223,7 +225,7 @@ class TemplateProducer:
         return BaseVm(vm=vm, generation=offer.generation, made_by=ProducerKind.TEMPLATE)
 
     async def _attempt(self, step: Callable[[], Awaitable[_T]]) -> _T:
-        """A step of a clone; its failures are counted against the template, but for those of which it has no part."""
+        """A step of a clone; its failures count against the template, except those that it cannot have caused."""
         try:
             return await step()
         except VmmError as error:
@@ -238,7 +240,7 @@ class TemplateProducer:
         if not self.fallback or machine is None:
             self._failed += 1
             raise TemplateError(reason=failed.reason)
-        self._announce(self._generation_of(machine))  # it may be another machine than that of the last template
+        self._announce(self._generation_of(machine))  # the machine may differ from the last template's
         bring_up = partial(
             self.launch, machine.spec, vm_id=vm_id, directory=self.vms_directory / vm_id, nursery=nursery
         )

@@ -1,4 +1,4 @@
-"""Turns: so many at a time do what a host feels, in the order in which they asked."""
+"""Turns: a limited number of tasks at a time do costly work, in the order in which they asked."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import trio
 
 @attrs.define(eq=False, kw_only=True)
 class Turns:
-    """One that takes longer than `patience_s` goes on, and makes room for the next: it must not hold up all others."""
+    """A turn that takes longer than `patience_s` goes on, but makes room for the next, so as not to hold up others."""
 
     at_once: int = attrs.field(validator=attrs.validators.ge(1))
     patience_s: float = math.inf
     _under_way: OrderedDict[object, float] = attrs.field(factory=OrderedDict, init=False)
-    """When each is not waited for any more, the oldest first."""
+    """When each running turn stops counting, the oldest first."""
     _waiting: OrderedDict[str, trio.Event] = attrs.field(factory=OrderedDict, init=False)
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
-        """The block is the turn; it waits until it has come. Nobody else waits under that name."""
+        """Waits for a turn, which the block then is. A name waits once at a time."""
         await self._wait(name)
         mine = object()
         self._under_way[mine] = trio.current_time() + self.patience_s
@@ -35,7 +35,7 @@ class Turns:
             self._wake_first()
 
     def hurry(self, name: str) -> None:
-        """Who waits under that name comes next; nothing happens if nobody does."""
+        """Puts the waiting `name` first in the queue; does nothing if it does not wait."""
         if name in self._waiting:
             self._waiting.move_to_end(name, last=False)
             self._wake_first()
@@ -47,7 +47,7 @@ class Turns:
             while not (self._is_first(name) and self._has_room()):
                 with trio.move_on_at(next(iter(self._under_way.values())) if self._is_first(name) else math.inf):
                     await self._waiting[name].wait()
-                self._waiting[name] = trio.Event()  # where it was in the queue
+                self._waiting[name] = trio.Event()  # keeps its place in the queue
         finally:
             del self._waiting[name]
             self._wake_first()
@@ -68,8 +68,8 @@ class Turns:
 
 @attrs.frozen(kw_only=True)
 class Restraint:
-    """What few VMs of a service do at a time, each VM in its turn. By default, a VM has both to itself."""
+    """Work that only a few VMs of a service do at a time, each in its turn. By default, VMs do not share the turns."""
 
     reaching: Turns = attrs.field(factory=lambda: Turns(at_once=1))
-    """Having the agent of a leased VM answer: of an adopted one, and of each now and then."""
+    """Asking the agent of a leased VM: at its adoption, and in each check."""
     ending: Turns = attrs.field(factory=lambda: Turns(at_once=1))

@@ -12,24 +12,24 @@ from vmm.errors import NotUniqueError
 from vmm.words.preparation import PreparationReport
 
 RANDOM_BYTES: Final = 32
-"""Two of 2**256 values are equal by chance never."""
+"""Two of 2**256 values are never equal by chance."""
 
 REMEMBERED: Final = 100_000
-"""Sightings that are kept, some 200 bytes each. Clones repeat their siblings, not what was seen weeks ago."""
+"""Sightings that are kept, some 200 bytes each. Clones repeat their siblings, not VMs of weeks ago."""
 
 
 @attrs.define(eq=False)
 class Witness:
-    """Remembers what was seen of VMs that were handed out. One for all pools: a repetition across pools counts too."""
+    """Remembers the values of VMs that were handed out. One for all pools: a repetition across pools counts too."""
 
     random_bytes: int = RANDOM_BYTES
     _seen: OrderedDict[bytes, str] = attrs.field(factory=OrderedDict)
-    """Digest of a sighting to the VM that it was seen of."""
+    """Digest of a sighting to its VM's id."""
 
     def check(self, *, vm_id: str, report: PreparationReport, hostname_chosen: bool = False) -> None:
-        """Takes note of a VM. Raises NotUniqueError if another showed the same, or if this one showed nothing.
+        """Records a VM's values. Raises NotUniqueError if another VM had one of them, or if this VM has none.
 
-        `hostname_chosen`: by its caller, who may choose what others have; then it is no sign of anything.
+        `hostname_chosen`: the caller chose the hostname and may repeat another VM's, so it is not compared.
         """
         if len(report.random) != self.random_bytes:
             raise NotUniqueError(vm_id=vm_id, what="random bytes", other="no VM: it did not return any")
@@ -41,8 +41,8 @@ class Witness:
         }
         for what, value in sightings.items():
             if not value:
-                continue  # the guest has no such thing, or it does not count
-            # Hashed, so that nobody can read from our memory what a guest drew from its generator.
+                continue  # the guest has none, or it does not count
+            # Hashed, so that the guest's random bytes cannot be read from the service's memory.
             digest = hashlib.blake2b(value, digest_size=16, person=what.encode()[:16]).digest()
             other = self._seen.setdefault(digest, vm_id)
             if other != vm_id:

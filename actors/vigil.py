@@ -14,29 +14,29 @@ from vmm.contract import Vm
 from vmm.errors import AgentError, QmpError, VmSilentError
 
 ANSWER_LIMIT_S: Final = 10.0
-"""For one answer. A guest that computes on all its CPUs gives it in milliseconds; under TCG, on a busy host, it may be
+"""For one answer. A guest that computes on all its CPUs answers in milliseconds; under TCG, on a busy host, it may take
 seconds."""
 
 TOLD_AFTER: Final = 3
-"""Checks in a row that a guest does not answer until that is told, and that QEMU does not answer either."""
+"""Unanswered checks in a row until the silence is reported, of the guest and again of QEMU."""
 
 
 @attrs.frozen(kw_only=True)
 class Vigil:
-    """How often it is asked, and for how long neither may answer.
+    """How often the VM is checked, and for how long neither guest nor QEMU may answer.
 
-    What counts is checks, not time: while the service itself stood still nobody was asked.
+    The limit counts checks, not time: a service that stood still did not ask.
     """
 
     interval_s: float = 60.0
-    """Between two checks. Infinity: there are none."""
+    """Between two checks. Infinity: no checks."""
     silence_limit_s: float = 300.0
-    """Infinity: a VM that does not answer is only told of."""
+    """Infinity: a VM that does not answer is only reported."""
     answer_limit_s: float = ANSWER_LIMIT_S
 
     @property
     def checks(self) -> float:
-        """How many that neither answered make the limit."""
+        """How many checks that neither answered make the limit."""
         return max(TOLD_AFTER, math.ceil(self.silence_limit_s / self.interval_s)) if self._ends else math.inf
 
     @property
@@ -44,11 +44,11 @@ class Vigil:
         return math.isfinite(self.interval_s) and math.isfinite(self.silence_limit_s)
 
     async def keep(self, vm: Vm, *, turns: Turns, tell: Callable[[str], None]) -> None:
-        """Goes on until cancelled. Each check takes its turn; `tell` hears what is to be known of a guest that is
-        silent, and the empty string once it answers again.
+        """Goes on until cancelled. Each check takes its turn; `tell` gets a description of a silent guest, and the
+        empty string once it answers again.
 
-        A guest that is busy, has stopped, or was stopped, is its lease's owner's affair. Raises VmSilentError when
-        nothing can be expected of the VM any more: QEMU itself does not answer either, and has not for the limit.
+        A guest that is busy, has stopped, or was stopped, is for its lease's owner to deal with. Raises VmSilentError
+        when QEMU has not answered for the limit either.
         """
         guest_missed = both_missed = 0
         while True:
@@ -66,7 +66,7 @@ class Vigil:
             if both_missed >= self.checks:
                 raise VmSilentError(vm_id=vm.id, checks=both_missed, interval_s=self.interval_s)
             if TOLD_AFTER in (guest_missed, both_missed):  # QEMU may fall silent long after its guest
-                says = f"QEMU says that it is {state}" if state else "QEMU does not answer either"
+                says = f"QEMU reports {state}" if state else "QEMU does not answer either"
                 tell(f"its guest has not answered {guest_missed} checks in a row; {says}")
 
     async def _guest_answers(self, vm: Vm) -> bool:
@@ -74,12 +74,12 @@ class Vigil:
             try:
                 await vm.agent.ping()
             except AgentError:
-                return False  # as good as silent: what it is told as does not depend on it
+                return False  # counts as silent, whatever the error
             return True
         return False
 
     async def _state(self, vm: Vm) -> str:
-        """Empty if QEMU does not say."""
+        """Empty if QEMU does not answer."""
         with trio.move_on_after(self.answer_limit_s):
             try:
                 return await vm.run_state()

@@ -38,9 +38,9 @@ _log = structlog.get_logger("vmpool.vm")
 
 @attrs.define(eq=False, kw_only=True)
 class VmActor(VmOrders):
-    """Runs one VM: `run` never raises an Exception, whatever goes wrong with this VM ends as a fact.
+    """Runs one VM: `run` never raises an Exception; every failure of this VM ends as a fact.
 
-    What of it is on disk, and when, is said in `actors.keeping`.
+    `actors.keeping` keeps its record on disk.
     """
 
     async def run(self) -> None:
@@ -98,7 +98,7 @@ class VmActor(VmOrders):
             self._to(VmState.PRODUCING)
             base = await self.shells.fill_shell(shell, nursery=nursery)
         self._vm = base.vm
-        # From here to the report nothing may come between: not an order to stop, which erases what is written here.
+        # No checkpoint from here to the report: an order to stop in between would erase the record written here.
         await trio.lowlevel.checkpoint_if_cancelled()
         self._keeping.write_base(base, profile=self.profile)
         self._to(VmState.READY)
@@ -115,7 +115,7 @@ class VmActor(VmOrders):
         )
 
     async def _adopt(self, adoption: Adoption, nursery: trio.Nursery, watchers: trio.Nursery) -> None:
-        """From what an earlier run left behind to what it was: a base VM, or a leased one."""
+        """From a survivor of an earlier run to a base VM or a leased one, as it was."""
         record = adoption.record
         directory = self.journal.directory / self.vm_id
         self._survivor = survivor = await adoption.adopt(record.process, vm_id=self.vm_id, directory=directory)
@@ -146,14 +146,14 @@ class VmActor(VmOrders):
             self._watch_protocols(self._vm, watchers)
 
     async def _idle(self) -> HandOutOrder:
-        """Answers checks until it is to be handed out. A VM that is being checked is as good as idle after a crash."""
+        """Answers checks until the order to hand out. After a crash, a VM that was being checked counts as idle."""
         while True:
             order = await self._inbox.receive()
-            await trio.lowlevel.checkpoint_if_cancelled()  # it may have died since the order came
+            await trio.lowlevel.checkpoint_if_cancelled()  # the VM may have died since the order
             if isinstance(order, HandOutOrder):
                 return order
             assert self._vm is not None
-            # The agent of an adopted VM has to be connected to.
+            # The agent of an adopted VM is not connected yet.
             known = self.adoption is None or self._reached.is_set()
             await check(self._vm, limit_s=CHECK_TIMEOUT_S if known else ADOPT_TIMEOUT_S)
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -161,12 +161,12 @@ class VmActor(VmOrders):
             self.report(VmHealthy(vm_id=self.vm_id))
 
     async def _leave_the_pool(self) -> None:
-        """What was ordered, files for the guest among it, is kept no longer than this takes: the lease may last."""
+        """The order, which may hold files for the guest, is kept no longer than this takes: the lease may last."""
         order = await self._idle()
         await (self._offer() if order.terms.request.bare else self._hand_out(order.terms))
 
     async def _hand_out(self, terms: LeaseTerms) -> None:
-        """From a base VM to a leased one; it is nobody's in between, and would be nobody's after a crash."""
+        """From a base VM to a leased one; in between it has no owner and no record."""
         self._to(VmState.HANDING_OUT)
         vm, record = self._vm, self._keeping.withdraw()
         assert vm is not None
@@ -176,7 +176,7 @@ class VmActor(VmOrders):
             reason = describe(error)
             _log.info("a caller's wish was refused", vm=self.vm_id, error=reason)
             self.report(WishRefused(vm_id=self.vm_id, field=error.field, reason=error.reason, obstacle=error.obstacle))
-            return  # its end is ordered, as that of every VM that is nobody's
+            return  # the pool orders its end, as for every VM without an owner
         await trio.lowlevel.checkpoint_if_cancelled()
         self._reached.set()
         lease = LeaseRecord.grant(
@@ -190,7 +190,7 @@ class VmActor(VmOrders):
         self.report(VmHandedOut(vm_id=self.vm_id, report=report, timings=timings))
 
     async def _offer(self) -> None:
-        """From a base VM to one that its taker can connect to, and that no run of the service ends by itself."""
+        """From a base VM to one that its taker can connect to, and that no run of the service ends unasked."""
         self._to(VmState.HANDING_OUT)
         vm, began = self._vm, trio.current_time()
         assert vm is not None
@@ -204,7 +204,7 @@ class VmActor(VmOrders):
 
     async def _watch(self, vm: Vm | Shell | Survivor) -> None:
         error = await wait_dead(vm)
-        # A production notices by itself, and knows why: it ends what it cannot finish.
+        # A production notices the death itself, and knows the reason.
         if self._state not in (VmState.PRODUCING, VmState.STOPPING, VmState.GONE):
             self._lost(error)
             self._life.cancel(reason="QEMU exited")
@@ -226,12 +226,12 @@ class VmActor(VmOrders):
 
     def _lost(self, error: BaseException) -> None:
         if self._state is VmState.STOPPING:
-            return  # already told; this is the same end seen from elsewhere
+            return  # already reported; this is a consequence of the same loss
         was = self._state
         self._to(VmState.STOPPING)
         self._keeping.erase()
         reason, found = describe(error), evidence(error)
-        # What is the pool's failure stands in its status, with the evidence; what befell a lease stands only here.
+        # The pool's status has the evidence of its own failures; that of a lost lease is only here.
         of_lease = {"evidence": found} if was is VmState.LEASED and found else {}
         _log.warning("VM lost", vm=self.vm_id, was=was.value, error=reason, **of_lease)
         self.report(VmLost(vm_id=self.vm_id, reason=reason, cause=cause_of(error), evidence=found))
@@ -254,7 +254,7 @@ class VmActor(VmOrders):
             with trio.CancelScope(shield=True):
                 async with self.restraint.ending.turn(self.vm_id):
                     await mortal.stop()
-        except Exception as error:  # noqa: BLE001 - StopError or a bug; either way nobody has seen the end
+        except Exception as error:  # noqa: BLE001 - StopError or a bug; either way the process may still run
             _log.exception("VM could not be ended", vm=self.vm_id)
             return VmGone(vm_id=self.vm_id, error=describe(error))
         return VmGone(vm_id=self.vm_id)

@@ -1,4 +1,4 @@
-"""What is noticed of a VM from outside, whatever its story is waiting for: its death, and protocols that it broke."""
+"""Watches over a VM beside its actor's own steps: for its death, and for protocols that it breaks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = structlog.get_logger("vmpool.vm")
 
 
 async def wait_dead(vm: Vm | Shell | Survivor) -> VmExitedError:
-    """Returns when its process has ended: how, with the end of the guest's console as a note."""
+    """Returns when the VM's process has ended: the error says how, with the end of the guest's console as a note."""
     exit_report = await vm.wait_exited()
     error = VmExitedError(vm_id=vm.id, reason=str(exit_report))
     if exit_report.console_tail:
@@ -23,19 +23,19 @@ async def wait_dead(vm: Vm | Shell | Survivor) -> VmExitedError:
 
 
 def protocols(vm: Vm) -> tuple[Callable[[], Awaitable[VmmError]], ...]:
-    """Each waits until the VM has broken one of its protocols: then it is lost, though it runs, because it cannot be
-    asked for anything more.
+    """Each waits until the VM has broken one of its protocols: the VM is then lost, though it runs, because it takes no
+    more requests.
     """
     return vm.agent.wait_broken, vm.wait_broken
 
 
 async def clear_up_after(vm: Vm) -> None:
-    """A VM that is somebody else's ends some day; then its directory goes, and its process is reaped."""
+    """Waits for the end of a VM that was given away, removes its directory and reaps its process."""
     try:
         await vm.wait_exited()
         await vm.stop()
-    except Exception as error:  # noqa: BLE001 - what is left costs a directory, until the next start
-        _log.warning("a VM that was given away left something", vm=vm.id, error=describe(error))
+    except Exception as error:  # noqa: BLE001 - it leaves a directory, until the next start
+        _log.warning("the directory of a VM that was given away could not be removed", vm=vm.id, error=describe(error))
     except BaseException:
         await vm.detach()
         raise

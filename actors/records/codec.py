@@ -1,4 +1,4 @@
-"""A VM's record as bytes: the latest version is written, that and the one before are read."""
+"""A VM's record as bytes: the latest version is written, it and the previous one are read."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ from actors.records import v1, v2
 from actors.records.strict import RecordError, structure, unstructure
 
 MAX_RECORD_BYTES: Final = 64 * 1024
-"""A record has some 1500 bytes; a guest can lengthen it by its hostname."""
+"""A record has some 1500 bytes; a guest can lengthen it with its hostname."""
 
 _READ: Final[Mapping[int, type[v1.Vm | v2.Vm]]] = {1: v1.Vm, v2.VERSION: v2.Vm}
 
 
 def encode(record: VmRecord) -> bytes:
-    """The record as JSON. Raises RecordError for what `decode` would not take: what cannot be read is not written."""
+    """The record as JSON. Raises RecordError for a record that `decode` would refuse."""
     table = unstructure(v2.written(record))
     try:
         data = json.dumps(table, allow_nan=False).encode("ascii")
     except ValueError as error:
         raise RecordError(key="", reason=f"cannot be written as JSON: {error}") from error
-    # What `decode` would do, but for JSON, which gives back what it was given: a caller waits for this.
+    # Checks as `decode` does, but without parsing the JSON again: a caller waits for this.
     _check_size(data)
     structure(table, v2.Vm)
     return data
 
 
 def decode(data: bytes) -> VmRecord:
-    """The record that `encode` was given, by this service or by one of the version before. Raises RecordError for
-    anything else.
-    """
+    """The record that this or the previous version of the service encoded. Raises RecordError for anything else."""
     _check_size(data)
     try:
         table = json.loads(data.decode("utf-8"), object_pairs_hook=_table, parse_constant=_no_constant)
@@ -51,7 +49,7 @@ def decode(data: bytes) -> VmRecord:
 
 def _check_size(data: bytes) -> None:
     if len(data) > MAX_RECORD_BYTES:
-        raise RecordError(key="", reason=f"has {len(data)} bytes, which is more than {MAX_RECORD_BYTES}")
+        raise RecordError(key="", reason=f"is longer than {MAX_RECORD_BYTES} bytes")
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -62,4 +60,4 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a JSON number")

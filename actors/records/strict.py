@@ -1,6 +1,6 @@
-"""From JSON to the classes of a record: taken literally or not at all, and what is wrong with it is named.
+"""From JSON to the classes of a record, without conversions; an error names the faulty key.
 
-A record is read by a service that did not write it, perhaps an older or newer one, and it holds what a guest said.
+A record is read by a service that did not write it, perhaps an older or newer one, and it holds a guest's answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ E = TypeVar("E", bound=Enum)
 
 
 class RecordError(Exception):
-    """A record cannot be used, or cannot be written. `key` is where, empty for the whole of it."""
+    """A record cannot be used, or cannot be written. `key` is the faulty key, empty for the whole record."""
 
     def __init__(self, *, key: str, reason: str) -> None:
         super().__init__(f"{key}: {reason}" if key else reason)
@@ -40,7 +40,7 @@ Moment = Annotated[int, Between(0, _MAX_INTEGER)]
 
 
 def structure(table: dict[str, Any], kind: type[T]) -> T:
-    """Raises RecordError unless the table has every key of the class, no other one, and values of its types."""
+    """Raises RecordError unless the table has exactly the keys of the class, and values of their types."""
     try:
         return _converter.structure(table, kind)
     except cattrs.BaseValidationError as error:
@@ -59,7 +59,7 @@ def kind_of(kinds: type[E], value: str, *, key: str) -> E:
         return kinds(value)
     except ValueError:
         known = ", ".join(repr(kind.value) for kind in kinds)
-        raise RecordError(key=key, reason=f"{value!r:.40} is not a valid one of {known}") from None
+        raise RecordError(key=key, reason=f"{value!r:.40} is not one of {known}") from None
 
 
 def _literally(kind: type[Any], value: Any, *, expected: str) -> Any:
@@ -102,7 +102,7 @@ def _number(value: Any, kind: Any) -> float:
         return _finite(value)
     integer = _integer(value, kind)
     if int(float(integer)) != integer:
-        raise ValueError(f"must be a number that is not rounded, not {integer}")
+        raise ValueError(f"must be a number without loss of precision, not {integer}")
     return float(integer)
 
 
@@ -116,13 +116,13 @@ def _finite(value: Any) -> float:
 def _say(error: BaseException, _kind: type[Any] | None) -> str:
     match error:
         case cattrs.ForbiddenExtraKeysError():
-            return f"has keys that are not known: {', '.join(sorted(error.extra_fields))!r:.80}"
+            return f"has unknown keys: {', '.join(sorted(error.extra_fields))!r:.80}"
         case KeyError():
             return "is missing"
         case TypeError() if str(error).startswith("must be"):
             return str(error)
         case TypeError() | AttributeError():
-            return "must be an object"  # cattrs asked something else for its items
+            return "must be an object"  # cattrs tried to iterate over a value that is not a mapping
         case _:
             return str(error)
 

@@ -1,7 +1,7 @@
-"""Version 1 of a VM's record, which is read and not written: it names no backend, there being QEMU only, and does not
-say for how long a lease was asked for.
+"""Version 1 of a VM's record, which is read and not written: it has no backend, because QEMU was the only one, and no
+requested time to live.
 
-Its parts are those of version 2 as long as they are the same; what changes there is copied here first.
+It shares the parts of version 2 that are the same; a part that changes there is copied here first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Lease:
         )
 
     def _ttl_s(self) -> float:
-        """As far as it is known: renewals count as if they had been asked for at once."""
+        """An estimate: renewals count as part of the original request."""
         return math.inf if self.expires_at_ns is None else (self.expires_at_ns - self.granted_at_ns) / 1e9
 
 
@@ -65,7 +65,7 @@ class Vm:
     lease: Lease | None
 
     def in_memory(self) -> VmRecord:
-        """Raises RecordError for a kind that there is not."""
+        """Raises RecordError for an unknown kind."""
         return VmRecord(
             vm_id=self.vm_id,
             profile=self.profile,

@@ -1,4 +1,4 @@
-"""Version 2 of a VM's record, which is written; and the conversion between it and what the service has in memory."""
+"""Version 2 of a VM's record, which is written, and its conversion from and to the record in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmm.words.processes import ProcessIdentity
 VERSION: Final = 2
 
 MAX_PID: Final = 2**22
-"""What Linux allows /proc/sys/kernel/pid_max to be."""
+"""Linux's highest /proc/sys/kernel/pid_max."""
 
 Uid = Annotated[int, Between(0, 2**32 - 1)]
 
@@ -34,7 +34,7 @@ class Process:
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """What the guest said at its hand-out, without what it drew from its generator."""
+    """The guest's report of its hand-out, without its random bytes."""
 
     reseeded: bool
     wall_clock_ns: int
@@ -77,7 +77,7 @@ class Lease:
     owner_uid: Uid
     key: str
     ttl_s: float | None
-    """As it was asked for; None for no end."""
+    """As requested; None for no end."""
     bound: bool
     labels: dict[str, str]
     granted_at_ns: Moment
@@ -125,7 +125,7 @@ class Vm:
     lease: Lease | None
 
     def in_memory(self) -> VmRecord:
-        """Raises RecordError for a kind that there is not."""
+        """Raises RecordError for an unknown kind."""
         return VmRecord(
             vm_id=self.vm_id,
             profile=self.profile,
@@ -140,7 +140,7 @@ class Vm:
 
 
 def written(record: VmRecord) -> Vm:
-    """The record as it goes to disk; what of its values may be there is judged when it is read."""
+    """The record in its form on disk; its values are checked when it is read."""
     return Vm(
         version=VERSION,
         vm_id=record.vm_id,

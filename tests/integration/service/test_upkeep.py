@@ -58,7 +58,7 @@ async def test_a_qemu_that_hangs_is_found_and_replaced(limited: RunningService) 
             return (await profile(client)).counters.lost_idle >= 1
 
         await until(lost)
-        assert "its agent did not answer a check within" in (await profile(client)).last_error
+        assert "the agent did not answer a check within" in (await profile(client)).last_error
         await until(is_full)
         assert not psutil.pid_exists(victim.pid)
         assert name not in limited.qemus()

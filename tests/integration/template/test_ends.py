@@ -83,7 +83,7 @@ async def test_a_qemu_that_was_stopped_is_told_from_a_guest_that_was(
             os.kill(vm.pid, signal.SIGSTOP)
         finally:
             await vm.stop()
-    assert told == ["its guest has not answered 3 checks in a row; QEMU says that it is paused"]
+    assert told == ["its guest has not answered 3 checks in a row; QEMU reports paused"]
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_what_was_there_and_no_litter() -> None:
 
 def test_a_record_that_cannot_be_encoded_is_an_error_of_the_journal(journal: Journal) -> None:
     huge = attrs.evolve(LEASE, terms=attrs.evolve(TERMS, lease_id="x" * MAX_RECORD_BYTES))
-    with pytest.raises(JournalError, match="cannot be written: has"):
+    with pytest.raises(JournalError, match="cannot be written: is longer than"):
         journal.write(attrs.evolve(RECORD, lease=huge))
 
 
@@ -129,7 +129,7 @@ def test_a_record_of_another_backend_is_of_no_use(journal: Journal) -> None:
     attrs.evolve(journal, backend=BackendKind.SIMULATED).write(attrs.evolve(RECORD, backend=BackendKind.SIMULATED))
     (found,) = journal.read_all()
     assert isinstance(found, Unusable)
-    assert found.reason == "backend: is 'simulated', and this service's is 'qemu'"
+    assert found.reason == "backend: the record has 'simulated', this service 'qemu'"
 
 
 def test_a_record_of_another_boot_is_of_no_use(journal: Journal) -> None:
@@ -143,14 +143,14 @@ def test_a_record_in_the_directory_of_another_vm_is_of_no_use(journal: Journal) 
     (journal.directory / "vm-1" / "vm.json").write_bytes(encode(attrs.evolve(RECORD, vm_id="vm-2")))
     (found,) = journal.read_all()
     assert isinstance(found, Unusable)
-    assert "in the directory of another VM" in found.reason
+    assert "is not the VM of this directory" in found.reason
 
 
 def test_no_more_is_read_than_a_record_may_have(journal: Journal) -> None:
     (journal.directory / "vm-1" / "vm.json").write_bytes(b"x" * (10 * MAX_RECORD_BYTES))
     (found,) = journal.read_all()
     assert isinstance(found, Unusable)
-    assert f"has {MAX_RECORD_BYTES + 1} bytes" in found.reason
+    assert f"is longer than {MAX_RECORD_BYTES} bytes" in found.reason
 
 
 def test_a_record_that_is_no_file_costs_its_vm_only(journal: Journal) -> None:

@@ -91,20 +91,21 @@ def test_what_is_low_and_what_is_reported(name: str) -> None:
     assert [(verdict.state, reported) for verdict, reported in verdicts] == wanted
 
 
-NO_PSI = "this kernel has no pressure stall information (CONFIG_PSI), so MemAvailable decides alone"
+NO_PSI = "this kernel has no pressure stall information (CONFIG_PSI), so only MemAvailable counts"
 
 REASONS = [
-    (reading(), "enough is available"),
+    (reading(), "enough memory is available"),
     (reading(23.4), "tasks of this host waited for memory 23.4 % of the last 10 s, more than 10 %"),
     (reading(1, own=23.4), "tasks of this service waited for memory 23.4 % of the last 10 s, more than 10 %"),
     (reading(available=499), "499 MiB are available, less than 500 MiB"),
     (
         reading(None),
-        f"enough is available; {NO_PSI}",
+        f"enough memory is available; {NO_PSI}",
     ),
     (
         reading(None, None),
-        "enough is available; this kernel tells nothing of its memory, so it is never called low",
+        "enough memory is available; "
+        "this kernel reports neither memory pressure nor MemAvailable, so memory is never considered low",
     ),
 ]
 
@@ -125,7 +126,7 @@ def test_that_psi_is_missing_is_said_once() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
-    [({"pressure_clear": 11.0}, "choose a lower one"), ({"available_clear_mib": 499}, "choose a higher one")],
+    [({"pressure_clear": 11.0}, "choose a lower value"), ({"available_clear_mib": 499}, "choose a higher value")],
 )
 def test_a_policy_clears_below_where_it_begins(wrong: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):

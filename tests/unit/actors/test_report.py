@@ -33,20 +33,20 @@ def saying(host: SimulatedHost, **lies: Any) -> OneVm:
 @pytest.mark.parametrize(
     ("wishes", "lies", "reason"),
     [
-        ({"vcpus": 1}, {"cpus_online": 0}, "asked for 1 CPUs and says that it is done, with 0"),
-        ({"memory_mib": 256}, {"memory_online_mib": 255}, "asked for 256 MiB of memory .*, with 255"),
-        ({"memory_mib": 256}, {"memory_online_mib": None}, "asked for 256 MiB of memory .*, with None"),
-        ({}, {"cpus_online": -1}, "cpus_online = -1, which cannot be"),
-        ({}, {"cpus_online": True}, "cpus_online = True, which cannot be"),
-        ({}, {"cpus_online": 2**62}, "cpus_online = .*, which cannot be"),
-        ({}, {"memory_mib": 2**32}, "memory_mib = .*, which cannot be"),
-        ({}, {"memory_online_mib": -1}, "memory_online_mib = -1, which cannot be"),
-        ({}, {"wall_clock_ns": -1}, "wall_clock_ns = -1, which cannot be"),
-        ({}, {"wall_clock_ns": 2**63}, "wall_clock_ns = .*, which cannot be"),
-        ({}, {"hostname": "x" * 65}, "a hostname that is none: 'x{64}...'"),
-        ({}, {"hostname": "\ud800"}, "a hostname that is none"),
-        ({}, {"machine_id": "x" * 100_000}, "a machine_id that is none"),
-        ({}, {"vm_uuid": b"bytes"}, "a vm_uuid that is none"),
+        ({"vcpus": 1}, {"cpus_online": 0}, "asked for 1 CPUs and reports success with 0"),
+        ({"memory_mib": 256}, {"memory_online_mib": 255}, "asked for 256 MiB of memory .* with 255"),
+        ({"memory_mib": 256}, {"memory_online_mib": None}, "asked for 256 MiB of memory .* with None"),
+        ({}, {"cpus_online": -1}, "impossible cpus_online: -1"),
+        ({}, {"cpus_online": True}, "impossible cpus_online: True"),
+        ({}, {"cpus_online": 2**62}, "impossible cpus_online: .*"),
+        ({}, {"memory_mib": 2**32}, "impossible memory_mib: .*"),
+        ({}, {"memory_online_mib": -1}, "impossible memory_online_mib: -1"),
+        ({}, {"wall_clock_ns": -1}, "impossible wall_clock_ns: -1"),
+        ({}, {"wall_clock_ns": 2**63}, "impossible wall_clock_ns: .*"),
+        ({}, {"hostname": "x" * 65}, "an invalid hostname: 'x{64}...'"),
+        ({}, {"hostname": "\ud800"}, "an invalid hostname"),
+        ({}, {"machine_id": "x" * 100_000}, "an invalid machine_id"),
+        ({}, {"vm_uuid": b"bytes"}, "an invalid vm_uuid"),
     ],
 )
 @in_virtual_time
@@ -76,7 +76,7 @@ async def test_a_guest_that_keeps_its_name_does_not_have_the_one_that_was_wished
         refused = await one.until(WishRefused)
         assert isinstance(refused, WishRefused)
         assert (refused.field, refused.obstacle) == ("hostname", Obstacle.UNABLE)
-        assert refused.reason == "the guest says that it is still called 'debian'"
+        assert refused.reason == "the guest's hostname is still 'debian'"
         one.actor.stop("its caller's wish was refused")
 
 

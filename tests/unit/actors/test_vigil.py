@@ -72,9 +72,7 @@ async def test_a_guest_that_is_silent_is_told_of_and_its_lease_goes_on(how: str)
             machine.power(Power.PAUSED)
         await trio.sleep(10_000.0)
         state = "running" if how == "mute" else "paused"
-        assert silences(one) == [
-            f"its guest has not answered {TOLD_AFTER} checks in a row; QEMU says that it is {state}"
-        ]
+        assert silences(one) == [f"its guest has not answered {TOLD_AFTER} checks in a row; QEMU reports {state}"]
         assert one.actor.state is VmState.LEASED
         if how == "paused":
             machine.power(Power.RUNNING)
@@ -89,7 +87,7 @@ async def test_a_qemu_that_hangs_after_its_guest_fell_silent_is_told_of_before_i
         machine = await leased(one)
         machine.mute()
         await trio.sleep(1000.0)
-        assert "QEMU says that it is running" in silences(one)[0]
+        assert "QEMU reports running" in silences(one)[0]
         machine.hang()
         await one.until(VmLost)
         assert len(silences(one)) == 2

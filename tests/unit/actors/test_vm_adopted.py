@@ -193,7 +193,7 @@ async def test_a_base_vm_whose_qemu_hangs_is_lost_after_the_time_limit_from_its_
             lost = await one.until(VmLost)
             assert isinstance(lost, VmLost)
             assert trio.current_time() == began + ADOPT_TIMEOUT_S
-            assert "no answer within 10 s of its adoption" in lost.reason
+            assert "QEMU did not answer within 10 s of the VM's adoption" in lost.reason
             assert one.on_disk["VmLost"] is None
     assert one.kinds() == ["VmLost", "VmGone"]
 

@@ -122,4 +122,4 @@ async def test_one_that_cannot_be_marked_is_lost() -> None:
         one.actor.hand_out(BARE)
         fact = await one.until(VmLost)
         assert isinstance(fact, VmLost)
-        assert "the record of vm-1 cannot be given up" in fact.reason
+        assert "the record of vm-1 cannot be marked as given away" in fact.reason

@@ -117,7 +117,7 @@ async def test_a_mute_agent_costs_the_vm_after_the_time_limit() -> None:
         lost = await one.until(VmLost)
         assert isinstance(lost, VmLost)
         assert trio.current_time() == began + CHECK_TIMEOUT_S
-        assert lost.reason == f"its agent did not answer a check within {CHECK_TIMEOUT_S:g} s"
+        assert lost.reason == f"the agent did not answer a check within {CHECK_TIMEOUT_S:g} s"
         assert one.on_disk["VmLost"] is None, "nobody adopts it"
     assert one.kinds() == ["VmReady", "VmLost", "VmGone"]
 

@@ -317,7 +317,7 @@ async def test_a_record_that_could_not_be_erased_is_tried_again_until_the_vm_is_
 
 
 HOME = VMS / "vm-1"
-NO_RECORD = "leased without a record; no later run adopts it"
+NO_RECORD = "VM leased without a record; no later run of the service will adopt it"
 
 
 @in_virtual_time
