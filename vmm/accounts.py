@@ -1,4 +1,4 @@
-"""The host's accounts, as settings name them: whom VMs may run as."""
+"""The host's accounts that VMs may run as, as settings name them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vmm.errors import ConfinementError
 from vmm.words.confinement import AUTO_USER
 
 Account = str | int
-"""A name, or a number."""
+"""A user's name or uid."""
 
 KEEP: Final = frozenset({"", "root", 0})
 """Settings that leave VMs the service's user."""
@@ -25,12 +25,14 @@ def look_up(account: Account) -> pwd.struct_passwd:
 
 
 def named_account(setting: Account, *, euid: int, lookup: Lookup = look_up) -> pwd.struct_passwd:
-    """The account that VMs are to run as. Raises ConfinementError if there is none, or a service of `euid` may not."""
+    """The account that VMs are to run as. Raises ConfinementError if it does not exist or `euid` may not use it."""
     try:
         entry = lookup(setting)
     except KeyError:
         raise ConfinementError(
-            what="service.qemu_user", reason=f"there is no user {setting!r}", remedy="create it, or name another"
+            what="service.qemu_user",
+            reason=f"there is no user {setting!r}",
+            remedy="create it, or name another",
         ) from None
     if euid != 0 and entry.pw_uid not in (0, euid):
         raise ConfinementError(
@@ -42,6 +44,6 @@ def named_account(setting: Account, *, euid: int, lookup: Lookup = look_up) -> p
 
 
 def check_account(setting: Account, *, euid: int) -> None:
-    """Raises ConfinementError for a setting that names an account, if that is nobody, or nobody for this service."""
+    """Raises ConfinementError if the setting names an account that does not exist or that `euid` may not use."""
     if setting != AUTO_USER and setting not in KEEP:
         named_account(setting, euid=euid)

@@ -1,6 +1,6 @@
-"""What makes VMs, as the pool knows it. Fulfilled by `vmm.qemu.backend` and `vmm.simulated.backend`.
+"""The interface of a VM backend to the pool. Implemented by `vmm.qemu.backend` and `vmm.simulated.backend`.
 
-The pool knows no hypervisor: `pool.assembly.backends` chooses one, and everything else asks for what is here.
+The pool knows no hypervisor: `pool.assembly.backends` chooses one, and everything else uses this interface.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vmm.words.processes import ProcessIdentity
 
 @attrs.frozen(kw_only=True)
 class Decided:
-    """A machine whose accelerator is decided."""
+    """A machine whose accelerator is chosen."""
 
     spec: MachineSpec
     reason: str
@@ -35,7 +35,7 @@ class Decided:
 
 @attrs.frozen(kw_only=True)
 class Remains:
-    """What an earlier run of the service left of a VM."""
+    """The remains of a VM of an earlier run of the service."""
 
     vm_id: str
     directory: Path
@@ -47,19 +47,21 @@ class Remains:
 
 
 class TemplateBackend(Protocol):
-    """One template in its place, and the shells and clones that are made of it."""
+    """One template in its directory, and the shells and clones that are made of it."""
 
     def check_place(self, *, writes: bool) -> None:
-        """Raises TemplateError if the place can never hold a template, or not be written to. Changes nothing."""
+        """Raises TemplateError if the directory can never hold a template or, for a writer, is read-only. Changes
+        nothing.
+        """
 
     def own(self) -> AbstractContextManager[None]:
-        """Within the block no other process builds or discards there. Raises TemplateError if one has it already."""
+        """Keeps other processes from building or discarding. Raises TemplateError if another process holds the lock."""
 
     async def open(self, *, fingerprint: str) -> VmTemplate:
-        """The template that is there, verified. Raises TemplateError if there is none, or another machine's."""
+        """The existing template, verified. Raises TemplateError if none exists, or it is another machine's."""
 
     async def build(self, spec: MachineSpec, *, fingerprint: str, vm_id: str, directory: Path) -> VmTemplate:
-        """Replaces whatever is there. Leaves no process; and no template on error and cancellation. Raises VmmError."""
+        """Replaces the template. Leaves no process; and no template on error and cancellation. Raises VmmError."""
 
     async def discard(self) -> None:
         """Removes the template, so that `open` does not find it again."""
@@ -83,7 +85,7 @@ class TemplateBackend(Protocol):
 class Backend(Protocol):
     @property
     def kind(self) -> BackendKind:
-        """By which a VM's record says who made it."""
+        """The kind in the records of its VMs."""
 
     # -- machines ----------------------------------------------------------------------------------------------------
 
@@ -91,13 +93,13 @@ class Backend(Protocol):
         """The hypervisor's program, by its name in PATH or its path. Raises MissingFileError."""
 
     def check(self, spec: MachineSpec) -> None:
-        """Whether VMs of it can be started here, as far as that can be told without starting anything.
+        """Checks that VMs of the spec can be started here, as far as possible without starting one.
 
         Blocks for some 10 ms, and for copying a file that VMs may not read. Raises MissingFileError, SpecError.
         """
 
     async def version(self, spec: MachineSpec) -> str:
-        """Of the machine's hypervisor. Raises MissingFileError, SpecError."""
+        """The hypervisor's version. Raises MissingFileError, SpecError."""
 
     async def decide(
         self,
@@ -107,9 +109,9 @@ class Backend(Protocol):
         trial_directory: Path,
         cache_directory: Path,
     ) -> Decided:
-        """Decides the accelerator, whatever the spec says; under "auto" that may boot a guest, below `trial_directory`.
+        """Chooses the accelerator, whatever the spec says; under "auto" that may boot a guest below `trial_directory`.
 
-        What was found out is remembered below `cache_directory`. Raises VmmError, OSError.
+        The result is cached below `cache_directory`. Raises VmmError, OSError.
         """
 
     # -- VMs ---------------------------------------------------------------------------------------------------------
@@ -118,59 +120,59 @@ class Backend(Protocol):
         """Starts a VM and returns it running, its agent having answered. Leaves nothing on error or cancellation."""
 
     async def adopt(self, identity: ProcessIdentity, *, vm_id: str, directory: Path) -> Survivor:
-        """Finds a VM again that an earlier run of the service made.
+        """Finds a VM that an earlier run of the service made.
 
-        Not a checkpoint when it succeeds. Raises VmExitedError if it is not there any more; then nothing of it is left.
+        Not a checkpoint when it succeeds. Raises VmExitedError if the VM has ended; then nothing of it is left.
         """
 
     def templates(self, directory: Path) -> TemplateBackend:
-        """What keeps one template in that directory, which need not be there."""
+        """The backend of the template in that directory, which need not exist."""
 
     # -- what an earlier run left --------------------------------------------------------------------------------------
 
     def remains_in(self, vms_directory: Path) -> Sequence[Remains]:
-        """All that is there of VMs. Blocks for looking at all processes. Whoever calls this holds the lock that says
-        that nobody else has VMs there. Raises OSError.
+        """The remains of all VMs in that directory. Blocks while it looks at all processes. The caller holds the lock
+        that keeps other services out of the directory. Raises OSError.
         """
 
     def owner_of(self, pids: Collection[int]) -> int | None:
-        """The pid of another service that has one of these VMs' processes; None if there is none. Blocks, as above."""
+        """The pid of another service that owns one of these VMs' processes; None if none does. Blocks, as above."""
 
     async def end(self, remains: Remains) -> None:
         """Ends the processes and removes the rest. Raises StopError, with the directory left in place; OSError."""
 
     def limit_again(self, directory: Path) -> None:
-        """Sets the limits of an adopted VM with that directory as they were. Raises OSError."""
+        """Restores the limits of an adopted VM with that directory. Raises OSError."""
 
     # -- confinement ---------------------------------------------------------------------------------------------------
 
     def confined(
         self, specs: Mapping[str, MachineSpec], *, changed: Callable[[ConfinementLine], None]
     ) -> AbstractContextManager[Backend]:
-        """Within the block, one whose VMs are confined as was wished, and all processes and places for that are there.
+        """A backend whose VMs are confined as wished; the block holds the processes and directories for it.
 
-        `specs` are those of the profiles; `changed` is told what is not as it was at the start. Raises
-        ConfinementError, JailError, OSError.
+        `specs` are those of the profiles; `changed` is called with every later change. Raises ConfinementError,
+        JailError, OSError.
         """
 
     def confinement_report(self) -> ConfinementReport:
-        """What its VMs are confined to."""
+        """How its VMs are confined."""
 
 
 Check = Callable[[], Awaitable[Finding]]
-"""One look at the host. Raises VmmError, OSError where the service would fail."""
+"""One check of the host. Raises VmmError, OSError where the service would fail."""
 
 
 class HostChecks(Protocol):
-    """What `vmpool doctor` looks at of a backend, in turn: `before`, what `backend` makes of profiles, `after`."""
+    """A backend's checks for `vmpool doctor`: `before`, then the profiles with `backend`, then `after`."""
 
     @property
     def backend(self) -> Backend:
-        """As far as it could be confined by `before`."""
+        """Confined as far as `before` could."""
 
     @property
     def may_try(self) -> bool:
-        """Whether VMs may be started by it for trials."""
+        """Whether `backend` may start VMs for trials."""
 
     def before(self) -> Mapping[str, Check]:
         """By subject."""

@@ -1,4 +1,4 @@
-"""What a machine has and may have at most: the arithmetic of growing it."""
+"""A machine's vCPUs and memory with their maximum, and the arithmetic of growing it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Capacity:
 
     @classmethod
     def of(cls, spec: MachineSpec) -> Self:
-        """What a machine of that spec starts with."""
+        """The capacity that a machine of that spec starts with."""
         return cls(
             vcpus=spec.vcpus,
             max_vcpus=spec.max_vcpus,
@@ -32,16 +32,16 @@ class Capacity:
         )
 
     def growth(self, *, vcpus: int, memory_mib: int) -> Growth:
-        """What is missing to that much in all, memory rounded up to blocks.
+        """The difference to these totals, memory rounded up to blocks.
 
-        Raises HotplugError if it is beyond the maximum.
+        Raises HotplugError if a total is beyond the maximum.
         """
         cpus = max(0, vcpus - self.vcpus)
         if vcpus > self.max_vcpus:
             raise HotplugError(
                 field="vcpus",
                 what=f"{cpus} vCPUs",
-                reason=f"{vcpus} are wanted in all, and the machine's maximum (max_vcpus) is {self.max_vcpus}",
+                reason=f"{vcpus} are requested in total; the machine's maximum (max_vcpus) is {self.max_vcpus}",
             )
         grown_mib = grown_memory_mib(self.memory_mib, wished_mib=memory_mib)
         memory = grown_mib - self.memory_mib
@@ -49,8 +49,9 @@ class Capacity:
             raise HotplugError(
                 field="memory_mib",
                 what=f"{memory} MiB of memory",
-                reason=f"{memory_mib} MiB are wanted in all, it has {self.memory_mib} MiB, memory comes in blocks of "
-                f"{MEMORY_BLOCK_MIB} MiB, and the machine's maximum (max_memory_mib) is {self.max_memory_mib} MiB",
+                reason=f"{memory_mib} MiB are requested in total; the machine has {self.memory_mib} MiB, memory is "
+                f"added in blocks of {MEMORY_BLOCK_MIB} MiB, and the maximum (max_memory_mib) is "
+                f"{self.max_memory_mib} MiB",
             )
         return Growth(vcpus=cpus, memory_mib=memory)
 

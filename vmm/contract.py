@@ -1,4 +1,4 @@
-"""What a VM is to the layers above. Fulfilled by `vmm.qemu` and `vmm.simulated`; tests/contract runs over both."""
+"""The interface of a VM. Implemented by `vmm.qemu` and `vmm.simulated`; tests/contract runs over both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 class Command(Protocol):
-    """A running command. Output is back-pressured: what is not received keeps the guest process waiting."""
+    """A running command. Output is back-pressured: unread output keeps the guest process waiting."""
 
     async def send_stdin(self, data: bytes) -> None:
         """Waits while the guest process does not read. Ignored, as by a closed pipe, once its stdin is closed."""
@@ -28,51 +28,51 @@ class Command(Protocol):
         """Output in order per stream; the last event is the CommandExit, after all output. Raises AgentError."""
 
     async def aclose(self) -> None:
-        """Ends the command's interest in its process: kills the process group if it still runs. Never raises for a
-        VM that is gone; under cancellation the kill is still sent."""
+        """Closes the command, and kills its process group if it still runs. Never raises for a VM that is gone; under
+        cancellation the kill is still sent."""
 
 
 class Agent(Protocol):
-    """The guest agent. Safe for concurrent use. Every method raises AgentError when the guest does not do it.
+    """The guest agent. Safe for concurrent use. Every method raises AgentError when the guest fails it.
 
-    An agent that cannot do a thing at all raises AgentRequestError with code "UNSUPPORTED": see docs/guide.md.
+    An agent without a feature raises AgentRequestError with code "UNSUPPORTED": see docs/guide.md.
     """
 
     async def ping(self) -> GuestInfo:
-        """Returns once the guest has shown that it is there."""
+        """Returns once the guest has answered."""
 
     async def prepare(self, preparation: Preparation) -> PreparationReport: ...
 
     async def start_command(self, spec: CommandSpec) -> Command:
         """The caller must `aclose` it.
 
-        Raises AgentRequestError if it cannot be started: with the errno as its code, and with part "program" or
-        "working_directory" if it was one of these. Raises NoRoomError, now or from the command's events, where the
-        guest's agent takes more room than the spec has.
+        Raises AgentRequestError if the command cannot be started: with the errno as its code, and with part "program"
+        or "working_directory" if one of these is the cause. Raises NoRoomError, now or from the command's events, if
+        the agent needs more room than the spec has.
         """
 
     async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Creates or replaces a file, atomically for readers in the guest."""
 
     async def wait_broken(self) -> AgentProtocolError:
-        """Returns once the guest has said what is not in the protocol: nothing can be asked of it any more."""
+        """Returns once the guest has broken the protocol; it takes no more requests."""
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
-        """What a file has. Raises AgentRequestError with code "EFBIG" if that is more than `limit` bytes."""
+        """A file's content. Raises AgentRequestError with code "EFBIG" if it is longer than `limit` bytes."""
 
 
 class VmTemplate(Protocol):
-    """What clones are made of. Each maker of clones knows its own kind and takes no other."""
+    """A template of clones. Each backend takes its own kind only."""
 
     @property
     def fingerprint(self) -> str: ...
 
     def check(self) -> None:
-        """Raises TemplateError if it is not what it was when it was made or opened. Blocks for a few stat calls."""
+        """Raises TemplateError if its files changed since it was made or opened. Blocks for a few stat calls."""
 
 
 class Shell(Protocol):
-    """A process that holds a template's guest and has not run it yet. Whoever got it must end it."""
+    """A process that waits to run a template's guest. Its owner must end it."""
 
     @property
     def id(self) -> str: ...
@@ -82,18 +82,18 @@ class Shell(Protocol):
 
     @property
     def generation(self) -> str:
-        """What it was started for: it can take the guest of a template of this generation."""
+        """The generation of templates whose guest it can run."""
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already."""
 
     async def stop(self) -> ExitReport:
-        """Ends it and removes what it had on disk. Idempotent, shielded."""
+        """Ends the process and removes its files. Idempotent, shielded."""
 
 
 class Survivor(Protocol):
-    """The process of a VM whose service is gone; nothing is connected to it. Whoever got it must end it with `stop` or
-    `detach`, or the VM that became of it.
+    """The process of a VM of an earlier run of the service; nothing is connected to it. Its owner must call `stop` or
+    `detach` on it or on the VM that it becomes.
     """
 
     @property
@@ -105,15 +105,16 @@ class Survivor(Protocol):
     async def connect(self, *, nursery: trio.Nursery) -> Vm:
         """Runs the guest if it is paused, and returns its VM once the agent has answered. No time limit of its own.
 
-        Whatever the earlier service's commands left running in the guest is ended. The connections' background tasks
-        live in `nursery`. Raises VmExitedError, QmpError, AgentError; then, and under cancellation, nothing stays
-        connected, and it may be tried again.
+        Processes that the earlier service's commands left running in the guest are ended. The connections' background
+        tasks live in `nursery`. Raises VmExitedError, QmpError, AgentError; then, and under cancellation, nothing stays
+        connected, and the caller may try again.
         """
 
     async def hold(self, *, nursery: trio.Nursery) -> Vm:
-        """Pauses the guest if it runs, and returns its VM. Its agent is connected to when it is first asked.
+        """Pauses the guest if it runs, and returns its VM, which connects to its agent at the first request.
 
-        It wakes nobody, so that many can be held at little cost. No time limit of its own; otherwise as `connect`.
+        It wakes no guest, so that many VMs can be held at little cost. No time limit of its own; otherwise as
+        `connect`.
         """
 
     async def console(self, *, limit: int) -> str:
@@ -130,29 +131,29 @@ class Survivor(Protocol):
 
 
 class Vm(Protocol):
-    """One VM process and its guest. Whoever got it must call `stop` or `detach` in the end, whatever happens."""
+    """One VM process and its guest. Its owner must call `stop` or `detach` in the end, also after errors."""
 
     @property
     def id(self) -> str: ...
 
     @property
     def uuid(self) -> str:
-        """Its own, made from its id. A booted machine's firmware says it; a clone has to be told, by `prepare`."""
+        """Derived from the VM's id. A booted machine's firmware shows it; a clone gets it with `prepare`."""
 
     @property
     def pid(self) -> int:
-        """The process, or 0 where there is none (simulated)."""
+        """The process's id; 0 for a simulated VM."""
 
     @property
     def identity(self) -> ProcessIdentity:
-        """By which a later run of the service finds the process again."""
+        """The identity by which a later run of the service finds the process."""
 
     @property
     def agent(self) -> Agent: ...
 
     @property
     def is_clone(self) -> bool:
-        """Whether its guest was not booted but loaded: until it is reseeded, it draws the random numbers of others."""
+        """Whether its guest was loaded, not booted: until a reseed it draws the same random numbers as others."""
 
     async def pause(self) -> None:
         """Stops the vCPUs (QMP `stop`). Idempotent."""
@@ -161,47 +162,47 @@ class Vm(Protocol):
         """Runs the vCPUs (QMP `cont`). Idempotent."""
 
     async def run_state(self) -> str:
-        """What QEMU says of its guest, in QAPI's words for RunState ("running", "paused", ...), whatever the guest
-        does. No time limit. Raises VmExitedError, QmpError.
+        """QEMU's state of its guest, in QAPI's words for RunState ("running", "paused", ...), whatever the guest does.
+        No time limit. Raises VmExitedError, QmpError.
         """
 
     async def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
-        """Hot-adds what is missing to `vcpus` and `memory_mib` in all, and says what that was; more is left as it is.
+        """Hot-adds up to totals of `vcpus` and `memory_mib`, and returns the additions; never removes anything.
 
-        Counts what was added before, whoever did. Memory is rounded up to blocks of 128 MiB. The guest has to bring it
-        all online: see `Preparation.vcpus`. Raises HotplugError, with nothing added if it is more than the machine's
-        maximum; if QEMU refuses a part, what was added by then stays. VmExitedError.
+        Earlier additions count, whatever made them. Memory is rounded up to blocks of 128 MiB. The guest has to bring
+        the additions online: see `Preparation.vcpus`. Raises HotplugError, with nothing added if a total exceeds the
+        machine's maximum; if QEMU refuses a part, earlier parts stay. Raises VmExitedError.
         """
 
     async def console(self, *, limit: int) -> str:
-        """The end of what the guest has written to its console, at most `limit` bytes; empty if it is gone.
+        """The last `limit` bytes of the guest's console; empty if the log is gone.
 
-        Bytes that are not UTF-8 are written out as in Python; control characters are as the guest wrote them. Whatever
-        the guest or its QEMU does, it is told.
+        Bytes that are not UTF-8 are escaped as in Python; control characters stay. Works whatever state the guest and
+        its QEMU are in.
         """
 
     async def wait_exited(self) -> ExitReport:
         """Returns once the process is dead, at once if it is already. Any number of tasks may wait."""
 
     async def wait_broken(self) -> QmpError:
-        """Returns once QEMU has said on its monitor what is not in the protocol, or more than any QEMU does: its guest
-        has it, or has found how to make it, and nothing can be asked of the VM any more.
+        """Returns once QEMU has broken the protocol of its monitor, or sent more than any QEMU does: the guest has
+        taken it over, or can make it send, and the VM takes no more requests.
         """
 
     async def stop(self) -> ExitReport:
-        """Ends the VM: QMP `quit`, bounded wait, SIGKILL, verify dead, then remove what it had on disk, never before.
+        """Ends the VM: QMP `quit`, bounded wait, SIGKILL, verify dead, and only then remove its files.
 
         Idempotent. Runs to the end under cancellation (shielded, bounded by the escalation's own time limits).
         """
 
     async def disconnect(self) -> None:
-        """Closes what is connected to the VM, so that somebody else can connect. Shielded.
+        """Closes the connections to the VM, so that its taker can connect. Shielded.
 
-        Of this object only `pid`, `identity`, `wait_exited`, `stop` and `detach` are used afterwards.
+        Afterwards only `pid`, `identity`, `wait_exited`, `stop` and `detach` may be used.
         """
 
     async def detach(self) -> None:
-        """Lets go of the VM: it goes on as it is, for a later run of the service to adopt. Shielded.
+        """Detaches the VM: it goes on as it is, for a later run of the service to adopt. Shielded.
 
-        Nobody may be waiting in `wait_exited`, and nothing of this object is used afterwards.
+        No task may be waiting in `wait_exited`, and the object must not be used afterwards.
         """

@@ -2,29 +2,29 @@
 
     VmmError
     |- SpecError (ValueError)      a field of a spec is out of range
-    |- MissingFileError            a file or program the VM needs is not there
+    |- MissingFileError            a file or program that the VM needs is missing
     |- BootError                   the VM did not come up
-    |- StopError                   QEMU is still there after SIGKILL
-    |- ConfinementError            QEMU cannot be confined as it is asked for
-    |- JailError                   a process cannot be set up as it is confined
-    |- AcceleratorError            the accelerator that was asked for does not work on this host
+    |- StopError                   QEMU survived SIGKILL
+    |- ConfinementError            QEMU cannot be confined as requested
+    |- JailError                   a confined process cannot be set up
+    |- AcceleratorError            the requested accelerator does not work on this host
     |- SnapshotError               device state could not be saved or loaded
-    |- TemplateError               a template is not there, not whole, or of something else
+    |- TemplateError               a template is missing, incomplete, or of another machine
     |- HotplugError                the machine cannot be given more CPUs or memory
-    |- NotUniqueError              a VM shows what another one showed before
-    |- AttachError                 there is no VM to take over where one should be
-    |- VmExitedError               QEMU is gone while something was asked of it
-    |- VmSilentError               QEMU is there, and nothing in it answers
+    |- NotUniqueError              a VM repeats a value of another one
+    |- AttachError                 a VM to take over does not exist
+    |- VmExitedError               QEMU exited during a request
+    |- VmSilentError               neither QEMU nor its guest answers
     |- QmpError                    QMP failed
     |  |- QmpCommandError          QEMU answered a command with an error
     |  `- QmpConnectionError       the QMP connection is closed or broke
     `- AgentError                  the guest agent failed
        |- AgentUnreachableError    no answer in time, or its channel is closed
-       |- AgentProtocolError       it said something that is not in the protocol
+       |- AgentProtocolError       it broke the protocol
        `- AgentRequestError        it refused a request, with a code and a message
 
-Errors carry the offending state as attributes and, as notes, the evidence a person needs: QEMU's argv, the tail of
-its stderr, the tail of the guest's console.
+Errors carry the offending state as attributes and, as notes, the evidence: QEMU's argv, the tail of its stderr, the
+tail of the guest's console.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SpecError(VmmError, ValueError):
 
 
 class MissingFileError(VmmError):
-    """A file or program that the VM needs is not there, or cannot be read."""
+    """A file or program that the VM needs is missing or cannot be read."""
 
     def __init__(self, *, field: str, path: Path | str, remedy: str) -> None:
         super().__init__(f"{field}: {path} does not exist or cannot be read; {remedy}")
@@ -62,7 +62,7 @@ class MissingFileError(VmmError):
 
 
 class BootError(VmmError):
-    """The VM did not become ready: `stage` says how far it came, `exit_report` how QEMU ended if it did by itself."""
+    """The VM did not become ready: `stage` is how far it came, `exit_report` how QEMU ended if it did by itself."""
 
     def __init__(self, *, stage: BootStage, reason: str, exit_report: ExitReport | None = None) -> None:
         super().__init__(f"VM did not come up (stage: {stage.value}): {reason}")
@@ -72,12 +72,12 @@ class BootError(VmmError):
 
 
 class StopError(VmmError):
-    """A VM's process is still there after SIGKILL. What it has on disk is left alone."""
+    """A VM's process survived SIGKILL. Its files are left alone."""
 
     def __init__(self, *, pid: int, limit_s: float, state: str) -> None:
         super().__init__(
-            f"process {pid} is still there {limit_s:g} s after SIGKILL ({state}); it hangs in the kernel, "
-            "mostly for a disk or network file system that does not answer: look at `dmesg`, then stop the VM again"
+            f"process {pid} still exists {limit_s:g} s after SIGKILL ({state}); it hangs in the kernel, usually "
+            "because a disk or network file system does not answer: look at `dmesg`, then stop the VM again"
         )
         self.pid = pid
         self.limit_s = limit_s
@@ -85,7 +85,7 @@ class StopError(VmmError):
 
 
 class ConfinementError(VmmError):
-    """QEMU cannot be confined as it is asked for. `what` is the setting, `reason` says why not, in a sentence."""
+    """QEMU cannot be confined as requested. `what` is the setting, `reason` a sentence."""
 
     def __init__(self, *, what: str, reason: str, remedy: str) -> None:
         super().__init__(f"{what}: {reason}; {remedy}")
@@ -95,7 +95,7 @@ class ConfinementError(VmmError):
 
 
 class JailError(VmmError):
-    """A process could not be set up for QEMU: `stage` says at what, `errno` is the kernel's, or 0."""
+    """A process could not be set up for QEMU: `stage` is the failed step, `errno` the kernel's, or 0."""
 
     def __init__(self, *, stage: str, errno: int, reason: str) -> None:
         super().__init__(f"{stage}: {reason}")
@@ -105,7 +105,7 @@ class JailError(VmmError):
 
 
 class AcceleratorError(VmmError):
-    """The accelerator that was asked for does not work on this host. `reason` says why, in a sentence."""
+    """The requested accelerator does not work on this host. `reason` is a sentence."""
 
     def __init__(self, *, accelerator: str, reason: str, remedy: str) -> None:
         super().__init__(f"accelerator {accelerator} cannot be used: {reason}; {remedy}")
@@ -115,7 +115,7 @@ class AcceleratorError(VmmError):
 
 
 class SnapshotError(VmmError):
-    """QEMU could not save or load a device state. `what` was attempted, `reason` is QEMU's or the time limit's."""
+    """QEMU could not save or load a device state. `what` is the attempted step, `reason` QEMU's or the time limit."""
 
     def __init__(self, *, what: str, reason: str) -> None:
         super().__init__(f"{what} failed: {reason}")
@@ -124,7 +124,7 @@ class SnapshotError(VmmError):
 
 
 class TemplateError(VmmError):
-    """There is no template that can be cloned; `reason` says why not, `directory` where it should be, if known."""
+    """No template can be cloned; `reason` says why, `directory` is its place, if known."""
 
     def __init__(self, *, reason: str, directory: Path | None = None) -> None:
         super().__init__(f"template: {reason}" if directory is None else f"template {directory}: {reason}")
@@ -133,7 +133,7 @@ class TemplateError(VmmError):
 
 
 class LockHeldError(VmmError):
-    """A live process holds a lock file; `pid` is what it wrote there."""
+    """A live process holds a lock file; `pid` is the content of the file."""
 
     def __init__(self, *, lock: Path, pid: str) -> None:
         super().__init__(f"process {pid or '(unknown)'} holds {lock}; stop it, or choose another place")
@@ -152,17 +152,17 @@ class HotplugError(VmmError):
 
 
 class NotUniqueError(VmmError):
-    """A VM shows `what` of the VM `other`: they are copies of each other. It must not be handed out."""
+    """A VM has `what` of the VM `other`: they are copies of each other. It must not be handed out."""
 
     def __init__(self, *, vm_id: str, what: str, other: str) -> None:
-        super().__init__(f"{vm_id} is not unique: its {what} are those of {other}; is its guest reseeded?")
+        super().__init__(f"{vm_id} is not unique: its {what} are those of {other}; check that its guest is reseeded")
         self.vm_id = vm_id
         self.what = what
         self.other = other
 
 
 class AttachError(VmmError):
-    """There is no VM to take over where one should be."""
+    """A VM to take over does not exist."""
 
     def __init__(self, *, vm_id: str, reason: str) -> None:
         super().__init__(f"{vm_id} cannot be taken over: {reason}")
@@ -171,7 +171,7 @@ class AttachError(VmmError):
 
 
 class VmExitedError(VmmError):
-    """QEMU is gone while something was asked of it. `reason` is its exit report in words."""
+    """QEMU exited during a request. `reason` is its exit report in words."""
 
     def __init__(self, *, vm_id: str, reason: str) -> None:
         super().__init__(f"{vm_id}: QEMU is gone: {reason}")
@@ -180,7 +180,7 @@ class VmExitedError(VmmError):
 
 
 class VmSilentError(VmmError):
-    """QEMU is there, and neither it nor its guest answers: it is stopped, or hangs."""
+    """Neither QEMU nor its guest answers: QEMU is stopped, or hangs."""
 
     def __init__(self, *, vm_id: str, checks: int, interval_s: float) -> None:
         super().__init__(
@@ -219,7 +219,7 @@ class AgentUnreachableError(AgentError):
 
 
 class AgentProtocolError(AgentError):
-    """The agent said something that is not in the protocol; its channel is not used any further."""
+    """The agent broke the protocol; its channel is not used any more."""
 
 
 OBSTACLES: Final[Mapping[str, Obstacle]] = {
@@ -229,19 +229,19 @@ OBSTACLES: Final[Mapping[str, Obstacle]] = {
     ),
     **dict.fromkeys(("EIO", "ETIMEDOUT", "UNSUPPORTED"), Obstacle.UNABLE),
 }
-"""By an AgentRequestError's code; all others are the request's."""
+"""By an AgentRequestError's code; all other codes are faults of the request."""
 
 
 class NoRoomError(VmmError):
-    """What a command holds in the host's memory would be more than it may, see `vmm.room`."""
+    """A command would hold more of the host's memory than its share; see `vmm.words.commands.Room`."""
 
 
 class AgentRequestError(AgentError):
     """The agent refused a request.
 
     `code` is a symbolic errno name ("ENOENT", "ETIMEDOUT", ...) or one of the agent's own: "UNSUPPORTED",
-    "BAD_REQUEST". `part` says what of the request it was about, if that is known: a field of a Preparation; of a
-    command "program" or "working_directory".
+    "BAD_REQUEST". `part` is the refused part of the request, if known: a field of a Preparation; of a command "program"
+    or "working_directory".
     """
 
     def __init__(self, *, request: str, code: str, message: str, part: str = "") -> None:

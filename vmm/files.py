@@ -1,6 +1,6 @@
-"""Files that others may replace: opened without surprises, and told apart.
+"""Files that others may replace: opened without blocking, and identified.
 
-To open a FIFO waits for its other end, in the kernel, where no signal handler of ours and no time limit comes through.
+Opening a FIFO waits for its other end in the kernel, where neither a signal handler nor a time limit can interrupt it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 _NO_SURPRISES: Final = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
 FileIdentity = tuple[int, int, int, int]
-"""Device, inode, size, mtime in ns: what changes when a file is replaced or written to."""
+"""Device, inode, size, mtime in ns: one of them changes when a file is replaced or written to."""
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
@@ -44,7 +44,7 @@ def identify(path: Path) -> FileIdentity:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, which is read again only if it is another one by then. Blocks. Raises OSError."""
+    """SHA-256 of a file, which is read again only if it has changed. Blocks. Raises OSError."""
     return _hash(path, identify(path))
 
 

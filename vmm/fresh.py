@@ -1,4 +1,4 @@
-"""What every hand-out gives a guest that no other one has: entropy, the time, a name and ids."""
+"""The values that every hand-out gives a guest anew: entropy, the time, a name and ids."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _NOTHING: Final = Wishes()
 
 @attrs.frozen(kw_only=True)
 class FreshSources:
-    """Where it comes from; replaceable in tests."""
+    """The sources of the values; replaceable in tests."""
 
     entropy: Callable[[int], bytes] = os.urandom
     clock_ns: Callable[[], int] = time.time_ns
     new_machine_id: Callable[[], str] = lambda: uuid.uuid4().hex
 
     def reseeding(self, *, vm_uuid: str) -> Preparation:
-        """The least: random numbers, the time, and the UUID that a clone's firmware does not know."""
+        """The minimum: random numbers, the time, and the UUID, which a clone's firmware does not know."""
         return Preparation(entropy=self.entropy(RESEED_BYTES), wall_clock_ns=self.clock_ns(), vm_uuid=vm_uuid)
 
     def preparation(self, *, vm_id: str, vm_uuid: str, wishes: Wishes = _NOTHING, random_bytes: int = 0) -> Preparation:
-        """The request of every hand-out, with what its caller wishes. A rehearsal is the same without wishes: the first
-        of its kind pages in and, under TCG, translates code, and what is not rehearsed costs the caller 15 ms.
+        """The request of every hand-out, with its caller's wishes. A rehearsal sends the same without wishes: the first
+        request pages in and, under TCG, translates code, which would cost the caller 15 ms.
         """
         return attrs.evolve(
             self.reseeding(vm_uuid=vm_uuid),

@@ -1,4 +1,4 @@
-"""Lock files. The kernel drops a lock with its process, so what a killed one leaves locks nobody out."""
+"""Lock files. The kernel drops a lock with its process, so the file of a killed process locks no other out."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ class HeldLock:
     _descriptor: int
 
     def is_in_place(self) -> bool:
-        """Whether whoever comes to the path finds it locked: not if the file was removed, or replaced.
+        """Whether the file at the path is the locked one: not if it was removed or replaced.
 
         Raises OSError.
         """
         return is_still(self._descriptor, self.path)
 
     def take_again(self) -> None:
-        """Puts a file in the place of the one that was removed. Raises LockHeldError if somebody else was there first;
-        OSError.
-        """
+        """Locks a new file in place of the removed one. Raises LockHeldError if another process was first; OSError."""
         taken = _take(self.path)
         os.close(self._descriptor)
         self._descriptor = taken
 
     def give_back(self) -> None:
-        """Removes the file, unless it is another's by now."""
+        """Removes the file, unless it was replaced."""
         try:
             if self.is_in_place():
                 self.path.unlink()
@@ -68,13 +66,13 @@ def _take(path: Path) -> int:
 
 
 def holder(path: Path) -> str | None:
-    """The pid that the holder of the lock file wrote, perhaps not yet; None if nobody holds it. Raises OSError."""
+    """The pid that the lock's holder wrote, empty if not yet; None if the lock is free. Raises OSError."""
     try:
         lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # who takes the lock in this moment is turned away
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a process that tries to take the lock right now is refused
     except BlockingIOError:
         return _named_in(lock)
     else:
@@ -88,7 +86,7 @@ def _named_in(lock: int) -> str:
 
 
 def is_still(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one that is at the path now. Raises OSError."""
+    """Whether the open file is the one at the path now. Raises OSError."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

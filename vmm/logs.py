@@ -1,4 +1,4 @@
-"""The logs of a VM, which its guest can write to: made, read as evidence, and kept from filling the host's disk."""
+"""A VM's logs, which its guest can write to: created, read as evidence, and kept from filling the host's disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmm.files import open_regular
 
 MAX_LOG_BYTES = 1024 * 1024
 CHECK_INTERVAL_S = 30.0
-"""An emulated UART passes some 100 kB/s, so that a hostile guest gets to a few MB in between."""
+"""An emulated UART passes some 100 kB/s, so that a hostile guest writes at most a few MB between two checks."""
 
 TAIL_BYTES = 4096
 
@@ -29,9 +29,9 @@ def new_log(path: Path) -> Iterator[int]:
 
 
 def read_tail(path: Path, *, limit: int = TAIL_BYTES) -> str:
-    """The end of a log, at most `limit` bytes, as evidence; empty if there is no such file.
+    """The last `limit` bytes of a log, as evidence; empty if the file does not exist.
 
-    Never raises OSError: it is read while something else fails or ends, and evidence must not get in the way of that.
+    Never raises OSError, so that gathering evidence does not disturb the handling of the failure.
     """
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as log:
@@ -44,7 +44,7 @@ def read_tail(path: Path, *, limit: int = TAIL_BYTES) -> str:
 
 
 class LogLimiter:
-    """Empties logs that have grown too long. Their writers append, so they go on at the beginning."""
+    """Truncates logs that have grown too long. Their writers append, and go on at the beginning."""
 
     def __init__(self, paths: Sequence[Path], *, max_bytes: int = MAX_LOG_BYTES) -> None:
         self._paths = tuple(paths)
@@ -52,7 +52,7 @@ class LogLimiter:
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
-        """Looks after the logs until `aclose`; a background task, which never raises."""
+        """Limits the logs until `aclose`; a background task, which never raises."""
         with self._scope:
             while True:
                 await trio.sleep(CHECK_INTERVAL_S)
@@ -64,6 +64,6 @@ class LogLimiter:
 
     def _check(self) -> None:
         for path in self._paths:
-            with contextlib.suppress(OSError):  # gone with its VM, or next time
+            with contextlib.suppress(OSError):  # gone with its VM, or retried next time
                 if path.stat().st_size > self._max_bytes:
                     os.truncate(path, 0)

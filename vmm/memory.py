@@ -1,4 +1,4 @@
-"""What the kernel says of the host's memory, read once: MemAvailable, and pressure stall information (PSI)."""
+"""One reading of the host's memory from the kernel: MemAvailable, and pressure stall information (PSI)."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ class Pressure:
     """The share of the last ten seconds in which tasks waited for memory, in percent."""
 
     some_avg10: float
-    """At least one task did."""
+    """At least one task waited."""
     full_avg10: float
-    """All did: nothing was done at all."""
+    """All tasks waited."""
 
 
 @attrs.frozen(kw_only=True)
 class MemoryReading:
     available_mib: int | None
-    """What can be had without swapping, by the kernel's estimate. None: it does not say."""
+    """Memory available without swapping, by the kernel's estimate. None: unknown."""
     host: Pressure | None
     """None: the kernel has no PSI (CONFIG_PSI, or psi=0)."""
     own: Pressure | None
-    """Of a control group of ours, which may be short of memory while the host is not; None where there is none."""
+    """The pressure in the service's control group, which may be short of memory while the host is not."""
 
     @property
     def some_avg10(self) -> float | None:
-        """The worse of the two."""
+        """The higher of the two pressures."""
         return max((one.some_avg10 for one in (self.host, self.own) if one is not None), default=None)
 
 
 def read_memory(*, cgroup: Path | None = None, proc: Path = PROC) -> MemoryReading:
-    """Three small files of the kernel's; does not wait, and does not raise: what cannot be read is None."""
+    """Reads three small files of the kernel. Does not wait or raise: an unreadable value is None."""
     return MemoryReading(
         available_mib=parse_available(_text(proc / "meminfo")),
         host=parse_pressure(_text(proc / "pressure" / "memory")),
@@ -51,7 +51,7 @@ def read_memory(*, cgroup: Path | None = None, proc: Path = PROC) -> MemoryReadi
 
 
 def own_cgroup(*, proc: Path = PROC, root: Path = CGROUPS) -> Path | None:
-    """The directory of this process's control group, if the host has the second version of those."""
+    """The directory of this process's control group, if the host has cgroup v2."""
     found = _CGROUP_V2.search(_text(proc / "self" / "cgroup"))
     if found is None or not (root / "cgroup.controllers").exists():
         return None
@@ -75,5 +75,5 @@ def parse_available(text: str) -> int | None:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii", errors="replace")
-    except OSError:  # not there, not for us, or switched off (EOPNOTSUPP)
+    except OSError:  # missing, not readable, or switched off (EOPNOTSUPP)
         return ""

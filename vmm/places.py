@@ -1,6 +1,6 @@
-"""Directories of ours on the host: whether one is ours alone, and whether one can be made.
+"""The service's directories: whether others can change one, and whether one can be made.
 
-What is in them is believed: records of VMs to adopt, memory that VMs are cloned from.
+Their content is trusted: records of VMs to adopt, memory that VMs are cloned from.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Exposure:
-    """Why a directory is not ours alone, in words for an error's message."""
+    """How others can change a directory, in words for an error's message."""
 
     what: str
     remedy: str = ""
-    """Empty: there is none but another place."""
+    """Empty: only another place helps."""
 
     def told(self, *, otherwise: str) -> str:
-        """In one sentence, with what else can be done."""
+        """In one sentence, with an alternative remedy."""
         return f"{self.what}; {self.remedy}, or {otherwise}" if self.remedy else f"{self.what}; {otherwise}"
 
 
 def exposure(directory: Path) -> Exposure | None:
-    """None if nobody else can have something in `directory`, or put another one in its place. Raises OSError.
+    """None if no other user can write to `directory` or replace it. Raises OSError.
 
-    One that is not there yet is as safe as the place where it will be; one level above is looked at, no more.
+    A directory that does not exist is as safe as its parent; only one level above is checked.
     """
     if not os.path.lexists(directory):
         return _exposure_in(directory.parent) if os.path.lexists(directory.parent) else None
@@ -44,10 +44,10 @@ def exposure(directory: Path) -> Exposure | None:
 
 
 def _exposure_in(parent: Path) -> Exposure | None:
-    """Of what is ours in `parent`: whether others can put something else in its place."""
+    """How others can replace an entry of ours in `parent`."""
     for status in (parent.lstat(), parent.stat()):
-        link = stat.S_ISLNK(status.st_mode)  # who owns one can have it lead elsewhere; its mode says nothing
-        # In a sticky directory, as /tmp and /dev/shm are, nobody but its owner and we can replace what is ours.
+        link = stat.S_ISLNK(status.st_mode)  # its owner can make it lead elsewhere; its mode means nothing
+        # In a sticky directory, like /tmp and /dev/shm, only its owner and we can replace our entries.
         fixed = link or status.st_mode & stat.S_ISVTX or not status.st_mode & 0o022
         if status.st_uid not in (0, os.geteuid()):
             return Exposure(what=_opened(parent, status))
@@ -61,9 +61,9 @@ def _opened(place: Path, status: os.stat_result) -> str:
 
 
 def check_can_make(directory: Path) -> None:
-    """Raises OSError, naming the place, if `directory` cannot be made, or is there and cannot be written to.
+    """Raises OSError, naming the place, if `directory` cannot be made, or exists and cannot be written to.
 
-    Nothing but trying tells: root may write to /proc by its mode, and cannot. Nothing is left of the attempt.
+    Only an attempt shows: /proc's mode lets root write, and the kernel does not. The attempt leaves nothing.
     """
     place = next(place for place in (directory, *directory.parents) if os.path.lexists(place))
     if place == directory and place.is_dir() and os.access(place, os.W_OK | os.X_OK):
@@ -76,8 +76,7 @@ def check_can_make(directory: Path) -> None:
 
 
 def place_of(directory: Path) -> str:
-    """Tells a directory from those that containers and chroots have under the same path; the same when it is made anew.
-
-    Raises OSError.
+    """Distinguishes a directory from those of containers and chroots with the same path; stays the same when the
+    directory is made anew. Raises OSError.
     """
     return f"{directory.stat().st_dev}:{Path('/').stat().st_ino}"

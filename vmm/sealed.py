@@ -1,8 +1,8 @@
-"""Copies of files that anybody may open who is given one, and nobody can change.
+"""Copies of files that any process that is given one may open, and none can change.
 
 QEMU before 8.2 opens the file of its memory for writing even where it maps it privately. A file on disk would have to
 be writable by every clone, and a clone whose guest has taken over QEMU could change what all later clones start with.
-A sealed memfd may be opened for writing, and takes no write.
+A sealed memfd may be opened for writing, but refuses writes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ZEROS: Final = bytes(_CHUNK)
 
 
 class SealedMemory:
-    """A memfd of our own; closed when the last reference to this object goes. It lives as long as anybody maps it."""
+    """A memfd, closed with the last reference to this object. Its memory lives as long as any process maps it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -30,7 +30,7 @@ class SealedMemory:
 
     @classmethod
     def copy_of(cls, path: Path) -> SealedMemory:
-        """Copies a file, without its pages of zeros: they take no memory. Blocks. Raises OSError."""
+        """Copies a file, without its zero pages, which take no memory. Blocks. Raises OSError."""
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return cls.copy_of_open(source)
@@ -39,7 +39,7 @@ class SealedMemory:
 
     @classmethod
     def copy_of_open(cls, source: int) -> SealedMemory:
-        """`copy_of` for a file that is open; the descriptor stays the caller's."""
+        """As `copy_of`, of an open file; the descriptor stays the caller's."""
         memory = cls(os.memfd_create("vmpool-sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
         os.ftruncate(memory.fileno(), os.fstat(source).st_size)
         _copy(source, memory.fileno())
@@ -72,6 +72,6 @@ def _next_data(descriptor: int, position: int) -> int | None:
     try:
         return os.lseek(descriptor, position, os.SEEK_DATA)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+        if error.errno == errno.ENXIO:  # a hole up to the end
             return None
         raise

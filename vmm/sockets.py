@@ -1,4 +1,4 @@
-"""Unix sockets that have a path: listening on one, and connecting to one that may be busy."""
+"""Unix sockets with a path: listening, and connecting to one that may be busy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_SOCKET_PATH_BYTES: Final = 107
 """Linux: `sun_path` has 108 bytes, of which the last is the terminating zero."""
 
 QUEUE_PAUSE_S: Final = 0.02
-"""Between attempts at a socket whose queue is full; the kernel does not tell when it has room."""
+"""Between attempts at a socket whose queue is full; the kernel does not report when the queue has space."""
 
 
 def listen(path: Path) -> socket.socket:
@@ -31,9 +31,9 @@ def listen(path: Path) -> socket.socket:
 
 
 async def connect(path: Path) -> trio.SocketStream:
-    """Connects to a socket of QEMU's; waits while its queue is full, of services that were killed. Raises OSError.
+    """Connects to a socket of QEMU's; waits while its queue is full of connections of killed services. Raises OSError.
 
-    Of a Unix socket whose queue is full the kernel says EAGAIN, which `trio.open_unix_socket` takes for success.
+    For a full queue the kernel returns EAGAIN, which `trio.open_unix_socket` takes for success.
     """
     with contextlib.ExitStack() as undo:
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))

@@ -1,4 +1,4 @@
-"""What a VM is made of: the records that describe it before it exists."""
+"""The spec of a VM: the record that describes it before it exists."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class MachineSpec:
     machine_type: str = "q35"
     cpu_model: str = "max"
     pci_bridges: int = 0
-    """For devices that somebody else hot-plugs; the root bus takes none. See `vmm.qemu.command_line.pci_bridge`."""
+    """For devices that a VM's taker hot-plugs; the root bus takes none. See `vmm.qemu.command_line.pci_bridge`."""
     kernel_parameters: str = ""
-    """Appended to the parameters the driver needs itself."""
+    """Appended to the parameters that `vmm` itself needs."""
     devices: tuple[Device, ...] = attrs.field(factory=usual_devices)
     """In the order in which they are plugged in."""
 
     @property
     def agent(self) -> AgentKind:
-        """What answers the host from inside the guest: what one of the devices leads to."""
+        """The agent in the guest, which one of the devices leads to."""
         return next((one.agent for one in self.devices if one.agent is not AgentKind.NOOP), AgentKind.NOOP)
 
     def differing_devices(self, other: MachineSpec) -> tuple[Device, ...]:
-        """Those that only one of the two machines has."""
+        """The devices that only one of the two machines has."""
         ours = [one for one in self.devices if one not in other.devices]
         return (*ours, *(one for one in other.devices if one not in self.devices))
 

@@ -1,1 +1,1 @@
-"""The devices of a machine, one kind a module: all that the rest of `vmm` knows of them is in `device`."""
+"""The devices of a machine, one kind a module; `device` is their interface to the rest of `vmm`."""

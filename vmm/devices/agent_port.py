@@ -18,11 +18,11 @@ from vmm.words.machines import AgentKind
 from vmm.words.processes import ExitReport
 
 PORT_NAMES: Final = {AgentKind.BUILTIN: "vmpool.agent.0", AgentKind.QGA: "org.qemu.guest_agent.0"}
-"""The virtio-serial port on which an agent answers; /dev/virtio-ports/ of the guest shows it."""
+"""The virtio-serial port on which the agent answers; the guest sees it in /dev/virtio-ports/."""
 
 _SERIAL_PORTS: Final = 2
-"""Ours, and port 0, which is a console's. QEMU's default of 31 has 64 queues, for each of which it opens an eventfd at
-every `cont`, and closes it at `stop`."""
+"""The agent's port, and port 0, which is reserved for a console. QEMU's default of 31 has 64 queues, for each of which
+it opens an eventfd at every `cont`, and closes it at `stop`."""
 
 _SILENCE_S: Final = 2.0
 
@@ -51,7 +51,7 @@ class AgentPort(Device):
         return Attachment(
             options=(
                 *("-chardev", options("socket", id="agent", fd=fd, server="on", wait="off")),
-                # This property is among the few that have an underscore.
+                # This property has an underscore, unlike most.
                 *("-device", options("virtio-serial-pci", id="serial") + f",max_ports={_SERIAL_PORTS}"),
                 *("-device", options("virtserialport", bus="serial.0", chardev="agent", name=PORT_NAMES[self.kind])),
             ),
@@ -64,24 +64,24 @@ class AgentPort(Device):
 
 @attrs.frozen(kw_only=True)
 class PortLink:
-    """Fulfils `vmm.devices.links.AgentLink`."""
+    """Implements `vmm.devices.links.AgentLink`."""
 
     agent: AgentKind
     silence_s: ClassVar[float | None] = _SILENCE_S
-    """What a guest says at the moment in which its host hangs up may stay in QEMU's hands (7.2: one element of the
-    port's queue is in use, and the port throttled), and nothing that it says later gets out until the host hangs up
-    once more. A guest that boots needs longer, and does not mind."""
+    """Data that a guest sends at the moment when its host hangs up may get stuck in QEMU (7.2: one element of the
+    port's queue is in use, and the port throttled), and no later data gets out until the host hangs up again. A guest
+    that boots needs longer, and is not disturbed by a new connection."""
 
     async def open(self, directory: Path, *, gone: Callable[[], Awaitable[ExitReport]]) -> trio.SocketStream:  # noqa: ARG002
         path = directory / _SOCKET
         try:
             return await connect(path)
         except OSError as error:
-            raise AgentUnreachableError(f"{path}: {error}; QEMU is dead or serves another") from error
+            raise AgentUnreachableError(f"{path}: {error}; QEMU is dead, or another client is connected") from error
 
 
 def link_of(driver: str, properties: Mapping[str, str]) -> PortLink | None:
-    """From a `-device` of a running QEMU, if it is an agent's port."""
+    """The link of a running QEMU's `-device`, if that is an agent's port."""
     for kind, name in PORT_NAMES.items():
         if driver == "virtserialport" and properties.get("name") == name:
             return PortLink(agent=kind)

@@ -1,4 +1,4 @@
-"""The serial console: what the guest prints, in a log of the VM's directory. It also tells whose a QEMU is."""
+"""The serial console: the guest's output, in a log of the VM's directory. It also identifies a VM's QEMU process."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from vmm.places import place_of
 _FD_SET: Final = 0
 
 _PLACE: Final = re.compile(r"@\d+:\d+$")
-"""The end of what names a console. It is not there in those that older versions started."""
+"""Ends the name of a console. VMs of older versions do not have it."""
 
 
 def console_log(directory: Path) -> Path:
-    """What the guest wrote to its serial console, of the VM with that directory."""
+    """The log of the serial console of the VM with that directory."""
     return directory / "console.log"
 
 
 def names_console(argv: Sequence[str], log: Path) -> bool:
-    """Whether this is the command line of the VM with that console: it names the VM's own directory, once."""
+    """Whether this is the command line of the VM with that console: it names the VM's directory, once."""
     marker = "," + options(opaque=log)
     return any(_PLACE.sub("", argument).endswith(marker) for argument in argv)
 
@@ -44,8 +44,8 @@ class Console(Device):
         return self.attached(opened.enter_context(new_log(log)), log=log, place=place_of(directory))
 
     def attached(self, fd: int, *, log: Path, place: str) -> Attachment:
-        """`fd` is open for appending. QEMU does not open `log`, which is there for who looks for the process; `place`
-        is what `vmm.places.place_of` says of its directory.
+        """`fd` is open for appending. QEMU does not open `log`, which only identifies the process; `place` is
+        `vmm.places.place_of` its directory.
         """
         return Attachment(
             options=(

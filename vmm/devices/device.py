@@ -1,4 +1,4 @@
-"""What a kind of device says of itself, so that nobody else has to know the kinds.
+"""The interface of a device, so that no other module has to know the kinds.
 
 A new kind is a module beside this one and a setting of the profile, from which `vmm.devices.usual` makes it.
 """
@@ -18,29 +18,29 @@ import attrs
 from vmm.words.machines import AgentKind
 
 OpenInput = Callable[[Path], AbstractContextManager[int]]
-"""A file that QEMU is to read, open within the block, as a descriptor that its user may open anew. Raises OSError."""
+"""Opens a file for QEMU to read, within the block, as a descriptor that QEMU's user may reopen. Raises OSError."""
 
 
 class Bus(enum.Enum):
-    """Where on the command line a device stands: what is plugged in first has the first place that is free."""
+    """A device's position on the command line: devices get free slots in the order in which they are plugged in."""
 
     BOARD = "board"
-    """Not on a bus of ours; before the PCI bridges."""
+    """Not on the PCI bus; before the PCI bridges."""
     PCI = "pci"
-    """Takes what place is free after the bridges."""
+    """Takes a free slot after the bridges."""
 
 
 @attrs.frozen(kw_only=True)
 class Attachment:
-    """A device as one QEMU has it: its options, and the descriptors that these name."""
+    """A device of one QEMU process: its options, and the descriptors that they name."""
 
     options: tuple[str, ...]
     inherited: tuple[int, ...] = ()
     """QEMU uses these as they are passed."""
     readable: tuple[int, ...] = ()
-    """It is passed these, too, and opens them anew."""
+    """QEMU is passed these, too, and reopens them."""
     writable: tuple[int, ...] = ()
-    """Idem, for writing. They are its own from then on."""
+    """Likewise, for writing. From then on they are QEMU's own."""
 
 
 MAX_SOCKET_NAME: Final = len("agent.sock")
@@ -50,15 +50,15 @@ MAX_SOCKET_NAME: Final = len("agent.sock")
 class Device(abc.ABC):
     """One device of a machine. A frozen record: machines whose devices are equal are interchangeable.
 
-    What a device makes for a VM lies in that VM's directory and goes with it, or is a descriptor, which the kernel
-    takes back when QEMU is dead. So an adopted VM, whose spec nobody knows, leaves nothing behind either.
+    A device keeps its state in the VM's directory, which goes with the VM, or in a descriptor, which the kernel closes
+    when QEMU is dead. So an adopted VM, whose spec is unknown, leaves nothing behind either.
     """
 
     setting: ClassVar[str]
-    """The profile's setting that asks for it, by which errors and mismatches name it."""
+    """The profile's setting that requests it; errors and mismatches name it."""
     bus: ClassVar[Bus]
     sockets: ClassVar[tuple[str, ...]] = ()
-    """Names of the Unix sockets that it has in the VM's directory, whose path must not be too long for them."""
+    """Names of its Unix sockets in the VM's directory, which limit the length of that path."""
 
     def __init_subclass__(cls) -> None:
         too_long = [name for name in cls.sockets if len(name) > MAX_SOCKET_NAME]
@@ -67,34 +67,34 @@ class Device(abc.ABC):
 
     @property
     def kernel_parameters(self) -> str:
-        """What the guest's kernel is told of it at boot."""
+        """Its parameters for the guest's kernel."""
         return ""
 
     @property
     def agent(self) -> AgentKind:
-        """Which agent is reached through it: NOOP for none, or one that is others' to ask."""
+        """The agent that is reached through it: NOOP for none, or for one that only the VM's taker asks."""
         return AgentKind.NOOP
 
     def check(self, open_input: OpenInput) -> None:  # noqa: B027 - most kinds need nothing of the host
-        """Raises MissingFileError, naming `setting`, for what the host does not have, or QEMU's user may not use."""
+        """Raises MissingFileError, naming `setting`, if the host lacks something, or QEMU's user may not use it."""
 
     @abc.abstractmethod
     def open(self, directory: Path, *, open_input: OpenInput, opened: contextlib.ExitStack) -> Attachment:
-        """Makes it ready for one QEMU. `directory` is the VM's own; `opened` closes our ends once QEMU has its own.
+        """Makes it ready for one QEMU. `directory` is the VM's; `opened` closes our descriptors once QEMU has its own.
 
         Raises OSError, MissingFileError, SpecError.
         """
 
     @abc.abstractmethod
     def fingerprint(self) -> tuple[str, ...]:
-        """What of it makes two machines different: its options without what is each VM's own, and hashes of what is in
-        its files. May block for reading these. Raises OSError.
+        """The parts that make two machines different: its options without those of the single VM, and hashes of its
+        files' content. May block while reading the files. Raises OSError.
         """
 
     def for_template(self, directory: Path) -> Device:  # noqa: ARG002 - most kinds keep nothing in a template
-        """The device as a template's VM has it, which keeps what clones need of it in the template's directory."""
+        """The device of a template's VM, which keeps the files that clones need in the template's directory."""
         return self
 
-    def for_clone(self, template: Path) -> Device:  # noqa: ARG002 - idem
-        """The device as a clone of the template in that directory has it: a copy of its own of all that is written."""
+    def for_clone(self, template: Path) -> Device:  # noqa: ARG002 - likewise
+        """The device of a clone of the template in that directory, with its own copy of everything writable."""
         return self

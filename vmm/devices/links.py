@@ -1,4 +1,4 @@
-"""From a QEMU's command line to its guest's agent, so that a VM can be adopted without its spec."""
+"""From a QEMU command line to the guest's agent, so that a VM can be adopted without its spec."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from vmm.words.processes import ExitReport
 
 
 class AgentLink(Protocol):
-    """How the agent of a running QEMU is reached."""
+    """The way to the agent of a running QEMU."""
 
     @property
     def agent(self) -> AgentKind:
-        """NOOP: it is not ours to ask."""
+        """NOOP: the service asks no agent."""
 
     @property
     def silence_s(self) -> float | None:
-        """How long the agent may be silent before we hang up and connect anew, and twice as long the next time. None:
-        for ever.
+        """How long the agent may be silent before the host reconnects; the time doubles with each attempt. None:
+        without a limit.
         """
 
     async def open(self, directory: Path, *, gone: Callable[[], Awaitable[ExitReport]]) -> trio.SocketStream:
-        """A connection to it; `directory` is the VM's, and `gone` returns when QEMU is dead. No time limit.
+        """A connection to the agent; `directory` is the VM's, and `gone` returns when QEMU is dead. No time limit.
 
         Raises AgentUnreachableError.
         """
@@ -37,13 +37,13 @@ class AgentLink(Protocol):
 
 @attrs.frozen(kw_only=True)
 class NoLink:
-    """There is nobody in the guest whom we can ask. Fulfils AgentLink."""
+    """The guest has no agent that the service asks. Implements AgentLink."""
 
     agent: AgentKind = AgentKind.NOOP
     silence_s: float | None = None
 
     async def open(self, directory: Path, *, gone: Callable[[], Awaitable[ExitReport]]) -> trio.SocketStream:  # noqa: ARG002
-        raise AssertionError("nobody is asked over it")
+        raise AssertionError("a guest without an agent is never asked")
 
 
 _KINDS: Final[tuple[Callable[[str, Mapping[str, str]], AgentLink | None], ...]] = (
@@ -53,19 +53,19 @@ _KINDS: Final[tuple[Callable[[str, Mapping[str, str]], AgentLink | None], ...]] 
 
 
 def agent_link(argv: Sequence[str]) -> AgentLink:
-    """What a command line of `build_argv` says of the agent."""
+    """The link to the agent, from a command line of `build_argv`."""
     links = (link for driver, properties in _plugged_in(argv) for kind in _KINDS if (link := kind(driver, properties)))
     return next((link for link in links if link.agent is not AgentKind.NOOP), NoLink())
 
 
 def vsock_cid(argv: Sequence[str]) -> int | None:
-    """Of its vsock device, whoever listens behind it; None if it has none."""
+    """The CID of its vsock device, whatever listens behind it; None without such a device."""
     links = (vsock.link_of(driver, properties) for driver, properties in _plugged_in(argv))
     return next((link.cid for link in links if link is not None), None)
 
 
 def _plugged_in(argv: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each `-device`: its driver, and its properties as far as they have values."""
+    """Each `-device`: its driver, and its properties that have values."""
     for option, value in itertools.pairwise(argv):
         if option == "-device":
             driver, *properties = value.split(",")

@@ -1,4 +1,4 @@
-"""How QEMU's command line is written."""
+"""The syntax of QEMU's command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,5 @@ def options(kind: str | None = None, /, **values: object) -> str:
 
 
 def inherited(descriptor: int) -> Path:
-    """The name under which a process opens anew what it has open: for that it needs the right to the file, and to no
-    directory.
-    """
+    """The path by which a process reopens its own descriptor: it needs the right to the file, and to no directory."""
     return Path(f"/proc/self/fd/{descriptor}")

@@ -13,12 +13,12 @@ from vmm.words.machines import AgentChannel, AgentKind
 def usual_devices(
     *, agent: AgentKind = AgentKind.BUILTIN, channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
 ) -> tuple[Device, ...]:
-    """Of a machine whose guest has that agent behind that channel. Raises SpecError if there is no such thing."""
+    """The devices of a machine with that agent behind that channel. Raises SpecError for an unsupported pair."""
     if channel is AgentChannel.VSOCK and agent is AgentKind.QGA:
         raise SpecError(
             field="channel",
             value=channel.value,
-            reason='is not where qemu-ga answers; leave it out with agent = "qga"',
+            reason='qemu-ga does not answer there; leave channel out with agent = "qga"',
         )
     devices: list[Device] = [Console()]
     if channel is AgentChannel.VSOCK:

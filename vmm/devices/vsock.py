@@ -1,7 +1,7 @@
 """A vsock device: a CID of its own for each VM, and connections to the agent that listens behind it.
 
-vhost-vsock keeps CIDs apart for the whole host, whoever's VMs they are. So a CID is not chosen but tried, on the
-descriptor that QEMU then inherits: it is taken from that moment on, and free again when QEMU is dead.
+vhost-vsock keeps CIDs unique on the whole host, for all users' VMs. So a CID is drawn and tried on the descriptor that
+QEMU then inherits: it is taken from that moment on, and free again when QEMU is dead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vmm.words.machines import AgentKind
 from vmm.words.processes import ExitReport
 
 VSOCK_PARAMETER: Final = "VMPOOL_CHANNEL=vsock"
-"""Tells the built-in agent where to listen. The kernel makes what it does not know a variable of `init`."""
+"""Makes the built-in agent listen on vsock. The kernel passes unknown parameters to `init` as variables."""
 
 AGENT_PORT: Final = 1024
 """Where the built-in agent listens; Kata's, too."""
@@ -36,25 +36,25 @@ LAST_CID: Final = 2**32 - 2
 """0 to 2 are the hypervisor, loopback and the host, 2**32 - 1 is "any"."""
 
 VHOST_VSOCK: Final = Path("/dev/vhost-vsock")
-LOAD_MODULE: Final = "load the module with `modprobe vhost_vsock` and have access to it"
+LOAD_MODULE: Final = "load the module with `modprobe vhost_vsock` and get access to the device"
 _REMEDY: Final = f'{LOAD_MODULE}, or set channel = "virtio-serial"'
 _SET_GUEST_CID: Final = 0x4008AF60
 """VHOST_VSOCK_SET_GUEST_CID of linux/vhost.h."""
 
 _DRAWS: Final = 64
-"""Of 2**32 CIDs; a host on which so many are taken in a row has something wrong with it."""
+"""Draws of 2**32 CIDs; if so many in a row are taken, something is wrong with the host."""
 
 _FIRST_PAUSE_S: Final = 0.005
 _LAST_PAUSE_S: Final = 0.1
 
 _NOT_YET: Final = frozenset({errno.ECONNRESET, errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENODEV, errno.EHOSTUNREACH})
-"""What connecting says while the guest boots: no driver, or nobody who listens."""
+"""Errors of connecting while the guest boots: no driver, or no listener."""
 
 _DRIVER: Final = "vhost-vsock-pci"
 
 _OURS: Final = "vsock"
-"""The id of the device behind which the built-in agent listens. One that is others' to use is called as Kata calls it,
-with its CID."""
+"""The id of the device behind which the built-in agent listens. A device for a VM's taker has Kata's name, with its
+CID."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,13 +67,13 @@ class ReservedCid:
 
 @attrs.frozen(kw_only=True)
 class Vsock(Device):
-    """One for each machine, as the kernel has it."""
+    """The vsock device of a machine; the kernel allows one."""
 
     setting: ClassVar[str] = "channel"
     bus: ClassVar[Bus] = Bus.PCI
 
     ours: bool = True
-    """The built-in agent listens behind it. Else who does is others' to ask."""
+    """The built-in agent listens behind it. If false, the listener is for the VM's taker."""
 
     @property
     def agent(self) -> AgentKind:
@@ -102,7 +102,7 @@ class Vsock(Device):
 
 @attrs.frozen(kw_only=True)
 class VsockLink:
-    """Fulfils `vmm.devices.links.AgentLink`."""
+    """Implements `vmm.devices.links.AgentLink`."""
 
     agent: AgentKind
     cid: int
@@ -113,7 +113,7 @@ class VsockLink:
 
 
 def link_of(driver: str, properties: Mapping[str, str]) -> VsockLink | None:
-    """From a `-device` of a running QEMU, if it is a vsock device."""
+    """The link of a running QEMU's `-device`, if that is a vsock device."""
     if driver != _DRIVER:
         return None
     agent = AgentKind.BUILTIN if properties.get("id") == _OURS else AgentKind.NOOP
@@ -140,7 +140,7 @@ def reserve_vsock(
 ) -> Iterator[ReservedCid]:
     """An open device with a CID that no other VM of the host has; closed at the end, so QEMU must have inherited it.
 
-    Raises MissingFileError, SpecError if no CID can be had, OSError.
+    Raises MissingFileError, SpecError if no CID is available, OSError.
     """
     check_vsock(device)
     fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
@@ -180,8 +180,8 @@ async def connect_vsock(
 ) -> trio.SocketStream:
     """A connection to the agent of a guest that may still boot. The caller sets the deadline.
 
-    Nothing tells the host when a guest begins to listen, so it is tried again after pauses that grow to 0.1 s. `gone`
-    returns when QEMU is dead: nobody will ever listen then. Raises AgentUnreachableError.
+    The host cannot see when a guest begins to listen, so it retries after pauses that grow to 0.1 s. `gone` returns
+    when QEMU is dead, which ends the attempts. Raises AgentUnreachableError.
     """
     stream: trio.SocketStream | None = None
     failure: AgentUnreachableError | None = None

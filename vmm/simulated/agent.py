@@ -1,4 +1,4 @@
-"""The agent of a simulated guest. Fulfils `vmm.contract.Agent`."""
+"""The agent of a simulated guest. Implements `vmm.contract.Agent`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 GUEST_INFO = GuestInfo(agent_version=2, kernel_release="simulated")
 ONLINE_LIMIT_S = 5.0
-"""For how long the agent waits for what is not plugged in."""
+"""How long the agent waits for CPUs and memory to be plugged in."""
 
 _DIRECTORIES = frozenset(PurePosixPath(path) for path in ("/", "/root", "/tmp", "/run", "/etc"))  # noqa: S108 - a guest's
 
 
 class SimulatedAgent:
-    """Answers as the real agent does: not while the machine is paused, and not after its death."""
+    """Answers as the real agent: not while the machine is paused, and not after its death."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -109,7 +109,7 @@ class SimulatedAgent:
         self._machine.start_soon(command.run)
         return command
 
-    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - nobody asks for it
+    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:  # noqa: ARG002 - no test reads it
         await self._machine.guest_runs()
         for fault in self._machine.faults:
             if isinstance(fault, FilesFail):

@@ -1,4 +1,4 @@
-"""Simulated VMs behind the door of `vmm`. Fulfils `vmm.backend.Backend`."""
+"""The backend of simulated VMs. Implements `vmm.backend.Backend`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vmm.words.processes import ProcessIdentity
 
 @attrs.frozen(kw_only=True, eq=False)
 class SimulatedBackend:
-    """Whatever is asked for can be had, and nothing of it is confined."""
+    """Makes any machine, without confinement."""
 
     host: SimulatedHost = attrs.field(factory=SimulatedHost)
     _templates: dict[Path, SimulatedTemplates] = attrs.field(factory=dict, init=False)
@@ -36,7 +36,7 @@ class SimulatedBackend:
         return Path(name)
 
     def check(self, spec: MachineSpec) -> None:
-        """Any machine will do."""
+        """Accepts any machine."""
 
     async def version(self, spec: MachineSpec) -> str:  # noqa: ARG002 - all are the same
         await trio.lowlevel.checkpoint()

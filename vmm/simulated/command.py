@@ -1,4 +1,4 @@
-"""A command in a simulated guest. Fulfils `vmm.contract.Command`."""
+"""A command in a simulated guest. Implements `vmm.contract.Command`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HARMLESS_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, si
 
 
 class SimulatedCommand:
-    """One running program. Its output waits for the reader, one write at a time, and no more of it than a window."""
+    """One running program. Its output waits for the reader, one write at a time, up to a window."""
 
     def __init__(self, machine: Machine, program: Program, spec: CommandSpec) -> None:
         self._machine = machine
@@ -59,7 +59,7 @@ class SimulatedCommand:
         try:
             await self._stdin.send(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the program has ended or its stdin is closed: nobody reads this any more
+            return  # the program has ended or its stdin is closed: the data has no reader
 
     async def close_stdin(self) -> None:
         await self._machine.guest_runs()

@@ -1,8 +1,8 @@
-"""A disk without hardware: it fails and crashes where a test says, and forgets what was never synced.
+"""A disk without hardware: it fails and crashes where a test says, and loses unsynced data.
 
-Two kinds of crash. A process that is killed loses nothing: what the kernel was told, it keeps. When the power fails, a
-file has what it had when it was last synced, and maybe a part of what was written since; a name means what it meant
-when its directory was last synced, or anything it was given to mean since.
+It knows two kinds of crash. When the process is killed, nothing is lost: the kernel keeps all completed steps. When the
+power fails, a file has its content of the last sync, perhaps with a part of later writes; a name refers to its file of
+the directory's last sync, or to any later one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import attrs
 
 
 class Step(enum.Enum):
-    """What a disk does, one at a time."""
+    """The single steps of a disk's operations."""
 
     CREATE = "create"
     WRITE_HALF = "write the first half"
@@ -30,7 +30,7 @@ class Step(enum.Enum):
 
 
 class DiskFault(enum.Enum):
-    """What happens instead of a step."""
+    """The fault that happens instead of a step."""
 
     NO_SPACE = errno.ENOSPC
     IO_ERROR = errno.EIO
@@ -47,7 +47,7 @@ DiskFaultPlan = Callable[[int, Step], DiskFault | None]
 
 
 def no_disk_faults(_number: int, _step: Step) -> DiskFault | None:
-    """The plan in which all goes well."""
+    """The plan without faults."""
     return None
 
 
@@ -69,7 +69,7 @@ class _Directory:
     safe: dict[str, _File] = attrs.field(factory=dict)
     """As of its last sync."""
     since: dict[str, list[_File | None]] = attrs.field(factory=dict)
-    """What names were given to mean since then, None for nothing."""
+    """The files of names changed since then; None for a removed name."""
 
     def give(self, name: str, file: _File | None) -> None:
         if file is None:
@@ -80,12 +80,12 @@ class _Directory:
 
 
 class SimulatedDisk:
-    """Files in directories; fulfils `actors.disk.Disk`. A directory is there from its first use on, and stays."""
+    """Files in directories. Implements `actors.disk.Disk`. A directory exists from its first use on."""
 
     def __init__(self, *, faults: DiskFaultPlan = no_disk_faults) -> None:
         self.faults = faults
         self.steps = 0
-        """How many were begun."""
+        """How many steps were begun."""
         self._directories: dict[Path, _Directory] = {}
         self._lost: set[Path] = set()
         self._crashed = False
@@ -143,17 +143,17 @@ class SimulatedDisk:
         self._directories.pop(directory, None)
 
     def lose_directory(self, directory: Path) -> None:
-        """As somebody does who removes what is not his: whatever uses it finds that it is not there."""
+        """Removes a directory behind the service's back: later operations in it fail."""
         self.remove_directory(directory)
         self._lost.add(directory)
 
     def put(self, path: Path, data: bytes) -> None:
-        """A file that somebody else made, long ago."""
+        """Puts a synced file there, as another program would."""
         directory = self._directory(path.parent)
         directory.names[path.name] = directory.safe[path.name] = _File(contents=data, safe=data)
 
     def after_kill(self) -> SimulatedDisk:
-        """What the next process finds when this one was killed; nobody sees what this one still does."""
+        """The disk for the next process after this one is killed; later steps of this one have no effect on it."""
         return self._next(
             {
                 path: {name: file.contents for name, file in directory.names.items()}
@@ -162,7 +162,7 @@ class SimulatedDisk:
         )
 
     def after_power_loss(self, random: Random) -> SimulatedDisk:
-        """What is found when the host is up again; `random` decides what may be one or the other."""
+        """The disk after a power failure; `random` chooses among the possible contents."""
         found: dict[Path, dict[str, bytes]] = {}
         for path, directory in self._directories.items():
             found[path] = {}

@@ -1,4 +1,4 @@
-"""What can go wrong with a simulated VM, and plans of what goes wrong with which."""
+"""The faults of simulated VMs, and plans of which VM has which."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmm.words.processes import BootStage
 
 
 class Moment(enum.Enum):
-    """Points in a VM's life at which a fault can strike; it strikes the first time the VM gets there."""
+    """Points in a VM's life at which a fault strikes, the first time that the VM reaches it."""
 
     READY = "ready"
     PAUSED = "paused"
@@ -53,14 +53,14 @@ class AgentGoesMute:
 
 @attrs.frozen(kw_only=True)
 class Hangs:
-    """From a moment on the process does nothing, as one that was stopped: neither QEMU nor its guest answers."""
+    """From a moment on the process does nothing, like a stopped one: neither QEMU nor its guest answers."""
 
     when: Moment
 
 
 @attrs.frozen(kw_only=True)
 class AgentBreaksProtocol:
-    """At a moment the guest says what is not in the protocol. The process lives."""
+    """At a moment the guest breaks the protocol. The process lives."""
 
     when: Moment
 
@@ -72,12 +72,12 @@ class PrepareFails:
     code: str = "EPERM"
     message: str = "Operation not permitted"
     part: str = ""
-    """Which field of the preparation it refuses, when that is asked for. Empty: all of it, always."""
+    """The field of the preparation that it refuses if requested. Empty: every preparation."""
 
 
 @attrs.frozen(kw_only=True)
 class FilesFail:
-    """The agent takes no file."""
+    """The agent refuses every file."""
 
     code: str = "ENOSPC"
     message: str = "No space left on device"
@@ -121,17 +121,17 @@ FaultPlan = Callable[[int], Sequence[Fault]]
 
 
 def no_faults(_number: int) -> Sequence[Fault]:
-    """The plan in which all goes well."""
+    """The plan without faults."""
     return ()
 
 
 def scripted(faults: Mapping[int, Sequence[Fault]]) -> FaultPlan:
-    """A plan that names the VMs that have faults."""
+    """A plan of the given faults by the VMs' numbers."""
     return lambda number: faults.get(number, ())
 
 
 def random_faults(random: Random, probabilities: Mapping[Fault, float]) -> FaultPlan:
-    """A plan that draws each fault for itself; the same seed gives the same plan for VMs launched in order."""
+    """A plan that draws each fault independently; the same seed gives the same plan for VMs launched in order."""
 
     def draw(_number: int) -> Sequence[Fault]:
         return tuple(fault for fault, probability in probabilities.items() if random.random() < probability)

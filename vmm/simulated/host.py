@@ -22,7 +22,7 @@ from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 class _Handle:
-    """What one run of the service has of a machine: nothing any more once that run was killed."""
+    """One run's handle of a machine; it has no effect once that run was killed."""
 
     def __init__(self, machine: Machine, host: SimulatedHost) -> None:
         self.machine = machine
@@ -54,24 +54,24 @@ class _Handle:
         return self._exit_report
 
     async def stop(self) -> ExitReport:
-        """See the contract. Afterwards the host does not know the VM any more."""
+        """See the contract. Afterwards the host no longer knows the VM."""
         with trio.CancelScope(shield=True):
             async with self._stopping:
                 if self._service is not self._host.service:
-                    return ExitReport()  # this code runs in a process that is dead
+                    return ExitReport()  # the service is dead, and with it the caller
                 if self._host.has(self.id):
                     for fault in self.machine.faults:
                         if isinstance(fault, StopIsSlow):
                             await trio.sleep(fault.delay_s)
                     if self._service is not self._host.service:
-                        return ExitReport()  # it was killed while it waited
+                        return ExitReport()  # the service was killed during the wait
                     self.machine.exit(ExitReport(status=0))
                     self._host.forget(self.id)
         return self._exit_report
 
     async def detach(self) -> None:
         """See the contract. The host keeps the machine."""
-        assert not self._waiting, f"{self.id}: somebody waits for the end of what is let go"
+        assert not self._waiting, f"{self.id}: a task waits for the end of a VM that is being detached"
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def crash(self, report: ExitReport) -> None:
@@ -79,7 +79,7 @@ class _Handle:
         self.machine.exit(report)
 
     def mute(self) -> None:
-        """The agent answers nothing from now on."""
+        """The agent stops answering."""
         self.machine.mute()
 
     @property
@@ -89,7 +89,7 @@ class _Handle:
 
 
 class SimulatedVm(_Handle):
-    """A VM without a process. Fulfils `vmm.contract.Vm`; `crash` and `mute` are for tests."""
+    """A VM without a process. Implements `vmm.contract.Vm`; `crash` and `mute` are for tests."""
 
     def __init__(self, machine: Machine, host: SimulatedHost) -> None:
         super().__init__(machine, host)
@@ -140,10 +140,10 @@ class SimulatedVm(_Handle):
 
 
 class SimulatedSurvivor(_Handle):
-    """A machine whose service is gone. Fulfils `vmm.contract.Survivor`."""
+    """A machine whose service is gone. Implements `vmm.contract.Survivor`."""
 
     async def connect(self, *, nursery: trio.Nursery) -> SimulatedVm:
-        """See the contract. A mute agent is waited for."""
+        """See the contract. Waits for a mute agent."""
         await trio.lowlevel.checkpoint()
         self.machine.begin_session(nursery)
         self.machine.power(Power.RUNNING)
@@ -160,32 +160,32 @@ class SimulatedSurvivor(_Handle):
 
 
 class SimulatedHost:
-    """A host for simulated VMs; `vmm.simulated.backend` shows it to a service."""
+    """A host of simulated VMs; `vmm.simulated.backend` makes it usable for a service."""
 
     def __init__(self, *, boot_s: float = 0.0, faults: FaultPlan = no_faults, on_disk: bool = False) -> None:
-        """`on_disk`: each VM that is launched has its directory, for its record. Else nothing is on disk."""
+        """`on_disk`: each launched VM has a directory, for its record; otherwise nothing is on disk."""
         self._on_disk = on_disk
         self._directories: dict[str, Path] = {}
         self._boot_s = boot_s
         self._faults = faults
         self._alive: dict[str, Machine | None] = {}
-        """None for what is no machine: one that boots, a shell, a template that is built."""
+        """None for a VM that boots, a shell, or a template being built."""
         self._launched = 0
         self.service = object()
-        """Stands for the process that has the VMs."""
+        """Stands for the service's process."""
 
     @property
     def alive(self) -> frozenset[str]:
-        """The VMs that were launched and are not stopped; those booting and those that died by themselves included."""
+        """The VMs that were launched and not stopped, including those that boot or died by themselves."""
         return frozenset(self._alive)
 
     def has(self, vm_id: str) -> bool:
-        """Whether it is one of those that are `alive`, without looking at all of them."""
+        """Whether the VM is in `alive`, without building the set."""
         return vm_id in self._alive
 
     @property
     def launched(self) -> int:
-        """How many launches there were, failed ones included."""
+        """The number of launches, including failed ones."""
         return self._launched
 
     async def launch(
@@ -197,18 +197,18 @@ class SimulatedHost:
         nursery: trio.Nursery,
         boot_s: float | None = None,
     ) -> SimulatedVm:
-        """Boots for `boot_s`, or the host's, and returns the VM running and ready, unless the faults want it otherwise.
+        """Boots for `boot_s`, or the host's, and returns the VM running and ready, unless a fault strikes.
 
         Raises BootError. On error and cancellation nothing is left. The caller must `stop` the VM.
         """
         if vm_id in self._alive:
-            raise ValueError(f"there is a VM {vm_id} already")
+            raise ValueError(f"VM {vm_id} exists already")
         faults = tuple(self._faults(self._launched))
         self._launched += 1
         self._alive[vm_id] = None
         identity = ProcessIdentity(pid=0, start_time=self._launched)
         if self._on_disk:
-            directory.mkdir(mode=0o700)  # noqa: ASYNC240 - it takes no time
+            directory.mkdir(mode=0o700)  # noqa: ASYNC240 - quick enough
             self._directories[vm_id] = directory
         try:
             await self._boot(faults, boot_s=self._boot_s if boot_s is None else boot_s)
@@ -233,7 +233,7 @@ class SimulatedHost:
             return SimulatedSurvivor(machine, self)
         await trio.lowlevel.cancel_shielded_checkpoint()
         self.end(vm_id)
-        raise VmExitedError(vm_id=vm_id, reason="it is not running any more")
+        raise VmExitedError(vm_id=vm_id, reason="it is no longer running")
 
     async def attach(
         self,
@@ -247,7 +247,7 @@ class SimulatedHost:
         await trio.lowlevel.cancel_shielded_checkpoint()
         machine = self._alive.get(vm_id)
         if machine is None or machine.exit_report is not None:
-            raise AttachError(vm_id=vm_id, reason="it is not running any more")
+            raise AttachError(vm_id=vm_id, reason="it is no longer running")
         vm = SimulatedVm(machine, self)
         try:
             await trio.lowlevel.checkpoint()
@@ -258,17 +258,17 @@ class SimulatedHost:
         return vm
 
     def kill_service(self) -> None:
-        """The process that has the VMs dies: they go on, and what its tasks still do with them has no effect.
+        """Kills the service's process: its VMs go on, and the actions of its remaining tasks have no effect.
 
-        The caller cancels those tasks. What was booting, and shells, are forgotten, as a sweep for orphans would.
+        The caller cancels those tasks. Booting VMs and shells are forgotten, as after a sweep for orphans.
         """
         self.service = object()
         self._alive = {vm_id: machine for vm_id, machine in self._alive.items() if machine is not None}
 
     def machine(self, vm_id: str) -> Machine:
-        """What is alive under that id."""
+        """The living machine of that id."""
         machine = self._alive[vm_id]
-        assert machine is not None, f"{vm_id} is no machine yet"
+        assert machine is not None, f"{vm_id} has not booted yet"
         return machine
 
     async def _boot(self, faults: Sequence[Fault], *, boot_s: float) -> None:
@@ -282,17 +282,17 @@ class SimulatedHost:
         await trio.sleep(boot_s)
 
     def remember(self, vm_id: str) -> None:
-        """For a shell or a template: it is started."""
+        """Records that a shell or a template was started."""
         self._alive[vm_id] = None
 
     def forget(self, vm_id: str) -> None:
-        """For a VM, a shell or a template: it is stopped."""
+        """Records that a VM, a shell or a template was stopped."""
         self._alive.pop(vm_id, None)
         if directory := self._directories.pop(vm_id, None):
             shutil.rmtree(directory)
 
     def end(self, vm_id: str) -> None:
-        """Kills it, whatever it is, and forgets it."""
+        """Kills and forgets a VM, a shell or a template."""
         if (machine := self._alive.get(vm_id)) is not None:
             machine.exit(ExitReport(signal=signal.SIGKILL))
         self.forget(vm_id)

@@ -1,4 +1,4 @@
-"""The simulated process and its guest: whether it runs, and what is in it."""
+"""The simulated process and its guest."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vmm.words.processes import ExitReport, ProcessIdentity
 
 NS = 1_000_000_000
 EPOCH_NS = 1_700_000_000 * NS
-"""What the guests' clocks show at the start of trio's clock."""
+"""The guests' time at the start of trio's clock."""
 
 
 KERNEL_MEMORY_MIB = 32
-"""What a guest's kernel keeps for itself, and MemTotal does not show."""
+"""Memory that a guest's kernel keeps for itself; MemTotal does not include it."""
 
 BROKEN = "the guest agent sent garbage: simulated"
 
@@ -51,7 +51,7 @@ class MachineState:
     mute: bool = False
     hung: bool = False
     broken: bool = False
-    """The guest has said to the service that has it now what is not in the protocol."""
+    """The guest has broken the protocol of its current session."""
 
 
 class Machine:
@@ -75,24 +75,24 @@ class Machine:
         self.is_clone = False
         self.hostname = "vmpool"
         self.entropy: list[bytes] = []
-        """What the guest was reseeded with, in order."""
+        """The entropy that the guest was reseeded with, in order."""
         self.clock_offset_ns = EPOCH_NS
         self.online = Capacity.of(spec)
-        """What the guest uses of what is plugged in."""
+        """The part of the plugged-in capacity that the guest uses."""
         self.plugged: AsyncValue[Capacity] = AsyncValue(self.online)
         self.environment: dict[str, str] = {}
-        """What commands have beside the default."""
+        """Variables of commands beside the default."""
         self.files: dict[str, bytes] = {VM_UUID: f"{simulated_uuid(vm_id)}\n".encode()}
         self.console = b"[    0.000000] Linux version simulated\n"
-        """What the guest has written to it."""
+        """The guest's output to its console."""
         self.hung_at = -math.inf
-        """When it last began to hang."""
+        """When the process last began to hang."""
         self._drawn = 0
         self._nursery = nursery
         self._scopes: set[trio.CancelScope] = set()
         self._reached: set[Moment] = set()
         self._deaths: list[tuple[float, ExitReport]] = []
-        """Faults that are on their way: when, and how. They strike whoever has the machine then."""
+        """Pending deaths: when, and how. They strike in any later session, too."""
 
     @property
     def wall_clock_ns(self) -> int:
@@ -107,14 +107,14 @@ class Machine:
 
     @property
     def visible_files(self) -> dict[str, bytes]:
-        """What a program of the guest can read right now, apart from what comes later."""
+        """The files that a program in the guest can read right now."""
         return self.files | {
             "/proc/cpuinfo": b"".join(b"processor\t: %d\n" % number for number in range(self.online.vcpus)),
             "/proc/meminfo": b"MemTotal: %d kB\n" % (self.mem_total_mib * 1024),
         }
 
     def random(self, count: int) -> bytes:
-        """What the guest's RNG gives next. Machines with the same entropy give the same, as clones of a template do."""
+        """The next bytes of the guest's RNG, the same for machines with the same entropy, like a template's clones."""
         self._drawn += 1
         return hashlib.shake_256(b"".join(self.entropy) + self._drawn.to_bytes(8, "big")).digest(count)
 
@@ -147,7 +147,7 @@ class Machine:
         self._nursery.start_soon(until_exit)
 
     def begin_session(self, nursery: trio.Nursery) -> None:
-        """Another service has the machine: its tasks live in `nursery`, and commands of earlier ones are ended."""
+        """Begins a service's session: its tasks live in `nursery`, and the commands of earlier sessions are ended."""
         for scope in self._scopes:
             scope.cancel(reason="another session of the simulated agent has begun")
         self._nursery = nursery
@@ -162,7 +162,7 @@ class Machine:
         self.reach(Moment.PAUSED if power is Power.PAUSED else Moment.RESUMED)
 
     def break_protocol(self) -> None:
-        """The guest says what is not in the protocol, and is heard no more until somebody connects anew."""
+        """The guest breaks the protocol, and is ignored until the next session."""
         self.state.value = attrs.evolve(self.state.value, broken=True)
         self._end_tasks("the simulated guest broke the protocol")
 
@@ -172,17 +172,17 @@ class Machine:
         return AgentProtocolError(BROKEN)
 
     def mute(self) -> None:
-        """The agent answers nothing from now on."""
+        """The agent stops answering."""
         self.state.value = attrs.evolve(self.state.value, mute=True)
 
     def hang(self, *, hung: bool = True) -> None:
-        """The process does nothing any more, as one that was stopped; or goes on."""
+        """The process stops doing anything, like a stopped one; or goes on."""
         if hung and not self.state.value.hung:
             self.hung_at = trio.current_time()
         self.state.value = attrs.evolve(self.state.value, hung=hung)
 
     def exit(self, report: ExitReport) -> None:
-        """The process dies. Only the first time counts."""
+        """The process dies. Only the first call counts."""
         if self.exit_report is None:
             self.exit_report = report
             self.state.value = attrs.evolve(self.state.value, power=Power.DEAD)
@@ -211,13 +211,13 @@ class Machine:
             raise self.unreachable()
 
     async def process_runs(self) -> None:
-        """Waits until the process does what it is asked. Raises VmExitedError if it is dead, or dies."""
+        """Waits until the process takes requests. Raises VmExitedError if it is dead, or dies."""
         await trio.lowlevel.checkpoint()
         await self.state.wait_value(lambda state: state.power is Power.DEAD or not state.hung)
         self.check_alive()
 
     async def look(self) -> None:
-        """What can be seen of the guest from outside. Raises AgentUnreachableError if the machine is dead."""
+        """Waits as a ping would. Raises AgentUnreachableError if the machine is dead."""
         await trio.lowlevel.checkpoint()
         if self.exit_report is not None:
             raise self.unreachable()

@@ -19,7 +19,7 @@ _ENVIRONMENT: Final = {
 
 
 class GuestProcess:
-    """What a program sees of the world."""
+    """A program's view of its guest."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class GuestProcess:
         await self._write(OutputStream.STDERR, text.encode() + b"\n")
 
     async def write(self, data: bytes) -> None:
-        """Waits while nobody takes the output."""
+        """Waits while the output is unread."""
         await self._write(OutputStream.STDOUT, data)
 
 

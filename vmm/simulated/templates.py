@@ -64,7 +64,7 @@ class SimulatedShell:
 
 @attrs.define(eq=False, kw_only=True)
 class SimulatedTemplates:
-    """Fulfils `vmm.backend.TemplateBackend`. What is to fail is set from outside, at any time."""
+    """Implements `vmm.backend.TemplateBackend`. Tests set the faults from outside, at any time."""
 
     host: SimulatedHost
     build_s: float = 0.0
@@ -74,7 +74,7 @@ class SimulatedTemplates:
     clones_fail: bool = False
     owned_elsewhere: bool = False
     template: SimulatedTemplate | None = None
-    """What is there; survives the producer, as files do."""
+    """The existing template; it outlives the producer, as files do."""
     built: int = 0
     shells: dict[str, SimulatedShell] = attrs.field(factory=dict)
 
@@ -90,9 +90,9 @@ class SimulatedTemplates:
     async def open(self, *, fingerprint: str) -> SimulatedTemplate:
         await trio.lowlevel.checkpoint()
         if self.template is None:
-            raise TemplateError(reason="there is none")
+            raise TemplateError(reason="it does not exist")
         if self.template.fingerprint != fingerprint:
-            raise TemplateError(reason="it is of another machine")
+            raise TemplateError(reason="it is another machine's")
         self.template.check()
         return self.template
 

@@ -1,1 +1,1 @@
-"""The vocabulary: records and enums that all floors speak. Attrs only, no I/O, no trio."""
+"""The vocabulary: records and enums that all layers share. Attrs only, no I/O, no trio."""

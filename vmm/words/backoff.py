@@ -19,7 +19,7 @@ class Backoff:
     def delay(self, failures: int, *, randomness: float = 0.0) -> float:
         """Seconds to wait after `failures` failures in a row (>= 1); `randomness` is drawn from [0, 1)."""
         if failures < 1:
-            raise ValueError(f"failures = {failures}: there is nothing to back off from")
+            raise ValueError(f"failures = {failures}: must be 1 or more")
         # 2**63 s is beyond any maximum; the bound keeps the power a small number after months of failures.
         grown = self.initial_s * 2.0 ** min(failures - 1, 63)
         return min(grown, self.maximum_s) * (1.0 - self.jitter * randomness)

@@ -1,4 +1,4 @@
-"""Commands in the guest: what is asked for, what comes of it, and how much of that may lie in the host's memory."""
+"""Commands in the guest: the request, the output and exit, and the limits on the host's memory."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ class Room(Protocol):
 
     @property
     def window(self) -> int:
-        """Bytes of each of its streams that nobody has read; at most WINDOW."""
+        """The most unread bytes of each of its streams; at most WINDOW."""
 
     def take(self, size: int) -> None:
-        """So many bytes on top of that, until the command is closed. Raises NoRoomError, and takes nothing then."""
+        """Takes more bytes, until the command is closed. On NoRoomError nothing is taken."""
 
 
 class _Whole:
     window: Final = WINDOW
 
     def take(self, size: int) -> None:
-        """There is always enough."""
+        """Never raises."""
 
 
 WHOLE: Final[Room] = _Whole()
-"""Of a command that nobody counts."""
+"""The room of a command that is not limited."""
 
 
 MAX_GOT_FILE = 64 * 2**20
-"""Bytes of a guest's file that the host takes into its memory, unless somebody says otherwise."""
+"""Bytes of a guest's file that the host reads into memory, unless the caller sets another limit."""
 
 
 MAX_GIVEN_STDIN = 256 * 1024
-"""What a command may be given with its start; it travels as one piece."""
+"""Bytes of stdin that a command may be given with its start, in one piece."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,12 +53,12 @@ class CommandSpec:
     """Added to the guest's default environment, see `Preparation.environment`."""
     working_directory: str | None = None
     time_limit_s: float | None = None
-    """The agent kills the command and all that it has started with SIGKILL after this, as far as it can: in a guest
-    without cgroups it is the process group, over qemu-ga the process."""
+    """After this the agent kills the command and all its descendants with SIGKILL; in a guest without cgroups only its
+    process group, over qemu-ga only the process."""
     stdin: bytes | None = attrs.field(default=None, repr=False, validator=optional(max_len(MAX_GIVEN_STDIN)))
-    """All that its stdin has, at most MAX_GIVEN_STDIN bytes. None: what `Command.send_stdin` sends."""
+    """The whole of its stdin, at most MAX_GIVEN_STDIN bytes. None: `Command.send_stdin` sends it."""
     room: Room = attrs.field(default=WHOLE, repr=False, eq=False)
-    """For what nobody has read of its streams."""
+    """For its unread output."""
 
 
 class OutputStream(enum.Enum):
@@ -79,7 +79,7 @@ class CommandExit:
     status: int | None = None
     signal: int | None = None
     timed_out: bool = False
-    """The time limit ended it (signal is SIGKILL then)."""
+    """The time limit ended the command; signal is then SIGKILL."""
     out_of_memory: bool = False
-    """The guest's kernel killed it because memory was short, or, where its status is 137 as a shell's, something while
-    it ran. qemu-ga does not tell."""
+    """The guest's kernel killed the command because memory was short or, if the status is 137 as a shell's, some
+    process while it ran. qemu-ga does not report it."""

@@ -1,4 +1,4 @@
-"""What VMs are confined to: as the user asks for it, and as it is told to people."""
+"""The confinement of VMs: as the user asks for it, and as it is reported."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ DEFAULT_COUNT: Final = 65_536
 """Systemd's list of uids has the range from 1,879,048,192 up to 2,147,352,575 as unused (systemd's UIDS-GIDS.md)."""
 
 MAX_UID: Final = 2**32 - 2
-"""The number above it is no one."""
+"""The number above it means "no user"."""
 
 _RANGE: Final = re.compile(r"(\d{1,10})-(\d{1,10})")
 
 
 class Requirement(enum.Enum):
-    """How much of what the host may offer the user asks for."""
+    """How much of the possible confinement the user asks for."""
 
     AUTO = "auto"
-    """What the host offers; what it does not is reported."""
+    """Whatever the host supports; missing layers are reported."""
     OFF = "off"
     REQUIRED = "required"
-    """All of it, or the service does not start."""
+    """All layers, or the service does not start."""
 
 
 class Layer(enum.Enum):
-    """In the order in which they are tried: what the first gives, others may need."""
+    """In the order in which they are tried: later ones may need earlier ones."""
 
     USER_NAMESPACE = "user-namespace"
-    """Gives the privileges that the other namespaces take, to whom the host gives none."""
+    """Gives an unprivileged service the privileges that the other namespaces need."""
     PID_NAMESPACE = "pid-namespace"
-    """No process but its own can be named."""
+    """QEMU cannot name any process but its own."""
     IPC_NAMESPACE = "ipc-namespace"
     UTS_NAMESPACE = "uts-namespace"
     NETWORK_NAMESPACE = "net-namespace"
-    """An empty one."""
+    """An empty network namespace."""
     MOUNT_NAMESPACE = "mount-namespace"
-    """Its root directory has QEMU and what that reads, read-only."""
+    """Its root directory has QEMU and the files that it reads, read-only."""
     LANDLOCK = "landlock"
     SECCOMP = "seccomp"
 
 
 @attrs.frozen(kw_only=True)
 class LayerState:
-    """As it is told to people."""
+    """A layer's state for reports."""
 
     name: str
     applied: bool
     detail: str = ""
-    """Why not, or how."""
+    """The reason if it is not active, otherwise the details."""
 
 
 @attrs.frozen(kw_only=True)
 class UidRange:
-    """Numbers for users and, the same, for their groups."""
+    """A range of uids, which are the gids, too."""
 
     first: int = DEFAULT_FIRST
     last: int = DEFAULT_FIRST + DEFAULT_COUNT - 1
@@ -79,7 +79,7 @@ def structure_range(value: Any, _: Any) -> UidRange:
         raise ValueError(f'must be a range like "{UidRange()}", not {value!r}')
     first, last = map(int, found.groups())
     if not 1 <= first <= last <= MAX_UID:
-        raise ValueError(f"must go upwards, between 1 and {MAX_UID}, not {value!r}")
+        raise ValueError(f"must be ascending, between 1 and {MAX_UID}, not {value!r}")
     return UidRange(first=first, last=last)
 
 
@@ -89,13 +89,13 @@ AUTO_USER: Final = "auto"
 
 @attrs.frozen(kw_only=True)
 class ConfinementWish:
-    """What the user asks for, for all VMs of a service."""
+    """The confinement that the user asks for, of all VMs of a service."""
 
     user: str | int = AUTO_USER
-    """Whom QEMU runs as."""
+    """The user that QEMU runs as."""
     uids: UidRange | None = None
-    """Each VM's QEMU has one of its own, where the service is root and `user` is "auto". None: a default range, if that
-    can be had."""
+    """Each VM's QEMU has a uid of its own from this range if the service is root and `user` is "auto". None: a default
+    range, if one is available."""
     layers: Requirement = Requirement.AUTO
     without: tuple[Layer, ...] = ()
     """Layers that are left out."""
@@ -113,8 +113,8 @@ class ConfinementLine:
 
 @attrs.frozen(kw_only=True)
 class ConfinementReport:
-    """What VMs are confined to, and why not more."""
+    """How VMs are confined, and the reasons for missing layers."""
 
     states: tuple[LayerState, ...] = ()
-    """All that there may be, and whether it is."""
+    """Every possible layer, with its state."""
     lines: tuple[ConfinementLine, ...] = ()

@@ -1,4 +1,4 @@
-"""CPU models as QEMU's `-cpu` takes them: which words are one, and which of them are nothing but features of a CPU."""
+"""CPU models as QEMU's `-cpu` takes them: their syntax, and which of their properties are plain CPU features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FEATURE: Final = re.compile(rf"[+-](?P<flag>{_NAME.pattern})|(?P<key>{_NAME.pat
 _PLAIN: Final = re.compile(r"[+-](?P<flag>[^=]+)|(?P<key>[^=]+)=(on|off)")
 
 _NO_NAMES: Final = frozenset({"help", "list"})
-"""QEMU prints what there is, and ends; "?" is no name anyway."""
+"""With "help" QEMU prints a list and ends; "?" is not in the syntax of a name."""
 
 
 _PLAIN_FEATURES: Final = """
@@ -37,25 +37,25 @@ PLAIN_FEATURES: Final = frozenset(_PLAIN_FEATURES.split())
 
 
 def fault_in(model: str) -> str:
-    """Why it is no model with its features after commas; empty if it is one. Whether it knows it, is QEMU's to say."""
+    """Why the text is not a model with features after commas; empty if it is one. QEMU checks that the model exists."""
     name, *features = model.split(",")
     if len(model) > MAX_CPU_MODEL:
-        return f"has {len(model)} characters, at most {MAX_CPU_MODEL} are allowed"
+        return f"has {len(model)} characters; the maximum is {MAX_CPU_MODEL}"
     if not _NAME.fullmatch(name) or name.lower() in _NO_NAMES:
-        return "is none; name one of QEMU's (letters, digits, '-', '_', '.'), then features after commas"
+        return "is not a CPU model; name one of QEMU's (letters, digits, '-', '_', '.'), then features after commas"
     for feature in features:
         found = _FEATURE.fullmatch(feature)
         if found is None or (found["flag"] or found["key"]).lower() in _NO_NAMES:
-            return f"has {feature!r}, which is no feature; write name=on, name=off, +name or -name"
+            return f"has {feature!r}, which is not a feature; write name=on, name=off, +name or -name"
     return ""
 
 
 def beyond_features(model: str) -> tuple[str, ...]:
-    """What it says after the name of the model that is more than to switch a feature of the CPU on or off.
+    """The properties after the model's name that do more than switch a feature of the CPU on or off.
 
-    A CPU is a device of QEMU's, and what can be set of it is more than features: what KVM and Hyper-V are to a guest,
-    the host's counters, nested virtualization, whether the device is there at all. A feature that is not in the list
-    here is taken for one of those.
+    A CPU is a QEMU device with more properties than features: the KVM and Hyper-V interfaces, the host's counters,
+    nested virtualization, whether the device exists at all. A feature that is not listed here is taken for one of
+    those.
     """
     return tuple(feature for feature in model.split(",")[1:] if not _is_plain(feature))
 

@@ -1,8 +1,8 @@
-"""What a VM actor says to the pool: facts, in the order in which they became true.
+"""The facts that a VM actor reports to the pool, in the order in which they became true.
 
 A VM's facts are `ShellReady` if it begins as a shell, `VmReady`, then `VmHandedOut` or `WishRefused`, then `VmSilent`
-as often as that changes, then `VmLost` if it ended by itself, and always `VmGone` last. One that is adopted begins with
-`VmReady`, or with `LeaseAdopted`.
+at each change, then `VmLost` if it ended by itself, and always `VmGone` last. An adopted VM begins with `VmReady` or
+`LeaseAdopted`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from vmm.words.preparation import PreparationReport
 
 
 class Obstacle(enum.Enum):
-    """What stood in a request's way: from that follows what whoever asked can do."""
+    """The kind of a refusal, from which the caller sees what to do."""
 
     REQUEST = "request"
-    """It asks for what cannot be; the same again would be refused again."""
+    """The request is invalid; the same request would be refused again."""
     EXHAUSTED = "exhausted"
-    """There is no more of something that it takes: memory, processes, room."""
+    """A resource is exhausted: memory, processes, space."""
     UNABLE = "unable"
-    """This guest cannot do it, whoever asks."""
+    """This guest cannot fulfil it for any caller."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +33,7 @@ class HandOutTimings:
     grow_s: float = 0.0
     """Hot-adding CPUs and memory, before the guest runs."""
     resume_s: float
-    """From the first command until QEMU said that the vCPUs run."""
+    """From the first command until QEMU reported that the vCPUs run."""
     prepare_s: float
     """From writing the combined request until the guest's answer; overlaps `resume_s`."""
     total_s: float
@@ -41,7 +41,7 @@ class HandOutTimings:
 
 @attrs.frozen(kw_only=True)
 class ShellReady:
-    """A process that waits for its guest."""
+    """A process waits for its guest."""
 
     vm_id: str
     pid: int
@@ -59,19 +59,19 @@ class VmReady:
     """See `actors.producer.BaseVm`."""
     made_by: ProducerKind = ProducerKind.DIRECT
     adopted: bool = False
-    """An earlier run of the service made it. `production_s` is what it took to see that it is still good."""
+    """An earlier run of the service made the VM. `production_s` is the time that the adoption took."""
 
 
 @attrs.frozen(kw_only=True)
 class VmHealthy:
-    """The agent of an idle VM was asked, and answered."""
+    """The agent of an idle VM answered a check."""
 
     vm_id: str
 
 
 @attrs.frozen(kw_only=True)
 class LeaseAdopted:
-    """The VM of a lease that an earlier run of the service granted: its process is there, and is watched."""
+    """The VM of a lease that an earlier run of the service granted runs, and is watched."""
 
     vm_id: str
     pid: int
@@ -79,7 +79,7 @@ class LeaseAdopted:
 
 @attrs.frozen(kw_only=True)
 class VmHandedOut:
-    """The caller's, and recorded as such."""
+    """The VM is the caller's, and recorded as such."""
 
     vm_id: str
     report: PreparationReport
@@ -88,13 +88,13 @@ class VmHandedOut:
 
 @attrs.frozen(kw_only=True)
 class WishRefused:
-    """The guest, or QEMU, did not do what the caller wishes: nobody else would have noticed, and another VM would do
-    the same. The VM is half prepared and waits for its end.
+    """The guest or QEMU refused a wish of the caller. Without the wish the VM would have been handed out, and another
+    VM would refuse it, too. The VM is half prepared and waits for its end.
     """
 
     vm_id: str
     field: str
-    """Which wish, as the caller's request has it: `files[0].path`."""
+    """The wish's name in the caller's request: `files[0].path`."""
     reason: str
     """One line."""
     obstacle: Obstacle = Obstacle.REQUEST
@@ -110,19 +110,19 @@ class VmSilent:
 
 
 class LossCause(enum.Enum):
-    """What is the matter with a VM that is lost."""
+    """Why a VM is lost."""
 
     DEAD = "dead"
     """QEMU is gone."""
     MUTE = "mute"
-    """It is there, and does not answer."""
+    """QEMU runs, and does not answer."""
     FAULTY = "faulty"
-    """It answers, and not as it should."""
+    """The VM answers wrongly."""
 
 
 @attrs.frozen(kw_only=True)
 class VmLost:
-    """The VM cannot be used any more, for a reason of its own: it failed to come up, died, or failed a hand-out."""
+    """The VM failed: it did not come up, died, or failed a hand-out."""
 
     vm_id: str
     reason: str
@@ -136,13 +136,13 @@ class VmLost:
 class VmGone:
     """Process dead, files removed; nothing of the VM is left on the host.
 
-    `error` is set when the end could not be verified: what was tried and what is left.
+    `error` is set if the end could not be verified: it says what was tried and what is left.
     """
 
     vm_id: str
     error: str | None = None
     let_go: bool = False
-    """Nothing of the above: it runs on and its record is there, for a later run of the service."""
+    """The VM was detached: it runs on, and its record exists for a later run of the service."""
 
 
 VmFact = ShellReady | VmReady | VmHealthy | LeaseAdopted | VmHandedOut | WishRefused | VmSilent | VmLost | VmGone

@@ -1,4 +1,4 @@
-"""What is found of a host: with a verdict, and a fix for what is wrong."""
+"""A finding about a host: a verdict, and a fix for a problem."""
 
 from __future__ import annotations
 

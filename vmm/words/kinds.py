@@ -6,7 +6,7 @@ import enum
 
 
 class BackendKind(enum.Enum):
-    """What a VM is made with."""
+    """The backend that makes a VM."""
 
     QEMU = "qemu"
     SIMULATED = "simulated"
@@ -20,9 +20,9 @@ class ProducerKind(enum.Enum):
 
 
 class ProductionCost(enum.Enum):
-    """What a production takes of the host: productions of one class are counted and limited together."""
+    """The cost of a production to the host: productions of one class are counted and limited together."""
 
     BOOT = "boot"
     """Seconds of a CPU, and a guest's whole memory."""
     CLONE = "clone"
-    """A fraction of that."""
+    """A fraction of both."""

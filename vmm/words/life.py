@@ -2,12 +2,12 @@
 
     PRODUCING -> READY -> HANDING_OUT -> LEASED -> STOPPING -> GONE
 
-A VM that is prepared in advance goes PRODUCING -> SHELL -> PRODUCING -> READY. One that an earlier run of the service
-left behind goes ADOPTING -> READY, or ADOPTING -> LEASED.
+A VM that is prepared in advance goes PRODUCING -> SHELL -> PRODUCING -> READY. A VM of an earlier run of the service
+goes ADOPTING -> READY, or ADOPTING -> LEASED.
 
-Every state may also go straight to STOPPING: that is how eviction, failure and release end. What the end was for is
-said by the reason that goes with it, not by more states. A VM that a later run may adopt can also be let go: then it
-goes straight to GONE, as far as this run is concerned.
+Every state may also go straight to STOPPING, as eviction, failure and release do; the reason that goes along says why,
+so no further states are needed. A VM that a later run may adopt can also be detached: for this run it goes straight to
+GONE.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Final
 
 class VmState(enum.Enum):
     PRODUCING = "producing"
-    """A producer is making it; nobody can have it yet."""
+    """A producer is making it."""
     ADOPTING = "adopting"
-    """Made by an earlier run of the service, which may have died; it is found out whether it is still good."""
+    """Made by an earlier run of the service; being checked, as it may have died."""
     SHELL = "shell"
-    """A process without a guest, which waits to be made a VM when one is missing."""
+    """A process without a guest, which becomes a VM when one is needed."""
     READY = "ready"
     """Paused, agent-checked, waiting to be handed out."""
     HANDING_OUT = "handing_out"
@@ -31,9 +31,9 @@ class VmState(enum.Enum):
     LEASED = "leased"
     """The caller's, until the lease ends."""
     STOPPING = "stopping"
-    """Nobody's; its process is being ended and its files removed."""
+    """Without an owner; its process is being ended and its files removed."""
     GONE = "gone"
-    """Process dead, files removed; or let go."""
+    """Process dead, files removed; or detached."""
 
 
 TRANSITIONS: Final[Mapping[VmState, frozenset[VmState]]] = {
@@ -49,7 +49,7 @@ TRANSITIONS: Final[Mapping[VmState, frozenset[VmState]]] = {
 
 
 class IllegalTransitionError(Exception):
-    """A VM was asked to go where its life does not lead. Always a bug in vmpool."""
+    """A VM was ordered into a state that cannot follow its own. Always a bug in vmpool."""
 
     def __init__(self, *, vm_id: str, state: VmState, target: VmState) -> None:
         allowed = ", ".join(sorted(s.value for s in TRANSITIONS[state])) or "nothing"

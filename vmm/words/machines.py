@@ -1,4 +1,4 @@
-"""What is said of a machine: how large it may be, what executes it, what answers in it."""
+"""A machine's limits, accelerators, agents and their channels."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MAX_VCPUS = 240
 
 
 def grown_memory_mib(memory_mib: int, *, wished_mib: int) -> int:
-    """What a machine that has so much memory gets to when blocks are added until it has what is wished."""
+    """The memory of a machine after as many blocks are added as the wish takes."""
     blocks = -(-max(0, wished_mib - memory_mib) // MEMORY_BLOCK_MIB)
     return memory_mib + blocks * MEMORY_BLOCK_MIB
 
 
 class Accelerator(enum.Enum):
-    """What executes guest code. `auto` is a setting, not an accelerator: see `vmm.qemu.accelerator`."""
+    """Executes guest code. `auto` is a setting, not an accelerator: see `vmm.qemu.accelerator`."""
 
     KVM = "kvm"
     TCG = "tcg"
 
 
 class AcceleratorSetting(enum.Enum):
-    """Which accelerator the user asks for."""
+    """The accelerator that the user asks for."""
 
     AUTO = "auto"
     KVM = "kvm"
@@ -42,18 +42,18 @@ class AcceleratorSetting(enum.Enum):
 
 
 class AgentKind(enum.Enum):
-    """What answers the host from inside the guest."""
+    """The agent that answers the host from inside the guest."""
 
     BUILTIN = "builtin"
     """vmpool's own agent, which the built guest image runs."""
     QGA = "qga"
     """QEMU's guest agent, as distributions package it."""
     NOOP = "noop"
-    """Nothing: the guest is never asked. Kata's noop agent."""
+    """No agent: the guest gets no requests. Kata's noop agent."""
 
 
 class AgentChannel(enum.Enum):
-    """The device through which the guest's agent is reached: by us the built-in one, by others one of their own."""
+    """The device through which the guest's agent is reached: the built-in one, or one of the VM's taker."""
 
     VIRTIO_SERIAL = "virtio-serial"
     VSOCK = "vsock"

@@ -1,4 +1,4 @@
-"""What a guest is asked at hand-out, and what it says of it."""
+"""The request to a guest at hand-out, and its report."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Mapping
 import attrs
 
 RESEED_BYTES = 512
-"""What Kata writes to its agent's ReseedRandomDev."""
+"""As many as Kata sends with its agent's ReseedRandomDev."""
 
 
 @attrs.frozen(kw_only=True)
 class Preparation:
-    """One combined request that makes a VM unique and right before hand-out. None or zero leaves a thing alone."""
+    """One combined request that makes a VM unique and correct before hand-out. None or zero changes nothing."""
 
     entropy: bytes = attrs.field(default=b"", repr=False)
     """Bytes credited to the guest's RNG with RNDADDENTROPY, followed by RNDRESEEDCRNG; see RESEED_BYTES."""
     random_bytes: int = 0
-    """So many bytes, up to 256, are drawn from the guest's RNG before anything else can and after the reseed, if any;
-    the report has them."""
+    """How many bytes, up to 256, are drawn from the guest's RNG right after the reseed, if any; the report has them."""
     wall_clock_ns: int | None = None
     """CLOCK_REALTIME to set, in ns since 1970."""
     hostname: str | None = None
@@ -26,21 +25,22 @@ class Preparation:
     machine_id: str | None = None
     """For /etc/machine-id, as systemd has it: 32 hexadecimal digits in lower case."""
     vm_uuid: str | None = None
-    """What /sys/class/dmi/id/product_uuid shall show, in its usual form and in lower case. A clone's firmware has its
-    template's, and its raw tables keep it."""
+    """For /sys/class/dmi/id/product_uuid, in its usual form and in lower case. A clone's firmware has its template's,
+    and its raw tables keep that."""
     environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    """Added to the default environment of commands that are started later in this VM, by whomever."""
+    """Added to the default environment of all commands that are started later in this VM."""
     vcpus: int | None = None
-    """At least so many must be online when the request is answered; see `Vm.grow`. What is plugged in is brought up,
-    what the kernel has not noticed yet is waited for. Nothing more for 5 s is an AgentRequestError "ETIMEDOUT"."""
+    """How many CPUs at least must be online when the request is answered; see `Vm.grow`. The guest onlines CPUs that
+    are plugged in, and waits for those that its kernel has not noticed yet; 5 s without progress is an
+    AgentRequestError "ETIMEDOUT"."""
     memory_mib: int | None = None
-    """As `vcpus`. It is the machine's memory that counts, in whole blocks of (mostly) 128 MiB: a machine that started
-    with an odd size counts as if it had the rest of its last block."""
+    """As `vcpus`. The machine's memory counts, in whole blocks of (usually) 128 MiB: a machine that started with an odd
+    size counts as if it had the rest of its last block."""
 
 
 @attrs.frozen(kw_only=True)
 class PreparationReport:
-    """What the guest did, seen from inside, after the fact. Without an agent nobody looks: all is empty or zero."""
+    """The result as the guest sees it. Without an agent all is empty or zero."""
 
     reseeded: bool
     wall_clock_ns: int
@@ -48,11 +48,11 @@ class PreparationReport:
     hostname: str
     cpus_online: int
     memory_mib: int
-    """MemTotal of the guest, which is less than what the machine has."""
+    """MemTotal of the guest, which is less than the machine's memory."""
     memory_online_mib: int | None = None
-    """In whole blocks; what the kernel keeps for itself included. None if no memory was asked for."""
+    """In whole blocks, including the kernel's own memory. None if no memory was asked for."""
     random: bytes = attrs.field(default=b"", repr=False)
-    """What was drawn from the RNG. Empty if nothing was asked for."""
+    """The bytes drawn from the RNG. Empty if none were asked for."""
     machine_id: str = ""
     """Empty if none was given."""
     vm_uuid: str = ""
@@ -60,13 +60,13 @@ class PreparationReport:
 
     @property
     def was_seen(self) -> bool:
-        """Whether anybody in the guest looked; a guest has at least one CPU."""
+        """Whether an agent made the report; a guest has at least one CPU."""
         return self.cpus_online > 0
 
 
 @attrs.frozen(kw_only=True)
 class GuestInfo:
-    """What the agent says of its guest on readiness. Without an agent it is zero and empty."""
+    """The agent's report of its guest on readiness. Without an agent it is zero and empty."""
 
     agent_version: int
     kernel_release: str
@@ -74,7 +74,7 @@ class GuestInfo:
 
 @attrs.frozen(kw_only=True)
 class Growth:
-    """What is added to a machine, or is to be."""
+    """CPUs and memory that are added to a machine, or are to be."""
 
     vcpus: int
     memory_mib: int

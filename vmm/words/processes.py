@@ -1,4 +1,4 @@
-"""What is said of a VM's process: how far it came, which one it is, how it ended."""
+"""A VM's process: how far it came, its identity, and how it ended."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class BootStage(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class ExitReport:
-    """How a VM's process ended. Status and signal are None when it was not our child and the kernel told nothing."""
+    """How a VM's process ended. Status and signal are None if the process was not a child and they are unknown."""
 
     status: int | None = None
     signal: int | None = None
     cause: str = ""
-    """Why, as far as is known: "its guest powered off"."""
+    """The cause, as far as is known: "its guest powered off"."""
     stderr_tail: str = ""
     console_tail: str = attrs.field(default="", repr=False)
     """The end of the guest's console, of a VM that ended by itself."""
@@ -47,7 +47,7 @@ _SAID = "; QEMU said: "
 
 
 def without_output(text: str) -> str:
-    """A text that may have ExitReports in it, up to where it quotes a QEMU."""
+    """A text that may quote ExitReports, up to the first output of QEMU."""
     return text.partition(_SAID)[0]
 
 
@@ -62,7 +62,7 @@ def _name_of(number: int) -> str:
 
 @attrs.frozen(kw_only=True)
 class ProcessIdentity:
-    """What names a process beyond the reuse of its pid, as long as the host runs."""
+    """Identifies a process even after its pid is reused, as long as the host runs."""
 
     pid: int
     start_time: int

@@ -1,4 +1,4 @@
-"""What a caller wishes of its VM."""
+"""A caller's wishes for its VM."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class GuestFile:
 
 @attrs.frozen(kw_only=True)
 class Wishes:
-    """What a caller wants of its VM beyond what the base has; what is not wished for stays as the base has it.
+    """A caller's changes to the base VM; everything else stays as the base has it.
 
-    It is bound at hand-out, so that no secret is ever part of a template.
+    They are applied at hand-out, so that no secret is ever part of a template.
     """
 
     vcpus: int | None = None
@@ -28,7 +28,7 @@ class Wishes:
     hostname: str = ""
     """Empty for the VM's id."""
     environment: Mapping[str, str] = attrs.field(factory=dict, repr=False, hash=False)
-    """For every command that runs in it later."""
+    """For every command that runs in the VM later."""
     files: tuple[GuestFile, ...] = ()
 
     @property

@@ -104,8 +104,10 @@ REASONS = [
     ),
     (
         reading(None, None),
-        "enough memory is available; "
-        "this kernel reports neither memory pressure nor MemAvailable, so memory is never considered low",
+        (
+            "enough memory is available; "
+            "this kernel reports neither memory pressure nor MemAvailable, so memory is never considered low"
+        ),
     ),
 ]
 

@@ -145,7 +145,7 @@ async def test_that_of_another_machine_is_replaced() -> None:
 @in_virtual_time
 async def test_fetch_only_never_builds() -> None:
     async with stage(fetch_only=True, fallback=False) as it:
-        with pytest.raises(TemplateError, match="there is none"):
+        with pytest.raises(TemplateError, match="it does not exist"):
             await it.produce()
         assert it.templates.built == 0
 

@@ -49,7 +49,7 @@ async def test_an_end_that_cannot_be_verified_is_told_so() -> None:
         gone = await one.until(VmGone)
         assert isinstance(gone, VmGone)
         assert gone.error is not None
-        assert "process 7 is still there" in gone.error
+        assert "process 7 still exists" in gone.error
 
 
 @in_virtual_time
@@ -75,7 +75,7 @@ async def test_a_production_that_could_not_take_back_its_process_is_told_so() ->
         gone = await one.until(VmGone)
         assert isinstance(gone, VmGone)
         assert gone.error is not None
-        assert "process 7 is still there" in gone.error
+        assert "process 7 still exists" in gone.error
     assert one.kinds() == ["VmLost", "VmGone"]
 
 

@@ -40,9 +40,9 @@ def hosts_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (7, "must be a range like"),
         ("1000", "must be a range like"),
         ("1000-", "must be a range like"),
-        ("2000-1000", "must go upwards"),
-        ("0-1000", "must go upwards"),
-        ("1000-4294967295", "must go upwards"),
+        ("2000-1000", "must be ascending"),
+        ("0-1000", "must be ascending"),
+        ("1000-4294967295", "must be ascending"),
     ],
 )
 def test_what_is_no_range(text: object, problem: str) -> None:

@@ -136,7 +136,7 @@ async def test_a_vm_that_is_not_there_is_told(vm_home: Path, stage: Stage) -> No
         serving_cache(vm_home, base_vm(1)) as served,
         open_factory(client_of(served), host=stage.host) as factory,
     ):
-        with pytest.raises(AttachError, match="vm-1 cannot be taken over: it is not running any more"):
+        with pytest.raises(AttachError, match="vm-1 cannot be taken over: it is no longer running"):
             await factory.get_vm(factory.config())
 
 

@@ -199,7 +199,7 @@ def test_runtime_1x_with_vsock(home: Path) -> None:
         ('[vmpool]\nagent = "kata"', "vmpool.agent: must be one of 'builtin', 'qga', 'noop'"),
         ("[vmpool]\nagent = 1", "vmpool.agent: "),
         ('[vmpool]\nchannel = "hvsock"', "vmpool.channel: must be one of 'virtio-serial', 'vsock'"),
-        ('[vmpool]\nagent = "qga"\nchannel = "vsock"', "vmpool.channel: is not where qemu-ga answers"),
+        ('[vmpool]\nagent = "qga"\nchannel = "vsock"', "vmpool.channel: qemu-ga does not answer there"),
         ("vmpool = 1", "vmpool: must be a table"),
         ("[factory]\nenable_template = true", "factory.enable_template: clones must be reseeded"),
     ],
@@ -262,7 +262,7 @@ def test_a_host_without_vsock_is_told_by_the_users_key(home: Path) -> None:
     (said,) = error.value.problems
     assert said == (
         f"hypervisor.qemu.use_vsock: {home}/vhost-vsock does not exist or cannot be read; load the module with "
-        "`modprobe vhost_vsock` and have access to it"
+        "`modprobe vhost_vsock` and get access to the device"
     )
     both = settings(home, f"{Q35}use_vsock = true", rest='[vmpool]\nchannel = "vsock"')
     with pytest.raises(ConfigError, match=r": vmpool\.channel: "):

@@ -75,12 +75,12 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
         ("[profiles.a]\nagent = 'noop'\nstrict_uniqueness = true", 'profiles.a.agent: "noop" reads no random bytes'),
         (
             "[profiles.a]\nagent = 'qga'\nchannel = 'vsock'",
-            "profiles.a.channel = 'vsock': is not where qemu-ga answers",
+            "profiles.a.channel = 'vsock': qemu-ga does not answer there",
         ),
         ("[profiles.a]\nadaptive = 1", "profiles.a.adaptive: must be a table"),
         ("[profiles.a]\nqemu = ''", "profiles.a.qemu: must match"),
-        ("[profiles.a]\ncpu_model = 'help'", "profiles.a.cpu_model: is none; name one of QEMU's"),
-        ("[profiles.a]\ncpu_model = 'max,?'", "profiles.a.cpu_model: has '?', which is no feature"),
+        ("[profiles.a]\ncpu_model = 'help'", "profiles.a.cpu_model: is not a CPU model; name one of QEMU's"),
+        ("[profiles.a]\ncpu_model = 'max,?'", "profiles.a.cpu_model: has '?', which is not a feature"),
         ('[profiles.a]\nqemu = "a\\u0000b"', "profiles.a.qemu: must match"),
         (
             "[profiles.a]\nbackoff_initial_s = 20\nbackoff_maximum_s = 1",
