@@ -1,4 +1,4 @@
-"""KVM or TCG? `/dev/kvm` may exist, open, even create a VM, and still hang every guest: boot before you believe."""
+"""The choice of KVM or TCG, by a trial boot: `/dev/kvm` may open, and even create a VM, and still hang every guest."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vmm.words.machines import Accelerator, AcceleratorSetting
 
 KVM_DEVICE = Path("/dev/kvm")
 HARDWARE_FLAGS = frozenset({"vmx", "svm"})
-"""Intel VT-x and AMD-V, as /proc/cpuinfo calls them."""
+"""Intel VT-x and AMD-V in /proc/cpuinfo."""
 
 TIMEOUT_REMEMBERED_S = 3600.0
-"""A host that is busy lets a trial run out of time, and is not busy for ever."""
+"""A trial may time out only because the host is busy at the time."""
 
 _KVM_REMEDY = "set the accelerator to `auto` or `tcg`, or give the service's user access to working KVM"
 
 
 @attrs.frozen(kw_only=True)
 class AcceleratorDecision:
-    """What is used, and why, in a sentence for logs and `vmpool` diagnostics."""
+    """The accelerator, and the reason in a sentence for logs and `vmpool` diagnostics."""
 
     accelerator: Accelerator
     reason: str
@@ -37,7 +37,7 @@ class AcceleratorDecision:
 
 @attrs.frozen(kw_only=True)
 class HostFacts:
-    """What is asked of the host, replaceable in tests."""
+    """Reads facts of the host; replaceable in tests."""
 
     open_kvm: Callable[[], None]
     """Opens and closes /dev/kvm. Raises OSError."""
@@ -50,27 +50,27 @@ class HostFacts:
 
 @attrs.frozen(kw_only=True)
 class TrialIdentity:
-    """What the result of a trial boot depends on, besides the host's boot id."""
+    """The inputs of a trial boot's result, besides the host's boot id."""
 
     qemu: Path
     qemu_version: QemuVersion
     kernel: Path
     uid: int
-    """Whom QEMU runs as."""
+    """The user that QEMU runs as."""
 
 
 @attrs.frozen(kw_only=True)
 class TrialFailure:
-    """Why no agent answered."""
+    """The reason why no agent answered."""
 
     reason: str
     """In words."""
     timed_out: bool
-    """Nothing is known to be wrong: it took too long."""
+    """No fault was found; the boot took too long."""
 
 
 TrialBoot = Callable[[], Awaitable[TrialFailure | None]]
-"""Boots the real guest under KVM. Returns None if its agent answered, else why not. Sets its own deadline."""
+"""Boots the real guest under KVM. Returns None if its agent answered, otherwise the failure. Sets its own deadline."""
 
 
 async def decide(
@@ -82,9 +82,9 @@ async def decide(
     host: HostFacts | None = None,
 ) -> AcceleratorDecision:
     """Chooses the accelerator. `auto` boots a guest under KVM once per host boot, QEMU, user and kernel; again
-    after TIMEOUT_REMEMBERED_S if that took too long.
+    after TIMEOUT_REMEMBERED_S if the trial timed out.
 
-    Raises AcceleratorError if KVM was asked for and is not usable; OSError if QEMU or the kernel cannot be read or the
+    Raises AcceleratorError if KVM is requested and not usable; OSError if QEMU or the kernel cannot be read or the
     cache directory cannot be written. If cancelled during the trial boot, nothing is cached.
     """
     host = host or linux_host()
@@ -101,7 +101,7 @@ async def decide(
 
 
 def linux_host() -> HostFacts:
-    """The facts of the host we run on."""
+    """The facts of this host."""
     return HostFacts(open_kvm=_open_kvm, cpu_flags=_cpu_flags, boot_id=_boot_id, uptime_s=_uptime_s)
 
 
@@ -109,13 +109,13 @@ def _kvm_obstacle(host: HostFacts) -> str | None:
     try:
         host.open_kvm()
     except FileNotFoundError:
-        return f"{KVM_DEVICE} is not there"
+        return f"{KVM_DEVICE} does not exist"
     except OSError as error:
         return f"{KVM_DEVICE} cannot be opened ({error.strerror or error})"
     if not HARDWARE_FLAGS & host.cpu_flags():
         return (
-            f"{KVM_DEVICE} is there but the CPU shows neither vmx nor svm: "
-            "software KVM, which hangs or crawls with stock guests"
+            f"{KVM_DEVICE} exists, but the CPU has neither vmx nor svm: "
+            "this is software KVM, in which stock guests hang or crawl"
         )
     return None
 
@@ -129,7 +129,7 @@ async def _decide_by_trial(
     if remembered is not None:
         return _again(remembered)
     failure = await trial_boot()
-    # Read anew: other profiles' verdicts may have been written during the trial, and some are on the same machine.
+    # Read again: other profiles may have written theirs during the trial.
     verdicts = _read_cache(cache, boot_id=host.boot_id())
     meanwhile = _verdict(verdicts.get(identifier), uptime_s=host.uptime_s())
     if failure is not None and failure.timed_out and meanwhile is not None:
@@ -158,7 +158,7 @@ def _identifier(identity: TrialIdentity) -> str:
 
 
 def _read_cache(cache: Path, *, boot_id: str) -> dict[str, Any]:
-    """What was found since the host's boot, by identity; a damaged cache is as good as none."""
+    """The results since the host's boot, by identity; a damaged cache counts as empty."""
     try:
         found = json.loads(cache.read_bytes())
         if found["boot_id"] == boot_id and isinstance(found["verdicts"], dict):
@@ -169,7 +169,7 @@ def _read_cache(cache: Path, *, boot_id: str) -> dict[str, Any]:
 
 
 def _verdict(entry: Any, *, uptime_s: float) -> AcceleratorDecision | None:
-    """None if there is none, if it has had its time, or if it is damaged."""
+    """None if the entry is missing, expired or damaged."""
     try:
         if uptime_s >= entry.get("until_uptime_s", math.inf):
             return None

@@ -1,4 +1,4 @@
-"""Taking over a VM that another run of the service made, and detached or lost."""
+"""Adopting a VM that another run of the service made, and detached or lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 class QemuSurvivor:
-    """A QEMU that runs, paused or not, and to which nothing is connected. Fulfils `vmm.contract.Survivor`."""
+    """A running QEMU, its guest paused or not, without connections. Implements `vmm.contract.Survivor`."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -64,11 +64,11 @@ class QemuSurvivor:
 
 
 async def adopt(identity: ProcessIdentity, *, vm_id: str, directory: Path) -> QemuSurvivor:
-    """Finds the process of a VM again, booted or cloned, by its identity and its command line.
+    """Finds the process of a VM, booted or cloned, by its identity and its command line.
 
     Not a checkpoint when it succeeds: no cancellation comes between the process and its new owner. Raises VmExitedError
-    if the process is gone or another one has its pid, or what is written down of it cannot be read; whatever is left of
-    the VM is ended and removed then.
+    if the process is gone, its pid is reused, or its files cannot be read; the remains of the VM are then ended and
+    removed.
     """
     try:
         return QemuSurvivor(Instance.adopt(vm_id=vm_id, directory=directory, identity=identity))
@@ -76,4 +76,4 @@ async def adopt(identity: ProcessIdentity, *, vm_id: str, directory: Path) -> Qe
         await end_remains(vm_id, vms_directory=directory.parent)
         if isinstance(error, VmExitedError):
             raise
-        raise VmExitedError(vm_id=vm_id, reason=f"it was ended, its files cannot be read: {error}") from error
+        raise VmExitedError(vm_id=vm_id, reason=f"it was ended because its files cannot be read: {error}") from error

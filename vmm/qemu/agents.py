@@ -1,4 +1,4 @@
-"""From a running QEMU to its guest's agent, whichever it is."""
+"""The connection from a running QEMU to its guest's agent, of any kind."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vmm.words.machines import AgentKind
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
 
 _ALIVE: Final = frozenset({"running", "paused"})
-"""What `query-status` says of a guest that has not met its end."""
+"""The answers of `query-status` for a guest that lives."""
 
 
 class ConnectedAgent(Agent, Protocol):
     """An agent with the connection to it."""
 
     async def aclose(self) -> None:
-        """Hangs up. Idempotent."""
+        """Closes the connection. Idempotent."""
 
 
 async def connect_agent(instance: Instance, *, nursery: trio.Nursery) -> ConnectedAgent:
-    """Waits until the guest agent answers; where there is none, asks QEMU whether its guest is alive.
+    """Waits until the guest agent answers; without an agent, asks QEMU whether its guest runs.
 
-    The instance closes the connection in the end. Raises AgentError.
+    The instance closes the connection at its end. Raises AgentError.
     """
     agent = await _connect(instance, nursery)
     instance.close_at_end(agent)
@@ -41,14 +41,14 @@ async def connect_agent(instance: Instance, *, nursery: trio.Nursery) -> Connect
 
 
 def late_agent(instance: Instance, *, nursery: trio.Nursery) -> Agent:
-    """The agent of a guest that is paused: it is connected to, as by `connect_agent`, when it is first asked."""
+    """The agent of a paused guest: connects, as `connect_agent` does, at the first request."""
     return _LateAgent(partial(connect_agent, instance, nursery=nursery))
 
 
 class _LateAgent:
-    """An agent that is connected to when it is first asked: that of a paused guest would not answer before.
+    """An agent that connects at the first request, because the agent of a paused guest does not answer before.
 
-    Fulfils `vmm.contract.Agent`.
+    Implements `vmm.contract.Agent`.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[ConnectedAgent]]) -> None:
@@ -85,7 +85,7 @@ class _LateAgent:
 
 
 class _ConnectOver(Protocol):
-    """Greets the agent at the other end of a stream, which is its own from then on."""
+    """Greets the agent at the other end of a stream, and owns the stream from then on."""
 
     async def __call__(self, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> ConnectedAgent: ...
 
@@ -114,6 +114,6 @@ async def _look(instance: Instance) -> None:
     try:
         status = (await instance.execute("query-status"))["status"]
     except (QmpError, VmExitedError) as error:
-        raise AgentUnreachableError(f"QEMU does not answer for its guest: {error}") from error
+        raise AgentUnreachableError(f"QEMU does not report its guest's state: {error}") from error
     if status not in _ALIVE:
-        raise AgentUnreachableError(f"the guest does not run: QEMU's status is {status}")
+        raise AgentUnreachableError(f"the guest does not run: QEMU reports {status}")

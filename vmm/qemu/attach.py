@@ -1,4 +1,4 @@
-"""Taking a VM that somebody else made, and gave away: a paused QEMU to which nobody is connected."""
+"""Taking over a VM that another service made and gave away: a paused QEMU without connections."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from vmm.words.processes import ProcessIdentity
 
 
 async def attach(*, vm_id: str, directory: Path, uuid: str, nursery: trio.Nursery) -> QemuVm:
-    """Takes over a QEMU with its directory, which is named by its id, has its QMP socket, and goes with it.
+    """Takes over a QEMU with its directory, which is named after the VM's id, has its QMP socket, and goes with it.
 
-    Its agent is the one that its command line names, if vmpool started it; else it has none that can be asked. The
-    connections' background tasks live in `nursery`. Raises AttachError if there is no such QEMU: then nothing was
-    touched. On other errors, QmpError, and when it is cancelled, the VM is ended.
+    Its agent is the one that its command line names, if vmpool started it; otherwise it has no agent. The connections'
+    background tasks live in `nursery`. Raises AttachError if no such QEMU exists: nothing is changed then. On other
+    errors, QmpError, and under cancellation, the VM is ended.
 
-    A QEMU that serves another QMP client is waited for; the caller sets the time limit.
+    Waits while QEMU serves another QMP client; the caller sets the time limit.
     """
     home = VmDirectory(directory)
     if directory.name != vm_id or not directory.is_absolute():
-        raise AttachError(vm_id=vm_id, reason=f"{directory} is not a directory of its own, in a place that is known")
-    with trio.CancelScope(shield=True):  # or a VM that is nobody else's would be left
+        raise AttachError(vm_id=vm_id, reason=f"{directory} is not an absolute path that ends in the VM's id")
+    with trio.CancelScope(shield=True):  # a VM left behind would have no owner
         process = await trio.to_thread.run_sync(_find_process, vm_id, uuid, home)
     try:
         group, argv = VmGroup.recorded_in(home.cgroups), command_line_of(process.pid)
     except OSError as error:
         process.close()
-        raise AttachError(vm_id=vm_id, reason=f"what is known of it cannot be read: {error}") from error
+        raise AttachError(vm_id=vm_id, reason=f"its files cannot be read: {error}") from error
     instance = Instance(vm_id=vm_id, directory=home, process=process, group=group, argv=argv)
     try:
         await instance.connect_qmp(nursery=nursery)
@@ -51,7 +51,7 @@ async def attach(*, vm_id: str, directory: Path, uuid: str, nursery: trio.Nurser
 
 
 def _find_process(vm_id: str, uuid: str, home: VmDirectory) -> QemuProcess:
-    """By its command line. The credentials of its socket are those of who listened, from whom QEMU inherited it."""
+    """By its command line. The credentials of its socket are those of the service that QEMU inherited it from."""
     found = [
         int(entry.name)
         for entry in Path("/proc").iterdir()

@@ -1,4 +1,4 @@
-"""QEMU behind the door of `vmm`. Fulfils `vmm.backend.Backend`."""
+"""The backend of QEMU. Implements `vmm.backend.Backend`."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from vmm.words.processes import ProcessIdentity
 
 @attrs.frozen(kw_only=True)
 class QemuBackend:
-    """As it is, it starts QEMU as we are; see `wishing` and `confined`."""
+    """By default it starts QEMU as the service's user; see `wishing` and `confined`."""
 
     wish: ConfinementWish = attrs.field(factory=ConfinementWish)
-    user: UserDecision = UserDecision(user=None, reason="nobody has asked for another")  # noqa: RUF009 - a frozen record
+    user: UserDecision = UserDecision(user=None, reason="no other user is requested")  # noqa: RUF009 - a frozen record
     confinement: Confinement = UNCONFINED
 
     @classmethod
     def wishing(cls, wish: ConfinementWish) -> QemuBackend:
-        """One whose QEMU's user is chosen, and nothing else of the wish fulfilled before `confined`.
+        """A backend with QEMU's user of the wish; `confined` applies the rest.
 
         Raises ConfinementError, MissingFileError.
         """

@@ -1,4 +1,4 @@
-"""QEMU's command line, as a pure function of what is wanted."""
+"""QEMU's command line, as a pure function of the spec."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ MEMORY_SLOTS = 10
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 KERNEL_PARAMETERS = (
-    # To the console only what matters: each line costs time on an emulated UART.
+    # Only warnings go to the console: each line costs time on an emulated UART.
     "console=ttyS0 quiet "
-    # A guest that dies takes QEMU with it (-no-reboot), at once and by the way that always works: a triple fault.
+    # A guest that panics ends QEMU (-no-reboot) at once, in the way that always works: by a triple fault.
     "panic=1 reboot=t "
-    # Kata's list of probes and waits that a virtual machine does not need.
+    # Kata's list, without probes and waits that a virtual machine does not need.
     "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 noreplace-smp cryptomgr.notests pci=lastbus=0 selinux=0 "
     "i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 net.ifnames=0 "
-    # With room for memory beyond 4 GiB of addresses the kernel keeps 64 MiB for devices that cannot reach there. There
-    # are none: virtio reaches everywhere.
+    # If memory may lie beyond 4 GiB, the kernel reserves 64 MiB for devices that cannot address it; virtio devices can.
     "swiotlb=noforce"
 )
 
@@ -55,19 +54,19 @@ MemoryBacking = AnonymousMemory | FileMemory
 
 @attrs.frozen(kw_only=True)
 class BootFiles:
-    """What a guest boots from, open for reading: the caller's descriptors, which QEMU inherits."""
+    """The files that a guest boots from, open for reading: the caller's descriptors, which QEMU inherits."""
 
     kernel_fd: int
     initrd_fd: int
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What QEMU has to be passed."""
+        """The descriptors to pass to QEMU."""
         return self.kernel_fd, self.initrd_fd
 
 
 class Start(enum.Enum):
-    """What QEMU does first."""
+    """QEMU's first action."""
 
     BOOT = "boot"
     INCOMING = "incoming"
@@ -80,51 +79,51 @@ _INCOMING: Final = ("-S", "-incoming", "defer")
 
 @attrs.frozen(kw_only=True)
 class Passed:
-    """What QEMU is passed open, beside what it boots from and its memory: by descriptor, and not by path."""
+    """The descriptors passed to QEMU beside its boot files and memory; it needs no path to them."""
 
     qmp_fd: int
     """The listening socket of its monitor."""
     processors_fd: int | None = None
     """A file with `vmm.qemu.processors.table`, for machines that need it."""
     devices: tuple[Attachment, ...]
-    """In the order of the spec's."""
+    """In the order of the spec's devices."""
 
     @property
     def inherited(self) -> tuple[int, ...]:
-        """What QEMU uses as it is passed."""
+        """The descriptors that QEMU uses as they are."""
         return (self.qmp_fd, *(fd for device in self.devices for fd in device.inherited))
 
     @property
     def readable(self) -> tuple[int, ...]:
-        """What it opens anew."""
+        """The descriptors that QEMU reopens for reading."""
         table = () if self.processors_fd is None else (self.processors_fd,)
         return (*table, *(fd for device in self.devices for fd in device.readable))
 
     @property
     def writable(self) -> tuple[int, ...]:
-        """What it opens anew for writing."""
+        """The descriptors that QEMU reopens for writing."""
         return tuple(fd for device in self.devices for fd in device.writable)
 
 
 @attrs.frozen(kw_only=True)
 class PciBridge:
-    """A bridge with the id and the place that Kata's have."""
+    """A bridge with the id and the slot of Kata's."""
 
     id: str
     slot: int
-    """Of the root bus."""
+    """The slot on the root bus."""
     option: str
     """QEMU's."""
 
 
 BRIDGE_SLOTS = 30
-"""Devices that a bridge takes, as Kata counts."""
+"""Devices that a bridge takes, by Kata's count."""
 
 _FIRST_BRIDGE_SLOT = 2
 
 
 def pci_bridge(number: int) -> PciBridge:
-    """The n-th, from 0."""
+    """The n-th bridge, counted from 0."""
     bridge, slot = f"pci-bridge-{number}", _FIRST_BRIDGE_SLOT + number
     option = (
         f"pci-bridge,bus=pcie.0,id={bridge},chassis_nr={number + 1},shpc=off,addr={slot:x},"
@@ -134,7 +133,7 @@ def pci_bridge(number: int) -> PciBridge:
 
 
 def machine_uuid(vm_id: str) -> str:
-    """What the firmware says of the machine with that id, unless it is a clone: then it is the template's."""
+    """The UUID that the firmware of the machine with that id shows; a clone's firmware shows its template's."""
     return str(uuid.uuid5(_UUID_NAMESPACE, vm_id))
 
 
@@ -166,10 +165,10 @@ def build_argv(
         *_KVM_TIMERS.get(spec.accelerator, ()),
         *(() if passed.processors_fd is None else processors.options(inherited(passed.processors_fd))),
         *("-chardev", options("socket", id="qmp", fd=passed.qmp_fd, server="on", wait="off")),
-        # Not -mon, of which QEMU 11 says at each start that it is deprecated.
+        # Not -mon, for which QEMU 11 prints a deprecation warning at each start.
         *("-qmp", "chardev:qmp"),
         *_device_options(spec, passed, Bus.BOARD),
-        # First: these have places of their own on the root bus, and the rest takes what is free.
+        # First: these have fixed slots on the root bus, and the others take free ones.
         *(word for number in range(spec.pci_bridges) for word in ("-device", pci_bridge(number).option)),
         *_device_options(spec, passed, Bus.PCI),
         *("-object", options("rng-random", id="rng", filename="/dev/urandom")),
@@ -185,8 +184,8 @@ def _device_options(spec: MachineSpec, passed: Passed, bus: Bus) -> Iterator[str
 
 
 def _guest_options(spec: MachineSpec, boot: BootFiles) -> tuple[str, ...]:
-    """What a guest boots from. A clone's is in its memory already: QEMU would only keep a copy of these files, 35 MB
-    for the default guest, and take 10 ms to read them.
+    """The boot files. A clone has them in its memory already: QEMU would only read them for 10 ms and keep a copy, of
+    35 MB for the default guest.
     """
     told = (processors.kernel_parameters(spec), *(device.kernel_parameters for device in spec.devices))
     parameters = " ".join(filter(None, (KERNEL_PARAMETERS, *told, spec.kernel_parameters))).strip()
@@ -195,8 +194,8 @@ def _guest_options(spec: MachineSpec, boot: BootFiles) -> tuple[str, ...]:
 
 
 def _cpu(spec: MachineSpec) -> str:
-    """TCG runs string instructions a byte at a time, however fast a CPU says that they are. A guest that is not told so
-    copies words and vectors, and boots in 8 % less of QEMU's CPU time. What the caller wants comes last.
+    """TCG executes string instructions byte by byte, even if the CPU model claims that they are fast. Without the claim
+    a guest copies words and vectors, and boots in 8 % less of QEMU's CPU time. The caller's features come last.
     """
     model, comma, features = spec.cpu_model.partition(",")
     if spec.accelerator is Accelerator.TCG and model == "max":

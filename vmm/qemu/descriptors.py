@@ -1,4 +1,4 @@
-"""What a QEMU inherits open: its channels, and the files that it reads. It need not be able to reach any by a path."""
+"""The descriptors that a QEMU inherits: its channels and the files that it reads, so that it needs no path to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmm.spec import MachineSpec
 
 
 def open_passed(spec: MachineSpec, home: VmDirectory, confinement: Confinement, opened: contextlib.ExitStack) -> Passed:
-    """What every QEMU of this spec is given; the stack closes our ends of it.
+    """The descriptors for every QEMU of this spec; the stack closes the service's.
 
     Raises OSError, SpecError, MissingFileError.
     """
@@ -28,7 +28,7 @@ def open_passed(spec: MachineSpec, home: VmDirectory, confinement: Confinement, 
 
 
 def open_boot_files(spec: MachineSpec, confinement: Confinement, opened: contextlib.ExitStack) -> BootFiles:
-    """What a guest boots from; the stack closes it. Raises OSError, MissingFileError."""
+    """The files that a guest boots from; the stack closes them. Raises OSError, MissingFileError."""
     return BootFiles(
         kernel_fd=opened.enter_context(confinement.open_input(spec.kernel)),
         initrd_fd=opened.enter_context(confinement.open_input(spec.initrd)),
@@ -37,7 +37,7 @@ def open_boot_files(spec: MachineSpec, confinement: Confinement, opened: context
 
 @contextlib.contextmanager
 def _memory_file(name: str, data: bytes) -> Iterator[int]:
-    """A file that is nowhere, open within the block. QEMU opens it anew by its descriptor, whoever it runs as."""
+    """A file without a path, open within the block. QEMU can reopen it by its descriptor, whatever user it runs as."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
         os.write(descriptor, data)

@@ -1,4 +1,4 @@
-"""What of this host concerns QEMU, for `vmpool doctor`. Fulfils `vmm.backend.HostChecks`."""
+"""The checks of this host for QEMU, for `vmpool doctor`. Implements `vmm.backend.HostChecks`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vmm.words.findings import Finding, Verdict
 
 @attrs.define(kw_only=True)
 class QemuHostChecks:
-    """By the checks that a service makes at its start."""
+    """Runs the checks that a service makes at its start."""
 
     wish: ConfinementWish
     opened: contextlib.ExitStack
-    """Its owner closes it, and with it what trials were made with."""
+    """Holds the resources of trials; its owner closes it."""
     backend: QemuBackend = attrs.field(factory=QemuBackend, init=False)
     may_try: bool = attrs.field(default=False, init=False)
 
@@ -50,7 +50,7 @@ class QemuHostChecks:
         return Finding(verdict=Verdict.WARNING if fix else Verdict.OK, detail=f"{whom}: {decision.reason}", fix=fix)
 
     async def _layers(self) -> Finding:
-        """Tried, as the service does; what comes of it is for trials."""
+        """Tries the layers as the service does, and keeps the result for trials."""
         user = user_for(self.wish)
         confinement = self.opened.enter_context(jailed(self.wish, user=user))
         self.backend = QemuBackend(wish=self.wish, user=user, confinement=confinement)
@@ -65,7 +65,7 @@ class QemuHostChecks:
         )
 
     async def _cgroups(self, specs: Mapping[str, MachineSpec]) -> Finding:
-        """As seen from where this process runs; a systemd unit has cgroups of its own."""
+        """Checks the cgroups of this process; a systemd unit has its own."""
         if self.wish.cgroups is Requirement.OFF:
             return Finding(detail="none: the configuration says off")
         plan = applied_cgroups(self.wish, specs=specs) if specs else cgroups_for(self.wish)

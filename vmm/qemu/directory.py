@@ -1,4 +1,4 @@
-"""The directory of one VM, for nobody but the service's user: its sockets and logs, and what its devices keep there."""
+"""The private directory of one VM: its sockets and logs, and its devices' files."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ class VmDirectory:
 
     @property
     def qemu_log(self) -> Path:
-        """What QEMU wrote to stdout and stderr."""
+        """QEMU's stdout and stderr."""
         return self.root / "qemu.log"
 
     @property
     def cgroups(self) -> Path:
-        """The VM's cgroups and their limits; see `VmGroup.record`. Not there if it has none."""
+        """The VM's cgroups and their limits; see `VmGroup.record`. Missing if the VM has none."""
         return self.root / "cgroups"
 
     def create(self, sockets: Iterable[str] = ()) -> None:
-        """Makes the directory, mode 0700, and its parent if only that is missing: somebody may have removed it.
+        """Makes the directory, mode 0700, and its parent if only that is missing, as after somebody removed it.
 
-        `sockets`: the names of those that are to be in it beside QMP's.
-        Raises SpecError if the path is in use or too long for sockets, MissingFileError if there is no place for it.
+        `sockets`: the names of the sockets in it beside QMP's.
+        Raises SpecError if the path is in use or too long for sockets, MissingFileError if it cannot be made.
         """
         for path in (self.qmp_socket, *(self.root / name for name in sockets)):
             if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
                 raise SpecError(
                     field="directory",
                     value=str(self.root),
-                    reason=f"the Unix socket {path} would be over Linux's {MAX_SOCKET_PATH_BYTES} bytes; "
+                    reason=f"the Unix socket {path} would exceed Linux's maximum of {MAX_SOCKET_PATH_BYTES} bytes; "
                     "choose a shorter directory",
                 )
         try:

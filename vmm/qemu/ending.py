@@ -1,4 +1,4 @@
-"""Why a QEMU has ended, from what it said last, and what its guest's kernel did."""
+"""Why a QEMU has ended, from its last event and the last lines of its guest's kernel."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 SHUTDOWN: Final = "SHUTDOWN"
-"""QEMU's event. Its `reason` is of QAPI's ShutdownCause."""
+"""QEMU's event. Its `reason` is a QAPI ShutdownCause."""
 
 _MAX_TEXT: Final = 200
-"""Of a guest's words. They are evidence, and the guest may say what it likes."""
+"""Characters of a guest's message, which is untrusted."""
 
 _PANIC: Final = re.compile(r"Kernel panic - not syncing: (.*)")
 _NO_MEMORY: Final = re.compile(r"out of memory|deadlocked on memory", re.IGNORECASE)
 
 _OTHERS: Final = {
     "guest-shutdown": "its guest powered off",
-    "host-signal": "a signal of the host asked it to end",
-    "host-error": "QEMU had an error that it cannot go on after",
-    "host-ui": "somebody closed its window",
+    "host-signal": "a signal on the host asked it to end",
+    "host-error": "QEMU had a fatal error",
+    "host-ui": "its window was closed",
 }
-"""What asks for no look at the console. A `quit` is not among them: who sends one knows why."""
+"""Causes that need no look at the console. A `quit` is not among them: its sender knows the reason."""
 
 
 def cause(shutdown: Mapping[str, Any] | None, *, console: str) -> str:
-    """In words, without an end; empty if QEMU did not say.
+    """The cause in words, without a full stop; empty if QEMU did not report one.
 
-    `shutdown` is the data of its event. On a machine that does not restart a guest that panics resets it, as one that
-    is told to; the kernel's last line on the console tells the two apart.
+    `shutdown` is the data of its event. A guest that panics resets the machine, like one that reboots; the kernel's
+    last line on the console tells the two apart.
     """
     reason = None if shutdown is None else shutdown.get("reason")
     if reason not in ("guest-reset", "guest-panic"):

@@ -1,4 +1,4 @@
-"""Hot-adding vCPUs and memory over QMP. What the guest does with them is the agent's part."""
+"""Hot-adding vCPUs and memory over QMP. The guest's agent brings them online."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MIB: Final = 2**20
 
 
 async def grow(instance: Instance, *, vcpus: int, memory_mib: int) -> Growth:
-    """Adds what is missing to that much in all, memory rounded up to blocks. More than that is left as it is.
+    """Adds up to these totals, memory rounded up to blocks, and never removes anything.
 
-    Asks QEMU what there is, so it works on any VM: adopted, cloned, grown before. Two calls at once would add twice.
-    Raises HotplugError, with nothing added if it is beyond the machine's maximum; if QEMU refuses a part, what was
-    added by then stays, as it does under cancellation. VmExitedError.
+    Asks QEMU for the current state, so it works on any VM: adopted, cloned, grown before. Two calls at once would add
+    twice. Raises HotplugError, with nothing added if a total exceeds the machine's maximum; if QEMU refuses a part,
+    earlier parts stay, as under cancellation. Raises VmExitedError.
     """
     slots = await instance.execute("query-hotpluggable-cpus")
     free_slots = [slot for slot in slots if "qom-path" not in slot]
@@ -27,10 +27,10 @@ async def grow(instance: Instance, *, vcpus: int, memory_mib: int) -> Growth:
         vcpus=len(slots) - len(free_slots),
         max_vcpus=len(slots),
         memory_mib=(memory["size"] + sum(dimm["size"] for dimm in dimms)) // _MIB,
-        # Absent on a machine without room for more.
+        # Missing on a machine that cannot grow.
         max_memory_mib=memory.get("max-size", memory["size"]) // _MIB,
     ).growth(vcpus=vcpus, memory_mib=memory_mib)
-    # QEMU lists the highest socket first; the guest numbers CPUs as they come, so both should agree.
+    # QEMU lists the highest socket first; the guest numbers CPUs in the order of their addition.
     for slot in free_slots[::-1][: growth.vcpus]:
         await _add_vcpu(instance, slot)
     if growth.memory_mib:
@@ -45,7 +45,7 @@ async def _add_vcpu(instance: Instance, slot: dict[str, Any]) -> None:
 
 
 async def _add_memory(instance: Instance, mib: int, *, taken: set[str | None]) -> None:
-    """Adds one DIMM. Its ids are not among those taken, whoever added these."""
+    """Adds one DIMM, with ids that are not among those taken."""
     what = f"{mib} MiB of memory"
     number = next(n for n in range(len(taken) + 1) if f"dimm{n}" not in taken)
     backend = f"hotmem{number}"

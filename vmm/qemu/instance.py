@@ -1,4 +1,4 @@
-"""A QEMU process with its directory and its channels, whatever its guest does."""
+"""A QEMU process with its directory and its channels, without regard to its guest."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Channel(Protocol):
 
 
 class Instance:
-    """One QEMU. Its owner must end it with `stop`, `kill` or `detach`, whatever happens."""
+    """One QEMU. Its owner must end it with `stop`, `kill` or `detach`, also after errors."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Instance:
         argv: Sequence[str],
         boots: tuple[Path, ...] = (),
     ) -> None:
-        """`boots`: the files behind the descriptors that it boots from, if that is known, as evidence."""
+        """`boots`: the files that it boots from, if known, as evidence."""
         self.vm_id = vm_id
         self.directory = directory
         self.process = process
@@ -78,10 +78,10 @@ class Instance:
     ) -> Instance:
         """Makes the directory, the cgroup and the listening sockets and starts QEMU; not a checkpoint.
 
-        QEMU inherits the sockets listening: whoever connects needs no retries, and sees QEMU die at once. All that is
-        in the directory, a vsock device, and what the guest boots from is passed to it open: it need not be able to
-        enter any directory. Raises SpecError and MissingFileError for the directory and for vsock, BootError if the
-        directory cannot be made, a file not be opened, or the program not be executed; nothing is left then.
+        QEMU inherits the sockets listening, so that clients need no retries and see QEMU die at once. The files in the
+        directory, a vsock device and the boot files are passed open, so that QEMU need not enter any directory. Raises
+        SpecError and MissingFileError for the directory and for vsock, BootError if the directory cannot be made, a
+        file cannot be opened, or the program cannot be executed; nothing is left then.
         """
         home = VmDirectory(directory)
         try:
@@ -122,16 +122,16 @@ class Instance:
 
     @classmethod
     def adopt(cls, *, vm_id: str, directory: Path, identity: ProcessIdentity) -> Instance:
-        """Takes over a running QEMU that another run of the service started and detached, or lost; not a checkpoint.
+        """Adopts a running QEMU that another run of the service started and detached, or lost; not a checkpoint.
 
-        Raises VmExitedError if that process is gone or is not this VM's, OSError if its cgroup's record cannot be read;
-        process and directory are left alone then.
+        Raises VmExitedError if the process is gone or is not this VM's, OSError if its cgroup's record cannot be read;
+        process and directory are then left alone.
         """
         home = VmDirectory(directory)
         try:
             process = QemuProcess.adopt(identity, log=home.qemu_log)
         except OSError as error:
-            raise VmExitedError(vm_id=vm_id, reason=f"it is not running any more: {error}") from error
+            raise VmExitedError(vm_id=vm_id, reason=f"it is no longer running: {error}") from error
         try:
             argv, group = command_line_of(identity.pid), VmGroup.recorded_in(home.cgroups)
         except BaseException:
@@ -145,14 +145,14 @@ class Instance:
 
     @property
     def console_log(self) -> Path:
-        """What the guest wrote to its serial console."""
+        """The log of the guest's serial console."""
         return console_log(self.directory.root)
 
     @property
     def agent_link(self) -> AgentLink:
-        """How this QEMU's agent is reached: its own command line tells, also of one that was adopted or given.
+        """The link to this QEMU's agent, from its command line, so that it works for adopted VMs, too.
 
-        A command line that we did not make tells nothing, and there is nobody in such a guest whom we can ask.
+        A command line that vmpool did not make names no agent.
         """
         if not names_console(self.argv, self.console_log):
             return NoLink()
@@ -161,12 +161,14 @@ class Instance:
     async def connect_qmp(self, *, nursery: trio.Nursery) -> QmpClient:
         """Opens the one QMP connection; the instance closes it. Raises QmpConnectionError.
 
-        From here on the console's and QEMU's logs are kept short, too.
+        From here on the console's and QEMU's logs are limited, too.
         """
         try:
             stream = await connect(self.directory.qmp_socket)
         except OSError as error:
-            raise QmpConnectionError(f"{self.directory.qmp_socket}: {error}; QEMU is dead or serves another") from error
+            raise QmpConnectionError(
+                f"{self.directory.qmp_socket}: {error}; QEMU is dead, or serves another client"
+            ) from error
         self._qmp = await QmpClient.connect(stream, nursery=nursery, kept=[SHUTDOWN])
         self._channels.append(self._qmp)
         limiter = LogLimiter([self.console_log, self.directory.qemu_log])
@@ -176,12 +178,12 @@ class Instance:
 
     @property
     def qemu_version(self) -> tuple[int, int, int]:
-        """What QEMU says of itself, which may have been replaced since its program was asked."""
+        """The version of the running QEMU; its program may have been replaced since."""
         assert self._qmp is not None, "connect_qmp() comes first"
         return self._qmp.greeting.qemu_version
 
     def close_at_end(self, channel: Channel) -> None:
-        """Hands a connection over to the instance, which closes it when it ends."""
+        """Makes the instance close a connection at its end."""
         self._channels.append(channel)
 
     async def execute(self, command: str, /, *, fds: Sequence[int] = (), **arguments: Any) -> Any:
@@ -205,12 +207,12 @@ class Instance:
         return await self._qmp.wait_broken()
 
     async def wait_exited(self) -> ExitReport:
-        """Returns once the process is dead: how, and as far as QEMU said so, why. Any number of tasks may wait."""
+        """Returns once the process is dead, with QEMU's reason if it reported one. Any number of tasks may wait."""
         report = await self.process.wait_exited()
         shutdown: Event | None = None
-        qmp = self._qmp  # `disconnect` may come while it is waited for
+        qmp = self._qmp  # `disconnect` may come during the wait
         if qmp is not None:
-            with trio.move_on_after(EXIT_NOTICE_S):  # what it said last lies in the socket
+            with trio.move_on_after(EXIT_NOTICE_S):  # its last events are still in the socket
                 await qmp.wait_ended()
             shutdown = qmp.last(SHUTDOWN)
         console = read_tail(self.console_log)
@@ -221,17 +223,17 @@ class Instance:
         )
 
     async def console(self, *, limit: int) -> str:
-        """The end of what the guest wrote to its console; see `read_tail`."""
+        """The end of the guest's console; see `read_tail`."""
         return await trio.to_thread.run_sync(partial(read_tail, self.console_log, limit=limit))
 
     async def exit_soon(self) -> ExitReport | None:
-        """How QEMU ended, if it has or is just about to. For use after a channel broke."""
+        """How QEMU ended, if it has, or ends within a moment. For use after a channel broke."""
         with trio.move_on_after(EXIT_NOTICE_S):
             return await self.wait_exited()
         return None
 
     async def boot_error(self, stage: BootStage, error: VmmError | OSError) -> BootError:
-        """What became of the launch, with the evidence as notes."""
+        """The error of a failed launch, with the evidence as notes."""
         report = await self.exit_soon()
         reason = str(error) if report is None else f"QEMU is gone: {report}"
         boot_error = BootError(stage=stage, reason=reason, exit_report=report)
@@ -239,17 +241,17 @@ class Instance:
         return boot_error
 
     def add_evidence(self, error: BaseException) -> None:
-        """Adds what a person needs to find out what happened. Reads the directory, so do it before the end."""
+        """Adds the evidence as notes. Reads the VM's directory, so call it before the end."""
         error.add_note(f"QEMU's command line: {shlex.join(self.argv)}")
         if self._boots:
-            error.add_note(f"it was to boot {' and '.join(map(str, self._boots))}")
+            error.add_note(f"boot files: {' and '.join(map(str, self._boots))}")
         for name, path in (("QEMU's output", self.directory.qemu_log), ("guest console", self.console_log)):
             error.add_note(f"end of {name}:\n{read_tail(path) or '(empty)'}")
 
     async def stop(self) -> ExitReport:
         """QMP `quit`, bounded wait, SIGKILL, verify dead, close, remove cgroup and directory. Idempotent, shielded.
 
-        Raises StopError if the process does not die; the directory stays then, and `stop` can be tried again.
+        Raises StopError if the process does not die; the directory then stays, and `stop` can be tried again.
         """
         with trio.CancelScope(shield=True):
             async with self._ending:
@@ -259,14 +261,14 @@ class Instance:
         return report
 
     async def kill(self) -> ExitReport:
-        """`stop` without the politeness."""
+        """As `stop`, without `quit`."""
         with trio.CancelScope(shield=True):
             async with self._ending:
                 report = await self._finish()
         return report
 
     async def detach(self) -> None:
-        """Closes the channels and lets QEMU and its directory be, for a later `adopt`. Shielded."""
+        """Closes the channels and leaves QEMU and its directory for a later `adopt`. Shielded."""
         with trio.CancelScope(shield=True):
             async with self._ending:
                 await self._close_channels()

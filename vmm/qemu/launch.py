@@ -1,4 +1,4 @@
-"""Bringing a VM up from a spec."""
+"""Booting a VM from a spec."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ async def launch(
 ) -> QemuVm:
     """Boots a VM and returns it running, its guest agent having answered.
 
-    Without an agent nothing in the guest can say that it is up: such a VM is returned once its vCPUs have come to rest,
-    or have not within SETTLE_LIMIT_S, and QEMU says that it runs.
+    Without an agent no answer can show that the guest is up: such a VM is returned once its vCPUs have come to rest, or
+    after SETTLE_LIMIT_S, if QEMU reports that it runs.
 
     `directory` is made for this VM alone and removed with it. The connections' background tasks live in `nursery`. The
-    caller sets the time limit with a cancel scope around the call, and must `stop` the VM that it gets.
+    caller sets the time limit with a cancel scope around the call, and must `stop` the VM.
 
     Raises MissingFileError or SpecError before anything is started, BootError as soon as it is clear that the VM will
-    not come up: at once if QEMU dies. On any error and on cancellation all is stopped and removed.
+    not come up: at once if QEMU dies. On any error and on cancellation everything is stopped and removed.
     """
     check_needs(spec, confinement=confinement)
     instance = Instance.start(spec, vm_id=vm_id, directory=directory, confinement=confinement)
@@ -54,15 +54,15 @@ async def launch(
             agent = await connect_agent(instance, nursery=nursery)
     except BaseException as error:
         if isinstance(error, trio.Cancelled):
-            instance.add_evidence(error)  # for whoever turns the caller's time limit into an error
+            instance.add_evidence(error)  # the caller may turn the cancellation into an error
         await instance.kill()
         raise
     return QemuVm(instance, agent)
 
 
 def check_needs(spec: MachineSpec, *, confinement: Confinement = UNCONFINED) -> None:
-    """Raises MissingFileError for the first file or device of the host that the spec needs and that is not there, or
-    not for us or QEMU's user to use. Blocks for some ms, and as `Confinement.open_input` does.
+    """Raises MissingFileError for the first file or device of the host that the spec needs and that is missing, or not
+    usable by the service or QEMU's user. Blocks for some ms, and as `Confinement.open_input` does.
     """
     if shutil.which(spec.qemu) is None:
         raise MissingFileError(field="qemu", path=spec.qemu, remedy=QEMU_REMEDY)
@@ -75,7 +75,7 @@ def check_needs(spec: MachineSpec, *, confinement: Confinement = UNCONFINED) -> 
 
 @asynccontextmanager
 async def _stage(instance: Instance, stage: BootStage) -> AsyncIterator[None]:
-    """Turns the channels' errors into a BootError. When QEMU dies, its channels break: that is how we hear of it."""
+    """Turns the channels' errors into a BootError. When QEMU dies, its channels break."""
     try:
         yield
     except (QmpError, AgentError) as error:

@@ -1,9 +1,8 @@
-"""QEMUs and directories that an earlier run of the service left behind, because it was killed.
+"""QEMUs and directories that an earlier run of the service left behind because it was killed.
 
-Processes are found by what QEMU's command line says, not by records of ours: a service can be killed between starting a
-QEMU and writing down that it did. The name of a directory alone is not enough: a service in a container has the same
-default. What the VM's cgroup holds beside them is ended with it: its place is written down
-before it is made.
+Processes are found by QEMU's command line, not by records: a service can be killed between starting a QEMU and
+recording it. The name of a directory alone is not enough: a service in a container has the same default. Other
+processes in a VM's cgroup are ended with it: the cgroup's place is recorded before the cgroup is made.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from vmm.words.processes import ProcessIdentity
 
 
 def find_orphans(vms_directory: Path) -> list[Remains]:
-    """What is in `vms_directory` and runs on it. Whoever calls this holds the lock that says that nobody else does."""
+    """The remains of VMs in `vms_directory`. The caller holds the lock that keeps other services out of it."""
     if not vms_directory.is_dir():
         return []
     users = _users_of(vms_directory)
@@ -53,7 +52,7 @@ async def end_orphan(orphan: Remains) -> None:
 
 
 def _group_of(home: VmDirectory) -> VmGroup:
-    """None where what is written down of it cannot be read: that is no reason to keep the rest."""
+    """An empty group if its record cannot be read: the rest is to be removed anyway."""
     try:
         return VmGroup.recorded_in(home.cgroups)
     except OSError:
@@ -61,7 +60,7 @@ def _group_of(home: VmDirectory) -> VmGroup:
 
 
 async def end_remains(vm_id: str, *, vms_directory: Path) -> None:
-    """`end_orphan` for whatever there is of this one VM. Shielded. Raises StopError."""
+    """As `end_orphan`, for the remains of this one VM. Shielded. Raises StopError."""
     with trio.CancelScope(shield=True):
         for orphan in await trio.to_thread.run_sync(find_orphans, vms_directory):
             if orphan.vm_id == vm_id:
@@ -71,9 +70,9 @@ async def end_remains(vm_id: str, *, vms_directory: Path) -> None:
 def _users_of(vms_directory: Path) -> dict[str, list[ProcessIdentity]]:
     """QEMUs whose command line names a VM directory in `vms_directory`, by that VM's id.
 
-    QEMU may run as another user than we, and as another one than the settings say now; only root starts such ones.
-    A program can write what it likes into its command line: what is no name of a directory is not taken for one. And
-    in a container the same name is another directory.
+    QEMU may run as another user than the service's, and the settings may have changed; only root starts such QEMUs. A
+    program can put anything into its command line: only plain directory names count. In a container the same name is
+    another directory.
     """
     ours = os.geteuid()
     found: dict[str, list[ProcessIdentity]] = {}
@@ -87,7 +86,7 @@ def _users_of(vms_directory: Path) -> dict[str, list[ProcessIdentity]]:
             if named is None or not _is_ours(vms_directory, place=named[1], root=entry / "root"):
                 continue
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
+            continue  # it has just ended
         started = start_time_of(int(entry.name))
         if started is not None:
             found.setdefault(named[0], []).append(ProcessIdentity(pid=int(entry.name), start_time=started))
@@ -95,12 +94,12 @@ def _users_of(vms_directory: Path) -> dict[str, list[ProcessIdentity]]:
 
 
 def _vm_named_by(cmdline: bytes, vms_directory: Path) -> tuple[str, str] | None:
-    """The id of the VM whose console is handed to QEMU by this command line (see `command_line`), and its place."""
+    """The id of the VM whose console this QEMU command line has (see `command_line`), and its place."""
     words = cmdline.split(b"\0")
     marker = b",opaque=" + os.fsencode(vms_directory) + b"/"
     for option, value in itertools.pairwise(words):
         before, found, rest = value.replace(b",,", b",").partition(marker)
-        # A word of its own, as QEMU's parser wants it: a shell may have the text of a command line in one of its words.
+        # A whole word: a shell may have the text of a QEMU command line within one of its words.
         if option == b"-add-fd" and found and before.startswith(b"fd="):
             vm_id, _, console = os.fsdecode(rest).partition("/")
             return (vm_id, console.partition("@")[2]) if vm_id not in ("", ".", "..") else None
@@ -108,13 +107,13 @@ def _vm_named_by(cmdline: bytes, vms_directory: Path) -> tuple[str, str] | None:
 
 
 def _is_ours(vms_directory: Path, *, place: str, root: Path) -> bool:
-    """Whether a QEMU has its console in our directory, and not in a container's of the same path."""
+    """Whether a QEMU's console is in this directory, not in a container's with the same path."""
     return place == place_of(vms_directory) if place else _is_the_same(vms_directory, root)
 
 
 def _is_the_same(directory: Path, root: Path) -> bool:
-    """Whether a process with this root directory has ours in the same place: for QEMUs that do not name it."""
-    directory = directory.resolve()  # the kernel would follow a link from our root, not from theirs
+    """Whether a process with this root directory sees the same directory: for QEMUs that do not name its place."""
+    directory = directory.resolve()  # the kernel would follow a link from this process's root
     ours = directory.stat()
     try:
         theirs = (root / directory.relative_to("/")).stat()

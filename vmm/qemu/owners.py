@@ -1,4 +1,4 @@
-"""Who has a process: a service that lives holds a pidfd of each of its QEMUs, whatever becomes of its files."""
+"""The owner of a process: a living service holds a pidfd of each of its QEMUs, even if its files are lost."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 
 _PIDFD: Final = "anon_inode:[pidfd]"
 _INIT: Final = 1
-"""A service manager may watch everybody."""
+"""A service manager may hold a pidfd of any process."""
 
 
 def owner_of(pids: Collection[int], *, proc: Path = Path("/proc")) -> int | None:
-    """The pid of another process that holds a pidfd of one of these; None if none does, as far as we may look."""
+    """The pid of another process that holds a pidfd of one of these; None if no process visible to the service does."""
     for entry in proc.iterdir():
         if entry.name.isdigit() and int(entry.name) not in (_INIT, os.getpid()) and _holds(entry, pids):
             return int(entry.name)
@@ -25,11 +25,11 @@ def _holds(process: Path, pids: Collection[int]) -> bool:
         descriptors = list((process / "fd").iterdir())
         return any(_is_of(pids, process, descriptor.name) for descriptor in descriptors)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # it ended while we looked, or is none of ours
+        return False  # it has just ended, or belongs to another user
 
 
 def _is_of(pids: Collection[int], process: Path, descriptor: str) -> bool:
-    """Whether it is a pidfd of one of these. It may be closed by now: that says nothing of the others."""
+    """Whether the descriptor is a pidfd of one of these; false if it was just closed."""
     try:
         link = (process / "fd" / descriptor).readlink()
         return str(link) == _PIDFD and _pid_behind(process / "fdinfo" / descriptor) in pids

@@ -21,18 +21,18 @@ KILL_LIMIT_S = 10.0
 
 
 _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "QEMU_MODULE_DIR")
-"""What QEMU, and the programs that start it, are found by and look things up in."""
+"""Variables with which QEMU and the programs that start it are found, and find their files."""
 
 
 def qemu_environment() -> dict[str, str]:
-    """What a QEMU is given of our environment. The rest may hold secrets, and a guest that gets out is in QEMU."""
+    """The part of the environment that QEMU gets. The rest may hold secrets, which an escaped guest could read."""
     return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
 
 
 class QemuProcess:
-    """A QEMU process and its log. Whoever made it waits for its end, or kills it, and thereby gives back its pidfd.
+    """A QEMU process and its log. Its owner waits for its end or kills it, which closes its pidfd.
 
-    There is no need to tell a child from an adopted process: the kernel tells the exit status of children only.
+    Children and adopted processes are treated alike, but only a child's exit status is known.
     """
 
     def __init__(self, identity: ProcessIdentity, *, pidfd: int, log: Path) -> None:
@@ -69,25 +69,24 @@ class QemuProcess:
             child.kill()
             child.wait()
             raise
-        child.returncode = 0  # it is reaped through its pidfd: Popen's destructor must neither do it nor complain
+        child.returncode = 0  # reaped through its pidfd: Popen's destructor must not do it or warn
         return cls(ProcessIdentity(pid=child.pid, start_time=start_time), pidfd=pidfd, log=log)
 
     @classmethod
     def started(cls, pid: int, *, pidfd: int, log: Path) -> QemuProcess:
-        """Takes over a child of ours, and its pidfd."""
+        """Takes over a child of this process, and its pidfd."""
         start_time = start_time_of(pid)
         assert start_time is not None, "a child stays in /proc until it is reaped"
         return cls(ProcessIdentity(pid=pid, start_time=start_time), pidfd=pidfd, log=log)
 
     @classmethod
     def adopt(cls, identity: ProcessIdentity, *, log: Path) -> QemuProcess:
-        """Watches a process that is running already. Raises ProcessLookupError if it is gone or its pid is reused.
-
-        Other OSErrors: it cannot be told.
+        """Watches a running process. Raises ProcessLookupError if it is gone or its pid is reused, another OSError if
+        that cannot be found out.
         """
         pidfd = os.pidfd_open(identity.pid)
         try:
-            # In this order: a process that has the pid now, with the right start time, had it before too.
+            # In this order: a process with the pid and the right start time now had the pid before, too.
             started = start_time_of(identity.pid)
         except BaseException:
             os.close(pidfd)
@@ -103,7 +102,7 @@ class QemuProcess:
 
     @property
     def exit_report(self) -> ExitReport | None:
-        """How it ended; None as long as nobody has waited for that."""
+        """How the process ended; None until `wait_exited` or `kill` has returned."""
         return self._exit
 
     async def wait_exited(self) -> ExitReport:
@@ -115,15 +114,15 @@ class QemuProcess:
             return self._exit
 
     def has_lost_its_main_thread(self) -> bool:
-        """Whether only other threads are left: nothing that QEMU is asked is answered any more.
+        """Whether only other threads are left, so that QEMU no longer answers.
 
-        Of a system call that its sandbox forbids QEMU dies, but for `execveat`, `setns` and `unshare`: there the kernel
-        ends the one thread that made it.
+        A system call that its sandbox forbids kills QEMU, except `execveat`, `setns` and `unshare`: for these the
+        kernel ends only the calling thread.
         """
         return self._exit is None and _state_of(self.pid).startswith("State: Z")
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signals the process; nothing happens if it is dead."""
+        """Signals the process; does nothing if it is dead."""
         if self._exit is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
@@ -131,7 +130,7 @@ class QemuProcess:
     async def kill(self, *, limit_s: float = KILL_LIMIT_S) -> ExitReport:
         """SIGKILL, then verifies that the process is dead. Shielded from cancellation.
 
-        Raises StopError if it is still there after `limit_s`.
+        Raises StopError if it still exists after `limit_s`.
         """
         report: ExitReport | None = None
         with trio.CancelScope(shield=True, deadline=trio.current_time() + limit_s):
@@ -142,7 +141,7 @@ class QemuProcess:
         raise StopError(pid=self.pid, limit_s=limit_s, state=_describe_state(self.pid))
 
     def close(self) -> None:
-        """Lets go of a process that goes on without us. Nobody may be waiting for it."""
+        """Closes the pidfd of a process that goes on without the service. No task may be waiting for it."""
         if self._exit is None:
             self._exit = ExitReport()
             os.close(self._pidfd)
@@ -162,7 +161,7 @@ class QemuProcess:
 
 
 def start_time_of(pid: int) -> int | None:
-    """The start time of a process, as in ProcessIdentity; None if there is none of that pid."""
+    """The start time of a process, as in ProcessIdentity; None if no process has that pid."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -171,7 +170,7 @@ def start_time_of(pid: int) -> int | None:
 
 
 def command_line_of(pid: int) -> list[str]:
-    """The argv of a process; empty if there is none of that pid, or a dead one."""
+    """The argv of a process; empty if no living process has that pid."""
     try:
         return [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
     except (FileNotFoundError, ProcessLookupError):
@@ -179,7 +178,7 @@ def command_line_of(pid: int) -> list[str]:
 
 
 def _state_of(pid: int) -> str:
-    """What /proc/pid/status says of its main thread; empty if there is none of that pid."""
+    """The main thread's state from /proc/pid/status; empty if no process has that pid."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return " ".join(next((line for line in lines if line.startswith("State:")), "").split())
@@ -187,7 +186,7 @@ def _state_of(pid: int) -> str:
 
 
 def _describe_state(pid: int) -> str:
-    """What /proc says of a process that does not die."""
+    """The state of a process that does not die, from /proc."""
     facts = []
     if state := _state_of(pid):
         facts.append(f"status: {state}")

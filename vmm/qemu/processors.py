@@ -1,10 +1,10 @@
-"""CPUs that may be plugged into an emulated machine later, told in a way that Linux believes.
+"""A table of CPUs that may be plugged into an emulated machine later, in a form that Linux accepts.
 
-QEMU's table of CPUs (ACPI's MADT) has those that are not plugged in as not enabled. For Linux that is a place for a CPU
-under a hypervisor that it knows, and nothing at all on bare metal, which is what it takes TCG for: since 6.18, and in
-older kernels that were given that change, such as Debian 13's 6.12. So an emulated machine gets a second table with all
-of them enabled, and its kernel is told to use that one and to start no more CPUs than there are. What is plugged in is
-brought online as ever. What is not is a CPU without a `firmware_node` in the guest's /sys.
+QEMU's table of CPUs (ACPI's MADT) lists CPUs that are not plugged in as not enabled. Under a hypervisor that it knows,
+Linux takes such an entry for a slot; on bare metal, which it takes TCG for, it ignores the entry since 6.18, and in
+older kernels with that change, such as Debian 13's 6.12. So an emulated machine gets a second table with all CPUs
+enabled, and its kernel parameters select that table and limit the CPUs that are started. Plugged-in CPUs are brought
+online as usual. The others are CPUs without a `firmware_node` in the guest's /sys.
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ _NON_MASKABLE = struct.Struct("<BBBHB")
 
 
 def needs_table(spec: MachineSpec) -> bool:
-    """Whether CPUs could be plugged in, and the guest's kernel would not have it.
+    """Whether CPUs could be plugged in that the guest's kernel would ignore.
 
-    Only for agents of ours, which leave alone what is not plugged in: trying to start such a CPU takes ten seconds.
+    Only for vmpool's own agent, which leaves other CPUs alone: trying to start one that is not plugged in takes ten
+    seconds.
     """
     emulated = spec.accelerator is Accelerator.TCG
     return emulated and spec.max_vcpus > spec.vcpus and spec.agent is not AgentKind.NOOP
 
 
 def kernel_parameters(spec: MachineSpec) -> str:
-    """How many CPUs there may be, and what the kernel has to be told beside the table where there is one."""
+    """The parameters for the possible number of CPUs and, if needed, for the table."""
     told = f" acpi_apic_instance=2 maxcpus={spec.vcpus}" if needs_table(spec) else ""
     return f"nr_cpus={spec.max_vcpus}{told}"
 
 
 def options(file: Path) -> tuple[str, ...]:
-    """QEMU's, for a file with the table, to which it adds the header."""
+    """QEMU's options for a file with the table, to which it adds the header."""
     return ("-acpitable", f"sig=APIC,rev=3,data={file}")
 
 
 def table(spec: MachineSpec) -> bytes:
-    """As QEMU makes it for its PC machines, header apart, with every CPU enabled. One socket each: their APIC's ids are
-    0, 1, 2...
+    """QEMU's table for its PC machines without the header, with every CPU enabled. Each CPU has a socket, so that the
+    APIC ids are 0, 1, 2...
     """
     parts = [_HEAD.pack(_LOCAL_APIC_ADDRESS, _PC_COMPATIBLE)]
     parts += [_LOCAL_APIC.pack(0, _LOCAL_APIC.size, cpu, cpu, _ENABLED) for cpu in range(spec.max_vcpus)]

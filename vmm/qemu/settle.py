@@ -1,4 +1,4 @@
-"""When a guest has come to rest: its vCPUs have nothing to do."""
+"""Waiting until a guest has come to rest: its vCPUs are idle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUIET_SHARE: Final = 0.10
 """A guest at rest uses a few percent of a sample, for its timer tick."""
 
 SETTLE_LIMIT_S: Final = 10.0
-"""A guest that never rests has something of its own to do; it is saved as it is."""
+"""A guest that does not come to rest has work of its own; it is saved as it is."""
 
 
 _BUSY_STATES: Final = frozenset("RD")
@@ -22,11 +22,11 @@ _BUSY_STATES: Final = frozenset("RD")
 
 
 async def wait_until_idle(pid: int) -> bool:
-    """Returns once QEMU had nothing to do in a few samples in a row: True, or False after SETTLE_LIMIT_S.
+    """Returns True once QEMU was idle in a few samples in a row, False after SETTLE_LIMIT_S.
 
-    The evidence is the process's CPU time, of which under TCG and KVM alike a busy vCPU takes all that there is. On a
-    host that is short of CPUs that may be nothing: so no thread may be waiting for one either. A process that ends
-    counts as at rest; its end is noticed by who uses it.
+    The evidence is the process's CPU time: under TCG and KVM alike a busy vCPU takes all that it gets. On a host that
+    is short of CPUs it may get none, so no thread may be waiting for a CPU either. A process that ends counts as at
+    rest; its user notices the end.
     """
     quiet = 0
     with trio.move_on_after(SETTLE_LIMIT_S):
@@ -47,7 +47,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _is_busy(pid: int) -> bool:
-    """Whether a thread of the process runs or would like to, now."""
+    """Whether a thread of the process runs or is ready to run."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
     except FileNotFoundError:
@@ -56,7 +56,7 @@ def _is_busy(pid: int) -> bool:
 
 
 def _stat(place: Path) -> list[str]:
-    """What follows the name in the `stat` of a process or thread; empty when it is gone."""
+    """The fields after the name in the `stat` of a process or thread; empty when it is gone."""
     try:
         stat = (place / "stat").read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, ProcessLookupError):

@@ -1,8 +1,8 @@
-"""Saving and loading a VM's device state, its memory left in the file that backs it.
+"""Saving and loading a VM's device state; its memory stays in the file that backs it.
 
 `x-ignore-shared` leaves out RAM that is mapped shared from a file: the template's memory is in that file already, and a
-clone maps the same file privately. The state goes through a descriptor passed to QEMU, which may have no right to the
-file's directory, and under `-sandbox spawn=deny` cannot use `exec:`. How it takes a descriptor of a file depends on its
+clone maps the same file privately. The state goes through a descriptor passed to QEMU, which may have no access to the
+file's directory, and under `-sandbox spawn=deny` cannot use `exec:`. The URI of the descriptor depends on QEMU's
 version: see `_passed`.
 """
 
@@ -27,7 +27,7 @@ minute is gone."""
 
 _FD_NAME: Final = "vmpool-state"
 _FILES_BY_FDSET: Final = (9, 1, 0)
-"""The QEMU from which on `fd:` is for pipes and sockets, at first by its documentation, and from 11 on strictly.
+"""Since this QEMU `fd:` is for pipes and sockets: first by its documentation, from 11 on strictly.
 `file:`, which takes an fdset, came with 8.2."""
 _ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 _CAPABILITIES: Final = [
@@ -37,9 +37,9 @@ _CAPABILITIES: Final = [
 
 
 async def save(instance: Instance, *, state: Path) -> None:
-    """Writes the device state of a paused VM to `state`, synced to disk. QEMU is good for nothing but `stop` after it.
+    """Writes the device state of a paused VM to `state`, synced to disk. Afterwards QEMU can only be stopped.
 
-    Raises SnapshotError as soon as QEMU says that it failed, or after SAVE_LIMIT_S; VmExitedError, OSError.
+    Raises SnapshotError as soon as QEMU reports a failure, or after SAVE_LIMIT_S; VmExitedError, OSError.
     """
     descriptor = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -52,7 +52,7 @@ async def save(instance: Instance, *, state: Path) -> None:
 async def load(instance: Instance, *, state: Path) -> None:
     """Loads a device state into a QEMU that waits for one. Its vCPUs stay stopped.
 
-    Raises SnapshotError as soon as QEMU says that it failed, or after LOAD_LIMIT_S; VmExitedError, OSError.
+    Raises SnapshotError as soon as QEMU reports a failure, or after LOAD_LIMIT_S; VmExitedError, OSError.
     """
     descriptor = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -76,7 +76,7 @@ async def _migrate(instance: Instance, command: str, *, descriptor: int, limit_s
 
 @asynccontextmanager
 async def _passed(instance: Instance, descriptor: int) -> AsyncIterator[str]:
-    """The URI under which QEMU has our file. What is left of it after an error goes with QEMU, which is ended then."""
+    """The URI of the file within QEMU. After an error QEMU is ended, and its descriptor with it."""
     if instance.qemu_version < _FILES_BY_FDSET:
         await instance.execute("getfd", fds=[descriptor], fdname=_FD_NAME)
         yield f"fd:{_FD_NAME}"

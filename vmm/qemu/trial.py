@@ -17,13 +17,13 @@ from vmm.words.machines import Accelerator
 from vmm.words.processes import BootStage
 
 TRIAL_LIMIT_S = 20.0
-"""Working KVM needs about a second, broken KVM for ever."""
+"""Working KVM needs about a second, broken KVM never ends."""
 
 
 async def boot_under_kvm(
     spec: MachineSpec, *, directory: Path, limit_s: float = TRIAL_LIMIT_S, confinement: Confinement = UNCONFINED
 ) -> TrialFailure | None:
-    """`boot` of `spec` with KVM as the accelerator, whatever it says itself."""
+    """`boot` of `spec` with KVM in place of its accelerator."""
     under_kvm = attrs.evolve(spec, accelerator=Accelerator.KVM)
     return await boot(under_kvm, directory=directory, limit_s=limit_s, confinement=confinement)
 
@@ -33,8 +33,8 @@ async def boot(
 ) -> TrialFailure | None:
     """Boots `spec` in a new directory below `directory`, waits for its agent, and stops it again.
 
-    Returns None if the agent answered, else why not. Nothing is left in any case. Raises MissingFileError,
-    SpecError, and BootError if QEMU could not even be started, which say nothing about the accelerator.
+    Returns None if the agent answered, otherwise the failure. Never leaves anything. Raises MissingFileError,
+    SpecError, and BootError if QEMU could not be started; these have nothing to do with the accelerator.
     """
     vm_id = f"trial-{uuid.uuid4().hex[:8]}"
     unrelated: VmmError | None = None
@@ -53,4 +53,4 @@ async def boot(
                 return None
     if unrelated is not None:
         raise unrelated
-    return TrialFailure(reason=f"no answer from the guest agent within {limit_s:g} s", timed_out=True)
+    return TrialFailure(reason=f"the guest agent did not answer within {limit_s:g} s", timed_out=True)

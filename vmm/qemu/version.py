@@ -1,4 +1,4 @@
-"""Which QEMU is there, and whether it is new enough."""
+"""The version of an installed QEMU, and the oldest that works."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ MINIMUM_VERSION = QemuVersion(7, 2)
 
 
 def parse_version(output: str) -> QemuVersion:
-    """The version in what `qemu-system-x86_64 --version` prints. Raises ValueError if there is none."""
+    """The version in the output of `qemu-system-x86_64 --version`. Raises ValueError if it has none."""
     if not (match := _VERSION_LINE.search(output)):
-        raise ValueError(f"no QEMU version in {output[:200]!r}")
+        raise ValueError(f"its output has no QEMU version: {output[:200]!r}")
     major, minor, micro, package = match.groups()
     return QemuVersion(int(major), int(minor), int(micro), package or "")
 
@@ -47,7 +47,7 @@ def parse_version(output: str) -> QemuVersion:
 async def detect_version(qemu: Path) -> QemuVersion:
     """Asks the program for its version. Killed if cancelled; no time limit of its own.
 
-    Raises MissingFileError if it is not installed, SpecError if it is no QEMU or older than MINIMUM_VERSION.
+    Raises MissingFileError if it is not installed, SpecError if it is not QEMU or is older than MINIMUM_VERSION.
     """
     if shutil.which(qemu) is None:
         raise MissingFileError(field="qemu", path=qemu, remedy=QEMU_REMEDY)

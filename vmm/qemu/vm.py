@@ -1,4 +1,4 @@
-"""A VM in QEMU: an instance, and its guest's agent. Fulfils `vmm.contract.Vm`."""
+"""A VM in QEMU: an instance, and its guest's agent. Implements `vmm.contract.Vm`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vmm.words.processes import ExitReport, ProcessIdentity
 
 
 class QemuVm:
-    """One VM in QEMU. Whoever got it must call `stop` in the end, or `detach`.
+    """One VM in QEMU. Its owner must call `stop` or `detach` in the end.
 
     Its background tasks live in the nursery given to `launch`, `connect` or `attach`. Every operation on a VM whose
     QEMU is gone raises VmExitedError, those of the agent AgentUnreachableError.
     """
 
     def __init__(self, instance: Instance, agent: Agent, *, uuid: str | None = None) -> None:
-        """`uuid` is that of its command line; None: the one that `build_argv` gives to a VM of this id."""
+        """`uuid` is the one on its command line; None: the one that `build_argv` gives a VM of this id."""
         self.instance = instance
         self.uuid = machine_uuid(instance.vm_id) if uuid is None else uuid
         self._agent = agent
@@ -39,7 +39,7 @@ class QemuVm:
 
     @property
     def identity(self) -> ProcessIdentity:
-        """By which `adopt` finds the process again."""
+        """The identity by which `adopt` finds the process."""
         return self.instance.process.identity
 
     @property
@@ -52,7 +52,7 @@ class QemuVm:
 
     @property
     def is_clone(self) -> bool:
-        """See the contract. Its command line tells, whoever made it."""
+        """See the contract. Read from the command line, so it works for adopted VMs, too."""
         return "-incoming" in self.instance.argv
 
     async def pause(self) -> None:
@@ -66,7 +66,7 @@ class QemuVm:
     async def run_state(self) -> str:
         """See the contract."""
         if self.instance.process.has_lost_its_main_thread():
-            raise VmExitedError(vm_id=self.id, reason="its main thread has ended, and other threads are left")
+            raise VmExitedError(vm_id=self.id, reason="its main thread has ended, and only other threads are left")
         return str((await self.instance.execute("query-status"))["status"])
 
     async def grow(self, *, vcpus: int, memory_mib: int) -> Growth:
@@ -95,5 +95,5 @@ class QemuVm:
         await self.instance.disconnect()
 
     async def detach(self) -> None:
-        """Lets the VM run on without this object, for a later `adopt` by this or another process."""
+        """Leaves the VM running for a later `adopt` by this or another process."""
         await self.instance.detach()

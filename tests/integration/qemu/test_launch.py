@@ -78,7 +78,7 @@ async def test_a_qemu_that_refuses_its_options_is_reported_at_once(
     assert caught.value.exit_report.status == 1
     notes = "\n".join(caught.value.__notes__)
     assert "-machine type=nonsense" in notes
-    assert f"it was to boot {spec.kernel} and {spec.initrd}" in notes, "QEMU itself is given descriptors"
+    assert f"boot files: {spec.kernel} and {spec.initrd}" in notes, "QEMU itself is given descriptors"
 
 
 def test_a_kernel_that_goes_away_in_the_last_moment_is_named(spec: MachineSpec, vm_home: Path) -> None:
@@ -160,7 +160,7 @@ async def test_another_process_with_the_pid_of_a_vm_is_not_touched(vm_home: Path
 
 @pytest.mark.parametrize("pid", [0, -1, 2**30])
 async def test_a_pid_that_nobody_has(vm_home: Path, pid: int) -> None:
-    with pytest.raises(VmExitedError, match="not running any more"):
+    with pytest.raises(VmExitedError, match="no longer running"):
         await adopt(ProcessIdentity(pid=pid, start_time=1), vm_id="x", directory=vm_home / "x")
 
 

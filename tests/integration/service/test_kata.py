@@ -93,7 +93,7 @@ async def test_attaching_what_is_not_there_touches_nothing(vm_home: Path, nurser
             uuid="6ba7b810-9dad-11d1-80b4-00c04fd430c8",
             nursery=nursery,
         )
-    with pytest.raises(AttachError, match="is not a directory of its own"):
+    with pytest.raises(AttachError, match="is not an absolute path that ends in the VM"):
         await attach(vm_id="vm-2", directory=vm_home / "vm-1", uuid="x", nursery=nursery)
     (vm_home / "vm-1").rmdir()
 

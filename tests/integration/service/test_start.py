@@ -168,7 +168,7 @@ def test_a_runtime_directory_in_which_others_could_replace_things(home: Path, im
     ("name", "message"),
     [
         ("open", "open is open to others (mode 755, uid"),
-        ("used", "there are other things in it (thesis.txt); set template_directory"),
+        ("used", "it has other files (thesis.txt); set template_directory"),
     ],
 )
 def test_a_place_for_templates_that_cannot_be_one(

@@ -51,7 +51,7 @@ async def end(template: Template, spec: MachineSpec, home: Path, script: str) ->
         ("reboot; sleep 60", "its guest was reset"),
         ("echo c > /proc/sysrq-trigger", "its guest's kernel panicked: sysrq triggered crash"),
         (NO_MEMORY, "its guest ran out of memory, and its kernel panicked: "),
-        ("echo the host ends it; sleep 60", "a signal of the host asked it to end"),
+        ("echo the host ends it; sleep 60", "a signal on the host asked it to end"),
     ],
 )
 async def test_the_end_of_a_vm_has_a_cause(

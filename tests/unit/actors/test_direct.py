@@ -173,7 +173,7 @@ async def test_when_no_accelerator_is_found_its_supervisor_has_it_try_again() ->
     async def resolve() -> ResolvedMachine:
         attempts.append(trio.current_time())
         if len(attempts) < 3:
-            raise AcceleratorError(accelerator="kvm", reason="/dev/kvm is not there", remedy="use tcg")
+            raise AcceleratorError(accelerator="kvm", reason="/dev/kvm does not exist", remedy="use tcg")
         return resolved("it works now")
 
     host = SimulatedHost()
@@ -185,7 +185,7 @@ async def test_when_no_accelerator_is_found_its_supervisor_has_it_try_again() ->
         await trio.sleep(0.5)
         last_error = supervised.statistics().last_error
         assert last_error is not None
-        assert "/dev/kvm is not there" in last_error
+        assert "/dev/kvm does not exist" in last_error
         assert producer.statistics().accelerator is None
         vm = await produce(producer, nursery=nursery)
         assert attempts == [0.0, 1.0, 3.0]

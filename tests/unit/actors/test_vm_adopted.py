@@ -348,7 +348,7 @@ async def test_a_process_that_has_gone_is_a_lost_vm(leased: bool) -> None:
         one.host.machine("vm-1").exit(ExitReport(signal=9))
         lost = await one.until(VmLost)
         assert isinstance(lost, VmLost)
-        assert "not running any more" in lost.reason
+        assert "no longer running" in lost.reason
         assert one.on_disk["VmLost"] is None
     assert one.kinds() == ["VmLost", "VmGone"]
 

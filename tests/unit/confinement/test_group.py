@@ -105,7 +105,7 @@ async def test_a_member_that_the_kernel_does_not_name_is_no_process_of_ours(
     (tmp_path / "cgroup.procs").write_text("0\n123456\n")
     busy = OSError(16, "Device or resource busy")
     monkeypatch.setattr(Path, "rmdir", lambda path: (_ for _ in ()).throw(busy))
-    with pytest.raises(StopError, match=r"process 123456 .* 0 is one of another pid namespace"):
+    with pytest.raises(StopError, match=r"process 123456 .* 0 stands for a process of another pid namespace"):
         await VmGroup(directories=(tmp_path,)).remove()
     assert set(killed) == {123456}
 
@@ -133,7 +133,7 @@ async def test_a_group_whose_mount_has_gone_is_removed_where_it_still_is(tmp_pat
 
 
 async def test_one_that_is_out_of_reach_is_not_taken_for_removed(tmp_path: Path, mounts: list[Path]) -> None:
-    with pytest.raises(FileNotFoundError, match="mount has gone"):
+    with pytest.raises(FileNotFoundError, match="mount is gone"):
         await VmGroup(directories=(tmp_path / "chroot" / "vmpool-vm-1",)).remove()
 
 
@@ -146,7 +146,7 @@ async def test_one_that_was_removed_is(tmp_path: Path, mounts: list[Path], direc
 
 async def test_the_mount_point_that_is_left_is_no_cgroup(tmp_path: Path, mounts: list[Path]) -> None:
     (tmp_path / "chroot").mkdir()
-    with pytest.raises(FileNotFoundError, match="mount has gone"):
+    with pytest.raises(FileNotFoundError, match="mount is gone"):
         await VmGroup(directories=(tmp_path / "chroot" / "vmpool-vm-1",)).remove()
 
 

@@ -98,7 +98,7 @@ def test_required_means_all_of_them() -> None:
     layers = Layers(missing={Layer.LANDLOCK: "Operation not supported"})
     require_layers(Requirement.AUTO, layers)
     require_layers(Requirement.REQUIRED, Layers())
-    with pytest.raises(ConfinementError, match=r"landlock: Operation not supported; boot a kernel from 5.13 on"):
+    with pytest.raises(ConfinementError, match=r"landlock: Operation not supported; boot Linux 5.13 or newer"):
         require_layers(Requirement.REQUIRED, layers)
 
 

@@ -30,7 +30,7 @@ def test_version_2_has_one_place_for_all() -> None:
 def test_of_a_mixture_version_2_is_taken_and_the_rest_is_told() -> None:
     plan = decide_cgroups(Requirement.AUTO, {**V2, Controller.CPU: V1[Controller.CPU]})
     assert plan.version is CgroupVersion.V2
-    assert plan.missing == {Controller.CPU: "it is a controller of v1"}
+    assert plan.missing == {Controller.CPU: "the host has this controller in v1 only"}
 
 
 def test_version_1_serves_where_version_2_is_not_ours() -> None:

@@ -62,7 +62,7 @@ def test_what_nobody_has_is_free(hosts_files: Path) -> None:
 
 def test_a_users_uid_is_not(hosts_files: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    assert "nobody's" in obstacle(UidRange(first=nobody.pw_uid, last=nobody.pw_uid + 1))
+    assert "belongs to the user nobody" in obstacle(UidRange(first=nobody.pw_uid, last=nobody.pw_uid + 1))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_no_two_living_processes_have_one_and_a_dead_ones_is_free_again(tm
         running = [start(confinement, "/bin/sleep", "1000", log=tmp_path / str(n)) for n in range(3)]
         uids = [uid_of(process) for process in running]
         assert sorted(uids) == [FEW.first, FEW.first + 1, FEW.last]
-        with pytest.raises(ConfinementError, match=r"service.qemu_uids: a process has each of 1950000001-1950000003"):
+        with pytest.raises(ConfinementError, match=r"service.qemu_uids: all of 1950000001-1950000003 are in use"):
             start(confinement, "/bin/sleep", "1000", log=tmp_path / "4")
         await running[1].kill()
         again = start(confinement, "/bin/sleep", "1000", log=tmp_path / "5")

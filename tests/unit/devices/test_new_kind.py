@@ -104,7 +104,7 @@ def test_a_path_that_is_too_long_for_its_socket_is_told_before_anything_is_made(
     spec = attrs.evolve(spec, devices=tuple(device for device in spec.devices if not isinstance(device, AgentPort)))
     longest = 107 - len("/disk.sock")
     directory = vm_home / ("x" * (longest + 1 - len(str(vm_home)) - 1))
-    with pytest.raises(SpecError, match=r"disk\.sock would be over"):
+    with pytest.raises(SpecError, match=r"disk\.sock would exceed"):
         Instance.start(spec, vm_id="vm", directory=directory)
     assert not directory.exists()
 

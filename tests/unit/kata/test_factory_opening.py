@@ -43,7 +43,7 @@ async def test_f3_kernel_and_initrd_open_a_direct_factory(fetch_only: bool) -> N
 async def test_f4_a_template_is_made_and_can_be_fetched_then() -> None:
     """Kata's mock never writes the state, so there the fetch fails."""
     stage = Stage()
-    with pytest.raises(TemplateError, match="there is none"):
+    with pytest.raises(TemplateError, match="it does not exist"):
         async with stage.open(template=True, fetch_only=True):
             pass
     async with stage.open(template=True):

@@ -44,10 +44,10 @@ def test_t3_a_template_is_there_when_all_of_it_is(tmp_path: Path) -> None:
             store.open(fingerprint="f")
         return error.value.reason
 
-    assert missing() == "there is none"
+    assert missing() == "it does not exist"
     memory, state = store.begin(memory_mib=1)
     assert memory.exists()
-    assert missing() == "there is none"
+    assert missing() == "it does not exist"
     state.write_bytes(b"state")
     store.publish(fingerprint="f")
     store.open(fingerprint="f")

@@ -161,7 +161,7 @@ async def test_a_directory_of_another_name_is_left_as_it_is(vm_home: Path, stage
 
 async def test_the_proxy_of_a_vm_that_is_gone_goes_too(vm_home: Path, nursery: trio.Nursery) -> None:
     with proxy_of("vm-1", vm_home) as proxy:
-        with pytest.raises(AttachError, match="not running any more"):
+        with pytest.raises(AttachError, match="no longer running"):
             await attach_cached(proxy.cached(), host=Stage().host, nursery=nursery)
         assert not proxy.socket.parent.exists()
 

@@ -43,9 +43,9 @@ NOT_ALLOWED = attrs.evolve(GOOD_HOST, open_kvm=refusing(PermissionError(13, "Per
 SOFTWARE_KVM = attrs.evolve(GOOD_HOST, cpu_flags=lambda: frozenset({"fpu"}))
 
 OBSTACLES = [
-    (NO_DEVICE, "/dev/kvm is not there"),
+    (NO_DEVICE, "/dev/kvm does not exist"),
     (NOT_ALLOWED, r"/dev/kvm cannot be opened \(Permission denied\)"),
-    (SOFTWARE_KVM, "/dev/kvm is there but the CPU shows neither vmx nor svm: software KVM"),
+    (SOFTWARE_KVM, "/dev/kvm exists, but the CPU has neither vmx nor svm: this is software KVM"),
 ]
 
 
@@ -62,7 +62,7 @@ class Trial:
 
 
 REFUSED = TrialFailure(reason="QEMU says no", timed_out=False)
-TIMED_OUT = TrialFailure(reason="no answer from the guest agent within 20 s", timed_out=True)
+TIMED_OUT = TrialFailure(reason="the guest agent did not answer within 20 s", timed_out=True)
 
 
 class Chooser:
@@ -136,7 +136,7 @@ async def test_a_trial_that_ran_out_of_time_is_remembered_for_a_while(choose: Ch
         host = attrs.evolve(GOOD_HOST, uptime_s=partial(float, uptime_s))
         decision = await choose(AcceleratorSetting.AUTO, host, trial)
         assert decision.accelerator is Accelerator.TCG
-        assert "no answer from the guest agent within 20 s" in decision.reason
+        assert "the guest agent did not answer within 20 s" in decision.reason
         boots.append(trial.boots)
     assert boots == [1, 1, 2]
 

@@ -19,7 +19,7 @@ PANIC = "[    8.1] Kernel panic - not syncing: System is deadlocked on memory\r\
         ("guest-reset", PANIC, "its guest ran out of memory, and its kernel panicked: System is deadlocked on memory"),
         ("guest-panic", "", "its guest's kernel panicked"),
         ("guest-reset", f"{PANIC}\nKernel panic - not syncing: \x1b[2J", "its guest's kernel panicked: ?[2J"),
-        ("host-signal", "", "a signal of the host asked it to end"),
+        ("host-signal", "", "a signal on the host asked it to end"),
         ("host-qmp-quit", "", ""),
         ("something-new", "", ""),
         (None, PANIC, ""),

@@ -129,7 +129,7 @@ async def test_kill_is_not_stopped_by_cancellation(tmp_path: Path) -> None:
 
 async def test_a_process_that_does_not_die_is_an_error_with_its_state(tmp_path: Path) -> None:
     process = start("exec sleep 100", tmp_path / "log")
-    with pytest.raises(StopError, match=r"still there 0 s after SIGKILL \(status: State") as caught:
+    with pytest.raises(StopError, match=r"still exists 0 s after SIGKILL \(status: State") as caught:
         await process.kill(limit_s=0)
     assert caught.value.pid == process.pid
     await process.kill()

@@ -36,13 +36,13 @@ def test_a_published_template_is_found_again(store: TemplateStore) -> None:
 
 
 def test_there_is_none_in_an_empty_place(store: TemplateStore) -> None:
-    with pytest.raises(TemplateError, match="there is none"):
+    with pytest.raises(TemplateError, match="it does not exist"):
         store.open(fingerprint="f1")
 
 
 def test_that_of_another_machine_is_not_ours(store: TemplateStore) -> None:
     publish(store, fingerprint="old")
-    with pytest.raises(TemplateError, match="of another machine"):
+    with pytest.raises(TemplateError, match="it is another machine"):
         store.open(fingerprint="new")
 
 
@@ -50,11 +50,11 @@ def test_a_half_built_one_is_none(store: TemplateStore) -> None:
     """As after SIGKILL between any two steps of a build: the manifest is the last."""
     memory, state = store.begin(memory_mib=1)
     memory.write_bytes(b"m")
-    with pytest.raises(TemplateError, match="there is none"):
+    with pytest.raises(TemplateError, match="it does not exist"):
         store.open(fingerprint="f1")
     state.write_bytes(b"s")
     (store.directory / "manifest.new").write_text("{")
-    with pytest.raises(TemplateError, match="there is none"):
+    with pytest.raises(TemplateError, match="it does not exist"):
         store.open(fingerprint="f1")
 
 
@@ -178,7 +178,7 @@ def test_what_is_not_a_templates_is_never_removed(store: TemplateStore) -> None:
     store.directory.mkdir(parents=True, mode=0o700)
     (store.directory / "thesis.txt").write_text("years of work")
     for attempt in (store.clear, lambda: store.begin(memory_mib=1)):
-        with pytest.raises(TemplateError, match=r"other things in it \(thesis.txt\).*template_directory"):
+        with pytest.raises(TemplateError, match=r"it has other files \(thesis.txt\).*template_directory"):
             attempt()
     assert (store.directory / "thesis.txt").read_text() == "years of work"
 
@@ -218,7 +218,7 @@ def test_a_place_that_can_never_be_is_told_of_beforehand(tmp_path: Path) -> None
     """Not when the first template is built: nobody may be looking then."""
     (tmp_path / "file").touch()
     for place, why in (
-        ("/proc/vmpool/x", "No such file or directory: /proc; set template_directory to a place where it can be made"),
+        ("/proc/vmpool/x", "No such file or directory: /proc; set template_directory to a path that can be created"),
         (f"{tmp_path}/file/x", "it is not a directory; set template_directory to another place"),
         (f"{tmp_path}/file", f"{tmp_path}/file is not a directory; remove it, or set template_directory"),
     ):
@@ -230,7 +230,7 @@ def test_a_place_that_is_used_for_something_else_is_told_of_beforehand(store: Te
     store.directory.mkdir(parents=True, mode=0o700)
     (store.directory / "thesis.txt").touch()
     for writes in (True, False):
-        with pytest.raises(TemplateError, match=r"other things in it \(thesis.txt\)"):
+        with pytest.raises(TemplateError, match=r"it has other files \(thesis.txt\)"):
             store.check_place(writes=writes)
 
 

@@ -1,7 +1,7 @@
-"""What QEMU is started as: an unprivileged user, in a cgroup of its own with limits.
+"""QEMU's confinement: an unprivileged user, a cgroup with limits, and the layers around the process.
 
-`user` and `plan` decide, from what is asked for and what the host offers, and say what is not applied and why;
-`host` looks at the host; `tree` and `group` do the file operations; `inputs` has the files that QEMU reads.
+`user` and `plan` decide, from the settings and the host, and give a reason for each missing part; `host` looks at the
+host; `tree` and `group` do the file operations; `inputs` has the files that QEMU reads.
 """
 
 from vmm.qemu.confinement.record import UNCONFINED, Confinement

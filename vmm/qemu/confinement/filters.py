@@ -1,7 +1,8 @@
-"""The system calls that no QEMU of ours makes, as a seccomp program: by libseccomp, which QEMU itself is linked with.
+"""The system calls that a confined QEMU never makes, as a seccomp program: by libseccomp, which QEMU itself is linked
+with.
 
-QEMU's own filter (`-sandbox`, see `command_line`) is loaded by QEMU, after it has opened its devices, and lets through
-what is here. This one holds from its first instruction.
+QEMU's own filter (`-sandbox`, see `command_line`) is loaded by QEMU, after it has opened its devices, and allows these
+calls. This one applies from its first instruction.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ _ALLOW: Final = 0x7FFF0000
 _KILL_PROCESS: Final = 0x80000000
 _ERRNO: Final = 0x00050000
 _FLAG_BAD_ARCHITECTURE: Final = 2
-"""SCMP_FLTATR_ACT_BADARCH: what becomes of calls of another architecture's; it kills a thread unless told otherwise."""
+"""SCMP_FLTATR_ACT_BADARCH: the action for calls of another architecture; by default it kills the thread."""
 
 FATAL: Final = (
     # other processes
     *("ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "kcmp"),
     *("pidfd_open", "pidfd_getfd", "pidfd_send_signal", "move_pages", "migrate_pages"),
-    # large parts of the kernel that a QEMU has no use for, and that were broken more than once
+    # large parts of the kernel that QEMU does not need, with a history of vulnerabilities
     *("bpf", "perf_event_open", "userfaultfd", "io_uring_enter", "io_uring_register"),
     *("keyctl", "add_key", "request_key"),
-    # other sockets than those that it was given; see below
+    # other sockets than those passed to it; see below
     *("connect", "bind"),
     # other views of the host
     *("unshare", "setns", "mount", "umount", "umount2", "pivot_root", "chroot", "mount_setattr", "move_mount"),
@@ -42,11 +43,11 @@ FATAL: Final = (
     *("settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "stime", "sethostname", "setdomainname"),
     *("iopl", "ioperm", "modify_ldt", "vm86", "vm86old", "nfsservctl", "vhangup", "lookup_dcookie", "uselib"),
 )
-"""Whoever makes one of these in QEMU is not QEMU."""
+"""QEMU makes none of these; a process that does is killed."""
 
 REFUSED: Final = {"io_uring_setup": errno.ENOSYS, "clone3": errno.ENOSYS, "socket": errno.EACCES}
-"""QEMU tries the first and does without; the C library takes clone() where there is no clone3(), whose flags lie in
-memory, where no filter sees them. And whoever asks it for his name, as bash does in a script around QEMU, asks a daemon
+"""QEMU tries the first and does without; the C library uses clone() in place of clone3(), whose flags lie in memory,
+where no filter sees them. To look up a user's name, as bash does in a script around QEMU, the library asks a daemon
 first.
 """
 
@@ -70,7 +71,7 @@ class _Comparison(ctypes.Structure):
 def program() -> bytes:
     """The program in BPF, as the kernel takes it. Blocks for some ms.
 
-    Raises ConfinementError if there is no libseccomp.
+    Raises ConfinementError if libseccomp is missing.
     """
     try:
         library = ctypes.CDLL(_LIBRARY)
@@ -108,7 +109,7 @@ def _add(
     comparisons: Sequence[_Comparison] = (),
 ) -> None:
     number = library.seccomp_syscall_resolve_name(name.encode())
-    if number == -1:  # younger than the library; a kernel that has it may have a way around this filter, and QEMU's own
+    if number == -1:  # unknown to an older library; a kernel that has it may offer a way around this filter and QEMU's
         return
     array = (_Comparison * len(comparisons))(*comparisons)
     _checked(library.seccomp_rule_add_array(context, ctypes.c_uint32(action), number, len(comparisons), array))

@@ -22,7 +22,7 @@ from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
 
 REMOVE_LIMIT_S: Final = 10.0
 RETRY_S: Final = 0.005
-"""The kernel takes a dead process out of its cgroup a moment after it can be waited for, and tells nobody of it under
+"""The kernel removes a dead process from its cgroup a moment after it can be waited for, without a notice under
 version 1."""
 
 GROUP_PREFIX: Final = "vmpool-"
@@ -30,13 +30,13 @@ GROUP_PREFIX: Final = "vmpool-"
 CPU_PERIOD_US: Final = 100_000
 
 _OF_DIRECTORY: Final = "\t"
-"""What a line of a record begins with that is a setting of the directory above it."""
+"""Begins a line of a record that is a setting of the directory above it."""
 
 _MAX_RECORD_BYTES: Final = 64 * 1024
-"""It has a few hundred."""
+"""A record has a few hundred."""
 
 _ELSEWHERE: Final = 0
-"""What cgroup.procs says instead of the pid of a process of another pid namespace; to kill() it is our own group."""
+"""In cgroup.procs, stands for a process of another pid namespace; to kill() it is the caller's process group."""
 
 _ENTRANCES: Final = {CgroupVersion.V1: "tasks", CgroupVersion.V2: "cgroup.procs"}
 """The kernel waits for an RCU grace period, some 12 ms, before it moves a process, but not before a thread moves
@@ -45,15 +45,15 @@ itself. Version 2 lets threads move only within their process's group."""
 
 @attrs.frozen(kw_only=True)
 class VmGroup:
-    """The directories of one VM's group; none if it has no group."""
+    """The directories of one VM's group; empty if it has no group."""
 
     directories: tuple[Path, ...] = ()
     settings: Mapping[Path, str] = attrs.field(factory=dict)
-    """The limits, as they are written to the files of the directories, in this order."""
+    """The limits, as written to the directories' files, in this order."""
 
     @classmethod
     def planned(cls, plan: CgroupPlan, *, name: str, limits: Limits) -> VmGroup:
-        """The group as it is to be made."""
+        """The group to be made."""
         of_place = {place: place / f"{GROUP_PREFIX}{name}" for place in plan.places.values()}
         return cls(
             directories=tuple(of_place.values()),
@@ -68,8 +68,8 @@ class VmGroup:
     def recorded_in(cls, record: Path) -> VmGroup:
         """The group that `record`, in its VM's directory, names. Raises OSError.
 
-        All processes of a group are killed with it: what is not named as that VM's group, because the record was
-        damaged, is not taken for it.
+        All processes of a group are killed with it, so a directory that is not named as that VM's group, as in a
+        damaged record, is ignored.
         """
         try:
             data = read_regular(record, limit=_MAX_RECORD_BYTES)
@@ -89,7 +89,7 @@ class VmGroup:
         return cls(directories=tuple(directories), settings=settings)
 
     def record(self, record: Path) -> None:
-        """Writes it down for `recorded_in`: a directory a line, and below it its settings. Raises OSError."""
+        """Records the group for `recorded_in`: a directory a line, and below it its settings. Raises OSError."""
         lines = []
         for directory in self.directories:
             lines.append(str(directory))
@@ -105,7 +105,7 @@ class VmGroup:
 
     @classmethod
     def create(cls, plan: CgroupPlan, *, name: str, limits: Limits, record: Path) -> VmGroup:
-        """Makes the group. `record`, written first, tells of it if we are killed. Raises OSError, with nothing left."""
+        """Makes the group; `record` is written first, in case the service is killed. On OSError nothing is left."""
         group = cls.planned(plan, name=name, limits=limits)
         if group.directories:
             group.record(record)
@@ -122,7 +122,7 @@ class VmGroup:
             undo.pop_all()
 
     def restrict(self) -> None:
-        """Sets the limits, again if need be: under version 2 they are gone once a controller was. Raises OSError."""
+        """Sets the limits, perhaps again: under version 2 they are lost together with a controller. Raises OSError."""
         for file, value in self.settings.items():
             write_setting(file, value)
 
@@ -136,9 +136,9 @@ class VmGroup:
             _remove(directory)
 
     async def remove(self) -> None:
-        """Kills what is left in the group, and removes it. Idempotent.
+        """Kills the processes left in the group, and removes it. Idempotent.
 
-        Raises StopError if something does not die, OSError if the group is out of reach.
+        Raises StopError if a process does not die, OSError if the group is out of reach.
         """
         for directory in itertools.chain.from_iterable(map(_within_reach, self.directories)):
             with trio.move_on_after(REMOVE_LIMIT_S):
@@ -148,7 +148,9 @@ class VmGroup:
             members = _members(directory)
             state = f"cgroup {directory} has {members}"
             if _ELSEWHERE in members:
-                state += f"; {_ELSEWHERE} is one of another pid namespace, which cannot be killed from here"
+                state += (
+                    f"; {_ELSEWHERE} stands for a process of another pid namespace, which cannot be killed from here"
+                )
             raise StopError(pid=max(members, default=0), limit_s=REMOVE_LIMIT_S, state=state)
 
     def _try_to_remove(self, directory: Path) -> bool:
@@ -187,7 +189,7 @@ _LIMIT_FILES: Final = frozenset(
 
 
 def write_setting(path: Path, value: str) -> None:
-    """One write to a file of the kernel's, which is not made if it is not there. Raises OSError naming the file."""
+    """One write to an existing file of the kernel. Raises OSError naming the file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, value.encode("ascii"))
@@ -198,9 +200,9 @@ def write_setting(path: Path, value: str) -> None:
 
 
 def _within_reach(directory: Path) -> tuple[Path, ...]:
-    """Where a group is; nowhere if it was removed.
+    """The group's directory; empty if it was removed.
 
-    One whose mount has gone is still there: what is left of its path is no cgroup then. Raises OSError.
+    A group whose mount is gone still exists, though its path is no longer a cgroup. Raises OSError.
     """
     if directory.is_dir():
         return (directory,)
@@ -208,7 +210,7 @@ def _within_reach(directory: Path) -> tuple[Path, ...]:
         return ()
     found = find_below_ours(directory.name)
     if not found:
-        raise OSError(errno.ENOENT, "the cgroup's mount has gone, and no other shows it", str(directory))
+        raise OSError(errno.ENOENT, "the cgroup's mount is gone, and no other mount shows the cgroup", str(directory))
     return found
 
 

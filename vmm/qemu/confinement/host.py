@@ -1,4 +1,4 @@
-"""What the host offers of cgroups. Looks, and changes nothing."""
+"""The cgroups that the host offers. Changes nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Final
 from vmm.qemu.confinement.plan import CgroupVersion, Controller, Offer, OwnGroups, own_groups
 
 _DELEGATION_ATTRIBUTES: Final = ("trusted.delegate", "user.delegate")
-"""What systemd marks a delegated cgroup with."""
+"""systemd's mark of a delegated cgroup."""
 
 
 def look_at_host() -> dict[Controller, Offer]:
-    """The offers for the cgroups that we are in. Raises OSError."""
+    """The offers for the cgroups of this process. Raises OSError."""
     return offers_of(_own())
 
 
 def find_below_ours(name: str) -> tuple[Path, ...]:
-    """The groups of that name where ours may be, by the mounts that there are now. Raises OSError."""
+    """The groups of that name at all possible places, by the current mounts. Raises OSError."""
     own = _own()
     places = [*own.v1.values(), *(() if own.v2 is None else (own.v2, own.v2.parent))]
     return tuple(dict.fromkeys(place / name for place in places if (place / name).is_dir()))
@@ -44,9 +44,9 @@ def offers_of(own: OwnGroups) -> dict[Controller, Offer]:
 
 def _legacy(place: Path | None) -> Offer:
     if place is None:
-        return Offer(version=None, obstacle="the host does not have this controller, or not mounted")
+        return Offer(version=None, obstacle="the host does not have this controller, or has not mounted it")
     if not os.access(place, os.W_OK | os.X_OK):
-        return Offer(version=CgroupVersion.V1, obstacle=f"{place} is not writable for this user")
+        return Offer(version=CgroupVersion.V1, obstacle=f"{place} is not writable by this user")
     return Offer(version=CgroupVersion.V1, place=place)
 
 
@@ -59,17 +59,17 @@ def _unified_controllers(own: OwnGroups) -> Mapping[Controller, Offer]:
     listing = own.v2 if place is None else place
     has = (listing / "cgroup.controllers").read_text(encoding="ascii").split()
     if place is None:
-        obstacle = f"{own.v2} is not ours to divide; run the service in a systemd unit with Delegate=yes"
-        # What our own group does not have, the host may still have in version 1.
+        obstacle = f"{own.v2} is not delegated to the service; run it in a systemd unit with Delegate=yes"
+        # A controller that our own group lacks may still exist in version 1.
         return {c: Offer(version=CgroupVersion.V2, obstacle=obstacle) for c in Controller if c.value in has}
     return {c: Offer(version=CgroupVersion.V2, place=place) for c in Controller if c.value in has}
 
 
 def _delegated(groups: tuple[Path, ...]) -> Path | None:
-    """The first that the host's own manager of cgroups leaves to us.
+    """The first group that the host's manager of cgroups delegates to the service.
 
-    With DelegateSubgroup= systemd starts us in a group below the delegated one, and both are the unit's user's. So its
-    mark counts first; whose a group is, only where none has that.
+    With DelegateSubgroup= systemd starts the service in a group below the delegated one, and both belong to the unit's
+    user. So systemd's mark counts first, and the owner only if no group has the mark.
     """
     return next(filter(_is_marked, groups), None) or next(filter(_is_ours, groups), None)
 
@@ -85,5 +85,5 @@ def _is_ours(group: Path) -> bool:
 def _has_attribute(path: Path, name: str) -> bool:
     try:
         return os.getxattr(path, name) == b"1"
-    except OSError:  # not set, or the file system has none
+    except OSError:  # not set, or not supported by the file system
         return False

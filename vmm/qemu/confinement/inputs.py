@@ -1,8 +1,8 @@
-"""The files that QEMU reads, in whatever directory they are: it inherits them open.
+"""The files that QEMU reads, in any directory: it inherits them open.
 
-QEMU takes no descriptor for what a guest boots from, but it can open one anew, as /proc/self/fd/N. That needs the right
-to the file, and none to the directories that lead to it. A file that is closed to QEMU's user, as distributions make
-kernels and a careful umask makes all files, is copied once, and QEMU gets the copy.
+QEMU takes no descriptor for boot files, but it can reopen one, as /proc/self/fd/N. That needs the right to the file,
+and none to its directories. A file that QEMU's user may not read, like distributions' kernels or any file under a
+strict umask, is copied once, and QEMU gets the copy.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from vmm.qemu.confinement.user import QemuUser, user_may
 from vmm.sealed import SealedMemory
 
 REMEMBERED: Final = 16
-"""Files, those of eight machines. A copy has the size of its file, and is in memory."""
+"""Files, enough for eight machines. A copy has the size of its file, and is in memory."""
 
 _Version = tuple[int, ...]
-"""Of a file: another one when it is replaced, written to, or gets another owner, mode or access list."""
+"""A file's version: it changes when the file is replaced, written to, or gets another owner, mode or access list."""
 
 
 class InputFiles:
-    """What is known of the files that one user's QEMUs read. For any thread."""
+    """The files that one user's QEMUs read, and the copies of them. For any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._copies: dict[_Version, SealedMemory | None] = {}
-        """None: the file itself will do. The one that was asked for last is at the end."""
+        """None: QEMU reads the file itself. The most recently used is at the end."""
 
     @contextlib.contextmanager
     def open(self, path: Path, *, user: QemuUser | None) -> Iterator[int]:
-        """A descriptor for a QEMU to inherit, which `user` may open anew. None: QEMU runs as we do. Raises OSError.
+        """A descriptor for QEMU to inherit, which `user` may reopen. None: QEMU runs as the service. Raises OSError.
 
-        Blocks for three calls of the kernel; when a file is new, for some 3 ms, and for as long as a copy takes.
+        Blocks for three system calls; for a new file, for some 3 ms and the time of a copy.
         """
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -52,7 +52,7 @@ class InputFiles:
             if version in self._copies:
                 copy = self._copies[version] = self._copies.pop(version)
                 return copy
-        # Not under the lock: who copies a large file in a thread must not keep the event loop from starting a VM.
+        # Not under the lock: a thread that copies a large file must not keep the event loop from starting a VM.
         readable = user_may("-r", inherited(descriptor), user=user, pass_fds=(descriptor,))
         copy = None if readable else SealedMemory.copy_of_open(descriptor)
         with self._lock:

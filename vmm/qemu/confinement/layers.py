@@ -1,4 +1,4 @@
-"""The layers between a QEMU that its guest has taken over and the rest of the host: which of them there are here."""
+"""The layers between a QEMU that its guest has taken over and the rest of the host: which are available."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ NAMESPACES: Final = {
     Layer.NETWORK_NAMESPACE: "net",
     Layer.MOUNT_NAMESPACE: "mount",
 }
-"""As the jailer calls them."""
+"""The jailer's names."""
 
 _REMEDIES: Final = {
-    Layer.LANDLOCK: "boot a kernel from 5.13 on with `landlock` among its security modules (lsm=)",
+    Layer.LANDLOCK: "boot Linux 5.13 or newer with `landlock` among its security modules (lsm=)",
     Layer.SECCOMP: "install libseccomp",
 }
 _NAMESPACE_REMEDY: Final = (
-    "let users make user namespaces (the settings kernel.unprivileged_userns_clone, user.max_user_namespaces and "
-    "kernel.apparmor_restrict_unprivileged_userns), or run the service as root"
+    "allow users to create user namespaces (the settings kernel.unprivileged_userns_clone, "
+    "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns), or run the service as root"
 )
 
 
 @attrs.frozen(kw_only=True)
 class Layers:
-    """What is applied, and what is not and why."""
+    """The applied layers, and the missing ones with the reasons."""
 
     applied: frozenset[Layer] = frozenset()
     missing: Mapping[Layer, str] = attrs.field(factory=dict)
-    """Wanted but not to be had: a sentence each."""
+    """Wanted but not available: a sentence each."""
 
     @property
     def namespaces(self) -> list[str]:
-        """As the jailer wants them."""
+        """By the jailer's names."""
         return [name for layer, name in NAMESPACES.items() if layer in self.applied]
 
 
 def find_layers(jailer: Jailer, *, wanted: Collection[Layer], identity: Identity | None, files: Files) -> Layers:
-    """Tries them, all at once and then, if that fails, one after the other. Blocks for some ms, with QEMU not started.
+    """Tries the layers, first all at once and, if that fails, one by one. Blocks for some ms; does not start QEMU.
 
-    Raises JailError if nothing can be started at all, ConfinementError if not as that user.
+    Raises JailError if no process can be started at all, ConfinementError if none can be started as that user.
     """
     everything = frozenset(wanted)
     try:
@@ -74,13 +74,13 @@ def find_layers(jailer: Jailer, *, wanted: Collection[Layer], identity: Identity
 
 
 def require_layers(setting: Requirement, layers: Layers) -> None:
-    """Raises ConfinementError if the setting asks for more than there is."""
+    """Raises ConfinementError if the setting requires missing layers."""
     otherwise = f'{remedy(layers)}, or set service.confinement to "auto"'
     require(setting, layers.missing, what="service.confinement", remedy=otherwise)
 
 
 def remedy(layers: Layers) -> str:
-    """For the first that is missing; empty if none is."""
+    """The remedy for the first missing layer; empty if none is missing."""
     return next((_REMEDIES.get(layer, _NAMESPACE_REMEDY) for layer in Layer if layer in layers.missing), "")
 
 
@@ -99,7 +99,7 @@ def _try_without(jailer: Jailer, *, identity: Identity | None, files: Files) -> 
 
 
 def _try(jailer: Jailer, layers: frozenset[Layer], *, identity: Identity | None, files: Files) -> None:
-    """Sets a process up with these, and executes nothing. Raises JailError."""
+    """Sets up a process with these layers, without executing a program. Raises JailError."""
     request = Request(
         program="",
         argv=[],

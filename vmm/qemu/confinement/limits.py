@@ -1,4 +1,4 @@
-"""How much a VM's process may take: by the shape of its machine, and of the file system."""
+"""The limits of a VM's process, by the shape of its machine, and of the files that it writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB: Final = 2**20
 
 BASE_OVERHEAD_MIB: Final = 192
 """QEMU itself and its device models. 120 MiB were seen beside the guest's memory, 35 MiB of kernel and initramfs and
-the translated code included; the limit is for what runs wild."""
+the translated code included; the limit is for runaway processes."""
 
 OVERHEAD_PER_VCPU_MIB: Final = 8
 
@@ -25,23 +25,23 @@ MAX_TRANSLATION_BUFFER_MIB: Final = 1024
 """TCG's buffer for translated code grows up to this, or to an eighth of the host's memory if that is less."""
 
 EXTRA_CPUS: Final = 1
-"""For QEMU's main loop and what it does beside the guest."""
+"""For QEMU's main loop and its work beside the guest."""
 
 EXTRA_PROCESSES: Final = 128
 """Threads beside the vCPUs': QEMU's pool of workers has up to 64."""
 
 
 SERVICE_MIB: Final = 1024
-"""The service itself. Some 100 MiB were seen with 400 VMs; what callers send and do not read is bounded per user."""
+"""The service itself. Some 100 MiB were seen with 400 VMs; callers' unread data is limited per user."""
 
 SEALED_COPIES: Final = 2
-"""Of each template's memory, and of an image: the one that is used, and the next."""
+"""Copies of each template's memory, and of an image: the current one, and the next."""
 
 MAX_FILE_BYTES: Final = 32 * 2**20
-"""How long a file may become that QEMU writes to. Its logs are on the host's tmpfs, which all VMs share. They are
-emptied at 1 MiB, every half minute, while the service lives and the VM is its own. A guest that writes as fast as it
-can comes to some MB by then; who has taken over QEMU, to whatever the file system has. The largest file that an honest
-QEMU writes is the device state of a template, with less than a MiB; guest memory is mapped."""
+"""The longest file that QEMU may write. Its logs are on the host's tmpfs, which all VMs share. They are truncated at
+1 MiB, every half minute, while the service runs and has the VM. Until then a guest that writes as fast as it can writes
+some MB; without this limit, a guest that has taken over QEMU could fill the file system. The largest file that QEMU
+itself writes is the device state of a template, with less than a MiB; guest memory is mapped."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,9 +53,9 @@ class Limits:
 
 
 def service_memory_bytes(specs: Collection[MachineSpec]) -> int:
-    """What the service's own process may take, with the copies that it keeps for the VMs of these machines.
+    """The limit of the service's own process, with the copies that it keeps for the VMs of these machines.
 
-    Beyond it the kernel reclaims and slows down, beyond half as much again it kills. Loose, as the others are.
+    Above it the kernel reclaims memory and throttles, above one and a half times it kills. Generous, like the others.
     """
     images = sum(path.stat().st_size for spec in specs for path in (spec.kernel, spec.initrd) if path.exists())
     memory_mib = SERVICE_MIB + SEALED_COPIES * sum(spec.memory_mib for spec in specs)
@@ -63,7 +63,7 @@ def service_memory_bytes(specs: Collection[MachineSpec]) -> int:
 
 
 def limits_for(spec: MachineSpec, *, image_bytes: int, host_memory_bytes: int) -> Limits:
-    """The limits of a VM that may grow to its maximum. Loose: killing an honest VM is worse than a limit not hit.
+    """The limits of a VM that may grow to its maximum. Generous: killing a well-behaved VM is worse than a high limit.
 
     `image_bytes` is the size of kernel and initramfs, of which QEMU keeps a copy.
     """

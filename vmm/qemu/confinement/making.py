@@ -1,4 +1,4 @@
-"""What a service's QEMUs are confined to: from what is wished and the host to what is applied, and what is not."""
+"""The making of a service's confinement, from the settings and the host, and the report of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from vmm.words.machines import Accelerator
 
 
 def user_for(wish: ConfinementWish) -> UserDecision:
-    """Whom QEMU runs as. Raises ConfinementError, MissingFileError."""
+    """The user that QEMU runs as. Raises ConfinementError, MissingFileError."""
     decision = decide_user(wish.user, euid=os.geteuid(), uids=wish.uids)
     if decision.user is not None:
         check_tools(decision.user)
@@ -43,12 +43,12 @@ def user_for(wish: ConfinementWish) -> UserDecision:
 
 
 def cgroups_for(wish: ConfinementWish) -> CgroupPlan:
-    """Which controllers the host offers; nothing is changed. Raises ConfinementError, OSError."""
+    """The controllers that the host offers. Changes nothing. Raises ConfinementError, OSError."""
     return CgroupPlan() if wish.cgroups is Requirement.OFF else decide_cgroups(wish.cgroups, look_at_host())
 
 
 def applied_cgroups(wish: ConfinementWish, *, specs: Mapping[str, MachineSpec]) -> CgroupPlan:
-    """What `confined` would have: tried, and given back. Raises ConfinementError, OSError. Blocks for some ms."""
+    """The plan that `confined` would have: tried, and undone. Raises ConfinementError, OSError. Blocks for some ms."""
     with _places(wish, specs=specs, visiting=True) as plan:
         return plan
 
@@ -61,7 +61,7 @@ def confined(
     specs: Mapping[str, MachineSpec],
     changed: Callable[[ConfinementLine], None],
 ) -> Iterator[Confinement]:
-    """Has jailer and places for cgroups ready within the block. `changed` is told of a plan that was made anew.
+    """Holds the jailer and the places for cgroups within the block. `changed` is called with every new plan.
 
     Raises ConfinementError, JailError, OSError.
     """
@@ -77,7 +77,7 @@ def confined(
 
 @contextlib.contextmanager
 def jailed(wish: ConfinementWish, *, user: UserDecision) -> Iterator[Confinement]:
-    """All but cgroups. Has tried what the host lets us. Raises ConfinementError, JailError. Blocks for some 100 ms."""
+    """Everything but cgroups, tried on the host. Raises ConfinementError, JailError. Blocks for some 100 ms."""
     wanted = set() if wish.layers is Requirement.OFF else set(Layer) - set(wish.without)
     missing = {}
     program = b""
@@ -111,7 +111,7 @@ def _places(wish: ConfinementWish, *, specs: Mapping[str, MachineSpec], visiting
 
 
 def _largest(specs: Mapping[str, MachineSpec]) -> Limits:
-    """Of machines that are there: at least one."""
+    """The largest limits of these machines, at least one of which must exist."""
     host = host_memory_bytes()
     limits = [limits_for(spec, image_bytes=0, host_memory_bytes=host) for spec in specs.values()]
     return Limits(
@@ -121,7 +121,7 @@ def _largest(specs: Mapping[str, MachineSpec]) -> Limits:
     )
 
 
-# -- as it is told -----------------------------------------------------------------------------------------------------
+# -- the report --------------------------------------------------------------------------------------------------------
 
 
 def report(wish: ConfinementWish, *, user: UserDecision, confinement: Confinement) -> ConfinementReport:
@@ -171,7 +171,7 @@ def _line_on_cgroups(wish: ConfinementWish, plan: CgroupPlan) -> ConfinementLine
 
 
 def _looked_anew(plan: CgroupPlan) -> ConfinementLine:
-    """A mount of cgroups has gone while the service runs."""
+    """A mount of cgroups is gone while the service runs."""
     return ConfinementLine(event="the place for cgroups has gone; looked anew", warns=True, figures=_controllers(plan))
 
 

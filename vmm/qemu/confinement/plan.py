@@ -1,4 +1,4 @@
-"""Which cgroup controllers hold the VMs, and where: decided from what is asked for and what the host offers."""
+"""The cgroup controllers that limit the VMs, and their places, decided from the settings and the host's offers."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ class CgroupVersion(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Offer:
-    """One controller, as the host has it for us: a place for groups of ours, or the obstacle."""
+    """One controller of the host: a place for the VMs' groups, or the obstacle."""
 
     version: CgroupVersion | None
     """None: the host does not have the controller."""
     place: Path | None = None
-    """The directory below which we may make groups."""
+    """The directory below which the service may make groups."""
     obstacle: str = ""
 
 
 @attrs.frozen(kw_only=True)
 class CgroupPlan:
-    """What is applied, and what is not and why."""
+    """The applied controllers, and the missing ones with the reasons."""
 
     version: CgroupVersion | None = None
-    """None: there are no cgroups of ours."""
+    """None: the VMs have no cgroups."""
     places: Mapping[Controller, Path] = attrs.field(factory=dict)
     missing: Mapping[Controller, str] = attrs.field(factory=dict)
-    """Wanted but not to be had: a sentence each."""
+    """Wanted but not available: a sentence each."""
 
     def without(self, lost: Mapping[Controller, str]) -> CgroupPlan:
-        """The plan, less what turned out not to work."""
+        """The plan without controllers that turned out not to work."""
         places = {controller: place for controller, place in self.places.items() if controller not in lost}
         return CgroupPlan(version=self.version if places else None, places=places, missing={**self.missing, **lost})
 
@@ -57,9 +57,9 @@ _REMEDY: Final = (
 
 
 def decide_cgroups(setting: Requirement, offers: Mapping[Controller, Offer]) -> CgroupPlan:
-    """One version for all: 2 if it has any of the controllers for us, else 1.
+    """One version for all controllers: 2 if it offers any of them, otherwise 1.
 
-    Raises ConfinementError if all are required and not to be had.
+    Raises ConfinementError if all are required and one is not available.
     """
     if setting is Requirement.OFF:
         return CgroupPlan()
@@ -74,7 +74,7 @@ def decide_cgroups(setting: Requirement, offers: Mapping[Controller, Offer]) -> 
             if offer.place is not None and offer.version is version
         },
         missing={
-            controller: f"it is a controller of {offer.version.value}"
+            controller: f"the host has this controller in {offer.version.value} only"
             if offer.place and offer.version
             else offer.obstacle
             for controller, offer in offers.items()
@@ -89,14 +89,14 @@ _Part = TypeVar("_Part", bound=enum.Enum)
 
 
 def require(setting: Requirement, missing: Mapping[_Part, str], *, what: str, remedy: str) -> None:
-    """Raises ConfinementError if all is required, and something is `missing`, with a reason for each."""
+    """Raises ConfinementError if everything is required and a part is `missing`, with a reason for each."""
     if setting is Requirement.REQUIRED and missing:
         reason = "; ".join(f"{part.value}: {obstacle}" for part, obstacle in missing.items())
         raise ConfinementError(what=f'{what} = "required"', reason=reason, remedy=remedy)
 
 
 def require_cgroups(setting: Requirement, plan: CgroupPlan) -> None:
-    """Raises ConfinementError if the setting asks for more than the plan has."""
+    """Raises ConfinementError if the setting requires controllers that the plan lacks."""
     require(setting, plan.missing, what="service.cgroups", remedy=_REMEDY)
 
 
@@ -107,7 +107,7 @@ class OwnGroups:
     v1: Mapping[Controller, Path]
     v2: Path | None
     v2_mount: Path | None = None
-    """Where that hierarchy begins for us."""
+    """The mount point of that hierarchy."""
 
 
 STANDARD_MOUNTS: Final = PurePosixPath("/sys/fs/cgroup")
@@ -118,8 +118,8 @@ def own_groups(
 ) -> OwnGroups:
     """Reads /proc/self/mountinfo and /proc/self/cgroup (proc_pid_mountinfo(5), cgroups(7)).
 
-    A hierarchy may be mounted more than once, in a chroot, say, whose mount comes and goes: that at the standard place
-    counts, else the first one in which our group `is_there`.
+    A hierarchy may be mounted more than once, for example in a chroot whose mount comes and goes: the mount at the
+    standard place counts, otherwise the first in which the process's group `is_there`.
     """
     paths = {}
     for line in membership.splitlines():

@@ -1,4 +1,4 @@
-"""What of the host's file system a QEMU needs: its program, its libraries and firmware, a few devices."""
+"""The files of the host that QEMU needs: its program, its libraries and firmware, a few devices."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from vmm.qemu.jailer.protocol import Files
 from vmm.words.machines import Accelerator
 
 SYSTEM: Final = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/ld.so.preload")
-"""Nothing in there is a secret. Debian's QEMU has its firmware and its modules in /usr."""
+"""These hold no secrets. Debian's QEMU has its firmware and its modules in /usr."""
 
 STORES: Final = (Path("/nix/store"), Path("/gnu/store"))
-"""Where each package is a directory of its own, and a program's libraries are all over them."""
+"""Stores in which each package has a directory of its own, and a program's libraries are in many of them."""
 
 DEVICES: Final = ("/dev/null", "/dev/urandom")
 
 _PARTS: Final = ("lib", "lib64", "libexec", "share/qemu", "share/seabios")
-"""Of a prefix that others share."""
+"""QEMU's directories in a prefix that it shares with other programs."""
 
 _PATH_VARIABLES: Final = ("LD_LIBRARY_PATH", "QEMU_MODULE_DIR")
 
 
 def files_for(program: Path, *, accelerator: Accelerator, environment: Mapping[str, str]) -> Files:
-    """For that QEMU, with that environment."""
+    """The files for that QEMU, with that environment."""
     named = [
         path
         for variable in _PATH_VARIABLES
@@ -39,9 +39,9 @@ def files_for(program: Path, *, accelerator: Accelerator, environment: Mapping[s
 
 
 def _surroundings(program: Path) -> list[Path]:
-    """Where a QEMU that is not the distribution's has its firmware and libraries: beside it, or beside its bin/.
+    """The places of firmware and libraries of a QEMU that is not the distribution's: beside it, or beside its bin/.
 
-    Not where that would show what is somebody's: of such a place only what is named as such.
+    Of a directory that may hold a person's files, only QEMU's own directories are shown.
     """
     if program.is_relative_to(SYSTEM[0]):
         return [program]
@@ -56,7 +56,7 @@ def _surroundings(program: Path) -> list[Path]:
 
 
 def _is_somebodys(directory: Path) -> bool:
-    """Right below the root, a home, wherever homes are, or where people have keyrings and containers, too."""
+    """Whether it may hold a person's files: right below the root, a home directory, or ~/.local."""
     return (
         len(directory.parts) <= 2
         or directory.parent.name == "home"

@@ -1,4 +1,4 @@
-"""The confinement of the VMs of one service, as it is given to whoever starts a QEMU."""
+"""The confinement of one service's VMs, as used to start each QEMU."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ class _Plan:
 
 @attrs.frozen(kw_only=True)
 class Confinement:
-    """Whom QEMU runs as, which cgroups hold each VM, and the layers around it."""
+    """The user of QEMU, the cgroups of each VM, and the layers around it."""
 
     jailer: Jailer | None = None
-    """What starts QEMU; its owner closes it. None: we do, as what we are, and with nothing else of this."""
+    """Starts QEMU; its owner closes it. None: the service starts QEMU itself, without any other confinement."""
     user: QemuUser | None = None
-    """None: QEMU runs as we do. With `uids` it is one of those, for what all of them may."""
+    """None: QEMU runs as the service. With `uids`, one of those, to check the rights of all."""
     uids: UidPool | None = None
-    """For each VM one of its own."""
+    """Gives each VM a uid of its own."""
     layers: Layers = attrs.field(factory=Layers)
     cgroups: CgroupPlan = attrs.field(factory=CgroupPlan)
     look_anew: Callable[[], CgroupPlan] | None = None
-    """For the plan when a place of it has gone, with its mount say. Raises ConfinementError, OSError."""
+    """Makes the plan anew when a place of it is gone, for example unmounted. Raises ConfinementError, OSError."""
     _plan: _Plan = attrs.field(
         default=attrs.Factory(lambda self: _Plan(self.cgroups), takes_self=True), init=False, eq=False, repr=False
     )
     _inputs: InputFiles = attrs.field(factory=InputFiles, init=False, eq=False, repr=False)
 
     def check(self, spec: MachineSpec) -> None:
-        """Raises MissingFileError for what of the spec QEMU's user cannot use, or be given.
+        """Raises MissingFileError for a file of the spec that QEMU's user cannot use, not even as a copy.
 
         Blocks for some 10 ms, and as `open_input` does.
         """
@@ -70,18 +70,18 @@ class Confinement:
                 with self.open_input(path):
                     pass
             except OSError as error:
-                remedy = f"let the service's user read it, and the host have memory for a copy ({error.strerror})"
+                remedy = f"let the service's user read it, and keep enough memory free for a copy ({error.strerror})"
                 raise MissingFileError(field=field, path=path, remedy=remedy) from error
 
     def open_input(self, path: Path) -> AbstractContextManager[int]:
-        """A file that QEMU is to read, open within the block, as a descriptor to inherit; see `InputFiles.open`."""
+        """Opens a file for QEMU to read, within the block, as a descriptor to inherit; see `InputFiles.open`."""
         return self._inputs.open(path, user=self.user)
 
     def make_group(self, spec: MachineSpec, *, name: str, record: Path) -> VmGroup:
         """The group for one VM of that spec; see `VmGroup.create`.
 
-        If there is no such place any more it is looked for anew. Raises ConfinementError, if all controllers are
-        required and not to be had any more; OSError. Nothing is left then.
+        If its place is gone, the plan is made anew. Raises ConfinementError if all controllers are required and one is
+        no longer available; OSError. Nothing is left then.
         """
         try:
             return self._make_group(spec, name=name, record=record)
@@ -89,7 +89,7 @@ class Confinement:
             if self.look_anew is None or all(place.is_dir() for place in self._plan.now.places.values()):
                 raise
         self._plan.now = self.look_anew()
-        record.unlink(missing_ok=True)  # it names the place that has gone
+        record.unlink(missing_ok=True)  # it names the place that is gone
         return self._make_group(spec, name=name, record=record)
 
     def _make_group(self, spec: MachineSpec, *, name: str, record: Path) -> VmGroup:
@@ -111,10 +111,10 @@ class Confinement:
         writable: Collection[int] = (),
         inherited: Collection[int] = (),
     ) -> QemuProcess:
-        """Starts QEMU, in the group, with these descriptors under their numbers; `QemuProcess.spawn` says the rest.
+        """Starts QEMU in the group, with these descriptors under their numbers; otherwise as `QemuProcess.spawn`.
 
-        It may open anew what is `readable` or `writable`, and owns the latter from now on. Raises OSError, JailError,
-        ConfinementError if there is no uid for it; nothing is left then.
+        QEMU may reopen the `readable` and `writable` ones, and owns the latter from now on. Raises OSError, JailError,
+        ConfinementError if no uid is free; nothing is left then.
         """
         descriptors = [*readable, *writable, *inherited]
         if self.jailer is None:
@@ -123,7 +123,7 @@ class Confinement:
         with self._identity(spec) as identity, new_log(log) as log_fd, Path(os.devnull).open("rb") as nothing:
             if identity is not None:
                 for descriptor in writable:
-                    # Not before it is open: under systemd we are a root without CAP_DAC_OVERRIDE.
+                    # Not before it is open: under systemd the service is root without CAP_DAC_OVERRIDE.
                     os.fchown(descriptor, identity["uid"], identity["gid"])
             request = Request(
                 program=shutil.which(argv[0]) or argv[0],
@@ -145,7 +145,7 @@ class Confinement:
 
     @contextlib.contextmanager
     def _identity(self, spec: MachineSpec) -> Iterator[Identity | None]:
-        """Whom a QEMU runs as; within the block nobody else becomes that. Raises ConfinementError."""
+        """QEMU's uid and groups, reserved within the block. Raises ConfinementError."""
         if self.user is None:
             yield None
             return
@@ -156,7 +156,7 @@ class Confinement:
             yield Identity(uid=user.uid, gid=user.gid, groups=list(groups or ()))
 
     def host_facts(self) -> HostFacts:
-        """The host as our QEMU finds it: /dev/kvm must be for its user to open, not only for us."""
+        """The host as QEMU sees it: its user, too, must be able to open /dev/kvm."""
         facts = linux_host()
         return facts if self.user is None else attrs.evolve(facts, open_kvm=partial(_open_kvm, facts, self.user))
 

@@ -1,4 +1,4 @@
-"""Our part of the cgroup tree: made ready at the start of the service, given back at its end."""
+"""The service's part of the cgroup tree: prepared at its start, and restored at its end."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from vmm.qemu.confinement.limits import Limits
 from vmm.qemu.confinement.plan import CgroupPlan, CgroupVersion, Controller
 
 SERVICE_LEAF: Final = "vmpool-service"
-"""Where the service itself goes under version 2: a group with members cannot hand controllers to groups below it."""
+"""The service's own group under version 2: a group with members cannot enable controllers for groups below it."""
 
 
 @contextlib.contextmanager
 def occupied(
     plan: CgroupPlan, *, largest: Limits, own_memory_bytes: int | None = None, visiting: bool = False
 ) -> Iterator[CgroupPlan]:
-    """Makes the places of the plan ready, and tries each controller with the limits of the largest VM.
+    """Prepares the places of the plan, and tries each controller with the limits of the largest VM.
 
-    `own_memory_bytes` is for ourselves, where we have a group of our own: under version 2.
+    `own_memory_bytes` limits the service, if it has a group of its own: under version 2.
 
-    Yields the plan, less what does not work. At the end all is given back; who is only `visiting`, to see what would
-    work, leaves what a service that runs has made of the place, and its VMs' limits. Blocks for some ms.
+    Yields the plan without controllers that do not work. At the end all changes are undone, except that a caller that
+    is only `visiting`, to see what would work, leaves the changes of a running service. Blocks for some ms.
     """
     with contextlib.ExitStack() as cleanup:
         if plan.version is CgroupVersion.V2:
@@ -44,7 +44,7 @@ def occupied(
 
 
 def _limit_ourselves(leaf: Path, memory_bytes: int) -> None:
-    """Beside the VMs, who have limits of their own. Where somebody else moved us aside, that is his affair."""
+    """Limits the service's own group beside the VMs'. A group that another program moved it to stays as it is."""
     if leaf.is_dir():
         write_setting(leaf / "memory.high", str(memory_bytes))
         write_setting(leaf / "memory.max", str(memory_bytes * 3 // 2))
@@ -57,7 +57,7 @@ def _try(plan: CgroupPlan, largest: Limits) -> None:
 
 
 def _enter(plan: CgroupPlan, cleanup: contextlib.ExitStack, *, visiting: bool) -> CgroupPlan:
-    """Version 2: hands our controllers to the groups below."""
+    """Version 2: enables the controllers for the groups below."""
     (place,) = set(plan.places.values())
     control = place / "cgroup.subtree_control"
     with contextlib.ExitStack() as steps:
@@ -77,7 +77,7 @@ def _enter(plan: CgroupPlan, cleanup: contextlib.ExitStack, *, visiting: bool) -
 
 
 def _move_aside(place: Path, steps: contextlib.ExitStack) -> None:
-    root_of_all = not (place / "cgroup.type").exists()  # it may have members and groups below it
+    root_of_all = not (place / "cgroup.type").exists()  # the root may have both members and groups below it
     if root_of_all or str(os.getpid()) not in (place / "cgroup.procs").read_text(encoding="ascii").split():
         return
     leaf = place / SERVICE_LEAF
@@ -88,5 +88,5 @@ def _move_aside(place: Path, steps: contextlib.ExitStack) -> None:
 
 
 def _take_back(control: Path, value: str) -> None:
-    with contextlib.suppress(OSError):  # there are groups below it still, and somebody was told of them
+    with contextlib.suppress(OSError):  # groups are left below it, which was reported
         write_setting(control, value)

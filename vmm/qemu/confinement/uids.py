@@ -1,7 +1,7 @@
-"""A uid for each VM alone, from a range that nobody else has.
+"""A uid for each VM alone, from a range that has no other user.
 
-The kernel keeps the books: a uid is free when no process has it. So it is whoever started the process, however that
-ended, and whatever became of our records; a VM that is adopted or given away keeps its own.
+The kernel keeps the books: a uid is free when no process has it. That holds whatever service started the process,
+however it ended, and even if records are lost; a VM that is adopted or given away keeps its uid.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from vmm.lock import is_still
 from vmm.words.confinement import UidRange
 
 SUBORDINATE_FILES: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
-"""Ranges that users may have in user namespaces of theirs (subuid(5))."""
+"""Ranges that users may have in their own user namespaces (subuid(5))."""
 
 LOCKS: Final = Path("/run/vmpool-uids")
-"""Two services may have the same range. A uid is locked from its choice until a process has it."""
+"""Two services may share a range. A uid is locked from its choice until a process has it."""
 
 
 def obstacle(uids: UidRange) -> str:
-    """Who has some of these already, or why we cannot have them; empty if they are free for us. Blocks for some ms."""
+    """Why the service cannot use these uids; empty if it can. Blocks for some ms."""
     for entry in pwd.getpwall():
         if entry.pw_uid in uids:
-            return f"uid {entry.pw_uid} is the user {entry.pw_name}'s"
+            return f"uid {entry.pw_uid} belongs to the user {entry.pw_name}"
     for group in grp.getgrall():
         if group.gr_gid in uids:
-            return f"gid {group.gr_gid} is the group {group.gr_name}"
+            return f"gid {group.gr_gid} belongs to the group {group.gr_name}"
     for path in SUBORDINATE_FILES:
         with contextlib.suppress(FileNotFoundError):
             if owner := _subordinate_to(path.read_text(encoding="utf-8", errors="replace"), uids):
                 return f"{path} gives some of them to {owner}"
     if not os.access(LOCKS if LOCKS.exists() else LOCKS.parent, os.W_OK | os.X_OK):
-        return f"{LOCKS}, where they are locked, is not writable"
+        return f"{LOCKS}, which holds their locks, is not writable"
     for name in ("uid_map", "gid_map"):
         if not _is_mapped(Path(f"/proc/self/{name}").read_text(encoding="ascii"), uids):
-            return f"they are not in this user namespace (/proc/self/{name})"
+            return f"they are not mapped in this user namespace (/proc/self/{name})"
     return ""
 
 
@@ -70,20 +70,21 @@ def _is_mapped(text: str, uids: UidRange) -> bool:
 
 @attrs.define(eq=False)
 class UidPool:
-    """For one service; whoever makes it closes it."""
+    """The uids of one service; its owner closes it."""
 
     range: UidRange
     _directory: Path = LOCKS
     _random: random.Random = attrs.field(factory=random.SystemRandom)
     _file: int | None = attrs.field(default=None, init=False)
     _held: set[int] = attrs.field(factory=set, init=False)
-    """Whom we have locked ourselves, which the file does not tell us."""
+    """Uids locked by this pool; the file does not show a process its own locks."""
 
     @contextlib.contextmanager
     def take(self) -> Iterator[int]:
-        """A uid that no process has; within the block nobody else takes it. Raises ConfinementError, OSError.
+        """A uid that no process has, locked within the block. Raises ConfinementError, OSError.
 
-        A process must have it when the block ends; from then on it is taken until that one is dead, and waited for.
+        A process must have it when the block ends; from then on the uid is in use until that process is dead and
+        reaped.
         """
         uid = next(uid for uid in self._candidates() if not is_in_use(uid) and self._lock(uid))
         try:
@@ -92,11 +93,11 @@ class UidPool:
             self._unlock(uid)
 
     def close(self) -> None:
-        """Leaves nothing behind, unless another service is there. Idempotent."""
+        """Removes the lock file, unless another service uses it. Idempotent."""
         if self._file is None:
             return
         try:
-            # Alone with the file: who opens it from now on sees that it has gone, and makes a new one.
+            # The only user of the file: a service that opens it now sees that it is gone, and makes a new one.
             if _set_lock(self._file, fcntl.F_WRLCK, first=0, count=0) and is_still(self._file, self._path):
                 self._path.unlink()
                 with contextlib.suppress(OSError):  # another service has just come
@@ -106,14 +107,14 @@ class UidPool:
             self._file = None
 
     def _candidates(self) -> Iterable[int]:
-        """All, from some place on: what was free last is not the first to be taken again."""
+        """All uids, from a random start, so that a uid that was just freed is not the first to be reused."""
         first, last = self.range.first, self.range.last
         start = self._random.randint(first, last)
         yield from range(start, last + 1)
         yield from range(first, start)
         raise ConfinementError(
             what="service.qemu_uids",
-            reason=f"a process has each of {self.range}",
+            reason=f"all of {self.range} are in use",
             remedy="end VMs, or make the range larger",
         )
 
@@ -122,7 +123,7 @@ class UidPool:
         return self._directory / "lock"
 
     def _lock(self, uid: int) -> bool:
-        """A byte of the file for each uid. Asked again when it is ours: another service may just have used it."""
+        """Locks the uid's byte of the file, then checks the uid again: another service may just have used it."""
         if uid in self._held:
             return False
         while True:
@@ -155,7 +156,7 @@ class UidPool:
 
 
 def _set_lock(file: int, kind: int, *, first: int, count: int) -> bool:
-    """False if somebody else has a part of it. `count` 0 is to the end; see fcntl(2) on open file description locks."""
+    """False if another process holds a part. `count` 0 is to the end; see fcntl(2) on open file description locks."""
     try:
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("@hhqqi4x", kind, os.SEEK_SET, first, count, 0))
     except BlockingIOError:
@@ -164,7 +165,7 @@ def _set_lock(file: int, kind: int, *, first: int, count: int) -> bool:
 
 
 def is_in_use(uid: int) -> bool:
-    """Whether a process has that real uid; a dead one has, until somebody has waited for it. See getpriority(2)."""
+    """Whether a process has that real uid; a dead one has it until it is reaped. See getpriority(2)."""
     try:
         os.getpriority(os.PRIO_USER, uid)
     except ProcessLookupError:

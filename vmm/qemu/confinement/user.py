@@ -1,4 +1,4 @@
-"""The user that QEMU runs as, and what that user may do."""
+"""The user that QEMU runs as, and that user's rights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class QemuUser:
     gid: int
 
     def command(self, *, groups: Sequence[int] = ()) -> list[str]:
-        """The prefix of a command line that executes the rest as this user, without capabilities for ever."""
+        """The prefix of a command line that executes the rest as this user, permanently without capabilities."""
         return [
             "setpriv",
             f"--reuid={self.uid}",
@@ -47,16 +47,16 @@ class QemuUser:
 
 @attrs.frozen(kw_only=True)
 class UserDecision:
-    """Whom QEMU runs as, and why, in a sentence. None: as the service."""
+    """The user that QEMU runs as, and the reason in a sentence. None: the service's user."""
 
     user: QemuUser | None
     reason: str
     privileged: bool = False
     """QEMU runs as root."""
     uids: UidRange | None = None
-    """Each VM has one of these; `user` is one of them then."""
+    """Each VM has one of these uids; `user` is then one of them."""
     shared: str = ""
-    """Why all VMs have one uid, where each should have its own."""
+    """Why all VMs share one uid, although each should have its own."""
 
 
 def decide_user(
@@ -67,10 +67,10 @@ def decide_user(
     uids: UidRange | None = None,
     obstacle: Callable[[UidRange], str] = uids_obstacle,
 ) -> UserDecision:
-    """With `uids` None it is the default range, and one user for all where that cannot be had.
+    """With `uids` None the default range is used, and one user for all VMs if that is not available.
 
-    Raises ConfinementError if there is no such user, if we may not become it, or if the range cannot be had. Blocks for
-    some ms.
+    Raises ConfinementError if the user does not exist, the service may not become it, or the range is not available.
+    Blocks for some ms.
     """
     root = euid == 0
     if uids is not None and setting != AUTO_USER:
@@ -122,7 +122,7 @@ def _user(entry: pwd.struct_passwd) -> QemuUser:
 def device_groups(device: os.stat_result, *, user: QemuUser) -> tuple[int, ...] | None:
     """The groups that `user` needs to read and write a device, by its mode; None if no group helps.
 
-    Root's group is never given: too much else is that group's.
+    Root's group is never given: it owns too much else.
     """
     read_and_write = 0o6
     mode = stat.S_IMODE(device.st_mode)
@@ -137,7 +137,7 @@ def device_groups(device: os.stat_result, *, user: QemuUser) -> tuple[int, ...] 
 
 
 def check_tools(user: QemuUser) -> None:
-    """Raises MissingFileError if there is nothing to become `user` with."""
+    """Raises MissingFileError if the program to become `user` with is missing."""
     if shutil.which("setpriv") is None:
         raise MissingFileError(
             field="setpriv",
@@ -147,10 +147,10 @@ def check_tools(user: QemuUser) -> None:
 
 
 def check_program(program: Path, *, user: QemuUser) -> None:
-    """Raises MissingFileError if QEMU's program is not for `user` to execute, or not to be reached.
+    """Raises MissingFileError if `user` cannot reach or execute QEMU's program.
 
-    A program cannot be given by descriptor, as other files are: it looks for firmware and modules beside itself. Has
-    the kernel say so, which knows of access lists and of more. Blocks for some 3 ms.
+    A program cannot be passed by descriptor, as other files are: it looks for firmware and modules beside itself. The
+    kernel makes the check, as it knows access lists and more. Blocks for some 3 ms.
     """
     if not user_may("-x", program, user=user):
         raise MissingFileError(
@@ -162,7 +162,7 @@ def check_program(program: Path, *, user: QemuUser) -> None:
 
 
 def user_may(test: str, path: Path, *, user: QemuUser, pass_fds: Sequence[int] = ()) -> bool:
-    """What `test -r`, `-x` and so on says to that user, of a path or a descriptor that is passed."""
+    """The result of `test -r`, `-x` and so on for that user, of a path or a passed descriptor."""
     done = subprocess.run(
         [*user.command(), "test", test, str(path)],
         stdin=subprocess.DEVNULL,

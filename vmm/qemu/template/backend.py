@@ -1,4 +1,4 @@
-"""Templates, shells and clones on QEMU, as the template producer wants them."""
+"""Templates, shells and clones on QEMU, for the template producer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vmm.words.processes import ExitReport
 
 @attrs.frozen(kw_only=True)
 class QemuShell:
-    """A QEMU that has loaded a template and waits to run it. Fulfils `vmm.contract.Shell`."""
+    """A QEMU that has loaded a template and waits to run it. Implements `vmm.contract.Shell`."""
 
     instance: Instance
     generation: str

@@ -31,9 +31,9 @@ from vmm.words.processes import BootStage
 _REHEARSALS: Final = {AgentKind.BUILTIN: 20, AgentKind.QGA: 3, AgentKind.NOOP: 1}
 """Hand-outs rehearsed in the template, each over a connection of its own, as it will be in a clone.
 
-Their pages are shared by all clones; after the third nothing new is touched (measured: guest-side allocations stop).
-The built-in agent's interpreter goes on to specialize the code that it runs often, which each clone would do anew, and
-have translated under TCG: a clone needs 7 % less blocks of code after 8 rehearsals, 9 % less after 20. One takes 10 ms.
+Their pages are shared by all clones; after the third no new pages are touched (measured: guest-side allocations stop).
+The built-in agent's interpreter goes on to specialize hot code, which each clone would do again, and translate under
+TCG: a clone needs 7 % fewer blocks of code after 8 rehearsals, 9 % fewer after 20. One takes 10 ms.
 """
 
 
@@ -48,7 +48,7 @@ async def build_template(
 ) -> Template:
     """Boots a VM with its memory in the store's file, saves it, stops it, publishes the template.
 
-    The caller sets the time limit with a cancel scope. Raises MissingFileError, TemplateError (no room), BootError,
+    The caller sets the time limit with a cancel scope. Raises MissingFileError, TemplateError (no space), BootError,
     SnapshotError, OSError. On error and cancellation no process is left, and no template.
     """
     check_needs(spec, confinement=confinement)
@@ -69,7 +69,7 @@ async def build_template(
 
 @asynccontextmanager
 async def _running_template(start: Callable[..., Instance], *, memory: Path) -> AsyncIterator[Instance]:
-    """A template VM, booted, settled and paused; stopped at the end. Its memory is QEMU's from now on."""
+    """A template VM, booted, settled and paused; stopped at the end. Its memory file becomes QEMU's."""
     descriptor = os.open(memory, os.O_RDWR | os.O_CLOEXEC)
     try:
         instance = start(memory=FileMemory(fd=descriptor, shared=True))
@@ -85,8 +85,7 @@ async def _running_template(start: Callable[..., Instance], *, memory: Path) -> 
                         agent = await connect_agent(instance, nursery=nursery)
                         await _rehearse(agent, vm_id=instance.vm_id)
                         await agent.aclose()
-                    # The host has hung up; now the guest comes to rest: what is left to do would be done by each clone
-                    # again.
+                    # The host has hung up; each clone would repeat the work that the guest does until it comes to rest.
                     await wait_until_idle(instance.process.pid)
                     await instance.execute("stop")
                     yield instance
@@ -108,7 +107,7 @@ async def start_shell(
     nursery: trio.Nursery,
     confinement: Confinement = UNCONFINED,
 ) -> Instance:
-    """Starts a QEMU that has mapped the template's memory privately and loaded its state: all but run.
+    """Starts a QEMU that maps the template's memory privately and has loaded its state, ready to run.
 
     The caller must end it. Raises TemplateError, BootError, SnapshotError. On error and cancellation nothing is left.
     """
@@ -133,9 +132,9 @@ async def start_shell(
 
 
 async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nursery) -> QemuVm:
-    """Makes a VM of a shell: runs it, and has its agent answer.
+    """Makes a VM of a shell: runs it, and waits for its agent.
 
-    Returns it running, its RNG in the state of the template's: no two clones may be used before each was prepared with
+    Returns the VM running, with the state of the template's RNG: a clone may be used only after it was prepared with
     entropy of its own. Takes over the shell: on error and cancellation it is ended. Raises TemplateError, BootError.
     """
     try:
@@ -150,19 +149,19 @@ async def load_clone(instance: Instance, *, template: Template, nursery: trio.Nu
 
 
 async def _rehearse(agent: Agent, *, vm_id: str) -> None:
-    """All that every hand-out asks for; each clone's own does it again."""
+    """Makes the request of every hand-out; each clone's hand-out repeats it."""
     report = await agent.prepare(FRESH.preparation(vm_id=vm_id, vm_uuid=machine_uuid(vm_id)))
     if not report.reseeded:
         # Its clones would draw the same random numbers, keys among them.
         raise TemplateError(
-            reason="its guest cannot be reseeded, so its clones would share their secrets; have perl or python3 in a "
-            'guest with agent = "qga", or set producer = "direct"'
+            reason="its guest cannot be reseeded, so its clones would share their secrets; install perl or python3 "
+            'in a guest with agent = "qga", or set producer = "direct"'
         )
 
 
 @asynccontextmanager
 async def _evidence(instance: Instance) -> AsyncIterator[None]:
-    """Turns the channels' errors into a BootError, and gives what passes the evidence."""
+    """Turns the channels' errors into a BootError, and adds the evidence to all errors."""
     try:
         yield
     except (QmpError, AgentError, VmExitedError) as error:

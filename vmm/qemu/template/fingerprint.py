@@ -1,4 +1,4 @@
-"""What makes two base VMs interchangeable, as one hash."""
+"""A hash that is equal for interchangeable base VMs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vmm.qemu.version import QemuVersion
 from vmm.spec import MachineSpec
 
 FORMAT: Final = 3
-"""Goes up when a template of the same inputs would be another one, as with a change of what is done to it."""
+"""Raised when the same inputs give another template, as after a change of the build."""
 
 _NUMBER: Final = 0
-"""Of every descriptor: a real one is each VM's own."""
+"""The number of every descriptor; real ones differ between VMs."""
 
 
 async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
@@ -32,14 +32,14 @@ async def fingerprint(spec: MachineSpec, *, qemu_version: QemuVersion) -> str:
 
 
 def _hash_of(spec: MachineSpec, qemu_version: QemuVersion) -> str:
-    # The command line holds all that is not in these files; paths in it are places, not contents.
+    # The command line has everything that is not in these files; a path in it says nothing about the content.
     argv = build_argv(spec, vm_id="vm", passed=_nothing(spec), boot=BootFiles(kernel_fd=_NUMBER, initrd_fd=_NUMBER))
     places = {str(spec.qemu), str(inherited(_NUMBER))}
     parts = {
         "format": FORMAT,
         "kernel": content_hash(spec.kernel),
         "initrd": content_hash(spec.initrd),
-        # Its version says what it was built from, not how. And it finds firmware and modules beside itself.
+        # Its version names the sources, not the build; and QEMU finds firmware and modules beside itself.
         "qemu": [str(qemu_version), str(spec.qemu), content_hash(spec.qemu)],
         "argv": [argument for argument in argv if argument not in places],
     }
@@ -47,7 +47,7 @@ def _hash_of(spec: MachineSpec, qemu_version: QemuVersion) -> str:
 
 
 def _nothing(spec: MachineSpec) -> Passed:
-    """Numbers stand for what a QEMU is passed; what a device is made of says the device."""
+    """Placeholders for QEMU's descriptors; each device adds its content by its own fingerprint."""
     return Passed(
         qmp_fd=_NUMBER,
         processors_fd=_NUMBER if needs_table(spec) else None,

@@ -1,7 +1,7 @@
 """A template on disk: three files, of which the manifest is written last.
 
-A directory without a valid manifest holds no template, whatever else is in it. The manifest names sizes and hashes of
-the other two, so a truncated or corrupted template is not one either.
+A directory without a valid manifest holds no template, whatever else is in it. The manifest has sizes and hashes of
+the other two, so a truncated or corrupted template is not used either.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from vmm.sealed import SealedMemory
 _FILES: Final = ("manifest.json", "manifest.new", "state", "memory")
 
 _HEADROOM_MIB: Final = 16
-"""Beside the memory file: 0.4 MB of device state, the manifest, and what the file system takes for itself."""
+"""Beside the memory file: 0.4 MB of device state, the manifest, and the file system's overhead."""
 
 
 @attrs.frozen(kw_only=True)
 class StoredFile:
-    """What a file was when it was published."""
+    """A file's size and hash when it was published."""
 
     size: int
     blake2b: str
@@ -48,12 +48,12 @@ class _Manifest:
 
 @attrs.frozen(kw_only=True)
 class Template:
-    """A template that was whole when it was published or opened. Its files are read-only from then on."""
+    """A template that was complete when it was published or opened. Its files are read-only from then on."""
 
     directory: Path
     fingerprint: str
     sealed: SealedMemory = attrs.field(repr=False, eq=False)
-    """What its memory file held when it was published or opened: this is what clones map."""
+    """A copy of its memory file from when it was published or opened; clones map this."""
     _identities: tuple[FileIdentity, ...] = attrs.field(repr=False)
 
     @property
@@ -67,7 +67,7 @@ class Template:
     def check(self) -> None:
         """Raises TemplateError if a file is not the one that was published or opened: gone, replaced or written to.
 
-        Looks at inodes, not at contents; cheap enough to be called before each clone.
+        Compares inodes, not contents; cheap enough to be called before each clone.
         """
         try:
             now = tuple(identify(path) for path in (self.memory, self.state))
@@ -78,14 +78,14 @@ class Template:
 
 
 class TemplateStore:
-    """The place of one template. Who writes to it owns it meanwhile, with `own`."""
+    """The directory of one template. Writers hold `own` meanwhile."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     @property
     def _lock(self) -> Path:
-        """Beside the place, which is removed and made anew."""
+        """Beside the directory, which is removed and made anew."""
         return self.directory.with_name(f"{self.directory.name}.lock")
 
     @property
@@ -93,8 +93,8 @@ class TemplateStore:
         return self.directory / "manifest.json"
 
     def check_place(self, *, writes: bool) -> None:
-        """Raises TemplateError for a place that can never hold a template of ours, whatever is in it now: others could
-        get at it, it is used for something else, or, for one who `writes`, it cannot be made. Changes nothing.
+        """Raises TemplateError for a directory that can never hold a template: others can change it, it is used for
+        something else, or, for a caller that `writes`, it cannot be made. Changes nothing.
         """
         self._check_private()
         self._check_strangers()
@@ -106,7 +106,7 @@ class TemplateStore:
         except OSError as error:
             raise TemplateError(
                 directory=self.directory,
-                reason=f"{error.strerror}: {error.filename}; set template_directory to a place where it can be made",
+                reason=f"{error.strerror}: {error.filename}; set template_directory to a path that can be created",
             ) from error
         if lock is not None and (lock.st_uid != os.geteuid() or not stat.S_ISREG(lock.st_mode)):
             raise TemplateError(
@@ -117,9 +117,9 @@ class TemplateStore:
 
     @contextlib.contextmanager
     def own(self) -> Iterator[None]:
-        """Within the block no other process has the place for its own: two would remove each other's templates.
+        """Keeps other processes from writing: two writers would remove each other's templates.
 
-        Raises TemplateError if another process has it, or others could get at it; OSError.
+        Raises TemplateError if another process owns the directory, or others can change it; OSError.
         """
         with contextlib.ExitStack() as cleanup:
             self._make_parent()
@@ -135,9 +135,9 @@ class TemplateStore:
             yield
 
     def begin(self, *, memory_mib: int) -> tuple[Path, Path]:
-        """Clears the place and makes an empty memory file of that size. Returns the paths of memory and state.
+        """Clears the directory and makes an empty memory file of that size. Returns the paths of memory and state.
 
-        Raises TemplateError if there is not enough room, OSError.
+        Raises TemplateError if there is not enough space, OSError.
         """
         self._check_private()
         self.clear()
@@ -149,7 +149,7 @@ class TemplateStore:
             raise TemplateError(
                 directory=self.directory,
                 reason=f"{memory_mib + _HEADROOM_MIB} MiB are needed and {free_mib} MiB are free; "
-                "free some, or set template_directory to a file system with more room",
+                "free some, or set template_directory to a file system with more space",
             )
         memory, state = self.directory / "memory", self.directory / "state"
         descriptor = os.open(memory, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -160,10 +160,10 @@ class TemplateStore:
         return memory, state
 
     def publish(self, *, fingerprint: str) -> Template:
-        """Makes what lies in the place a template, by writing its manifest; no QEMU may use it any more.
+        """Makes the files in the directory a template, by writing its manifest; no QEMU may use them any more.
 
-        The files are ours from then on, whosever they were while a QEMU filled them. Hashes both files and copies
-        the memory. Raises OSError.
+        The files become the service's, whatever user QEMU ran as. Hashes both files and copies the memory. Raises
+        OSError.
         """
         memory, state = self.directory / "memory", self.directory / "state"
         for path in (memory, state):
@@ -179,19 +179,19 @@ class TemplateStore:
         return self._template(fingerprint)
 
     def open(self, *, fingerprint: str) -> Template:
-        """The template with that fingerprint. Reads both files whole. Raises TemplateError if there is none."""
+        """The template with that fingerprint. Reads both files whole. Raises TemplateError if it does not exist."""
         self._check_private()
         try:
             table = json.loads(self._manifest.read_bytes())
             manifest = _converter.structure(table if isinstance(table, dict) else {}, _Manifest)
         except FileNotFoundError as error:
-            raise TemplateError(directory=self.directory, reason="there is none") from error
+            raise TemplateError(directory=self.directory, reason="it does not exist") from error
         except (OSError, ValueError, cattrs.BaseValidationError) as error:
             raise TemplateError(directory=self.directory, reason=f"its manifest cannot be used: {error}") from error
         if manifest.fingerprint != fingerprint:
             raise TemplateError(
                 directory=self.directory,
-                reason=f"it is of another machine ({manifest.fingerprint[:12]}, not {fingerprint[:12]})",
+                reason=f"it is another machine's ({manifest.fingerprint[:12]}, not {fingerprint[:12]})",
             )
         for name, wanted in (("memory", manifest.memory), ("state", manifest.state)):
             try:
@@ -199,13 +199,13 @@ class TemplateStore:
             except OSError as error:
                 raise TemplateError(directory=self.directory, reason=f"{error.strerror}: {error.filename}") from error
             if found != wanted:
-                raise TemplateError(directory=self.directory, reason=f"its {name} file is not what was saved")
+                raise TemplateError(directory=self.directory, reason=f"its {name} file differs from the saved one")
         return self._template(fingerprint)
 
     def clear(self) -> None:
-        """Removes the template and its place; the manifest first, so that no half-removed template is one.
+        """Removes the template and its directory; the manifest first, so that a partly removed template is not used.
 
-        Raises TemplateError, and removes nothing, if there is anything in the place that is not a template's.
+        Raises TemplateError, and removes nothing, if the directory has anything that is not a template's.
         """
         if not self._check_strangers():
             return
@@ -214,7 +214,7 @@ class TemplateStore:
         self.directory.rmdir()
 
     def _check_strangers(self) -> bool:
-        """Whether the place is there. Raises TemplateError if there is anything in it that is not a template's."""
+        """Whether the directory exists. Raises TemplateError if it has anything that is not a template's."""
         try:
             found = {entry.name for entry in self.directory.iterdir()}
         except FileNotFoundError:
@@ -226,8 +226,7 @@ class TemplateStore:
         if strangers := sorted(found - set(_FILES)):
             raise TemplateError(
                 directory=self.directory,
-                reason=f"there are other things in it ({', '.join(strangers[:3])}); "
-                "set template_directory to a place of its own",
+                reason=f"it has other files ({', '.join(strangers[:3])}); set template_directory to a place of its own",
             )
         return True
 
@@ -236,7 +235,9 @@ class TemplateStore:
         self.directory.parent.mkdir(mode=0o700, exist_ok=True)
 
     def _check_private(self) -> None:
-        """Its name can be guessed, and its parent may be anybody's: what others could have put there is not used."""
+        """Its name can be guessed, and others may write to its parent: files that others could have put there are not
+        used.
+        """
         if exposed := exposure(self.directory):
             reason = exposed.told(otherwise="set template_directory to a place of your own")
             raise TemplateError(directory=self.directory, reason=reason)
