@@ -1,1 +1,1 @@
-"""Benchmarks: `scripts/bench`, or `python -m bench`, in a checkout. No part of the wheel."""
+"""Benchmarks: `scripts/bench`, or `python -m bench`, in a checkout. Not part of the wheel."""

@@ -1,4 +1,4 @@
-"""`python -m bench`, in a checkout: the command `bench`, which joins those of `vmpool`."""
+"""`python -m bench`, in a checkout: the command `bench`, beside those of `vmpool`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CHECKOUT: Final = Path(__file__).parents[1]
 @click.option(
     "--only", multiple=True, type=TEXT, metavar="PATTERN", help="Cases, experiments or kinds (micro, system); * and ?."
 )
-@click.option("--rounds", type=click.IntRange(min=1), help="How often each case has its turn.")
-@click.option("--quick", is_flag=True, help="Few rounds: to see that it works.")
-@click.option("--list", "list_only", is_flag=True, help="Show the cases, measure nothing.")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often each case is measured.")
+@click.option("--quick", is_flag=True, help="Few rounds, as a check that everything works.")
+@click.option("--list", "list_only", is_flag=True, help="List the cases without measuring.")
 @click.option(
     "--output",
     type=HostPath(file_okay=False),
@@ -34,7 +34,7 @@ CHECKOUT: Final = Path(__file__).parents[1]
     "compare_with",
     type=HostPath(dir_okay=False, exists=True),
     metavar="OLD.json",
-    help="Say what changed since these results, beyond noise.",
+    help="Compare with these results, and report changes beyond noise.",
 )
 def bench(
     *,
@@ -47,7 +47,7 @@ def bench(
 ) -> None:
     """Measure this host and this revision: hand-outs, clones, boots, memory, beside baselines in the same run.
 
-    Exit code 1: something could not be measured, or left something behind.
+    Exit code 1: an experiment failed, or left something behind.
     """
     if list_only:
         command.list_cases()

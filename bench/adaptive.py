@@ -1,4 +1,4 @@
-"""Whether a pool that follows its demand misses less than one of a fixed size, at equal cost. By simulation.
+"""A simulation: whether a pool that follows its demand misses less than a fixed size of equal cost.
 
     .venv/bin/python -m bench.adaptive [--hours H] [--seeds N] [--on-empty boot|wait|fail] [--target T]
 
@@ -43,9 +43,9 @@ STOP_S: Final = 0.05
 LEASE_S: Final = 60.0
 """On average; exponential."""
 WARM_UP_S: Final = 60.0
-"""Nobody comes before the pool has filled."""
+"""No caller arrives before the pool is full."""
 LARGEST: Final = 24
-"""Of the fixed sizes, and the adaptive maximum."""
+"""The largest fixed size, and the adaptive maximum."""
 REPORT: Final = PreparationReport(reseeded=True, wall_clock_ns=1, hostname="guest", cpus_online=1, memory_mib=256)
 TIMINGS: Final = HandOutTimings(resume_s=0.0, prepare_s=0.0, total_s=0.0)
 CALLER: Final = Owner(uid=1000)
@@ -53,7 +53,7 @@ CALLER: Final = Owner(uid=1000)
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """Of one run, or the sum of several."""
+    """The outcome of one run, or the sum of several."""
 
     arrivals: int = 0
     misses: int = 0
@@ -143,7 +143,7 @@ class Simulation:
     def _tell(self, event: Event) -> None:
         if isinstance(event, VmReady):
             if event.vm_id not in self.producing:
-                return  # it was stopped
+                return  # the VM was stopped
             self.producing.remove(event.vm_id)
             self.ready.add(event.vm_id)
         for effect in self.ledger.apply(event, now=self.now):
@@ -172,7 +172,7 @@ class Simulation:
 
 
 def simulate(load: str, size: int | AdaptiveSize, *, seeds: int, hours: float, on_empty: OnEmpty) -> Outcome:
-    """The same arrivals for each size."""
+    """Simulates one size; every size gets the same arrivals."""
     total = Outcome()
     for seed in range(seeds):
         callers, vms = random.Random(f"callers {seed}"), random.Random(f"vms {seed}")  # noqa: S311 - no secrets here
@@ -190,7 +190,7 @@ class Comparison:
     """By size, from 0."""
 
     def misses_at_equal_cost(self) -> float:
-        """Of the fixed sizes; the largest one's if that costs less than the adaptive pool."""
+        """The misses of the fixed sizes; the largest one's if it costs less than the adaptive pool."""
         for smaller, larger in itertools.pairwise(self.fixed):
             if smaller.cost_s <= self.adaptive.cost_s <= larger.cost_s:
                 part = (self.adaptive.cost_s - smaller.cost_s) / (larger.cost_s - smaller.cost_s)
@@ -207,7 +207,7 @@ def compare(load: str, policy: AdaptiveSize, *, seeds: int, hours: float, on_emp
     adaptive, fixed = run(policy), [run(0)]
     for size in range(1, LARGEST + 1):
         if fixed[-1].cost_s > adaptive.cost_s and fixed[-1].misses <= adaptive.misses:
-            break  # neither question needs a larger one
+            break  # larger sizes answer neither question
         fixed.append(run(size))
     return Comparison(load=load, adaptive=adaptive, fixed=tuple(fixed))
 

@@ -23,8 +23,8 @@ EMPTY: Final = Method(
     request=HealthCheckRequest,
     reply=HealthCheckResponse,
 )
-"""The emptiest call of this server: an empty request, an answer of two bytes, and no trio task, ledger or VM between
-them. Release of an unknown lease goes through all of the edge and the coordinator."""
+"""The smallest call of this server: an empty request, an answer of two bytes, and no trio task, ledger or VM between
+them. A release of an unknown lease would pass the RPC layer and the coordinator."""
 
 _RESIZE: Final = Method(
     path="/vmpool.v1.Admin/Resize",
@@ -58,7 +58,7 @@ class Caller:
         await self._ask(_RESIZE, wire.ResizeRequest(profile=profile, size=size))
 
     async def adopted(self) -> int:
-        """VMs that the service took over from an earlier one, of all profiles."""
+        """VMs that the service adopted, of all profiles."""
         status = await self._ask(_STATUS, wire.StatusRequest())
         return sum(profile.counters.adopted for profile in status.profiles)
 

@@ -1,4 +1,4 @@
-"""What is measured: cases, and the experiments in which cases take turns."""
+"""Cases to measure, and the experiments in which cases take turns."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Unit(enum.Enum):
 
 class Kind(enum.Enum):
     MICRO = "micro"
-    """No VM."""
+    """Without real VMs."""
     SYSTEM = "system"
     """Real VMs."""
 
 
 class BenchError(Exception):
-    """What was to be measured did not happen."""
+    """A measurement could not be made."""
 
 
 def _always_there() -> str:
@@ -39,49 +39,49 @@ def _always_there() -> str:
 
 @attrs.frozen(kw_only=True)
 class Case:
-    """One thing that is measured. Its samples make one series, and one more for each part that it tells apart."""
+    """One measurement. Its samples make one series, and another for each of its parts."""
 
     name: str
     what: str
     unit: Unit = Unit.SECONDS
     at: Mapping[str, int] = attrs.field(factory=dict)
-    """Where on an axis it lies: number of VMs, of clients."""
+    """Its place on an axis: number of VMs, of clients."""
     missing: Callable[[], str] = _always_there
     """Why it cannot run here; empty if it can."""
 
 
 @attrs.define(eq=False)
 class Turn:
-    """What one case measures in one round."""
+    """The samples of one case in one round."""
 
     samples: dict[str, list[float]] = attrs.field(factory=dict)
     units: dict[str, Unit] = attrs.field(factory=dict)
-    """Of parts that have another unit than their case."""
+    """The units of parts that differ from their case's."""
 
     def record(self, value: float, *, part: str = "", unit: Unit | None = None) -> None:
-        """A sample; in the case's unit, seconds mostly, unless it is told otherwise."""
+        """Adds a sample, in the case's unit unless another one is given."""
         self.samples.setdefault(part, []).append(value)
         if unit is not None:
             self.units[part] = unit
 
 
 Sampler = Callable[[Turn], Awaitable[None]]
-"""Measures once, or as often as makes a turn of it, and leaves everything as it was."""
+"""Measures for one turn, once or several times, and restores the previous state."""
 
 
 @attrs.frozen(kw_only=True)
 class Bench:
-    """What experiments run with."""
+    """The environment of the experiments."""
 
     home: Path
-    """A directory for what an experiment needs on disk; it is to be left empty. Short, and on tmpfs if there is one."""
+    """A directory for an experiment's files, to be left empty. Its path is short, and on tmpfs if possible."""
     checkout: Path
     image_directory: Path
     selected: frozenset[str]
-    """Names of cases: set-up for others can be left out."""
+    """Names of cases: the set-up of others can be left out."""
     quick: bool = False
     spec: MachineSpec | None = None
-    """The machine, its accelerator decided. None where no experiment with VMs was chosen."""
+    """The machine, its accelerator chosen. None if no experiment with VMs was chosen."""
     resolver: MachineResolver | None = None
 
     def wants(self, *names: str) -> bool:
@@ -96,16 +96,16 @@ class Bench:
 
 @attrs.frozen(kw_only=True)
 class Experiment:
-    """Cases that take turns: in each round each has one. What is compared belongs into one experiment."""
+    """Cases that take turns: in each round each has one. Cases to be compared belong into one experiment."""
 
     name: str
     kind: Kind
     cases: tuple[Case, ...]
     open: Callable[[Bench], AbstractAsyncContextManager[Mapping[str, Sampler]]]
-    """What all cases need, for as long as the block lasts; yields a sampler for each case that was chosen."""
+    """Holds the set-up of all cases within the block; yields a sampler for each chosen case."""
     rounds: int
     quick_rounds: int
     warm_up: int = 1
     """Rounds before the first one that counts."""
     limit_s: float = 3600.0
-    """What takes longer hangs."""
+    """An experiment that takes longer hangs."""

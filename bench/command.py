@@ -1,4 +1,4 @@
-"""The run: chooses, runs, shows, writes down, compares."""
+"""A run: chooses the cases, runs them, shows, saves and compares the results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vmm.errors import VmmError
 from vmm.qemu.backend import QemuBackend
 
 EXIT_FAILED = 1
-"""Something could not be measured, or left something behind."""
+"""An experiment failed, or left something behind."""
 
 EXIT_USAGE = 2
 
@@ -45,7 +45,7 @@ class Options:
     output: Path
     only: tuple[str, ...] = ()
     rounds: int | None = None
-    """In place of what each experiment has."""
+    """Overrides the experiments' own number."""
     quick: bool = False
     compare_with: Path | None = None
 
@@ -62,7 +62,7 @@ def list_cases() -> None:
 
 
 def run(options: Options) -> int:
-    """Returns the exit code. Raises BenchError for what was asked for and cannot be."""
+    """Returns the exit code. Raises BenchError for options that cannot be fulfilled."""
     console = Console(width=None if Console().is_terminal else 160)
     try:
         old = None if options.compare_with is None else read(options.compare_with)
@@ -87,7 +87,7 @@ def run(options: Options) -> int:
 
 
 async def _run_unless_told_to_stop(options: Options, chosen: frozenset[str]) -> Results:
-    """SIGTERM, SIGHUP and Ctrl-C end services and VMs; what was written down by then stays."""
+    """SIGTERM, SIGHUP and Ctrl-C end services and VMs; results written by then stay."""
 
     async def watch(received: AsyncIterator[int]) -> None:
         number = await anext(received)
@@ -137,7 +137,7 @@ async def _run(options: Options, chosen: frozenset[str]) -> Results:
             for experiment in experiments:
                 await _add(results, experiment, bench, options, display)
                 options.output.mkdir(parents=True, exist_ok=True)
-                write(results, options.output / "results.json")  # a run that is ended keeps what it has
+                write(results, options.output / "results.json")  # a run that is ended keeps its results
     return results
 
 
@@ -166,7 +166,7 @@ def _home() -> Iterator[Path]:
 
 @attrs.define(eq=False)
 class _Display:
-    """Fulfils `bench.run.Progress`."""
+    """Implements `bench.run.Progress`."""
 
     _progress: Progress
     _task: TaskID | None = None

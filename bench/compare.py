@@ -1,9 +1,9 @@
-"""What changed between two runs, beyond noise.
+"""The changes between two runs beyond noise.
 
-Two runs are apart in time, and the host may be slower or faster now. Each experiment timed one fixed piece of Python in
-every round; durations are divided by what became of that, rates are multiplied. A difference counts if the test says so
-for the rounds' medians, corrected for the number of series, and if it is more than the larger of both runs' differences
-from themselves (odd rounds against even ones), and more than 5 %.
+Between two runs the host may have become slower or faster. Each experiment times one fixed piece of Python in every
+round; durations are divided by the change of that time, rates are multiplied. A difference counts if the test of the
+rounds' medians, corrected for the number of series, is significant, and if it is more than the larger of both runs'
+differences from themselves (odd rounds against even ones), and more than 5 %.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bench.results import YARDSTICK, Results, Series
 from bench.statistics import holm, mann_whitney, median, pooled, self_difference
 
 ALPHA: Final = 0.01
-"""The probability of calling anything a change in a comparison of equals."""
+"""The probability of reporting any change between equal runs."""
 
 LEAST_CHANGE: Final = 0.05
-"""What is less does not matter, even if it is sure."""
+"""Smaller changes do not matter, even significant ones."""
 
 LEAST_ROUNDS: Final = 6
-"""On each side; with fewer the test can hardly say anything."""
+"""On each side; with fewer the test has hardly any power."""
 
 
 class Verdict(enum.Enum):
@@ -43,7 +43,7 @@ class Change:
     after: float
     p: float
     noise: float
-    """Relative: a difference of less is none."""
+    """Relative: smaller differences do not count."""
     verdict: Verdict
 
     @property
@@ -52,7 +52,7 @@ class Change:
 
 
 def compare(old: Results, new: Results) -> list[Change]:
-    """One for each series that both runs have, yardsticks excepted, in the order of the new run."""
+    """A change for each series that both runs have, except the yardsticks, in the order of the new run."""
     pairs = [
         (before, after)
         for after in new.series
@@ -72,7 +72,7 @@ def compare(old: Results, new: Results) -> list[Change]:
 
 
 def host_factor(experiment: str, *, old: Results, new: Results) -> float:
-    """How much longer the yardstick took in the new run; 1 if one of them has none."""
+    """How much longer the yardstick took in the new run; 1 if a run has none."""
     before, after = (results.find(f"{experiment}/{YARDSTICK}") for results in (old, new))
     if before is None or after is None:
         return 1.0

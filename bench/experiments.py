@@ -1,4 +1,4 @@
-"""The experiments that there are."""
+"""All experiments."""
 
 from __future__ import annotations
 

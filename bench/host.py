@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The host that the figures were measured on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def describe_host(*, qemu: str, accelerator: str) -> Host:
 
 
 def revision(checkout: Path) -> str:
-    """Git's; "unknown" where it is not a git checkout, or there is no git."""
+    """Git's revision; "unknown" outside a git checkout, or without git."""
     try:
         head = _git(checkout, "rev-parse", "HEAD")
         return f"{head}-dirty" if _git(checkout, "status", "--porcelain", "--untracked-files=no") else head

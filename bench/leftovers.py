@@ -1,4 +1,4 @@
-"""What an experiment may have left behind, seen from outside: processes, descriptors, files."""
+"""Leftovers of an experiment, seen from outside: processes, descriptors, files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import attrs
 import trio
 
 _GRACE_S: Final = 5.0
-"""For processes whose end was seen and that the kernel has still to clear away, and for what was killed with them."""
+"""For processes that have ended but are not yet removed by the kernel, and for those killed with them."""
 
 _PAUSE_S: Final = 0.05
 
 
 @attrs.frozen(kw_only=True)
 class Watch:
-    """From before an experiment until after it."""
+    """Begins before an experiment, and ends after it."""
 
     home: Path
     _processes: frozenset[int]
@@ -29,7 +29,7 @@ class Watch:
         return cls(home=home, processes=frozenset(_processes(home)), descriptors=frozenset(_descriptors()))
 
     async def end(self) -> list[str]:
-        """A line for each thing that is left; nothing is mended. Waits a moment for what is on its way out."""
+        """A line for each leftover, which stays. Waits a moment for processes that are ending."""
         found = self._look()
         with trio.move_on_after(_GRACE_S):
             while found:
@@ -38,7 +38,7 @@ class Watch:
         return found
 
     def _look(self) -> list[str]:
-        gc.collect()  # what only a cycle kept open is closed
+        gc.collect()  # closes descriptors that only a reference cycle kept open
         processes = {pid: what for pid, what in _processes(self.home).items() if pid not in self._processes}
         found = [f"process {pid}: {what}" for pid, what in processes.items()]
         found += [f"descriptor {what}" for what in _descriptors() if what not in self._descriptors]
@@ -47,7 +47,7 @@ class Watch:
 
 
 def _processes(home: Path) -> dict[int, str]:
-    """Our descendants, zombies too, and whoever names our directory: that finds those whose parent has died."""
+    """Descendants, including zombies, and processes that name our directory, which may have lost their parent."""
     parents, commands = {}, {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
@@ -75,7 +75,7 @@ def _descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 
 
 def _descriptors() -> list[str]:
-    """What is open, named by what it is: numbers are reused. Pipes and sockets by inode."""
+    """The open descriptors by their targets, as numbers are reused; pipes and sockets by inode."""
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         try:

@@ -1,4 +1,4 @@
-"""Arrival processes: when callers want a VM, in seconds from the start. Each is a function of a seed and a duration."""
+"""Arrival processes: the moments of requests, in seconds from the start, as functions of a seed and a duration."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def on_off(
 
 
 def batches(*, every_s: float, mean: float) -> Callable[[random.Random, float], list[float]]:
-    """At moments without memory, so many at once; the number is geometric."""
+    """Batches in a Poisson process; their size is geometrically distributed."""
 
     def arrivals(rng: random.Random, until: float) -> list[float]:
         times: list[float] = []
@@ -56,12 +56,12 @@ def batches(*, every_s: float, mean: float) -> Callable[[random.Random, float], 
 
 
 def timetable(*, every_s: float, number: int) -> Callable[[random.Random, float], list[float]]:
-    """So many at once, by the clock."""
+    """A fixed number at once, at regular intervals."""
     return lambda _, until: [at * every_s for at in range(1, int(until / every_s)) for _ in range(number)]
 
 
 def diurnal(*, low: float, high: float, period_s: float) -> Callable[[random.Random, float], list[float]]:
-    """A sinus, times a noise that changes every five minutes."""
+    """A sine, times noise that changes every five minutes."""
 
     def arrivals(rng: random.Random, until: float) -> list[float]:
         noise = [min(2.0, rng.lognormvariate(-0.04, 0.3)) for _ in range(int(until / 300) + 1)]
@@ -84,7 +84,7 @@ def spikes(
 
 
 def _thinned(rng: random.Random, until: float, *, peak: float, rate: Callable[[float], float]) -> Iterator[float]:
-    """A Poisson process of a rate that varies but is never above `peak`."""
+    """A Poisson process with a variable rate of at most `peak`."""
     at = 0.0
     while (at := at + rng.expovariate(peak)) < until:
         if rng.random() * peak < rate(at):

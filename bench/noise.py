@@ -1,9 +1,9 @@
-"""A user at the maximum of one limit, or beyond what is taken of him: a process of its own.
+"""A user at the maximum of one limit, or beyond it: a process of its own.
 
     python -m bench.noise WHAT SOCKET UID GID
 
-becomes that user, says "full" on stdout once there is no more to be had, and goes on asking for more until its stdin
-ends. It is a client that behaves badly in one way each, so it speaks HTTP/2 by hand.
+becomes that user, writes "full" to stdout once the service refuses more, and goes on asking for more until its stdin
+ends. Each kind misbehaves in one way, so the client speaks HTTP/2 by hand.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vmpool.wire.generated.vmpool import v1 as wire
 
 FULL: Final = b"full\n"
 WAITING_PROFILE: Final = "scarce"
-"""Of which there is one VM, so that all others wait for it. How many of one user may wait is for the service to say."""
+"""A profile with one VM, so that all other requests wait. The service limits how many of one user may wait."""
 
 EXEC_PROFILE: Final = "noisy"
 
@@ -47,7 +47,7 @@ _STDIN_BYTES: Final = 200 * 1024
 _PAUSE_S: Final = 0.25
 _LARGEST_WINDOW: Final = 2**31 - 1
 _AT_ONCE: Final = 50
-"""Frames of a storm that are sent in one piece."""
+"""Frames of a storm per write."""
 
 _DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _WINDOW_UPDATE, _CONTINUATION, _UNKNOWN = (
     *range(5),
@@ -74,7 +74,7 @@ def _framed(message: Any) -> bytes:
 
 @attrs.define(eq=False)
 class _Client:
-    """One connection. What it does not `receive` it does not read."""
+    """One connection. It reads only in `receive`."""
 
     stream: trio.SocketStream
     http2: H2Connection = attrs.field(factory=lambda: H2Connection(config=H2Configuration(header_encoding="utf-8")))
@@ -90,7 +90,7 @@ class _Client:
         await self.receive()
 
     async def call(self, method: str, message: Any = None, *, end: bool = True) -> int:
-        """Without a message it is one that never comes."""
+        """Without a message, the call's message never comes."""
         number = int(self.http2.get_next_available_stream_id())
         self.http2.send_headers(number, _head(f"/vmpool.v1.Pool/{method}"))
         await self._flush()
@@ -113,7 +113,7 @@ class _Client:
             await self._flush()
 
     async def receive(self) -> None:
-        """What comes next. Raises trio.BrokenResourceError at the end."""
+        """Reads the next data. Raises trio.BrokenResourceError at the end."""
         data = await self.stream.receive_some(2**14)
         if not data:
             raise trio.BrokenResourceError
@@ -134,14 +134,14 @@ class _Client:
 
 @attrs.frozen(kw_only=True)
 class Noise:
-    """What each kind works with."""
+    """The means of every kind."""
 
     path: Path
     stack: contextlib.AsyncExitStack
     full: Callable[[], None]
 
     async def connect(self, *, window: int = 2**16 - 1) -> _Client:
-        """Tries until it is let in: who was too loud a moment ago is not."""
+        """Tries until the service lets it in: a user who was just too loud is refused."""
         while True:
             async with contextlib.AsyncExitStack() as stack:
                 client = _Client(await stack.enter_async_context(await trio.open_unix_socket(str(self.path))))
@@ -177,7 +177,7 @@ async def _calls(noise: Noise) -> None:
     for start in range(0, _CALLS, _CALLS_PER_CONNECTION):
         client = await noise.connect()
         for number in range(start, min(start + _CALLS_PER_CONNECTION, _CALLS)):
-            # Those that give something back have some more.
+            # Calls that return something make room for more.
             await client.call("Release" if number >= _CALLS - 64 else "Exec")
     noise.full()
     client = await noise.connect()
@@ -185,7 +185,7 @@ async def _calls(noise: Noise) -> None:
 
 
 async def _refused(noise: Noise, method: str, message: Any) -> None:
-    """A call on a connection of its own, as often as that takes it."""
+    """Repeats a call on a connection of its own, until that is closed."""
     async with await trio.open_unix_socket(str(noise.path)) as stream:
         client = _Client(stream)
         await client.begin(window=2**16 - 1)
@@ -209,7 +209,7 @@ async def _acquires(noise: Noise) -> None:
 
 
 async def _execs(noise: Noise) -> None:
-    """One on each connection, so that each has something in its buffer."""
+    """One command on each connection, so that each connection has a full buffer."""
     script = "cat /dev/zero >&2 & exec cat /dev/zero"
     async with open_client(noise.path) as client, contextlib.AsyncExitStack() as leases:
         for _ in range(0, _EXECS, _EXECS_PER_VM):
@@ -320,5 +320,5 @@ if __name__ == "__main__":
     _what, _socket, _uid, _gid = sys.argv[1:]
     os.setgroups([])
     os.setgid(int(_gid))
-    os.setuid(int(_uid))  # only now: the checkout may be where this user cannot read
+    os.setuid(int(_uid))  # only now: this user may not be able to read the checkout
     trio.run(_main, _what, Path(_socket))

@@ -27,13 +27,13 @@ class Distribution:
 
 @attrs.frozen(kw_only=True)
 class Scaling:
-    """Median and p99 of series by where they lie on an axis."""
+    """Median and p99 of series along an axis."""
 
     file: str
     title: str
     axis: str
     series: tuple[str, ...]
-    """What is before the @, and the part after a colon if there is one: `rpc/acquire`, `idle/clones:pss`."""
+    """The name before the @, with the part after a colon if any: `rpc/acquire`, `idle/clones:pss`."""
     label: str = "ms"
     scale: float = 1e3
 
@@ -79,7 +79,7 @@ SCALINGS: Final = (
 
 
 def draw(results: Results, directory: Path) -> str:
-    """Writes every plot that the results have something for. Returns why there are none; empty if there are."""
+    """Writes every plot that has results. Returns why none were drawn; empty if they were."""
     if importlib.util.find_spec("matplotlib") is None:
         return WITHOUT
     directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def draw(results: Results, directory: Path) -> str:
 
 
 def drawn(directory: Path) -> list[str]:
-    """The files that there are, in the order in which a reader wants them."""
+    """The existing plots, in reading order."""
     return [each.file for each in (*DISTRIBUTIONS, *SCALINGS) if (directory / f"{each.file}.svg").is_file()]
 
 
@@ -124,7 +124,7 @@ def _figure() -> tuple[Any, Any]:
 def _draw_distribution(wanted: Distribution, series: Sequence[Series]) -> Any:
     figure, axes = _figure()
     for each in series:
-        assert each.unit is Unit.SECONDS, f"{each.name} is no latency"
+        assert each.unit is Unit.SECONDS, f"{each.name} is not a latency"
         values = sorted(value * 1e3 for value in pooled(each.rounds))
         shares = [(number + 1) / len(values) for number in range(len(values))]
         axes.step([values[0], *values], [0.0, *shares], where="post", label=f"{each.name} (n={len(values)})")
@@ -157,6 +157,6 @@ def _save(figure: Any, path: Path) -> None:
     from matplotlib import rc_context  # noqa: PLC0415 - an optional dependency
 
     figure.savefig(path.with_suffix(".png"), dpi=120)
-    # Without what changes from run to run though the picture does not: the date, and random ids.
+    # Without the date and random ids, which would change an unchanged picture's file.
     with rc_context({"svg.hashsalt": path.name}):
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

@@ -27,10 +27,10 @@ class Registry:
         return (case for experiment in self.experiments for case in experiment.cases)
 
     def select(self, patterns: Sequence[str]) -> frozenset[str]:
-        """The names of the cases that one of the patterns is for; of all if there are none.
+        """The names of the cases that match one of the patterns; of all cases without patterns.
 
-        A pattern has * and ? as file names have them, and is for a case's name, its experiment's, or its kind's.
-        Raises LookupError naming a pattern that is for none.
+        A pattern has * and ? as in file names, and matches a case's name, its experiment's, or its kind's. Raises
+        LookupError naming a pattern that matches none.
         """
         if not patterns:
             return frozenset(case.name for case in self.cases())

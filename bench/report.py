@@ -2,7 +2,7 @@
 
     python -m bench.report build/bench/results.json > docs/performance.md
 
-What does not change from run to run is in `performance.md` beside this module; `{...}` stands for what does.
+The fixed text is in `performance.md` beside this module; `{...}` stands for a run's figures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PLOTS: Final = Path(__file__).parents[1] / "docs" / "performance"
 
 
 def report(results: Results, *, plots_in: Path) -> str:
-    """The page. Links those plots that are there, as files of `performance/` beside the page."""
+    """The page. Links the existing plots, as files of `performance/` beside the page."""
     host = results.host
     judgements = judge(results)
     met = sum(judgement.verdict is Verdict.MET for judgement in judgements)

@@ -1,4 +1,4 @@
-"""A run's results, and their file: every sample, and all that one needs to know of where they come from."""
+"""A run's results, and their file: every sample, and its origin."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bench.case import Unit
 
 FORMAT: Final = "vmpool-bench"
 VERSION: Final = 1
-"""Grows when a reader of the old format would misread the new one."""
+"""Raised when a reader of the old format would misread the new one."""
 
 YARDSTICK: Final = "yardstick"
-"""The series with which every experiment tells how fast the host was meanwhile."""
+"""The series of every experiment that shows how fast the host was meanwhile."""
 
 
 class ResultsError(Exception):
-    """A file does not hold results that can be read here."""
+    """A file does not hold readable results."""
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +34,7 @@ class Series:
     unit: Unit
     at: dict[str, int]
     rounds: list[list[float]]
-    """In the order in which they were measured. The same round of two series of an experiment was at the same time."""
+    """In the order of measurement. The same round of two series of an experiment was at the same time."""
 
 
 @attrs.frozen(kw_only=True)
@@ -51,7 +51,7 @@ class Ended:
     rounds: int
     seconds: float
     error: str = ""
-    """What ended it early; what it had measured by then counts all the same."""
+    """The error that ended it early; its samples until then count."""
     leftovers: list[str] = attrs.field(factory=list)
 
 
@@ -65,13 +65,13 @@ class Host:
     qemu: str
     accelerator: str
     load: float
-    """Mean over the minute before the run: what else the host had to do."""
+    """Mean over the minute before the run: the host's other load."""
 
 
 @attrs.frozen(kw_only=True)
 class Results:
     revision: str
-    """Of git; with `-dirty` if it was changed since."""
+    """Git's revision, with `-dirty` if the checkout has changes."""
     began_at: str
     """ISO 8601, UTC."""
     quick: bool
@@ -91,7 +91,7 @@ class Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """Puts the file in place whole. Raises OSError."""
+    """Replaces the file atomically. Raises OSError."""
     table = {"format": FORMAT, "version": VERSION, **_converter.unstructure(results)}
     new = path.with_suffix(".new")
     new.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
@@ -109,7 +109,7 @@ def read(path: Path) -> Results:
     if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
         raise ResultsError(f"{path} does not hold results of the benchmarks")
     if (version := table.pop("version", None)) != VERSION:
-        raise ResultsError(f"{path} has format version {version}, this is {VERSION}: measure that revision again")
+        raise ResultsError(f"{path} has format version {version}, not {VERSION}; measure that revision again")
     try:
         return _converter.structure(table, Results)
     except cattrs.BaseValidationError as error:

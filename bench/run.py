@@ -1,4 +1,4 @@
-"""Runs experiments: cases take turns, there and back, so that drift and neighbours touch all alike."""
+"""Runs experiments: cases take turns, in alternating order, so that drift and neighbours affect all alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.results import YARDSTICK, Ended, Series
 
 
 class Progress(Protocol):
-    """What a person sees of it."""
+    """The display of a run."""
 
     def turn(self, experiment: str, *, number: int, rounds: int, case: str) -> None: ...
 
@@ -68,7 +68,7 @@ async def run_experiment(
     progress: Progress,
     describe: Callable[[BaseException], str],
 ) -> Outcome:
-    """Runs it to its end, or to its first error, which is told in the outcome; so is what it left behind."""
+    """Runs an experiment to its end or its first error; the outcome has the error and the leftovers."""
     cases = [case for case in experiment.cases if case.name in bench.selected]
     tally = _Tally(experiment)
     began, error = time.perf_counter(), ""
@@ -94,7 +94,7 @@ async def run_experiment(
 async def _measure(
     tally: _Tally, cases: Sequence[Case], bench: Bench, *, rounds: int, warm_up: int, progress: Progress
 ) -> None:
-    """In a frame of its own: what samplers refer to is let go with it, and is not taken for a leftover."""
+    """In a frame of its own: it releases the samplers' references, which would otherwise count as leftovers."""
     async with tally.experiment.open(bench) as samplers:
         turns = [(case, samplers[case.name]) for case in cases]
         await _take_turns(tally, turns, rounds=rounds, warm_up=warm_up, progress=progress)
@@ -151,4 +151,4 @@ class Quiet:
     """No progress is shown."""
 
     def turn(self, experiment: str, *, number: int, rounds: int, case: str) -> None:
-        """Says nothing."""
+        """Shows nothing."""

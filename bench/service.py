@@ -28,7 +28,7 @@ _POLL_S: Final = 0.02
 
 @attrs.define(eq=False, kw_only=True)
 class Home:
-    """Where services run one after the other, with the same configuration, socket and runtime directory."""
+    """A place for consecutive services with the same configuration, socket and runtime directory."""
 
     directory: Path
     bench: Bench
@@ -44,7 +44,7 @@ class Home:
         return self.directory / "log"
 
     async def start(self) -> None:
-        """Returns when the service says that it is ready for calls."""
+        """Returns when the service reports that it is ready."""
         with self.log.open("ab") as log:
             self.process = await trio.lowlevel.open_process(
                 [
@@ -55,7 +55,7 @@ class Home:
                 stdout=log,
                 stderr=log,
                 cwd=self.bench.checkout,
-                start_new_session=True,  # Ctrl-C is for us, who then stop it in good order
+                start_new_session=True,  # Ctrl-C is for this process, which then stops the service cleanly
                 env=os.environ
                 | {
                     "NOTIFY_SOCKET": str(self.directory / "notify"),
@@ -78,7 +78,7 @@ class Home:
                 nursery.cancel_scope.cancel(reason="the service is ready")
 
     async def stop(self) -> None:
-        """SIGTERM, and wait. Raises BenchError if it did not end well or left a VM."""
+        """SIGTERM, and wait. Raises BenchError if the service fails or leaves a VM."""
         process, self.process = self.process, None
         if process is None:
             return
@@ -108,7 +108,7 @@ class Home:
 
 @contextlib.asynccontextmanager
 async def service_home(bench: Bench, config: str, *, name: str = "s") -> AsyncIterator[Home]:
-    """A home without a service. One that runs at the end is stopped; what they kept on disk is removed."""
+    """A home without a service. A service that runs at the end is stopped; the services' files are removed."""
     directory = bench.home / name
     directory.mkdir()
     (directory / "vmpool.toml").write_text(config)
@@ -126,7 +126,7 @@ async def service_home(bench: Bench, config: str, *, name: str = "s") -> AsyncIt
 
 
 def _remove(directory: Path) -> None:
-    """What a service keeps when it ends well: its template. Anything else stays, to be found."""
+    """Removes the template that a service keeps. Anything else stays, and is reported as left behind."""
     for path in ("run/templates/*/*", "run/templates/*", "run/templates", "run", "vmpool.toml", "notify", "log"):
         for found in sorted(directory.glob(path)):
             if found.is_dir() and not found.is_symlink():
@@ -159,13 +159,13 @@ def _toml(value: object) -> str:
 
 
 def settled(status: ProfileStatus, *, shells: int = 0) -> bool:
-    """Full, and nothing on its way in or out."""
+    """Whether the pool is full, and no VM is being made or ended."""
     busy = status.producing or status.stopping or status.handing_out or status.leased or status.waiting
     return status.producer.ready and status.ready == status.size and status.shells >= shells and not busy
 
 
 async def until(home: Home, caller: Caller, done: Callable[[ProfileStatus], bool]) -> None:
-    """Until it holds for every profile. Raises BenchError if it never does."""
+    """Waits until `done` holds for every profile. Raises BenchError after QUIET_LIMIT_S."""
     with trio.move_on_after(QUIET_LIMIT_S):
         while True:
             status = await caller.client.status()
@@ -176,7 +176,7 @@ async def until(home: Home, caller: Caller, done: Callable[[ProfileStatus], bool
 
 
 async def resized(home: Home, caller: Caller, size: int) -> None:
-    """Gives the default profile that many VMs, and returns when it has them and is at rest."""
+    """Resizes the default profile's pool, and returns when it is full and at rest."""
     await caller.resize(size)
     await until(home, caller, lambda status: settled(status) and status.size == size)
 
@@ -196,7 +196,7 @@ def memory_bytes(pid: int) -> dict[str, int]:
 
 
 def qemu_pids(home: Home) -> list[int]:
-    """Of the service's VMs that run now."""
+    """The pids of the service's running VMs."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -2,7 +2,7 @@
 
     python -m bench.simulated SOCKET SIZE
 
-serves a pool of that size until its stdin ends, and says on stdout when it is full.
+serves a pool of that size until its stdin ends, and reports on stdout when it is full.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _POLL_S: Final = 0.005
 
 
 class MemoryDisk:
-    """Files in a dictionary. Fulfils `actors.disk.Disk`."""
+    """Files in a dictionary. Implements `actors.disk.Disk`."""
 
     def __init__(self) -> None:
         self._files: dict[Path, bytes] = {}
@@ -60,7 +60,7 @@ class MemoryDisk:
         del self._files[path]
 
     def sync_directory(self, directory: Path) -> None:
-        """It is as safe as it gets."""
+        """Does nothing: memory needs no sync."""
 
     def exists(self, path: Path) -> bool:
         return path in self._files
@@ -112,7 +112,7 @@ async def simulated_pool(
 
 
 async def until_full(coordinator: Coordinator) -> None:
-    """Full, and nothing is on its way in or out."""
+    """Waits until the pool is full, and no VM is being made or ended."""
     while True:
         (view,) = coordinator.views()
         if view.ready == view.size and not (view.producing or view.stopping or view.handing_out or view.leased):
@@ -145,7 +145,7 @@ async def _serve(path: Path, size: int) -> None:
 
 @contextlib.asynccontextmanager
 async def simulated_service(socket_path: Path, *, size: int, checkout: Path) -> AsyncIterator[None]:
-    """The same in a process of its own, as a client meets it; ended at the end."""
+    """Such a service in a process of its own, ended at the end of the block."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "bench.simulated", str(socket_path), str(size)], cwd=checkout, stdin=-1, stdout=-1
     )
@@ -154,7 +154,7 @@ async def simulated_service(socket_path: Path, *, size: int, checkout: Path) -> 
     try:
         said = await process.stdout.receive_some()
         if said != _FULL:
-            raise RuntimeError(f"the simulated service of {size} VMs did not start: see above")
+            raise RuntimeError(f"the simulated service of {size} VMs did not start; see its output above")
         yield
     finally:
         with trio.CancelScope(shield=True):
@@ -164,7 +164,7 @@ async def simulated_service(socket_path: Path, *, size: int, checkout: Path) -> 
 
 
 if __name__ == "__main__":
-    gc.freeze()  # as `vmpool serve` does: what was imported stays
+    gc.freeze()  # as `vmpool serve` does: imported modules stay
     place = Path(sys.argv[1])
     configure_logs(json=True)
     try:

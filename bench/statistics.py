@@ -1,8 +1,8 @@
-"""Numbers from samples: medians and spread, ratios with their uncertainty, and whether two runs differ.
+"""Statistics of samples: medians and spread, ratios with their uncertainty, and whether two runs differ.
 
-Latencies are skewed and have outliers, so everything here is made of ranks: medians, quartiles, quantiles; the test is
-Mann and Whitney's, the intervals are bootstrapped. Samples of one round share its luck, a host that was busy just then.
-Therefore whole rounds are drawn in the bootstrap, and a round counts once in the test.
+Latencies are skewed and have outliers, so all statistics here use ranks: medians, quartiles, quantiles; the test is
+Mann and Whitney's, the intervals are bootstrapped. Samples of one round share the host's load at the time. Therefore
+the bootstrap draws whole rounds, and a round counts once in the test.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def median(values: Sequence[float]) -> float:
 
 
 def p99(values: Sequence[float]) -> float:
-    """With fewer than 100 samples it is close to the maximum, and says so little that it should be read with its n."""
+    """With fewer than 100 samples it is close to the maximum; read it with the number of samples."""
     return quantile(values, 0.99)
 
 
 @attrs.frozen(kw_only=True)
 class Summary:
-    """A series in a line."""
+    """A series' figures."""
 
     n: int
     median: float
@@ -56,7 +56,7 @@ class Summary:
 
     @property
     def iqr(self) -> float:
-        """What the middle half of the samples spans."""
+        """The range of the middle half of the samples."""
         return self.q75 - self.q25
 
 
@@ -88,7 +88,8 @@ class Estimate:
 def ratio(
     over: Rounds, under: Rounds, *, statistic: Statistic = median, under_statistic: Statistic = median
 ) -> Estimate:
-    """`statistic` of the one over `under_statistic` of the other. The same rounds are drawn of both: they ran together.
+    """`statistic` of `over` divided by `under_statistic` of `under`. The same rounds are drawn of both: they ran
+    together.
 
     Raises ValueError if one has no samples.
     """
@@ -110,7 +111,7 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
     """The two-sided p of "a value of the one is as often above as below one of the other".
 
     By the normal approximation with corrections for ties and continuity, which is good from 8 values on each side; with
-    fewer it errs on the careful side.
+    fewer it is conservative.
     """
     n, m = len(a), len(b)
     if not n or not m:
@@ -136,7 +137,7 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def self_difference(rounds: Rounds) -> float:
-    """How far a series is from itself: the relative difference of its odd and its even rounds' medians."""
+    """A series' difference from itself: the relative difference of its odd and its even rounds' medians."""
     odd, even = pooled(rounds[1::2]), pooled(rounds[::2])
     if not odd or not even:
         return math.inf

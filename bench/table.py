@@ -1,4 +1,4 @@
-"""What a person reads at the end of a run."""
+"""The tables at the end of a run."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def show_changes(changes: list[Change], console: Console) -> None:
-    """What changed; of the rest, how many there are."""
+    """Shows the changes, and the numbers of the other series."""
     table = Table(title="\nchanged beyond noise", box=None, title_justify="left")
     for column in ("case", "before", "now", "factor", "noise", "p", ""):
         table.add_column(column)

@@ -1,4 +1,4 @@
-"""What is promised, as data: each target is a ratio within one run, or a bound, and is judged from the results."""
+"""The performance targets as data: each is a ratio within one run, or a bound, and is judged from the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Verdict(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Figure:
-    """A number of one run: a statistic of a series, over one of another if there is one."""
+    """A number of one run: a statistic of a series, perhaps divided by one of another."""
 
     over: str
     under: str = ""
@@ -36,7 +36,7 @@ class Figure:
         return (self,)
 
     def estimate(self, results: Results) -> Estimate | None:
-        """None if something of it was not measured."""
+        """None if a part was not measured."""
         over = _rounds(results, self.over)
         if over is None:
             return None
@@ -52,12 +52,12 @@ class Figure:
 
 @attrs.frozen
 class Worst:
-    """The largest of several numbers; of those that were measured."""
+    """The largest of several numbers that were measured."""
 
     figures: tuple[Figure, ...]
 
     def estimate(self, results: Results) -> Estimate | None:
-        """None if nothing of it was measured."""
+        """None if none was measured."""
         found = [estimate for figure in self.figures if (estimate := figure.estimate(results)) is not None]
         return max(found, key=lambda estimate: estimate.value, default=None)
 
@@ -71,7 +71,7 @@ class Target:
     at_least: float | None = None
     unit: str = "times"
     limit_of: Callable[[Results], float | None] | None = None
-    """Where the bound itself depends on the run."""
+    """Set if the bound depends on the run."""
 
     def limit(self, results: Results) -> float | None:
         if self.limit_of is not None:
@@ -88,7 +88,7 @@ class Judgement:
 
     @property
     def sure(self) -> bool:
-        """The whole interval is on one side of the limit."""
+        """Whether the whole interval is on one side of the limit."""
         if self.estimate is None or self.limit is None:
             return False
         return not self.estimate.low <= self.limit <= self.estimate.high
@@ -115,7 +115,7 @@ def _rounds(results: Results, name: str) -> Rounds | None:
 
 
 def _start_limit(least_s: float) -> Callable[[Results], float | None]:
-    """Milliseconds: so many, or three times a bare interpreter if that is more."""
+    """Milliseconds: `least_s`, or three times a bare interpreter if that is more."""
 
     def limit(results: Results) -> float | None:
         bare = _rounds(results, "cli/python")
@@ -261,7 +261,7 @@ TARGETS: Final = (
     ),
     Target(
         number="9c",
-        what="memory that one user has the service take, all that he did before included; the most",
+        what="memory that one user makes the service take, including all earlier kinds; the most",
         figure=Worst(
             tuple(Figure(over=f"neighbours/{kind}:{GROWTH}", statistic=max, factor=1 / MIB) for kind in KINDS)
         ),

@@ -1,1 +1,1 @@
-"""What the figures are held against."""
+"""The baselines of the figures."""

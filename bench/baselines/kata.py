@@ -1,8 +1,8 @@
-"""Kata Containers' VM cache, as its description has it: one worker for each slot, and a channel that blocks.
+"""Kata Containers' VM cache by its description: one worker for each slot, and a channel that blocks.
 
-Each worker makes a base VM, offers it in the unbuffered channel, and begins anew when somebody took it; whoever wants a
-VM takes from the channel, and waits there if nobody offers one. Go's goroutines and channel are Python threads and a
-rendezvous here: a model of the algorithm, not of its speed in Go.
+Each worker makes a base VM, offers it in the unbuffered channel, and begins again once it is taken; a caller takes a VM
+from the channel, and waits there if none is offered. Go's goroutines and channel are Python threads and a rendezvous
+here: a model of the algorithm, not of its speed in Go.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _Rendezvous(Generic[T]):
-    """An unbuffered channel: who sends waits until somebody has taken it."""
+    """An unbuffered channel: a sender waits until its value is taken."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -25,7 +25,7 @@ class _Rendezvous(Generic[T]):
         self._closed = False
 
     def offer(self, value: T) -> bool:
-        """Waits until it is taken; False if the channel was closed instead."""
+        """Waits until the value is taken; False if the channel was closed instead."""
         taken = threading.Event()
         with self._changed:
             if self._closed:
@@ -67,7 +67,7 @@ class VmCache(Generic[T]):
             pass
 
     def get_base_vm(self) -> T:
-        """Blocks until there is one. Whoever comes first is not served first: the channel decides."""
+        """Blocks until a VM is available. Callers are not served in their order: the channel decides."""
         return self._channel.take()
 
     def full(self) -> bool:

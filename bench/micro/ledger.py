@@ -1,4 +1,4 @@
-"""What one decision costs, with 10 VMs and with 10,000."""
+"""The cost of one decision, with 10 VMs and with 10,000."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CASES: Final = tuple(
 
 @attrs.define(eq=False)
 class Pool:
-    """A ledger with VMs that do at once what they are told."""
+    """A ledger with VMs that carry out every order at once."""
 
     size: int
     now: float = 0.0
@@ -85,7 +85,7 @@ class Pool:
         )
 
     def hand_out(self) -> float:
-        """Seconds in which it was decided who gets which VM, what replaces it, and when to look again."""
+        """Seconds of the decision which caller gets which VM, how it is replaced, and when to look again."""
         event = self.request()
         began = time.perf_counter()
         effects = self.apply(event)

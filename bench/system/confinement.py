@@ -1,4 +1,4 @@
-"""What the confinement of QEMU costs per VM: its start until QMP answers, and its end. For root."""
+"""The cost of QEMU's confinement per VM: its start until QMP answers, and its end. For root."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ CASES: Final = tuple(
 
 
 def _confinements(whole: Confinement) -> dict[str, Confinement]:
-    """By kind, from the one that has all."""
+    """By kind, derived from the complete one."""
     bare = Confinement(jailer=whole.jailer)
     mounts = frozenset(NAMESPACES) & whole.layers.applied
 

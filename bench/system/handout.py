@@ -39,7 +39,7 @@ async def _hand_out(turn: Turn, caller: Caller, wishes: Wishes) -> None:
 
 
 def stages(vm: AcquiredVm, *, whole_s: float) -> dict[str, float]:
-    """Where the time of an Acquire went. Resume and the agent's answer overlap; the rest adds up to the whole."""
+    """The stages of an Acquire in seconds. Resume and the agent's answer overlap; the rest adds up to the whole."""
     timings = vm.timings
     in_vm_s = timings.grow_s + max(timings.resume_s, timings.prepare_s)
     return {

@@ -1,4 +1,4 @@
-"""What idle VMs cost: memory of their QEMUs, memory and CPU of the service."""
+"""The cost of idle VMs: memory of their QEMUs, memory and CPU of the service."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _DIRECT: Final = Case(name="idle/direct", what="one idle VM that booted; part: r
 
 
 async def _watch_service(turn: Turn, home: Home, caller: Caller, *, seconds: float) -> None:
-    """Its CPU time, nobody calling it; its memory."""
-    await caller.empty()  # nothing else is under way
+    """Its CPU time without callers, and its memory."""
+    await caller.empty()  # the service has no other work
     before = cpu_s(home.pid())
     await trio.sleep(seconds)
     turn.record((cpu_s(home.pid()) - before) / seconds, part="service-cpu", unit=Unit.CORES)

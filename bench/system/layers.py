@@ -1,4 +1,4 @@
-"""What a caller pays for the confinement of QEMU: hand-outs and misses of services that differ in it, in turns."""
+"""The cost of QEMU's confinement to a caller: hand-outs and misses of services that differ in it, in turns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _Services = list[tuple[Home, Caller]]
 
 
 async def _at_rest(services: _Services) -> None:
-    """All of them: what one replaces takes the CPUs of the next."""
+    """Waits for all services: one that replaces a VM takes the CPUs of the next."""
     for home, caller in services:
         await until(home, caller, settled)
 

@@ -1,6 +1,6 @@
-"""What the service itself takes for each VM that it keeps.
+"""The service's own memory for each VM that it keeps.
 
-Of a new service each time: one that had VMs before has room left from them, and shows nothing.
+Measured with a new service each time: one that had VMs before reuses their memory, and shows nothing.
 """
 
 from __future__ import annotations

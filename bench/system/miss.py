@@ -1,4 +1,4 @@
-"""Nothing is ready: what a caller waits under each policy, beside QEMU's own start."""
+"""The wait of a caller when no VM is ready, under each policy, beside QEMU's own start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CASES: Final = (
     Case(name="miss/fail", what="policy fail: until the refusal"),
     Case(
         name="miss/shell",
-        what="policy boot, template producer with a shell: whole Acquire; part: that of who misses right after it",
+        what="policy boot, template producer with a shell: whole Acquire; part: that of the next miss right after it",
     ),
     Case(name="miss/clone", what="policy boot, template producer without shells: whole Acquire"),
     Case(name="miss/wait", what="policy wait, pool of one clone that was just taken: whole Acquire"),

@@ -1,6 +1,7 @@
-"""Two users against each other: what calls of the one take while the other is at the maximum of a limit.
+"""Two users against each other: the time of one user's calls while the other is at the maximum of a limit.
 
-And the memory that he has the service take. The quiet calls are the yardstick: same service, same connections.
+Also the memory that the other makes the service take. The quiet calls are the yardstick: same service, same
+connections.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ GROWTH: Final = "rss-growth"
 
 _OTHER_UID, _GID = 61000, 61000
 _LOUD_UIDS: Final = {kind: _OTHER_UID + number for number, kind in enumerate(KINDS, start=1)}
-"""One each: who was loud in one way is refused for a while. Nobody's on any host that we know of; the kernel asks for
-no more than a number."""
+"""One uid for each kind: a user that was loud is refused for a while. No known host uses these uids, and the kernel
+needs no account for them."""
 
 _ADMINISTERED: Final = "other"
 _REPEATS: Final = 5
@@ -46,10 +47,14 @@ def _needs_root() -> str:
 
 CASES: Final = (
     Case(
-        name="neighbours/quiet", what="another user's calls, and an administrator's; nobody else", missing=_needs_root
+        name="neighbours/quiet", what="a user's calls and an administrator's, without another user", missing=_needs_root
     ),
     *(
-        Case(name=f"neighbours/{kind}", what=f"the same while one user is at his maximum: {kind}", missing=_needs_root)
+        Case(
+            name=f"neighbours/{kind}",
+            what=f"the same while another user is at their maximum: {kind}",
+            missing=_needs_root,
+        )
         for kind in KINDS
     ),
 )
@@ -57,16 +62,16 @@ CASES: Final = (
 
 @attrs.define(eq=False, kw_only=True)
 class _Street:
-    """The service and who is honest there."""
+    """The service and its well-behaved callers."""
 
     home: Home
     root: Caller
     other: Caller
     first_rss: int
-    """Before anybody was loud."""
+    """Before any user was loud."""
 
     async def calls(self, turn: Turn) -> None:
-        """Each call a few times, on connections that are there; "connect" has one of its own."""
+        """Makes each call a few times, on open connections; "connect" opens its own."""
         client = self.other.client
         for _ in range(_REPEATS):
             await self._until_one_is_ready()
@@ -121,7 +126,7 @@ class _Street:
 
     @contextlib.asynccontextmanager
     async def _loud(self, kind: str) -> AsyncIterator[None]:
-        """For as long as the block lasts, from when there is no more to be had."""
+        """Keeps a loud user at their maximum within the block."""
         argv = [sys.executable, "-m", "bench.noise", kind, str(self.home.socket_path), str(_LOUD_UIDS[kind]), str(_GID)]
         with self.home.log.open("ab") as log:
             process = await trio.lowlevel.open_process(
@@ -137,7 +142,7 @@ class _Street:
                 raise BenchError(f"{kind}: the maximum was not reached:\n{self.home.tail()}")
             yield
             if process.poll() is not None:
-                raise BenchError(f"{kind}: ended before it was told to:\n{self.home.tail()}")
+                raise BenchError(f"{kind}: the loud client ended too early:\n{self.home.tail()}")
         finally:
             with trio.CancelScope(shield=True):
                 await process.stdin.aclose()
@@ -155,7 +160,7 @@ def _timing(turn: Turn, part: str) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _another_user(home: Home) -> AsyncIterator[Caller]:
-    """Who one is for a Unix socket is said when one connects."""
+    """A client's uid on a Unix socket is that of the moment when it connects."""
     async with open_caller(home.socket_path) as caller:
         os.setegid(_GID)
         os.seteuid(_OTHER_UID)

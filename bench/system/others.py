@@ -1,4 +1,4 @@
-"""Others that start VMs, in the same rounds as this project's own hand-outs."""
+"""Other programs that start VMs, in the same rounds as vmpool's own hand-outs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmpool.client import OnEmpty
 _LIBVIRT: Final = tuple(
     Case(name=f"others/libvirt-{name}", what=what, missing=libvirt.missing)
     for name, what in (
-        ("start", "virsh start: until QEMU runs; nobody waits for the guest, which boots for seconds more"),
+        ("start", "virsh start: until QEMU runs; without waiting for the guest, which boots for seconds more"),
         ("restore", "virsh start after managedsave: until the guest runs again; parts: the save itself"),
         ("resume", "virsh resume after suspend; the guest is neither reseeded nor asked; part: suspend"),
     )
@@ -35,7 +35,7 @@ _OURS: Final = (
 )
 
 _BOOTED_S: Final = 6.0
-"""Until a guest that nobody asks is taken to have booted: what is saved shall be a booted guest."""
+"""After this a guest without an agent is assumed to have booted, so that a booted guest is saved."""
 
 
 async def _ours(home: Home, caller: Caller, turn: Turn, *, name: str, execute: bool = False) -> None:

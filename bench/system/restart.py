@@ -1,4 +1,4 @@
-"""A service is killed, and the next one takes its VMs over."""
+"""A service is killed, and the next one adopts its VMs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vmm.memory import read_memory
 SIZES: Final = (10, 50, 400)
 _VM_MIB: Final = 64
 _VMS_PER_CPU: Final = 50
-"""What an idle clone takes of the host, generously; and how many are made in a few minutes."""
+"""An idle clone's memory, rounded up; and how many VMs a CPU makes in a few minutes."""
 _FINE_POLL_S: Final = 0.005
 _LIMIT_S: Final = 60.0
 """A VM that is not adopted by then is lost."""
@@ -30,7 +30,7 @@ def _missing(size: int) -> str:
     if available_mib < needed_mib:
         return f"needs {needed_mib} MiB of memory, {available_mib} are available"
     cpus = len(os.sched_getaffinity(0))
-    return "" if size <= cpus * _VMS_PER_CPU else f"needs {size // _VMS_PER_CPU} CPUs, there are {cpus}"
+    return "" if size <= cpus * _VMS_PER_CPU else f"needs {size // _VMS_PER_CPU} CPUs, {cpus} are available"
 
 
 CASES: Final = tuple(
@@ -55,7 +55,7 @@ async def _restart(turn: Turn, *, home: Home, size: int) -> None:
         vm = await caller.client.acquire()
         turn.record(time.perf_counter() - began, part="first-hand-out")
         with trio.fail_after(_LIMIT_S):
-            while await caller.adopted() < size:  # noqa: ASYNC110 - the service tells whoever asks
+            while await caller.adopted() < size:  # noqa: ASYNC110 - the service has to be polled
                 await trio.sleep(_FINE_POLL_S)
         turn.record(time.perf_counter() - began, part="all-adopted")
         await caller.client.release(vm.lease_id)

@@ -1,4 +1,4 @@
-"""Until there is a VM: direct boot, template, clone with and without a shell, each with what it is held against."""
+"""The time until a VM is ready: direct boot, template, clone with and without a shell, each with its baseline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmm.words.wishes import Wishes
 
 CASES: Final = (
     Case(name="start/qemu", what="QEMU itself with a clone's options: spawn to QMP greeting"),
-    Case(name="start/restore", what="the bare loop once: spawn QEMU, restore, cont; nobody asks the guest"),
+    Case(name="start/restore", what="the bare loop once: spawn QEMU, restore, cont; the guest is not asked"),
     Case(name="start/shell", what="a shell becomes a base VM"),
     Case(name="start/clone", what="a clone until it is a base VM: QEMU's start included"),
     Case(name="start/bare-boot", what="the same kernel with an init that only powers off, until QEMU has ended"),
@@ -27,7 +27,7 @@ CASES: Final = (
 
 
 async def _measure(turn: Turn, make: Callable[[], Awaitable[BaseVm]]) -> None:
-    """Until there is a base VM, and, as a part, until it is handed out."""
+    """Times the making of a base VM and, as a part, its hand-out."""
     began = time.perf_counter()
     base = await make()
     try:

@@ -1,4 +1,4 @@
-"""QEMU's start, restores and boots without any service: what all else is held against."""
+"""QEMU's start, restores and boots without a service: the baselines of all other figures."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Workshop:
         return f"w{next(self._numbers)}"
 
     async def restore(self) -> Instance:
-        """The bare loop's body: spawn QEMU, restore, cont. No agent is asked for anything. The caller ends it."""
+        """The bare loop's body: spawn QEMU, restore, cont, without a request to the agent. The caller ends it."""
         vm_id = self.name()
         shell = await self._shell(vm_id)
         try:
@@ -86,7 +86,7 @@ class Workshop:
         return shell
 
     async def parked(self) -> Vm:
-        """The same, until it is what a pool parks: its agent has answered, a hand-out was rehearsed, it is paused."""
+        """The same, up to the state of a pool's VM: its agent has answered, a hand-out was rehearsed, it is paused."""
 
         async def bring_up() -> Vm:
             shell = await self._shell(self.name())
@@ -130,7 +130,7 @@ class Producers:
 
 @contextlib.asynccontextmanager
 async def producers(bench: Bench) -> AsyncIterator[Producers]:
-    """Both producers at work, as the service has them, without the service."""
+    """Both producers, as in the service, but without it."""
     assert bench.resolver is not None, "an experiment of kind SYSTEM has one"
     machine = await bench.resolver.resolve()
     home = bench.home / "p"
@@ -181,7 +181,7 @@ def power_off_program() -> bytes:
             b"\xbe" + struct.pack("<I", _MAGIC2),  # mov esi
             b"\xba" + struct.pack("<I", _POWER_OFF),  # mov edx
             b"\x0f\x05",  # syscall
-            b"\xeb\xfe",  # jump here: it does not come back
+            b"\xeb\xfe",  # jump here, in case the call returns
         )
     )
     base, header_size, segment_size = 0x400000, 64, 56

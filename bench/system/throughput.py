@@ -1,4 +1,4 @@
-"""VMs per second: what the service produces, what a bare loop produces, what callers get of it."""
+"""VMs per second: of the service, of a bare loop, and of callers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def _loop(turn: Turn, *, make: Callable[[], Awaitable[_Mortal]]) -> None:
 
     async def work() -> None:
         for _ in todo:
-            made.append(await make())  # noqa: PERF401 - what was made before an error is to be ended, too
+            made.append(await make())  # noqa: PERF401 - VMs made before an error are to be ended, too
 
     try:
         began = time.perf_counter()
@@ -94,7 +94,7 @@ async def _fill(turn: Turn, *, home: Home, caller: Caller) -> None:
 
 
 async def _until_ready(changes: AsyncIterator[Change], home: Home) -> None:
-    """Watches, because asking again and again would take part of what is measured. Raises BenchError."""
+    """Watches, because polling would disturb the measurement. Raises BenchError."""
     ready: set[str] = set()
     with trio.move_on_after(QUIET_LIMIT_S):
         async for change in changes:
@@ -107,7 +107,7 @@ async def _until_ready(changes: AsyncIterator[Change], home: Home) -> None:
                     ready.discard(vm_id)
             if len(ready) == _FILL:
                 return
-    raise BenchError(f"of {_FILL} VMs {len(ready)} are ready, and no more come:\n{home.tail()}")
+    raise BenchError(f"only {len(ready)} of {_FILL} VMs became ready:\n{home.tail()}")
 
 
 async def _burst(turn: Turn, *, home: Home, caller: Caller) -> None:
@@ -129,7 +129,7 @@ async def _burst(turn: Turn, *, home: Home, caller: Caller) -> None:
 
 
 async def _sustain(turn: Turn, *, clients: int, home: Home, caller: Caller) -> None:
-    """Begins with a full pool, and counts from when that was used up."""
+    """Begins with a full pool, and counts from the moment when it is used up."""
     await resized(home, caller, _POOL)
     counted = 0
     begins = time.perf_counter() + _SUSTAINED_S / 5
