@@ -124,7 +124,7 @@ class Ledger:
         if page.shortage() > page.handing_out:
             held_back = self._moves.admission.holds_back(page.policy)
         elif not page.has_room() and page.waiting:
-            held_back = f"max_vms = {page.policy.max_vms} is reached"
+            held_back = f"max_vms ({page.policy.max_vms}) is reached"
         return page.view(held_back=held_back, now=now)
 
     def memory(self) -> MemoryView:

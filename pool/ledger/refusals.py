@@ -1,4 +1,4 @@
-"""What the ledger says no with: each sentence names the field, and ends in what the caller can do."""
+"""The ledger's refusals: each message names the field or profile and says what the caller can do."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ def shutting_down() -> Refusal:
 def over_maximum(field: str, *, wished: int, maximum: int, profile: str) -> Refusal:
     return Refusal(
         code=RefusalCode.OVER_MAXIMUM,
-        message=f"{field} = {wished}: profile {profile} allows at most {maximum}; ask for less, or raise max_{field}",
+        message=f"{field}: {wished} exceeds the maximum of profile {profile} ({maximum}); "
+        f"request less, or raise max_{field}",
     )
 
 
 def between_blocks(*, wished: int, page: ProfilePage) -> Refusal:
-    """It is below the maximum, and the step that leads there goes beyond that."""
+    """The size is below the maximum, but rounded up to a whole block it is above."""
     least, most = page.policy.memory_mib, page.policy.max_memory_mib
     assert most is not None
     sizes = [str(size) for size in range(least, most + 1, MEMORY_BLOCK_MIB)]
@@ -40,8 +41,8 @@ def between_blocks(*, wished: int, page: ProfilePage) -> Refusal:
         sizes = [*sizes[:2], "...", sizes[-1]]
     return Refusal(
         code=RefusalCode.OVER_MAXIMUM,
-        message=f"memory_mib = {wished}: memory comes in blocks of {MEMORY_BLOCK_MIB} MiB, so a VM of profile "
-        f"{page.name} can have {', '.join(sizes)} MiB; ask for one of these, or raise max_memory_mib",
+        message=f"memory_mib: {wished} is not available; memory is added in blocks of {MEMORY_BLOCK_MIB} MiB, so a VM "
+        f"of profile {page.name} can have {', '.join(sizes)} MiB; request one of these, or raise max_memory_mib",
     )
 
 
@@ -49,22 +50,22 @@ def nothing_ready(page: ProfilePage) -> Refusal:
     return Refusal(
         code=RefusalCode.NOTHING_READY,
         message=f"profile {page.name}: no VM is ready ({_state_of(page)}); "
-        "ask with on_empty WAIT or BOOT, or raise the pool's size",
+        "set on_empty to WAIT or BOOT, or raise the pool's size",
     )
 
 
 def too_late(page: ProfilePage, claim: Claim | None, *, held_back: str) -> Refusal:
-    """`claim`: that of the caller who waited, if he did."""
+    """`claim`: the waiting caller's claim, if there is one."""
     why = f"; {held_back}" if held_back else ""
     if claim is not None and claim.last_failure:
         why = f"; the last hand-out to this caller failed: {claim.last_failure}"
     elif claim is not None and claim.vm_id is not None:
-        why = f"; {claim.vm_id} was chosen, and its hand-out is not done: its guest has not answered"
+        why = f"; {claim.vm_id} was chosen, but its guest has not answered yet"
     elif not page.has_room():
-        why = f"; max_vms = {page.policy.max_vms} is reached"
+        why = f"; max_vms ({page.policy.max_vms}) is reached"
     return Refusal(
         code=RefusalCode.DEADLINE,
-        message=f"profile {page.name}: no VM in time ({_state_of(page)}{why}); "
+        message=f"profile {page.name}: no VM became available in time ({_state_of(page)}{why}); "
         "allow more time or raise the pool's size",
     )
 
@@ -72,15 +73,15 @@ def too_late(page: ProfilePage, claim: Claim | None, *, held_back: str) -> Refus
 def over_budget(*, needed: int, budget: float) -> Refusal:
     return Refusal(
         code=RefusalCode.OVER_MAXIMUM,
-        message=f"memory_mib: the VM would take {needed} MiB, all VMs together may take {budget:g}; "
-        "ask for less, or raise limits.memory_budget_mib",
+        message=f"memory_mib: the VM needs {needed} MiB, but all VMs together may have at most {budget:g} MiB; "
+        "request less, or raise limits.memory_budget_mib",
     )
 
 
 def too_many_leases(owner: Owner, *, has: int) -> Refusal:
     return Refusal(
         code=RefusalCode.QUOTA,
-        message=f"user {owner.uid} has {has} VMs already, or asked for them; "
+        message=f"user {owner.uid} already has {has} VMs, including requested ones; "
         "release one, or raise limits.leases_per_user",
     )
 
@@ -88,7 +89,7 @@ def too_many_leases(owner: Owner, *, has: int) -> Refusal:
 def too_many_requests(owner: Owner, *, waiting: int) -> Refusal:
     return Refusal(
         code=RefusalCode.QUOTA,
-        message=f"{waiting} requests of user {owner.uid} wait already; "
+        message=f"user {owner.uid} already has {waiting} requests waiting; "
         "try again later, or raise limits.requests_per_user",
     )
 
@@ -96,8 +97,8 @@ def too_many_requests(owner: Owner, *, waiting: int) -> Refusal:
 def crowded(owner: Owner, *, waiting: int, of_all: int) -> Refusal:
     return Refusal(
         code=RefusalCode.CROWDED,
-        message=f"{of_all} requests wait already, {waiting} of them user {owner.uid}'s, and nobody may have more than "
-        "are left for others; try again later, or raise limits.max_open_requests",
+        message=f"{of_all} requests are already waiting, {waiting} of them from user {owner.uid}; one user may have at "
+        "most as many as remain for others; try again later, or raise limits.max_open_requests",
     )
 
 
@@ -105,53 +106,53 @@ def drained(page: ProfilePage) -> Refusal:
     name = page.policy.within or page.name
     return Refusal(
         code=RefusalCode.DRAINED,
-        message=f"profile {name} is drained; undrain it with `vmpool undrain {name}`, or use another",
+        message=f"profile {name} is drained; undrain it with `vmpool undrain {name}`, or use another profile",
     )
 
 
 def circuit_open(page: ProfilePage, *, now: float) -> Refusal:
     return Refusal(
         code=RefusalCode.CIRCUIT_OPEN,
-        message=f"profile {page.name}: the last {page.failures.in_a_row} productions failed, the last one with: "
-        f"{page.last_error}; nothing is booted for {max(0.0, page.failures.retry_at - now):.1f} s; "
-        f"mend the cause and use `vmpool reset {page.name}`",
+        message=f"profile {page.name}: the last {page.failures.in_a_row} productions failed, the most recent with: "
+        f"{page.last_error}; nothing is booted for the next {max(0.0, page.failures.retry_at - now):.1f} s; "
+        f"fix the cause, then run `vmpool reset {page.name}`",
     )
 
 
 def size_follows_demand(page: ProfilePage) -> Refusal:
     return Refusal(
         code=RefusalCode.ADAPTIVE,
-        message=f"size: that of profile {page.name} follows its demand; set minimum and maximum in "
-        f"profiles.{page.name}.adaptive",
+        message=f"size: the size of profile {page.name} follows its demand; set minimum and maximum in "
+        f"profiles.{page.name}.adaptive instead",
     )
 
 
 def unknown_vm(vm_id: str) -> Refusal:
     return Refusal(
         code=RefusalCode.UNKNOWN_VM,
-        message=f"vm_id: there is no VM {vm_id!r}; `vmpool watch` shows which there are",
+        message=f"vm_id: there is no VM {vm_id!r}; `vmpool watch` lists the VMs",
     )
 
 
 def foreign_vm(vm_id: str) -> Refusal:
     return Refusal(
         code=RefusalCode.FOREIGN_LEASE,
-        message=f"vm_id: {vm_id} is not yours; its console is for the owner of its lease, and for administrators",
+        message=f"vm_id: {vm_id} is not leased to you; only its lease's owner and administrators may read its console",
     )
 
 
 def vm_not_up(vm_id: str) -> Refusal:
     return Refusal(
         code=RefusalCode.VM_NOT_UP,
-        message=f"vm_id: {vm_id} is not up yet, or not any more; `vmpool watch` shows its state",
+        message=f"vm_id: {vm_id} is not up yet, or no longer up; `vmpool watch` shows its state",
     )
 
 
 def vm_in_use(entry: VmEntry) -> Refusal:
     return Refusal(
         code=RefusalCode.VM_IN_USE,
-        message=f"vm_id: {entry.vm_id} is {entry.state.value}, and only ready VMs are evicted; "
-        + ("release its lease instead" if entry.state is VmState.LEASED else "look again in a moment"),
+        message=f"vm_id: {entry.vm_id} is {entry.state.value}; only ready VMs can be evicted; "
+        + ("release its lease instead" if entry.state is VmState.LEASED else "try again in a moment"),
     )
 
 
@@ -165,17 +166,17 @@ def production_failed(page: ProfilePage, *, reason: str) -> Refusal:
 def hand_out_failed(page: ProfilePage, claim: Claim, *, reason: str) -> Refusal:
     return Refusal(
         code=RefusalCode.HAND_OUT_FAILED,
-        message=f"profile {page.name}: {claim.attempts} hand-outs failed, the last one with: {reason}",
+        message=f"profile {page.name}: {claim.attempts} hand-outs failed, the most recent with: {reason}",
     )
 
 
 _SIZES_NAMED: Final = 6
-"""Of memory; of more only the first and the last."""
+"""Of longer lists of sizes only the first two and the last are named."""
 
 _OF_WISHES: Final[Mapping[Obstacle, tuple[RefusalCode, str]]] = {
     Obstacle.REQUEST: (RefusalCode.WISH_REFUSED, "correct it, or leave it out"),
-    Obstacle.EXHAUSTED: (RefusalCode.WISH_TOO_MUCH, "ask for less"),
-    Obstacle.UNABLE: (RefusalCode.WISH_UNSUPPORTED, "leave it out, or use a profile whose guests can do it"),
+    Obstacle.EXHAUSTED: (RefusalCode.WISH_TOO_MUCH, "request less"),
+    Obstacle.UNABLE: (RefusalCode.WISH_UNSUPPORTED, "leave it out, or use a profile whose guests support it"),
 }
 
 
@@ -187,8 +188,8 @@ def wish_refused(page: ProfilePage, fact: WishRefused) -> Refusal:
 def key_reused(known: Claim | Lease) -> Refusal:
     return Refusal(
         code=RefusalCode.KEY_REUSED,
-        message=f"idempotency_key: {known.request.key!r} is in use for a lease of profile {known.profile!r} that "
-        f"{'ends with' if known.request.bound else 'outlives'} its call; use a new key",
+        message=f"idempotency_key: {known.request.key!r} is already in use for "
+        f"{'Hold' if known.request.bound else 'Acquire'} with profile {known.profile!r}; use a new key",
     )
 
 
@@ -209,8 +210,8 @@ def foreign_lease(lease_id: str) -> Refusal:
 def not_recorded(lease: Lease) -> Refusal:
     return Refusal(
         code=RefusalCode.NOT_RECORDED,
-        message=f"lease_id: the renewal of lease {lease.lease_id} cannot be written down, so it ends when it was to "
-        "end before; see that the service's runtime directory has room, and renew it again",
+        message=f"lease_id: the renewal of lease {lease.lease_id} could not be recorded, so the lease keeps its "
+        "previous expiry; make room in the service's runtime directory, then renew it again",
     )
 
 

@@ -157,4 +157,4 @@ async def test_the_pools_explanation_comes_before_grpcios_own_deadline(stubs: Pa
         done = await trio.run_process(
             [sys.executable, "-c", WAITS_IN_VAIN, os.fspath(stubs), os.fspath(served.path)], capture_stdout=True
         )
-    assert done.stdout.decode().startswith("DEADLINE_EXCEEDED profile default: no VM in time")
+    assert done.stdout.decode().startswith("DEADLINE_EXCEEDED profile default: no VM became available in time")

@@ -176,7 +176,7 @@ class Client(AdminCalls):
     async def console(self, vm_id: str) -> str:
         """The end of what a VM's guest wrote to its console, at most 64 KiB; not fit for a terminal as it is.
 
-        CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION if it is not up yet, or not any more.
+        CallError statuses: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION if it is not up yet, or no longer up.
         """
         request = wire.ConsoleRequest(vm_id=vm_id)
         return str((await self._connection.ask(methods.CONSOLE, request, timeout_s=ANSWER_LIMIT_S)).text)

@@ -71,7 +71,7 @@ async def test_it_is_alive_when_too_much_is_asked_of_it() -> None:
     async with service as coordinator, trio.open_nursery() as nursery:
         nursery.start_soon(lambda: coordinator.acquire(profile="default", owner=ME))
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(RefusedError, match="requests wait already"):
+        with pytest.raises(RefusedError, match="requests are already waiting"):
             await coordinator.acquire(profile="default", owner=ME)
         await coordinator.prove_alive()
         nursery.cancel_scope.cancel()

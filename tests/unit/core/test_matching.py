@@ -186,7 +186,7 @@ async def test_a_machine_of_ones_own_is_no_larger_than_the_profile_allows(
     matcher: Matcher, field: str, value: int, most: int, wanted: dict[str, Any], administers: bool
 ) -> None:
     wished: dict[str, Any] = {field: value}
-    with pytest.raises(RefusedError, match=f"{field} = {value}: profile default allows at most {most}"):
+    with pytest.raises(RefusedError, match=rf"{field}: {value} exceeds the maximum of profile default \({most}\)"):
         await match(matcher, Wishes(**wished), administers=administers, **wanted)
     assert matcher.fallbacks == 0
 

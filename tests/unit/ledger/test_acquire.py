@@ -69,7 +69,7 @@ def test_fail_fails_at_once() -> None:
     request = world.acquire("p", on_empty=OnEmpty.FAIL)
     world.process()
     assert refused(world, request) is RefusalCode.NOTHING_READY
-    assert "ask with on_empty WAIT or BOOT" in refusal(world, request).message
+    assert "set on_empty to WAIT or BOOT" in refusal(world, request).message
 
 
 def test_boot_boots_on_top_of_the_pools_own() -> None:

@@ -208,7 +208,7 @@ def test_who_would_evict_what_is_not_ready_is_told_what_to_do_instead() -> None:
     ]
     world.process()
     advice = [refusal(world, request).message.rpartition("; ")[2] for request in requests]
-    assert advice == ["release its lease instead", "look again in a moment"]
+    assert advice == ["release its lease instead", "try again in a moment"]
 
 
 def test_what_is_not_there_is_not_evicted() -> None:

@@ -64,7 +64,7 @@ def test_who_wants_to_boot_is_refused_at_once_with_the_last_error() -> None:
     world.process()
     assert refused(world, request) is RefusalCode.CIRCUIT_OPEN
     message = refusal(world, request).message
-    assert "the last 3 productions failed, the last one with: fault" in message
+    assert "the last 3 productions failed, the most recent with: fault" in message
     assert "vmpool reset p" in message
     assert view(world).producing == 0
 

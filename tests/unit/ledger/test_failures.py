@@ -140,7 +140,7 @@ def test_who_waited_in_vain_for_a_hand_out_is_told_so() -> None:
     world.process()
     (vm_id,) = world.in_state(VmState.HANDING_OUT)
     world.advance(4.0)
-    assert f"{vm_id} was chosen, and its hand-out is not done" in refusal(world, request).message
+    assert f"{vm_id} was chosen, but its guest has not answered yet" in refusal(world, request).message
     assert "max_vms" not in refusal(world, request).message
 
 

@@ -211,7 +211,7 @@ def test_all_configurations_together_have_no_more_vms_than_the_profile_that_they
     assert [answered(world, request) for request in (*requests, by_name)] == [True, True, False, False]
     world.advance(60.0)
     assert refused(world, requests[2]) is refused(world, by_name) is RefusalCode.DEADLINE
-    assert "max_vms = 2 is reached" in refusal(world, requests[2]).message
+    assert "max_vms (2) is reached" in refusal(world, requests[2]).message
     assert world.ledger.views(now=world.now)[0].leased == 0
 
 

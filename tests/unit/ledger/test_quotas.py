@@ -167,8 +167,8 @@ def test_nobody_may_have_more_requests_waiting_than_are_left_for_others() -> Non
     assert waiting == {1: 5, 2: 2, 3: 1, 4: 1}
     assert refused(world, requests[1][-1]) is RefusalCode.CROWDED
     assert refusal(world, requests[1][-1]).message == (
-        "5 requests wait already, 5 of them user 1's, and nobody may have more than are left for others; "
-        "try again later, or raise limits.max_open_requests"
+        "5 requests are already waiting, 5 of them from user 1; one user may have at most as many as remain for "
+        "others; try again later, or raise limits.max_open_requests"
     )
 
 
@@ -199,8 +199,8 @@ def test_a_wish_beyond_the_maximum_is_refused_with_the_maximum() -> None:
     many_vcpus, much_memory = world.acquire("p", vcpus=4), world.acquire("p", memory_mib=2048)
     world.process()
     assert refused(world, many_vcpus) is refused(world, much_memory) is RefusalCode.OVER_MAXIMUM
-    assert refusal(world, many_vcpus).message.startswith("vcpus = 4: profile p allows at most 2")
-    assert refusal(world, much_memory).message.startswith("memory_mib = 2048: profile p allows at most 1024")
+    assert refusal(world, many_vcpus).message.startswith("vcpus: 4 exceeds the maximum of profile p (2)")
+    assert refusal(world, much_memory).message.startswith("memory_mib: 2048 exceeds the maximum of profile p (1024)")
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,9 @@ def test_memory_that_no_step_leads_to_is_refused_with_what_can_be_had(memory_mib
     world.process()
     assert refused(world, request) is RefusalCode.OVER_MAXIMUM
     assert refusal(world, request).message == (
-        f"memory_mib = {memory_mib - 1}: memory comes in blocks of 128 MiB, so a VM of profile p can have {sizes} MiB; "
-        "ask for one of these, or raise max_memory_mib"
+        f"memory_mib: {memory_mib - 1} is not available; memory is added in blocks of 128 MiB, "
+        f"so a VM of profile p can have {sizes} MiB; "
+        "request one of these, or raise max_memory_mib"
     )
     assert view(world).ready == 3
 

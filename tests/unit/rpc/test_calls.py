@@ -122,7 +122,7 @@ async def test_a_boot_that_fails_is_unavailable_and_says_why(vm_home: Path) -> N
 
 async def test_the_deadline_comes_with_the_pools_explanation(vm_home: Path) -> None:
     async with serving(vm_home, size=1, boot_s=1000) as service, service.client() as client:
-        with pytest.raises(CallError, match="no VM in time \\(1 in production") as refused:
+        with pytest.raises(CallError, match="no VM became available in time \\(1 in production") as refused:
             await client.acquire(timeout_s=1.0)  # a tenth of it is for the explanation, on a busy machine, too
     assert refused.value.status == "DEADLINE_EXCEEDED"
 
@@ -140,7 +140,7 @@ async def test_without_a_deadline_the_services_own_limit_holds(vm_home: Path) ->
         call = await raw.request(ACQUIRE, wire.AcquireRequest())
         status, message = await raw.status(call)
     assert status == "4"
-    assert "no VM in time" in message
+    assert "no VM became available in time" in message
 
 
 @pytest.mark.parametrize("timeout", ["never", "1", "-1S", "1e3S", "9" * 5000 + "H", "9" * 400 + "S"])

@@ -42,7 +42,7 @@ async def test_who_has_the_lease_sees_the_console_and_no_other_user_does(
         lease = await served.coordinator.acquire(profile="default", owner=Owner(uid=ALICE))
         served.machine(lease.lease_id).console = b"[    0.1] hers\n"
         refusal = (
-            f"vm_id: {lease.vm_id} is not yours; its console is for the owner of its lease, and for administrators"
+            f"vm_id: {lease.vm_id} is not leased to you; only its lease's owner and administrators may read its console"
         )
         seen = (OK, "[    0.1] hers")
         for uid, expected in ((ALICE, seen), (BOB, (DENIED, refusal)), (os.geteuid(), seen)):
@@ -78,7 +78,7 @@ async def test_a_lease_that_has_ended_shows_nothing_more(vm_home: Path, call_as:
     [
         ("", (INVALID, "vm_id: is empty; `vmpool watch` shows which VMs there are")),
         ("v" * 129, (INVALID, "vm_id: has 129 bytes; at most 128 are allowed")),
-        ("vm-none", (NOT_FOUND, "vm_id: there is no VM 'vm-none'; `vmpool watch` shows which there are")),
+        ("vm-none", (NOT_FOUND, "vm_id: there is no VM 'vm-none'; `vmpool watch` lists the VMs")),
     ],
 )
 async def test_a_vm_that_there_is_not(served: Served, vm_id: str, expected: tuple[str, str]) -> None:
@@ -90,7 +90,7 @@ async def test_a_vm_that_is_not_up_yet(vm_home: Path) -> None:
     async with serving(vm_home, size=1, boot_s=1000) as served, served.client() as client:
         await served.until(lambda: served.coordinator.views()[0].producing == 1)
         (vm,) = served.coordinator.snapshot().vms
-        with pytest.raises(CallError, match=f"{vm.vm_id} is not up yet, or not any more") as refused:
+        with pytest.raises(CallError, match=f"{vm.vm_id} is not up yet, or no longer up") as refused:
             await client.console(vm.vm_id)
     assert refused.value.status == "FAILED_PRECONDITION"
 

@@ -49,7 +49,7 @@ async def test_who_waits_keeps_nobody_from_anything(vm_home: Path, call_as: Call
         for call in calls[-2:]:
             status, message = await greedy.status(call)
             assert status == RESOURCE_EXHAUSTED
-            assert message.startswith(f"{PER_USER} requests of user {GREEDY} wait already; ")
+            assert message.startswith(f"user {GREEDY} already has {PER_USER} requests waiting; ")
         await served.until(lambda: served.coordinator.views()[0].waiting == PER_USER)
 
         waits = await others.request(ACQUIRE, wire.AcquireRequest())

@@ -204,7 +204,7 @@ async def test_a_machine_is_no_larger_than_its_profile_allows(vm_home: Path) -> 
         request = wire.AcquireRequest(config=wire.VmConfig(cpu_model="qemu64"), vcpus=5)
         _, status, message = await ask(served, ACQUIRE, request, wire.AcquireReply)
         assert status == "3"
-        assert message == "vcpus = 5: profile default allows at most 4; ask for less, or raise max_vcpus"
+        assert message == "vcpus: 5 exceeds the maximum of profile default (4); request less, or raise max_vcpus"
 
 
 async def test_what_qemu_prints_of_a_machine_is_for_the_log_alone(vm_home: Path) -> None:
