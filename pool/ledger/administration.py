@@ -1,4 +1,4 @@
-"""What administrators ask for: resize, drain, undrain, evict, reset."""
+"""The administrators' requests: resize, drain, undrain, evict, reset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vmm.words.life import VmState
 
 @attrs.define(eq=False, kw_only=True)
 class Administration:
-    """Who may ask is decided at the edge."""
+    """Applies the requests. Permissions are checked at the edge."""
 
     moves: Moves
 
@@ -52,7 +52,7 @@ class Administration:
             return refusals.unknown_vm(vm_id)
         if entry.state is not VmState.READY:
             return refusals.vm_in_use(entry)
-        self.moves.evict(vm_id, StopReason.ADMIN, detail="its eviction was asked for")
+        self.moves.evict(vm_id, StopReason.ADMIN, detail="its eviction was requested")
         return None
 
     def _change(self, page: ProfilePage, request: AdministrationRequest) -> None:
@@ -61,7 +61,7 @@ class Administration:
                 page.shrinks_for = StopReason.RESIZE if size < page.size else page.shrinks_for
                 page.size = size
                 for claim in list(page.waiting) if not size else ():
-                    if claim.on_empty is not OnEmpty.BOOT:  # nothing would ever come for it
+                    if claim.on_empty is not OnEmpty.BOOT:  # no VM would ever be made for the claim
                         self.moves.refuse_claim(claim, refusals.nothing_ready(page))
                 self.moves.tell_of(page, ProfileChange.RESIZED, str(size))
             case DrainRequested():
@@ -69,17 +69,17 @@ class Administration:
                     each.drained = True
                     for claim in list(each.waiting):
                         self.moves.refuse_claim(claim, refusals.drained(each))
-                self.moves.tell_of(page, ProfileChange.DRAINED, f"{page.out()} VMs are somebody's")
+                self.moves.tell_of(page, ProfileChange.DRAINED, f"{page.out()} VMs are in use")
             case UndrainRequested():
                 for each in (page, *page.room.guests.values()):
                     each.drained = False
-                self.moves.tell_of(page, ProfileChange.UNDRAINED, f"{page.size} VMs are wanted")
+                self.moves.tell_of(page, ProfileChange.UNDRAINED, f"the pool's size is {page.size}")
             case EvictRequested():
                 for vm_id in page.ready:
                     page.ready.stale[vm_id] = StopReason.REPLACED
             case ResetRequested():
                 page.failures.none()
                 page.shells.failures.none()
-                self.moves.tell_of(page, ProfileChange.CIRCUIT, "closed: its failures were forgotten by request")
+                self.moves.tell_of(page, ProfileChange.CIRCUIT, "closed: its failures were reset by request")
             case _:
                 assert_never(request)

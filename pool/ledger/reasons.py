@@ -25,7 +25,7 @@ class StopReason(enum.Enum):
     MEMORY = "memory"
     """A claim or the host needs its memory, or the budget is smaller than before."""
     ADMIN = "admin"
-    """Its eviction was asked for."""
+    """Its eviction was requested."""
 
     # Another one takes its place.
     STALE = "stale"
@@ -33,7 +33,7 @@ class StopReason(enum.Enum):
     AGE = "age"
     """It has been idle for too long."""
     REPLACED = "replaced"
-    """Its replacement was asked for."""
+    """Its replacement was requested."""
 
     # It is of no use to anybody.
     DEAD = "dead"
@@ -83,7 +83,7 @@ EVICTIONS: Final = frozenset(
 REPLACEMENTS: Final[Mapping[StopReason, str]] = {
     StopReason.STALE: "it is of an older generation",
     StopReason.AGE: "it has been idle for too long",
-    StopReason.REPLACED: "its replacement was asked for",
+    StopReason.REPLACED: "its replacement was requested",
 }
 """With the sentence that goes with each."""
 

@@ -62,7 +62,7 @@ async def test_e_evicts_the_vm_with_the_cursor(served: Served) -> None:
     async def scenario(view: Live) -> None:
         await view.until_shown(first, second)
         await view.press("down", "e")
-        await view.until_shown("its eviction was asked for")
+        await view.until_shown("its eviction was requested")
         await view.until(lambda: second not in view.board.vms and len(view.board.vms) == 2)
         assert first in served.host.alive
         assert second not in served.host.alive
@@ -110,7 +110,7 @@ async def test_a_user_who_may_do_nothing_is_told_so(vm_home: Path, monkeypatch: 
             await view.press("d")
             await view.until_shown(f"uid {STRANGER}")
             await view.press("c")
-            await view.until_shown("yours;")
+            await view.until_shown("not leased to you;")
 
         await live(served.path, scenario)
         assert not served.coordinator.views()[0].drained

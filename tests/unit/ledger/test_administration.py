@@ -160,7 +160,7 @@ def test_a_resumed_profile_is_as_before() -> None:
     world.run_undisturbed()
     assert confirmed(world, request)
     assert view(world).ready == 2
-    assert told(world, ProfileChange.UNDRAINED) == ["2 VMs are wanted"]
+    assert told(world, ProfileChange.UNDRAINED) == ["the pool's size is 2"]
 
 
 def test_who_asks_in_a_drain_is_no_demand() -> None:

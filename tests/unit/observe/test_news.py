@@ -164,9 +164,9 @@ def test_what_befalls_a_profile_and_the_host() -> None:
     told = [(each["event"], each.get("profile"), each.get("detail")) for each in lines(world)]
     assert [each for each in told if each[0] not in ("ready", "evicted")] == [
         ("resized", "p", "0"),
-        ("drained", "p", "0 VMs are somebody's"),
-        ("undrained", "p", "0 VMs are wanted"),
-        ("circuit", "p", "closed: its failures were forgotten by request"),
+        ("drained", "p", "0 VMs are in use"),
+        ("undrained", "p", "the pool's size is 0"),
+        ("circuit", "p", "closed: its failures were reset by request"),
         ("memory pressure", None, "low: little is left"),
     ]
 
