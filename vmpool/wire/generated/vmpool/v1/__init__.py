@@ -99,12 +99,12 @@ class CircuitState(betterproto2.Enum):
 
     OPEN = 2
     """
-    It failed too often in a row: nothing is tried until the back-off is over.
+    Production failed too often in a row: no VM is made until the back-off is over.
     """
 
     HALF_OPEN = 3
     """
-    One trial at a time is made.
+    One VM at a time is made as a trial.
     """
 
     @classmethod
@@ -144,14 +144,14 @@ class EndReason(betterproto2.Enum):
 
     ABANDONED = 4
     """
-    The caller went away before it had the lease in hand, or while it held it open.
+    The caller went away before it had the lease, or while it held the lease open.
     """
 
     SHUTDOWN = 5
 
     GIVEN_AWAY = 6
     """
-    The VM lives on, and is its taker's alone.
+    The VM lives on outside the service, which gave it away.
     """
 
     @classmethod
@@ -186,19 +186,19 @@ class LeaseChangeKind(betterproto2.Enum):
 
     RESTORED = 2
     """
-    The VM of an earlier run's lease was found.
+    The VM of a lease from an earlier run was adopted.
     """
 
     RENEWED = 3
 
     SILENT = 4
     """
-    Its guest does not answer, and the lease goes on.
+    The guest does not answer; the lease goes on.
     """
 
     ANSWERING = 5
     """
-    It does again.
+    The guest answers again.
     """
 
     ENDED = 6
@@ -235,12 +235,12 @@ class OnEmpty(betterproto2.Enum):
 
     UNSPECIFIED = 0
     """
-    As the profile has it; for a configuration of one's own, BOOT.
+    The profile's setting; for a request with a config, BOOT.
     """
 
     WAIT = 1
     """
-    Wait until the deadline. Users take turns; of one user who came first is served first.
+    Wait until the deadline. Users take turns; the requests of one user are served in order of arrival.
     """
 
     FAIL = 2
@@ -251,7 +251,7 @@ class OnEmpty(betterproto2.Enum):
     BOOT = 3
     """
     Boot one as soon as there is room, beyond the pool's size and even while the pool backs off; fail if that boot
-    fails, or if so many have failed that the circuit is open.
+    fails, or if the circuit is open.
     """
 
     @classmethod
@@ -352,15 +352,15 @@ class ProfileChangeKind(betterproto2.Enum):
 
 class StopReason(betterproto2.Enum):
     """
-    Why a VM is ended, or let go of.
+    Why a VM is ended or detached.
     """
 
     UNSPECIFIED = 0
 
     DRAIN = 1
     """
-    The pool has no use for it: its profile is drained, was made smaller, is smaller because demand is less; has its
-    number without it; its memory is needed; its eviction was asked for.
+    The pool has no use for it: its profile is drained; was made smaller; is smaller because demand is less; is full
+    without it; its memory is needed; its eviction was requested.
     """
 
     RESIZE = 2
@@ -375,7 +375,7 @@ class StopReason(betterproto2.Enum):
 
     STALE = 7
     """
-    Another one takes its place: it is of an older generation, was idle for too long, or that was asked for.
+    It is replaced: it is of an older generation; was idle for too long; its replacement was requested.
     """
 
     AGE = 8
@@ -384,8 +384,8 @@ class StopReason(betterproto2.Enum):
 
     DEAD = 10
     """
-    It is of no use to anybody: QEMU ended by itself; it does not answer; it answers, and not as it should; it did not
-    come up; it could not be made a caller's.
+    It is unusable: QEMU ended by itself; the agent or QEMU does not answer; an answer was invalid; it did not come up;
+    its hand-out failed.
     """
 
     MUTE = 11
@@ -398,14 +398,14 @@ class StopReason(betterproto2.Enum):
 
     WISH = 15
     """
-    The caller for whom its hand-out was begun does not get it: the guest refused a wish, the deadline passed.
+    Its hand-out ended without a lease: the guest refused a requested setting; the caller's deadline passed.
     """
 
     DEADLINE = 16
 
     RELEASED = 17
     """
-    Its lease has ended. ABANDONED: the caller went away, with the lease in hand or before.
+    Its lease has ended. ABANDONED: the caller went away, before it had the lease or while it held the lease open.
     """
 
     EXPIRED = 18
@@ -419,7 +419,7 @@ class StopReason(betterproto2.Enum):
 
     HANDED_OVER = 21
     """
-    It lives on: for the next run of the service, or as its taker's alone.
+    It lives on: for the next run of the service; outside the service, which gave it away.
     """
 
     GIVEN_AWAY = 22
@@ -492,17 +492,17 @@ class VmState(betterproto2.Enum):
 
     ADOPTING = 2
     """
-    An earlier run of the service made it; it is found out whether it is still good.
+    An earlier run of the service made it; the service checks whether it is still usable.
     """
 
     SHELL = 3
     """
-    A process that waits for a guest.
+    A QEMU process that waits for a guest.
     """
 
     READY = 4
     """
-    Paused, and waits to be handed out.
+    Paused and ready to be handed out.
     """
 
     HANDING_OUT = 5
@@ -550,7 +550,7 @@ class AcquireReply(betterproto2.Message):
 
     match: "Match | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    Set where the request had a config.
+    Set if the request had a config.
     """
 
 
@@ -566,16 +566,16 @@ class AcquireRequest(betterproto2.Message):
 
     idempotency_key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    The same key gives the same lease while that lives, to the same uid, for the same profile and by the same method;
-    empty for none. At most 128 bytes.
+    The same key gives the same lease as long as it lives, for the same uid, profile and method; empty for none. At
+    most 128 bytes.
     """
 
     on_empty: "OnEmpty" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: OnEmpty(0))
 
     vcpus: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
     """
-    Hot-added at hand-out, at most the profile's maximum; 0 or less than the base has: the base as it is. Memory comes
-    in blocks of 128 MiB.
+    Hot-added at hand-out, at most the profile's maximum; 0, or less than the base VM has: as the base VM. Memory is
+    added in blocks of 128 MiB.
     """
 
     memory_mib: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
@@ -589,37 +589,37 @@ class AcquireRequest(betterproto2.Message):
         7, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
     """
-    For every command that runs in the VM later; bound at hand-out, so never part of a template.
+    For all commands that run in the VM; set at hand-out, so never part of a template.
     """
 
     files: "list[GuestFile]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    Written before the lease is given.
+    Written before the lease is granted.
     """
 
     lease_ttl_ms: "int" = betterproto2.field(9, betterproto2.TYPE_UINT64)
     """
-    The lease ends by itself after this unless it is renewed; 0 for the profile's default, with Hold for none.
+    The lease expires after this time unless it is renewed; 0 for the profile's default, with Hold for no limit.
     """
 
     wait_ms: "int" = betterproto2.field(10, betterproto2.TYPE_UINT64)
     """
-    How long to wait for a VM at most, within the call's deadline; 0 for as long as that.
+    Longest wait for a VM, within the call's deadline; 0 for the deadline alone.
     """
 
     config: "VmConfig | None" = betterproto2.field(11, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    In place of a profile: served from a pool whose VMs are the same but for CPUs and memory, or else booted for this
-    request, which then counts as a VM of the default profile. For root, the service's own user, and whom the service's
-    configuration names. Paths other than those of a profile are for root and the service's own user.
+    In place of a profile: served from a pool whose VMs differ only in CPUs and memory, or else booted for this
+    request; such a VM counts as one of the default profile. For root, the service's own user, and the users that the
+    service's configuration names. Paths other than those of a profile are for root and the service's own user.
     """
 
     labels: "dict[str, str]" = betterproto2.field(
         12, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
     """
-    The caller's own marks, which the service keeps with the lease and shows with it. At most 32; keys have 1 to 63
-    characters of [A-Za-z0-9._/-], values at most 256 bytes.
+    The caller's own marks, which the service keeps and shows with the lease. At most 32; keys have 1 to 63 characters
+    of [A-Za-z0-9._/-], values at most 256 bytes.
     """
 
 
@@ -629,7 +629,7 @@ default_message_pool.register_message("vmpool.v1", "AcquireRequest", AcquireRequ
 @dataclass(eq=False, repr=False)
 class AcquireTimings(betterproto2.Message):
     """
-    Where the time of an Acquire went, in microseconds.
+    How long the stages of an Acquire took, in microseconds.
     """
 
     queued_us: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
@@ -685,7 +685,7 @@ class ConfinementLayer(betterproto2.Message):
 
     detail: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Why not, or how.
+    Why it is not applied, or how it is.
     """
 
 
@@ -696,8 +696,8 @@ default_message_pool.register_message("vmpool.v1", "ConfinementLayer", Confineme
 class ConsoleReply(betterproto2.Message):
     text: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    At most the last 64 KiB. Bytes that are not UTF-8 are written as in \\xff; control characters are as the guest wrote
-    them, so do not show it on a terminal as it is.
+    At most the last 64 KiB. Bytes that are not UTF-8 are escaped, as in \\xff; control characters are as the guest
+    wrote them, so escape them before you show the text on a terminal.
     """
 
 
@@ -773,8 +773,8 @@ class ExecExit(betterproto2.Message):
 
     out_of_memory: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    The guest's kernel killed the command because memory was short; or, where the status is 137, as a shell says it,
-    something that the command ran. A guest with qemu-ga does not tell.
+    The guest's kernel killed the command, or, if the status is 137, as a shell reports it, a child of the command,
+    because the guest ran out of memory. A guest with qemu-ga does not report this.
     """
 
 
@@ -863,8 +863,8 @@ class ExecStart(betterproto2.Message):
 
     stdin: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
     """
-    All of its stdin, if that is known beforehand; at most 256 KiB. Every agent can give a command this much. Empty for
-    what `stdin` messages send; there must be none otherwise.
+    All of its stdin, if it is known beforehand; at most 256 KiB. All agents that run commands support this. If set, no
+    `stdin` messages may follow.
     """
 
 
@@ -887,7 +887,7 @@ class Guest(betterproto2.Message):
 
     memory_mib: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
     """
-    MemTotal, which is less than what the machine has.
+    MemTotal, which is less than the machine's memory.
     """
 
     reseeded: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
@@ -909,7 +909,7 @@ class Guest(betterproto2.Message):
 
     vm_uuid: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    What the guest's firmware tables show, and QEMU's own; empty if the guest shows none.
+    As QEMU and the guest's firmware tables have it; empty if the guest shows none.
     """
 
 
@@ -985,29 +985,29 @@ class Lease(betterproto2.Message):
 
     guest: "Guest | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    What the guest said of itself after it was prepared.
+    The guest's own report after it was prepared.
     """
 
     made_by: "ProducerKind" = betterproto2.field(6, betterproto2.TYPE_ENUM, default_factory=lambda: ProducerKind(0))
     """
-    DIRECT also when a template pool had to boot it.
+    DIRECT also if a template pool had to boot the VM.
     """
 
     expires_in_ms: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
     """
-    Until the lease ends by itself; 0 for never.
+    Until the lease expires; 0 for never.
     """
 
     fencing_token: "int" = betterproto2.field(8, betterproto2.TYPE_UINT64)
     """
-    Grows with every lease, over restarts of the service too: give it to whatever must turn away an earlier holder.
+    Grows with every lease, over restarts of the service too. Pass it to a resource that must refuse earlier holders.
     """
 
     labels: "dict[str, str]" = betterproto2.field(
         9, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
     """
-    As they were asked for when the lease was granted.
+    As given when the lease was acquired.
     """
 
 
@@ -1031,12 +1031,12 @@ class LeaseChange(betterproto2.Message):
 
     detail: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    What became of a lease that ended, what is known of a silent one; empty for a lease of another user.
+    How a lease ended, or what is known about a silent one; empty for a lease of another user.
     """
 
     reason: "EndReason" = betterproto2.field(6, betterproto2.TYPE_ENUM, default_factory=lambda: EndReason(0))
     """
-    How it ended, if it did.
+    How the lease ended, if it did.
     """
 
     labels: "dict[str, str]" = betterproto2.field(
@@ -1048,7 +1048,7 @@ class LeaseChange(betterproto2.Message):
 
     took_us: "int" = betterproto2.field(8, betterproto2.TYPE_UINT64)
     """
-    Of one that was granted: from the arrival of the request until its VM was handed out.
+    Of a granted lease: from the arrival of the request until its VM was handed out.
     """
 
 
@@ -1059,7 +1059,7 @@ default_message_pool.register_message("vmpool.v1", "LeaseChange", LeaseChange)
 class LeaseEnd(betterproto2.Message):
     detail: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    What became of the lease, as a sentence.
+    How the lease ended, as a sentence.
     """
 
 
@@ -1080,7 +1080,7 @@ class LeaseStatus(betterproto2.Message):
 
     expires_in_ms: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
     """
-    Until it ends by itself; 0 for never.
+    Until it expires; 0 for never.
     """
 
     labels: "dict[str, str]" = betterproto2.field(
@@ -1094,17 +1094,17 @@ default_message_pool.register_message("vmpool.v1", "LeaseStatus", LeaseStatus)
 @dataclass(eq=False, repr=False)
 class Match(betterproto2.Message):
     """
-    What became of a request with a config.
+    How a request with a config was served.
     """
 
     profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The pool that served it; empty if it was booted for this request.
+    The pool that served it; empty if the VM was booted for this request.
     """
 
     mismatches: "list[Mismatch]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    Otherwise: why no pool did.
+    If it was booted: why no pool matched.
     """
 
 
@@ -1136,7 +1136,7 @@ class Mismatch(betterproto2.Message):
 
     fields: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
-    Those that differ: of VmConfig, or vcpus or memory_mib where the profile's maximum is less.
+    The fields that differ: of VmConfig, or vcpus or memory_mib if they exceed the profile's maximum.
     """
 
 
@@ -1181,7 +1181,7 @@ class PoolCounters(betterproto2.Message):
 
     restored: "int" = betterproto2.field(13, betterproto2.TYPE_UINT64)
     """
-    Leases of an earlier run whose VMs were still there.
+    Leases of an earlier run whose VMs were still running.
     """
 
     evicted: "int" = betterproto2.field(14, betterproto2.TYPE_UINT64)
@@ -1191,7 +1191,7 @@ class PoolCounters(betterproto2.Message):
 
     stopped: "list[StoppedVms]" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    VMs that were ended or let go of: one entry for each reason that there was.
+    VMs that were ended or detached: one entry for each reason that occurred.
     """
 
 
@@ -1206,7 +1206,7 @@ class ProducerStatus(betterproto2.Message):
 
     accelerator: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    "kvm", "tcg" or empty while undecided.
+    "kvm", "tcg", or empty while undecided.
     """
 
     detail: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -1217,7 +1217,7 @@ class ProducerStatus(betterproto2.Message):
 
     fallbacks: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
     """
-    Of those produced, how many were booted because there was no template.
+    VMs of `produced` that were booted because no template was available.
     """
 
 
@@ -1228,7 +1228,7 @@ default_message_pool.register_message("vmpool.v1", "ProducerStatus", ProducerSta
 class ProfileChange(betterproto2.Message):
     profile: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Empty for what concerns all.
+    Empty for a change that concerns all profiles.
     """
 
     change: "ProfileChangeKind" = betterproto2.field(
@@ -1269,14 +1269,14 @@ class ProfileStatus(betterproto2.Message):
 
     retry_in_ms: "int" = betterproto2.field(13, betterproto2.TYPE_UINT64)
     """
-    Until production is tried again; 0 when the pool does not back off.
+    Until production is tried again; 0 if the pool does not back off.
     """
 
     last_error: "str" = betterproto2.field(14, betterproto2.TYPE_STRING)
 
     last_evidence: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
     """
-    Tails of QEMU's stderr and of the guest's console, its argv; root and the service's own user only.
+    QEMU's arguments, the end of its stderr and of the guest's console; for root and the service's own user only.
     """
 
     last_production_ms: "int" = betterproto2.field(16, betterproto2.TYPE_UINT64)
@@ -1288,7 +1288,7 @@ class ProfileStatus(betterproto2.Message):
 
     shells: "int" = betterproto2.field(18, betterproto2.TYPE_UINT32)
     """
-    Processes that wait for a guest.
+    QEMU processes that wait for a guest.
     """
 
     stale: "int" = betterproto2.field(19, betterproto2.TYPE_UINT32)
@@ -1298,7 +1298,7 @@ class ProfileStatus(betterproto2.Message):
 
     generation: "str" = betterproto2.field(20, betterproto2.TYPE_STRING)
     """
-    Fingerprint of what is produced now.
+    Fingerprint of the VMs that are produced now.
     """
 
     max_vcpus: "int" = betterproto2.field(21, betterproto2.TYPE_UINT32)
@@ -1314,7 +1314,7 @@ class ProfileStatus(betterproto2.Message):
 
     held_back: "str" = betterproto2.field(25, betterproto2.TYPE_STRING)
     """
-    Why VMs that are missing are not being produced; empty if they are.
+    Why missing VMs are not being produced; empty if they are, or if none is missing.
     """
 
     max_vms: "int" = betterproto2.field(26, betterproto2.TYPE_UINT32)
@@ -1433,7 +1433,7 @@ class StatusReply(betterproto2.Message):
 
     confinement: "list[ConfinementLayer]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    What is between a QEMU that its guest has taken over and the host.
+    The layers that confine QEMU.
     """
 
 
@@ -1477,7 +1477,7 @@ default_message_pool.register_message("vmpool.v1", "UndrainRequest", UndrainRequ
 @dataclass(eq=False, repr=False)
 class VmChange(betterproto2.Message):
     """
-    A VM is in this state now.
+    A VM's new state.
     """
 
     vm_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1488,17 +1488,17 @@ class VmChange(betterproto2.Message):
 
     reason: "StopReason" = betterproto2.field(4, betterproto2.TYPE_ENUM, default_factory=lambda: StopReason(0))
     """
-    Why it is being ended, or let go of; unspecified otherwise.
+    Why it is being ended or detached; unspecified otherwise.
     """
 
     detail: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    A sentence about that.
+    A sentence about the reason.
     """
 
     age_ms: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
     """
-    In a snapshot: since it became ready, or the shell that it was; 0 before that, and if it is not known.
+    In a snapshot: since it became ready or, if it is a shell, since it started; 0 before that, and if it is not known.
     """
 
 
@@ -1508,7 +1508,7 @@ default_message_pool.register_message("vmpool.v1", "VmChange", VmChange)
 @dataclass(eq=False, repr=False)
 class VmConfig(betterproto2.Message):
     """
-    A machine; what is empty or 0 is as the default profile has it. CPUs and memory are those of the request.
+    A machine; an empty field takes the default profile's value. CPUs and memory are those of the request.
     """
 
     kernel: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1520,12 +1520,13 @@ class VmConfig(betterproto2.Message):
 
     kernel_parameters: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Appended to those that the service needs.
+    Appended to the parameters that the service needs.
     """
 
     cpu_model: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    QEMU's name, and after commas features: name=on, name=off, +name, -name. More is for root and the service's user.
+    QEMU's name, followed by comma-separated features: name=on, name=off, +name, -name. Other properties are for root
+    and the service's user.
     """
 
 
@@ -1543,7 +1544,7 @@ class WatchReply(betterproto2.Message):
 
     snapshot: "Snapshot | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
     """
-    First, and after changes were missed: all that was known before is replaced by it.
+    The first message, and again after missed changes: it replaces all earlier messages.
     """
 
     vm: "VmChange | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="kind")
@@ -1578,7 +1579,7 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ResizeReply":
         """
-        Another pool size, until the service is started anew.
+        Sets a pool's size, until the service restarts.
         """
 
         return await self._unary_unary(
@@ -1599,7 +1600,7 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "DrainReply":
         """
-        Refuses who waits for the profile and stops its idle VMs; leases go on. Until Undrain.
+        Refuses the profile's waiting requests and stops its idle VMs, until Undrain; leases go on.
         """
 
         return await self._unary_unary(
@@ -1619,6 +1620,9 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
         deadline: "Deadline | None" = None,
         metadata: "MetadataLike | None" = None,
     ) -> "UndrainReply":
+        """
+        Ends a drain.
+        """
 
         return await self._unary_unary(
             "/vmpool.v1.Admin/Undrain",
@@ -1638,7 +1642,7 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "EvictReply":
         """
-        Stops one idle VM, or has all idle VMs of a profile replaced, few at a time.
+        Stops one idle VM, or replaces all idle VMs of a profile, a few at a time.
 
         FAILED_PRECONDITION: the VM is not idle.
         """
@@ -1661,7 +1665,7 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ResetReply":
         """
-        Forgets the failures of a profile's production: back-off and circuit begin anew.
+        Forgets the failures of a profile's production: ends the back-off and closes the circuit.
         """
 
         return await self._unary_unary(
@@ -1682,8 +1686,8 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "HandOverReply":
         """
-        The service lets go of all idle and leased VMs, which live on, and ends. For its successor, which adopts them.
-        Replies at once; the service's lock is free when it has ended.
+        Detaches all idle and leased VMs, which live on for the next service to adopt, and ends the service. Replies at
+        once; the service's lock is free when the service has ended.
         """
 
         if message is None:
@@ -1701,7 +1705,7 @@ class AdminStub(betterproto2_grpclib.ServiceStub):
 
 class PoolStub(betterproto2_grpclib.ServiceStub):
     """
-    Errors use gRPC's status codes; the message names the offending field and ends in what the caller can do.
+    Errors use gRPC's status codes; the message names the offending field and says what the caller can do.
     """
 
     async def acquire(
@@ -1713,16 +1717,17 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AcquireReply":
         """
-        Takes a VM that is running, reseeded and has the right clock, and leases it to the caller.
+        Leases a VM to the caller. The VM is running and reseeded, and its clock is set.
 
-        The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
-        NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field, or one that the guest refused. RESOURCE_EXHAUSTED: nothing
-        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests
-        wait, or the guest has no room for what was wished. FAILED_PRECONDITION: the guest cannot do it at all. DEADLINE_EXCEEDED:
-        no VM in time. UNAVAILABLE: the VM booted for this request failed, production of the profile fails and its circuit
-        is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency key is in use for
-        another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config, which is not for
-        everybody, or its paths or CPU model, which are not for this user.
+        The deadline of the call bounds the wait. If the caller goes away before the reply, the VM is taken back.
+
+        NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field, or one that the guest refused. RESOURCE_EXHAUSTED: no VM
+        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests wait,
+        or the guest has no room for the requested settings. FAILED_PRECONDITION: the guest does not support a requested
+        setting. DEADLINE_EXCEEDED: no VM became available in time. UNAVAILABLE: the VM booted for this request failed, the
+        profile's circuit is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency
+        key is in use for another profile or method (Acquire, Hold). PERMISSION_DENIED: this user may not send a config, or
+        not its paths or CPU model.
         """
 
         return await self._unary_unary(
@@ -1743,10 +1748,10 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[HoldReply]":
         """
-        Acquire, and the lease lives as long as this call: the first reply is what Acquire replies, and a second one comes
-        if the lease ends by itself. When the caller ends the call, or goes away in whatever manner, the lease ends.
+        Like Acquire, but the lease lives as long as this call: the first reply is that of Acquire, and a second one comes
+        if the lease ends by itself. When the caller ends the call, or goes away, the lease ends.
 
-        The deadline of the call bounds the lease; use `wait_ms` to bound the wait. Statuses of Acquire.
+        The deadline of the call bounds the lease; use `wait_ms` to bound the wait. Statuses: those of Acquire.
         """
 
         async for response in self._unary_stream(
@@ -1768,9 +1773,9 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "RenewReply":
         """
-        Lets a lease live for `ttl_ms` from now on, be that longer than before or shorter.
+        Sets a lease's remaining time to `ttl_ms`, which may be longer or shorter than before.
 
-        Statuses of Release, and INVALID_ARGUMENT.
+        Statuses: those of Release, and INVALID_ARGUMENT.
         """
 
         return await self._unary_unary(
@@ -1793,7 +1798,8 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         """
         Ends a lease and destroys its VM.
 
-        NOT_FOUND: no such lease. PERMISSION_DENIED: not yours. FAILED_PRECONDITION: it has already ended, and how.
+        NOT_FOUND: no such lease. PERMISSION_DENIED: the lease belongs to another user. FAILED_PRECONDITION: the lease has
+        already ended; the message says how.
         """
 
         return await self._unary_unary(
@@ -1814,14 +1820,15 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[ExecReply]":
         """
-        Runs a command in a leased VM. The first request is `start`; then stdin, signals, one kind to a message; ending the
-        requests closes stdin. Replies are output as it comes, and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
+        Runs a command in a leased VM. The first request is `start`; stdin and signals follow, one kind to a message;
+        ending the requests closes stdin. Replies are the output as it comes, and finally `exit`. Unread output keeps the
+        command waiting. If the caller goes away, the command is killed.
 
-        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. FAILED_PRECONDITION: the guest cannot
-        do it at all, as one without an agent. RESOURCE_EXHAUSTED: the guest has no process or memory left for it, or the
-        request is too big. DEADLINE_EXCEEDED: nothing is heard of the command seconds after its time limit, so that it was
-        given up, or the deadline of the call has passed. UNAVAILABLE: the guest cannot be reached, or the service is
-        shutting down. ABORTED: the lease ended meanwhile.
+        Statuses: those of Release, and INVALID_ARGUMENT: no command, or the command cannot be started.
+        FAILED_PRECONDITION: the guest has no agent for commands. RESOURCE_EXHAUSTED: the guest has no process or memory
+        left for the command, or the request is too big. DEADLINE_EXCEEDED: the command was given up because the guest
+        reported nothing for seconds after its time limit, or the deadline of the call has passed. UNAVAILABLE: the guest
+        cannot be reached, or the service is shutting down. ABORTED: the lease ended meanwhile.
         """
 
         async for response in self._stream_stream(
@@ -1844,10 +1851,11 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ConsoleReply":
         """
-        The end of what a VM's guest wrote to its console, for the owner of its lease; for root and the service's own user,
-        whosever VM it is.
+        Returns the end of a guest's console output, to the owner of the VM's lease; to root and the service's own user for
+        every VM.
 
-        NOT_FOUND: no such VM. PERMISSION_DENIED: not yours. FAILED_PRECONDITION: it is not up yet, or not any more.
+        NOT_FOUND: no such VM. PERMISSION_DENIED: the VM is not leased to the caller. FAILED_PRECONDITION: the VM is not up
+        yet, or no longer up.
         """
 
         return await self._unary_unary(
@@ -1868,7 +1876,7 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "StatusReply":
         """
-        The service and its pools as they are now.
+        Returns the current state of the service and its pools.
         """
 
         if message is None:
@@ -1892,10 +1900,10 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[WatchReply]":
         """
-        A snapshot, then every change as it happens. A caller who reads too slowly gets a new snapshot in place of what it
-        missed. Leases of other users have no id.
+        Sends a snapshot, then every change as it happens. A caller that reads too slowly gets a new snapshot in place of
+        the missed changes. Leases of other users have no id.
 
-        RESOURCE_EXHAUSTED: too many watch.
+        RESOURCE_EXHAUSTED: too many watches are open.
         """
 
         if message is None:
@@ -1920,7 +1928,7 @@ class PoolStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "MetricsReply":
         """
-        What the service counts and measures, for Prometheus.
+        Returns the service's metrics in Prometheus' text format.
         """
 
         if message is None:
@@ -1943,25 +1951,28 @@ class AdminBase(betterproto2_grpclib.ServiceBase):
 
     async def resize(self, message: "ResizeRequest") -> "ResizeReply":
         """
-        Another pool size, until the service is started anew.
+        Sets a pool's size, until the service restarts.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def drain(self, message: "DrainRequest") -> "DrainReply":
         """
-        Refuses who waits for the profile and stops its idle VMs; leases go on. Until Undrain.
+        Refuses the profile's waiting requests and stops its idle VMs, until Undrain; leases go on.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def undrain(self, message: "UndrainRequest") -> "UndrainReply":
+        """
+        Ends a drain.
+        """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def evict(self, message: "EvictRequest") -> "EvictReply":
         """
-        Stops one idle VM, or has all idle VMs of a profile replaced, few at a time.
+        Stops one idle VM, or replaces all idle VMs of a profile, a few at a time.
 
         FAILED_PRECONDITION: the VM is not idle.
         """
@@ -1970,15 +1981,15 @@ class AdminBase(betterproto2_grpclib.ServiceBase):
 
     async def reset(self, message: "ResetRequest") -> "ResetReply":
         """
-        Forgets the failures of a profile's production: back-off and circuit begin anew.
+        Forgets the failures of a profile's production: ends the back-off and closes the circuit.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def hand_over(self, message: "HandOverRequest") -> "HandOverReply":
         """
-        The service lets go of all idle and leased VMs, which live on, and ends. For its successor, which adopts them.
-        Replies at once; the service's lock is free when it has ended.
+        Detaches all idle and leased VMs, which live on for the next service to adopt, and ends the service. Replies at
+        once; the service's lock is free when the service has ended.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -2062,31 +2073,32 @@ class AdminBase(betterproto2_grpclib.ServiceBase):
 
 class PoolBase(betterproto2_grpclib.ServiceBase):
     """
-    Errors use gRPC's status codes; the message names the offending field and ends in what the caller can do.
+    Errors use gRPC's status codes; the message names the offending field and says what the caller can do.
     """
 
     async def acquire(self, message: "AcquireRequest") -> "AcquireReply":
         """
-        Takes a VM that is running, reseeded and has the right clock, and leases it to the caller.
+        Leases a VM to the caller. The VM is running and reseeded, and its clock is set.
 
-        The deadline of the call bounds the wait. A caller that goes away before the reply takes no VM with it.
-        NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field, or one that the guest refused. RESOURCE_EXHAUSTED: nothing
-        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests
-        wait, or the guest has no room for what was wished. FAILED_PRECONDITION: the guest cannot do it at all. DEADLINE_EXCEEDED:
-        no VM in time. UNAVAILABLE: the VM booted for this request failed, production of the profile fails and its circuit
-        is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency key is in use for
-        another profile, or for Hold while this is Acquire, or the reverse. PERMISSION_DENIED: a config, which is not for
-        everybody, or its paths or CPU model, which are not for this user.
+        The deadline of the call bounds the wait. If the caller goes away before the reply, the VM is taken back.
+
+        NOT_FOUND: unknown profile. INVALID_ARGUMENT: bad field, or one that the guest refused. RESOURCE_EXHAUSTED: no VM
+        is ready and the policy is not to wait, the user has as many leases or requests as allowed, too many requests wait,
+        or the guest has no room for the requested settings. FAILED_PRECONDITION: the guest does not support a requested
+        setting. DEADLINE_EXCEEDED: no VM became available in time. UNAVAILABLE: the VM booted for this request failed, the
+        profile's circuit is open, the profile is drained, or the service is shutting down. ALREADY_EXISTS: the idempotency
+        key is in use for another profile or method (Acquire, Hold). PERMISSION_DENIED: this user may not send a config, or
+        not its paths or CPU model.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def hold(self, message: "AcquireRequest") -> "AsyncIterator[HoldReply]":
         """
-        Acquire, and the lease lives as long as this call: the first reply is what Acquire replies, and a second one comes
-        if the lease ends by itself. When the caller ends the call, or goes away in whatever manner, the lease ends.
+        Like Acquire, but the lease lives as long as this call: the first reply is that of Acquire, and a second one comes
+        if the lease ends by itself. When the caller ends the call, or goes away, the lease ends.
 
-        The deadline of the call bounds the lease; use `wait_ms` to bound the wait. Statuses of Acquire.
+        The deadline of the call bounds the lease; use `wait_ms` to bound the wait. Statuses: those of Acquire.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -2094,9 +2106,9 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
     async def renew(self, message: "RenewRequest") -> "RenewReply":
         """
-        Lets a lease live for `ttl_ms` from now on, be that longer than before or shorter.
+        Sets a lease's remaining time to `ttl_ms`, which may be longer or shorter than before.
 
-        Statuses of Release, and INVALID_ARGUMENT.
+        Statuses: those of Release, and INVALID_ARGUMENT.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -2105,21 +2117,23 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
         """
         Ends a lease and destroys its VM.
 
-        NOT_FOUND: no such lease. PERMISSION_DENIED: not yours. FAILED_PRECONDITION: it has already ended, and how.
+        NOT_FOUND: no such lease. PERMISSION_DENIED: the lease belongs to another user. FAILED_PRECONDITION: the lease has
+        already ended; the message says how.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def exec(self, messages: "AsyncIterator[ExecRequest]") -> "AsyncIterator[ExecReply]":
         """
-        Runs a command in a leased VM. The first request is `start`; then stdin, signals, one kind to a message; ending the
-        requests closes stdin. Replies are output as it comes, and `exit` last. Output that is not read keeps the command waiting. A caller that goes away kills the command.
+        Runs a command in a leased VM. The first request is `start`; stdin and signals follow, one kind to a message;
+        ending the requests closes stdin. Replies are the output as it comes, and finally `exit`. Unread output keeps the
+        command waiting. If the caller goes away, the command is killed.
 
-        Statuses of Release, and INVALID_ARGUMENT: no command or it cannot be started. FAILED_PRECONDITION: the guest cannot
-        do it at all, as one without an agent. RESOURCE_EXHAUSTED: the guest has no process or memory left for it, or the
-        request is too big. DEADLINE_EXCEEDED: nothing is heard of the command seconds after its time limit, so that it was
-        given up, or the deadline of the call has passed. UNAVAILABLE: the guest cannot be reached, or the service is
-        shutting down. ABORTED: the lease ended meanwhile.
+        Statuses: those of Release, and INVALID_ARGUMENT: no command, or the command cannot be started.
+        FAILED_PRECONDITION: the guest has no agent for commands. RESOURCE_EXHAUSTED: the guest has no process or memory
+        left for the command, or the request is too big. DEADLINE_EXCEEDED: the command was given up because the guest
+        reported nothing for seconds after its time limit, or the deadline of the call has passed. UNAVAILABLE: the guest
+        cannot be reached, or the service is shutting down. ABORTED: the lease ended meanwhile.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -2127,27 +2141,28 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
     async def console(self, message: "ConsoleRequest") -> "ConsoleReply":
         """
-        The end of what a VM's guest wrote to its console, for the owner of its lease; for root and the service's own user,
-        whosever VM it is.
+        Returns the end of a guest's console output, to the owner of the VM's lease; to root and the service's own user for
+        every VM.
 
-        NOT_FOUND: no such VM. PERMISSION_DENIED: not yours. FAILED_PRECONDITION: it is not up yet, or not any more.
+        NOT_FOUND: no such VM. PERMISSION_DENIED: the VM is not leased to the caller. FAILED_PRECONDITION: the VM is not up
+        yet, or no longer up.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def status(self, message: "StatusRequest") -> "StatusReply":
         """
-        The service and its pools as they are now.
+        Returns the current state of the service and its pools.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def watch(self, message: "WatchRequest") -> "AsyncIterator[WatchReply]":
         """
-        A snapshot, then every change as it happens. A caller who reads too slowly gets a new snapshot in place of what it
-        missed. Leases of other users have no id.
+        Sends a snapshot, then every change as it happens. A caller that reads too slowly gets a new snapshot in place of
+        the missed changes. Leases of other users have no id.
 
-        RESOURCE_EXHAUSTED: too many watch.
+        RESOURCE_EXHAUSTED: too many watches are open.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -2155,7 +2170,7 @@ class PoolBase(betterproto2_grpclib.ServiceBase):
 
     async def metrics(self, message: "MetricsRequest") -> "MetricsReply":
         """
-        What the service counts and measures, for Prometheus.
+        Returns the service's metrics in Prometheus' text format.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
