@@ -167,7 +167,7 @@ class Reception:
         """
         self._deliveries.end(lease.lease_id)
 
-    def give_back(self, lease: Lease, *, detail: str = "its caller went away before it had it") -> None:
+    def give_back(self, lease: Lease, *, detail: str = "its caller went away before it had the lease") -> None:
         """Says that a lease is in its caller's hand no more, or never was; does not wait.
 
         It ends, unless another request with the same idempotency key has it. Nothing happens if it has ended.

@@ -1,4 +1,4 @@
-"""What the host can bear: how many productions at a time, and how much memory in all."""
+"""Limits on the productions under way and on the memory of all VMs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vmm.words.kinds import ProductionCost
 
 @attrs.define(eq=False, kw_only=True)
 class Admission:
-    """Counts what is under way; the fleet keeps the counts."""
+    """Decides by counts that the fleet keeps up to date."""
 
     policy: ServicePolicy
     under_way: Counter[ProductionCost] = attrs.field(factory=Counter)
-    """Productions, by what they cost."""
+    """Productions, by cost class."""
     committed_mib: int = 0
     """Nominal memory of all VMs, until their processes are gone."""
     stopping_mib: int = 0
-    """Of that, what will be free in a moment."""
+    """The part of `committed_mib` whose VMs are stopping."""
     reserved_mib: int = 0
-    """Of the budget, what the claims at the heads of queues wait for. Who came later and pools leave it alone, or who
-    needs much would never get it."""
+    """Memory that the claims at the heads of queues wait for. Later claims and the pools do not take it; otherwise a
+    large claim would wait for ever."""
     memory_low: str = ""
-    """What the host said when its memory got low; empty while it is not."""
+    """The host's report of low memory; empty while memory is not low."""
 
     def production_began(self, cost: ProductionCost) -> None:
         self.under_way[cost] += 1
@@ -36,11 +36,11 @@ class Admission:
         self.under_way[cost] -= 1
 
     def fits(self, mib: int) -> bool:
-        """Whether so much more memory is within the budget now."""
+        """Whether `mib` more are within the budget now."""
         return self.committed_mib + mib <= self.policy.memory_budget_mib
 
     def missing_mib(self, mib: int) -> float:
-        """What must be freed for so much more, beyond what is being freed already."""
+        """The memory that must be freed for `mib` more, beyond that of stopping VMs."""
         return self.committed_mib - self.stopping_mib + mib - self.policy.memory_budget_mib
 
     def holds_back(self, profile: PoolPolicy) -> str:
@@ -52,13 +52,17 @@ class Admission:
             reserved = f" and {reserved_mib} reserved for claims" if reserved_mib else ""
             return (
                 f"{self.committed_mib} of {self.policy.memory_budget_mib:g} MiB are taken{reserved}, "
-                f"a VM takes {profile.memory_mib}"
+                f"and a VM needs {profile.memory_mib} MiB"
             )
         under_way = self.under_way[profile.cost]
-        return f"{under_way} VMs {_UNDER_WAY[profile.cost]}" if under_way >= self.policy.at_once(profile.cost) else ""
+        return (
+            f"{under_way} VMs are {_UNDER_WAY[profile.cost]} already"
+            if under_way >= self.policy.at_once(profile.cost)
+            else ""
+        )
 
 
 _UNDER_WAY: Final[Mapping[ProductionCost, str]] = {
-    ProductionCost.BOOT: "boot already",
-    ProductionCost.CLONE: "are being cloned already",
+    ProductionCost.BOOT: "booting",
+    ProductionCost.CLONE: "being cloned",
 }

@@ -1,4 +1,4 @@
-"""The ledger: who has which VM, who waits for one, and what to do about it."""
+"""The ledger: VMs, leases and waiting claims, and the decisions about them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from vmm.words.facts import (
 
 @attrs.define(eq=False, kw_only=True)
 class Ledger:
-    """`apply` every event in order and perform the effects it returns, in order.
+    """`apply` every event in order, and perform the returned effects in order.
 
     `new_id` makes ids that never repeat on this host; lease ids must not be guessable either. `rng` jitters back-off
     and spreads checks.
@@ -69,7 +69,7 @@ class Ledger:
     new_id: Callable[[str], str]
     rng: random.Random = attrs.field(factory=random.Random)
     first_fencing_token: int = 1
-    """Above all of earlier runs of the service."""
+    """Greater than the tokens of all earlier runs of the service."""
     _moves: Moves = attrs.field(init=False)
     _callers: Callers = attrs.field(init=False)
     _facts: Facts = attrs.field(init=False)
@@ -105,7 +105,7 @@ class Ledger:
         return not self._moves.fleet
 
     def next_wakeup(self) -> float:
-        """When a Tick is due, on the clock of `now`; infinity when nothing is waited for. It may have come already."""
+        """When a Tick is due, on the clock of `now`; infinity if none is. The time may be in the past."""
         if self.draining:
             return math.inf
         moves = self._moves
@@ -136,11 +136,11 @@ class Ledger:
         )
 
     def waiting(self) -> int:
-        """Requests that wait for a VM to be chosen, of all profiles."""
+        """The number of requests that wait for a VM to be chosen, of all profiles."""
         return self._moves.claims.waiting()
 
     def can_hand_out(self, profile: str, *, now: float) -> bool:
-        """Whether a VM of a configured profile is ready, or production is believed to work; and it is not drained."""
+        """Whether a configured profile is not drained, and has a ready VM or a closed circuit."""
         page = self._moves.fleet.pages[profile]
         if self.draining or page.drained:
             return False
@@ -150,15 +150,15 @@ class Ledger:
         return self._moves.leases.all()
 
     def vms(self) -> tuple[VmEntry, ...]:
-        """Copies; changing them changes nothing."""
+        """Copies of all entries."""
         return tuple(attrs.evolve(entry) for entry in self._moves.fleet.all())
 
     def find_lease(self, lease_id: str, *, owner: Owner) -> Lease | Refusal:
-        """The lease if it lives and `owner` may touch it, else why not."""
+        """The lease if it lives and `owner` may use it, else the refusal."""
         return self._moves.leases.find(lease_id, owner=owner)
 
     def find_vm(self, vm_id: str, *, owner: Owner) -> VmEntry | Refusal:
-        """The VM if `owner` has its lease, or may act for anyone, else why not."""
+        """The VM if `owner` may use its lease, or may act for anyone, else the refusal."""
         entry = self._moves.fleet.get(vm_id)
         if entry is None:
             return refusals.unknown_vm(vm_id)
@@ -168,18 +168,18 @@ class Ledger:
             return refusals.foreign_vm(vm_id)
         return entry
 
-    # -- the one way to change anything --------------------------------------------------------------------------
+    # -- changes --------------------------------------------------------------------------
 
     def apply(self, event: Event, *, now: float) -> list[Effect]:
-        """Takes note of an event and returns what is to be done about it. `now` never goes back."""
-        # Before the event: a deadline that has come wins over a VM that comes now.
+        """Processes an event and returns the effects to perform. `now` must not decrease."""
+        # Before the event: a deadline that has passed wins over a VM that becomes ready now.
         self._callers.expire(now=now)
         self._take_note(event, now=now)
         self._upkeep.note_ages(now=now)
         self._refill.settle(now=now)
         if not self.draining:
             self._succession.reach_idle()
-            self._upkeep.check_agents(now=now)  # of those who are still idle
+            self._upkeep.check_agents(now=now)  # of VMs that are still idle
         return self._moves.take_effects()
 
     def _take_note(self, event: Event, *, now: float) -> None:
@@ -219,7 +219,7 @@ class Ledger:
                     self._administration.do(event)
             case AdoptionRequested():
                 self._succession.adopt(event)
-                self._callers.expire(now=now)  # some have reached their time while no service ran
+                self._callers.expire(now=now)  # some leases have expired while no service ran
             case ShutdownRequested() | HandoverRequested():
                 self._succession.end(event)
             case Tick():

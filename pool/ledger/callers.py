@@ -1,4 +1,4 @@
-"""What callers ask for: acquire, release, renew, and going away."""
+"""The callers' requests: acquire, release, renew; and callers that go away."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Callers:
 
     moves: Moves
     _returning: dict[int, str] = attrs.field(factory=dict, init=False)
-    """Requests, and the leases that they are to hold anew once the new end is recorded."""
+    """Requests to the leases that they hold again once the new expiry is recorded."""
 
     def expire(self, *, now: float) -> None:
-        """Ends what has reached its time: requests that wait, and leases."""
+        """Refuses waiting requests whose deadline has passed, and ends expired leases."""
         moves = self.moves
         for request_id, claim in moves.claims.overdue(now=now):
             moves.refuse_late(request_id, moves.fleet.pages[claim.profile], claim=claim)
@@ -63,12 +63,12 @@ class Callers:
             self._open_claim(event, page, now=now)
 
     def _page_for(self, event: AcquireRequested) -> ProfilePage | None:
-        """A passing page has a name, but that is for nobody who does not have its configuration, or a lease on it."""
+        """The profile's page. A passing page is found only by its configuration, or by the key of a request on it."""
         page = self.moves.fleet.pages.get(event.profile)
         if page is None:
             return None if event.opens is None else self.moves.fleet.open_page(event.profile, event.opens)
         if page.passing and event.opens is not None:
-            self.moves.fleet.set_policy(page, event.opens)  # one that was restored did not know its own
+            self.moves.fleet.set_policy(page, event.opens)  # a restored page was opened without its policy
         elif page.passing and not (event.request.key and self._knows(event)):
             return None
         return page
@@ -94,14 +94,13 @@ class Callers:
         return refusals.over_budget(needed=needed, budget=budget) if needed > budget else None
 
     def join(self, event: AcquireRequested, *, now: float) -> bool:
-        """A known idempotency key leads to the claim or lease that it already has. Returns whether it is known."""
+        """Joins the claim or lease of a known idempotency key. Returns whether the key is known."""
         claim = self.moves.claims.of_key(event.owner, event.request.key)
         lease = self.moves.leases.of_key(event.owner, event.request.key)
         known = claim or lease
         if known is None:
             return False
-        # Who joins gets the lease as it was first asked for; without a call to hold it open one that is bound might
-        # never end.
+        # A joining request gets the lease of the first one; a bound lease might never end without a call that holds it.
         if known.profile != event.profile or known.request.bound != event.request.bound:
             self.moves.refuse(event.request_id, refusals.key_reused(known))
         elif claim is not None:
@@ -111,7 +110,7 @@ class Callers:
                 self.moves.claims.join(claim, event)
         elif lease is not None:
             self.moves.leases.join(lease)
-            if lease.request.bound:  # its holder's connection was lost, and here it is again
+            if lease.request.bound:  # its holder's connection was lost, and the holder is back
                 again = HeldAnew(lease_id=lease.lease_id, request=event)
                 self._returning[event.request_id] = lease.lease_id
                 self._record_expiry(lease, expires_at=now + event.request.ttl_s, renewal=again)
@@ -123,9 +122,9 @@ class Callers:
         on_empty = event.on_empty or page.policy.on_empty
         hit = self._is_hit(event, page)
         refusal = self._not_for_this_caller(event.owner, page)
-        if refusal is None and not hit and on_empty is not OnEmpty.FAIL:  # he would wait
+        if refusal is None and not hit and on_empty is not OnEmpty.FAIL:  # the request would wait
             refusal = self._too_many_wait(event.owner)
-        if refusal is not None:  # and neither a hit nor a miss, nor demand
+        if refusal is not None:  # counts as neither a hit nor a miss, nor as demand
             page.counters.refused += 1
             self.moves.refuse(event.request_id, refusal)
             return
@@ -150,7 +149,7 @@ class Callers:
         return refusals.drained(page) if page.drained else None
 
     def _too_many_wait(self, owner: Owner) -> Refusal | None:
-        """Of his own, or of all: he may have as many as would still be left for others, who may do the same."""
+        """The refusal if too many requests wait, of this user or of all. One user may have as many as remain."""
         claims, service = self.moves.claims, self.moves.service
         waiting, of_all = claims.waiting_of(owner), claims.waiting()
         if waiting >= service.requests_per_uid:
@@ -160,7 +159,7 @@ class Callers:
         return None
 
     def _is_hit(self, event: AcquireRequested, page: ProfilePage) -> bool:
-        """A VM is ready, nobody waits before him, and there is the memory that he wants more of."""
+        """Whether a VM is ready, no claim waits, and memory is available for the requested growth."""
         growth_mib = max(0, (event.request.wishes.memory_mib or 0) - page.policy.memory_mib)
         admission = self.moves.admission
         fits = not growth_mib or (admission.fits(admission.reserved_mib + growth_mib) and not admission.memory_low)
@@ -190,7 +189,7 @@ class Callers:
         lease = self.moves.leases.get(event.renewal.lease_id)
         if lease is not None and event.recorded:
             self.moves.renew(lease, expires_at=event.expires_at)
-            self.expire(now=now)  # it was for less than it took until here
+            self.expire(now=now)  # the new time may be over already
         if isinstance(event.renewal, HeldAnew):
             self._held_anew(event.renewal, now=now)
         else:
@@ -206,10 +205,10 @@ class Callers:
             self.moves.refuse(renewal.request_id, found)
 
     def _held_anew(self, renewal: HeldAnew, *, now: float) -> None:
-        """With the time that it had if the new one could not be recorded: what is granted, a later run knows of."""
+        """Grants the lease again, with its previous expiry if the new one was not recorded."""
         lease, request = self.moves.leases.get(renewal.lease_id), renewal.request
         if self._returning.pop(request.request_id, None) is None:
-            return  # it was abandoned
+            return  # the request was abandoned
         if lease is None:  # it ended meanwhile
             self.acquire(request, now=now)
         elif request.deadline <= now:
@@ -219,7 +218,7 @@ class Callers:
             self.moves.grant_again(request.request_id, lease)
 
     def abandoned(self, event: RequestAbandoned) -> None:
-        """Nothing happens if it was answered."""
+        """Does nothing if the request was answered."""
         lease_id = self._returning.pop(event.request_id, None)
         if lease_id is None:
             self.moves.leave_claim(event.request_id, StopReason.ABANDONED, detail=_GONE_BEFORE)
@@ -238,15 +237,15 @@ class Callers:
             self.moves.take_back(lease, EndReason.ABANDONED, detail=event.detail)
 
     def relinquished(self, event: LeaseRelinquished) -> None:
-        """Nothing is left to do for a lease that ended meanwhile: its VM knows whose it is."""
+        """Does nothing for a lease that ended meanwhile: its VM's actor knows that the VM was given away."""
         lease = self.moves.leases.get(event.lease_id)
         if lease is not None:
-            self.moves.end_lease(lease, EndReason.GIVEN_AWAY, detail="the VM is its taker's")
-            self.moves.detach_vm(self.moves.fleet[lease.vm_id], StopReason.GIVEN_AWAY, detail="it is its taker's")
+            self.moves.end_lease(lease, EndReason.GIVEN_AWAY, detail="the VM was given away")
+            self.moves.detach_vm(self.moves.fleet[lease.vm_id], StopReason.GIVEN_AWAY, detail="it left the service")
 
 
 def _nothing_for(on_empty: OnEmpty, page: ProfilePage, *, now: float) -> Refusal | None:
-    """Why a caller who found nothing ready cannot even wait."""
+    """The refusal of a caller who found no VM ready and cannot wait for one."""
     if on_empty is OnEmpty.FAIL or (on_empty is OnEmpty.WAIT and page.size == 0):
         return refusals.nothing_ready(page)
     if on_empty is OnEmpty.BOOT and page.circuit(now=now) is CircuitState.OPEN:

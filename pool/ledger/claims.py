@@ -1,4 +1,4 @@
-"""The register of claims: who waits for a VM, through which requests, and until when."""
+"""The register of claims: waiting callers, their requests and deadlines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pool.ledger.schedule import Schedule
 
 @attrs.define(eq=False, kw_only=True)
 class ClaimRegister:
-    """Claims by id, by open request and by idempotency key. Which VM they get is decided elsewhere."""
+    """Claims by id, by open request and by idempotency key."""
 
     _claims: dict[int, Claim] = attrs.field(factory=dict, init=False)
     _of_request: dict[int, int] = attrs.field(factory=dict, init=False)
@@ -27,7 +27,7 @@ class ClaimRegister:
     _claims_of: Counter[int] = attrs.field(factory=Counter, init=False)
     """By uid."""
     _waiting_of: Counter[int] = attrs.field(factory=Counter, init=False)
-    """Requests of claims that no VM was chosen for, by uid."""
+    """Requests of claims for which no VM was chosen yet, by uid."""
     round_served: int = attrs.field(default=0, init=False)
     """The latest round of which a claim got a VM; see `pool.ledger.queue`."""
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
@@ -52,14 +52,14 @@ class ClaimRegister:
         return claim
 
     def join(self, claim: Claim, event: AcquireRequested) -> None:
-        """One more request waits for the claim's answer."""
+        """Adds a request to the claim."""
         claim.requests[event.request_id] = event.deadline
         self._of_request[event.request_id] = claim.claim_id
         self._deadlines.set(event.request_id, event.deadline)
         self._count_waiting(claim, 1)
 
     def leave(self, request_id: int) -> Claim | None:
-        """A request waits no longer. Returns its claim, None if it was answered already."""
+        """Removes a request. Returns its claim, None if the request was answered already."""
         claim_id = self._of_request.pop(request_id, None)
         if claim_id is None:
             return None
@@ -70,14 +70,14 @@ class ClaimRegister:
         return claim
 
     def found_vm(self, claim: Claim, vm_id: str, *, now: float) -> None:
-        """A VM was chosen for it: it waits for that, and no more for one."""
+        """A VM was chosen for the claim."""
         self._count_waiting(claim, -len(claim.requests))
         claim.vm_id = vm_id
         claim.chosen_at = now
         self.round_served = max(self.round_served, claim.round)
 
     def lost_vm(self, claim: Claim) -> None:
-        """It waits again."""
+        """The claim waits again."""
         claim.vm_id = None
         self._count_waiting(claim, len(claim.requests))
 
@@ -110,25 +110,25 @@ class ClaimRegister:
         return self._claims_of[owner.uid]
 
     def waiting_of(self, owner: Owner) -> int:
-        """His requests that wait for a VM to be chosen."""
+        """The owner's requests that wait for a VM to be chosen."""
         return self._waiting_of[owner.uid]
 
     def waiting(self) -> int:
-        """Those of all users."""
+        """The waiting requests of all users."""
         return self._waiting_of.total()
 
     def next_deadline(self) -> float:
-        """The earliest deadline of an open request; infinity if there is none."""
+        """The earliest deadline of an open request; infinity if no request is open."""
         return self._deadlines.next_at()
 
     def overdue(self, *, now: float) -> Iterator[tuple[int, Claim]]:
-        """Open requests whose deadline has come, each once, with their claims."""
+        """Open requests whose deadline has passed, each once, with their claims."""
         for request_id in self._deadlines.take_due(now=now):
             yield request_id, self._claims[self._of_request[request_id]]
 
 
 def _count(counter: Counter[int], uid: int, change: int) -> None:
-    """Without leaving an entry behind for everybody who was ever here."""
+    """Changes a count, and removes the entry at zero."""
     counter[uid] += change
     if not counter[uid]:
         del counter[uid]

@@ -1,4 +1,4 @@
-"""What the ledger wants done. The coordinator does it, in order, without waiting."""
+"""The ledger's effects, which the coordinator performs in order, without waiting."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RefusalCode(enum.Enum):
 class Refusal:
     code: RefusalCode
     message: str
-    """Names the field and ends in what the caller can do."""
+    """Names the field or profile and says what the caller can do."""
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +55,7 @@ class StartVm:
 
 @attrs.frozen(kw_only=True)
 class FillShell:
-    """The shell is to become a VM now."""
+    """Make a VM of the shell."""
 
     vm_id: str
 
@@ -68,7 +68,7 @@ class HandOutVm:
 
 @attrs.frozen(kw_only=True)
 class AdoptVm:
-    """An earlier run of the service left it: as a base VM, which waits for its turn, or leased."""
+    """Adopt a VM of an earlier run: leased, or as a base VM, which waits for its ReachVm."""
 
     vm_id: str
     profile: str
@@ -76,14 +76,14 @@ class AdoptVm:
 
 @attrs.frozen(kw_only=True)
 class ReachVm:
-    """It is this base VM's turn to be adopted; a VmReady or VmLost fact answers."""
+    """Connect to this base VM now to adopt it; a VmReady or VmLost fact answers."""
 
     vm_id: str
 
 
 @attrs.frozen(kw_only=True)
 class CheckVm:
-    """Ask its agent whether it is there; a VmHealthy or VmLost fact answers."""
+    """Check its agent; a VmHealthy or VmLost fact answers."""
 
     vm_id: str
 
@@ -98,7 +98,7 @@ class StopVm:
 
 @attrs.frozen(kw_only=True)
 class DetachVm:
-    """Let go of it, and let it run on: for the next run of the service, or for whom it was given to."""
+    """Let go of the living VM, for the next run of the service or because it was given away."""
 
     vm_id: str
 
@@ -117,14 +117,14 @@ class Refuse:
 
 @attrs.frozen(kw_only=True)
 class Confirm:
-    """What was asked for is done, and there is nothing to say about it."""
+    """The request is done; its answer is empty."""
 
     request_id: int
 
 
 @attrs.frozen(kw_only=True)
 class LeaseEnded:
-    """For whoever waits for that; `Ledger.find_lease` says what became of it."""
+    """Wakes the calls that wait for the end of the lease; `Ledger.find_lease` returns how it ended."""
 
     lease_id: str
 
@@ -133,12 +133,12 @@ class LeaseEnded:
 class ConfirmRenewal:
     request_id: int
     lease: Lease
-    """As it is now."""
+    """After the renewal."""
 
 
 @attrs.frozen(kw_only=True)
 class RecordExpiry:
-    """A lease is to have another end. It has it once a RenewalRecorded event says that it is on disk."""
+    """Record a lease's new expiry on disk; it applies once a RenewalRecorded event confirms the write."""
 
     vm_id: str
     expires_at: float
@@ -147,14 +147,14 @@ class RecordExpiry:
 
 @attrs.frozen(kw_only=True)
 class Tell:
-    """For those who watch."""
+    """News for watchers, the log and the metrics."""
 
     news: News
 
 
 @attrs.frozen(kw_only=True)
 class ProfileClosed:
-    """A profile that was opened for one configuration has no VM and no claim any more, and is forgotten."""
+    """A passing profile has no VM and no claim left, and is forgotten."""
 
     profile: str
 

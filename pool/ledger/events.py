@@ -1,4 +1,4 @@
-"""What the ledger is told: the actors' facts, and the callers' requests."""
+"""The ledger's events: the actors' facts and the callers' requests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class AcquireRequested:
     owner: Owner
     request: LeaseRequest = attrs.field(factory=LeaseRequest)
     on_empty: OnEmpty | None = None
-    """None: as the profile has it."""
+    """None: the profile's setting."""
     deadline: float
     opens: PoolPolicy | None = None
-    """The profile is one of the caller's own configuration, to be opened if it is not there."""
+    """Of a profile for the caller's own configuration, which is opened if it does not exist."""
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +39,7 @@ class ReleaseRequested:
 
 @attrs.frozen(kw_only=True)
 class RenewRequested:
-    """The lease is to live for `ttl_s` from now on, whether that is longer than before or shorter."""
+    """Sets the lease's remaining time to `ttl_s`, which may be longer or shorter than before."""
 
     request_id: int
     lease_id: str
@@ -49,7 +49,7 @@ class RenewRequested:
 
 @attrs.frozen(kw_only=True)
 class HeldAnew:
-    """A bound lease whose caller is back, with its idempotency key: it lives on for as long as it is asked for now."""
+    """A caller holds its bound lease again, with the idempotency key; the new request sets the time to live."""
 
     lease_id: str
     request: AcquireRequested
@@ -57,7 +57,7 @@ class HeldAnew:
 
 @attrs.frozen(kw_only=True)
 class RenewalRecorded:
-    """What became of a RecordExpiry effect; nothing is confirmed that a later run of the service would not know of."""
+    """The result of a RecordExpiry effect. Only recorded renewals are confirmed, so that a later run knows them."""
 
     renewal: RenewRequested | HeldAnew
     expires_at: float
@@ -66,15 +66,15 @@ class RenewalRecorded:
 
 @attrs.frozen(kw_only=True)
 class GrantUndelivered:
-    """A Grant is in its caller's hand no more, or never was. The lease ends, unless another request got it too."""
+    """A Grant did not reach its caller, or its caller gave it up. The lease ends, unless another request got it too."""
 
     lease_id: str
-    detail: str = "its caller went away before it had it"
+    detail: str = "its caller went away before it had the lease"
 
 
 @attrs.frozen(kw_only=True)
 class LeaseRelinquished:
-    """The VM of a bare lease is in its taker's hand, and the service's no more."""
+    """The VM of a bare lease was given away: it has left the service."""
 
     lease_id: str
 
@@ -86,26 +86,26 @@ class ShutdownRequested:
 
 @attrs.frozen(kw_only=True)
 class HandoverRequested:
-    """As a drain, but idle and leased VMs are let go alive, for the next run of the service."""
+    """Like a shutdown, but idle and leased VMs are detached, for the next run of the service."""
 
 
 @attrs.frozen(kw_only=True)
 class FoundVm:
-    """An earlier run of the service left it: idle, or leased."""
+    """A VM that an earlier run of the service left, idle or leased."""
 
     vm_id: str
     profile: str
     within: str = ""
-    """The profile that this one is based on, if it is a caller's own configuration; see `PoolPolicy`."""
+    """The profile on which a caller's own configuration is based; see `PoolPolicy`."""
     lease: Lease | None = None
     """With its times on this run's clock."""
     memory_mib: int = 0
-    """What a leased VM was grown to."""
+    """Of a leased VM, hot-added memory included."""
 
 
 @attrs.frozen(kw_only=True)
 class AdoptionRequested:
-    """All that was found; the first event of a run, so that nothing is produced that is there already."""
+    """All VMs that were found; the first event of a run, so that existing VMs are not produced again."""
 
     found: tuple[FoundVm, ...]
 
@@ -119,7 +119,7 @@ class ResizeRequested:
 
 @attrs.frozen(kw_only=True)
 class DrainRequested:
-    """Nothing more is handed out or produced of this profile, idle VMs go; leases go on."""
+    """The profile's idle VMs are stopped, and none are handed out or produced; leases go on."""
 
     request_id: int
     profile: str
@@ -127,7 +127,7 @@ class DrainRequested:
 
 @attrs.frozen(kw_only=True)
 class UndrainRequested:
-    """Ends a suspension."""
+    """Ends a drain."""
 
     request_id: int
     profile: str
@@ -135,7 +135,7 @@ class UndrainRequested:
 
 @attrs.frozen(kw_only=True)
 class EvictRequested:
-    """An idle VM goes at once; without a VM named, all idle ones of the profile are replaced, few at a time."""
+    """Stops an idle VM at once; without `vm_id`, replaces all idle VMs of the profile, a few at a time."""
 
     request_id: int
     profile: str = ""
@@ -144,7 +144,7 @@ class EvictRequested:
 
 @attrs.frozen(kw_only=True)
 class ResetRequested:
-    """Failures are forgotten: back-off and circuit begin anew."""
+    """Failures are forgotten: the back-off ends, the circuit closes."""
 
     request_id: int
     profile: str
@@ -152,7 +152,7 @@ class ResetRequested:
 
 @attrs.frozen(kw_only=True)
 class HostMemoryLow:
-    """One idle VM goes for each of these, and nothing is produced until HostMemoryOk."""
+    """One idle VM is evicted for each of these events, and nothing is produced until HostMemoryOk."""
 
     detail: str
 
@@ -164,7 +164,7 @@ class HostMemoryOk:
 
 @attrs.frozen(kw_only=True)
 class GenerationChanged:
-    """A profile's producer makes VMs of another generation from now on; those of other ones are stale."""
+    """A profile's producer makes VMs of another generation from now on; those of other generations are stale."""
 
     profile: str
     generation: str
@@ -172,7 +172,7 @@ class GenerationChanged:
 
 @attrs.frozen(kw_only=True)
 class Tick:
-    """Time has passed; what is due is done on every event, this one carries nothing else."""
+    """Time has passed. Every event triggers what is due; this one has no other content."""
 
 
 AdministrationRequest = ResizeRequested | DrainRequested | UndrainRequested | EvictRequested | ResetRequested

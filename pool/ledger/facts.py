@@ -1,4 +1,4 @@
-"""What VM actors report, and what follows from it."""
+"""The facts that VM actors report, and their consequences."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from vmm.words.life import VmState
 from vmm.words.processes import without_output
 
 EARLY_DEATH_S: Final = 10.0
-"""A VM that dies within this after becoming ready counts as a failed production, or a guest that comes up and falls
-over would be rebooted as fast as the host can."""
+"""A VM that dies this soon after becoming ready counts as a failed production; otherwise a guest that crashes after its
+boot would be rebooted as fast as the host can."""
 
 MAX_HAND_OUT_ATTEMPTS: Final = 3
-"""A claim whose hand-out failed gets another VM; after so many failures the fault is not the VM's."""
+"""A claim whose hand-out failed gets another VM; after this many failures the VM is probably not the cause."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class Facts:
-    """Takes note of what became true of a VM."""
+    """Processes facts about VMs."""
 
     moves: Moves
 
@@ -47,7 +47,7 @@ class Facts:
         entry = self.moves.fleet[fact.vm_id]
         if isinstance(fact, VmGone):
             self.gone(entry, fact, now=now)
-        elif entry.state is not VmState.STOPPING:  # else the order to stop and this fact crossed on their way
+        elif entry.state is not VmState.STOPPING:  # else the order to stop and this fact crossed
             match fact:
                 case ShellReady():
                     self.shell_ready(entry, fact, now=now)
@@ -71,10 +71,10 @@ class Facts:
         self.stop_stale_shell(entry)
 
     def stop_stale_shell(self, entry: VmEntry) -> None:
-        """A shell of another template cannot be filled; it costs little, so all such go at once."""
+        """A shell of another template cannot be filled; shells are cheap, so all stale ones are stopped at once."""
         page = self.moves.fleet.page_of(entry)
         if page.generation and entry.generation != page.generation:
-            self.moves.stop_vm(entry, StopReason.STALE, detail="its template is no more")
+            self.moves.stop_vm(entry, StopReason.STALE, detail="its template was replaced")
 
     def ready(self, entry: VmEntry, fact: VmReady, *, now: float) -> None:
         page = self.moves.fleet.page_of(entry)
@@ -85,7 +85,7 @@ class Facts:
 
     def healthy(self, entry: VmEntry, *, now: float) -> None:
         page = self.moves.fleet.page_of(entry)
-        if entry.vm_id in page.ready.being_checked:  # else it is on its way to a caller by now
+        if entry.vm_id in page.ready.being_checked:  # else it is being handed out by now
             del page.ready.being_checked[entry.vm_id]
             page.ready.checks.set(entry.vm_id, now + page.policy.check_interval_s)
 
@@ -106,7 +106,7 @@ class Facts:
         self.moves.grant(self.moves.claims[entry.claim_id], entry, lease)
 
     def wish_refused(self, entry: VmEntry, fact: WishRefused) -> None:
-        """That costs the caller's VM, which is dirty, and says nothing about the pool or its other VMs."""
+        """The VM is dirty and is stopped; the refusal is no failure of the pool or its other VMs."""
         assert entry.claim_id is not None
         claim = self.moves.claims[entry.claim_id]
         refusal = refusals.wish_refused(self.moves.fleet.page_of(entry), fact)
@@ -133,13 +133,13 @@ class Facts:
         was_filling = fact.vm_id in page.shells.filling
         claim_id = self.moves.fleet.leave(entry, _reason(entry, fact), detail=_for_everybody(was, page, fact))
         claim = None if claim_id is None else self.moves.claims[claim_id]
-        if was is not VmState.LEASED:  # what became of it there is its lease's news, not the pool's failure
+        if was is not VmState.LEASED:  # a leased VM's loss is no failure of the pool
             page.last_error = fact.reason
             page.last_evidence = fact.evidence
         if was_shell:
             self._shell_lost(entry, page, came_up=was is VmState.SHELL, now=now)
         elif was_filling:
-            # That of the shell, which may have been too old; whoever waits gets a production of his own.
+            # The failure is the shell's, which may have been too old; the waiting claim gets a production of its own.
             self._shell_lost(entry, page, came_up=False, now=now)
             if claim is not None:
                 page.unserved_boot_claims.add(claim)
@@ -163,7 +163,7 @@ class Facts:
     def _production_lost(
         self, entry: VmEntry, page: ProfilePage, claim: Claim | None, *, reason: str, now: float
     ) -> None:
-        if entry.adopted:  # it was there and is no more: that says nothing about production
+        if entry.adopted:  # the loss of an adopted VM says nothing about production
             page.counters.lost_idle += 1
             if claim is not None:
                 page.unserved_boot_claims.add(claim)
@@ -185,7 +185,7 @@ class Facts:
             self.moves.back_off(page, after=entry.failures_before if early else 0, now=now)
 
     def retry(self, claim: Claim, page: ProfilePage, *, reason: str) -> None:
-        """A hand-out failed: the claim goes back to where it was in the queue, if it may have another VM."""
+        """A hand-out failed: the claim returns to its place in the queue, if it may have another VM."""
         self.moves.claims.lost_vm(claim)
         claim.attempts += 1
         claim.last_failure = reason
@@ -197,7 +197,7 @@ class Facts:
 
     def gone(self, entry: VmEntry, fact: VmGone, *, now: float) -> None:
         if entry.state is not VmState.STOPPING:
-            self.lost(entry, VmLost(vm_id=fact.vm_id, reason="its actor ended without a word"), now=now)
+            self.lost(entry, VmLost(vm_id=fact.vm_id, reason="its actor ended without a report"), now=now)
         if fact.error is not None:
             self.moves.fleet.page_of(entry).last_error = fact.error
         self.moves.fleet.gone(entry)
@@ -214,13 +214,13 @@ def _reason(entry: VmEntry, fact: VmLost) -> StopReason:
 
 
 def _for_everybody(was: VmState, page: ProfilePage, fact: VmLost) -> str:
-    """Everybody may watch VMs; what befell somebody's is for him to know, a guest's own words perhaps among it."""
+    """The reason as every user may read it by watching VMs: a leased VM's can quote its guest."""
     if was is VmState.LEASED:
         return "the VM of a lease was lost"
     return "a VM of a caller's own configuration was lost" if page.passing else fact.reason
 
 
 def _without_output(fact: VmLost) -> VmLost:
-    """As it may be told to whoever described the machine: by that he decides what QEMU prints, of a file perhaps."""
+    """The fact without QEMU's output: a caller who describes a machine can make QEMU quote files."""
     told = without_output(fact.reason)
     return fact if told == fact.reason else attrs.evolve(fact, reason=f"{told}; the service's log has QEMU's output")

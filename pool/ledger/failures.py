@@ -10,25 +10,25 @@ from vmm.words.backoff import Backoff
 
 @attrs.define(eq=False, kw_only=True)
 class Failures:
-    """Of a pool's productions, or of its shells."""
+    """The failures of a pool's productions, or of its shells."""
 
     in_a_row: int = 0
     retry_at: float = 0.0
-    """End of the back-off; 0 when there is none. It stays when that time has come, until `may_try` was asked: no
-    wake-up is lost if nobody looked in time."""
+    """End of the back-off; 0 without one. It is kept after that time until `may_try` is called, so that no wake-up is
+    lost."""
 
     def one_more(self, backoff: Backoff, *, after: int = 0, now: float, randomness: float) -> None:
-        """`after` so many that were forgotten when what fails now came up."""
+        """Counts a failure. `after`: failures in a row before the VM that fails now became ready."""
         self.in_a_row = max(self.in_a_row, after) + 1
         self.retry_at = now + backoff.delay(self.in_a_row, randomness=randomness)
 
     def none(self) -> None:
-        """It worked, or the failures are forgotten."""
+        """Forgets all failures."""
         self.in_a_row = 0
         self.retry_at = 0.0
 
     def may_try(self, *, now: float) -> bool:
-        """Ends a back-off that is over."""
+        """Whether no back-off is in force; ends one that is over."""
         if now < self.retry_at:
             return False
         self.retry_at = 0.0

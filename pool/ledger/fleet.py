@@ -1,4 +1,4 @@
-"""All VMs of the pool, each in exactly one place: its entry's state and its profile's page change together."""
+"""All VMs of the pool. A VM's entry and its profile's page change together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vmm.words.life import VmState
 
 @attrs.define(eq=False, kw_only=True)
 class Fleet:
-    """Moves VMs through their lives. When and why is decided elsewhere."""
+    """Carries out the transitions of VMs; other modules decide them."""
 
     policies: Mapping[str, PoolPolicy]
     admission: Admission
@@ -47,7 +47,7 @@ class Fleet:
         return self.pages[entry.profile]
 
     def open_page(self, name: str, policy: PoolPolicy) -> ProfilePage:
-        """A page for as long as something is on it."""
+        """Opens a passing page, which is closed when it is empty."""
         self.pages[name] = page = self.make_page(name=name, policy=policy, passing=True)
         self._share_room(page)
         return page
@@ -57,7 +57,7 @@ class Fleet:
         del self.pages[page.name]
 
     def set_policy(self, page: ProfilePage, policy: PoolPolicy) -> None:
-        """Of a passing page that was opened for what an earlier run left, and whose configuration is known only now."""
+        """Sets the policy of a passing page that was opened for leases of an earlier run, without its configuration."""
         page.policy = policy
         self._share_room(page)
 
@@ -72,7 +72,7 @@ class Fleet:
     # -- a VM's life ---------------------------------------------------------------------------------------------
 
     def start(self, vm_id: str, page: ProfilePage, *, claim_id: int | None) -> None:
-        """A VM goes into production, for a waiting BOOT claim or, without one, for the pool."""
+        """Puts a VM into production, for a waiting BOOT claim or, without one, for the pool."""
         self._enter(vm_id, page, memory_mib=page.policy.memory_mib)
         self._begin_production(page, vm_id, claim_id=claim_id)
 
@@ -81,7 +81,7 @@ class Fleet:
         page.shells.starting[vm_id] = None
 
     def adopt(self, vm_id: str, page: ProfilePage) -> None:
-        """A VM that an earlier run left idle: as good as one in production, but it costs the host nothing."""
+        """Enters an idle VM of an earlier run. It counts as in production, but costs the host nothing."""
         self._enter(vm_id, page, memory_mib=page.policy.memory_mib, state=VmState.ADOPTING).adopted = True
         page.production_started(vm_id, claim_id=None)
         page.room.vms += 1
@@ -125,7 +125,7 @@ class Fleet:
         page.shells.idle[entry.vm_id] = None
 
     def fill_shell(self, entry: VmEntry) -> None:
-        """The shell goes into production, for the first BOOT claim that no shell is filled for, else for the pool."""
+        """Puts a shell into production, for the first BOOT claim without a shell, else for the pool."""
         page = self.page_of(entry)
         self._to(entry, VmState.PRODUCING)
         del page.shells.idle[entry.vm_id]
@@ -134,7 +134,7 @@ class Fleet:
         self._begin_production(page, entry.vm_id, claim_id=page.boot_claim_for_shell())
 
     def grow(self, entry: VmEntry, *, memory_mib: int) -> None:
-        """The VM takes so much memory from now on."""
+        """Sets the memory that the VM takes."""
         self.admission.committed_mib += memory_mib - entry.memory_mib
         entry.memory_mib = memory_mib
 
@@ -153,7 +153,7 @@ class Fleet:
         page.production_succeeded(entry.vm_id, production_s=production_s, current=current, now=now)
         page.counters.adopted += entry.adopted
         page.ready.ages.set(entry.vm_id, now + page.policy.max_age_s)
-        # Nobody has asked the agent of one that was adopted.
+        # The agent of an adopted VM has not been checked yet.
         wait_s = 0.0 if entry.adopted else page.policy.check_interval_s * (1.0 - spread / 2.0)
         page.ready.checks.set(entry.vm_id, now + wait_s)
 
@@ -166,7 +166,7 @@ class Fleet:
                 del page.ready.stale[vm_id]
 
     def hand_out_oldest(self, page: ProfilePage, claim: Claim) -> VmEntry:
-        """The VM whose turn it is goes on its way to a waiting claim."""
+        """Starts the hand-out of the next VM to a waiting claim."""
         vm_id = page.ready.take()
         page.dequeue(claim)
         entry = self._vms[vm_id]
@@ -185,9 +185,9 @@ class Fleet:
         page.leased += 1
 
     def leave(self, entry: VmEntry, reason: StopReason, *, detail: str = "") -> int | None:
-        """Takes a VM from wherever it is; from now on it is nobody's and only its end is waited for.
+        """Moves a VM from any state to STOPPING.
 
-        Returns the claim that was to get it, if any: the BOOT claim it was produced for, or that of the hand-out.
+        Returns the claim that was to get it, if any: the BOOT claim for which it was produced, or that of the hand-out.
         """
         page = self.page_of(entry)
         page.room.vms -= entry.state is not VmState.SHELL and entry.vm_id not in page.shells.starting
@@ -205,7 +205,7 @@ class Fleet:
             case VmState.LEASED:
                 page.leased -= 1
             case VmState.STOPPING | VmState.GONE:
-                pass  # `to` refuses
+                pass  # `_to` raises
             case _:
                 assert_never(entry.state)
         self._to(entry, VmState.STOPPING, reason=reason, detail=detail)

@@ -1,4 +1,4 @@
-"""The register of leases: who holds which VM, and what became of those who did."""
+"""The register of leases, live and ended."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pool.ledger.records import EndedLease, EndReason, Lease, Owner
 from pool.ledger.schedule import Schedule
 
 REMEMBERED_LEASES: Final = 4096
-"""Ended leases that are remembered, to tell their owners what became of them."""
+"""Ended leases that are remembered, so that their owners can learn how they ended."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class LeaseRegister:
-    """Leases by id and by idempotency key, and how many callers each was granted to."""
+    """Leases by id and by idempotency key, with the number of their holders."""
 
     _live: dict[str, Lease] = attrs.field(factory=dict, init=False)
     _holders: dict[str, int] = attrs.field(factory=dict, init=False)
-    """Per lease: requests that it was granted to and that have not come back as undelivered."""
+    """Lease id to the number of requests that got the lease, without undelivered ones."""
     _of_key: dict[tuple[int, str], str] = attrs.field(factory=dict, init=False)
     """(uid, idempotency key) to lease id."""
     _expiries: Schedule[str] = attrs.field(factory=Schedule, init=False)
@@ -31,7 +31,7 @@ class LeaseRegister:
     """By uid."""
     _ended: OrderedDict[str, EndedLease] = attrs.field(factory=OrderedDict, init=False)
     _let_go: dict[str, Owner] = attrs.field(factory=dict, init=False)
-    """Those that this run has handed over."""
+    """Owners of the leases that this run has handed over."""
 
     def open(self, lease: Lease, *, holders: int) -> None:
         self._live[lease.lease_id] = lease
@@ -48,20 +48,20 @@ class LeaseRegister:
         return renewed
 
     def next_expiry(self) -> float:
-        """When the next lease ends by itself; infinity if none does."""
+        """When the next lease expires; infinity if none does."""
         return self._expiries.next_at()
 
     def expired(self, *, now: float) -> Iterator[Lease]:
-        """Leases whose time has come; whoever asks ends each before asking for the next."""
+        """Expired leases. The caller ends each before it takes the next."""
         for lease_id in self._expiries.take_due(now=now):
             yield self._live[lease_id]
 
     def join(self, lease: Lease) -> None:
-        """One more request with the same idempotency key has it."""
+        """Adds a holder: another request with the same idempotency key."""
         self._holders[lease.lease_id] += 1
 
     def undelivered(self, lease_id: str) -> Lease | None:
-        """One request does not have it after all. Returns the lease if now nobody has, None if it lives on or ended."""
+        """Removes a holder. Returns the lease if it has none left, None if it lives on or has ended."""
         lease = self._live.get(lease_id)
         if lease is None:
             return None
@@ -69,7 +69,7 @@ class LeaseRegister:
         return None if self._holders[lease_id] else lease
 
     def let_go(self, lease: Lease) -> None:
-        """It lives on, elsewhere."""
+        """Forgets a lease that was handed over."""
         self._let_go[lease.lease_id] = lease.owner
         self._forget(lease)
 
@@ -98,7 +98,7 @@ class LeaseRegister:
         return self._live.get(lease_id)
 
     def all(self) -> tuple[Lease, ...]:
-        """Those that live, oldest first."""
+        """The live leases, oldest first."""
         return tuple(self._live.values())
 
     def leases_of(self, owner: Owner) -> int:
@@ -109,7 +109,7 @@ class LeaseRegister:
         return None if lease_id is None else self._live[lease_id]
 
     def find(self, lease_id: str, *, owner: Owner) -> Lease | Refusal:
-        """The lease if it lives and `owner` may touch it, else why not."""
+        """The lease if it lives and `owner` may use it, else the refusal."""
         lease = self._live.get(lease_id)
         if lease is not None:
             return lease if owner.may_touch(lease.owner) else refusals.foreign_lease(lease_id)

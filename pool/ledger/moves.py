@@ -1,4 +1,4 @@
-"""The moves: what changes more than one register at once, with the effects that go with it."""
+"""The moves: changes that involve more than one register, with their effects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from vmm.words.leases import HandOutOrder, LeaseTerms
 
 @attrs.define(eq=False, kw_only=True)
 class Moves:
-    """The registers of VMs, claims and leases, kept in step. When to move and why is decided by the ledger."""
+    """The registers of VMs, claims and leases, kept in step. Other modules decide the moves."""
 
     policies: Mapping[str, PoolPolicy]
     service: ServicePolicy
@@ -53,7 +53,7 @@ class Moves:
     claims: ClaimRegister = attrs.field(factory=ClaimRegister, init=False)
     leases: LeaseRegister = attrs.field(factory=LeaseRegister, init=False)
     effects: list[Effect] = attrs.field(factory=list, init=False)
-    """What is to be done about the moves so far."""
+    """The effects of the moves so far."""
     draining: bool = attrs.field(default=False, init=False)
     _fencing_tokens: Iterator[int] = attrs.field(init=False)
 
@@ -86,7 +86,7 @@ class Moves:
         self.effects.append(AdoptVm(vm_id=vm_id, profile=page.name))
 
     def reach_vm(self, page: ProfilePage) -> None:
-        """The turn of the next one that is to be adopted has come."""
+        """Connects to the next VM that is to be adopted."""
         vm_id, _ = page.unreached.popitem(last=False)
         self.effects.append(ReachVm(vm_id=vm_id))
 
@@ -116,7 +116,7 @@ class Moves:
         self.effects.append(StopVm(vm_id=entry.vm_id, reason=reason, detail=detail))
 
     def evict(self, vm_id: str, reason: StopReason, *, detail: str) -> None:
-        """An idle VM goes before its time."""
+        """Stops an idle VM and counts the eviction."""
         entry = self.fleet[vm_id]
         self.fleet.page_of(entry).counters.evicted += 1
         self.stop_vm(entry, reason, detail=detail)
@@ -137,7 +137,7 @@ class Moves:
             self.tell_of(page, ProfileChange.RESIZED, f"{page.size}, by demand")
 
     def back_off(self, page: ProfilePage, *, after: int = 0, now: float) -> None:
-        """One more production has failed; the circuit may open."""
+        """Counts a failed production; the circuit may open."""
         page.failures.one_more(page.policy.backoff, after=after, now=now, randomness=self.rng.random())
         if page.circuit(now=now) is CircuitState.OPEN:
             seconds = page.failures.retry_at - now
@@ -163,9 +163,9 @@ class Moves:
     def refuse_claim(
         self, claim: Claim, refusal: Refusal, *, stops_for: StopReason | None = None, detail: str = ""
     ) -> None:
-        """`stops_for` is why a VM goes that was on its way to it; None for a claim that still waits for one.
+        """`stops_for`: the reason to stop the VM that is being handed out to the claim; None if the claim waits.
 
-        `detail` is about that VM. Everybody may watch VMs: what the refusal says is for the caller alone.
+        `detail` is about that VM. Every user may watch VMs; the refusal is for the caller alone.
         """
         for request_id in claim.requests:
             self.refuse(request_id, refusal)
@@ -173,13 +173,13 @@ class Moves:
         self.drop_claim(claim, stops_for, detail=detail)
 
     def leave_claim(self, request_id: int, reason: StopReason, *, detail: str) -> None:
-        """A request waits no longer; a claim without requests is dropped. Nothing happens if it was answered."""
+        """Removes a request, and its claim if it was the last one. Does nothing if the request was answered."""
         claim = self.claims.leave(request_id)
         if claim is not None and not claim.requests:
             self.drop_claim(claim, reason, detail=detail)
 
     def drop_claim(self, claim: Claim, reason: StopReason | None, *, detail: str) -> None:
-        """Forgets a claim that nobody waits for any more; a VM on its way to it is dirty and is stopped."""
+        """Forgets a claim. A VM that is being handed out to it is dirty, and is stopped for `reason`."""
         if claim.vm_id is None:
             self.fleet.pages[claim.profile].withdraw(claim)
         else:
@@ -190,7 +190,7 @@ class Moves:
     # -- leases --------------------------------------------------------------------------------------------------
 
     def grant(self, claim: Claim, entry: VmEntry, lease: Lease) -> None:
-        """The VM's hand-out is done: the claim becomes a lease, and each of its requests is answered."""
+        """The hand-out is done: the claim becomes a lease, and each of its requests is answered."""
         self.fleet.lease(entry, lease)
         self.leases.open(lease, holders=len(claim.requests))
         self.effects.extend(Grant(request_id=request_id, lease=lease) for request_id in claim.requests)
@@ -207,7 +207,7 @@ class Moves:
         return renewed
 
     def tell_of_silence(self, lease: Lease, *, detail: str) -> None:
-        """Empty: it is over."""
+        """`detail` is empty if the guest answers again."""
         change = LeaseChange.SILENT if detail else LeaseChange.ANSWERING
         self.tell(LeaseNews(lease=lease, change=change, detail=detail))
 

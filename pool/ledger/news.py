@@ -1,4 +1,4 @@
-"""What the ledger tells those who watch: every change, once, after the fact."""
+"""The ledger's news: every change of a VM, lease or profile, once, after the fact."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from vmm.words.life import VmState
 
 @attrs.frozen(kw_only=True)
 class VmNews:
-    """A VM is in another state than before."""
+    """A VM has changed its state."""
 
     vm_id: str
     profile: str
     state: VmState
     was: VmState | None = None
-    """None: it is new."""
+    """None for a new VM."""
     made_by: ProducerKind = ProducerKind.DIRECT
-    """Once it is ready."""
+    """Valid once the VM is ready."""
     production_s: float | None = None
-    """When it has become ready, unless it was adopted."""
+    """Set when the VM has become ready, unless it was adopted."""
     reason: StopReason | None = None
-    """Why it is being ended, or let go of."""
+    """Why it is being ended or detached."""
     detail: str = ""
-    """A sentence about that. Everybody may watch: it says nothing of whose VM it was."""
+    """A sentence about the reason. Every user may watch, so it does not name the VM's user."""
 
 
 class LeaseChange(enum.Enum):
     GRANTED = "granted"
     RESTORED = "restored"
-    """The VM of an earlier run's lease was found."""
+    """The VM of a lease from an earlier run was adopted."""
     RENEWED = "renewed"
     SILENT = "silent"
-    """Its VM's guest does not answer. The lease goes on."""
+    """The guest does not answer; the lease goes on."""
     ANSWERING = "answering"
-    """It does again."""
+    """The guest answers again."""
     ENDED = "ended"
 
 
 @attrs.frozen(kw_only=True)
 class LeaseNews:
     lease: Lease
-    """As it is after the change, or was when it ended."""
+    """After the change; of an ended lease, as it was last."""
     change: LeaseChange
     reason: EndReason | None = None
-    """Of its end."""
+    """How the lease ended."""
     detail: str = ""
-    """More about that, or what is known of a silent one."""
+    """A sentence about the end, or what is known about a silent lease."""
 
 
 class ProfileChange(enum.Enum):
@@ -66,7 +66,7 @@ class ProfileChange(enum.Enum):
 @attrs.frozen(kw_only=True)
 class ProfileNews:
     profile: str
-    """Empty for what concerns all of them."""
+    """Empty for a change that concerns all profiles."""
     change: ProfileChange
     detail: str
 

@@ -1,4 +1,4 @@
-"""A profile's queue, in which users take turns: one claim of each in a round, and within a round as they came."""
+"""A profile's queue, in which users take turns: one claim of each user in a round, in order of arrival."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import attrs
 from pool.ledger.records import Claim, Owner, Place
 
 NOBODY: Final[Place] = (math.inf, math.inf)
-"""Behind everybody."""
+"""Behind all claims."""
 
 
 @attrs.define(eq=False)
 class ClaimQueue:
     """Claims by id, in the order in which they are to be served.
 
-    A user's first claim is in the round that is being served, each further one in the round after his last; so whoever
-    comes waits for one claim of each other user at most, however many those have asked for.
+    A user's first claim is in the round that is being served, each further one in the round after their last; so a new
+    user waits for at most one claim of each other user, however many claims those have.
     """
 
     _claims: dict[int, Claim] = attrs.field(factory=dict, init=False)
     _of: dict[int, list[Claim]] = attrs.field(factory=dict, init=False)
     """By uid, in order."""
     _order: list[Claim] | None = attrs.field(factory=list, init=False)
-    """None: it is to be made anew."""
+    """None: must be rebuilt."""
 
     def next_round(self, owner: Owner, *, served: int) -> int:
-        """For a further claim of this user. Where nobody waits it is the round that was `served` last, anywhere."""
+        """The round of this user's next claim. In an empty queue, the round `served` last in any queue."""
         if owner.uid in self._of:
             return self._of[owner.uid][-1].round + 1
         first = self.first()
         return served if first is None else first.round
 
     def add(self, claim: Claim) -> None:
-        """Puts it in its place, which is where it was if it comes back."""
+        """Inserts a claim at its place, which it keeps if it comes back."""
         self._claims[claim.claim_id] = claim
         bisect.insort(self._of.setdefault(claim.owner.uid, []), claim, key=_place)
         if self._order is not None:
@@ -52,9 +52,9 @@ class ClaimQueue:
             _take(self._order, claim)
 
     def close_ranks(self, claim: Claim) -> None:
-        """One that was removed will not be served: its user's others come a round earlier.
+        """Moves a user's later claims one round forward, after `claim` was removed without being served.
 
-        Or else who asks again in place of what he gave up would lose his turns by it.
+        Otherwise a user who replaces a request that they gave up would lose turns.
         """
         own = self._of.get(claim.owner.uid, [])
         round_ = claim.round
@@ -63,7 +63,7 @@ class ClaimQueue:
         self.reorder()
 
     def reorder(self) -> None:
-        """Rounds have changed."""
+        """Call this after rounds have changed."""
         self._order = None
 
     def first(self) -> Claim | None:

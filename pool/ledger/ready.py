@@ -1,4 +1,4 @@
-"""One profile's ready VMs: whose turn it is, and which of them are to be replaced or asked whether they are there."""
+"""One profile's ready VMs: their order, and which of them are due for replacement or a check."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pool.ledger.reasons import StopReason
 from pool.ledger.schedule import Schedule
 
 _LOOK_AHEAD: Final = 8
-"""More than are being checked at a time on any sensible setting; the oldest of them is good enough."""
+"""More than the number of simultaneous checks on any sensible setting, so that a VM without a check is among them."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class ReadyVms:
-    """Oldest first; handed out in this order."""
+    """Ready VMs, oldest first, which is the order of hand-outs."""
 
     _vms: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
     stale: OrderedDict[str, StopReason] = attrs.field(factory=OrderedDict, init=False)
-    """Those that are to be replaced, and why."""
+    """VMs that are to be replaced, with the reason."""
     ages: Schedule[str] = attrs.field(factory=Schedule, init=False)
-    """When one is too old."""
+    """When a VM reaches its maximum age."""
     checks: Schedule[str] = attrs.field(factory=Schedule, init=False)
-    """When an agent is asked next."""
+    """When an agent is checked next."""
     being_checked: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
 
     def __len__(self) -> int:
@@ -44,9 +44,9 @@ class ReadyVms:
             self.stale[vm_id] = StopReason.STALE
 
     def take(self) -> str:
-        """The VM to hand out: the one that is ready longest, of the current generation if there is any.
+        """Removes and returns the VM to hand out: the oldest, of the current generation if possible.
 
-        One that is being asked whether it is there comes last: who gets it waits for its answer.
+        A VM that is being checked comes last, since its hand-out waits for the check.
         """
         current = [vm_id for vm_id in itertools.islice(self._vms, _LOOK_AHEAD) if vm_id not in self.stale]
         if not current:  # all of the oldest are stale: look on
@@ -57,7 +57,7 @@ class ReadyVms:
         return vm_id
 
     def drop(self, vm_id: str) -> None:
-        """It is ready no more, for whatever reason."""
+        """Removes a VM."""
         del self._vms[vm_id]
         self.stale.pop(vm_id, None)
         self.ages.drop(vm_id)

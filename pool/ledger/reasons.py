@@ -1,4 +1,4 @@
-"""Why a VM is ended, or let go of."""
+"""Why a VM is ended or detached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vmm.words.facts import LossCause
 
 
 class StopReason(enum.Enum):
-    """One word for logs, watchers and counters; a sentence with the particulars may go with it."""
+    """One word for logs, watchers and counters; a sentence with details may accompany it."""
 
     # The pool has no use for it.
     DRAIN = "drain"
@@ -21,13 +21,13 @@ class StopReason(enum.Enum):
     DEMAND = "demand"
     """The pool is smaller because demand is less."""
     SURPLUS = "surplus"
-    """The pool has its number without it: it was made for a caller who got another, or beside one that was replaced."""
+    """The pool is full without it: it was made for a caller who got another VM, or to replace a stale VM."""
     MEMORY = "memory"
     """A claim or the host needs its memory, or the budget is smaller than before."""
     ADMIN = "admin"
     """Its eviction was requested."""
 
-    # Another one takes its place.
+    # It is replaced.
     STALE = "stale"
     """It is of an older generation."""
     AGE = "age"
@@ -35,21 +35,21 @@ class StopReason(enum.Enum):
     REPLACED = "replaced"
     """Its replacement was requested."""
 
-    # It is of no use to anybody.
+    # It is unusable.
     DEAD = "dead"
     """QEMU ended by itself."""
     MUTE = "mute"
     """Its agent, or QEMU, does not answer."""
     FAULTY = "faulty"
-    """It answered, and not as it should."""
+    """An answer was invalid."""
     PRODUCTION = "production"
     """It did not come up."""
     HAND_OUT = "hand_out"
-    """It could not be made a caller's."""
+    """Its hand-out failed."""
 
-    # Its hand-out was begun for a caller who does not get it.
+    # Its hand-out ended without a lease.
     WISH = "wish"
-    """The guest refused what the caller wished."""
+    """The guest refused a setting of the caller's."""
     DEADLINE = "deadline"
     """The caller's deadline passed."""
 
@@ -57,7 +57,7 @@ class StopReason(enum.Enum):
     RELEASED = "released"
     EXPIRED = "expired"
     ABANDONED = "abandoned"
-    """The caller went away, with the lease in hand or before."""
+    """The caller went away, before it had the lease or while it held the lease open."""
 
     # The service ends.
     SHUTDOWN = "shutdown"
@@ -66,7 +66,7 @@ class StopReason(enum.Enum):
     HANDED_OVER = "handed_over"
     """To the next run of the service."""
     GIVEN_AWAY = "given_away"
-    """It is its taker's alone."""
+    """It left the service for good."""
 
 
 EVICTIONS: Final = frozenset(
@@ -85,7 +85,7 @@ REPLACEMENTS: Final[Mapping[StopReason, str]] = {
     StopReason.AGE: "it has been idle for too long",
     StopReason.REPLACED: "its replacement was requested",
 }
-"""With the sentence that goes with each."""
+"""Reasons for a replacement, each with its sentence."""
 
 LOSSES: Final = frozenset(
     {StopReason.DEAD, StopReason.MUTE, StopReason.FAULTY, StopReason.PRODUCTION, StopReason.HAND_OUT}
@@ -103,4 +103,4 @@ OF_LEASE: Final[Mapping[EndReason, StopReason]] = {
     EndReason.ABANDONED: StopReason.ABANDONED,
     EndReason.SHUTDOWN: StopReason.SHUTDOWN,
 }
-"""For the VM of a lease that was taken back."""
+"""The reason to stop the VM of an ended lease."""

@@ -1,4 +1,4 @@
-"""What the ledger keeps: VMs, claims and leases."""
+"""The ledger's records: VMs, claims and leases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmm.words.preparation import PreparationReport
 
 @attrs.frozen(kw_only=True)
 class Owner:
-    """Whose a lease is: the peer's uid as the kernel told it. Root may act for anyone."""
+    """The owner of a lease: the peer's uid as the kernel reports it. Root may act for anyone."""
 
     uid: int
 
@@ -35,21 +35,21 @@ class VmEntry:
     profile: str
     state: VmState
     memory_mib: int
-    """What it takes of the budget; more than its base if its lease was promised more."""
+    """Counts against the budget; more than the base VM's if the claim or lease requests more."""
     adopted: bool = False
     """An earlier run of the service made it."""
     generation: str = ""
-    """What it was made from."""
+    """The generation that its producer made when it was produced."""
     made_by: ProducerKind = ProducerKind.DIRECT
     claim_id: int | None = None
-    """HANDING_OUT: the claim it goes to."""
+    """HANDING_OUT: the claim that gets it."""
     lease_id: str | None = None
     terms: LeaseTerms | None = None
-    """HANDING_OUT: those of the lease that is to come."""
+    """HANDING_OUT: the terms of the future lease."""
     pid: int = 0
     ready_at: float = 0.0
     failures_before: int = 0
-    """Failures in a row of its pool when it became ready; an early death counts on from there."""
+    """Its pool's failures in a row when it became ready; an early death continues that count."""
 
     def to(self, target: VmState) -> None:
         check_transition(vm_id=self.vm_id, state=self.state, target=target)
@@ -57,38 +57,37 @@ class VmEntry:
 
 
 Place = tuple[float, float]
-"""Of a claim among all: its round, and its id, which ascends with arrival."""
+"""A claim's place in the queue: its round, and its id, which ascends with arrival."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class Claim:
-    """One acquisition on its way: possibly several requests, when a caller retries with the same idempotency key."""
+    """One pending acquisition: several requests, if a caller retries with the same idempotency key."""
 
     claim_id: int
     profile: str
     owner: Owner
     request: LeaseRequest = attrs.field(factory=LeaseRequest)
-    """As it came first; those that join by its key get what that one asked for."""
+    """The first request; requests that join by its key get the same lease."""
     on_empty: OnEmpty
     arrived_at: float
     round: int = 0
-    """In which it is its user's turn; see `pool.ledger.queue`."""
+    """The round of its turn; see `pool.ledger.queue`."""
     found_ready: bool
-    """A VM was ready when it arrived: the pool's hit."""
+    """A VM was ready when it arrived: a hit of the pool."""
     requests: dict[int, float] = attrs.field(factory=dict)
-    """Request id to its deadline. The claim is dropped when the last one has gone."""
+    """Request id to its deadline. The claim is dropped with its last request."""
     vm_id: str | None = None
     """Set while a VM is being handed out to it; None while it waits."""
     chosen_at: float = 0.0
     """When that VM was chosen."""
     attempts: int = 0
-    """Hand-outs that failed so far."""
+    """Failed hand-outs so far."""
     last_failure: str = ""
-    """What the last of them failed with."""
+    """The error of the last failed hand-out."""
 
     @property
     def place(self) -> Place:
-        """Who comes first."""
         return self.round, self.claim_id
 
 
@@ -98,10 +97,10 @@ class Lease:
     pid: int
     profile: str
     terms: LeaseTerms
-    """Without wishes: they are fulfilled."""
+    """Without wishes, which are fulfilled."""
     granted_at: float
     expires_at: float = math.inf
-    """When it ends by itself, unless it is renewed."""
+    """When it expires, unless it is renewed."""
     made_by: ProducerKind = ProducerKind.DIRECT
     report: PreparationReport
     timings: HandOutTimings
@@ -116,7 +115,6 @@ class Lease:
 
     @property
     def request(self) -> LeaseRequest:
-        """What was asked of it."""
         return self.terms.request
 
 
@@ -125,15 +123,15 @@ class EndReason(enum.Enum):
     EXPIRED = "expired"
     VM_LOST = "vm_lost"
     ABANDONED = "abandoned"
-    """The caller went away before it had the lease in hand, or while it held it open."""
+    """The caller went away before it had the lease, or while it held the lease open."""
     SHUTDOWN = "shutdown"
     GIVEN_AWAY = "given_away"
-    """The VM lives on, and is its taker's alone."""
+    """The VM lives on outside the service, which gave it away."""
 
 
 @attrs.frozen(kw_only=True)
 class EndedLease:
-    """What is remembered of a lease for a while, so that its owner learns what became of it."""
+    """An ended lease, remembered for a while so that its owner can learn how it ended."""
 
     lease_id: str
     owner: Owner

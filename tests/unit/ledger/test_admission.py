@@ -71,7 +71,7 @@ def test_who_waits_comes_before_the_pools(on_empty: OnEmpty) -> None:
 
 def test_what_is_held_back_says_why() -> None:
     world = World({"p": profile(2)}, ServicePolicy(boots_at_once=1))
-    assert views(world)["p"].held_back == "1 VMs boot already"
+    assert views(world)["p"].held_back == "1 VMs are booting already"
 
 
 # -- the budget ----------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_no_more_memory_is_spent_than_there_is() -> None:
     world = World({"p": profile(4)}, ServicePolicy(memory_budget_mib=600))
     world.run_undisturbed()
     assert views(world)["p"].ready == 2
-    assert views(world)["p"].held_back == "512 of 600 MiB are taken, a VM takes 256"
+    assert views(world)["p"].held_back == "512 of 600 MiB are taken, and a VM needs 256 MiB"
 
 
 def test_memory_is_spent_until_the_process_is_gone() -> None:

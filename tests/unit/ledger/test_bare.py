@@ -34,7 +34,7 @@ def test_a_vm_in_its_takers_hand_is_forgotten_and_lives_on() -> None:
     release = world.release(lease.lease_id, uid=1000)
     world.process()
     assert refused(world, release) is RefusalCode.LEASE_ENDED
-    assert "given_away: the VM is its taker's" in refusal(world, release).message
+    assert "given_away: the VM was given away" in refusal(world, release).message
 
 
 def test_a_vm_that_reached_nobody_is_stopped() -> None:

@@ -319,7 +319,7 @@ def test_leases_count_for_quota_and_budget() -> None:
     world.run_undisturbed()
     assert refused(world, request) is RefusalCode.QUOTA
     assert view(world).ready == 0
-    assert view(world).held_back == "1024 of 1024 MiB are taken, a VM takes 256"
+    assert view(world).held_back == "1024 of 1024 MiB are taken, and a VM needs 256 MiB"
 
 
 def test_a_leased_vm_that_died_meanwhile_ends_its_lease() -> None:
