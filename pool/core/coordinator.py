@@ -67,17 +67,17 @@ _USUAL_VIGIL: Final = Vigil()
 
 REACHED_AT_ONCE: Final = 4
 REACH_PATIENCE_S: Final = 5.0
-"""Guests of leases that an earlier run granted answer within milliseconds, if they do."""
+"""A living guest of an adopted lease answers within milliseconds."""
 
 ENDED_AT_ONCE: Final = 16
 END_PATIENCE_S: Final = 5.0
-"""An end takes some 50 ms. One that takes longer waits for a QEMU, or the kernel, and not for the host's CPUs."""
+"""Ending a VM takes some 50 ms. A longer end waits for QEMU or the kernel, not for the host's CPUs."""
 
 CONSOLE_BYTES: Final = 64 * 1024
-"""Of a console that somebody asks for: some thousand lines."""
+"""Returned end of a guest's console output: some thousand lines."""
 
 EVENTS_AT_ONCE: Final = 8
-"""So much of what has come meanwhile is applied without a turn of the scheduler for each; it takes a millisecond."""
+"""Pending events that are applied in one turn of the scheduler; they take a millisecond."""
 
 
 def new_id(prefix: str) -> str:
@@ -94,10 +94,10 @@ class CoordinatorStatistics:
 
 @attrs.define(eq=False, kw_only=True)
 class Coordinator(Reception):
-    """Receives events one by one, asks the ledger, and does what it says. Never waits for a VM.
+    """Receives events one by one, applies them to the ledger, and performs its effects. Never waits for a VM.
 
-    Its death means that the pool's state is lost: `run` lets errors escape, and the service ends with them. VMs that
-    are recorded outlive it, as they would a kill: whose they are is for the next run to know.
+    If it fails, the pool's state is lost: `run` lets errors escape, and the service ends with them. VMs with a record
+    live on for the next run, as after a kill.
     """
 
     policies: Mapping[str, PoolPolicy]
@@ -113,11 +113,11 @@ class Coordinator(Reception):
     shell_producers: Mapping[str, ShellProducer] = attrs.field(factory=dict)
     """By profile name, for the profiles whose policy has shells."""
     procedures: Mapping[str, HandOutProcedure] = attrs.field(factory=dict)
-    """By profile name, where the plain one is not meant."""
+    """By profile name; others use the default procedure."""
     vigils: Mapping[str, Vigil] = attrs.field(factory=dict)
-    """By profile name, as the procedures: over leased VMs."""
+    """Checks of leased VMs, by profile name; others use the default."""
     readers: tuple[Callable[[News], None], ...] = ()
-    """Told of all news, besides those who watch. They must not wait, nor raise."""
+    """Receive all news, in addition to the watchers. They must not wait or raise."""
     make_id: Callable[[str], str] = new_id
     rng: random.Random = attrs.field(factory=random.Random)
     clock_ns: Callable[[], int] = time.time_ns
@@ -127,14 +127,14 @@ class Coordinator(Reception):
     _actors: dict[str, VmActor] = attrs.field(factory=dict, init=False)
     _restraint: Restraint = attrs.field(init=False)
     _own_pages: dict[str, OwnConfiguration] = attrs.field(factory=dict, init=False)
-    """By the name of the page that the ledger has for them."""
+    """By the name of their page in the ledger."""
     _lease_ends: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
-    """Leases whose end somebody waits for."""
+    """By lease id, for the calls that wait for a lease's end."""
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        # The wall clock outgrows the leases of earlier runs, at less than one per nanosecond; and if it was set back,
-        # what was adopted tells.
+        # The wall clock exceeds the tokens of earlier runs, which grant less than one lease per nanosecond; if it was
+        # set back, the adopted leases give the lower bound.
         tokens = (found.lease.terms.fencing_token for found in self.found if found.lease is not None)
         self._ledger = Ledger(
             policies=self.policies,
@@ -151,7 +151,7 @@ class Coordinator(Reception):
         self._watchers = WatchHub(take_snapshot=self.snapshot, per_user=self.watchers_per_user)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Runs until cancelled. Cancelling it ends every VM that is left, with the bounded escalation of `Vm.stop`."""
+        """Runs until cancelled. Cancelling it ends every remaining VM, with the bounded escalation of `Vm.stop`."""
         async with trio.open_nursery() as vms:
             try:
                 self._apply(AdoptionRequested(found=self.found), vms)
@@ -171,23 +171,23 @@ class Coordinator(Reception):
                 self._apply(self._inbox.receive_nowait(), vms)
 
     def let_go(self) -> None:
-        """Leaves the VMs for a later run to adopt, because this one has failed; those that have no record end.
+        """Leaves the VMs for a later run to adopt, because this one has failed; VMs without a record end.
 
-        Does not wait: `run` is to be cancelled, or to fail, next.
+        Does not wait. The caller then cancels `run`, or lets it fail.
         """
         for actor in self._actors.values():
             actor.detach("the service has failed")
 
     def _apply(self, event: Event, vms: trio.Nursery) -> None:
         if isinstance(event, AcquireRequested) and (own := self._own.pop(event.request_id, None)) is not None:
-            # Not when it was asked for: the page may have been closed in between.
+            # Not earlier: the page may have been closed since the request was made.
             self._own_pages.setdefault(own.name, own)
         for effect in self._ledger.apply(event, now=trio.current_time()):
             self._perform(effect, vms)
         while isinstance(event, Tick) and self._proofs:
             self._proofs.pop().set()
         if isinstance(event, VmGone):
-            # Not when the actor's task ends: until the ledger has read its last fact it may still order something.
+            # Not when the actor's task ends: until the ledger has read the last fact it may still send an order.
             del self._actors[event.vm_id]
         if self._ledger.draining and self._ledger.empty:
             self._drained.set()
@@ -242,7 +242,7 @@ class Coordinator(Reception):
         vms.start_soon(run, name=effect.vm_id)
 
     async def _run_in_a_moment(self, actor: VmActor) -> None:
-        """Spawning QEMU holds up the event loop, and the replies that are on their way."""
+        """Waits for pending replies first, since spawning QEMU blocks the event loop."""
         await self._deliveries.wait_none()
         await actor.run()
 
@@ -252,7 +252,7 @@ class Coordinator(Reception):
                 if self._requests.answer(request_id, lease):
                     self._deliveries.begin(lease.lease_id)
                 else:
-                    # Its caller went away while the grant was on its way: nobody knows of this lease.
+                    # The caller went away before the grant reached it.
                     self.give_back(lease)
             case Refuse(request_id=request_id, refusal=refusal):
                 self._requests.answer(request_id, refusal)
@@ -269,10 +269,10 @@ class Coordinator(Reception):
     # -- the VMs of leases ---------------------------------------------------------------------------------------------
 
     def relinquish(self, lease: Lease) -> None:
-        """Says that the VM of a bare lease is in its taker's hand; does not wait.
+        """Reports that the VM of a bare lease was given away; does not wait.
 
-        It is not the service's any more, and is not ended by it: not now, not by a later run. Nothing happens if it has
-        ended, or was ordered to.
+        The VM leaves the service, which does not end it, now or in a later run. Does nothing if the VM has ended, or
+        was ordered to stop.
         """
         actor = self._actors.get(lease.vm_id)
         if actor is not None:
@@ -281,14 +281,14 @@ class Coordinator(Reception):
         self._send.send_nowait(LeaseRelinquished(lease_id=lease.lease_id))
 
     def vm_of(self, lease_id: str, *, owner: Owner) -> Vm:
-        """The VM of a living lease, to talk to its agent. Raises RefusedError; VmExitedError while it is dying."""
+        """The VM of a live lease, to talk to its agent. Raises RefusedError; VmExitedError while the VM is dying."""
         found = self._ledger.find_lease(lease_id, owner=owner)
         if isinstance(found, Refusal):
             raise RefusedError(found)
         return self._actors[found.vm_id].vm
 
     async def wait_vm_of(self, lease_id: str, *, owner: Owner, limit_s: float) -> Vm:
-        """`vm_of`, giving the guest of an earlier run's lease so long to answer anew."""
+        """`vm_of`, but waits up to `limit_s` for the guest of an adopted lease to answer."""
         found = self._ledger.find_lease(lease_id, owner=owner)
         if isinstance(found, Refusal):
             raise RefusedError(found)
@@ -298,7 +298,7 @@ class Coordinator(Reception):
         return actor.vm
 
     async def console(self, vm_id: str, *, owner: Owner) -> str:
-        """The end of what the VM's guest wrote to its console; for its lease's owner, and root. Raises RefusedError."""
+        """The end of the guest's console output, for the owner of the VM's lease and for root. Raises RefusedError."""
         found = self._ledger.find_vm(vm_id, owner=owner)
         if isinstance(found, Refusal):
             raise RefusedError(found)
@@ -308,7 +308,7 @@ class Coordinator(Reception):
         return text
 
     async def wait_lease_ended(self, lease_id: str, *, owner: Owner) -> Refusal:
-        """Returns once the lease has ended, at once if it has: what became of it, as a refusal to use it."""
+        """Waits until the lease has ended. Returns how it ended, as the refusal of its use."""
         found = self._ledger.find_lease(lease_id, owner=owner)
         while not isinstance(found, Refusal):
             await self._lease_ends.setdefault(lease_id, trio.Event()).wait()
@@ -329,7 +329,7 @@ class Coordinator(Reception):
         return Snapshot(profiles=self.views(), vms=self._ledger.vms(), leases=self.leases())
 
     def views(self) -> tuple[ProfileView, ...]:
-        """The profiles as they are now."""
+        """The current state of the profiles."""
         return self._ledger.views(now=trio.current_time())
 
     def leases(self) -> tuple[Lease, ...]:
@@ -339,11 +339,11 @@ class Coordinator(Reception):
         return self._ledger.memory()
 
     def waiting(self) -> int:
-        """Requests that wait for a VM to be chosen, of all profiles."""
+        """The number of requests that wait for a VM to be chosen, of all profiles."""
         return self._ledger.waiting()
 
     def can_hand_out(self, profile: str) -> bool:
-        """`Ledger.can_hand_out`, now. What it says changes with news of the profile only."""
+        """`Ledger.can_hand_out`, now. The result changes only with news of the profile."""
         return self._ledger.can_hand_out(profile, now=trio.current_time())
 
     def statistics(self) -> CoordinatorStatistics:

@@ -1,4 +1,4 @@
-"""Leases on their way to their callers. What can wait a moment waits for them."""
+"""Granted leases whose replies are being sent, which other work waits for."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import attrs
 import trio
 
 PATIENCE_S: Final = 0.02
-"""A reply is out within a few milliseconds; who has not said so by then is not waited for."""
+"""A reply is sent within a few milliseconds; other work does not wait longer than this."""
 
 
 @attrs.define(eq=False)
 class Deliveries:
-    """Which leases were granted and have not reached their callers."""
+    """The leases that were granted and have not reached their callers."""
 
     _under_way: set[str] = attrs.field(factory=set, init=False)
     _over: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -22,12 +22,12 @@ class Deliveries:
         self._under_way.add(lease_id)
 
     def end(self, lease_id: str) -> None:
-        """It is there, or will never be. Nothing happens if it did not begin, or has ended."""
+        """The lease was delivered, or never will be. Does nothing if the delivery is not under way."""
         self._under_way.discard(lease_id)
         self._wake()
 
     async def wait_none(self) -> None:
-        """Returns when nothing is under way, at the latest after PATIENCE_S. A checkpoint only if it waits."""
+        """Returns when no delivery is under way, at the latest after PATIENCE_S. A checkpoint only if it waits."""
         if not self._under_way:
             return
         with trio.move_on_after(PATIENCE_S):

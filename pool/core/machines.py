@@ -1,4 +1,4 @@
-"""From a profile's settings to a machine that can be launched: which QEMU, which image, which accelerator."""
+"""Resolves a profile's settings to a machine that can be launched: QEMU, image, accelerator."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vmm.words.machines import Accelerator
 
 @attrs.frozen(kw_only=True)
 class MachineResolver:
-    """Resolves one profile. Called again whenever its producer starts anew, so that it sees what was mended since."""
+    """Resolves one profile, again whenever its producer restarts, so that fixes of the host take effect."""
 
     profile: ProfileSettings
     image_directory: Path
     trial_directory: Path
-    """Where the trial VM of accelerator `auto` lives for a few seconds."""
+    """Directory of the trial VM of accelerator `auto`."""
     cache_directory: Path
     backend: Backend
 
     def check(self) -> MachineSpec:
-        """What can be told without starting anything; the accelerator in the spec is a guess.
+        """The machine, as far as it is known without starting QEMU; the accelerator in the spec is a guess.
 
         Raises MissingFileError, ImageError or SpecError, each naming the field and the remedy.
         """
@@ -43,8 +43,8 @@ class MachineResolver:
 
     async def resolve(self) -> ResolvedMachine:
         """Decides the accelerator; under `auto` that may boot a guest. Raises VmmError, OSError."""
-        spec = await trio.to_thread.run_sync(self.check)  # it reads the image whole
-        # Before they are read for the fingerprint: a change must not be missed.
+        spec = await trio.to_thread.run_sync(self.check)  # it reads the whole image
+        # Before the files are read for the fingerprint, so that no change is missed.
         inputs = identify_all((spec.qemu, spec.kernel, spec.initrd))
         decided = await self.backend.decide(
             spec,

@@ -1,7 +1,7 @@
 """Requests that describe a machine: served from a pool of such machines, or else booted for the request.
 
-What Kata's factory does with a sandbox's configuration, and better: the fields that differ are named, and what is
-booted in a pool's place is handed out running.
+As Kata's factory does with a sandbox's configuration, but the fields that differ are named, and a VM that is booted for
+the request is handed out running.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _log = structlog.get_logger("vmpool.matching")
 REMEMBERED_FILES: Final = 64
 
 _SHOWN: Final = 256
-"""Characters of what a caller wrote."""
+"""Characters of a caller's text that a message quotes."""
 
 
 class ForbiddenMachineError(Exception):
-    """A caller described what is only for root and the service's user."""
+    """A caller described a machine that is only for root and the service's user."""
 
     def __init__(self, *, field: str, reason: str) -> None:
         super().__init__(f"config.{field}: {reason}")
@@ -48,7 +48,7 @@ class ForbiddenMachineError(Exception):
 
 @attrs.frozen(kw_only=True)
 class WantedMachine:
-    """What a request describes. None: as the profile that it starts from has it."""
+    """The machine that a request describes. None: as the base profile has it."""
 
     kernel: Path | None = None
     initrd: Path | None = None
@@ -66,14 +66,14 @@ class Mismatch:
 
 @attrs.frozen(kw_only=True)
 class Match:
-    """A pool, or a configuration of its own and why."""
+    """A pool that serves a request, or a configuration of its own with the reason."""
 
     profile: str = ""
     own: OwnConfiguration | None = None
     settings_of: str
-    """The profile that says what the machine does not: how long a lease lives."""
+    """The profile for settings that are not the machine's, such as the lease's time to live."""
     wishes: Wishes
-    """Without what the machine has already."""
+    """Without the CPUs and memory that the machine has already."""
     mismatches: tuple[Mismatch, ...] = ()
 
     def fulfilled(self) -> Match:
@@ -83,34 +83,33 @@ class Match:
 
 @attrs.define(eq=False, kw_only=True)
 class Matcher:
-    """Finds the pool for a machine, or makes a configuration of it. One for the service."""
+    """Finds the pool for a machine, or makes a configuration for it. The service has one matcher."""
 
     profiles: Mapping[str, ProfileSettings]
     specs: Mapping[str, MachineSpec]
-    """What each profile makes."""
+    """The machine of each profile."""
     base: str
-    """The profile that fills in what a request leaves open."""
+    """The profile that supplies the settings that a request does not specify."""
     make_resolver: Callable[[ProfileSettings], MachineResolver]
     launch: Launch
     vms_directory: Path
     fallbacks: int = 0
-    """Requests that no pool could serve."""
+    """Number of requests that no pool could serve."""
     _hashes: dict[FileIdentity, bytes] = attrs.field(factory=dict, init=False)
 
     async def match(self, wanted: WantedMachine, wishes: Wishes, *, administers: bool) -> Match:
-        """Reads files it has not seen yet in a thread. Who does not administer names no other files than profiles have,
-        and of a CPU model no more than its features.
+        """Reads new files in a thread. Callers who do not administer may name only files of profiles, and change only
+        features of a CPU model.
 
-        What is booted has no more CPUs and memory than the profile allows that fills in what was left open. Raises
-        RefusedError for that, ForbiddenMachineError, and what `MachineResolver.resolve` raises for a machine that
-        cannot be.
+        A machine that is booted has at most the CPUs and memory that the base profile allows. Raises RefusedError if
+        more are requested, ForbiddenMachineError, and the errors of `MachineResolver.resolve`.
         """
         settings = self._settings(wanted, wishes)
         if not administers:
             self._check_paths(wanted)
             self._check_cpu_model(wanted.cpu_model or "")
         mismatches = []
-        # The one that fills in what was left open is nearest to what is meant.
+        # The base profile comes first: it is the most likely match.
         for name in sorted(self.specs, key=lambda name: name != self.base):
             fields = await self._differing(settings, wishes, self.specs[name])
             if not fields:
@@ -128,11 +127,11 @@ class Matcher:
         return Match(own=own, settings_of=self.base, wishes=wishes, mismatches=tuple(mismatches))
 
     def _settings(self, wanted: WantedMachine, wishes: Wishes) -> ProfileSettings:
-        """As if the request were a profile like the base, but direct and of no size."""
+        """The request as a profile like the base, but direct and of size 0."""
         base = self.profiles[self.base]
         spec = self.specs[self.base]
-        # A machine that is made for the request has what it wishes from the start, and as in a pool no less than the
-        # base has.
+        # A machine that is booted for the request has the requested CPUs and memory from the start, and at least those
+        # of the base profile.
         return attrs.evolve(
             base,
             kernel=wanted.kernel or spec.kernel,
@@ -155,7 +154,7 @@ class Matcher:
             if path is not None and path not in {getattr(spec, field) for spec in self.specs.values()}:
                 raise ForbiddenMachineError(
                     field=field,
-                    reason=f"{path} is no profile's; only root and the service's user may name other files",
+                    reason=f"no profile uses {path}; only root and the service's user may name other files",
                 )
 
     def _check_cpu_model(self, model: str) -> None:
@@ -163,8 +162,8 @@ class Matcher:
         if beyond and model not in {spec.cpu_model for spec in self.specs.values()}:
             raise ForbiddenMachineError(
                 field="cpu_model",
-                reason=f"{', '.join(beyond)[:_SHOWN]}: only root, the service's user and profiles may set more than "
-                "features that are known; write them as name=on, name=off, +name or -name",
+                reason=f"{', '.join(beyond)[:_SHOWN]}: only root, the service's user and profiles may set properties "
+                "other than known features; write features as name=on, name=off, +name or -name",
             )
 
     def _check_size(self, wishes: Wishes) -> None:
@@ -177,7 +176,7 @@ class Matcher:
                 raise RefusedError(refusals.over_maximum(field, wished=wished, maximum=maximum, profile=self.base))
 
     async def _differing(self, settings: ProfileSettings, wishes: Wishes, spec: MachineSpec) -> tuple[str, ...]:
-        """The fields in which no hand-out could make one of the other."""
+        """The fields that differ in a way that a hand-out cannot change."""
         assert settings.kernel is not None
         assert settings.initrd is not None
         fields = []
@@ -190,9 +189,9 @@ class Matcher:
             for field in ("kernel_parameters", "cpu_model", "agent")
             if getattr(wanted, field) != getattr(spec, field)
         ]
-        if wanted.agent is spec.agent:  # else their devices differ for that
+        if wanted.agent is spec.agent:  # otherwise the devices differ because of the agent
             fields += dict.fromkeys(device.setting for device in wanted.differing_devices(spec))
-        grows = spec.agent is not AgentKind.NOOP  # else nobody brings online what is added
+        grows = spec.agent is not AgentKind.NOOP  # otherwise added CPUs and memory stay offline
         if (wishes.vcpus or 0) > (spec.max_vcpus if grows else spec.vcpus):
             fields.append("vcpus")
         grown_mib = grown_memory_mib(spec.memory_mib, wished_mib=wishes.memory_mib or 0)
@@ -205,7 +204,7 @@ class Matcher:
         return content is not None and content == await self._content(other)
 
     async def _content(self, path: Path) -> bytes | None:
-        """A hash; None for what is no file that can be read, which is told when it is to be booted."""
+        """A hash; None for a file that cannot be read, which is reported when the machine is resolved."""
         try:
             if not path.is_file():  # reading a pipe or a device may never end  # noqa: ASYNC240 - one stat call
                 return None

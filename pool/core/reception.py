@@ -1,4 +1,4 @@
-"""What is asked of the coordinator: each request becomes an event in its inbox, and waits for the reply."""
+"""The coordinator's interface for requests: each becomes an event in its inbox, and waits for the reply."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from pool.observe.measures import ABANDONED, Measures
 from vmm.words.leases import LeaseRequest
 
 OWN: Final = "own-"
-"""What the names of callers' own configurations begin with."""
+"""Prefix of the names of callers' own configurations."""
 
 
 @attrs.frozen(kw_only=True)
 class OwnConfiguration:
-    """What a caller asks for that no profile has: a page of the ledger, and how to make what is on it."""
+    """A caller's configuration that no profile has: the policy of its page in the ledger, and how to make its VMs."""
 
     name: str
-    """The same for the same configuration."""
+    """Equal for equal configurations."""
     policy: PoolPolicy
     producer: BaseVmMaker
     procedure: HandOutProcedure = attrs.field(factory=HandOutProcedure)
@@ -59,26 +59,26 @@ class OwnConfiguration:
 
 @attrs.define(eq=False, kw_only=True)
 class Reception:
-    """The public face of the coordinator, which reads the inbox and answers. Nothing is decided here."""
+    """The coordinator's public methods. The ledger decides the requests."""
 
     measures: Measures = attrs.field(init=False)
     _requests: OpenRequests = attrs.field(factory=OpenRequests, init=False)
     _send: trio.MemorySendChannel[Event] = attrs.field(init=False, repr=False)
     _inbox: trio.MemoryReceiveChannel[Event] = attrs.field(init=False, repr=False)
     _own: dict[int, OwnConfiguration] = attrs.field(factory=dict, init=False)
-    """By request, until the ledger has read it."""
+    """By request id, until the ledger has read the request."""
     _proofs: list[trio.Event] = attrs.field(factory=list, init=False)
-    """Who waits to see that a Tick is read."""
+    """Set when the next Tick is read."""
     _deliveries: Deliveries = attrs.field(factory=Deliveries, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
     _keeping_held: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        # Unbounded, because facts must never be dropped and actors must never wait here; what bounds it is the number
-        # of VMs, each of which says a few things in its life, and the edge's limit on open calls.
+        # Unbounded, because facts must never be dropped and actors must never wait here. Its length is bounded by the
+        # number of VMs, each of which reports a few facts in its life, and by the edge's limit on open calls.
         self._send, self._inbox = trio.open_memory_channel[Event](math.inf)
 
-    # -- what callers ask for ------------------------------------------------------------------------------------
+    # -- callers' requests ------------------------------------------------------------------------------------
 
     async def acquire(
         self,
@@ -92,10 +92,9 @@ class Reception:
     ) -> Lease:
         """Waits for a VM. `deadline` is on trio's clock.
 
-        With a configuration of one's own `profile` is not looked at. A bound lease is one that its caller gives back
-        when the call ends. A bare one is of a base VM, paused, to which nothing is connected: its caller has to
-        `relinquish` it or give it back. Raises RefusedError. If cancelled, the claim is dropped, and a lease that was
-        granted in that same moment is given back.
+        With `own`, `profile` is ignored. A bound lease is given back by its caller when the call ends. A bare lease is
+        of a paused base VM without connections: its caller must `relinquish` it or give it back. Raises RefusedError.
+        If cancelled, the claim is dropped, and a lease that was granted at the same time is given back.
         """
         came_at = trio.current_time()
         request_id, reply = self._requests.open()
@@ -139,9 +138,9 @@ class Reception:
         await self._ask(lambda request_id: ReleaseRequested(request_id=request_id, lease_id=lease_id, owner=owner))
 
     async def renew(self, lease_id: str, *, owner: Owner, ttl_s: float) -> Lease:
-        """The lease lives for `ttl_s` from now on; returns it as it is then. Raises as `release`.
+        """Sets the lease's remaining time to `ttl_s`; returns the renewed lease. Raises RefusedError.
 
-        If cancelled, it is renewed all the same.
+        If cancelled, the lease is renewed all the same.
         """
         renewed = await self._ask(
             lambda request_id: RenewRequested(request_id=request_id, lease_id=lease_id, owner=owner, ttl_s=ttl_s)
@@ -161,73 +160,73 @@ class Reception:
         return reply.result()
 
     def delivered(self, lease: Lease) -> None:
-        """Says that the caller has been told of the lease; does not wait. What would hold up the reply may go on.
+        """Reports that the lease's reply was sent, so that other work may go on; does not wait.
 
-        Who does not say so has other VMs begin a moment later, no more.
+        Without this call, other VMs start a moment later.
         """
         self._deliveries.end(lease.lease_id)
 
     def give_back(self, lease: Lease, *, detail: str = "its caller went away before it had the lease") -> None:
-        """Says that a lease is in its caller's hand no more, or never was; does not wait.
+        """Reports that a lease did not reach its caller, or was given back; does not wait.
 
-        It ends, unless another request with the same idempotency key has it. Nothing happens if it has ended.
+        The lease ends, unless another request with the same idempotency key has it. Does nothing if it has ended.
         """
         self._deliveries.end(lease.lease_id)
         if lease.request.bound and self._keeping_held:
             return
         self._send.send_nowait(GrantUndelivered(lease_id=lease.lease_id, detail=detail))
 
-    # -- what administrators ask for: all raise RefusedError -------------------------------------------------------
+    # -- administrators' requests: all raise RefusedError ----------------------------------------------------------
 
     async def resize(self, profile: str, size: int) -> None:
-        """Until the service is started anew."""
+        """Sets the pool's size, until the service restarts."""
         await self._ask(lambda request_id: ResizeRequested(request_id=request_id, profile=profile, size=size))
 
     async def drain(self, profile: str) -> None:
-        """Refuses who waits for the profile, and stops its idle VMs; leases go on."""
+        """Refuses the profile's waiting requests, and stops its idle VMs; leases go on."""
         await self._ask(lambda request_id: DrainRequested(request_id=request_id, profile=profile))
 
     async def undrain(self, profile: str) -> None:
         await self._ask(lambda request_id: UndrainRequested(request_id=request_id, profile=profile))
 
     async def reset(self, profile: str) -> None:
-        """Forgets the failures of its production."""
+        """Forgets the failures of the profile's production."""
         await self._ask(lambda request_id: ResetRequested(request_id=request_id, profile=profile))
 
     async def evict(self, *, vm_id: str = "", profile: str = "") -> None:
-        """Stops one idle VM, or has all idle VMs of a profile replaced, few at a time."""
+        """Stops one idle VM, or replaces all idle VMs of a profile, a few at a time."""
         await self._ask(lambda request_id: EvictRequested(request_id=request_id, profile=profile, vm_id=vm_id))
 
-    # -- what the service says -----------------------------------------------------------------------------------
+    # -- the service's reports -----------------------------------------------------------------------------------
 
     def generation_changed(self, profile: str, generation: str) -> None:
         """A producer makes VMs of another generation from now on; does not wait."""
         self._send.send_nowait(GenerationChanged(profile=profile, generation=generation))
 
     def host_memory(self, memory: HostMemory) -> None:
-        """Takes note of how the host is off; does not wait."""
+        """Reports the state of the host's memory; does not wait."""
         low = memory.state is MemoryState.LOW
         self._send.send_nowait(HostMemoryLow(detail=memory.reason) if low else HostMemoryOk())
 
     async def prove_alive(self) -> None:
-        """Returns when events are being read."""
+        """Returns when the coordinator has read an event."""
         alive = trio.Event()
         self._proofs.append(alive)
         self._send.send_nowait(Tick())
         await alive.wait()
 
     async def shut_down(self) -> None:
-        """Refuses who waits, ends every lease and every VM; returns when nothing is left of them."""
+        """Refuses waiting requests, ends every lease and every VM; returns when all VMs are gone."""
         self._send.send_nowait(ShutdownRequested())
         await self._drained.wait()
 
     async def hand_over(self) -> None:
-        """Refuses who waits and lets go of all idle and leased VMs; returns when all are, and the rest have ended."""
+        """Refuses waiting requests, detaches all idle and leased VMs, and ends the rest; returns when this is done."""
         self._send.send_nowait(HandoverRequested())
         await self._drained.wait()
 
     def keep_held_leases(self) -> None:
-        """From now on a held lease outlives the call that holds it: calls end before `hand_over`, and the next run of
-        the service waits for their holders.
+        """From now on bound leases outlive their calls: calls end before `hand_over`, and the next run of the service
+        waits for the leases' holders.
         """
         self._keeping_held = True

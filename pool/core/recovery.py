@@ -1,4 +1,4 @@
-"""What an earlier run of the service left: VMs to adopt, and remains to clear away."""
+"""Recovery from an earlier run of the service: VMs to adopt, and remains to clear away."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ RECONNECT_S: Final = 30.0
 
 
 MAX_FENCING_TOKEN: Final = 2**62
-"""Of a lease that is adopted. The next ones follow on it, and a record holds up to twice as much. They begin at the
-wall clock, in nanoseconds: that is the year 2116."""
+"""Of an adopted lease. Later tokens continue from it, and a record holds up to twice this value. Tokens begin at the
+wall clock, in nanoseconds, which reaches this value in 2116."""
 
 MAX_MEMORY_MIB: Final = 2**24
-"""Of a lease that is adopted: no host has as much."""
+"""Of an adopted lease; no host has as much."""
 
 SWEPT_AT_ONCE: Final = 16
 SWEEP_PATIENCE_S: Final = 1.0
-"""To end one takes some 50 ms; one that hangs in the kernel is given up after 20 s, and where one does, many do."""
+"""Ending a VM takes some 50 ms; a process that hangs in the kernel is given up after 20 s, and often many hang."""
 
 
 @attrs.frozen(kw_only=True)
 class Recovered:
-    """For the coordinator."""
+    """The VMs to adopt, for the coordinator."""
 
     found: tuple[FoundVm, ...]
     adoptions: Mapping[str, Adoption]
 
 
 class Sweep(Protocol):
-    """Ends what an earlier run left of VMs, but for what is to be kept, and what was given away and lives."""
+    """Ends the VMs that an earlier run left, except those to keep, and living ones that were given away."""
 
     async def __call__(self, vms: Path, *, keep: Collection[str], given_away: Collection[str]) -> None: ...
 
 
 async def sweep_remains(vms: Path, *, keep: Collection[str], given_away: Collection[str], backend: Backend) -> None:
-    """On this host: what the backend finds.
+    """Ends the VMs that the backend finds on this host.
 
-    Raises EndpointError, before anything is ended, if a service that lives has one of those VMs: somebody has removed
-    its directory with all locks, and it cannot be told by them.
+    Raises EndpointError, before any VM is ended, if a running service has one of them. Its locks do not show this if
+    its directory was removed.
     """
     found = await trio.to_thread.run_sync(backend.remains_in, vms)
     to_end = [remains for remains in found if remains.vm_id not in keep and remains.vm_id not in given_away]
@@ -67,7 +67,7 @@ async def sweep_remains(vms: Path, *, keep: Collection[str], given_away: Collect
     async with trio.open_nursery() as nursery:
         for remains in found:
             if remains.vm_id in given_away and remains.pids:
-                # If we were killed before its taker had the answer it is nobody's, and there is no telling.
+                # If the earlier run was killed before its reply was sent, the VM has no taker; this is undetectable.
                 _log.info("a VM that was given away lives on", vm=remains.vm_id, pids=remains.pids)
             elif remains.vm_id not in keep:
                 nursery.start_soon(_end, remains, turns, backend)
@@ -77,8 +77,8 @@ async def _check_nobodys(pids: Collection[int], *, vms: Path, backend: Backend) 
     owner = await trio.to_thread.run_sync(backend.owner_of, pids) if pids else None
     if owner is not None:
         raise EndpointError(
-            f"process {owner} has VMs of {vms}, whose files somebody has removed; stop it, or choose another place "
-            "with --socket or service.runtime_directory"
+            f"process {owner} has VMs of {vms}, whose files were removed; stop the process, or choose another "
+            "directory with --socket or service.runtime_directory"
         )
 
 
@@ -88,7 +88,7 @@ async def _end(remains: Remains, turns: Turns, backend: Backend) -> None:
         async with turns.turn(remains.vm_id):
             await backend.end(remains)
     except (StopError, OSError) as error:
-        # It takes its memory, and is tried again by the next run; nothing of this one is in its way.
+        # It keeps its memory until the next run tries again, and does not disturb this run.
         _log.error("an orphan cannot be ended", vm=remains.vm_id, error=str(error))
 
 
@@ -101,12 +101,12 @@ async def recover(
     sweep: Sweep | None = None,
     clock: Callable[[], float] = trio.current_time,
 ) -> Recovered:
-    """Reads the records, and ends whatever is left and has none that can be used. `clock` is trio's. `base` is the
-    profile that callers' own configurations are based on, `sweep` is `sweep_remains` unless another is given.
+    """Reads the records, and ends the VMs without a usable one. `clock` is trio's. `base` is the profile on which
+    callers' own configurations are based. `sweep` defaults to `sweep_remains`.
 
-    VMs that were given away are left alone; what one of them left when it ended is cleared away.
+    Living VMs that were given away are left alone; the remains of ended ones are cleared away.
 
-    Whoever calls this holds the lock that says that nobody else uses the directory.
+    The caller must hold the directory's lock.
     """
     records: dict[str, VmRecord] = {}
     given_away: set[str] = set()
@@ -126,7 +126,7 @@ async def recover(
     sweep = sweep or partial(sweep_remains, backend=backend)
     await sweep(journal.directory, keep=records, given_away=given_away)
     _limit_again(journal.directory, records, backend=backend)
-    # Both clocks at once, and after the sweep: what lies between the two readings would be taken off each lease.
+    # Both clocks at once, and after the sweep: the time between the two readings would be deducted from each lease.
     now, now_ns = clock(), journal.now_ns()
     found = tuple(
         FoundVm(
@@ -152,17 +152,18 @@ def _tell_unusable(vm_id: str, reason: str) -> None:
 
 
 def _implausible(record: VmRecord) -> str:
-    """Of what counts for others than this VM, what cannot be; empty if all can. A damaged record costs its own VM."""
+    """The impossible value that would affect other VMs; empty if there is none. A damaged record costs its own VM."""
     lease = record.lease
     if lease is not None and lease.terms.fencing_token > MAX_FENCING_TOKEN:
-        return f"lease.fencing_token: is {lease.terms.fencing_token}, which no service has granted"
+        return f"lease.fencing_token: {lease.terms.fencing_token} is out of range; the maximum is {MAX_FENCING_TOKEN}"
     if lease is not None and (lease.report.memory_online_mib or 0) > MAX_MEMORY_MIB:
-        return f"lease.report.memory_online_mib: is {lease.report.memory_online_mib}, which no host has"
+        memory_mib = lease.report.memory_online_mib
+        return f"lease.report.memory_online_mib: {memory_mib} is out of range; the maximum is {MAX_MEMORY_MIB}"
     return ""
 
 
 def _drop_doubles(records: dict[str, VmRecord]) -> None:
-    """One lease has one VM, and so has a caller's key: of two records that say otherwise the later one counts."""
+    """Drops the earlier of two records with the same lease id, or with the same key of one user."""
     kept: dict[object, str] = {}
     by_token = sorted(records.values(), key=lambda record: record.lease.terms.fencing_token if record.lease else 0)
     for record in reversed(by_token):
@@ -176,12 +177,12 @@ def _drop_doubles(records: dict[str, VmRecord]) -> None:
         if other is None:
             kept |= dict.fromkeys(names, record.vm_id)
         else:
-            _tell_unusable(record.vm_id, f"{other} has its lease")
+            _tell_unusable(record.vm_id, f"{other} has the same lease or key")
             del records[record.vm_id]
 
 
 def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -> Lease:
-    """The lease on this run's clock. Pure."""
+    """The lease, with its times on this run's clock."""
 
     def here(moment_ns: int) -> float:
         return now + (moment_ns - now_ns) / 1e9
@@ -201,7 +202,7 @@ def restored(record: VmRecord, lease: LeaseRecord, *, now: float, now_ns: int) -
 
 
 def _limit_again(vms: Path, vm_ids: Collection[str], *, backend: Backend) -> None:
-    """A VM without its limits is better than none, but not silently."""
+    """Sets the limits of adopted VMs again. A VM whose limits cannot be set is kept, with a warning."""
     for vm_id in vm_ids:
         try:
             backend.limit_again(vms / vm_id)

@@ -11,11 +11,11 @@ from pool.ledger.effects import Refusal
 from pool.ledger.records import Lease
 
 Answer = Lease | Refusal | None
-"""A lease, a refusal, or "it is done"."""
+"""A lease, a refusal, or None: the request is done."""
 
 
 class RefusedError(Exception):
-    """The pool said no; `refusal` says why and what to do."""
+    """The pool refused a request; `refusal` says why and what to do."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -24,7 +24,7 @@ class RefusedError(Exception):
 
 @attrs.define(eq=False)
 class Reply:
-    """A one-shot answer. Set by the coordinator, awaited by one request; no await lies between test and set."""
+    """A one-shot answer: set by the coordinator, awaited by one request."""
 
     event: trio.Event = attrs.field(factory=trio.Event)
     value: Answer = None
@@ -38,17 +38,17 @@ class Reply:
 
 @attrs.define(eq=False, kw_only=True)
 class OpenRequests:
-    """The replies that are awaited, by request id.
+    """The awaited replies, by request id.
 
-    How many there are is bounded where they come from: the ledger says how many acquisitions wait, the edge how many
-    calls a user has open. A bound here would let those who wait keep others from releases and administration.
+    Their number is bounded elsewhere: the ledger limits waiting acquisitions, the edge the open calls of a user. A
+    bound here would let waiting requests block releases and administration.
     """
 
     _replies: dict[int, Reply] = attrs.field(factory=dict, init=False)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
 
     def open(self) -> tuple[int, Reply]:
-        """A new request; whoever opens it closes it."""
+        """A new request, which the caller must close."""
         request_id = next(self._ids)
         self._replies[request_id] = reply = Reply()
         return request_id, reply
@@ -57,7 +57,7 @@ class OpenRequests:
         del self._replies[request_id]
 
     def answer(self, request_id: int, value: Answer) -> bool:
-        """Whether there is still somebody to answer."""
+        """Sets the reply. Returns whether the request is still open."""
         reply = self._replies.get(request_id)
         if reply is not None:
             reply.value = value

@@ -1,4 +1,4 @@
-"""Watching the pool: a snapshot, then every change; and a new snapshot for who cannot keep up."""
+"""Watching the pool: a snapshot, then every change; slow watchers get a new snapshot."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pool.settings.limits import WATCHERS_PER_USER
 from pool.settings.permissions import default_uids
 
 BACKLOG: Final = 1024
-"""News that are kept for a watcher; one who is further behind begins anew with a snapshot."""
+"""News that are kept for a watcher; a watcher that is further behind gets a new snapshot."""
 
 MAX_WATCHERS: Final = 128
-"""Of all users: each gets all that changes, and is kept a backlog."""
+"""Of all users; each watcher gets all changes, and has a backlog."""
 
 RESERVED_WATCHERS: Final = 16
-"""Of those, for root and the service's user alone."""
+"""Part of MAX_WATCHERS that is for root and the service's user alone."""
 
 
 class TooManyWatchersError(Exception):
-    """More watch than the service feeds, or more of one user."""
+    """Too many watches are open, of one user or of all."""
 
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """The pool at one moment; what comes after it in a watch has happened after it."""
+    """The pool at one moment; later messages of a watch are changes after it."""
 
     profiles: tuple[ProfileView, ...]
     vms: tuple[VmEntry, ...]
@@ -41,20 +41,20 @@ class Snapshot:
 
 @attrs.define(eq=False)
 class Watcher:
-    """One who watches. Made by `WatchHub.watch`."""
+    """One open watch. Made by `WatchHub.watch`."""
 
     _take_snapshot: Callable[[], Snapshot]
     _backlog: int
     _turn: trio.Lock
-    """Of all watchers one goes on in a round of the scheduler. A message takes as long to write as much of a hand-out
-    does, and a hand-out takes several rounds: a hundred watchers in each would hold up everybody else."""
+    """Lets one watcher go on in each round of the scheduler. Writing a message takes as long as a large part of a
+    hand-out, which takes several rounds: a hundred watchers in each round would delay all hand-outs."""
     _news: deque[News] = attrs.field(factory=deque)
     _behind: bool = True
-    """The next thing to see is a snapshot."""
+    """The next message is a snapshot."""
     _something: trio.Event = attrs.field(factory=trio.Event)
 
     async def next(self) -> Snapshot | News:
-        """What comes next, a snapshot first. Waits until there is something."""
+        """Waits for the next message and returns it; the first one is a snapshot."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._behind and not self._news:
             self._something = trio.Event()
@@ -67,9 +67,9 @@ class Watcher:
         return self._news.popleft()
 
     def tell(self, news: News) -> None:
-        """Never waits, and never takes more than the backlog."""
+        """Queues news; never waits, and never keeps more than the backlog."""
         if self._behind:
-            return  # the snapshot will have it
+            return  # the snapshot will include it
         if len(self._news) >= self._backlog:
             self._behind = True
             self._news.clear()
@@ -80,13 +80,13 @@ class Watcher:
 
 @attrs.define(eq=False, kw_only=True)
 class WatchHub:
-    """Tells all watchers. A slow one costs a bounded amount of memory and nobody any time."""
+    """Sends news to all watchers. A slow one costs a bounded amount of memory and does not delay others."""
 
     take_snapshot: Callable[[], Snapshot]
     backlog: int = BACKLOG
     per_user: int = WATCHERS_PER_USER
     administrators: frozenset[int] = attrs.field(factory=default_uids)
-    """The uids that have a reserve."""
+    """The uids that may use the reserve."""
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _watchers: set[Watcher] = attrs.field(factory=set, init=False)
     _listeners: set[Callable[[News], None]] = attrs.field(factory=set, init=False)
@@ -101,7 +101,7 @@ class WatchHub:
 
     @contextlib.contextmanager
     def heard_by(self, hear: Callable[[News], None]) -> Iterator[None]:
-        """For a part of the service itself, which is told at once, and must not wait; it counts for nobody's watch."""
+        """Calls `hear` with all news, for a part of the service itself. It must not wait, and counts as no watch."""
         self._listeners.add(hear)
         try:
             yield
@@ -110,7 +110,7 @@ class WatchHub:
 
     @contextlib.contextmanager
     def watch(self, *, uid: int) -> Iterator[Watcher]:
-        """For a user. Raises TooManyWatchersError."""
+        """Opens a watch for a user. Raises TooManyWatchersError."""
         self._check_room(uid)
         watcher = Watcher(self.take_snapshot, self.backlog, self._turn)
         self._watchers.add(watcher)
@@ -126,12 +126,14 @@ class WatchHub:
     def _check_room(self, uid: int) -> None:
         if self._watchers_of[uid] >= self.per_user:
             raise TooManyWatchersError(
-                f"user {uid} has {self.per_user} watches already; end one of them, use Status, or raise "
+                f"user {uid} already has {self.per_user} watches open; end one of them, use Status, or raise "
                 "limits.watchers_per_user"
             )
         reserved = 0 if uid in self.administrators else self._reserve_left()
         if len(self._watchers) + reserved >= MAX_WATCHERS:
-            raise TooManyWatchersError(f"{len(self._watchers)} watch already; try again later, or use Status")
+            raise TooManyWatchersError(
+                f"{len(self._watchers)} watches are already open; try again later, or use Status"
+            )
 
     def _reserve_left(self) -> int:
         taken = sum(self._watchers_of[uid] for uid in self.administrators if uid in self._watchers_of)

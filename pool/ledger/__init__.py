@@ -1,1 +1,1 @@
-"""All pool decisions, pure: events in, effects out. No I/O, no trio, no clock but the `now` it is given."""
+"""All pool decisions, pure: events in, effects out. No I/O, no trio, no clock except the `now` argument."""

@@ -1,4 +1,4 @@
-"""One profile's page in the ledger: its queues, its counts, and how many VMs it wants."""
+"""One profile's page in the ledger: its queues, its counts and the number of VMs that it wants."""
 
 from __future__ import annotations
 
@@ -24,54 +24,54 @@ def _demand(policy: PoolPolicy) -> Demand | None:
 
 @attrs.define(eq=False)
 class Room:
-    """What a profile shares with the configurations that are based on it: how many VMs they may have together."""
+    """The `max_vms` that a profile shares with the configurations based on it."""
 
     vms: int = 0
-    """Of all its pages, those that are on their way out not counted."""
+    """VMs of all its pages, without stopping ones."""
     guests: dict[str, ProfilePage] = attrs.field(factory=dict)
-    """The passing pages in it."""
+    """Its passing pages."""
 
     def claimed(self, before: Place) -> int:
-        """VMs that callers of passing pages wait for, whose turn comes first."""
+        """The number of VMs for claims of passing pages whose turn comes before this place."""
         claims = (page.unserved_boot_claims for page in self.guests.values())
         return sum(len(queue) for queue in claims if queue.first_place() < before)
 
 
 @attrs.define(eq=False, kw_only=True)
 class ProfilePage:
-    """Mutable state of one profile. Every question it answers costs the same with 10 VMs and with 10,000."""
+    """Mutable state of one profile. Every query costs the same with 10 VMs and with 10,000."""
 
     name: str
     policy: PoolPolicy
     passing: bool = False
-    """Opened for one configuration, or for VMs of a profile that is no more; closed when nothing is left on it."""
+    """Opened for a caller's configuration, or for VMs of a removed profile; closed when it is empty."""
     room: Room = attrs.field(factory=Room, repr=False)
     size: int = attrs.field(default=attrs.Factory(lambda self: self.policy.size, takes_self=True))
-    """How many VMs are wanted: the policy's, until somebody resizes the pool."""
+    """The wanted number of VMs: the policy's, until the pool is resized."""
     demand: Demand | None = attrs.field(
         default=attrs.Factory(lambda self: _demand(self.policy), takes_self=True), repr=False
     )
-    """What the size follows, if it does."""
+    """Set if the size follows the demand."""
     review_at: float = math.inf
-    """When the demand could want another size although nothing happens."""
+    """When the size could change without an event."""
     shrinks_for: StopReason = StopReason.SURPLUS
-    """Why VMs go that are found to be too many now."""
+    """The reason to stop VMs that are now too many."""
     drained: bool = False
-    """Nothing is handed out or produced, and nobody waits."""
+    """No VM is handed out or produced, and no claim waits."""
     ready: ReadyVms = attrs.field(factory=ReadyVms)
     producing_for_pool: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     adopting: set[str] = attrs.field(factory=set)
-    """Of those, what an earlier run of the service made; they are as good as produced."""
+    """VMs in production that an earlier run of the service made."""
     unreached: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
-    """Of those in turn, whose turn to be adopted has not come."""
+    """VMs of `adopting` to which no connection has been started yet."""
     producing_for_claim: OrderedDict[str, int] = attrs.field(factory=OrderedDict)
-    """VM id to the waiting BOOT claim that it was started for."""
+    """VM id to the waiting BOOT claim for which it was started."""
     waiting: ClaimQueue = attrs.field(factory=ClaimQueue)
     unserved_boot_claims: ClaimQueue = attrs.field(factory=ClaimQueue)
-    """Waiting BOOT claims without a production of their own: there is no room for one, or the circuit is half open."""
+    """Waiting BOOT claims without a production of their own: no room is left, or the circuit is half open."""
     shells: ShellRack = attrs.field(factory=ShellRack)
     generation: str = ""
-    """What the producer makes; empty until it has said so."""
+    """The producer's current generation; empty until the producer has reported it."""
     boot_claims: int = 0
     """All waiting BOOT claims."""
     handing_out: int = 0
@@ -84,20 +84,20 @@ class ProfilePage:
     counters: Counters = attrs.field(factory=Counters)
 
     def follow_demand(self, *, now: float) -> bool:
-        """Whether the size is another one now."""
+        """Adjusts the size to the demand. Returns whether it has changed."""
         if self.demand is None:
             return False
-        # Who waits is served by the pool, however little there was to do lately: he may wait for memory, or a repair.
+        # At least one VM while a claim waits, however low the demand was: the claim may wait for memory, or a repair.
         before, self.size = self.size, max(self.demand.size(now), len(self.waiting) > self.boot_claims)
         self.review_at = self.demand.next_review(now)
         return self.size != before
 
     def wanted(self) -> int:
-        """VMs that should be ready or in production.
+        """The number of VMs that should be ready or in production.
 
-        Beyond the pool's size: one for each waiting BOOT claim, one for each other waiting claim that a shell is being
-        filled for, and one to replace a stale VM without falling below the minimum, or without knowing that production
-        works at all. Never more than the profile may have in all.
+        Beyond the pool's size: one for each waiting BOOT claim, one for each other waiting claim for which a shell is
+        being filled, and one to replace a stale VM if the pool is at its minimum or production has failed. The
+        profile's `max_vms` limits the sum.
         """
         if self.drained:
             return 0
@@ -120,23 +120,23 @@ class ProfilePage:
         return min(self.policy.min_ready, self.size)
 
     def present(self) -> int:
-        """VMs that are there for whoever comes."""
+        """VMs that are ready or in production."""
         return len(self.ready) + self.producing()
 
     def producing(self) -> int:
         return len(self.producing_for_pool) + len(self.producing_for_claim)
 
     def out(self) -> int:
-        """VMs that are somebody's."""
+        """VMs that are leased or being handed out."""
         return self.handing_out + self.leased
 
     def shortage(self) -> int:
         return self.wanted() - self.present()
 
     def next_to_serve(self) -> Claim | None:
-        """The first claim that waits and that nothing comes for.
+        """The first waiting claim without a VM in production.
 
-        A BOOT claim has a production of its own; otherwise what is in production goes to those whose turn comes first.
+        A BOOT claim has a production of its own; other VMs in production go to the first claims in the queue.
         """
         if self.ready:
             return self.waiting.first()
@@ -150,19 +150,19 @@ class ProfilePage:
         return self.policy.max_vms is None or self.room.vms < self.policy.max_vms
 
     def is_over(self) -> bool:
-        """Nothing is left on a passing page."""
+        """Whether this is a passing page without VMs and claims."""
         there = self.present() + self.out() + self.stopping + len(self.shells)
         return self.passing and not there and not self.waiting
 
     def enqueue(self, claim: Claim) -> None:
-        """Puts a claim in its place, which is the one that it had if it comes back from a hand-out."""
+        """Puts a claim in its place, the same as before if it comes back from a hand-out."""
         self.waiting.add(claim)
         if claim.on_empty is OnEmpty.BOOT:
             self.boot_claims += 1
             self.unserved_boot_claims.add(claim)
 
     def dequeue(self, claim: Claim) -> None:
-        """Takes a claim out of the queue; a production started for it goes to the next BOOT claim, else to the pool."""
+        """Removes a claim from the queue; a production started for it goes to the next BOOT claim, else to the pool."""
         self.waiting.remove(claim)
         if claim.on_empty is OnEmpty.BOOT:
             self.boot_claims -= 1
@@ -177,7 +177,7 @@ class ProfilePage:
                     break
 
     def withdraw(self, claim: Claim) -> None:
-        """Takes a claim out of the queue that nobody waits for any more."""
+        """Removes a claim that will not be served."""
         self.dequeue(claim)
         self.waiting.close_ranks(claim)
         self.unserved_boot_claims.reorder()
@@ -190,7 +190,7 @@ class ProfilePage:
             self.producing_for_claim[vm_id] = claim_id
 
     def production_ended(self, vm_id: str) -> int | None:
-        """Takes a VM out of production; returns the BOOT claim that it was started for, if that still waits."""
+        """Removes a VM from production. Returns the BOOT claim for which it was started, if that claim still waits."""
         self.shells.forget(vm_id)
         self.adopting.discard(vm_id)
         self.unreached.pop(vm_id, None)
@@ -198,9 +198,9 @@ class ProfilePage:
         return self.producing_for_claim.pop(vm_id, None)
 
     def production_succeeded(self, vm_id: str, *, production_s: float | None, current: bool, now: float) -> None:
-        """A VM is ready. It goes to the head of the queue, so the BOOT claim that paid for it may need another.
+        """A VM is ready. It is for the head of the queue, so the BOOT claim for which it was made may need another one.
 
-        Without a duration it was found, and proves nothing about production.
+        Without a duration the VM was adopted, and proves nothing about production.
         """
         claim_id = self.production_ended(vm_id)
         if claim_id is not None:
@@ -219,19 +219,19 @@ class ProfilePage:
         self.production_started(vm_id, claim_id=claim_id)
 
     def cheapest(self) -> str:
-        """The VM that is missed least: a stale one, the youngest in production for the pool, the one ready longest."""
+        """The VM to stop first: a stale one, the youngest in production for the pool, or the oldest ready one."""
         if self.ready.stale and len(self.ready) > self.min_ready():
             return next(iter(self.ready.stale))
         return next(reversed(self.producing_for_pool)) if self.producing_for_pool else next(iter(self.ready))
 
     def has_too_many(self) -> bool:
-        """Whether one that is nobody's can be stopped, and should be."""
+        """Whether an idle VM, or one in production for the pool, should be stopped."""
         return self.shortage() < 0 and bool(self.ready or self.producing_for_pool)
 
     def may_roll(self, *, may_surge: bool) -> bool:
         """Whether one more stale VM may be stopped now: few at a time, enough stay ready, and production works.
 
-        Where there is no room for one VM more than wanted the minimum cannot be kept: one goes, then one comes.
+        Without room for an additional VM the minimum cannot be kept: one VM is stopped before its replacement is made.
         """
         if not self.ready.stale or self.failures.in_a_row or self.drained:
             return False
@@ -246,7 +246,7 @@ class ProfilePage:
         return self.failures.circuit(threshold=self.policy.breaker_threshold, now=now)
 
     def may_boot_for_claim(self, *, now: float) -> bool:
-        """Whether a BOOT claim may have its production as far as failures go; claims are not subject to back-off."""
+        """Whether the circuit allows a production for a BOOT claim; claims are not subject to back-off."""
         match self.circuit(now=now):
             case CircuitState.CLOSED:
                 return True
@@ -256,23 +256,23 @@ class ProfilePage:
                 return self.producing() == len(self.adopting)
 
     def may_refill(self, *, now: float) -> bool:
-        """Whether one more VM is to be started for the pool now, as far as the profile goes."""
+        """Whether this profile may start one more VM for the pool now. Limits of the host are checked elsewhere."""
         if not self.failures.may_try(now=now):
             return False
         # After a failure one VM at a time is tried, until one succeeds.
         limit = self.policy.production_limit if not self.failures.in_a_row else 1
         half_open = self.circuit(now=now) is CircuitState.HALF_OPEN
-        # Adoption is no production: it costs little, and proves nothing.
+        # Adoption is no production: it is cheap, and proves nothing.
         busy = (self.producing() if half_open else len(self.producing_for_pool)) - len(self.adopting)
-        # A VM on its way out is replaced when it has arrived, milliseconds later: a boot would compete with it.
+        # A VM is replaced after its hand-out, milliseconds later: a boot would compete with the hand-out.
         return self.shortage() > self.handing_out and busy < limit
 
     def wants_shell(self, *, now: float) -> bool:
-        """Whether to start one now."""
+        """Whether to start a shell now."""
         return self.lacks_shell() and self.shells.may_start(now=now)
 
     def lacks_shell(self) -> bool:
-        """Whether one is missing; the pool itself comes first."""
+        """Whether a shell is missing; the pool itself comes first."""
         return (
             not self.drained
             and not self.passing
@@ -281,17 +281,17 @@ class ProfilePage:
         )
 
     def shell_to_fill(self, *, now: float) -> str | None:
-        """A shell for a claim that waits and that no shell is being filled for yet."""
+        """A shell for a waiting claim for which no shell is being filled yet."""
         if not self.shells.idle or len(self.waiting) <= len(self.shells.filling) or not self.has_room():
             return None
         if self.ready:
-            return None  # it waits for memory, not for a VM
+            return None  # the claim waits for memory, not for a VM
         if now < self.failures.retry_at and not self.boot_claims:
             return None
         return next(iter(self.shells.idle))
 
     def boot_claim_for_shell(self) -> int | None:
-        """The first BOOT claim without a production, or else one whose own is slower: the pool gets that one."""
+        """The first BOOT claim without a production, else one with a slower production, which the pool then gets."""
         unserved = self.unserved_boot_claims.first()
         if unserved is not None:
             return unserved.claim_id
@@ -304,7 +304,7 @@ class ProfilePage:
         return claim_id
 
     def next_wakeup(self) -> float:
-        """When production may be tried again, if there is any to try; infinity if not."""
+        """When a back-off ends that delays VMs or shells, or the size is reviewed; infinity if neither is due."""
         pool = self.failures.retry_at if self.failures.retry_at and self.shortage() > 0 else math.inf
         shells = self.shells.failures.retry_at
         shells = shells if shells and self.lacks_shell() else math.inf

@@ -1,4 +1,4 @@
-"""What the pool does by itself after every event: serve who waits, produce what is missing, stop what is too much."""
+"""The pool's own work after every event: serve waiting claims, produce missing VMs, stop surplus ones."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pool.ledger.views import CircuitState
 
 @attrs.define(eq=False, kw_only=True)
 class Refill:
-    """Brings what there is towards what is wanted, as far as host, budget and failures let it."""
+    """Brings the pools towards their wanted sizes, as far as host, budget and failures allow."""
 
     moves: Moves
 
     def settle(self, *, now: float) -> None:
         if self.moves.draining:
             return
-        # What is ready goes to who waits before anybody finds that it is too much.
+        # Ready VMs go to waiting claims before they can be found to be surplus.
         self.hand_out_ready(now=now)
         for page in self._pages():
             self.moves.follow_demand(page, now=now)
-        # What goes makes room for what comes.
+        # First stop VMs, to make room for new ones.
         self.keep_within_budget()
         for page in self._pages():
             self.replace_stale(page)
@@ -36,19 +36,19 @@ class Refill:
         while (neediest := self._neediest(now=now)) is not None:
             self.moves.start_vm(neediest, claim_id=None)
         for page in self._pages():
-            # What a shell was filled in place of goes, which may be what the next shell waited for.
+            # Stopping the production that a filled shell replaces may make room for the next shell.
             while self.shrink(page) and self.fill_shells(page, now=now):
                 pass
             self.start_shells(page, now=now)
             if page.is_over():
                 self.moves.close_page(page)
 
-    # -- who waits -----------------------------------------------------------------------------------------------
+    # -- waiting claims -----------------------------------------------------------------------------------------------
 
     def serve_claims(self, *, now: float) -> None:
-        """In the order of their turns over all profiles: a VM for each, or the production of one.
+        """Finds a VM, or starts a production, for each claim in the order of their turns over all profiles.
 
-        A claim that cannot be served yet reserves what it needs, so that nobody behind it takes it away.
+        A claim that cannot be served yet reserves the memory that it needs, so that no later claim takes it.
         """
         self.moves.admission.reserved_mib = 0
         self._in_turn(self._pages(), lambda page: self._serve(page, now=now))
@@ -59,7 +59,7 @@ class Refill:
         self.moves.admission.reserved_mib = 0
 
         def serve(page: ProfilePage) -> bool:
-            # Growth is for `serve_claims`: who came before may wait for that memory to have his VM made of.
+            # Growth is for `serve_claims`: an earlier claim may wait for that memory.
             claim = page.waiting.first()
             grows = claim is None or _growth_mib(claim, page)
             return bool(page.ready) and not grows and self.hand_out(page, now=now)
@@ -67,13 +67,13 @@ class Refill:
         self._in_turn((page for page in self._pages() if page.ready), serve)
 
     def _in_turn(self, pages: Iterable[ProfilePage], serve: Callable[[ProfilePage], bool]) -> None:
-        """Has the claims served that nothing comes for, one after the other, by their places over all pages.
+        """Serves the claims without a VM in production, one after the other, by their places over all pages.
 
-        Where one cannot be served those behind it on its page wait, too, or it might never get what it needs.
+        If a claim cannot be served, the claims behind it on its page wait, too; otherwise it might never be served.
         """
         by_name = {page.name: page for page in pages}
-        # What is done for one claim brings none to a place before: each page stands in the heap once, with a place that
-        # its next claim had or has.
+        # Serving a claim moves no other claim forward, so each page is in the heap once, with the place of its next
+        # claim or of an earlier one.
         heads = [(claim.place, name) for name, page in by_name.items() if (claim := page.next_to_serve()) is not None]
         heapq.heapify(heads)
         while heads:
@@ -85,13 +85,13 @@ class Refill:
                 heapq.heappop(heads)
 
     def _serve(self, page: ProfilePage, *, now: float) -> bool:
-        """Whether something comes now for the claim that is next."""
+        """Whether a VM was found, or a production started, for the next claim."""
         if page.ready:
             return self.hand_out(page, now=now)
         return self.fill_shells(page, now=now) or self.produce_for_claim(page, now=now)
 
     def hand_out(self, page: ProfilePage, *, now: float) -> bool:
-        """Whether the head of the queue got its VM. What it is to grow by must fit."""
+        """Whether the head of the queue got its VM. Its growth must fit into the budget."""
         claim = page.waiting.first()
         assert claim is not None
         admission = self.moves.admission
@@ -103,16 +103,16 @@ class Refill:
         return True
 
     def fill_shells(self, page: ProfilePage, *, now: float) -> bool:
-        """Whether any was filled."""
+        """Whether any shell was filled."""
         filled = False
-        closed = page.circuit(now=now) is CircuitState.CLOSED  # else one trial at a time is made, from nothing
+        closed = page.circuit(now=now) is CircuitState.CLOSED  # else one trial at a time is made, without a shell
         while closed and self._admits(page) and (shell := page.shell_to_fill(now=now)) is not None:
             self.moves.fill_shell(shell)
             filled = True
         return filled
 
     def produce_for_claim(self, page: ProfilePage, *, now: float) -> bool:
-        """Whether there is one production more for those who wait, or one of the pool's has become a claim's."""
+        """Whether a production was started for a waiting claim, or one of the pool's was passed on to it."""
         claim = page.unserved_boot_claims.first()
         claim_id = None if claim is None else claim.claim_id
         if claim_id is None:
@@ -123,7 +123,7 @@ class Refill:
             self.moves.start_vm(page, claim_id=claim_id)
             return True
         if able:
-            # Also when it fits and waits for something else: a pool would take what was made free for it.
+            # Even if it fits and waits for something else: a pool would take the memory that was freed for it.
             self._reserve(page.policy.memory_mib, for_page=page)
         if claim_id is not None and page.producing_for_pool:
             page.pass_on_production(claim_id)
@@ -131,9 +131,9 @@ class Refill:
         return False
 
     def _reserve(self, mib: int, *, for_page: ProfilePage) -> None:
-        """Keeps so much for its head claim, and evicts idle VMs for that if it is of use.
+        """Reserves memory for the page's head claim, and evicts idle VMs if that frees enough.
 
-        Nobody behind it keeps a VM for it; first it is taken where most are above their minimum.
+        The VMs are taken from pages without an earlier claim, first from the page with most VMs above its minimum.
         """
         admission = self.moves.admission
         admission.reserved_mib += mib
@@ -162,13 +162,13 @@ class Refill:
 
     @staticmethod
     def _spare(page: ProfilePage, for_page: ProfilePage) -> int:
-        """How many of its idle VMs may go; of its own all but the one that its head claim is to get."""
+        """How many idle VMs of `page` may be evicted; `for_page` itself keeps one for its head claim."""
         return max(0, len(page.ready) - (page is for_page))
 
     # -- the pools -----------------------------------------------------------------------------------------------
 
     def keep_within_budget(self) -> None:
-        """What an earlier run with a larger one left idle goes."""
+        """Stops idle VMs that an earlier run with a larger budget left."""
         while self.moves.admission.missing_mib(0) > 0:
             idle = (page for page in self._pages() if page.ready or page.producing_for_pool)
             donors = [page for page in idle if page.policy.memory_mib]
@@ -186,8 +186,8 @@ class Refill:
             self.moves.stop_vm(self.moves.fleet[vm_id], why, detail=REPLACEMENTS[why])
 
     def _neediest(self, *, now: float) -> ProfilePage | None:
-        """The page that is to get the next production: the one with the smallest part of what it wants."""
-        # All of them are asked, since asking ends a back-off that is over.
+        """The page that gets the next production: the one with the smallest part of its wanted VMs."""
+        # Call `may_refill` of all pages, since it ends a back-off that is over.
         able = [page for page in self._pages() if page.may_refill(now=now)]
         return min((page for page in able if self._admits(page)), key=_part, default=None)
 
@@ -196,7 +196,7 @@ class Refill:
             self.moves.start_shell(page)
 
     def shrink(self, page: ProfilePage) -> bool:
-        """Whether there was a VM too many."""
+        """Stops surplus VMs. Returns whether there were any."""
         too_many = page.has_too_many()
         while page.has_too_many():
             reason = StopReason.DRAIN if page.drained else page.shrinks_for

@@ -12,19 +12,19 @@ import attrs
 K = TypeVar("K", str, int)
 
 _FEW: Final = 64
-"""Not worth a clean-up."""
+"""So many outdated entries are not worth a clean-up."""
 
 
 @attrs.define(eq=False)
 class Schedule(Generic[K]):
-    """At most one time for each key. Setting, dropping and asking cost the same, amortised, however many there are."""
+    """At most one time for each key. The amortised cost of each operation grows at most logarithmically."""
 
     _times: dict[K, float] = attrs.field(factory=dict, init=False)
     _heap: list[tuple[float, K]] = attrs.field(factory=list, init=False)
-    """What was moved or dropped stays until it comes up, or until there is more of that than of what counts."""
+    """Outdated entries stay until they come up, or until they outnumber the valid ones."""
 
     def set(self, key: K, at: float) -> None:
-        """Infinity is never due and takes no place."""
+        """Sets the time of a key; infinity drops it."""
         if at == math.inf:
             self._times.pop(key, None)
         else:
@@ -38,13 +38,13 @@ class Schedule(Generic[K]):
         self._times.pop(key, None)
 
     def next_at(self) -> float:
-        """The earliest time; infinity if there is none. It may have come already."""
+        """The earliest time; infinity if there is none. It may be in the past."""
         while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
 
     def take_due(self, *, now: float) -> Iterator[K]:
-        """Keys whose time has come, each once; they are dropped as they come."""
+        """Keys that are due, each once; each is dropped as it is returned."""
         while self.next_at() <= now:
             _, key = heapq.heappop(self._heap)
             del self._times[key]

@@ -1,4 +1,4 @@
-"""From one run of the service to the next: what is left behind, and what is found."""
+"""The transition from one run of the service to the next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vmm.words.life import VmState
 
 @attrs.define(eq=False, kw_only=True)
 class Succession:
-    """The beginning of a run that follows another, and the two ways to end one."""
+    """Adoption at the beginning of a run; shutdown and hand-over at its end."""
 
     moves: Moves
 
@@ -28,7 +28,7 @@ class Succession:
                 self.moves.adopt_vm(found.vm_id, self.moves.fleet.pages[found.profile])
 
     def reach_idle(self) -> None:
-        """Few at a time, or the host would have to do with all of them at once; for who waits for a VM first."""
+        """Connects to a few VMs at a time, to limit the load, beginning with the profiles that claims wait for."""
         while self._under_way() < self.moves.service.adoptions_at_once:
             pages = [page for page in self.moves.fleet.pages.values() if page.unreached]
             if not pages:
@@ -39,13 +39,13 @@ class Succession:
         return sum(len(page.adopting) - len(page.unreached) for page in self.moves.fleet.pages.values())
 
     def _restore(self, found: FoundVm, lease: Lease) -> None:
-        """A leased VM stays so, whatever its profile has become."""
+        """A leased VM stays leased, even if its profile has changed or is gone."""
         page = self.moves.fleet.pages.get(found.profile)
         if page is None:
             page = self.moves.fleet.open_page(found.profile, PoolPolicy(size=0, within=found.within))
         memory_mib = max(page.policy.memory_mib, found.memory_mib)
         self.moves.fleet.adopt_leased(page, lease, memory_mib=memory_mib)
-        # The call that held it open is gone with the run that it was made to.
+        # The call that held a bound lease open ended with the earlier run.
         self.moves.leases.open(lease, holders=0 if lease.request.bound else 1)
         self.moves.effects.append(AdoptVm(vm_id=found.vm_id, profile=found.profile))
 
@@ -65,7 +65,7 @@ class Succession:
             self._hand_over()
 
     def _drain(self) -> None:
-        """Every lease and every VM ends."""
+        """Ends every lease and every VM."""
         for lease in self.moves.leases.all():
             self.moves.take_back(lease, EndReason.SHUTDOWN, detail="the service was stopped")
         for entry in self.moves.fleet.all():
@@ -73,9 +73,9 @@ class Succession:
                 self.moves.stop_vm(entry, StopReason.SHUTDOWN, detail="the service is shutting down")
 
     def _hand_over(self) -> None:
-        """Idle and leased VMs live on, leases with them, adopted yet or not; nobody could take over the rest."""
+        """Detaches idle and leased VMs, adopted yet or not, with their leases; the others cannot be taken over."""
         for lease in self.moves.leases.all():
-            if lease.request.bare:  # unrecorded, and in nobody's hand yet
+            if lease.request.bare:  # has no record, and is not given away yet
                 self.moves.take_back(lease, EndReason.SHUTDOWN, detail="the service hands over")
             else:
                 self.moves.leases.let_go(lease)

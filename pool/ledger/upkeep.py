@@ -1,4 +1,4 @@
-"""Care for idle VMs: their agents are asked now and then, the old go, and some go when memory gets low."""
+"""Upkeep of idle VMs: checks of their agents, maximum age, generations and low memory of the host."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vmm.words.life import VmState
 
 @attrs.define(eq=False, kw_only=True)
 class Upkeep:
-    """Only VMs that nobody has are touched."""
+    """Deals with idle VMs only."""
 
     moves: Moves
     facts: Facts
 
     def next_wakeup(self) -> float:
-        """When something is due; infinity if nothing is. What waits for a check to end is not waited for here."""
+        """When an age or a check is due; infinity if none is. While all checks are in use, no further check is due."""
         pages = self.moves.fleet.pages.values()
         ages = min((page.ready.ages.next_at() for page in pages), default=math.inf)
         if self._checks_under_way() >= self.moves.service.checks_at_once:
@@ -33,10 +33,10 @@ class Upkeep:
     def note_ages(self, *, now: float) -> None:
         for page in self.moves.fleet.pages.values():
             for vm_id in page.ready.ages.take_due(now=now):
-                page.ready.stale[vm_id] = StopReason.AGE  # which no generation cures
+                page.ready.stale[vm_id] = StopReason.AGE  # and not STALE, which a change of generation may undo
 
     def check_agents(self, *, now: float) -> None:
-        """Few at a time."""
+        """Starts due checks, a few at a time."""
         budget = self.moves.service.checks_at_once - self._checks_under_way()
         for page in self.moves.fleet.pages.values():
             while budget > 0 and page.ready.checks.next_at() <= now:
@@ -49,7 +49,7 @@ class Upkeep:
     def generation_changed(self, event: GenerationChanged) -> None:
         page = self.moves.fleet.pages.get(event.profile)
         if page is None:
-            return  # it was closed while its producer said so
+            return  # the page was closed meanwhile
         self.moves.fleet.change_generation(page, event.generation)
         self.moves.tell_of(page, ProfileChange.GENERATION, event.generation)
         for vm_id in list(page.shells.idle):
@@ -58,7 +58,7 @@ class Upkeep:
     # -- host memory ---------------------------------------------------------------------------------------------
 
     def host_memory(self, event: HostMemoryLow | HostMemoryOk) -> None:
-        """One VM goes for each report of low memory: what that frees shows in the next one."""
+        """Stops one VM for each report of low memory: the next report shows the effect."""
         if isinstance(event, HostMemoryLow):
             self._memory_is_low(event)
         elif self.moves.admission.memory_low:
@@ -82,5 +82,5 @@ class Upkeep:
 
 
 def _spare(page: ProfilePage) -> int:
-    """How many of its VMs can be spared; more come first."""
+    """How many VMs the page has above its minimum."""
     return len(page.ready) + len(page.producing_for_pool) - page.min_ready()

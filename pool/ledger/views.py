@@ -1,4 +1,4 @@
-"""What the ledger shows of a profile."""
+"""The ledger's views of profiles and memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class CircuitState(enum.Enum):
 
     CLOSED = "closed"
     OPEN = "open"
-    """It failed too often in a row: nothing is tried until the back-off is over."""
+    """Production failed too often in a row: no VM is made until the back-off is over."""
     HALF_OPEN = "half_open"
-    """One trial at a time is made."""
+    """One VM at a time is made as a trial."""
 
 
 @attrs.define(kw_only=True)
@@ -27,14 +27,14 @@ class Counters:
     hits: int = 0
     """Claims that found a ready VM."""
     misses: int = 0
-    """Claims that had to wait or were refused because nothing was ready."""
+    """Claims that had to wait, or were refused because no VM was ready."""
     granted: int = 0
     refused: int = 0
     produced: int = 0
     adopted: int = 0
-    """Of those produced, how many an earlier run of the service had made."""
+    """VMs of `produced` that an earlier run of the service had made."""
     restored: int = 0
-    """Leases of an earlier run of the service whose VMs were still there."""
+    """Leases of an earlier run of the service whose VMs were still running."""
     production_failures: int = 0
     lost_idle: int = 0
     lost_leased: int = 0
@@ -45,7 +45,7 @@ class Counters:
     evicted: int = 0
     """Idle VMs that were stopped by request, or because memory was needed."""
     stopped: Counter[StopReason] = attrs.field(factory=Counter)
-    """VMs that were ended or let go of, by reason."""
+    """VMs that were ended or detached, by reason."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,11 +53,11 @@ class MemoryView:
     """Nominal memory of all VMs."""
 
     committed_mib: int
-    """Until their processes are gone."""
+    """Of all VMs, until their processes are gone."""
     stopping_mib: int
-    """Of that, what will be free in a moment."""
+    """The part of `committed_mib` whose VMs are stopping."""
     budget_mib: float
-    """Infinite: no limit."""
+    """Infinity: no limit."""
 
 
 @attrs.frozen(kw_only=True)
@@ -73,17 +73,17 @@ class ProfileView:
     stopping: int
     waiting: int
     shells: int
-    """Started and waiting for a guest."""
+    """QEMU processes that wait for a guest."""
     stale: int
-    """Ready, but of an older generation, too old, or to be replaced by request."""
+    """Ready VMs that are to be replaced: of an older generation, too old, or by request."""
     drained: bool
     generation: str
     circuit: CircuitState
     failures_in_a_row: int
     retry_in_s: float
-    """0 when the pool does not back off."""
+    """0 if the pool does not back off."""
     held_back: str
-    """Why VMs that are missing are not produced now; empty if they are, or if none is missing."""
+    """Why missing VMs are not being produced; empty if they are, or if none is missing."""
     last_error: str
     last_evidence: str
     last_production_s: float

@@ -95,7 +95,7 @@ async def has_one_ready(client: Client) -> bool:
     [
         (remove_locks_and_socket, ("already running",)),
         # The first one may have put its locks back before the second one, which starts slowly on a busy host, is there.
-        (remove_all, ("whose files somebody has removed", "already running")),
+        (remove_all, ("whose files were removed", "already running")),
     ],
 )
 async def test_a_second_service_does_not_have_the_vms_of_one_that_lives(

@@ -237,7 +237,7 @@ async def test_of_two_records_of_one_lease_the_later_one_counts(
         found = await recovered(journal)
     assert [vm.vm_id for vm in found.found] == [later]
     assert (goes.exists(), stays.exists()) == (False, True)
-    assert [line["reason"] for line in logs if "reason" in line] == [f"{later} has its lease"]
+    assert [line["reason"] for line in logs if "reason" in line] == [f"{later} has the same lease or key"]
 
 
 async def test_two_users_may_have_the_same_key(journal: Journal) -> None:

@@ -113,7 +113,7 @@ def found(monkeypatch: pytest.MonkeyPatch, vms: Path, *vm_ids: str) -> list[str]
 async def test_the_vms_of_a_service_that_lives_are_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its directory was removed, with the locks that would have kept us out."""
     ended = found(monkeypatch, tmp_path, "vm-1")
-    with pytest.raises(EndpointError, match=r"process 4711 has VMs of .* choose another place"):
+    with pytest.raises(EndpointError, match=r"process 4711 has VMs of .* choose another directory"):
         await sweep_remains(tmp_path, keep=(), given_away=(), backend=QemuBackend())
     assert ended == []
 

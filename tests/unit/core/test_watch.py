@@ -133,7 +133,10 @@ async def test_the_number_of_watchers_is_limited_and_who_leaves_makes_room() -> 
     watches = [pool.hub.watch(uid=UID + number) for number in range(all_others)]
     for watch in watches:
         watch.__enter__()
-    with pytest.raises(TooManyWatchersError, match=f"{all_others} watch already"), pool.hub.watch(uid=UID - 1):
+    with (
+        pytest.raises(TooManyWatchersError, match=f"{all_others} watches are already open"),
+        pool.hub.watch(uid=UID - 1),
+    ):
         pass
     watches[0].__exit__(None, None, None)
     with pool.hub.watch(uid=UID - 1) as watcher:
@@ -146,7 +149,9 @@ def test_one_user_watches_so_often_and_no_more_and_keeps_nobody_else_out() -> No
         for uid in (UID, UID + 1, UID + 2, UID + 3):
             for _ in range(WATCHERS_PER_USER):
                 watches.enter_context(pool.hub.watch(uid=uid))
-            with pytest.raises(TooManyWatchersError, match=r"16 watches already; .* raise limits\.watchers_per_user"):
+            with pytest.raises(
+                TooManyWatchersError, match=r"already has 16 watches open; .* raise limits\.watchers_per_user"
+            ):
                 watches.enter_context(pool.hub.watch(uid=uid))
         for _ in range(WATCHERS_PER_USER):
             watches.enter_context(pool.hub.watch(uid=UID + 4))

@@ -155,7 +155,7 @@ async def test_files_of_the_host_are_not_for_strangers(vm_home: Path, call_as: C
         for path in ("/etc/shadow", "/nowhere"):
             _, status, message = await ask(served, ACQUIRE, own(kernel=path), wire.AcquireReply)
             assert status == "7"
-            assert message.startswith(f"config.kernel: {path} is no profile's; only root")
+            assert message.startswith(f"config.kernel: no profile uses {path}; only root")
         _, lease, _ = await acquire(served, own(kernel=str(vm_home / "pool.kernel")))
         assert lease.profile == "default"
 

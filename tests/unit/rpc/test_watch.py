@@ -293,7 +293,7 @@ async def test_too_many_watchers_are_refused_and_told_what_to_do(served: Served)
         code, message = await raw.status((await watching(raw)).call)
         assert code == RESOURCE_EXHAUSTED
         assert message == (
-            f"user {os.geteuid()} has {WATCHERS_PER_USER} watches already; end one of them, use Status, or raise "
+            f"user {os.geteuid()} already has {WATCHERS_PER_USER} watches open; end one of them, use Status, or raise "
             "limits.watchers_per_user"
         )
 
