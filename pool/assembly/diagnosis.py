@@ -139,7 +139,7 @@ async def _vsock(settings: Settings) -> Finding:
 
 async def _tracing(settings: Settings) -> Finding:
     async with open_spans(settings.tracing) as spans:
-        detail = "off: nobody asked for spans" if spans is NO_SPANS else "spans go to OpenTelemetry's collector"
+        detail = "off: tracing is not configured" if spans is NO_SPANS else "spans go to OpenTelemetry's collector"
     return Finding(detail=detail)
 
 
@@ -182,7 +182,7 @@ def _memory(settings: Settings, *, available_mib: int) -> Finding:
         return Finding(
             subject="memory",
             verdict=Verdict.WARNING,
-            detail=f"{detail}; what does not fit is not produced, or gives way",
+            detail=f"{detail}; VMs that do not fit are not produced, or are evicted",
             fix="lower `size` or `memory_mib` of the profiles, or add memory",
         )
     return Finding(subject="memory", verdict=Verdict.OK, detail=detail)
@@ -192,8 +192,8 @@ def _quotas(settings: Settings) -> Finding:
     """What one user can take from the others, at most."""
     limits = settings.limits
     detail = (
-        f"one user has at most {limits.leases_per_user} VMs, {limits.requests_per_user} acquisitions that wait (of all "
-        f"users {limits.max_open_requests}) and {limits.watchers_per_user} watches (of all {MAX_WATCHERS})"
+        f"one user has at most {limits.leases_per_user} VMs, {limits.requests_per_user} waiting acquisitions (all "
+        f"users together {limits.max_open_requests}) and {limits.watchers_per_user} watches (all users {MAX_WATCHERS})"
     )
     # Of requests nobody can have all, whatever is said.
     unreached = [key for key in ("leases_per_user", "watchers_per_user") if getattr(limits, key) >= UNREACHED]
@@ -202,7 +202,7 @@ def _quotas(settings: Settings) -> Finding:
     return Finding(
         subject="quotas",
         verdict=Verdict.WARNING if unreached else Verdict.OK,
-        detail=f"{detail}; one user may keep the others out" if unreached else detail,
+        detail=f"{detail}; one user can keep others out" if unreached else detail,
         fix=f"set {', '.join(f'limits.{key}' for key in unreached)}" if unreached else "",
     )
 
@@ -221,7 +221,7 @@ def _descriptors(settings: Settings, *, limit: int) -> Finding:
         return Finding(
             subject="limits",
             verdict=Verdict.WARNING,
-            detail=f"{detail}; pools may not become full, or callers be refused",
-            fix="raise it: `ulimit -n`, or LimitNOFILE= in the unit",
+            detail=f"{detail}; pools may stay below their size, or callers may be refused",
+            fix="raise the limit: `ulimit -n`, or LimitNOFILE= in the unit",
         )
     return Finding(subject="limits", verdict=Verdict.OK, detail=detail)

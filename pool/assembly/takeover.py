@@ -1,4 +1,4 @@
-"""Taking the place of a service that runs: it leaves its VMs, and this one adopts them."""
+"""Takeover: the running service detaches its VMs, and this one adopts them."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ async def take_over(socket_path: Path, *, runtime: Path) -> None:
     except ServiceUnavailableError:
         return  # if there is one all the same, its lock will tell
     except CallError as error:
-        raise EndpointError(f"the service at {socket_path} does not hand over: {error}") from error
+        raise EndpointError(f"the service at {socket_path} refused to hand over: {error}") from error
     _log.info("waiting for the service that runs to hand over", socket=str(socket_path))
     lock = lock_path(socket_path)
     with trio.move_on_after(HAND_OVER_LIMIT_S):
         await trio.to_thread.run_sync(_wait_for, lock, abandon_on_cancel=True)
         return
     raise EndpointError(
-        f"the service at {socket_path} did not end within {HAND_OVER_LIMIT_S:g} s of handing over; see its log, "
-        "and end it, its VMs live on"
+        f"the service at {socket_path} did not end within {HAND_OVER_LIMIT_S:g} s of the hand-over; see its log, "
+        "then kill it; its VMs live on"
     )
 
 

@@ -1,4 +1,4 @@
-"""Leases at the command line: the options that ask for one, which pool served it, and the lines that show one."""
+"""Leases at the command line: the options of an acquisition, and the lines that show a lease."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def acquire_options(command: Any) -> Any:
 
 
 def tell_match(vm: AcquiredVm) -> None:
-    """Prints on stderr which pool served a configuration, or why no pool did."""
+    """Prints on stderr which pool served a configuration, or why none did."""
     if vm.match is None:
         return
     if vm.match.profile:

@@ -15,9 +15,9 @@ from vmpool.client import Client
 @click.command()
 @socket_option
 def metrics(*, socket_path: Path) -> None:
-    """Show what the service counts and measures, in Prometheus' text format.
+    """Show the service's metrics in Prometheus' text format.
 
-    With `[metrics] listen` in its configuration Prometheus can scrape the same.
+    With `[metrics] listen` in the service's configuration, Prometheus can scrape them.
     """
 
     async def ask(client: Client) -> str:

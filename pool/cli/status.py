@@ -37,19 +37,19 @@ def _render(answer: ServiceStatus) -> str:
     lines += render_profiles(answer.profiles)
     lines += [visible(line, kept="") for line in _confinement(answer)]
     if answer.fallbacks:
-        lines.append(f"{answer.fallbacks} requests with a configuration of their own found no pool that is like it")
+        lines.append(f"{answer.fallbacks} requests with a configuration of their own matched no pool")
     if answer.leases:
         lines += ["", *(render_lease(lease) for lease in answer.leases)]
     return "\n".join(lines)
 
 
 def _confinement(answer: ServiceStatus) -> list[str]:
-    """What is not there, with the reason; nothing if all is."""
+    """The missing layers, with the reasons."""
     return [f"not confined by {layer.name}: {layer.detail}" for layer in answer.confinement if not layer.applied]
 
 
 def render_profiles(profiles: tuple[ProfileStatus, ...]) -> list[str]:
-    """A table, and below it what is out of the ordinary."""
+    """A table, and below it the unusual conditions."""
     rows = [_COLUMNS, *(_row(profile) for profile in profiles)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -78,7 +78,7 @@ def _remarks(profile: ProfileStatus) -> list[str]:
     counters = profile.counters
     lines = []
     if profile.drained:
-        lines.append(f"drained; `vmpool undrain {profile.name}` ends that")
+        lines.append(f"drained; `vmpool undrain {profile.name}` ends the drain")
     if profile.max_vms is not None:
         lines.append(f"at most {profile.max_vms} VMs")
     if profile.held_back:

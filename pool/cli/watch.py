@@ -23,12 +23,12 @@ from vmpool.client import Change, Client, LeaseChange, ProfileChange, Snapshot, 
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line; its `kind` says which.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line; `kind` is its type.")
 @socket_option
 def watch(*, as_json: bool, socket_path: Path) -> None:
     """Show the pools, then every change of a VM, a lease or a profile as it happens, until Ctrl-C.
 
-    If too much happened for the terminal, the pools are shown anew.
+    If the terminal cannot keep up, the pools are shown again in place of the missed changes.
     """
 
     async def show(client: Client) -> None:
@@ -42,9 +42,9 @@ def watch(*, as_json: bool, socket_path: Path) -> None:
 
 
 async def _stop_when_nobody_reads() -> None:
-    """A pipe without a reader is noticed at the next change otherwise, which may be long in coming."""
+    """Notices at once, not at the next change, that a pipe has no reader left."""
     if stat.S_ISFIFO(os.fstat(STDOUT).st_mode):
-        await trio.lowlevel.wait_readable(STDOUT)  # of the end that is written to: its reader has closed it
+        await trio.lowlevel.wait_readable(STDOUT)  # the write end becomes readable when the reader closes the pipe
         raise NobodyReadsError
 
 

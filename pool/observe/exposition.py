@@ -77,7 +77,7 @@ def _acquisitions(measures: Measures, moment: Moment) -> Iterator[Metric]:
     )
     yield _histogram(
         "vmpool_acquire_stage_seconds",
-        "Parts of that: the queue, and of the hand-out hot-adding, resume and preparation, which overlap.",
+        "The stages of vmpool_acquire_seconds: queue, hot-adding, resume, preparation; the last two overlap.",
         ("profile", "stage"),
         measures.stage_s,
     )
@@ -88,7 +88,7 @@ def _acquisitions(measures: Measures, moment: Moment) -> Iterator[Metric]:
     leases: Counter[Labels] = Counter({(view.name,): 0 for view in moment.views})
     for profile, count in moment.leases.items():
         leases[measures.label(profile),] += count
-    yield _gauge("vmpool_leases", "Leases that live.", ("profile",), leases)
+    yield _gauge("vmpool_leases", "Live leases.", ("profile",), leases)
 
 
 def _productions(measures: Measures, moment: Moment) -> Iterator[Metric]:
@@ -103,9 +103,7 @@ def _productions(measures: Measures, moment: Moment) -> Iterator[Metric]:
     circuits: dict[Labels, float] = {
         (view.name,): int(view.circuit is not CircuitState.CLOSED) for view in moment.views
     }
-    yield _gauge(
-        "vmpool_circuit_open", "1 while production is not believed to work, half open too.", ("profile",), circuits
-    )
+    yield _gauge("vmpool_circuit_open", "1 while the circuit is open or half open.", ("profile",), circuits)
 
 
 def _pools(measures: Measures, moment: Moment) -> Iterator[Metric]:
@@ -113,14 +111,17 @@ def _pools(measures: Measures, moment: Moment) -> Iterator[Metric]:
     vms: dict[Labels, float] = {
         (view.name, state): 0 for view, state in itertools.product(moment.views, states)
     } | dict(measures.vms)
-    yield _gauge("vmpool_vms", "VMs, by where they are in their lives.", ("profile", "state"), vms)
+    yield _gauge("vmpool_vms", "VMs, by state.", ("profile", "state"), vms)
     sizes: dict[Labels, float] = {(view.name,): view.size for view in moment.views}
-    yield _gauge("vmpool_pool_size", "VMs that are to be kept ready.", ("profile",), sizes)
+    yield _gauge("vmpool_pool_size", "The number of VMs that the pool keeps ready.", ("profile",), sizes)
     yield _counter(
-        "vmpool_lost", "VMs that ended or failed by themselves, by what they were.", ("profile", "state"), measures.lost
+        "vmpool_lost",
+        "VMs that ended or failed by themselves, by their last state.",
+        ("profile", "state"),
+        measures.lost,
     )
     yield _counter(
-        "vmpool_stopped", "VMs that were ended or let go of, by reason.", ("profile", "reason"), measures.stopped
+        "vmpool_stopped", "VMs that were ended or detached, by reason.", ("profile", "reason"), measures.stopped
     )
 
 
@@ -134,20 +135,19 @@ def _service(measures: Measures, moment: Moment) -> Iterator[Metric]:
     }
     yield _gauge(
         "vmpool_memory_bytes",
-        "Nominal memory of all VMs, of that of those that are being ended, its limit; and what the host has available.",
+        "Nominal memory of all VMs (committed), of stopping VMs, and its budget; available memory of the host.",
         ("kind",),
         {(kind,): mib * MIB for kind, mib in kinds.items() if mib is not None and mib != math.inf},
     )
     yield _histogram(
         "vmpool_event_loop_lag_seconds",
-        "How much later than it was due the event loop turned to a task that it looks for once a second; a "
-        "standstill of the process counts.",
+        "How late the event loop ran a task that is due once a second; a standstill of the process counts.",
         (),
         {(): measures.lag_s},
     )
     restarts: dict[Labels, float] = {(child,): count for child, count in moment.restarts.items()}
     yield _counter("vmpool_restarts", "Restarts of a part of the service after it crashed.", ("child",), restarts)
-    build = InfoMetricFamily("vmpool_build", "What runs.")
+    build = InfoMetricFamily("vmpool_build", "The running version.")
     build.add_metric((), {"version": moment.version, "python": platform.python_version()})
     yield build
 

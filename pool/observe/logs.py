@@ -90,7 +90,7 @@ def _in_order(_logger: Any, _method: str, event: structlog.typing.EventDict) -> 
 
 
 def _make_visible(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Guests have a say in errors and evidence. The renderer quotes values of several lines, but no message."""
+    """Errors and evidence may quote guests. The renderer quotes values of several lines, but not the message."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = visible(value, kept="" if key == "event" else "\n\t")

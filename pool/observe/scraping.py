@@ -102,9 +102,9 @@ class ScrapeServer:
 
     async def _answer_to(self, request: h11.Request) -> _Answer:
         if not _METRICS.fullmatch(request.target):
-            return _Answer(status=HTTPStatus.NOT_FOUND, body=b"there is only /metrics\n")
+            return _Answer(status=HTTPStatus.NOT_FOUND, body=b"not found; use /metrics\n")
         if request.method not in {b"GET", b"HEAD"}:
-            return _Answer(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"only GET and HEAD\n", allow="GET, HEAD")
+            return _Answer(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"method not allowed; use GET or HEAD\n", allow="GET, HEAD")
         return _Answer(status=HTTPStatus.OK, body=await self.text(), content_type=self.content_type)
 
 

@@ -1,4 +1,4 @@
-"""Whether trace spans are sent, and where to. OpenTelemetry is an optional extra, imported only if they are."""
+"""Where trace spans are sent. OpenTelemetry is an optional extra, imported only if tracing is configured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORT
 
 
 class TracingError(Exception):
-    """Spans are asked for and cannot be had."""
+    """Tracing is configured, but not available."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,9 +49,9 @@ async def open_spans(settings: TracingSettings, *, environment: Mapping[str, str
         from pool.observe.otlp import OtlpSpans  # noqa: PLC0415 - 200 ms, and often not installed
     except ImportError as error:
         raise TracingError(
-            f"tracing is asked for, and {error.name} is not installed: `.venv/bin/pip install -e '.[tracing]'` in the "
-            "checkout (for a wheel see docs/guide.md, Trace spans), or take otlp_endpoint, enable_tracing and "
-            f"{_ENDPOINT_VARIABLES[-1]} away"
+            f"tracing is configured, but {error.name} is not installed: `.venv/bin/pip install -e '.[tracing]'` in the "
+            "checkout (for a wheel see docs/guide.md, Trace spans), or remove otlp_endpoint, enable_tracing and "
+            f"{_ENDPOINT_VARIABLES[-1]}"
         ) from error
     spans = OtlpSpans.to(None if named else settings.otlp_endpoint)
     try:

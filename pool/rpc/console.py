@@ -1,4 +1,4 @@
-"""Pool.Console: the end of a VM's console, for whoever may see it."""
+"""Pool.Console: the end of a VM's console output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ANYONE = Owner(uid=0)
 
 
 async def answer_console(stream: ServerStream, *, coordinator: Coordinator, owner: Owner, service_uid: int) -> None:
-    """Administrators see every console, as they see evidence."""
+    """Administrators may read every console."""
     vm_id = vm_id_of(await receive_only(stream))
     asker = _ANYONE if may_administer(owner, service_uid=service_uid) else owner
     text = await coordinator.console(vm_id, owner=asker)

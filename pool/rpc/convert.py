@@ -1,4 +1,4 @@
-"""Generated messages to the house's records and back; every field of a request is judged here."""
+"""Conversion between generated messages and vmpool's records; checks every field of a request."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ DEFAULT_PROFILE: Final = "default"
 MAX_NAME_BYTES: Final = 128
 """Of a profile, an idempotency key, a lease id."""
 MAX_TIME_LIMIT_MS: Final = 30 * 24 * 3600 * 1000
-"""30 days; more is a unit mixed up."""
+"""30 days; a larger value is probably in the wrong unit."""
 MAX_SIGNAL: Final = 64
 PAYLOAD_BYTES: Final = 256 * 1024
-"""At most this much output in one message, far below what clients take."""
+"""Maximum of output in one message, far below the clients' limits."""
 
 
 @attrs.frozen(kw_only=True)
 class ProfileShape:
-    """What Status says of a profile's machines."""
+    """The machine of a profile, as Status reports it."""
 
     vcpus: int
     memory_mib: int
@@ -49,7 +49,7 @@ def profile_of(name: str) -> str:
 
 def vm_id_of(request: wire.ConsoleRequest) -> str:
     if not request.vm_id:
-        raise InvalidRequestError(field="vm_id", reason="is empty; `vmpool watch` shows which VMs there are")
+        raise InvalidRequestError(field="vm_id", reason="is empty; `vmpool watch` lists the VMs")
     check_size("vm_id", request.vm_id)
     return request.vm_id
 
@@ -65,7 +65,7 @@ def command_spec(start: wire.ExecStart) -> CommandSpec:
     if len(start.stdin) > MAX_GIVEN_STDIN:
         raise InvalidRequestError(
             field="start.stdin",
-            reason=f"has {len(start.stdin)} bytes, {MAX_GIVEN_STDIN} at most can be given; send it in `stdin` "
+            reason=f"has {len(start.stdin)} bytes; the maximum is {MAX_GIVEN_STDIN}; send the input in `stdin` "
             "messages, or put a file",
         )
     return CommandSpec(
@@ -78,17 +78,19 @@ def command_spec(start: wire.ExecStart) -> CommandSpec:
 
 
 def exec_kind(request: wire.ExecRequest) -> str:
-    """Which one of its kinds a request is."""
+    """The kind of a request."""
     kinds = [kind for kind in ("start", "stdin", "close_stdin", "signal") if getattr(request, kind) is not None]
     if len(kinds) != 1:
         found = " and ".join(kinds) or "nothing"
-        raise InvalidRequestError(field="kind", reason=f"is {found}; set one of start, stdin, close_stdin and signal")
+        raise InvalidRequestError(
+            field="kind", reason=f"has {found}; set exactly one of start, stdin, close_stdin and signal"
+        )
     return kinds[0]
 
 
 def signal_number(number: int) -> int:
     if not 1 <= number <= MAX_SIGNAL:
-        raise InvalidRequestError(field="signal", reason=f"{number} is no signal; use 1 to {MAX_SIGNAL}")
+        raise InvalidRequestError(field="signal", reason=f"{number} is not a signal number; use 1 to {MAX_SIGNAL}")
     return number
 
 

@@ -22,7 +22,7 @@ POOL: Final = "vmpool.v1.Pool"
 
 
 class HealthBoard:
-    """What the health service says: of the whole service, and of each profile that is configured."""
+    """The health of the whole service, and of each configured profile."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self.whole = ServiceStatus()
@@ -32,7 +32,7 @@ class HealthBoard:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """From here on all that can be is SERVING, and what becomes of a profile is seen at once; until `close`."""
+        """Keeps the statuses up to date within the block, until `close`."""
         self._serving = True
         self.whole.set(True)
         with self._coordinator.watchers.heard_by(self._hear):
@@ -41,7 +41,7 @@ class HealthBoard:
             yield
 
     def close(self) -> None:
-        """Everything is NOT_SERVING from here on."""
+        """Sets all statuses to NOT_SERVING, for good."""
         self._serving = False
         self.whole.set(False)
         for status in self.profiles.values():
@@ -61,7 +61,7 @@ class HealthService(Health):
 
     def __init__(self, checks: Any, *, profiles: Mapping[str, ServiceStatus]) -> None:
         super().__init__(checks)
-        # Not among those of grpclib's, which would count them into the whole service's.
+        # Not among grpclib's own checks, which determine the status of the whole service.
         self._checks |= {f"{POOL}/{profile}": {status} for profile, status in profiles.items()}
 
     async def Check(self, stream: ServerStream) -> None:  # noqa: N802 - the wire's name
@@ -80,7 +80,7 @@ class HealthService(Health):
 
 
 async def _request(stream: ServerStream) -> Any:
-    """Raises GRPCError if there is no request, for which grpclib would log a traceback."""
+    """The request. Raises GRPCError if it is missing, for which grpclib would log a traceback."""
     request = await stream.recv_message()
     if request is None:
         raise GRPCError(Status.INVALID_ARGUMENT, "request: is missing; send one message")

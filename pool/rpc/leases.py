@@ -1,4 +1,4 @@
-"""Leases on the wire: what a caller asks of one, every field judged, and what it is told."""
+"""Leases on the wire: checks of requests, and replies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vmpool.wire.generated.vmpool import v1 as wire
 
 MAX_TTL_MS: Final = MAX_TIME_LIMIT_MS
 MAX_LABELS: Final = 32
-"""With keys and values of the greatest size, whatever is in them, they fit into a record."""
+"""So many labels with keys and values of maximum size fit into a record."""
 MAX_LABEL_KEY: Final = 63
 MAX_LABEL_BYTES: Final = 256
 """Of a value."""
@@ -43,19 +43,19 @@ _ON_EMPTY: Final[Mapping[int, OnEmpty | None]] = {
 class AcquireArguments:
     profile: str
     request: LeaseRequest
-    """But for its time to live, and whether it is bound."""
+    """Without `ttl_s` and `bound`."""
     on_empty: OnEmpty | None
     """None: the profile's default."""
     machine: WantedMachine | None
-    """None: that of the profile."""
+    """None: the profile's machine."""
     ttl_s: float | None
     """None: the profile's default."""
     wait_s: float
-    """Infinite: as long as the call's deadline."""
+    """Infinity: until the call's deadline."""
 
 
 def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
-    """Raises InvalidRequestError, as all readers of requests here."""
+    """Raises InvalidRequestError."""
     check_size("idempotency_key", request.idempotency_key)
     if int(request.on_empty) not in _ON_EMPTY:
         raise InvalidRequestError(
@@ -80,7 +80,7 @@ def _labels_of(labels: Mapping[str, str]) -> Mapping[str, str]:
         if not _LABEL_KEY.fullmatch(key):
             raise InvalidRequestError(
                 field=field,
-                reason=f"cannot be a key; use 1 to {MAX_LABEL_KEY} letters, digits, '.', '_', '/' and '-'",
+                reason=f"is not a label key; use 1 to {MAX_LABEL_KEY} letters, digits, '.', '_', '/' and '-'",
             )
         size = len(value.encode())
         if size > MAX_LABEL_BYTES:
@@ -93,12 +93,12 @@ def wanted_machine(config: wire.VmConfig) -> WantedMachine:
     for field in ("kernel", "initrd"):
         path = getattr(config, field)
         if path and (not path.startswith("/") or "\0" in path):
-            raise InvalidRequestError(field=f"config.{field}", reason=f"{path[:256]!r} is no absolute path")
+            raise InvalidRequestError(field=f"config.{field}", reason=f"{path[:256]!r} is not an absolute path")
     parameters = config.kernel_parameters
     if len(parameters) > MAX_KERNEL_PARAMETERS or not re.fullmatch(PRINTABLE, parameters):
         raise InvalidRequestError(
             field="config.kernel_parameters",
-            reason=f"must be ASCII that can be printed, at most {MAX_KERNEL_PARAMETERS} characters of it",
+            reason=f"must be printable ASCII, at most {MAX_KERNEL_PARAMETERS} characters",
         )
     if config.cpu_model and (fault := fault_in(config.cpu_model)):
         raise InvalidRequestError(field="config.cpu_model", reason=f"{config.cpu_model[:256]!r} {fault}")
@@ -113,7 +113,7 @@ def wanted_machine(config: wire.VmConfig) -> WantedMachine:
 def lease_ttl(field: str, milliseconds: int) -> float:
     """Seconds."""
     if not milliseconds:
-        raise InvalidRequestError(field=field, reason="is 0; say for how long, or release the lease")
+        raise InvalidRequestError(field=field, reason="is 0; set a time in milliseconds, or release the lease")
     if milliseconds > MAX_TTL_MS:
         raise InvalidRequestError(
             field=field, reason=f"{milliseconds} is more than 30 days ({MAX_TTL_MS}); renew the lease from time to time"
@@ -192,14 +192,14 @@ def lease_status(lease: Lease, *, now: float) -> wire.LeaseStatus:
 
 
 def lease_change(news: LeaseNews, *, may_know: bool) -> wire.LeaseChange:
-    """`may_know`: the watcher may touch the lease."""
+    """`may_know`: the watcher may use the lease."""
     return wire.LeaseChange(
         lease_id=news.lease.lease_id if may_know else "",
         vm_id=news.lease.vm_id,
         profile=news.lease.profile,
         change=wire.LeaseChangeKind[news.change.name],
         reason=wire.EndReason.UNSPECIFIED if news.reason is None else wire.EndReason[news.reason.name],
-        # Others learn how it ended, not what its guest said at that.
+        # Other users see how the lease ended, but not the details, which may quote the guest.
         detail=shorten(news.detail) if may_know else "",
         labels=dict(news.lease.request.labels) if may_know else {},
         took_us=_us(news.lease.terms.queued_s + news.lease.timings.total_s)
@@ -209,7 +209,7 @@ def lease_change(news: LeaseNews, *, may_know: bool) -> wire.LeaseChange:
 
 
 def _expires_in_ms(lease: Lease, *, now: float) -> int:
-    """0 for never; what lives has at least a millisecond."""
+    """0 for never; at least 1 for a live lease that expires."""
     return 0 if lease.expires_at == math.inf else max(1, ms(lease.expires_at - now))
 
 

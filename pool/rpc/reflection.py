@@ -18,7 +18,7 @@ from pool.rpc.calls import Calls, ServerStream, end, receive, send
 from vmpool.wire.descriptors import Schemas, own_files
 
 MAX_NAME_BYTES: Final = 1024
-"""Of a file or symbol that is asked for. A reply has the request in it."""
+"""Of a requested file or symbol. A reply includes the request."""
 
 _VERSIONS: Final[Mapping[str, ModuleType]] = {
     "grpc.reflection.v1.ServerReflection": v1,
@@ -28,16 +28,16 @@ _VERSIONS: Final[Mapping[str, ModuleType]] = {
 
 @attrs.define(eq=False, kw_only=True)
 class ReflectionService:
-    """Both versions, whose messages differ in nothing but their names."""
+    """Both versions, whose messages differ only in their names."""
 
     schemas: Schemas
     calls: Calls
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    """Of all calls one goes on in a round of the scheduler, as with watchers: a short question has a long answer."""
+    """Lets one call go on in each round of the scheduler, as with watchers: short requests have long replies."""
 
     @classmethod
     def of(cls, services: Iterable[Any], *, calls: Calls) -> ReflectionService:
-        """Tells clients of these services, and of itself."""
+        """Describes these services, and itself."""
         names = {path.split("/")[1] for service in services for path in service.__mapping__()}
         schemas = Schemas(names | _VERSIONS.keys(), among=(*own_files(), *_libraries_files()))
         return cls(schemas=schemas, calls=calls)
@@ -54,7 +54,7 @@ class ReflectionService:
         }
 
     async def info_call(self, stream: ServerStream) -> None:
-        """Answers until its client ends the requests. Waits for the client to read each answer."""
+        """Answers until the client ends the requests. Waits for the client to read each answer."""
         while (request := await receive(stream)) is not None:
             async with self._turn:
                 reply = self._answer(request)
@@ -64,7 +64,9 @@ class ReflectionService:
     def _answer(self, request: Any) -> Any:
         version = v1 if isinstance(request, v1.ServerReflectionRequest) else v1alpha
         if request.ByteSize() > MAX_NAME_BYTES:
-            return _refusal(version, Status.INVALID_ARGUMENT, f"at most {MAX_NAME_BYTES} bytes can be asked for")
+            return _refusal(
+                version, Status.INVALID_ARGUMENT, f"the request is too long; the maximum is {MAX_NAME_BYTES} bytes"
+            )
         reply = self._reply(version, request)
         reply.valid_host = request.host
         reply.original_request.CopyFrom(request)
@@ -85,7 +87,7 @@ class ReflectionService:
             case "file_containing_extension" | "all_extension_numbers_of_type":
                 return _refusal(version, Status.NOT_FOUND, "no message has extensions")
             case _:
-                return _refusal(version, Status.INVALID_ARGUMENT, "nothing was asked for")
+                return _refusal(version, Status.INVALID_ARGUMENT, "the request is empty; set message_request")
         if not found:
             return _refusal(version, Status.NOT_FOUND, f"{getattr(request, kind)} is not known; list the services")
         return version.ServerReflectionResponse(
@@ -94,7 +96,7 @@ class ReflectionService:
 
 
 def _libraries_files() -> Iterable[FileDescriptorProto]:
-    """Of the services that grpclib has the messages of; they import nothing."""
+    """The files of grpclib's own services; they import nothing."""
     for module in (health_pb2, v1, v1alpha):
         yield FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
 

@@ -54,37 +54,37 @@ MAX_DEADLINE_MARGIN_S: Final = 0.1
 
 @attrs.frozen(kw_only=True)
 class ServiceInfo:
-    """What the service knows of itself."""
+    """The service's own data, for replies."""
 
     version: str
     shapes: Mapping[str, ProfileShape]
     """By profile; every profile of the coordinator must be there."""
     matcher: Matcher | None = None
-    """For requests that describe a machine; None: there are none."""
+    """For requests that describe a machine; None: such requests are refused."""
     may_describe_machines: Permitted = attrs.field(factory=Permitted)
     service_uid: int = attrs.field(factory=os.geteuid)
-    """Who may see evidence, besides root."""
+    """The user who may see evidence, besides root."""
     confinement: tuple[LayerState, ...] = ()
     """Of each QEMU."""
     spans: Spans = NO_SPANS
     metrics: Metrics | None = None
-    """None: there are none to be shown."""
+    """None: the reply is empty."""
     started_at: float = attrs.field(factory=trio.current_time)
     """On trio's clock."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class PoolService(wire.PoolBase):
-    """The methods as trio code. They raise errors of the house; `calls` makes statuses of them."""
+    """The methods as trio code. They raise vmpool's errors, which `calls` converts to statuses."""
 
     coordinator: Coordinator
     info: ServiceInfo
     calls: Calls
     acquire_timeout_s: float
-    """For callers that set no deadline."""
+    """For callers without a deadline."""
 
     def __mapping__(self) -> dict[str, Handler]:
-        """In place of the generated one: its handlers see only messages, these see the call."""
+        """Replaces the generated mapping, whose handlers get only messages; these get the call."""
         return {
             "/vmpool.v1.Pool/Acquire": self._method(self.acquire_call, wire.AcquireRequest, wire.AcquireReply),
             "/vmpool.v1.Pool/Hold": self._method(
@@ -109,7 +109,7 @@ class PoolService(wire.PoolBase):
         return Handler(self.calls.handler(body), cardinality, request, reply)
 
     async def acquire_call(self, stream: ServerStream) -> None:
-        """A caller that goes away before it has read the reply takes no VM with it."""
+        """If the caller goes away before it has read the reply, the VM is taken back."""
         match, lease = await self._acquire(stream, acquire_arguments(await receive_only(stream)))
         try:
             await deliver(stream, self._reply_to(stream, lease, match))
@@ -120,7 +120,7 @@ class PoolService(wire.PoolBase):
         self.coordinator.delivered(lease)
 
     async def hold_call(self, stream: ServerStream) -> None:
-        """The lease ends with the call, however that ends."""
+        """The lease ends with the call, however the call ends."""
         match, lease = await self._acquire(stream, acquire_arguments(await receive_only(stream)), bound=True)
         try:
             await deliver(stream, wire.HoldReply(acquired=self._reply_to(stream, lease, match)))
@@ -128,7 +128,7 @@ class PoolService(wire.PoolBase):
             ended = await self.coordinator.wait_lease_ended(lease.lease_id, owner=lease.owner)
             await send(stream, wire.HoldReply(ended=wire.LeaseEnd(detail=ended.message)))
         finally:
-            self.coordinator.give_back(lease, detail="its caller ended the call that held it, or went away")
+            self.coordinator.give_back(lease, detail="its caller ended the call that held the lease, or went away")
 
     async def _acquire(
         self, stream: ServerStream, arguments: AcquireArguments, *, bound: bool = False
@@ -138,7 +138,7 @@ class PoolService(wire.PoolBase):
         own = None if match is None else match.own
         on_empty = arguments.on_empty
         if own is not None and on_empty is OnEmpty.WAIT:
-            on_empty = OnEmpty.BOOT  # there is no pool that one could wait for
+            on_empty = OnEmpty.BOOT  # no pool makes such VMs
         lease = await self.coordinator.acquire(
             profile=arguments.profile if match is None else match.profile,
             own=own,
@@ -182,7 +182,7 @@ class PoolService(wire.PoolBase):
         if arguments.machine is None:
             return None
         if self.info.matcher is None:
-            raise InvalidRequestError(field="config", reason="is not taken by this service; name a profile")
+            raise InvalidRequestError(field="config", reason="is not supported by this service; name a profile")
         caller = current_caller.get()
         if not self.info.may_describe_machines.permits(caller):
             raise CustomMachineError(uid=caller.uid)
@@ -205,7 +205,7 @@ class PoolService(wire.PoolBase):
         if bound:
             return math.inf
         shape = self.info.shapes.get(arguments.profile if match is None else match.settings_of)
-        return math.inf if shape is None else shape.lease_ttl_s  # who asks for an unknown profile gets none
+        return math.inf if shape is None else shape.lease_ttl_s  # an unknown profile is refused later
 
     async def renew_call(self, stream: ServerStream) -> None:
         request = await receive_only(stream)
@@ -243,7 +243,7 @@ class PoolService(wire.PoolBase):
         await reply(stream, status)
 
     async def watch_call(self, stream: ServerStream) -> None:
-        """Waits for the caller to read, and lets the watcher fall behind meanwhile."""
+        """Waits for the caller to read; the watcher may fall behind meanwhile."""
         await receive_only(stream)
         owner = _owner()
         messages = WatchMessages(owner=owner, profile_status=partial(self._profile_status, owner=owner))
@@ -266,12 +266,12 @@ class PoolService(wire.PoolBase):
 
 
 def _traceparent(stream: ServerStream) -> str:
-    """Of the caller's own trace, as W3C's Trace Context has it; empty if there is none."""
+    """The caller's `traceparent` (W3C Trace Context); empty without one."""
     return "" if stream.metadata is None else str(stream.metadata.get("traceparent", ""))
 
 
 def _stages(lease: Lease, *, lasted_s: float) -> tuple[Stage, ...]:
-    """Of the call that took the lease. One that joins it later, by its key, waited for nothing of that."""
+    """The stages of the hand-out; empty for a call that joined the lease later, by its key."""
     timings, queued_s = lease.timings, lease.terms.queued_s
     in_vm_s = queued_s + timings.grow_s
     if lease.granted_at < trio.current_time() - lasted_s or queued_s + timings.total_s > lasted_s:

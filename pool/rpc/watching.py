@@ -1,4 +1,4 @@
-"""What a watch sends: snapshots and news, as messages for one caller."""
+"""The messages of a watch: snapshots and news, for one caller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmpool.wire.generated.vmpool import v1 as wire
 
 @attrs.frozen(kw_only=True)
 class WatchMessages:
-    """For one caller, who sees the ids of nobody's leases but his own."""
+    """For one caller, who sees only the ids of their own leases."""
 
     owner: Owner
     profile_status: Callable[[ProfileView], wire.ProfileStatus]

@@ -1,4 +1,4 @@
-"""Settings: TOML to attrs. Unknown keys and wrong types are refused with the key's path."""
+"""The settings of the service and its profiles, and their checks."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ from vmm.words.machines import (
 )
 
 MAX_POOL_SIZE: Final = 10_000
-"""Beyond it a typing error is likelier than a host of that size."""
+"""A larger number is probably a typing error."""
 
 MAX_KERNEL_PARAMETERS: Final = 1024
-"""Characters; with what the driver needs itself, less than x86's 2048."""
+"""In characters. With the driver's own parameters, less than x86's limit of 2048."""
 
 PRINTABLE: Final = r"[ -~]*"
 
@@ -63,7 +63,7 @@ _PROFILE_NAME: Final = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `problems` has one sentence per fault, each with the key's path."""
+    """The configuration is invalid. `problems` has one sentence per fault, each with the key's path."""
 
     def __init__(self, *, source: str, problems: tuple[str, ...]) -> None:
         super().__init__(f"{source}: " + "; ".join(problems))
@@ -83,24 +83,24 @@ def _is_cpu_model(_profile: object, _field: object, value: str) -> None:
 @attrs.frozen(kw_only=True)
 class ServiceSettings:
     runtime_directory: Path | None = None
-    """Sockets and logs of the VMs, one directory each. None: where the service's socket is."""
+    """For the sockets and logs of the VMs, one directory for each. None: the directory of the service's socket."""
     image_directory: Path | None = None
     """None: see `pool.host.paths`."""
     qemu_user: Account = AUTO_USER
-    """Whom QEMU runs as."""
+    """The user that QEMU runs as."""
     qemu_uids: UidRange | None = None
-    """Each VM's QEMU has one of its own, where the service is root and `qemu_user` is "auto". None: a default
-    range, if that can be had."""
+    """If the service is root and `qemu_user` is "auto", each VM's QEMU has a uid of its own from this range. None: a
+    default range, if it is available."""
     confinement: Requirement = Requirement.AUTO
     confinement_except: tuple[Layer, ...] = ()
     """Layers that are left out."""
     cgroups: Requirement = Requirement.AUTO
     memory: MemoryPolicy = attrs.field(factory=MemoryPolicy)
-    """The table `[service.memory]`: when the host's memory is low, and idle VMs give way."""
+    """The table `[service.memory]`: when the host's memory is low, so that idle VMs are evicted."""
 
     @property
     def confinement_wish(self) -> ConfinementWish:
-        """What VMs are to be confined to."""
+        """How VMs are to be confined."""
         return ConfinementWish(
             user=self.qemu_user,
             uids=self.qemu_uids,
@@ -121,59 +121,59 @@ class ProfileSettings:
     max_memory_mib: int | None = attrs.field(default=None)
     accelerator: AcceleratorSetting = AcceleratorSetting.AUTO
     qemu: str = attrs.field(default=DEFAULT_QEMU, validator=matches_re(PROGRAM))
-    """Name in PATH, or path."""
+    """A name in PATH, or a path."""
     kernel: Path | None = None
     initrd: Path | None = None
     kernel_parameters: str = attrs.field(default="", validator=[max_len(MAX_KERNEL_PARAMETERS), matches_re(PRINTABLE)])
     cpu_model: str = attrs.field(default="max", validator=_is_cpu_model)
     pci_bridges: int = attrs.field(default=0, validator=_between(0, MAX_PCI_BRIDGES))
-    """For devices that somebody else hot-plugs into VMs that are given away."""
+    """For devices that the new owner hot-plugs into a VM that was given away."""
     agent: AgentKind = AgentKind.BUILTIN
-    """What answers in the guest. The built image has the built-in one."""
+    """The agent in the guest. The built image has the built-in one."""
     channel: AgentChannel = AgentChannel.VIRTIO_SERIAL
-    """The device to the built-in agent."""
+    """The device that connects the built-in agent."""
     producer: ProducerSettings = attrs.field(factory=DirectSettings)
-    """The key `producer` names the kind; its settings are keys beside the others, see `pool.producers`."""
+    """The key `producer` names the kind; its settings are keys of the same table, see `pool.producers`."""
     min_ready: int = attrs.field(default=1, validator=_between(0, MAX_POOL_SIZE))
-    """VMs that are out of date are replaced a few at a time; never so many that fewer than this are ready."""
+    """At least this many VMs stay ready while stale ones are replaced."""
     max_vms: int | None = attrs.field(default=None, validator=optional(_between(1, MAX_POOL_SIZE)))
-    """Of all VMs of the profile, leased ones too. None: no limit."""
+    """Maximum of the profile's VMs, including leased ones. None: no limit."""
     on_empty: OnEmpty = OnEmpty.WAIT
-    """For callers who do not say what they want when nothing is ready."""
+    """For callers who do not choose what happens when no VM is ready."""
     max_age_s: float | None = attrs.field(default=None, validator=optional(gt(0)))
-    """A VM that was idle for so long is replaced. None: never."""
+    """A VM that has been idle for this long is replaced. None: never."""
     check_interval_s: float = attrs.field(default=60.0, validator=and_(ge(0), le(24 * 3600)))
-    """How often a VM's agent is asked whether it is there, idle or leased; 0 for never."""
+    """Time between two checks of a VM's agent, idle or leased; 0 for no checks."""
     silence_limit_s: float = attrs.field(default=300.0, validator=and_(ge(0), le(24 * 3600)))
-    """A leased VM of which neither QEMU nor the agent has answered a check for so long is given up; 0 for never."""
+    """A leased VM is given up when neither QEMU nor the agent has answered a check for this long; 0 for never."""
     adaptive: AdaptiveSize | None = None
-    """The table `[profiles.NAME.adaptive]`: the size follows the demand. None: it is `size`."""
+    """The table `[profiles.NAME.adaptive]`: the size follows the demand. None: the size is `size`."""
     shells: int = attrs.field(default=0, validator=_between(0, 1000))
-    """With a producer that has them: processes that are started and wait, to take their start out of a miss."""
+    """QEMU processes that are started in advance, to save their start after a miss; for producers that support it."""
     lease_ttl_s: float = attrs.field(default=3600.0, validator=and_(gt(0), le(30 * 24 * 3600)))
-    """How long a lease lives that is neither renewed nor held open by its caller's call."""
+    """Time to live of a lease that is neither renewed nor held open by a call."""
     strict_uniqueness: bool = False
-    """Read 32 random bytes and the identity from each guest at hand-out; refuse a VM that repeats what was seen."""
+    """Read 32 random bytes and the identity from each guest at hand-out; refuse a VM that repeats any of them."""
     hand_out_timeout_s: float = attrs.field(default=HAND_OUT_TIMEOUT_S, validator=and_(gt(0), le(600)))
-    """How long a guest may take to run and be prepared at hand-out, and again for each file; hot-adding: 30 s more."""
+    """Time to resume and prepare a guest at hand-out, and again for each file; hot-adding gets 30 s more."""
     boot_timeout_s: float = attrs.field(default=60.0, validator=and_(gt(0), le(3600)))
     production_limit: int = attrs.field(default=2, validator=_between(1, 1000))
     backoff_initial_s: float = attrs.field(default=0.25, validator=and_(gt(0), le(3600)))
     backoff_maximum_s: float = attrs.field(default=30.0, validator=and_(gt(0), le(3600)))
     breaker_threshold: int = attrs.field(default=5, validator=_between(1, 1000))
-    """So many failed productions in a row open the circuit: who wants to boot is refused until a trial succeeds."""
+    """Failed productions in a row that open the circuit: BOOT requests are then refused until a trial succeeds."""
 
     def procedure(self, *, witness: Witness | None = None) -> HandOutProcedure:
-        """How its VMs are handed out; `witness` is for those that are strict about uniqueness."""
+        """How the profile's VMs are handed out; `witness` is used with `strict_uniqueness`."""
         return HandOutProcedure(witness=witness if self.strict_uniqueness else None, timeout_s=self.hand_out_timeout_s)
 
     def vigil(self) -> Vigil:
-        """Over leased VMs."""
+        """How the profile's leased VMs are checked."""
         return Vigil(interval_s=self.check_interval_s or math.inf, silence_limit_s=self.silence_limit_s or math.inf)
 
     @property
     def most_vms(self) -> int:
-        """How many there may be, as far as the settings tell; leased ones come on top unless `max_vms` is given."""
+        """The maximum of the profile's VMs by its settings; leased ones come on top unless `max_vms` is set."""
         return max(self.size, self.max_vms or 0, 0 if self.adaptive is None else self.adaptive.maximum)
 
     def policy(self, machine: MachineSpec) -> PoolPolicy:
@@ -258,21 +258,24 @@ def parse_settings(text: str, *, source: str) -> Settings:
 
 
 def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
-    """What one field alone cannot tell."""
+    """The problems that concern more than one field."""
     problems = []
     if not re.fullmatch(_PROFILE_NAME, name):
-        problems.append(f"profiles.{name}: a profile's name has 1 to 32 of a-z, 0-9 and -")
+        problems.append(f"profiles.{name}: not a profile name; use 1 to 32 characters of a-z, 0-9 and -")
     if (profile.kernel is None) != (profile.initrd is None):
-        problems.append(f"profiles.{name}: kernel and initrd go together; give both, or none for the built image")
+        problems.append(f"profiles.{name}: kernel and initrd go together; set both, or neither for the built image")
     if profile.shells and not profile.producer.has_shells:
         problems.append(f'profiles.{name}.shells: only the template producer has shells; set producer = "template"')
     if profile.backoff_initial_s > profile.backoff_maximum_s:
         problems.append(
             f"profiles.{name}.backoff_initial_s: {profile.backoff_initial_s:g} is more than "
-            f"backoff_maximum_s = {profile.backoff_maximum_s:g}"
+            f"backoff_maximum_s ({profile.backoff_maximum_s:g}); lower it, or raise backoff_maximum_s"
         )
     if profile.max_vms is not None and profile.size > profile.max_vms:
-        problems.append(f"profiles.{name}.size: {profile.size} is more than max_vms = {profile.max_vms}")
+        problems.append(
+            f"profiles.{name}.size: {profile.size} is more than max_vms ({profile.max_vms}); "
+            "lower size, or raise max_vms"
+        )
     problems += _memory_steps(name, profile) + _agent_checks(name, profile)
     nowhere = Path("/")
     try:
@@ -283,49 +286,51 @@ def _cross_checks(name: str, profile: ProfileSettings) -> list[str]:
 
 
 def _memory_steps(name: str, profile: ProfileSettings) -> list[str]:
-    """A maximum that no VM comes to promises what nobody gets."""
+    """The problem of a maximum that no VM can reach in whole blocks."""
     base, most = profile.memory_mib, profile.max_memory_mib
     if most is None or most <= base or (most - base) % MEMORY_BLOCK_MIB == 0:
         return []
     above = grown_memory_mib(base, wished_mib=most)
     problem = (
-        f"profiles.{name}.max_memory_mib: {most} is not reached from memory_mib = {base} in blocks of "
+        f"profiles.{name}.max_memory_mib: {most} cannot be reached from memory_mib ({base}) in blocks of "
         f"{MEMORY_BLOCK_MIB} MiB; set {above - MEMORY_BLOCK_MIB} or {above}"
     )
     return [problem]
 
 
 def _agent_checks(name: str, profile: ProfileSettings) -> list[str]:
-    """What an agent needs, and what cannot be had from it."""
+    """The problems of settings that the agent needs or does not support."""
     where = f"profiles.{name}.agent"
     problems = []
     if profile.agent is not AgentKind.BUILTIN and profile.kernel is None and profile.initrd is None:
         problems.append(
-            f'{where}: the built guest image is for the built-in agent; with "{profile.agent.value}" give the kernel '
+            f'{where}: the built guest image is for the built-in agent; with "{profile.agent.value}" set the kernel '
             "and initrd of your guest"
         )
     if profile.agent is AgentKind.NOOP and profile.producer.clones:
-        problems.append(f'{where}: clones must be reseeded, which nobody does with "noop"; set producer = "direct"')
+        problems.append(f'{where}: clones must be reseeded, which "noop" does not support; set producer = "direct"')
     growth = ((profile.vcpus, profile.max_vcpus), (profile.memory_mib, profile.max_memory_mib))
     grows = any(maximum is not None and maximum > least for least, maximum in growth)
     if profile.agent is AgentKind.NOOP and grows:
         problems.append(
-            f'{where}: with "noop" nobody brings added CPUs and memory online; leave max_vcpus and max_memory_mib out'
+            f'{where}: "noop" does not bring added CPUs and memory online; remove max_vcpus and max_memory_mib'
         )
     if profile.agent is AgentKind.NOOP and profile.strict_uniqueness:
-        problems.append(f'{where}: "noop" reads no random bytes from guests; set strict_uniqueness = false')
+        problems.append(f'{where}: "noop" cannot read random bytes from guests; set strict_uniqueness = false')
     return problems
 
 
 def _shared_places(settings: Settings) -> list[str]:
-    """What a producer keeps has its place for itself."""
+    """The problems of places that two profiles share."""
     problems = []
     taken: dict[Path, str] = {}
     for name, profile in settings.profiles.items():
         for key, place in profile.producer.own_places().items():
             other = taken.setdefault(place.absolute(), name)
             if other != name:
-                problems.append(f"profiles.{name}.{key}: profile {other} has it already; choose another")
+                problems.append(
+                    f"profiles.{name}.{key}: profile {other} already uses {place}; choose another directory"
+                )
     return problems
 
 

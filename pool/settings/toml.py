@@ -1,4 +1,4 @@
-"""From TOML's tables to attrs records: strictly, and with faults told by the key's path."""
+"""Strict conversion of TOML tables to attrs records; faults are reported with the key's path."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def _say(error: BaseException, kind: type[Any] | None) -> str:
         case TypeError() if str(error).startswith("must be"):
             return str(error)
         case AttributeError():
-            return "must be a table"  # cattrs asked a non-table for its items
+            return "must be a table"  # cattrs called `items` of another type
         case TypeError() if any(attrs.has(each) for each in (kind, *typing.get_args(kind))):
             return "must be a table"
         case TypeError():
-            return "must be a list"  # and a non-list for its members
+            return "must be a list"  # cattrs iterated over another type
         case ValueError() if isinstance(kind, enum.EnumMeta):
             return f"must be one of {', '.join(repr(member.value) for member in kind)}"
         case ValueError():
-            return str(error.args[0])  # attrs adds the attribute and the validator; the first is the sentence
+            return str(error.args[0])  # attrs adds the attribute and the validator to `args`
         case _:
             return f"wrong value: {error}"
 
@@ -90,7 +90,7 @@ def _accounts(value: Any, kind: Any) -> tuple[Account, ...]:
 def _layers(value: Any, _: Any) -> tuple[Layer, ...]:
     names = [layer.value for layer in Layer]
     if not isinstance(value, list) or not all(each in names for each in value):
-        raise TypeError(f"must be a list of layers, of {', '.join(names)}")
+        raise TypeError(f"must be a list of layers; use any of {', '.join(names)}")
     return tuple(map(Layer, value))
 
 
@@ -100,7 +100,7 @@ class _Chosen:
 
 
 def _profiles(converter: cattrs.Converter, profile: type[_P]) -> Callable[[Any, Any], _P]:
-    """A profile's table has the keys of all kinds of producers beside its own; those of the chosen kind count."""
+    """A profile's table has its own keys and those of all kinds of producers; only those of the chosen kind count."""
     structure_own = make_dict_structure_fn(
         profile, converter, _cattrs_forbid_extra_keys=True, producer=override(omit=True)
     )
@@ -139,7 +139,7 @@ def _keys_of(settings: Any) -> Collection[str]:
 
 
 def make_converter(*, profile: type[Any]) -> cattrs.Converter:
-    """`profile` is what a `[profiles.NAME]` table becomes; its field `producer` gets the settings of the named kind."""
+    """`profile` is the record of a `[profiles.NAME]` table; its field `producer` gets the chosen kind's settings."""
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _strict(kind))

@@ -18,13 +18,13 @@ from pool.cli.output import say
 from pool.cli.signals import SignalledError, Signals
 
 _HOW_TO_INSTALL = (
-    "the live view takes {name}, which is not installed: `.venv/bin/pip install -e '.[top]'` in the checkout (for a "
+    "the live view needs {name}, which is not installed: `.venv/bin/pip install -e '.[top]'` in the checkout (for a "
     "wheel see docs/guide.md, Watching and administering), or use `vmpool top --once`"
 )
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Print one view as plain text, and end.")
+@click.option("--once", is_flag=True, help="Print one view as plain text, and exit.")
 @socket_option
 def top(*, once: bool, socket_path: Path) -> None:
     """Show pools, VMs, leases, latencies and events, live.
@@ -32,7 +32,7 @@ def top(*, once: bool, socket_path: Path) -> None:
     Keys: d drains or undrains the selected profile, e evicts the selected VM, c shows its console, tab goes to the next
     table, q or Ctrl-C quits.
 
-    A service that is restarted is waited for.
+    The view waits for a service that restarts.
     """
     if once:
         from pool.cli.top.plain import look_once  # noqa: PLC0415 - the live view does not need it

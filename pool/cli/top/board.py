@@ -1,4 +1,4 @@
-"""What a view of the service knows: snapshots and changes, put together. No I/O."""
+"""The state behind a view of the service, from snapshots and changes. No I/O."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vmpool.client import (
 )
 
 KEPT_HAND_OUTS: Final = 1000
-"""Of which the latencies are told."""
+"""The latest hand-outs, from which the latencies are computed."""
 
 KEPT_EVENTS: Final = 200
 
@@ -50,10 +50,10 @@ class Latencies:
 
 @attrs.define(eq=False, kw_only=True)
 class Board:
-    """Times are those of whoever writes on it, on one clock."""
+    """The current state. All times are on the caller's clock."""
 
-    missing: str = "nobody has been asked yet"
-    """Why nothing is known of the service now; empty if it is."""
+    missing: str = "not connected yet"
+    """Why the state of the service is unknown; empty if it is known."""
     service: ServiceStatus | None = None
     profiles: tuple[ProfileStatus, ...] = ()
     vms: dict[str, KnownVm] = attrs.field(factory=dict)
@@ -67,7 +67,7 @@ class Board:
     """Grows with every change."""
 
     def change(self, change: Change, *, now: float, at: dt.datetime) -> None:
-        """Takes note of what a watch tells; `at` is the time of day."""
+        """Applies a change from a watch; `at` is the time of day."""
         self.missing = ""
         self.revision += 1
         match change:
@@ -85,13 +85,13 @@ class Board:
         self.events.append(f"{at:%H:%M:%S}  {as_text(change)}")
 
     def status(self, status: ServiceStatus, *, now: float) -> None:
-        """Takes note of the counts, which changes do not tell."""
+        """Applies a status, which has the counts that changes lack."""
         self.service, self.profiles = status, status.profiles
         self.leases, self.leases_at = status.leases, now
         self.revision += 1
 
     def lose(self, reason: str, *, at: dt.datetime) -> None:
-        """The service is not there. What was known is not true any more."""
+        """The service cannot be reached: forgets its state."""
         if not self.missing:
             self.events.append(f"{at:%H:%M:%S}  {visible(reason, kept='')}")
         self.missing = reason

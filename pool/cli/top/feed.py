@@ -1,4 +1,4 @@
-"""Keeps a board true: watches the service, and looks for it again when it has gone."""
+"""Keeps a board up to date: watches the service, and connects again when it restarts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Feed:
     _news: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     async def run(self) -> None:
-        """Until cancelled; a service that goes away, or refuses, is told on the board."""
+        """Runs until cancelled; the board shows when the service goes away or refuses."""
         while True:
             reason = "the service ended the watch"
             try:
@@ -48,7 +48,9 @@ class Feed:
         """Asks for something over the same connection. Raises ClientError."""
         if self._client is None:
             raise ServiceUnavailableError(
-                socket_path=self.socket_path, reason="the service is not there", remedy="wait until it is"
+                socket_path=self.socket_path,
+                reason="no connection to the service",
+                remedy="try again when it is connected",
             )
         return await do(self._client)
 

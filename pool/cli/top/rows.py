@@ -1,4 +1,4 @@
-"""What a view shows, as rows of text: nothing in them is an order to the terminal."""
+"""The rows of a view, as text without control characters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEASES: Final = ("lease", "vm", "profile", "owner", "age", "expires", "labels")
 
 def headline(board: Board) -> str:
     if board.missing:
-        return visible(f"the service is not there, trying again: {board.missing}", kept="")
+        return visible(f"no connection to the service, trying again: {board.missing}", kept="")
     if board.service is None:
         return "connected"
     state = "draining" if board.service.draining else "running"

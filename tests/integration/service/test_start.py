@@ -194,7 +194,7 @@ def test_a_place_for_templates_that_cannot_be_one(
             "".join(
                 f'[profiles.{name}]\nproducer = "template"\ntemplate_directory = "/dev/shm/x"\n' for name in ("a", "b")
             ),
-            "profile a has it already",
+            "profile a already uses",
         ),
     ],
 )

@@ -59,7 +59,7 @@ async def test_spans_that_cannot_be_had_keep_the_service_from_starting(
 async def test_more_than_the_hosts_memory_is_a_warning_because_the_service_makes_do(tmp_path: Path) -> None:
     finding = await finding_on("memory", "[profiles.a]\nqemu = '/nowhere'\nsize = 10000\nmemory_mib = 4096", tmp_path)
     assert finding.verdict is Verdict.WARNING
-    assert "what does not fit is not produced" in finding.detail
+    assert "VMs that do not fit are not produced" in finding.detail
 
 
 async def test_fewer_descriptors_than_needed_are_a_warning(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_what_one_user_can_take_is_told(tmp_path: Path) -> None:
     finding = await finding_on("quotas", "[profiles.a]\nqemu = '/nowhere'\n[limits]\nleases_per_user = 7", tmp_path)
     assert (finding.verdict, finding.detail) == (
         Verdict.OK,
-        "one user has at most 7 VMs, 100 acquisitions that wait (of all users 1000) and 16 watches (of all 128)",
+        "one user has at most 7 VMs, 100 waiting acquisitions (all users together 1000) and 16 watches (all users 128)",
     )
 
 

@@ -75,14 +75,14 @@ async def test_it_says_so_if_that_does_not_end(vm_home: Path, monkeypatch: pytes
     socket_path = vm_home / "s.sock"
     with contextlib.ExitStack() as lock:
         take_locks(socket_path, vm_home, lock)
-        with pytest.raises(EndpointError, match="did not end within 0 s of handing over"):
+        with pytest.raises(EndpointError, match="did not end within 0 s of the hand-over"):
             await take_over(socket_path, runtime=vm_home)
 
 
 async def test_it_passes_on_why_a_service_refuses(vm_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = CallError(status="PERMISSION_DENIED", message="uid 7 may not do this")
     monkeypatch.setattr(takeover, "open_client", Predecessor(error=refusal).connected)
-    with pytest.raises(EndpointError, match=r"does not hand over: .*uid 7 may not do this"):
+    with pytest.raises(EndpointError, match=r"refused to hand over: .*uid 7 may not do this"):
         await take_over(vm_home / "s.sock", runtime=vm_home)
 
 

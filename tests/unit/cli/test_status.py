@@ -57,7 +57,7 @@ def test_a_healthy_pool_is_a_row_of_the_table() -> None:
 @pytest.mark.parametrize(
     ("change", "remark"),
     [
-        ({"drained": True}, "default: drained; `vmpool undrain default` ends that"),
+        ({"drained": True}, "default: drained; `vmpool undrain default` ends the drain"),
         ({"max_vms": 4}, "default: at most 4 VMs"),
         ({"held_back": "memory of the host is low"}, "default: held back: memory of the host is low"),
         ({"failures_in_a_row": 2, "retry_in_s": 1.5}, "default: 2 failed productions in a row, next try in 1.5 s"),
@@ -90,4 +90,4 @@ async def test_json_has_everything(served: Served) -> None:
     assert status["fallbacks"] == 0
 
     text = (await vmpool(served.path, "status")).stdout
-    assert "default: drained; `vmpool undrain default` ends that" in text
+    assert "default: drained; `vmpool undrain default` ends the drain" in text

@@ -121,11 +121,11 @@ async def test_it_outlives_a_restart_of_the_service(vm_home: Path) -> None:
     missed, first, gone, second = (trio.Event() for _ in range(4))
 
     async def scenario(view: Live) -> None:
-        await view.until_shown("the service is not there, trying again", "the socket does not exist")
+        await view.until_shown("no connection to the service, trying again", "the socket does not exist")
         missed.set()
         await view.until_shown("vmpool 1.2.3", "default")
         first.set()
-        await view.until_shown("the service is not there, trying again")
+        await view.until_shown("no connection to the service, trying again")
         assert not view.board.vms
         gone.set()
         await view.until_shown("vmpool 1.2.3", "default")
@@ -175,7 +175,7 @@ def test_without_its_library_it_says_how_to_install_it(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom pool.cli.main import main\nmain()\n"
     status, output = trio.run(partial(at_terminal, ["-c", code, "top"], tmp_path / "none.sock", until=None))
     assert status == 2
-    assert b"takes textual, which is not installed: `.venv/bin/pip install -e '.[top]'`" in output
+    assert b"needs textual, which is not installed: `.venv/bin/pip install -e '.[top]'`" in output
 
 
 @pytest.mark.parametrize(

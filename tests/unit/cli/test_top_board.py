@@ -87,7 +87,7 @@ def test_a_service_that_is_lost_takes_with_it_what_was_known_but_not_what_has_ha
     board.lose("there is no such socket", at=NOON)
     assert (board.vms, board.profiles, board.leases) == ({}, (), ())
     assert list(board.events)[1:] == [r"12:00:00  the connection broke \x1b]0;owned\x07"]
-    assert rows.headline(board) == "the service is not there, trying again: there is no such socket"
+    assert rows.headline(board) == "no connection to the service, trying again: there is no such socket"
 
 
 def test_the_hit_rate_is_of_those_who_asked() -> None:

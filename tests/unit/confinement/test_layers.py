@@ -136,7 +136,10 @@ def test_what_is_left_out_is_not_missed() -> None:
     ("service", "problem"),
     [
         ('confinement = "some"', r"service.confinement: must be one of 'auto', 'off', 'required'"),
-        ('confinement_except = ["walls"]', r"service.confinement_except: must be a list of layers, of user-namespace"),
+        (
+            'confinement_except = ["walls"]',
+            r"service.confinement_except: must be a list of layers; use any of user-namespace",
+        ),
         ('confinement_except = "seccomp"', r"service.confinement_except: must be a list of layers"),
         ("confinement_except = [1]", r"service.confinement_except: must be a list of layers"),
         ('qemu_uids = "5"', r"service.qemu_uids: must be a range like"),

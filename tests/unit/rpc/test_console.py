@@ -76,7 +76,7 @@ async def test_a_lease_that_has_ended_shows_nothing_more(vm_home: Path, call_as:
 @pytest.mark.parametrize(
     ("vm_id", "expected"),
     [
-        ("", (INVALID, "vm_id: is empty; `vmpool watch` shows which VMs there are")),
+        ("", (INVALID, "vm_id: is empty; `vmpool watch` lists the VMs")),
         ("v" * 129, (INVALID, "vm_id: has 129 bytes; at most 128 are allowed")),
         ("vm-none", (NOT_FOUND, "vm_id: there is no VM 'vm-none'; `vmpool watch` lists the VMs")),
     ],

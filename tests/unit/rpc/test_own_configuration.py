@@ -230,9 +230,9 @@ async def test_what_qemu_prints_of_a_machine_is_for_the_log_alone(vm_home: Path)
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({"kernel": "vmlinuz"}, "config.kernel: 'vmlinuz' is no absolute path"),
-        ({"initrd": "/a\0b"}, r"config.initrd: '/a\x00b' is no absolute path"),
-        ({"kernel_parameters": "a\nb"}, "config.kernel_parameters: must be ASCII that can be printed, at most 1024"),
+        ({"kernel": "vmlinuz"}, "config.kernel: 'vmlinuz' is not an absolute path"),
+        ({"initrd": "/a\0b"}, r"config.initrd: '/a\x00b' is not an absolute path"),
+        ({"kernel_parameters": "a\nb"}, "config.kernel_parameters: must be printable ASCII, at most 1024"),
         ({"kernel_parameters": "a\n"}, "config.kernel_parameters: must be"),
         ({"kernel_parameters": "\N{SNOWMAN}"}, "config.kernel_parameters: must be"),
         ({"kernel_parameters": "x" * 1025}, "config.kernel_parameters: must be"),
@@ -259,4 +259,4 @@ async def test_a_file_that_is_not_there_is_named(vm_home: Path) -> None:
 
 async def test_a_service_without_a_matcher_says_so(served: Served) -> None:
     _, status, message = await ask(served, ACQUIRE, own(), wire.AcquireReply)
-    assert (status, message) == ("3", "config: is not taken by this service; name a profile")
+    assert (status, message) == ("3", "config: is not supported by this service; name a profile")

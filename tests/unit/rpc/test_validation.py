@@ -64,11 +64,11 @@ def test_labels_may_be_32_of_63_characters_and_256_bytes() -> None:
 
 _BAD_LABELS: list[tuple[dict[str, str], str]] = [
     ({f"k{number}": "" for number in range(33)}, "labels: has 33 entries; at most 32"),
-    ({"": "x"}, r"labels\[''\]: cannot be a key"),
-    ({"a b": "x"}, r"labels\['a b'\]: cannot be a key"),
-    ({"k\n": "x"}, r"labels\['k\\n'\]: cannot be a key"),
-    ({"\N{SNOWMAN}": "x"}, "cannot be a key"),
-    ({"k" * 64: "x"}, "cannot be a key; use 1 to 63"),
+    ({"": "x"}, r"labels\[''\]: is not a label key"),
+    ({"a b": "x"}, r"labels\['a b'\]: is not a label key"),
+    ({"k\n": "x"}, r"labels\['k\\n'\]: is not a label key"),
+    ({"\N{SNOWMAN}": "x"}, "is not a label key"),
+    ({"k" * 64: "x"}, "is not a label key; use 1 to 63"),
     ({"job": "\N{SNOWMAN}" * 86}, r"labels\['job'\]: has 258 bytes; at most 256"),
 ]
 
@@ -107,7 +107,7 @@ _BAD_STARTS: list[tuple[dict[str, Any], str]] = [
     ({"argv": ["env"], "environment": {"A": "1\0"}}, r"start.environment\['A'\]: has a NUL"),
     ({"argv": ["pwd"], "working_directory": "/a\0b"}, "start.working_directory: has a NUL"),
     ({"argv": ["true"], "time_limit_ms": 2**63}, "start.time_limit_ms: 9223372036854775808 is more than 30 days"),
-    ({"argv": ["cat"], "stdin": bytes(256 * 1024 + 1)}, "start.stdin: has 262145 bytes, 262144 at most"),
+    ({"argv": ["cat"], "stdin": bytes(256 * 1024 + 1)}, "start.stdin: has 262145 bytes; the maximum is 262144"),
 ]
 
 
@@ -119,7 +119,7 @@ def test_start_names_the_bad_field(fields: dict[str, Any], text: str) -> None:
 
 @pytest.mark.parametrize("number", [-1, 0, 65, 2**31 - 1])
 def test_a_signal_is_1_to_64(number: int) -> None:
-    with pytest.raises(InvalidRequestError, match=f"signal: {number} is no signal"):
+    with pytest.raises(InvalidRequestError, match=f"signal: {number} is not a signal number"):
         signal_number(number)
 
 
@@ -156,13 +156,13 @@ _START_WITH_STDIN = wire.ExecRequest(start=wire.ExecStart(argv=["sleep", "1000"]
 _BAD_EXECS: list[tuple[list[wire.ExecRequest], str]] = [
     ([], "start: must be the first message"),
     ([wire.ExecRequest(stdin=b"x")], "start: must be the first message"),
-    ([wire.ExecRequest()], "kind: is nothing"),
+    ([wire.ExecRequest()], "kind: has nothing"),
     ([_START, _START], "start: was already sent"),
-    ([_START, wire.ExecRequest()], "kind: is nothing"),
-    ([_START, wire.ExecRequest(stdin=b"x", signal=9)], "kind: is stdin and signal"),
+    ([_START, wire.ExecRequest()], "kind: has nothing"),
+    ([_START, wire.ExecRequest(stdin=b"x", signal=9)], "kind: has stdin and signal"),
     ([_START_WITH_STDIN, wire.ExecRequest(stdin=b"x")], "stdin: was already sent in start.stdin"),
-    ([_START, wire.ExecRequest(signal=0)], "signal: 0 is no signal"),
-    ([_START, wire.ExecRequest(signal=65)], "signal: 65 is no signal"),
+    ([_START, wire.ExecRequest(signal=0)], "signal: 0 is not a signal number"),
+    ([_START, wire.ExecRequest(signal=65)], "signal: 65 is not a signal number"),
     (
         [_START, wire.ExecRequest(close_stdin=wire.CloseStdin()), wire.ExecRequest(stdin=b"x")],
         "stdin: came after close_stdin",

@@ -56,23 +56,29 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
         ("[profiles.a]\nmax_vcpus = 0", "profiles.a.max_vcpus = 0: must be between vcpus (1) and 240"),
         (
             "[profiles.a]\nmemory_mib = 192\nmax_memory_mib = 512",
-            "profiles.a.max_memory_mib: 512 is not reached from memory_mib = 192 in blocks of 128 MiB; set 448 or 576",
+            (
+                "profiles.a.max_memory_mib: 512 cannot be reached from memory_mib (192) in blocks of 128 MiB; "
+                "set 448 or 576"
+            ),
         ),
         (
             "[profiles.a]\nmax_memory_mib = 300",
-            "profiles.a.max_memory_mib: 300 is not reached from memory_mib = 256 in blocks of 128 MiB; set 256 or 384",
+            (
+                "profiles.a.max_memory_mib: 300 cannot be reached from memory_mib (256) in blocks of 128 MiB; "
+                "set 256 or 384"
+            ),
         ),
         ("[profiles.a]\nkernel = 3", "profiles.a.kernel: must be a string, not 3"),
         ("[profiles.a]\naccelerator = 'xen'", "profiles.a.accelerator: must be one of 'auto', 'kvm', 'tcg'"),
         ("[profiles.a]\nhand_out_timeout_s = 601", "profiles.a.hand_out_timeout_s: must be <= 600: 601.0"),
         ("[profiles.a]\nboot_timeout_s = 0", "profiles.a.boot_timeout_s: must be > 0: 0.0"),
         ("[profiles.a]\nkernel = '/k'", "profiles.a: kernel and initrd go together"),
-        ("[profiles.Not_OK]", "profiles.Not_OK: a profile's name has"),
+        ("[profiles.Not_OK]", "profiles.Not_OK: not a profile name"),
         ("[profiles.a]\nagent = 'ssh'", "profiles.a.agent: must be one of 'builtin', 'qga', 'noop'"),
         ("[profiles.a]\nagent = 'qga'", "profiles.a.agent: the built guest image is for the built-in agent"),
         ("[profiles.a]\nagent = 'noop'\nproducer = 'template'", "profiles.a.agent: clones must be reseeded"),
-        ("[profiles.a]\nagent = 'noop'\nmax_vcpus = 2", 'profiles.a.agent: with "noop" nobody brings added CPUs'),
-        ("[profiles.a]\nagent = 'noop'\nstrict_uniqueness = true", 'profiles.a.agent: "noop" reads no random bytes'),
+        ("[profiles.a]\nagent = 'noop'\nmax_vcpus = 2", 'profiles.a.agent: "noop" does not bring added CPUs'),
+        ("[profiles.a]\nagent = 'noop'\nstrict_uniqueness = true", 'profiles.a.agent: "noop" cannot read random bytes'),
         (
             "[profiles.a]\nagent = 'qga'\nchannel = 'vsock'",
             "profiles.a.channel = 'vsock': qemu-ga does not answer there",
@@ -84,7 +90,7 @@ def test_the_keys_shown_in_the_default_file_exist_and_show_their_defaults() -> N
         ('[profiles.a]\nqemu = "a\\u0000b"', "profiles.a.qemu: must match"),
         (
             "[profiles.a]\nbackoff_initial_s = 20\nbackoff_maximum_s = 1",
-            "profiles.a.backoff_initial_s: 20 is more than backoff_maximum_s = 1",
+            "profiles.a.backoff_initial_s: 20 is more than backoff_maximum_s (1); lower it, or raise backoff_maximum_s",
         ),
         ('[profiles.a]\n[access]\nusers = ["a\\u0000"]', "access.users: must be a name or a number"),
         (

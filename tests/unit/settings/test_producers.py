@@ -43,7 +43,7 @@ def test_all_that_is_wrong_is_told_at_once_each_with_its_key() -> None:
 
 def test_a_place_is_one_profiles() -> None:
     table = 'producer = "template"\ntemplate_directory = "/t"'
-    with pytest.raises(ConfigError, match=r"profiles\.b\.template_directory: profile a has it already"):
+    with pytest.raises(ConfigError, match=r"profiles\.b\.template_directory: profile a already uses"):
         parse_settings(f"[profiles.a]\n{table}\n[profiles.b]\n{table}", source="test")
 
 
