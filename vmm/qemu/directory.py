@@ -35,7 +35,7 @@ class VmDirectory:
         return self.root / "cgroups"
 
     def create(self, sockets: Iterable[str] = ()) -> None:
-        """Makes the directory, mode 0700, and its parent if only that is missing, as after somebody removed it.
+        """Makes the directory, mode 0700, and its parent if only that is missing, for example removed.
 
         `sockets`: the names of the sockets in it beside QMP's.
         Raises SpecError if the path is in use or too long for sockets, MissingFileError if it cannot be made.

@@ -48,14 +48,14 @@ def _surroundings(program: Path) -> list[Path]:
     for store in STORES:
         if program.is_relative_to(store):
             return [store]
-    shown = [] if _is_somebodys(program.parent) else [program.parent]
+    shown = [] if _is_personal(program.parent) else [program.parent]
     if program.parent.name in ("bin", "libexec"):
         prefix = program.parent.parent
-        shown += [prefix / part for part in _PARTS] if _is_somebodys(prefix) else [prefix]
+        shown += [prefix / part for part in _PARTS] if _is_personal(prefix) else [prefix]
     return [program, *shown]
 
 
-def _is_somebodys(directory: Path) -> bool:
+def _is_personal(directory: Path) -> bool:
     """Whether it may hold a person's files: right below the root, a home directory, or ~/.local."""
     return (
         len(directory.parts) <= 2
