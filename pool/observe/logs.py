@@ -86,7 +86,7 @@ def _add_subsystem(logger: Any, _method: str, event: structlog.typing.EventDict)
 def _in_order(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """What each line has comes first, so that lines can be read, and searched for their beginnings."""
     first = {key: event[key] for key in ("timestamp", "level", "subsystem", "event") if key in event}
-    return first | event
+    return {**first, **event}
 
 
 def _make_visible(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

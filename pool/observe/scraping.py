@@ -104,7 +104,9 @@ class ScrapeServer:
         if not _METRICS.fullmatch(request.target):
             return _Answer(status=HTTPStatus.NOT_FOUND, body=b"not found; use /metrics\n")
         if request.method not in {b"GET", b"HEAD"}:
-            return _Answer(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"method not allowed; use GET or HEAD\n", allow="GET, HEAD")
+            return _Answer(
+                status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"method not allowed; use GET or HEAD\n", allow="GET, HEAD"
+            )
         return _Answer(status=HTTPStatus.OK, body=await self.text(), content_type=self.content_type)
 
 
