@@ -1,1 +1,1 @@
-"""The kinds of producers, one a module: what each costs the host, its settings, and how it is made."""
+"""The kinds of producers, one module each: cost class, settings and construction."""

@@ -1,4 +1,4 @@
-"""VMs that boot, each its own guest."""
+"""The producer kind that boots each VM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kind of producer says of itself, so that neither admission nor settings nor the service know the kinds.
+"""The interface of a producer kind, so that admission, settings and service do not depend on the kinds.
 
 A new kind is a module beside this one, registered in `registry`, whose keys are then keys of a profile.
 """
@@ -20,7 +20,7 @@ from vmm.words.kinds import ProducerKind, ProductionCost
 
 @attrs.frozen(kw_only=True)
 class Making:
-    """What every producer is made from beside its settings."""
+    """The arguments of every producer, in addition to its settings."""
 
     profile: str
     resolve: ResolveMachine
@@ -38,23 +38,23 @@ class ProducerSettings(abc.ABC):
 
     kind: ClassVar[ProducerKind]
     cost: ClassVar[ProductionCost]
-    """What a production costs the host, by which productions are counted and limited."""
+    """Cost class of a production, by which productions are counted and limited."""
     has_shells: ClassVar[bool] = False
-    """Its productions have a first half that can be done ahead of time."""
+    """Whether the first part of a production can be done in advance."""
     clones: ClassVar[bool] = False
-    """Its VMs are alike until somebody in the guest reseeds them."""
+    """Whether its VMs are identical until the agent reseeds them."""
 
     @abc.abstractmethod
     def make(self, making: Making) -> Producer:
         """The producer. It does nothing until it is run."""
 
     def own_places(self) -> Mapping[str, Path]:
-        """By key, the places that it must have for itself; another profile with the same is refused."""
+        """By key, the directories that no other profile may use."""
         return {}
 
     def place(self, profile: str, *, runtime: Path) -> Path | None:  # noqa: ARG002 - not all keep something
-        """Where it keeps what outlives it; None if it keeps nothing."""
+        """The directory of files that outlive the service; None without such files."""
         return None
 
     def check_place(self, place: Path, *, backend: Backend) -> None:  # noqa: B027 - idem
-        """Raises VmmError if that can never be kept there. Changes nothing."""
+        """Raises VmmError if the directory cannot be used. Changes nothing."""

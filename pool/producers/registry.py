@@ -1,4 +1,4 @@
-"""All kinds of producers that there are."""
+"""The registry of producer kinds."""
 
 from __future__ import annotations
 

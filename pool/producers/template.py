@@ -1,4 +1,4 @@
-"""VMs that are cloned from a template; see docs/templates.md."""
+"""The producer kind that clones VMs from a template; see docs/templates.md."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class TemplateSettings(ProducerSettings):
     template_directory: Path | None = None
     """None: see `pool.host.paths.template_directory`."""
     template_fallback: bool = True
-    """Boot directly while no template can be had."""
+    """Boot directly while no template is available."""
     template_fetch_only: bool = False
-    """Use the template that is there, never build one."""
+    """Use an existing template, never build one."""
 
     def make(self, making: Making) -> Producer:
         place = self.place(making.profile, runtime=making.runtime)

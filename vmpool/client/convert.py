@@ -1,4 +1,4 @@
-"""Generated messages to the SDK's records and back."""
+"""Conversion between generated messages and the SDK's records."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def acquire_request(
 
 
 def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
-    """Raises CallError if the service left a part out, as all readers of replies here."""
+    """Raises CallError if a part of the reply is missing."""
     if reply.lease is None or reply.lease.guest is None or reply.timings is None:
         raise _incomplete("AcquireReply")
     lease, guest, timings = reply.lease, reply.lease.guest, reply.timings
@@ -128,7 +128,7 @@ def _match(match: wire.Match) -> Match:
 
 
 def command_event(reply: wire.ExecReply) -> Output | CommandExit | None:
-    """None for a message that a newer service may send and that means nothing here."""
+    """None for an unknown message, which a newer service may send."""
     match reply:
         case wire.ExecReply(stdout=bytes(data)):
             return Output(stream=OutputStream.STDOUT, data=data)
@@ -161,7 +161,7 @@ def service_status(reply: wire.StatusReply) -> ServiceStatus:
 
 
 def change(reply: wire.WatchReply) -> Change | None:
-    """None for a message that a newer service may send and that means nothing here."""
+    """None for an unknown message, which a newer service may send."""
     match reply:
         case wire.WatchReply(snapshot=wire.Snapshot() as snapshot):
             return Snapshot(
@@ -270,7 +270,7 @@ def _pool_counters(counters: wire.PoolCounters) -> PoolCounters:
 
 
 def _word(kind: type[Word], said: betterproto2.Enum) -> Word:
-    """What the service said. A newer one may say what has no name here."""
+    """The enum member of a value; UNKNOWN for a value of a newer service."""
     return kind.__members__.get(said.name, kind["UNKNOWN"])
 
 

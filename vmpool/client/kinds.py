@@ -1,6 +1,6 @@
-"""The words that the service says: each is its value, so that it compares and prints as that.
+"""Enums of the service's states, kinds and reasons; each member compares and prints as its value.
 
-UNKNOWN is what a newer service says and this SDK has no word for.
+UNKNOWN stands for a value of a newer service that this SDK does not know.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class VmState(enum.StrEnum):
     UNKNOWN = "unknown"
     PRODUCING = "producing"
     ADOPTING = "adopting"
-    """An earlier run of the service made it; it is found out whether it is still good."""
+    """An earlier run of the service made it; the service checks whether it is still usable."""
     SHELL = "shell"
-    """A process that waits for a guest."""
+    """A QEMU process that waits for a guest."""
     READY = "ready"
     HANDING_OUT = "handing_out"
     LEASED = "leased"
@@ -31,7 +31,7 @@ class VmState(enum.StrEnum):
 
 
 class StopReason(enum.StrEnum):
-    """Why a VM is ended, or let go of."""
+    """Why a VM is ended or detached."""
 
     UNKNOWN = "unknown"
     DRAIN = "drain"
@@ -41,40 +41,40 @@ class StopReason(enum.StrEnum):
     DEMAND = "demand"
     """The pool is smaller because demand is less."""
     SURPLUS = "surplus"
-    """The pool has its number without it."""
+    """The pool is full without it."""
     MEMORY = "memory"
     """A claim or the host needs its memory, or the budget is smaller than before."""
     ADMIN = "admin"
-    """Its eviction was asked for."""
+    """Its eviction was requested."""
     STALE = "stale"
     """It is of an older generation."""
     AGE = "age"
     """It has been idle for too long."""
     REPLACED = "replaced"
-    """Its replacement was asked for."""
+    """Its replacement was requested."""
     DEAD = "dead"
     """QEMU ended by itself."""
     MUTE = "mute"
-    """It does not answer."""
+    """The agent or QEMU does not answer."""
     FAULTY = "faulty"
-    """It answered, and not as it should."""
+    """An answer was invalid."""
     PRODUCTION = "production"
     """It did not come up."""
     HAND_OUT = "hand_out"
-    """It could not be made a caller's."""
+    """Its hand-out failed."""
     WISH = "wish"
-    """The guest refused what the caller wished."""
+    """The guest refused a setting of the caller's."""
     DEADLINE = "deadline"
     """The caller's deadline passed."""
     RELEASED = "released"
     EXPIRED = "expired"
     ABANDONED = "abandoned"
-    """The caller went away, with the lease in hand or before."""
+    """The caller went away, before it had the lease or while it held the lease open."""
     SHUTDOWN = "shutdown"
     HANDED_OVER = "handed_over"
     """It lives on, for the next run of the service."""
     GIVEN_AWAY = "given_away"
-    """It lives on, and is its taker's alone."""
+    """It left the service for good."""
 
 
 class EndReason(enum.StrEnum):
@@ -85,10 +85,10 @@ class EndReason(enum.StrEnum):
     EXPIRED = "expired"
     VM_LOST = "vm_lost"
     ABANDONED = "abandoned"
-    """The caller went away before it had the lease in hand, or while it held it open."""
+    """The caller went away before it had the lease, or while it held the lease open."""
     SHUTDOWN = "shutdown"
     GIVEN_AWAY = "given_away"
-    """The VM lives on, and is its taker's alone."""
+    """The VM lives on outside the service, which gave it away."""
 
 
 class CircuitState(enum.StrEnum):
@@ -97,21 +97,21 @@ class CircuitState(enum.StrEnum):
     UNKNOWN = "unknown"
     CLOSED = "closed"
     OPEN = "open"
-    """It failed too often in a row: nothing is tried until the back-off is over."""
+    """Production failed too often in a row: no VM is made until the back-off is over."""
     HALF_OPEN = "half_open"
-    """One trial at a time is made."""
+    """One VM at a time is made as a trial."""
 
 
 class LeaseChangeKind(enum.StrEnum):
     UNKNOWN = "unknown"
     GRANTED = "granted"
     RESTORED = "restored"
-    """The VM of an earlier run's lease was found."""
+    """The VM of a lease from an earlier run was adopted."""
     RENEWED = "renewed"
     SILENT = "silent"
-    """Its guest does not answer, and the lease goes on."""
+    """The guest does not answer; the lease goes on."""
     ANSWERING = "answering"
-    """It does again."""
+    """The guest answers again."""
     ENDED = "ended"
 
 

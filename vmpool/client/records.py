@@ -1,4 +1,4 @@
-"""What the SDK hands out: frozen records, times in seconds."""
+"""The SDK's records, frozen; times are in seconds."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class CommandExit:
     timed_out: bool = False
     """The time limit ended it (signal is SIGKILL then)."""
     out_of_memory: bool = False
-    """The guest's kernel killed it because memory was short, or, where its status is 137 as a shell's, something while
-    it ran. qemu-ga does not tell."""
+    """The guest's kernel killed the command or, if the status is 137, as a shell reports it, a child of the command,
+    because the guest ran out of memory. qemu-ga does not report this."""
 
 
 @attrs.frozen(kw_only=True)
 class Guest:
-    """What the guest said of itself after it was prepared."""
+    """The guest's own report after it was prepared."""
 
     hostname: str
     cpus_online: int
@@ -58,7 +58,7 @@ class Guest:
 
 @attrs.frozen(kw_only=True)
 class AcquireTimings:
-    """Where the time went. `prepare_s` overlaps `resume_s`."""
+    """How long the stages of an acquisition took. `prepare_s` overlaps `resume_s`."""
 
     queued_s: float
     resume_s: float
@@ -70,9 +70,9 @@ class AcquireTimings:
 
 @attrs.frozen(kw_only=True)
 class VmConfig:
-    """A machine of one's own; what is left out is as the default profile has it. Paths are the host's.
+    """A machine of the caller's own; empty fields take the default profile's values. Paths are the host's.
 
-    Paths that no profile has are for root and the service's own user.
+    Paths that no profile uses are for root and the service's own user.
     """
 
     kernel: str = ""
@@ -87,12 +87,12 @@ class Mismatch:
 
     profile: str
     fields: tuple[str, ...]
-    """Those that differ: of VmConfig, or vcpus or memory_mib where the profile's maximum is less."""
+    """The fields that differ: of VmConfig, or vcpus or memory_mib if they exceed the profile's maximum."""
 
 
 @attrs.frozen(kw_only=True)
 class Match:
-    """What became of a request with a configuration of its own."""
+    """How a request with a configuration of its own was served."""
 
     profile: str
     """The pool that served it; empty if the VM was booted for this request."""
@@ -101,7 +101,7 @@ class Match:
 
 @attrs.frozen(kw_only=True)
 class AcquiredVm:
-    """A leased VM. Yours until `Client.release(lease_id)`, or until it dies."""
+    """A leased VM. The lease lasts until `Client.release(lease_id)`, until it expires, or until the VM dies."""
 
     lease_id: str
     vm_id: str
@@ -109,11 +109,11 @@ class AcquiredVm:
     pid: int
     made_by: ProducerKind
     expires_in_s: float | None
-    """Until the lease ends by itself; None for never."""
+    """Until the lease expires; None for never."""
     fencing_token: int
-    """Grows with every lease; for whatever must turn away an earlier holder."""
+    """Grows with every lease; for a resource that must refuse earlier holders."""
     labels: Mapping[str, str] = attrs.field(hash=False)
-    """As they were asked for when the lease was granted."""
+    """As given when the lease was acquired."""
     guest: Guest
     timings: AcquireTimings
     match: Match | None
@@ -184,19 +184,19 @@ class ProfileStatus:
     max_vms: int | None
     """None: no limit."""
     drained: bool
-    """Nothing is handed out or produced until it is undrained."""
+    """No VM is handed out or produced until the profile is undrained."""
     producer: ProducerStatus
     circuit: CircuitState
     held_back: str
-    """Why VMs that are missing are not being produced; empty if they are."""
+    """Why missing VMs are not being produced; empty if they are, or if none is missing."""
     failures_in_a_row: int
     retry_in_s: float
-    """0 when the pool does not back off."""
+    """0 if the pool does not back off."""
     last_error: str
     last_evidence: str
     """Empty unless the caller is root or the service's own user."""
     last_production_s: float
-    """0 before the first."""
+    """Duration of the last successful production; 0 before the first."""
     counters: PoolCounters
 
 
@@ -213,13 +213,13 @@ class LeaseStatus:
 
 @attrs.frozen(kw_only=True)
 class ConfinementLayer:
-    """One of those between a QEMU that its guest has taken over and the host."""
+    """One of the layers that confine QEMU."""
 
     name: str
     """ "uid", "landlock", "seccomp", "memory-cgroup" and so on."""
     applied: bool
     detail: str
-    """Why not, or how."""
+    """Why the layer is not applied, or how it is."""
 
 
 @attrs.frozen(kw_only=True)
@@ -238,17 +238,17 @@ class ServiceStatus:
 
 @attrs.frozen(kw_only=True)
 class VmChange:
-    """A VM is in this state now."""
+    """A VM's new state."""
 
     vm_id: str
     profile: str
     state: VmState
     reason: StopReason | None
-    """Why it is being ended, or let go of."""
+    """Why it is being ended or detached."""
     detail: str
-    """A sentence about that."""
+    """A sentence about the reason."""
     age_s: float
-    """In a Snapshot: since it became ready, or the shell that it was; 0 before that, and if it is not known."""
+    """In a Snapshot: since it became ready or, if it is a shell, since it started; 0 before that, or if unknown."""
 
 
 @attrs.frozen(kw_only=True)
@@ -259,26 +259,26 @@ class LeaseChange:
     profile: str
     change: LeaseChangeKind
     reason: EndReason | None
-    """How it ended, if it did."""
+    """How the lease ended, if it did."""
     detail: str
-    """What became of a lease that ended, what is known of a silent one; empty for a lease of another user."""
+    """How a lease ended, or what is known about a silent one; empty for a lease of another user."""
     labels: Mapping[str, str] = attrs.field(hash=False)
     """Empty for a lease of another user."""
     took_s: float
-    """Of one that was granted: from the arrival of the request until its VM was handed out."""
+    """Of a granted lease: from the arrival of the request until its VM was handed out."""
 
 
 @attrs.frozen(kw_only=True)
 class ProfileChange:
     profile: str
-    """Empty for what concerns all."""
+    """Empty for a change that concerns all profiles."""
     change: ProfileChangeKind
     detail: str
 
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """The pools as they are; all that was known before is replaced by it."""
+    """The current state of the pools, which replaces all earlier changes."""
 
     profiles: tuple[ProfileStatus, ...]
     vms: tuple[VmChange, ...]
