@@ -1,4 +1,4 @@
-"""What makes the service's VMs: the one place that chooses it, and all else of the pool knows `vmm.backend` only."""
+"""The choice of the backend; the rest of the pool knows only `vmm.backend`."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def make_backend(settings: Settings) -> Backend:
 
 
 def host_checks(settings: Settings, opened: contextlib.ExitStack) -> HostChecks:
-    """`opened` is closed by the caller, when nothing is tried any more."""
+    """The caller closes `opened` after the last check."""
     return QemuHostChecks(wish=settings.service.confinement_wish, opened=opened)

@@ -19,14 +19,14 @@ from vmpool.client import CallError, ServiceUnavailableError, open_client
 _log = structlog.get_logger("vmpool.takeover")
 
 HAND_OVER_LIMIT_S: Final = 30.0
-"""A service lets go of its VMs in milliseconds; what it was producing it ends, which takes seconds at most."""
+"""A service detaches its VMs in milliseconds; ending the VMs in production takes seconds at most."""
 
 
 async def take_over(socket_path: Path, *, runtime: Path) -> None:
-    """Asks the service at `socket_path` to hand over, and returns when it has ended; at once if there is none.
+    """Requests the hand-over of the service at `socket_path`, and returns when it has ended; at once without a service.
 
-    Raises EndpointError if it refuses, or does not end in time; or if it has its VMs elsewhere than in `runtime`, where
-    nobody would find them: then it is not asked.
+    Raises EndpointError if the service refuses, or does not end in time; or, before the request, if its VMs are not in
+    `runtime`, where they would be found.
     """
     _check_runtime(socket_path, runtime=runtime)
     try:
@@ -60,7 +60,7 @@ def _check_runtime(socket_path: Path, *, runtime: Path) -> None:
 
 
 def _wait_for(lock: Path) -> None:
-    """Blocks until nobody holds the lock."""
+    """Blocks until the lock is free."""
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:

@@ -30,7 +30,7 @@ MIB: Final = 2**20
 
 @attrs.frozen(kw_only=True)
 class Moment:
-    """What there is besides the measures, at one moment."""
+    """The values besides the measures, at one moment."""
 
     version: str
     views: tuple[ProfileView, ...]
@@ -40,7 +40,7 @@ class Moment:
     """By the profile's name."""
     memory: MemoryView
     available_mib: float | None
-    """Of the host; None if it does not say."""
+    """Of the host; None if it is unknown."""
     restarts: Mapping[str, int]
     """By child of a supervisor."""
 
@@ -56,7 +56,7 @@ class _Only:
 
 
 def pieces(measures: Measures, moment: Moment) -> Iterator[bytes]:
-    """The text, a family at a time, so that whoever writes it can let others have a turn."""
+    """The text, one family at a time, so that the caller can yield in between."""
     for family in families(measures, moment):
         yield generate_latest(_Only(family))
 

@@ -1,4 +1,4 @@
-"""Where log lines go: to stderr, if somebody takes them. Writing a line never waits for a reader."""
+"""Log output to stderr that never waits for a reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 MAX_PENDING_BYTES: Final = 64 * 1024
-"""Of lines that are not taken yet; a pipe holds as much. What comes on top is dropped, and counted."""
+"""Of lines that are not written yet; a pipe holds as much. Further lines are dropped, and counted."""
 
 
 class LogOutput:
@@ -22,15 +22,15 @@ class LogOutput:
     """
 
     def __init__(self, descriptor: int, *, tell: Callable[[int], str]) -> None:
-        """`descriptor` stays its owner's, and is left as it is: other processes may share it.
+        """`descriptor` is not closed or changed: other processes may share it.
 
-        `tell` makes the line that says how many were dropped.
+        `tell` makes the line that reports the number of dropped lines.
         """
         self._sink = _sink_for(descriptor)
         self._tell = tell
         self._pending = bytearray()
         self.dropped = 0
-        """Lines that nobody will see, since the last time that this was told."""
+        """Dropped lines since the last report of them."""
 
     def write(self, text: str) -> int:
         """Takes one line, or several, whole. Returns their length, as files do."""
@@ -51,7 +51,7 @@ class LogOutput:
         self._drain()
 
     def close(self) -> None:
-        """Gives up what is pending, and what was opened here."""
+        """Drops pending lines, and closes what was opened here."""
         self._pending.clear()
         self._sink.close()
         self._sink = _Nowhere()
@@ -79,7 +79,7 @@ def _sink_for(descriptor: int) -> _Sink:
     except OSError:
         return _Nowhere()
     if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
-        with contextlib.suppress(OSError):  # it belongs to another user, say
+        with contextlib.suppress(OSError):  # for example, it belongs to another user
             return _Reopened(descriptor)
     return _File(descriptor) if stat.S_ISREG(kind) else _Polled(descriptor)
 
@@ -94,7 +94,7 @@ class _File:
         return os.write(self._descriptor, data)
 
     def close(self) -> None:
-        """It is its owner's."""
+        """The descriptor belongs to its owner."""
 
 
 class _Reopened(_File):
@@ -109,9 +109,9 @@ class _Reopened(_File):
 
 
 class _Polled(_File):
-    """A socket, which is what systemd gives, or what cannot be opened again.
+    """A socket, as systemd provides, or a file that cannot be reopened.
 
-    One that says it has room takes PIPE_BUF bytes at once, if nobody else writes in between.
+    If `poll` reports room, PIPE_BUF bytes can be written at once, unless another process writes in between.
     """
 
     def __init__(self, descriptor: int) -> None:

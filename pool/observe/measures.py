@@ -1,6 +1,6 @@
-"""What is counted for the metrics: few labels, none of them from callers, and cheap enough for every hand-out.
+"""The measures behind the metrics: few labels, none of them from callers, and cheap enough for every hand-out.
 
-How it is written down for Prometheus is a matter of `pool.observe.exposition`, which is imported when somebody asks.
+`pool.observe.exposition` writes them in Prometheus' format, and is imported on demand.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ BUCKETS_S: Final = (
 """Upper bounds. A hand-out takes milliseconds, a boot under emulation seconds."""
 
 CUSTOM: Final = "custom"
-"""The profile of whatever is of no configured one: configurations of callers' own, names that nobody knows."""
+"""The label of all that has no configured profile: callers' own configurations, unknown names."""
 
 GRANTED: Final = "granted"
 JOINED: Final = "joined"
-"""The lease that the idempotency key had already."""
+"""The request got an existing lease by its idempotency key."""
 ABANDONED: Final = "abandoned"
-"""The caller went away before there was an answer. Every other result is a `RefusalCode`."""
+"""The caller went away before the answer. Every other result is a `RefusalCode`."""
 
 LAG_INTERVAL_S: Final = 1.0
 
@@ -40,7 +40,7 @@ LAG_INTERVAL_S: Final = 1.0
 @attrs.define(eq=False)
 class Histogram:
     counts: list[int] = attrs.field(factory=lambda: [0] * (len(BUCKETS_S) + 1), init=False)
-    """By bucket, not cumulated; the last is of what is above all bounds."""
+    """By bucket, not cumulated; the last is for values above all bounds."""
     total_s: float = attrs.field(default=0.0, init=False)
 
     def observe(self, seconds: float) -> None:
@@ -105,7 +105,7 @@ class Measures:
             case VmNews():
                 self._vm(news)
             case LeaseNews() | ProfileNews():
-                pass  # what can be counted of them is counted elsewhere, or is in the pool's views
+                pass  # counted elsewhere, or in the pool's views
 
     def _vm(self, news: VmNews) -> None:
         profile = self.label(news.profile)

@@ -1,4 +1,4 @@
-"""The metrics of a service as text, for whoever scrapes it and for `vmpool metrics`."""
+"""The metrics of a service as text, for scrapes and for `vmpool metrics`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Measured(Protocol):
 
 @attrs.define(eq=False, kw_only=True)
 class Metrics:
-    """Looks what there is when it is asked. The callables must not wait."""
+    """Collects the metrics on request. The callables must not wait."""
 
     version: str
     pool: Measured
@@ -70,13 +70,13 @@ class Metrics:
 
 
 async def open_scrapes(metrics: Metrics, listener: socket.socket) -> ScrapeServer:
-    """Serves them there; the listener stays its opener's."""
-    from pool.observe.scraping import ScrapeServer  # noqa: PLC0415 - who serves none need not wait for HTTP
+    """A server of the metrics; the caller closes the listener."""
+    from pool.observe.scraping import ScrapeServer  # noqa: PLC0415 - only if metrics are served
 
     content_type = (await trio.to_thread.run_sync(_exposition)).CONTENT_TYPE
     return ScrapeServer(listener=listener, text=metrics.text, content_type=content_type)
 
 
 def _exposition() -> Any:
-    """In a thread: it is much to import, for what not every service is asked for."""
+    """Call this in a thread: the import is slow, and not every service needs it."""
     return importlib.import_module("pool.observe.exposition")

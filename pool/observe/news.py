@@ -1,7 +1,7 @@
-"""The news log: what became of VMs, leases and profiles, one line each, and few of many.
+"""The news log: one line for each change of a VM, lease or profile, with a limit on the lines of one kind.
 
-What watchers are told is the source. A line is written a moment later, so that a reply that is on its way is not held
-up by it. Of each kind so many lines are written in a while; how many more there were is said when that is over.
+Its source is the news that watchers get. A line is written a moment later, so as not to delay a pending reply. In each
+window at most LINES lines of one kind are written; the number of further ones is logged at the end of the window.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LINES: Final = 100
 WINDOW_S: Final = 10.0
 
 LATER_S: Final = 0.02
-"""A reply is out within a few milliseconds."""
+"""A reply is sent within a few milliseconds."""
 
 LEFT_OUT: Final = "more of these were left out"
 
@@ -40,7 +40,7 @@ _KINDS: Final[Mapping[StopReason, str]] = {
     StopReason.SHUTDOWN: "stopped",
     StopReason.HANDED_OVER: "handed over",
 }
-"""Of VMs whose end no lease tells of."""
+"""The events of VMs whose end is not logged with a lease."""
 
 _ENDS: Final[Mapping[EndReason, str]] = {
     EndReason.RELEASED: "released",
@@ -62,7 +62,7 @@ _PROFILES: Final[Mapping[ProfileChange, str]] = {
 
 
 def kind_of(news: News) -> str | None:
-    """What its line is called; None for what has none."""
+    """The event of the news' line; None if no line is written."""
     match news:
         case VmNews():
             return _kind_of_vm(news)
@@ -72,7 +72,7 @@ def kind_of(news: News) -> str | None:
         case LeaseNews(change=LeaseChange.GRANTED | LeaseChange.RESTORED as change):
             return str(change.value)
         case LeaseNews():
-            return None  # a renewal is routine; of a silent guest its VM's actor tells, who knows more
+            return None  # renewals are routine; the VM's actor logs silent guests, with more details
         case ProfileNews():
             return _PROFILES[news.change]
         case _:
@@ -85,12 +85,12 @@ def _kind_of_vm(news: VmNews) -> str | None:
     if news.reason is None:
         return None
     if news.was is VmState.LEASED and news.reason is not StopReason.HANDED_OVER:
-        return None  # the end of its lease says it
+        return None  # logged as the end of its lease
     return _KINDS.get(news.reason)
 
 
 def fields_of(news: News, *, now: float) -> dict[str, object]:
-    """Those that have something to say; times are in seconds."""
+    """The fields that are not empty; times are in seconds."""
     fields: dict[str, object]
     match news:
         case VmNews():
@@ -170,7 +170,7 @@ class NewsLog:
         self._something.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Writes until it is cancelled; then what is left is written at once."""
+        """Writes lines until cancelled; then writes the remaining ones at once."""
         task_status.started()
         try:
             while True:
@@ -193,7 +193,7 @@ class NewsLog:
         _log.info(kind, **fields)
 
     def _next_end(self) -> float:
-        """When the next window ends of which something was left out."""
+        """When the next window with left-out lines ends."""
         return min((window.ends_at for window in self._windows.values() if window.left_out), default=math.inf)
 
     def _close_over(self, *, now: float) -> None:

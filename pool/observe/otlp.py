@@ -25,7 +25,7 @@ _PATH = "/v1/traces"
 
 @attrs.frozen(eq=False)
 class OtlpSpans:
-    """Fulfils `pool.observe.tracing.Spans`. Whoever made it calls `close`, which blocks until all is sent or
+    """Implements `pool.observe.tracing.Spans`. The owner must call `close`, which blocks until all spans are sent or
     given up.
     """
 

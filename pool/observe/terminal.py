@@ -1,4 +1,4 @@
-"""Text of others on a terminal: a guest chooses what its console and its agent say, and a terminal obeys some of it."""
+"""Safe display of untrusted text: guests control their console and agent, and terminals obey control characters."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from attrs.validators import matches_re, optional
 from pool.observe.spans import NO_SPANS, Spans
 
 CLOSE_LIMIT_S: Final = 5.0
-"""At the end, for what was not sent yet."""
+"""At the end, to send the remaining spans."""
 
 _ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """OpenTelemetry's own. Its exporter reads them, and those for headers, certificates and time limits."""
@@ -35,10 +35,10 @@ class TracingSettings:
 
 @contextlib.asynccontextmanager
 async def open_spans(settings: TracingSettings, *, environment: Mapping[str, str] = os.environ) -> AsyncIterator[Spans]:
-    """Spans for the length of a block, sent in the background; none if nobody asked. Raises TracingError.
+    """Spans within a block, sent in the background; none if tracing is not configured. Raises TracingError.
 
-    The end waits CLOSE_LIMIT_S at most for what is still to be sent, under cancellation too. A collector that cannot be
-    reached costs spans, and a line in the log.
+    The end waits at most CLOSE_LIMIT_S for the remaining spans, under cancellation too. If the collector cannot be
+    reached, spans are lost, and the log reports it.
     """
     named = any(environment.get(name) for name in _ENDPOINT_VARIABLES)
     asked = named or settings.otlp_endpoint is not None
