@@ -54,7 +54,7 @@ def test_what_was_wished_is_told_to_its_caller_alone() -> None:
     world.process()
     refuse_wish(world)
     [told] = [news for news in world.record.news if isinstance(news, VmNews) and news.reason is StopReason.WISH]
-    assert told.detail == "its guest refused a wish"
+    assert told.detail == "its guest refused what its caller wished"
 
 
 def test_it_costs_one_vm_which_is_replaced() -> None:

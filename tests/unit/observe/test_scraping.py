@@ -63,7 +63,7 @@ async def test_the_metrics(tmp_path: Path) -> None:
             assert (status, headers["content-type"], body) == (200, "text/plain", TEXT)
 
 
-@pytest.mark.parametrize(("target", "status", "length"), [(b"/metrics", 200, len(TEXT)), (b"/", 404, 23)])
+@pytest.mark.parametrize(("target", "status", "length"), [(b"/metrics", 200, len(TEXT)), (b"/", 404, 24)])
 async def test_head_is_answered_without_the_body(tmp_path: Path, target: bytes, status: int, length: int) -> None:
     async with scraping(tmp_path / "m.sock") as path, await trio.open_unix_socket(path) as stream:
         await stream.send_all(b"HEAD " + target + b" HTTP/1.1\r\nHost: here\r\n\r\n")
