@@ -175,8 +175,7 @@ class Refill:
             if not donors:
                 return
             donor = max(donors, key=lambda page: page.present() - page.min_ready())
-            entry = self.moves.fleet[donor.cheapest()]
-            self.moves.stop_vm(entry, StopReason.MEMORY, detail="the memory budget is smaller than before")
+            self.moves.evict(donor.cheapest(), StopReason.MEMORY, detail="the memory budget is smaller than before")
 
     def replace_stale(self, page: ProfilePage) -> None:
         admission = self.moves.admission
