@@ -54,6 +54,12 @@ async def test_a_machine_of_ones_own_and_the_news(vm_home: Path) -> None:
     assert snapshot.startswith("Snapshot(")
 
 
+async def test_calls_without_the_schema(vm_home: Path) -> None:
+    services, version = await said(EXAMPLES["docs/guide.md 2"], vm_home)
+    assert "'vmpool.v1.Pool'" in services
+    assert version
+
+
 @pytest.mark.parametrize("module", [vmpool.client, vmpool], ids=lambda module: module.__name__)
 async def test_what_the_packages_show(vm_home: Path, module: ModuleType) -> None:
     output, end = await said(of_docstring(module.__name__, module.__doc__), vm_home)
@@ -62,4 +68,4 @@ async def test_what_the_packages_show(vm_home: Path, module: ModuleType) -> None
 
 
 def test_all_are_run() -> None:
-    assert set(EXAMPLES) == {"README.md 1", "docs/guide.md 1"}
+    assert set(EXAMPLES) == {"README.md 1", "docs/guide.md 1", "docs/guide.md 2"}
