@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 import urllib.parse
@@ -18,11 +17,12 @@ import trio
 
 from pool.host.metrics_socket import TcpPlace, open_metrics_socket, place_of
 from pool.observe.metrics import open_scrapes
+from tests.prometheus import program
 from tests.unit.observe.test_metrics import EXPORTED, SAMPLES
 from tests.unit.rpc.served import Served, metrics_of, serving
 from vmm.words.processes import ExitReport
 
-PROMETHEUS = shutil.which("prometheus")
+PROMETHEUS = program("prometheus")
 
 pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus here (Debian package prometheus)")
 
