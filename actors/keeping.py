@@ -22,7 +22,7 @@ class RecordKeeping:
     vm_id: str
     journal: Journal
     record: VmRecord | None = attrs.field(repr=False)
-    """The record on disk; None if there is none."""
+    """The record on disk; None if the VM has none."""
     _unrecorded: bool = attrs.field(default=False, init=False)
     """The VM is leased, and its directory is gone."""
     offered: bool = attrs.field(default=False, init=False)

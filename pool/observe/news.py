@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, assert_never
 
 import attrs
@@ -148,7 +149,8 @@ class _Window:
 class NewsLog:
     """`tell` it the news, and `run` it. It never waits, and remembers a bounded number of lines."""
 
-    _pending: deque[tuple[str, Mapping[str, Any]]] = attrs.field(factory=deque, init=False)
+    _pending: deque[tuple[str, Callable[[], Mapping[str, Any]]]] = attrs.field(factory=deque, init=False)
+    """Event and fields. The fields are made when the line is written: `tell` runs while a caller waits for a reply."""
     _windows: dict[str, _Window] = attrs.field(factory=dict, init=False)
     """By kind."""
     _something: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -164,7 +166,7 @@ class NewsLog:
             window = self._windows[kind] = _Window(now + WINDOW_S)
         if window.lines < LINES:
             window.lines += 1
-            self._pending.append((kind, fields_of(news, now=now)))
+            self._pending.append((kind, partial(fields_of, news, now=now)))
         else:
             window.left_out += 1
         self._something.set()
@@ -190,7 +192,7 @@ class NewsLog:
 
     def _write(self) -> None:
         kind, fields = self._pending.popleft()
-        _log.info(kind, **fields)
+        _log.info(kind, **fields())
 
     def _next_end(self) -> float:
         """When the next window with left-out lines ends."""
@@ -203,4 +205,5 @@ class NewsLog:
     def _close(self, kind: str) -> None:
         window = self._windows.pop(kind, None)
         if window is not None and window.left_out:
-            self._pending.append((LEFT_OUT, {"kind": kind, "count": window.left_out, "within_s": WINDOW_S}))
+            fields = {"kind": kind, "count": window.left_out, "within_s": WINDOW_S}
+            self._pending.append((LEFT_OUT, lambda: fields))
