@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from vmm.errors import AgentProtocolError
+from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.command import RemoteCommand
 from vmm.guest.connection import Connection
 from vmm.guest.requests import Request
+from vmm.guest.unsupported import NoFiles, NoPorts, NoProcesses
 from vmm.untrusted import said
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
+from vmm.words.usage import Usage
 
 _Value = TypeVar("_Value")
 
@@ -32,6 +34,9 @@ class AgentClient:
     def __init__(self, connection: Connection) -> None:
         """Use `connect`."""
         self._connection = connection
+        self.processes = NoProcesses(_not_yet)
+        self.files = NoFiles(_not_yet)
+        self.ports = NoPorts(_not_yet)
 
     @classmethod
     async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> AgentClient:
@@ -98,6 +103,13 @@ class AgentClient:
         with Request(self._connection, "get", {"path": path, "limit": limit}) as request:
             return await request.receive(limit=limit)
 
+    async def usage(self) -> Usage:
+        raise _not_yet("usage")
+
+    async def set_clock(self, wall_clock_ns: int) -> None:
+        """See the contract."""
+        await self.prepare(Preparation(wall_clock_ns=wall_clock_ns))
+
     async def wait_broken(self) -> AgentProtocolError:
         """See the contract."""
         return await self._connection.wait_broken()
@@ -126,3 +138,7 @@ def _field(fields: dict[str, Any], name: str, kind: type[_Value]) -> _Value:
     if type(value) is not kind:
         raise AgentProtocolError(f"the guest agent's reply has no field {name} of type {kind.__name__}")
     return value
+
+
+def _not_yet(request: str) -> AgentRequestError:
+    return AgentRequestError(request=request, code="UNSUPPORTED", message="the agent does not know it yet")

@@ -12,7 +12,7 @@ from vmm.guest.agent import wire
 from vmm.guest.connection import Connection
 from vmm.guest.requests import fields_of, refusal, with_credit
 from vmm.untrusted import is_exit, is_number
-from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream, TerminalSize
 
 _MAX_PID: Final = 2**22
 """Linux's maximum on every machine."""
@@ -65,6 +65,17 @@ class RemoteCommand:
             raise AgentRequestError(request="exec", code="BAD_REQUEST", message=str(error)) from error
         if spec.stdin is not None:
             self._give_stdin(spec.stdin)
+
+    @property
+    def process_id(self) -> int:
+        return 0
+
+    @property
+    def pid(self) -> int:
+        return self._pid or 0
+
+    async def resize(self, size: TerminalSize) -> None:
+        raise AgentRequestError(request="resize", code="UNSUPPORTED", message=f"no terminal can be made {size}")
 
     async def started(self) -> None:
         """Waits until the command runs. Raises AgentError or NoRoomError, see `vmm.contract.Agent.start_command`."""

@@ -9,8 +9,10 @@ import trio
 
 from vmm.contract import Command
 from vmm.errors import AgentProtocolError, AgentRequestError
+from vmm.guest.unsupported import NoFiles, NoPorts, NoProcesses
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
+from vmm.words.usage import Usage
 
 NOT_DONE: Final = (
     "its random number generator is not reseeded, its clock is not set, added CPUs and memory are not brought online, "
@@ -29,6 +31,9 @@ class NoopAgent:
     def __init__(self, *, look: Callable[[], Awaitable[None]]) -> None:
         """`look` checks from outside whether the guest lives, and raises AgentUnreachableError if it does not."""
         self._look = look
+        self.processes = NoProcesses(nobody_there)
+        self.files = NoFiles(nobody_there)
+        self.ports = NoPorts(nobody_there)
 
     async def ping(self) -> GuestInfo:
         """Checks the guest from outside, and reports nothing. A paused guest counts as alive."""
@@ -54,6 +59,12 @@ class NoopAgent:
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:  # noqa: ARG002 - as above
         raise nobody_there("get")
+
+    async def usage(self) -> Usage:
+        raise nobody_there("usage")
+
+    async def set_clock(self, wall_clock_ns: int) -> None:  # noqa: ARG002 - as above
+        raise nobody_there("set_clock")
 
     async def wait_broken(self) -> AgentProtocolError:
         """Never returns: there is no protocol."""

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import trio
 
-from vmm.contract import Agent, Command
+from vmm.contract import Agent, Command, GuestFiles, GuestPorts, GuestProcesses
 from vmm.errors import AgentProtocolError, AgentUnreachableError, QmpError, VmExitedError
 from vmm.guest.client import AgentClient
 from vmm.guest.noop import NoopAgent
@@ -18,6 +18,7 @@ from vmm.qemu.instance import Instance
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.machines import AgentKind
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
+from vmm.words.usage import Usage
 
 _ALIVE: Final = frozenset({"running", "paused"})
 """The answers of `query-status` for a guest that lives."""
@@ -71,6 +72,30 @@ class _LateAgent:
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
         return await (await self._reach()).get_file(path, limit=limit)
+
+    async def usage(self) -> Usage:
+        return await (await self._reach()).usage()
+
+    async def set_clock(self, wall_clock_ns: int) -> None:
+        await (await self._reach()).set_clock(wall_clock_ns)
+
+    @property
+    def processes(self) -> GuestProcesses:
+        """Of the connected agent: only a leased VM is asked for these, and a hand-out has connected it."""
+        return self._reached().processes
+
+    @property
+    def files(self) -> GuestFiles:
+        return self._reached().files
+
+    @property
+    def ports(self) -> GuestPorts:
+        return self._reached().ports
+
+    def _reached(self) -> ConnectedAgent:
+        if self._client is None:
+            raise AgentUnreachableError("the agent of this guest has not been asked for anything yet")
+        return self._client
 
     async def wait_broken(self) -> AgentProtocolError:
         await self._connected.wait()

@@ -8,12 +8,14 @@ import trio
 
 from vmm.capacity import Capacity
 from vmm.errors import AgentProtocolError, AgentRequestError
+from vmm.guest.unsupported import NoFiles, NoPorts, NoProcesses
 from vmm.simulated.command import SimulatedCommand
 from vmm.simulated.faults import CommandsFail, FilesFail, Moment, PrepareFails, PrepareIsSlow
 from vmm.simulated.machine import MACHINE_ID, VM_UUID, Machine
 from vmm.simulated.programs import PROGRAMS
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
+from vmm.words.usage import Usage
 
 GUEST_INFO = GuestInfo(agent_version=2, kernel_release="simulated")
 ONLINE_LIMIT_S = 5.0
@@ -27,6 +29,9 @@ class SimulatedAgent:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self.processes = NoProcesses(_not_yet)
+        self.files = NoFiles(_not_yet)
+        self.ports = NoPorts(_not_yet)
 
     async def ping(self) -> GuestInfo:
         await self._machine.guest_runs()
@@ -118,6 +123,13 @@ class SimulatedAgent:
             raise AgentRequestError(request="put", code="ENOENT", message=f"{path}: No such file or directory")
         self._machine.files[path] = data
 
+    async def usage(self) -> Usage:
+        raise _not_yet("usage")
+
+    async def set_clock(self, wall_clock_ns: int) -> None:
+        await self._machine.guest_runs()
+        self._machine.set_wall_clock(wall_clock_ns)
+
     async def wait_broken(self) -> AgentProtocolError:
         return await self._machine.wait_broken()
 
@@ -129,3 +141,7 @@ class SimulatedAgent:
         if len(data) > limit:
             raise AgentRequestError(request="get", code="EFBIG", message=f"{path} has more than {limit} bytes")
         return data
+
+
+def _not_yet(request: str) -> AgentRequestError:
+    return AgentRequestError(request=request, code="UNSUPPORTED", message="the agent does not know it yet")

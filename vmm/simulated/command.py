@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import attrs
 import trio
 
+from vmm.errors import AgentRequestError
 from vmm.simulated.machine import Machine
 from vmm.simulated.programs import GuestProcess, Program
-from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream, TerminalSize
 
 _HARMLESS_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
 
@@ -39,6 +40,17 @@ class SimulatedCommand:
         self._killed_by: int | None = None
         self._exit: CommandExit | None = None
         self._told_exit = False
+
+    @property
+    def process_id(self) -> int:
+        return 0
+
+    @property
+    def pid(self) -> int:
+        return 0
+
+    async def resize(self, size: TerminalSize) -> None:
+        raise AgentRequestError(request="resize", code="UNSUPPORTED", message=f"no terminal can be made {size}")
 
     async def run(self) -> None:
         """The program's life; the machine runs this in the background."""

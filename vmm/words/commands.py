@@ -45,6 +45,34 @@ MAX_GIVEN_STDIN = 256 * 1024
 
 
 @attrs.frozen(kw_only=True)
+class TerminalSize:
+    rows: int = 24
+    columns: int = 80
+
+
+@attrs.frozen(kw_only=True)
+class Terminal:
+    """A terminal of its own, as stdin, stdout and stderr; all output is stdout."""
+
+    size: TerminalSize = TerminalSize()
+    term: str = "xterm-256color"
+    """TERM in the environment."""
+
+
+@attrs.frozen(kw_only=True)
+class ResourceLimit:
+    """As setrlimit(2) has it; None for no limit."""
+
+    name: str
+    """One of LIMIT_NAMES."""
+    soft: int | None
+    hard: int | None
+
+
+LIMIT_NAMES: Final = frozenset({"nofile", "cpu", "as", "core", "data", "fsize", "memlock", "nproc", "rss", "stack"})
+
+
+@attrs.frozen(kw_only=True)
 class CommandSpec:
     """A command to run in the guest."""
 
@@ -59,6 +87,14 @@ class CommandSpec:
     """The whole of its stdin, at most MAX_GIVEN_STDIN bytes. None: `Command.send_stdin` sends it."""
     room: Room = attrs.field(default=WHOLE, repr=False, eq=False)
     """For its unread output."""
+    user: str = ""
+    """Name or number in the guest; empty for root. HOME, USER and LOGNAME match it, and so do its groups."""
+    groups: tuple[str, ...] = ()
+    """In place of the user's own; the first is the primary one."""
+    limits: tuple[ResourceLimit, ...] = ()
+    terminal: Terminal | None = None
+    leave_children: bool = False
+    """What it has started is left running when it ends, and not killed."""
 
 
 class OutputStream(enum.Enum):

@@ -95,7 +95,7 @@ async def test_a_symbol_leads_to_its_file_and_a_file_is_known_by_its_name(
     async with connected(served.path) as raw:
         asks = await asking(raw)
         found = await asks.files(file_containing_symbol=symbol)
-        assert [each.name for each in found] == [file]
+        assert found[0].name == file  # what it imports follows
         assert await asks.files(file_by_filename=file) == found
 
 

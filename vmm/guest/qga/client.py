@@ -15,9 +15,11 @@ from vmm.guest.qga.command import QgaCommand
 from vmm.guest.qga.preparation import prepare
 from vmm.guest.qga.protocol import errno_of
 from vmm.guest.qga.session import keep_environment, take_over
+from vmm.guest.unsupported import NoFiles, NoPorts, NoProcesses
 from vmm.untrusted import said
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
+from vmm.words.usage import Usage
 
 _NO_PLACE = 72
 _MAY_START = f'cd "$0" || exit {_NO_PLACE}; command -v "$1" >/dev/null'
@@ -34,6 +36,9 @@ class QgaClient:
         """Use `connect`."""
         self._channel = channel
         self._environment = environment
+        self.processes = NoProcesses(_unable)
+        self.files = NoFiles(_unable)
+        self.ports = NoPorts(_unable)
 
     @classmethod
     async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> QgaClient:
@@ -106,6 +111,13 @@ class QgaClient:
         with self._channel.judging():
             return await files.get(self._channel, path, limit=limit)
 
+    async def usage(self) -> Usage:
+        raise _unable("usage")
+
+    async def set_clock(self, wall_clock_ns: int) -> None:
+        """See the contract."""
+        await self._channel.execute("guest-set-time", {"time": wall_clock_ns}, request="set_clock")
+
     async def wait_broken(self) -> AgentProtocolError:
         """See the contract."""
         return await self._channel.wait_broken()
@@ -129,3 +141,12 @@ class QgaClient:
         code = errno_of(end.said) or "ENOENT"
         said = end.said if end.stderr else os.strerror(getattr(errno, code))
         raise AgentRequestError(request="exec", code=code, message=f"{what}: {said}", part=part)
+
+
+def _unable(request: str) -> AgentRequestError:
+    """The refusal of a request for which qemu-ga has no command."""
+    return AgentRequestError(
+        request=request,
+        code="UNSUPPORTED",
+        message='qemu-ga has no command for it; use a guest image with agent = "builtin"',
+    )

@@ -13,7 +13,7 @@ from vmm.errors import AgentError, AgentRequestError, AgentUnreachableError, NoR
 from vmm.guest.qga import execution
 from vmm.guest.qga.channel import QgaChannel
 from vmm.guest.qga.execution import FIRST_PAUSE_S, LAST_PAUSE_S, Ended
-from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream, TerminalSize
 
 
 class QgaCommand:
@@ -48,6 +48,19 @@ class QgaCommand:
             raise
         finally:
             self._over.set()
+
+    @property
+    def process_id(self) -> int:
+        """0: qemu-ga does not number its commands."""
+        return 0
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    async def resize(self, size: TerminalSize) -> None:  # noqa: ARG002 - has none
+        """Raises AgentRequestError with code "UNSUPPORTED": qemu-ga has no terminals."""
+        raise AgentRequestError(request="resize", code="UNSUPPORTED", message="qemu-ga gives commands no terminal")
 
     async def send_stdin(self, data: bytes) -> None:
         """Raises AgentRequestError with code "UNSUPPORTED", unless there is nothing to send.

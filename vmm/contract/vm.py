@@ -1,64 +1,15 @@
-"""The interface of a VM. Implemented by `vmm.qemu` and `vmm.simulated`; tests/contract runs over both."""
+"""A VM, seen from the layers above."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Protocol
 
 import trio
 
-from vmm.errors import AgentProtocolError, QmpError
-from vmm.words.commands import MAX_GOT_FILE, CommandExit, CommandSpec, Output
-from vmm.words.preparation import Growth, GuestInfo, Preparation, PreparationReport
+from vmm.contract.agent import Agent
+from vmm.errors import QmpError
+from vmm.words.preparation import Growth
 from vmm.words.processes import ExitReport, ProcessIdentity
-
-
-class Command(Protocol):
-    """A running command. Output is back-pressured: unread output keeps the guest process waiting."""
-
-    async def send_stdin(self, data: bytes) -> None:
-        """Waits while the guest process does not read. Ignored, as by a closed pipe, once its stdin is closed."""
-
-    async def close_stdin(self) -> None: ...
-
-    async def send_signal(self, number: int) -> None:
-        """Signals the command's process group. No-op once it has ended."""
-
-    def events(self) -> AsyncIterator[Output | CommandExit]:
-        """Output in order per stream; the last event is the CommandExit, after all output. Raises AgentError."""
-
-    async def aclose(self) -> None:
-        """Closes the command, and kills its process group if it still runs. Never raises for a VM that is gone; under
-        cancellation the kill is still sent."""
-
-
-class Agent(Protocol):
-    """The guest agent. Safe for concurrent use. Every method raises AgentError when the guest fails it.
-
-    An agent without a feature raises AgentRequestError with code "UNSUPPORTED": see docs/guide.md.
-    """
-
-    async def ping(self) -> GuestInfo:
-        """Returns once the guest has answered."""
-
-    async def prepare(self, preparation: Preparation) -> PreparationReport: ...
-
-    async def start_command(self, spec: CommandSpec) -> Command:
-        """The caller must `aclose` it.
-
-        Raises AgentRequestError if the command cannot be started: with the errno as its code, and with part "program"
-        or "working_directory" if one of these is the cause. Raises NoRoomError, now or from the command's events, if
-        the agent needs more room than the spec has.
-        """
-
-    async def put_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Creates or replaces a file, atomically for readers in the guest."""
-
-    async def wait_broken(self) -> AgentProtocolError:
-        """Returns once the guest has broken the protocol; it takes no more requests."""
-
-    async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
-        """A file's content. Raises AgentRequestError with code "EFBIG" if it is longer than `limit` bytes."""
 
 
 class VmTemplate(Protocol):
