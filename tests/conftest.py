@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -31,6 +32,9 @@ REPOSITORY: Final = Path(__file__).parents[1]
 os.environ.setdefault("MPLCONFIGDIR", str(REPOSITORY / "build/matplotlib"))
 """Where matplotlib keeps its cache of fonts; it would be in the home of whoever runs the tests."""
 
+
+if importlib.util.find_spec("inspect_ai") is None:
+    collect_ignore = ["frameworks"]  # their environment is another one: scripts/test-frameworks
 
 settings.register_profile("no deadline: machines differ, and are busy", settings.default, deadline=None)
 settings.load_profile("no deadline: machines differ, and are busy")
