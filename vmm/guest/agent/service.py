@@ -14,12 +14,42 @@ from .preparation import LIMIT_NS, Preparation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Protocol
 
     from .oom import Kills
     from .system import System
 
+    class Job(Protocol):
+        """What a stream is for. It tells the service with `forget` when it has ended by itself."""
+
+        def receive(self, data: bytes) -> None: ...
+
+        def receive_eof(self) -> None: ...
+
+        def add_credit(self, number: int, count: int) -> None: ...
+
+        def signal(self, number: int) -> None: ...
+
+        def cancel(self) -> None:
+            """Ends it without another word to the host. Calls `forget`."""
+
+
 _MAX_STREAMS = 256
+
+_OPERATIONS = {
+    "stat": "worker.start",
+    "edit": "worker.start",
+    "list": "worker.start",
+    "read": "worker.start",
+    "write": "worker.start",
+    "watch": "worker.start",
+    "read_tree": "worker.start",
+    "write_tree": "worker.start",
+}
+"""Operations whose modules are loaded when they are first requested, so that a guest that does not use them does not
+pay for them: a module and a function of it, which takes the service, the stream and the request. It returns the job, or
+None if it has answered, and raises OSError, or ValueError for an invalid request."""
 
 
 class Service:
@@ -43,29 +73,29 @@ class Service:
         """
         self._system = system
         self._preparation_limit_ns = preparation_limit_ns
-        self._loop = loop or Loop()
-        self._channel = Channel(port, self._loop, self._on_frame, self._on_hangup)
-        self._streams: dict[int, Command | Upload | Download | Preparation] = {}
-        self._environment = dict(DEFAULT_ENVIRONMENT) if environment is None else environment
-        self._kills = kills
-        self._cgroups = cgroups
+        self.loop = loop or Loop()
+        self.channel = Channel(port, self.loop, self._on_frame, self._on_hangup)
+        self._streams: dict[int, Job] = {}
+        self.environment = dict(DEFAULT_ENVIRONMENT) if environment is None else environment
+        self.kills = kills
+        self.cgroups = cgroups
         self._in_session = False
         self.hung_up = False
         """The host closed its end, and has sent nothing since."""
 
     def run(self, *, until_hangup: bool = False) -> None:
         """Serves for ever, or with `until_hangup` until the host hangs up: a port may be reopened, a socket is not."""
-        self._channel.start_session(wire.ANNOUNCE, wire.HELLO_BODY.pack(b"", wire.VERSION))
+        self.channel.start_session(wire.ANNOUNCE, wire.HELLO_BODY.pack(b"", wire.VERSION))
         while True:
-            self._channel.run()
+            self.channel.run()
             if self.hung_up and until_hangup:
                 self._end_session()
-                self._channel.close()
+                self.channel.close()
                 return
-            congested = self._channel.congested
-            self._loop.pause_sources(paused=congested)
+            congested = self.channel.congested
+            self.loop.pause_sources(paused=congested)
             sending = [] if congested else self._send_files()
-            self._loop.run_once(wait=not (self._channel.busy or sending))
+            self.loop.run_once(wait=not (self.channel.busy or sending))
 
     def _send_files(self) -> list[int]:
         # One piece of each per turn, so that a large file does not delay the output of commands.
@@ -74,7 +104,7 @@ class Service:
             try:
                 job.run()
             except OSError as error:
-                self._fail(stream, error)
+                self.fail(stream, error)
         return [stream for stream, _ in ready]
 
     def _on_hangup(self) -> None:
@@ -85,23 +115,23 @@ class Service:
         if kind == wire.SYNCED:
             self._end_session()
         elif kind == wire.BROKEN:
-            self._channel.send_error(0, "BAD_FRAME", payload.decode())
+            self.channel.send_error(0, "BAD_FRAME", payload.decode())
         elif kind == wire.HELLO:
             self._hello(payload)
         elif self._in_session:
             try:
                 self._on_stream_frame(kind, stream, payload)
             except Exception as error:  # noqa: BLE001  (no request, however odd, ends the agent)
-                self._fail(stream, error)
+                self.fail(stream, error)
 
     def _hello(self, payload: bytes) -> None:
         if len(payload) < wire.HELLO_BODY.size:
-            self._channel.send_error(0, "BAD_REQUEST", "hello is too short")
+            self.channel.send_error(0, "BAD_REQUEST", "hello is too short")
             return
         nonce, _version = wire.HELLO_BODY.unpack_from(payload)
         self._end_session()
         self._in_session = True
-        self._channel.start_session(wire.HELLO_REPLY, wire.HELLO_BODY.pack(nonce, wire.VERSION))
+        self.channel.start_session(wire.HELLO_REPLY, wire.HELLO_BODY.pack(nonce, wire.VERSION))
 
     def _end_session(self) -> None:
         self._in_session = False
@@ -138,51 +168,55 @@ class Service:
             raise OSError(errno.EBUSY, f"{_MAX_STREAMS} streams are open, the maximum; end some first")
         op = request.get("op")
         if op == "ping":
-            self._channel.send_value(wire.REPLY, stream, {"version": wire.VERSION, "kernel": os.uname().release})
+            self.channel.send_value(wire.REPLY, stream, {"version": wire.VERSION, "kernel": os.uname().release})
         elif op == "prepare":
             self._prepare(stream, request)
         elif op == "exec":
             self._streams[stream] = Command(
                 stream,
                 request,
-                self._loop,
-                self._channel,
-                self._forget,
-                environment=self._environment,
-                kills=self._kills,
-                cgroups=self._cgroups,
+                self.loop,
+                self.channel,
+                self.forget,
+                environment=self.environment,
+                kills=self.kills,
+                cgroups=self.cgroups,
             )
         elif op == "put":
-            self._streams[stream] = Upload(stream, request, self._channel, self._forget)
+            self._streams[stream] = Upload(stream, request, self.channel, self.forget)
         elif op == "get":
-            self._streams[stream] = Download(stream, request, self._channel, self._forget)
+            self._streams[stream] = Download(stream, request, self.channel, self.forget)
+        elif op in _OPERATIONS:
+            job = _operation(_OPERATIONS[op])(self, stream, request)
+            if job is not None:
+                self._streams[stream] = job
         else:
-            self._channel.send_error(stream, "UNSUPPORTED", f"this agent (version {wire.VERSION}) does not know {op!r}")
+            self.channel.send_error(stream, "UNSUPPORTED", f"this agent (version {wire.VERSION}) does not know {op!r}")
 
     def _prepare(self, stream: int, request: dict[str, Any]) -> None:
         job = self._streams[stream] = Preparation(
             stream,
             request,
             self._system,
-            self._loop,
+            self.loop,
             on_done=self._prepared,
-            on_failure=self._fail,
-            on_end=self._forget,
+            on_failure=self.fail,
+            on_end=self.forget,
             limit_ns=self._preparation_limit_ns,
         )
         job.start()
         # The environment belongs to the VM, so it outlives the session.
         if job.environment:
-            self._environment |= job.environment
+            self.environment |= job.environment
 
     def _prepared(self, stream: int, reply: dict[str, Any]) -> None:
-        self._channel.send_value(wire.REPLY, stream, reply)
-        self._forget(stream)
+        self.channel.send_value(wire.REPLY, stream, reply)
+        self.forget(stream)
 
-    def _forget(self, stream: int) -> None:
+    def forget(self, stream: int) -> None:
         self._streams.pop(stream, None)
 
-    def _fail(self, stream: int, error: Exception) -> None:
+    def fail(self, stream: int, error: Exception) -> None:
         job = self._streams.get(stream)
         if job is not None:
             job.cancel()
@@ -192,4 +226,10 @@ class Service:
         else:
             code, message = "BAD_REQUEST", str(error)
         part = getattr(error, "part", "") or getattr(job, "part", "")
-        self._channel.send_error(stream, code, message, part)
+        self.channel.send_error(stream, code, message, part)
+
+
+def _operation(name: str) -> Callable[[Service, int, dict[str, Any]], Job | None]:
+    module, _, function = name.partition(".")
+    # As `importlib.import_module`; importing that would cost more.
+    return getattr(__import__(module, globals(), None, (function,), 1), function)  # type: ignore[no-any-return]
