@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import attrs
@@ -57,7 +55,7 @@ class AgentClient:
 
     async def ping(self) -> GuestInfo:
         fields = await self._request("ping", {})
-        with self._judging():
+        with self._connection.judging():
             return GuestInfo(
                 agent_version=_field(fields, "version", int), kernel_release=said(_field(fields, "kernel", str))
             )
@@ -70,7 +68,7 @@ class AgentClient:
         # An interpreter under emulation saves time on every field that is not sent.
         given = {name: value for name, value in wanted.items() if value != _NOTHING[name]}
         fields = await self._request("prepare", given)
-        with self._judging():
+        with self._connection.judging():
             return PreparationReport(
                 reseeded=_field(fields, "reseeded", bool),
                 wall_clock_ns=_field(fields, "wall_clock_ns", int),
@@ -118,15 +116,6 @@ class AgentClient:
         """Ends the session: pending and later requests fail with AgentUnreachableError. Idempotent; takes under a
         second, also under cancellation. Commands that still run are killed when the next session starts."""
         await self._connection.aclose()
-
-    @contextlib.contextmanager
-    def _judging(self) -> Iterator[None]:
-        """Fails the connection on an invalid answer, as on an invalid frame."""
-        try:
-            yield
-        except AgentProtocolError as error:
-            self._connection.fail(error)
-            raise
 
     async def _request(self, name: str, fields: dict[str, Any]) -> dict[str, Any]:
         with Request(self._connection, name, fields) as request:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
 import trio
@@ -126,6 +127,20 @@ class Connection:
         if self._receivers.pop(stream, None) is not None and cancel:
             self._unwanted.expect(1)
             self.send(wire.CANCEL, stream)
+
+    def leave_stream(self, stream: int) -> None:
+        """Forgets a stream that the agent ends by itself, once it has used the input that it was sent."""
+        if self._receivers.pop(stream, None) is not None:
+            self._unwanted.expect(1)
+
+    @contextlib.contextmanager
+    def judging(self) -> Iterator[None]:
+        """Fails the connection on an AgentProtocolError, for an invalid answer as for an invalid frame."""
+        try:
+            yield
+        except AgentProtocolError as error:
+            self.fail(error)
+            raise
 
     def send(self, kind: int, stream: int, payload: bytes = b"") -> None:
         """Queues a message; it is written as soon as the writer task runs. Does nothing after a failure."""
