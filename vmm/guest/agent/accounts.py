@@ -1,5 +1,6 @@
-"""Users and groups of the guest, as /etc/passwd and /etc/group have them: Python's `pwd` would load NSS, which the guest
-may not have.
+"""Users and groups of the guest, as /etc/passwd and /etc/group have them.
+
+Python's `pwd` would ask the C library, which loads whatever /etc/nsswitch.conf names.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PASSWD = "/etc/passwd"
+PASSWD = "/etc/passwd"  # noqa: S105 - a path
 GROUP = "/etc/group"
 
 _MAX_ID = 2**32 - 2
@@ -47,7 +48,7 @@ def find_user(user: str, *, part: str = "user", path: str = PASSWD) -> Account:
 
     Raises UnknownAccountError.
     """
-    if user in {"", "root"}:
+    if not user:
         return ROOT
     number = _number(user)
     by_number = None
@@ -58,6 +59,8 @@ def find_user(user: str, *, part: str = "user", path: str = PASSWD) -> Account:
             by_number = Account(name, uid, gid, home, shell)
     if by_number is not None:
         return by_number
+    if user == ROOT.name or number == 0:
+        return ROOT
     if number is None:
         raise UnknownAccountError("user", user, part)
     return Account("", number, number, "/", "/bin/sh")
