@@ -44,9 +44,15 @@ too: see `packages`."""
 
 _LIBRARY_DIRECTORIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 
+_USER = 1000
+"""Number of the one unprivileged user, and its group."""
+
 _ETC = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n"
+    f"user:x:{_USER}:{_USER}:user:/home/user:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": f"root:x:0:\ntty:x:5:\nuser:x:{_USER}:\nnogroup:x:65534:\n",
+    "etc/shells": "/bin/sh\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/hostname": "vmpool\n",
 }
@@ -66,8 +72,10 @@ def entries(
 
     `root` is where the packages are extracted, `agent` the entries from `builtin_agent` or `qga`.
     """
-    for path in ("dev", "proc", "root", "run", "sys", "tmp", "var/tmp", "usr/local/bin"):
+    for path in ("dev", "proc", "run", "sys", "tmp", "var/tmp", "usr/local/bin"):
         yield cpio.directory(path, mode=0o1777 if path.endswith("tmp") else 0o755)
+    yield cpio.directory("root", mode=0o700)
+    yield cpio.directory("home/user", mode=0o700, owner=_USER)
     for path, target in (("bin", "usr/bin"), ("sbin", "usr/bin"), ("usr/sbin", "bin"), ("lib", "usr/lib")):
         yield cpio.link(path, target)
     yield cpio.character_device("dev/console", 5, 1)

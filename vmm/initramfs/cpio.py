@@ -13,7 +13,7 @@ _TRAILER = "TRAILER!!!"
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """One path of the archive. The owner is root and the time 1970, so that nothing depends on where it was built."""
+    """One path of the archive. The time is 1970, so that nothing depends on when it was built."""
 
     path: str
     """Without a leading slash."""
@@ -23,10 +23,12 @@ class Entry:
     """A file's content or a symbolic link's target."""
     device: tuple[int, int] = (0, 0)
     """Major and minor number of a device node."""
+    owner: int = 0
+    """Number of its user and its group."""
 
 
-def directory(path: str, *, mode: int = 0o755) -> Entry:
-    return Entry(path=path, mode=stat.S_IFDIR | mode)
+def directory(path: str, *, mode: int = 0o755, owner: int = 0) -> Entry:
+    return Entry(path=path, mode=stat.S_IFDIR | mode, owner=owner)
 
 
 def file(path: str, data: bytes, *, mode: int = 0o644) -> Entry:
@@ -64,7 +66,7 @@ def _parents(path: str) -> list[str]:
 def _write(out: BytesIO, entry: Entry, inode: int) -> None:
     name = entry.path.encode() + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1
-    fields = (inode, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
+    fields = (inode, entry.mode, entry.owner, entry.owner, links, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
     out.write(b"070701" + b"".join(b"%08X" % field for field in fields) + name)
     out.write(bytes(-out.tell() % 4))
     out.write(entry.data)

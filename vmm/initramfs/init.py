@@ -25,7 +25,8 @@ mount -o remount,size=${{size}}k,nr_inodes=$((total / 10)) rootfs /
 mkdir /dev/pts /dev/shm
 mkdir -m 1777 /run/shm
 mount -o bind /run/shm /dev/shm
-mount -t devpts devpts /dev/pts
+# Group 5 is tty, as everywhere: programs of all users open terminals.
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -o remount,size=1m,nr_inodes=4k dev /dev
 cat /etc/hostname > /proc/sys/kernel/hostname
 # If the agent dies, the machine resets at once, which ends a QEMU that runs with -no-reboot.
@@ -36,7 +37,8 @@ done
 """
 
 _BUILTIN = """\
-mount -t cgroup2 cgroup /sys/fs/cgroup
+# With this option a process enters its cgroup at once, without it after a grace period; kernels before 6.0 lack it.
+mount -t cgroup2 -o favordynmods cgroup /sys/fs/cgroup 2> /dev/null || mount -t cgroup2 cgroup /sys/fs/cgroup
 # The firmware of a clone shows its template's UUID. The agent writes the right one to the file mounted over it here.
 uuid=/sys/class/dmi/id/product_uuid
 if [ -e $uuid ]; then

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vmm.guest.agent import commands
+from vmm.guest.agent import running
 from vmm.guest.agent.cgroup import Cgroup
 from vmm.guest.agent.main import serve
 from vmm.guest.agent.service import Service
@@ -87,7 +87,7 @@ class PopulatedCgroup(Cgroup):
 
 if __name__ == "__main__":
     _fd, _plugged, _limit_ms, *_cgroups = sys.argv[1:]
-    commands.Cgroup = PopulatedCgroup  # type: ignore[attr-defined]
+    running.Cgroup = PopulatedCgroup  # type: ignore[attr-defined]
     _port = socket.socket(fileno=int(_fd))
     if _port.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         serve(_port, RememberingSystem(Path(_plugged)))

@@ -65,6 +65,11 @@ class Loop:
         if self._callbacks.pop(fd, None) is not None:
             self._main.unregister(fd)
 
+    def watch_always(self, fd: int, callback: Callable[[int], None]) -> None:
+        """Reports readability, even while sources are paused. Idempotent. Ended by `unwatch`."""
+        if fd not in self._callbacks:
+            self.watch(fd, READ, callback)
+
     def watch_source(self, fd: int, callback: Callable[[int], None]) -> None:
         """Reports readability while sources are not paused. Idempotent."""
         if fd not in self._callbacks:

@@ -11,10 +11,11 @@ import sys
 import time
 
 from . import cgroup
-from .commands import DEFAULT_ENVIRONMENT
-from .loop import Loop
+from .loop import READ, Loop
 from .oom import Kills
+from .running import Processes
 from .service import Service
+from .spawning import DEFAULT_ENVIRONMENT
 from .system import System
 
 PORT_NAME = "vmpool.agent.0"
@@ -73,13 +74,31 @@ def _listen_on_vsock() -> _socket.socket:
 
 
 def serve(listener: _socket.socket, system: System, *, kills: Kills | None = None, cgroups: str | None = None) -> None:
-    """Serves one host after another, for ever. The VM's preparation outlives each connection."""
+    """Serves one host after another, for ever. The VM's preparation and processes outlive each connection."""
     loop = Loop()
     environment = dict(DEFAULT_ENVIRONMENT)
+    processes = Processes()
     while True:
-        # Between two hosts there is no other work, so blocking is fine.
+        fd = _accept(listener, loop)
+        Service(fd, system, loop=loop, environment=environment, kills=kills, cgroups=cgroups, processes=processes).run(
+            until_hangup=True
+        )
+
+
+def _accept(listener: _socket.socket, loop: Loop) -> int:
+    """Waits for the next host; the processes go on meanwhile."""
+    fds: list[int] = []
+
+    def accept(_events: int) -> None:
         fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - avoids importing `socket`
-        Service(fd, system, loop=loop, environment=environment, kills=kills, cgroups=cgroups).run(until_hangup=True)
+        fds.append(fd)
+
+    loop.pause_sources(paused=False)
+    loop.watch(listener.fileno(), READ, accept)
+    while not fds:
+        loop.run_once(wait=True)
+    loop.unwatch(listener.fileno())
+    return fds[0]
 
 
 def _bring_up_loopback() -> None:

@@ -7,10 +7,12 @@ import os
 
 from . import values, wire
 from .channel import Channel
-from .commands import DEFAULT_ENVIRONMENT, Command
+from .commands import Command
 from .files import Download, Upload
 from .loop import Loop
 from .preparation import LIMIT_NS, Preparation
+from .running import Processes
+from .spawning import DEFAULT_ENVIRONMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +40,13 @@ if TYPE_CHECKING:
 _MAX_STREAMS = 256
 
 _OPERATIONS = {
+    "start": "processes.start",
+    "signal": "processes.signal",
+    "resize": "processes.set_size",
+    "forget": "processes.forget",
+    "processes": "following.list_all",
+    "attach": "following.attach",
+    "input": "following.send_input",
     "stat": "worker.start",
     "edit": "worker.start",
     "list": "worker.start",
@@ -53,7 +62,7 @@ None if it has answered, and raises OSError, or ValueError for an invalid reques
 
 
 class Service:
-    """One agent on one port. A session lasts from one hello to the next, and all that it started ends with it."""
+    """One agent on one port. A session lasts from one hello to the next, and its streams end with it."""
 
     def __init__(
         self,
@@ -65,11 +74,12 @@ class Service:
         environment: dict[str, str] | None = None,
         kills: Kills | None = None,
         cgroups: str | None = None,
+        processes: Processes | None = None,
     ) -> None:
-        """`kills` reports OOM kills, None if they cannot be known. Under the mount point `cgroups` each command with a
-        time limit gets a cgroup; None for no cgroups.
+        """`kills` reports OOM kills, None if they cannot be known. Under the mount point `cgroups` each process that is
+        started gets a cgroup; None for no cgroups.
 
-        An agent that serves one port after another passes its `loop` and `environment` to each service.
+        An agent that serves one port after another passes its `loop`, `environment` and `processes` to each service.
         """
         self._system = system
         self._preparation_limit_ns = preparation_limit_ns
@@ -79,6 +89,7 @@ class Service:
         self.environment = dict(DEFAULT_ENVIRONMENT) if environment is None else environment
         self.kills = kills
         self.cgroups = cgroups
+        self.processes = Processes() if processes is None else processes
         self._in_session = False
         self.hung_up = False
         """The host closed its end, and has sent nothing since."""
@@ -94,12 +105,14 @@ class Service:
                 return
             congested = self.channel.congested
             self.loop.pause_sources(paused=congested)
-            sending = [] if congested else self._send_files()
+            sending = [] if congested else self._send_pieces()
             self.loop.run_once(wait=not (self.channel.busy or sending))
 
-    def _send_files(self) -> list[int]:
+    def _send_pieces(self) -> list[int]:
         # One piece of each per turn, so that a large file does not delay the output of commands.
-        ready = [(stream, job) for stream, job in self._streams.items() if isinstance(job, Download) and job.ready]
+        ready: list[tuple[int, Any]] = [
+            (stream, job) for stream, job in self._streams.items() if getattr(job, "ready", False)
+        ]
         for stream, job in ready:
             try:
                 job.run()
@@ -151,6 +164,11 @@ class Service:
             job.cancel()
         elif kind == wire.SIGNAL:
             job.signal(values.unpack(payload))
+        elif kind == wire.RESIZE:
+            resize = getattr(job, "resize", None)
+            if resize is None:
+                raise ValueError("the stream has no terminal")
+            resize(values.unpack(payload))
         elif kind - channel == wire.DATA:
             job.receive(payload)
         elif kind - channel == wire.EOF:
@@ -171,17 +189,8 @@ class Service:
             self.channel.send_value(wire.REPLY, stream, {"version": wire.VERSION, "kernel": os.uname().release})
         elif op == "prepare":
             self._prepare(stream, request)
-        elif op == "exec":
-            self._streams[stream] = Command(
-                stream,
-                request,
-                self.loop,
-                self.channel,
-                self.forget,
-                environment=self.environment,
-                kills=self.kills,
-                cgroups=self.cgroups,
-            )
+        elif op in ("exec", "exec_with"):
+            self._streams[stream] = Command(self, stream, request)
         elif op == "put":
             self._streams[stream] = Upload(stream, request, self.channel, self.forget)
         elif op == "get":

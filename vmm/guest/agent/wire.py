@@ -33,8 +33,12 @@ WINDOW = 256 * 1024
 """Bytes that a sender may have in flight in one direction of one channel before it gets credit. An exec may request a
 smaller "window"; an agent that supports this confirms it in its reply."""
 
+GAP_COST = 256
+"""Bytes of credit that SKIPPED takes, so that a window bounds what both sides have to remember of gaps, too."""
+
 HEADER = struct.Struct("<BII")
 COUNT = struct.Struct("<I")
+LONG_COUNT = struct.Struct("<Q")
 HELLO_BODY = struct.Struct(f"<{NONCE_SIZE}sH")
 
 # Kinds. From the host:
@@ -42,10 +46,12 @@ HELLO = 0x01  # nonce, version; ends the previous session
 REQUEST = 0x02  # a value (see `values`): a dict with "op"
 CANCEL = 0x03  # forget the stream: kill the command, drop the file
 SIGNAL = 0x04  # a value: the signal's number
+RESIZE = 0x05  # a value: {"rows", "columns"} of a process's terminal
 # Both ways, plus the channel's number:
 DATA = 0x10
 EOF = 0x14
 CREDIT = 0x18  # count of bytes that were consumed
+SKIPPED = 0x1C  # from the guest: count, as a u64, of bytes of a followed process's output that are lost
 # From the guest:
 ANNOUNCE = 0x20  # the agent has opened its port
 HELLO_REPLY = 0x21  # the host's nonce, the agent's version
