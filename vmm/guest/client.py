@@ -10,8 +10,9 @@ import trio
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.command import RemoteCommand
 from vmm.guest.connection import Connection
+from vmm.guest.processes import RemoteProcesses
 from vmm.guest.requests import Request
-from vmm.guest.unsupported import NoFiles, NoPorts, NoProcesses
+from vmm.guest.unsupported import NoFiles, NoPorts
 from vmm.untrusted import said
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
@@ -32,7 +33,7 @@ class AgentClient:
     def __init__(self, connection: Connection) -> None:
         """Use `connect`."""
         self._connection = connection
-        self.processes = NoProcesses(_not_yet)
+        self.processes = RemoteProcesses(connection)
         self.files = NoFiles(_not_yet)
         self.ports = NoPorts(_not_yet)
 

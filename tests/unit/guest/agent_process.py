@@ -18,7 +18,9 @@ from typing import Any
 
 from vmm.guest.agent import running
 from vmm.guest.agent.cgroup import Cgroup
+from vmm.guest.agent.loop import Loop
 from vmm.guest.agent.main import serve
+from vmm.guest.agent.running import Processes
 from vmm.guest.agent.service import Service
 from vmm.guest.agent.system import System
 
@@ -90,10 +92,10 @@ if __name__ == "__main__":
     running.Cgroup = PopulatedCgroup  # type: ignore[attr-defined]
     _port = socket.socket(fileno=int(_fd))
     if _port.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        serve(_port, RememberingSystem(Path(_plugged)))
+        serve(_port, RememberingSystem(Path(_plugged)), Processes(Loop()))
     Service(
         int(_fd),
         RememberingSystem(Path(_plugged)),
         preparation_limit_ns=int(_limit_ms) * 1_000_000,
-        cgroups=next(iter(_cgroups), None),
+        processes=Processes(Loop(), cgroups=next(iter(_cgroups), None)),
     ).run(until_hangup=True)

@@ -232,7 +232,7 @@ async def test_no_more_lies_on_the_host_than_small_windows_take(client: AgentCli
     command = await client.start_command(shell("cat /dev/zero & exec cat /dev/zero >&2", room=Narrow()))
 
     def unread() -> int:
-        return sum(len(buffer.unread) for buffer in command._buffers)
+        return sum(buffer.held for buffer in command._buffers)
 
     with trio.fail_after(20):
         while unread() < 2 * Narrow.window:

@@ -81,7 +81,7 @@ async def test_an_exit_that_can_be_is_told(nursery: trio.Nursery, how: dict[str,
 @pytest.mark.parametrize("pid", [None, "7", True, -1, 2**22 + 1, [7]])
 async def test_a_command_without_a_pid_breaks_the_protocol(nursery: trio.Nursery, pid: object) -> None:
     client = await client_of(nursery, wire.encode(wire.REPLY, 1, values.pack({"pid": pid})))
-    with pytest.raises(AgentProtocolError, match="without reporting a pid"):
+    with pytest.raises(AgentProtocolError, match="a process without a pid"):
         await client.start_command(CommandSpec(argv=["true"]))
     await client.aclose()
 

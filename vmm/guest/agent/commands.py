@@ -8,9 +8,11 @@ from .running import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-    from .service import Service
+    from .channel import Channel
+    from .running import Processes
 
 _LEAST_WINDOW = 1024
 
@@ -28,8 +30,8 @@ class Taken:
 
     __slots__ = ("_channel", "_least", "_owed", "_stream", "waiting")
 
-    def __init__(self, service: Service, stream: int, window: int) -> None:
-        self._channel = service.channel
+    def __init__(self, channel: Channel, stream: int, window: int) -> None:
+        self._channel = channel
         self._stream = stream
         self._least = window // 4
         self._owed = 0
@@ -53,17 +55,25 @@ class Taken:
 class Command:
     """One running command; a stream of the session. Unread output keeps its process waiting."""
 
-    def __init__(self, service: Service, stream: int, request: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        stream: int,
+        request: dict[str, Any],
+        channel: Channel,
+        on_end: Callable[[int], None],
+    ) -> None:
         """Raises SpawnError or another OSError, or ValueError for an invalid request."""
         window = window_of(request)
-        self._service = service
+        self._channel = channel
+        self._on_end = on_end
         self._stream = stream
-        self._process = process = Process(service, request, attached=True, on_exit=self._on_exit)
-        self._taken = Taken(service, stream, window)
+        self._process = process = Process(processes, request, attached=True, on_exit=self._on_exit)
+        self._taken = Taken(channel, stream, window)
         self._take = self._taken.take
-        self._outputs = Outputs(service.loop, process.spawned, window, on_data=self._on_data, on_over=self._on_over)
+        self._outputs = Outputs(processes.loop, process.spawned, window, on_data=self._on_data, on_over=self._on_over)
         reply = {"pid": process.pid, "window": window, "process_id": process.number}
-        service.channel.send_value(wire.REPLY, stream, reply)
+        channel.send_value(wire.REPLY, stream, reply)
 
     def receive(self, data: bytes) -> None:
         """Bytes for stdin."""
@@ -90,15 +100,15 @@ class Command:
         self._process.stdin.withdraw(self._take)
         self._process.abandon()
         self._outputs.close()
-        self._service.forget(self._stream)
+        self._on_end(self._stream)
 
     def _on_data(self, number: int, data: bytes) -> None:
-        self._service.channel.send_data(number, self._stream, data)
+        self._channel.send_data(number, self._stream, data)
 
     def _on_exit(self) -> None:
         self._outputs.process_ended()
 
     def _on_over(self) -> None:
         assert self._process.exit is not None
-        self._service.channel.send_value(wire.EXITED, self._stream, self._process.exit)
-        self._service.forget(self._stream)
+        self._channel.send_value(wire.EXITED, self._stream, self._process.exit)
+        self._on_end(self._stream)

@@ -36,15 +36,10 @@ class Follower:
             wire.STDERR: _position(request, "stderr", detached.kept[wire.STDERR].end),
         }
         self._silent = request.get("output") is False
-        self._taken = Taken(service, stream, window)
+        self._taken = Taken(service.channel, stream, window)
         self._take = self._taken.take
-        reply = {
-            "window": window,
-            "stdout": self._positions[wire.STDOUT],
-            "stderr": self._positions[wire.STDERR],
-            "process": detached.info(),
-        }
-        service.channel.send_value(wire.REPLY, stream, reply)
+        # The positions follow from the request and the ends in this.
+        service.channel.send_value(wire.REPLY, stream, {"window": window, "process": detached.info()})
 
     @property
     def ready(self) -> bool:

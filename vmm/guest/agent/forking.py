@@ -11,14 +11,14 @@ import struct
 
 from . import values
 from .accounts import find_group, find_user, groups_of
-from .spawning import PROGRAM, WORKING_DIRECTORY, SpawnError
+from .programs import PROGRAM, WORKING_DIRECTORY, SpawnError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .cgroup import Cgroup
-    from .spawning import Program
+    from .programs import Program
 
 _TIOCSCTTY = 0x540E
 _TIOCSWINSZ = 0x5414
@@ -159,9 +159,13 @@ def _limits_of(limits: Any) -> list[tuple[str, int, tuple[int, int]]]:
             raise ValueError(f"limits: {name!r} is none of {', '.join(_LIMITS)}")
         if not all(value is None or (isinstance(value, int) and value >= 0) for value in (soft, hard)):
             raise ValueError(f"limits: {name}: must be numbers of at least 0, or None for no limit")
-        pair = tuple(resource.RLIM_INFINITY if value is None else value for value in (soft, hard))
-        found.append((name, getattr(resource, f"RLIMIT_{name.upper()}"), pair))
+        pair = (_value(soft), _value(hard))
+        found.append((str(name), getattr(resource, f"RLIMIT_{name.upper()}"), pair))
     return found
+
+
+def _value(limit: int | None) -> int:
+    return resource.RLIM_INFINITY if limit is None else limit
 
 
 def _enter(cgroup: Cgroup) -> None:

@@ -15,7 +15,6 @@ from .loop import READ, Loop
 from .oom import Kills
 from .running import Processes
 from .service import Service
-from .spawning import DEFAULT_ENVIRONMENT
 from .system import System
 
 PORT_NAME = "vmpool.agent.0"
@@ -30,10 +29,11 @@ def main() -> None:
     try:
         _obey_power_commands()
         _bring_up_loopback()
+        processes = Processes(Loop(), kills=Kills(), cgroups=cgroup.ROOT)
         if os.environ.get("VMPOOL_CHANNEL") == "vsock":
-            serve(_listen_on_vsock(), System(), kills=Kills(), cgroups=cgroup.ROOT)
+            serve(_listen_on_vsock(), System(), processes)
         else:
-            Service(_open_port(), System(), kills=Kills(), cgroups=cgroup.ROOT).run()
+            Service(_open_port(), System(), processes=processes).run()
     except BaseException as error:  # noqa: BLE001  (the outermost frame)
         sys.stderr.write(f"vmpool agent: {type(error).__name__}: {error}\n")
         _print_where(error)
@@ -73,16 +73,10 @@ def _listen_on_vsock() -> _socket.socket:
     return listener
 
 
-def serve(listener: _socket.socket, system: System, *, kills: Kills | None = None, cgroups: str | None = None) -> None:
+def serve(listener: _socket.socket, system: System, processes: Processes) -> None:
     """Serves one host after another, for ever. The VM's preparation and processes outlive each connection."""
-    loop = Loop()
-    environment = dict(DEFAULT_ENVIRONMENT)
-    processes = Processes()
     while True:
-        fd = _accept(listener, loop)
-        Service(fd, system, loop=loop, environment=environment, kills=kills, cgroups=cgroups, processes=processes).run(
-            until_hangup=True
-        )
+        Service(_accept(listener, processes.loop), system, processes=processes).run(until_hangup=True)
 
 
 def _accept(listener: _socket.socket, loop: Loop) -> int:

@@ -6,6 +6,7 @@ import errno
 import os
 
 from . import wire
+from .commands import window_of
 from .kept import Kept
 from .outputs import UNLIMITED, Outputs
 from .running import Process
@@ -32,24 +33,32 @@ _PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 class Detached:
     """One process. Its output is always read, so it never waits for a reader."""
 
-    def __init__(self, service: Service, request: dict[str, Any]) -> None:
+    def __init__(self, processes: Processes, request: dict[str, Any]) -> None:
         """Raises SpawnError or another OSError, or ValueError for an invalid request."""
-        tag, keep = request.get("tag", ""), request.get("keep", KEPT_BYTES)
+        tag, keep, stdin = request.get("tag", ""), request.get("keep", KEPT_BYTES), request.get("stdin")
         if not (isinstance(tag, str) and isinstance(keep, int) and 0 <= keep <= KEPT_BYTES):
             raise ValueError(f"tag must be a str and keep an int from 0 to {KEPT_BYTES}")
-        self._processes = processes = service.processes
+        if not (stdin is None or (isinstance(stdin, bytes) and len(stdin) <= wire.WINDOW)):
+            raise ValueError(f"stdin: must be at most {wire.WINDOW} bytes")
+        self._processes = processes
         running = [other for other in processes.detached.values() if other.process.exit is None]
         if tag and any(other.tag == tag for other in running):
             raise _refusal(errno.EEXIST, f"a running process has the tag {tag!r}", "tag")
         if len(running) >= MAX_RUNNING:
             raise OSError(errno.EAGAIN, f"{MAX_RUNNING} processes run, the maximum; end some first")
-        self.tag = tag
-        self.process = process = Process(service, request, attached=False, on_exit=self._on_exit)
+        self.tag: str = tag
+        self.process: Process = Process(processes, request, attached=False, on_exit=self._on_exit)
         self.over = False
         """It has ended, and all its output is read."""
         self.kept = {number: Kept(keep, self._on_size) for number in (wire.STDOUT, wire.STDERR)}
-        self._outputs = Outputs(service.loop, process.spawned, UNLIMITED, on_data=self._on_data, on_over=self._on_over)
-        processes.detached[process.number] = self
+        self._outputs = Outputs(
+            processes.loop, self.process.spawned, UNLIMITED, on_data=self._on_data, on_over=self._on_over
+        )
+        processes.detached[self.process.number] = self
+        if stdin is not None:
+            if stdin:
+                self.process.stdin.send(stdin, _discard)
+            self.process.stdin.end()
 
     @property
     def running(self) -> bool:
@@ -65,6 +74,13 @@ class Detached:
             "stderr_end": err.end,
             "stderr_kept_from": err.start,
         }
+
+    def undo(self) -> None:
+        """Kills it with all that it has started, and forgets it."""
+        self.process.abandon()
+        self._outputs.close()
+        self.over = True
+        self.forget()
 
     def forget(self) -> None:
         self._processes.detached.pop(self.process.number, None)
@@ -87,6 +103,10 @@ class Detached:
 
     def _on_over(self) -> None:
         self.over = True
+
+
+def _discard(_count: int) -> None:
+    pass
 
 
 def _end(detached: Detached) -> int:
@@ -123,7 +143,7 @@ def find_detached(service: Service, request: dict[str, Any]) -> Detached:
     number, tag = request.get("process_id", 0), request.get("tag", "")
     if not (isinstance(number, int) and isinstance(tag, str)):
         raise ValueError("process_id must be an int and tag a str")  # noqa: TRY004 - one kind of error
-    found = None
+    found: Detached | None = None
     if number:
         found = service.processes.detached.get(number)
     elif tag:
@@ -149,9 +169,34 @@ def _find_running(service: Service, request: dict[str, Any]) -> Process:
 # Operations: see `service`.
 
 
-def start(service: Service, stream: int, request: dict[str, Any]) -> None:
-    detached = Detached(service, request)
-    service.channel.send_value(wire.REPLY, stream, detached.info())
+class Start:
+    """The stream that starts a process. Cancelled before the host has confirmed the answer, by an EOF, it undoes that:
+    the host does not know the process.
+    """
+
+    def __init__(self, service: Service, stream: int, request: dict[str, Any]) -> None:
+        self._service = service
+        self._stream = stream
+        window = window_of(request)
+        self._detached = Detached(service.processes, request)
+        service.channel.send_value(wire.REPLY, stream, {**self._detached.info(), "window": window})
+        service.channel.send(wire.EOF + wire.STDOUT, stream)
+
+    def receive(self, _data: bytes) -> None:
+        raise ValueError("start takes its data with the request")
+
+    def receive_eof(self) -> None:
+        self._service.forget(self._stream)
+
+    def add_credit(self, _number: int, _count: int) -> None:
+        raise ValueError("start takes no credit")
+
+    def signal(self, _number: int) -> None:
+        pass
+
+    def cancel(self) -> None:
+        self._detached.undo()
+        self._service.forget(self._stream)
 
 
 def signal(service: Service, stream: int, request: dict[str, Any]) -> None:

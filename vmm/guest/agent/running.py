@@ -7,6 +7,7 @@ import os
 import time
 
 from .cgroup import Cgroup
+from .programs import DEFAULT_ENVIRONMENT
 from .spawning import spawn
 from .stdin import Stdin
 
@@ -15,22 +16,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .loop import Timer
-    from .processes import Detached
-    from .service import Service
+    from .loop import Loop, Timer
+    from .oom import Kills
 
 _SHOWN = 1024
 """Characters of a process's arguments that are shown; a request may have megabytes."""
 
 
 class Processes:
-    """The VM's: they outlive a session, and on vsock a connection."""
+    """The VM's, and what they are started with: it outlives a session, and on vsock a connection."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        environment: dict[str, str] | None = None,
+        kills: Kills | None = None,
+        cgroups: str | None = None,
+    ) -> None:
+        """`environment` is what each process gets beside its request's. `kills` reports OOM kills, None if they cannot
+        be known. Under the mount point `cgroups` each process gets a cgroup; None for no cgroups.
+        """
+        self.loop = loop
+        self.environment = dict(DEFAULT_ENVIRONMENT) if environment is None else environment
+        self.kills = kills
+        self.cgroups = cgroups
         self.last_number = 0
         self.running: dict[int, Process] = {}
-        self.detached: dict[int, Detached] = {}
-        """Those that belong to no session, in the order of their start; also those that have ended and are kept."""
+        self.detached: dict[int, Any] = {}
+        """Each a `processes.Detached`, in the order of their start; also those that have ended and are kept."""
         self.kept_bytes = 0
         """Memory that their output takes up."""
 
@@ -39,15 +53,15 @@ class Process:
     """One process and what it starts. Ends with `on_exit`, or `abandon`."""
 
     def __init__(
-        self, service: Service, request: dict[str, Any], *, attached: bool, on_exit: Callable[[], None]
+        self, processes: Processes, request: dict[str, Any], *, attached: bool, on_exit: Callable[[], None]
     ) -> None:
         """Raises SpawnError or another OSError, or ValueError for an invalid request."""
         limit_ns = request.get("time_limit_ns")
         if not (limit_ns is None or isinstance(limit_ns, int)):
             raise ValueError("time_limit_ns must be an int")
-        self._loop = service.loop
-        self._processes = service.processes
-        self._kills = service.kills
+        self._loop = processes.loop
+        self._processes = processes
+        self._kills = processes.kills
         self._on_exit = on_exit
         self._began_ns = time.monotonic_ns()
         self._timed_out = False
@@ -59,8 +73,8 @@ class Process:
         """Set once it has ended, as EXITED has it."""
         self.ended_ns = 0
         """Of CLOCK_MONOTONIC."""
-        cgroup = None if service.cgroups is None else _new_cgroup(service.cgroups)
-        self.spawned = spawn(request, service.environment, cgroup)
+        cgroup = None if processes.cgroups is None else _new_cgroup(processes.cgroups)
+        self.spawned = spawn(request, processes.environment, cgroup)
         self.pid = self.spawned.pid
         self._cgroup = self.spawned.cgroup
         self.stdin = Stdin(self._loop, self.spawned.stdin, terminal=self.spawned.terminal)

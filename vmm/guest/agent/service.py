@@ -12,14 +12,12 @@ from .files import Download, Upload
 from .loop import Loop
 from .preparation import LIMIT_NS, Preparation
 from .running import Processes
-from .spawning import DEFAULT_ENVIRONMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
-    from .oom import Kills
     from .system import System
 
     class Job(Protocol):
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 _MAX_STREAMS = 256
 
 _OPERATIONS = {
-    "start": "processes.start",
+    "start": "processes.Start",
     "signal": "processes.signal",
     "resize": "processes.set_size",
     "forget": "processes.forget",
@@ -70,26 +68,16 @@ class Service:
         system: System,
         *,
         preparation_limit_ns: int = LIMIT_NS,
-        loop: Loop | None = None,
-        environment: dict[str, str] | None = None,
-        kills: Kills | None = None,
-        cgroups: str | None = None,
         processes: Processes | None = None,
     ) -> None:
-        """`kills` reports OOM kills, None if they cannot be known. Under the mount point `cgroups` each process that is
-        started gets a cgroup; None for no cgroups.
-
-        An agent that serves one port after another passes its `loop`, `environment` and `processes` to each service.
-        """
+        """An agent that serves one port after another passes its `processes`, with their loop, to each service."""
         self._system = system
         self._preparation_limit_ns = preparation_limit_ns
-        self.loop = loop or Loop()
+        self.processes = processes or Processes(Loop())
+        self.loop = self.processes.loop
         self.channel = Channel(port, self.loop, self._on_frame, self._on_hangup)
         self._streams: dict[int, Job] = {}
-        self.environment = dict(DEFAULT_ENVIRONMENT) if environment is None else environment
-        self.kills = kills
-        self.cgroups = cgroups
-        self.processes = Processes() if processes is None else processes
+        self.environment = self.processes.environment
         self._in_session = False
         self.hung_up = False
         """The host closed its end, and has sent nothing since."""
@@ -190,7 +178,7 @@ class Service:
         elif op == "prepare":
             self._prepare(stream, request)
         elif op in ("exec", "exec_with"):
-            self._streams[stream] = Command(self, stream, request)
+            self._streams[stream] = Command(self.processes, stream, request, self.channel, self.forget)
         elif op == "put":
             self._streams[stream] = Upload(stream, request, self.channel, self.forget)
         elif op == "get":
@@ -216,7 +204,7 @@ class Service:
         job.start()
         # The environment belongs to the VM, so it outlives the session.
         if job.environment:
-            self.environment |= job.environment
+            self.environment.update(job.environment)
 
     def _prepared(self, stream: int, reply: dict[str, Any]) -> None:
         self.channel.send_value(wire.REPLY, stream, reply)
