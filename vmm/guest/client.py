@@ -10,9 +10,10 @@ import trio
 from vmm.errors import AgentProtocolError, AgentRequestError
 from vmm.guest.command import RemoteCommand
 from vmm.guest.connection import Connection
+from vmm.guest.files import RemoteFiles
 from vmm.guest.processes import RemoteProcesses
 from vmm.guest.requests import Request
-from vmm.guest.unsupported import NoFiles, NoPorts
+from vmm.guest.unsupported import NoPorts
 from vmm.untrusted import said
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
@@ -34,7 +35,7 @@ class AgentClient:
         """Use `connect`."""
         self._connection = connection
         self.processes = RemoteProcesses(connection)
-        self.files = NoFiles(_not_yet)
+        self.files = RemoteFiles(connection)
         self.ports = NoPorts(_not_yet)
 
     @classmethod

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE, _DELETE_SELF, _MOVE_SELF = 0x40, 0x80, 0x100, 0x200, 0x400, 0x800
 _UNMOUNT, _OVERFLOW, _IGNORED = 0x2000, 0x4000, 0x8000
-_DONT_FOLLOW, _IS_DIRECTORY = 0x2000000, 0x40000000
+_ONLY_DIRECTORY, _IS_DIRECTORY = 0x1000000, 0x40000000
 _WANTED = 0xFCE
 
 _EVENT = struct.Struct("iIII")
@@ -59,7 +59,7 @@ class _Watcher:
         self._root = libc.watch(self._fd, path, _WANTED)
         self._paths[self._root] = path
         if recursive and os.path.isdir(path):
-            self._watch_below(path, tell=False)
+            self._watch_tree(path, tell=False)
 
     def run(self) -> None:
         self._host.answer({})
@@ -85,7 +85,7 @@ class _Watcher:
             self._tell("overflow", b"")
             # Directories may have been made, moved and removed unseen.
             if self._recursive:
-                self._watch_below(self._path, tell=False)
+                self._watch_tree(self._path, tell=False)
         elif mask & _IGNORED:
             self._paths.pop(number, None)
             self._told.pop(number, None)
@@ -112,7 +112,7 @@ class _Watcher:
                 told.discard(name)
             self._tell(next(kind for bit, kind in _SIMPLE.items() if mask & bit), path, is_directory=is_directory)
             if mask & _CREATE and is_directory and self._recursive:
-                self._watch_directory(path, tell=True)
+                self._watch_tree(path, tell=True)
             elif mask & _ATTRIB and not name:
                 self._check_root(number)
 
@@ -126,8 +126,9 @@ class _Watcher:
                     self._paths[number] = path + watched[len(source) :]
         else:
             self._tell("created", path, is_directory=is_directory)
-            if is_directory and self._recursive:
-                self._watch_directory(path, tell=True)
+        if is_directory and self._recursive:
+            # After a move within the tree too: directories made before it had other paths when they were to be watched.
+            self._watch_tree(path, tell=True)
 
     def _lose_halves(self) -> None:
         """What has not arrived in anything watched is gone."""
@@ -141,38 +142,30 @@ class _Watcher:
                         self._paths.pop(number)
         self._leaving.clear()
 
-    def _watch_directory(self, path: bytes, *, tell: bool) -> None:
-        """Watches a directory and those below. `tell`: what is in them already counts as created now."""
-        try:
-            number = self._libc.watch(self._fd, path, _WANTED | _DONT_FOLLOW)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return  # it is gone, or this user may not look into it
-        self._paths[number] = path
-        self._watch_below(path, tell=tell, number=number)
-
-    def _watch_below(self, path: bytes, *, tell: bool, number: int = -1) -> None:
-        waiting = [(path, number)]
+    def _watch_tree(self, path: bytes, *, tell: bool) -> None:
+        """Watches a directory and those below, as far as they are not yet. `tell`: what is in a directory that was not
+        watched counts as created now.
+        """
+        waiting = [path]
         while waiting:
-            directory, number = waiting.pop()
+            directory = waiting.pop()
             try:
+                number = self._libc.watch(self._fd, directory, _WANTED | _ONLY_DIRECTORY)
                 entries = list(os.scandir(directory))
             except (FileNotFoundError, NotADirectoryError, PermissionError):
-                continue
+                continue  # it is gone, or this user may not look into it
+            tell_entries = tell and number not in self._paths
+            self._paths[number] = directory
             for entry in entries:
                 inner = os.path.join(directory, entry.name)
                 is_directory = entry.is_dir(follow_symlinks=False)
-                if tell:
+                if tell_entries:
                     self._told.setdefault(number, set()).add(entry.name)
                     self._tell("created", inner, is_directory=is_directory)
                     if not is_directory and _has_content(entry):
                         self._tell("modified", inner)
                 if is_directory:
-                    try:
-                        below = self._libc.watch(self._fd, inner, _WANTED | _DONT_FOLLOW)
-                    except (FileNotFoundError, NotADirectoryError, PermissionError):
-                        continue
-                    self._paths[below] = inner
-                    waiting.append((inner, below))
+                    waiting.append(inner)
 
     def _check_root(self, number: int) -> None:
         # A file that is open when it is removed is not deleted yet.
