@@ -45,14 +45,14 @@ _OPERATIONS = {
     "processes": "following.list_all",
     "attach": "following.attach",
     "input": "following.send_input",
-    "stat": "worker.start",
-    "edit": "worker.start",
-    "list": "worker.start",
-    "read": "worker.start",
-    "write": "worker.start",
-    "watch": "worker.start",
-    "read_tree": "worker.start",
-    "write_tree": "worker.start",
+    "stat": "file_requests.start",
+    "edit": "file_requests.start",
+    "list": "file_requests.start",
+    "read": "file_requests.start",
+    "write": "file_requests.start",
+    "watch": "file_requests.start",
+    "read_tree": "file_requests.start",
+    "write_tree": "file_requests.start",
 }
 """Operations whose modules are loaded when they are first requested, so that a guest that does not use them does not
 pay for them: a module and a function of it, which takes the service, the stream and the request. It returns the job, or

@@ -1,190 +1,128 @@
-"""Requests that may wait, or need a user's rights: each is done by a process of its own.
+"""Processes that do what may wait, or needs a user's rights: reading a disk, above all.
 
-The process is forked from the agent and executes nothing, so that it costs little. It answers on one pipe, and has its
-input and output, if its request has any, on two more.
+A worker is forked from the agent and executes nothing. Under emulation that still costs as much as starting a small
+program, so a worker that has done its work is kept for a while, for the next request of the same user.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _socket
 import errno
 import os
+import struct
 
-from . import values, wire
-from .loop import READ
-from .pipes import Inlet, Outlet, window_of
+from . import accounts, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .loop import Timer
-    from .service import Service
-
-_WITH_OUTPUT = frozenset({"list", "read", "write", "watch", "read_tree", "write_tree"})
-_WITH_INPUT = frozenset({"write", "write_tree"})
-
-_GRACE_NS = 2_000_000_000
-"""For removing what a cancelled request has left half made."""
+    from .loop import Loop, Timer
 
 MAX_WORKERS = 128
 """Each takes a megabyte or two of the guest's memory."""
 
+_MAX_IDLE = 4
+_IDLE_NS = 10_000_000_000
 
-def start(service: Service, stream: int, request: dict[str, Any]) -> Worker:
-    """Raises OSError, or ValueError for an invalid request."""
-    return Worker(service, stream, request)
+_GRACE_NS = 2_000_000_000
+"""For removing what a cancelled request has left half made."""
+
+_workers: set[Worker] = set()
+_idle: list[Worker] = []
 
 
 class Worker:
-    """A request that a process works on; a stream of the session."""
+    """One process."""
 
-    count = 0
-
-    def __init__(self, service: Service, stream: int, request: dict[str, Any]) -> None:
-        """Raises OSError, or ValueError for an invalid request."""
-        op = request["op"]
-        self._service = service
-        self._stream = stream
-        self._window = window_of(request)
-        self._inlet: Inlet | None = None
-        self._outlet: Outlet | None = None
-        self._buffer = bytearray()
-        self._answered = False
-        self._failure: dict[str, str] | None = None
-        self._timer: Timer | None = None
-        if Worker.count >= MAX_WORKERS:
+    def __init__(self, op: str, loop: Loop, key: object) -> None:
+        """Raises OSError."""
+        if len(_workers) >= MAX_WORKERS:
             raise OSError(errno.EBUSY, f"{MAX_WORKERS} requests for files are under way, the maximum; end some first")
-        from . import working  # noqa: PLC0415 - before the fork, so that the next worker has it too
+        from . import working  # noqa: PLC0415 - not before there is a request
 
-        job = working.load(op)
-        fds: list[int] = []
+        working.job(op)
+        self.key = key
+        self._loop = loop
+        self._timer: Timer | None = None
+        self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            fds += os.pipe2(os.O_CLOEXEC)
-            if op in _WITH_OUTPUT:
-                fds += os.pipe2(os.O_CLOEXEC)
-            if op in _WITH_INPUT:
-                fds += reversed(os.pipe2(os.O_CLOEXEC))
-            pid = os.fork()
-            if pid == 0:
-                working.run(job, request, *fds[1::2])
+            self._pid = os.fork()
+            if self._pid == 0:
+                working.serve(theirs)
         except BaseException:
-            for fd in fds:
-                os.close(fd)
+            self._socket.close()
             raise
-        Worker.count += 1
-        for fd in fds[1::2]:
-            os.close(fd)
-        self._pid = pid  # 0 once it is reaped
-        self._report, *others = fds[::2]
-        loop, channel = service.loop, service.channel
-        os.set_blocking(self._report, False)
-        loop.watch(self._report, READ, lambda _events: self._on_report())
-        loop.watch_child(pid, self._on_exit)
-        if op in _WITH_OUTPUT:
-            self._outlet = Outlet(others[0], stream, self._window, loop, channel, on_end=self._finish_if_over)
-        if op in _WITH_INPUT:
-            self._inlet = Inlet(others[1], stream, self._window, loop, channel)
+        finally:
+            theirs.close()
+        _workers.add(self)
+        loop.watch_child(self._pid, self._on_exit)
 
-    # From the host
+    def give(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Gives it the one request that it works on, and descriptors: to report, for output, for input. They remain
+        the caller's. Raises OSError, then the worker is of no use.
+        """
+        rights = struct.pack(f"{len(fds)}i", *fds)
+        self._socket.sendmsg([values.pack(request)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
 
-    def receive(self, data: bytes) -> None:
-        self._input().receive(data)
+    def release(self) -> None:
+        """It has done its request."""
+        if not self._pid:
+            return
+        _idle.append(self)
+        self._timer = self._loop.call_later(_IDLE_NS, self._dismiss)
+        if len(_idle) > _MAX_IDLE:
+            _idle[0]._dismiss()  # noqa: SLF001 - one of our own
 
-    def receive_eof(self) -> None:
-        self._input().receive_eof()
+    def take(self) -> None:
+        """The opposite of `release`."""
+        _idle.remove(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def add_credit(self, _number: int, count: int) -> None:
-        if self._outlet is None:
-            raise ValueError("this request has no output")
-        self._outlet.add_credit(count)
-
-    def signal(self, _number: int) -> None:
-        raise ValueError("this request takes no signals")
-
-    def cancel(self) -> None:
-        """Ends the work, which may take a moment to remove what is half made. Nothing more is sent for this stream."""
+    def end(self) -> None:
+        """Ends the work that it does, which may take a moment to remove what is half made."""
         self._kill(_signal.SIGTERM)
         # The user may have stopped its worker.
         self._kill(_signal.SIGCONT)
-        if self._pid and self._timer is None:
-            self._timer = self._service.loop.call_later(_GRACE_NS, lambda: self._kill(_signal.SIGKILL))
-        self._close()
+        if self._pid:
+            self._timer = self._loop.call_later(_GRACE_NS, lambda: self._kill(_signal.SIGKILL))
 
-    def _input(self) -> Inlet:
-        if self._inlet is None:
-            raise ValueError("this request takes no input")
-        return self._inlet
-
-    # From the worker
-
-    def _on_report(self) -> None:
-        data = os.read(self._report, 64 * 1024)
-        self._buffer += data
-        while (message := _message_in(self._buffer)) is not None:
-            if "code" in message:
-                self._failure = message
-            else:
-                self._answer(message)
-        if not data:
-            self._service.loop.unwatch(self._report)
-            os.close(self._report)
-            self._report = -1
-            self._finish_if_over()
-
-    def _answer(self, fields: dict[str, Any]) -> None:
-        self._answered = True
-        if self._outlet is None:
-            self._service.channel.send_value(wire.REPLY, self._stream, fields)
-        else:
-            self._service.channel.send_value(wire.REPLY, self._stream, {"window": self._window, **fields})
-            self._outlet.start()
-
-    def _finish_if_over(self) -> None:
-        if self._report >= 0:
-            return
-        channel = self._service.channel
-        if not self._answered and self._failure is None:
-            self._failure = {"code": "EIO", "message": "the process that did this in the guest was killed", "part": ""}
-        if self._answered and self._outlet is not None and not self._outlet.closed:
-            return
-        if self._failure is not None:
-            channel.send_error(self._stream, **self._failure)
-        elif self._outlet is not None:
-            channel.send(wire.EOF + wire.STDOUT, self._stream)
-        self._close()
-
-    # The end
-
-    def _on_exit(self, _code: int) -> None:
-        Worker.count -= 1
-        self._pid = 0
-        if self._timer is not None:
-            self._timer.cancel()
+    def _dismiss(self) -> None:
+        self.take()
+        self._socket.close()
 
     def _kill(self, number: int) -> None:
+        # Once it is reaped, its number may be another process's.
         if self._pid:
             os.kill(self._pid, number)
 
-    def _close(self) -> None:
-        if self._report >= 0:
-            self._service.loop.unwatch(self._report)
-            os.close(self._report)
-            self._report = -1
-        for end in (self._inlet, self._outlet):
-            if end is not None:
-                end.close()
-        self._service.forget(self._stream)
+    def _on_exit(self, _code: int) -> None:
+        self._pid = 0
+        _workers.discard(self)
+        if self in _idle:
+            self.take()
+        elif self._timer is not None:
+            self._timer.cancel()
+        self._socket.close()
 
 
-def _message_in(buffer: bytearray) -> dict[str, Any] | None:
-    """Takes the first whole message out of the buffer."""
-    size = wire.COUNT.size
-    if len(buffer) < size:
+def worker_for(op: str, user: str, loop: Loop) -> Worker:
+    """An idle worker of this user, or a new one that is ready for this operation. Raises OSError."""
+    # Whoever is given another group, or another name, gets another worker.
+    key = (user, _stamp(accounts.PASSWD), _stamp(accounts.GROUP))
+    for worker in _idle:
+        if worker.key == key:
+            worker.take()
+            return worker
+    return Worker(op, loop, key)
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
         return None
-    end = size + wire.COUNT.unpack_from(buffer)[0]
-    if len(buffer) < end:
-        return None
-    message: dict[str, Any] = values.unpack(bytes(buffer[size:end]))
-    del buffer[:end]
-    return message
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,11 +1,13 @@
-"""What a worker does: it becomes its user, does one request, and ends."""
+"""What a worker does: it becomes its user, and does one request after another."""
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _socket
 import errno
 import gc
 import os
+import struct
 
 from . import accounts, values, wire
 
@@ -27,7 +29,12 @@ _JOBS = {
     "write_tree": "tree_writing.write_tree",
 }
 
-_INPUT, _OUTPUT, _REPORT = 0, 1, 3
+_ONCE = frozenset({"watch", "read_tree", "write_tree"})
+"""They load and open much, and last: after them a worker ends."""
+
+_INPUT, _OUTPUT, _REQUESTS, _REPORT = 0, 1, 3, 4
+_MAX_FD = 2**31 - 1
+_MAX_REQUEST = 1024 * 1024
 _CAUGHT = (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2)
 _BUFFER = 32 * 1024
 
@@ -64,24 +71,21 @@ class Host:
         self._records = bytearray()
 
 
-def load(op: str) -> Job:
-    """The function for an operation. What it imports, all later workers have."""
-    module, _, name = _JOBS[op].partition(".")
-    return getattr(__import__(module, globals(), None, (name,), 1), name)  # type: ignore[no-any-return]
-
-
-def run(job: Job, request: dict[str, Any], report: int, output: int = -1, input_: int = -1) -> NoReturn:
-    """Called in the forked process, with its ends of the pipes. It never returns."""
+def serve(requests: _socket.socket) -> NoReturn:
+    """Called in the forked process, with its end of the socket on which requests come. It never returns."""
     status = 1
     try:
         # What the agent has is left alone: it is copied when it is touched.
         gc.freeze()
-        _take_descriptors(report, output, input_)
+        # The agent has had epolls since its start, so the socket has a higher number than these.
+        for fd in (_INPUT, _OUTPUT, _REQUESTS, _REPORT):
+            os.dup2(requests.fileno(), fd, inheritable=False)
+        os.closerange(_REPORT + 1, _MAX_FD)
         _signal.set_wakeup_fd(-1)
         for number in _CAUGHT:
             _signal.signal(number, _signal.SIG_DFL)
         os.umask(0o022)
-        _do(job, request)
+        _work(_socket.socket(fileno=_REQUESTS))
         status = 0
     except BrokenPipeError:
         status = 0  # the agent does not listen any more
@@ -89,18 +93,49 @@ def run(job: Job, request: dict[str, Any], report: int, output: int = -1, input_
         os._exit(status)
 
 
-def _take_descriptors(report: int, output: int, input_: int) -> None:
-    # The agent has had an epoll since its start, so the pipes have higher numbers than these.
-    os.dup2(report, _REPORT, inheritable=False)
-    os.dup2(report if output < 0 else output, _OUTPUT, inheritable=False)
-    os.dup2(report if input_ < 0 else input_, _INPUT, inheritable=False)
-    os.closerange(_REPORT + 1, 2**31 - 1)
+def _work(requests: _socket.socket) -> None:
+    new = True
+    while request := _next(requests):
+        done = _do(request, new=new) and request["op"] not in _ONCE
+        new = False
+        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        for fd in (_INPUT, _OUTPUT):
+            os.dup2(_REQUESTS, fd, inheritable=False)
+        # Whatever the request has left open.
+        os.closerange(_REPORT + 1, _MAX_FD)
+        if not done:
+            return
+        _report({"done": True})
+        os.dup2(_REQUESTS, _REPORT, inheritable=False)
 
 
-def _do(job: Job, request: dict[str, Any]) -> None:
+def _next(requests: _socket.socket) -> dict[str, Any] | None:
+    """The next request, with its descriptors in their places; None when no more come."""
+    data, rights, _, _ = requests.recvmsg(_MAX_REQUEST, _socket.CMSG_SPACE(3 * 4))
+    if not data:
+        return None
+    fds = struct.unpack(f"{len(rights[0][2]) // 4}i", rights[0][2])
+    for fd, place in zip(fds, (_REPORT, _OUTPUT, _INPUT), strict=False):
+        os.dup2(fd, place, inheritable=False)
+        os.close(fd)
+    request: dict[str, Any] = values.unpack(data)
+    return request
+
+
+def job(op: str) -> Job:
+    """The function for an operation. What the agent has loaded, each new worker has."""
+    module, _, name = _JOBS[op].partition(".")
+    return getattr(__import__(module, globals(), None, (name,), 1), name)  # type: ignore[no-any-return]
+
+
+def _do(request: dict[str, Any], *, new: bool) -> bool:
+    """Returns whether the worker has become its user."""
+    ready = not new
     try:
-        become(request.get("user", ""))
-        job(request, Host())
+        if new:
+            become(request["user"])
+            ready = True
+        job(request["op"])(request, Host())
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -112,14 +147,13 @@ def _do(job: Job, request: dict[str, Any]) -> None:
         _fail("ENOMEM", os.strerror(errno.ENOMEM))
     except Exception as error:  # noqa: BLE001 - a fault in here is reported, and ends only this request
         _fail("EIO", f"{type(error).__name__}: {error}")
+    return ready
 
 
-def become(user: object) -> None:
+def become(user: str) -> None:
     """Takes the rights of this user, for good. Raises UnknownAccountError, or another OSError."""
-    if not isinstance(user, str):
-        raise ValueError("user: must be a str")  # noqa: TRY004 - callers expect one kind of error
     account = accounts.find_user(user)
-    if account.uid == os.geteuid() and (user == "" or account.uid != 0):
+    if not user:
         return
     os.setgroups(accounts.groups_of(account))
     os.setresgid(account.gid, account.gid, account.gid)
