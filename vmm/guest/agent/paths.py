@@ -68,7 +68,7 @@ def make_directories(path: bytes) -> None:
 
 def describe(path: bytes, status: os.stat_result, *, target: bytes = b"") -> dict[str, Any]:
     """A file as the host takes it: `FileInfo`, with the kind in its mode."""
-    users, groups = _account_names()
+    users, groups = account_names()
     return {
         "path": path,
         "mode": status.st_mode,
@@ -90,7 +90,7 @@ def describe_path(path: bytes, *, follow: bool = False) -> dict[str, Any]:
     return describe(path, status, target=os.readlink(path) if stat.S_ISLNK(status.st_mode) else b"")
 
 
-def _account_names() -> list[dict[int, str]]:
+def account_names() -> list[dict[int, str]]:
     if not _names:
         for read in (accounts.user_names, accounts.group_names):
             try:

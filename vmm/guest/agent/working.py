@@ -29,8 +29,8 @@ _JOBS = {
     "write_tree": "tree_writing.write_tree",
 }
 
-_ONCE = frozenset({"watch", "read_tree", "write_tree"})
-"""They load and open much, and last: after them a worker ends."""
+_ONCE = frozenset({"watch"})
+"""It loads what nothing else needs, and mostly ends by being killed: after it a worker ends."""
 
 _INPUT, _OUTPUT, _REQUESTS, _REPORT = 0, 1, 3, 4
 _MAX_FD = 2**31 - 1
