@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from vmm.errors import AgentProtocolError, AgentRequestError
+from vmm.errors import AgentProtocolError
 from vmm.guest.command import RemoteCommand
 from vmm.guest.connection import Connection
 from vmm.guest.files import RemoteFiles
+from vmm.guest.ports import RemotePorts
 from vmm.guest.processes import RemoteProcesses
 from vmm.guest.requests import Request
-from vmm.guest.unsupported import NoPorts
+from vmm.guest.usage import clock_of, usage_of
 from vmm.untrusted import said
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
@@ -36,7 +37,7 @@ class AgentClient:
         self._connection = connection
         self.processes = RemoteProcesses(connection)
         self.files = RemoteFiles(connection)
-        self.ports = NoPorts(_not_yet)
+        self.ports = RemotePorts(connection)
 
     @classmethod
     async def connect(cls, stream: trio.abc.Stream, *, nursery: trio.Nursery) -> AgentClient:
@@ -59,7 +60,9 @@ class AgentClient:
         fields = await self._request("ping", {})
         with self._connection.judging():
             return GuestInfo(
-                agent_version=_field(fields, "version", int), kernel_release=said(_field(fields, "kernel", str))
+                agent_version=_field(fields, "version", int),
+                kernel_release=said(_field(fields, "kernel", str)),
+                clock=clock_of(fields),
             )
 
     async def prepare(self, preparation: Preparation) -> PreparationReport:
@@ -104,7 +107,10 @@ class AgentClient:
             return await request.receive(limit=limit)
 
     async def usage(self) -> Usage:
-        raise _not_yet("usage")
+        """See the contract."""
+        fields = await self._request("usage", {})
+        with self._connection.judging():
+            return usage_of(fields)
 
     async def set_clock(self, wall_clock_ns: int) -> None:
         """See the contract."""
@@ -129,7 +135,3 @@ def _field(fields: dict[str, Any], name: str, kind: type[_Value]) -> _Value:
     if type(value) is not kind:
         raise AgentProtocolError(f"the guest agent's reply has no field {name} of type {kind.__name__}")
     return value
-
-
-def _not_yet(request: str) -> AgentRequestError:
-    return AgentRequestError(request=request, code="UNSUPPORTED", message="the agent does not know it yet")

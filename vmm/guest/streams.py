@@ -57,6 +57,7 @@ class RemoteStream:
         self._answer: dict[str, Any] | None = None
         self._unread = bytearray()
         self._owed_credit = 0
+        self._takes_input = takes_input
         self._input_ended = not takes_input
         self._output_ended = False
         self._error: AgentRequestError | None = None
@@ -86,6 +87,11 @@ class RemoteStream:
             await stream.aclose()
             raise
         return stream
+
+    @property
+    def number(self) -> int:
+        """Of the stream, as other requests may refer to it."""
+        return self._stream
 
     @property
     def answer(self) -> dict[str, Any]:
@@ -166,7 +172,10 @@ class RemoteStream:
                 raise AgentProtocolError(f"the guest agent sent more in answer to {self._name} than there was room for")
         elif kind == _EOF and not self._output_ended:
             self._output_ended = True
-            if self._input_ended:
+            if self._takes_input and self._input_ended:
+                # It may have given credit before it heard of the end of the input.
+                self._connection.leave_stream(self._stream)
+            elif self._input_ended:
                 self._connection.close_stream(self._stream, cancel=False)
         elif kind == _CREDIT:
             self._credit = with_credit(self._credit, payload, window=self._window)

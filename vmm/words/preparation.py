@@ -65,11 +65,24 @@ class PreparationReport:
 
 
 @attrs.frozen(kw_only=True)
+class GuestClock:
+    """A guest's clock at the moment of its answer."""
+
+    wall_clock_ns: int
+    """CLOCK_REALTIME, ns since 1970."""
+    moved_ns: int
+    """By how much the clock was moved from within the guest since the host last set it, or the guest booted. A guest
+    that stood still has moved nothing: its clock is late, and this is 0."""
+
+
+@attrs.frozen(kw_only=True)
 class GuestInfo:
     """The agent's report of its guest on readiness. Without an agent it is zero and empty."""
 
     agent_version: int
     kernel_release: str
+    clock: GuestClock | None = None
+    """None if the agent does not tell."""
 
 
 @attrs.frozen(kw_only=True)

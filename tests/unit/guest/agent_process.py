@@ -3,11 +3,14 @@
 Arguments: a descriptor, of a connection or, as an agent on vsock has, of a socket that listens; a file that says how
 many CPUs are plugged in and how many 128 MiB blocks, one of each if it is empty; for how many milliseconds the agent
 waits for more; where cgroups are mounted, nowhere if it is left out. The files of a cgroup that is made there are those
-in `new`, a directory beside the cgroups.
+in `new`, a directory beside the cgroups. AGENT_LIMITS in the environment has other values for constants of the agent.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
 import shutil
 import socket
 import sys
@@ -32,7 +35,7 @@ class RememberingSystem(System):
         super().__init__()
         self._plugged = plugged
         self.hostname = "unnamed"
-        self.wall_clock_ns = time.time_ns()
+        self._set_ns = time.time_ns()
         self.cpus = 1
         self.blocks = 1
 
@@ -41,7 +44,10 @@ class RememberingSystem(System):
             raise PermissionError(1, "Operation not permitted")
 
     def set_clock(self, wall_clock_ns: int) -> None:
-        self.wall_clock_ns = wall_clock_ns
+        self._set_ns = wall_clock_ns
+
+    def wall_clock_ns(self) -> int:
+        return self._set_ns
 
     def set_hostname(self, hostname: str) -> None:
         self.hostname = hostname
@@ -76,7 +82,7 @@ class RememberingSystem(System):
         pass
 
     def report(self) -> dict[str, Any]:
-        return {"hostname": self.hostname, "memory_mib": 100, "wall_clock_ns": self.wall_clock_ns}
+        return {"hostname": self.hostname, "memory_mib": 100, "wall_clock_ns": self._set_ns}
 
 
 class PopulatedCgroup(Cgroup):
@@ -90,6 +96,9 @@ class PopulatedCgroup(Cgroup):
 if __name__ == "__main__":
     _fd, _plugged, _limit_ms, *_cgroups = sys.argv[1:]
     running.Cgroup = PopulatedCgroup  # type: ignore[attr-defined]
+    for _name, _value in json.loads(os.environ.get("AGENT_LIMITS", "{}")).items():
+        _module, _, _constant = _name.partition(".")
+        setattr(importlib.import_module(f"vmm.guest.agent.{_module}"), _constant, _value)
     _port = socket.socket(fileno=int(_fd))
     if _port.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         serve(_port, RememberingSystem(Path(_plugged)), Processes(Loop()))

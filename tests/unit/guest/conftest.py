@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -39,7 +40,15 @@ def cgroups() -> Path | None:
 
 
 @pytest.fixture
-async def local_agent(plugged: trio.Path, preparation_limit_ms: int, cgroups: Path | None) -> AsyncIterator[LocalAgent]:
+def agent_limits(request: pytest.FixtureRequest) -> dict[str, int]:
+    """Other values for constants of the agent's modules, by module and name."""
+    return getattr(request, "param", {})
+
+
+@pytest.fixture
+async def local_agent(
+    plugged: trio.Path, preparation_limit_ms: int, cgroups: Path | None, agent_limits: dict[str, int]
+) -> AsyncIterator[LocalAgent]:
     ours, theirs = socket.socketpair()
     with theirs:
         process = await trio.lowlevel.open_process(
@@ -53,7 +62,7 @@ async def local_agent(plugged: trio.Path, preparation_limit_ms: int, cgroups: Pa
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin"},
+            env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin", "AGENT_LIMITS": json.dumps(agent_limits)},
         )
     ours.setblocking(False)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))

@@ -31,14 +31,23 @@ class Timer:
         self.cancelled = True
 
 
+_SOURCES_PER_TURN = 8
+"""Of many that are ready the others are next, as epoll has it. Each gives up to 32 KiB a turn: with more of them, what
+is read before anybody looks whether the channel is congested would delay an answer by megabytes."""
+
+
 class Loop:
-    """Descriptors that produce output are on a second epoll, so that all of them are paused and resumed at once."""
+    """Descriptors that produce output are on a second epoll, so that all of them are paused and resumed at once.
+
+    A descriptor may be on both: a socket is a source, and waited for when it does not take more.
+    """
 
     def __init__(self) -> None:
         self._main = select.epoll()
         self._sources = select.epoll()
         self._sources_paused = False
         self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._source_callbacks: dict[int, Callable[[int], None]] = {}
         self._children: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
         self._main.register(self._sources.fileno(), READ)
@@ -72,12 +81,12 @@ class Loop:
 
     def watch_source(self, fd: int, callback: Callable[[int], None]) -> None:
         """Reports readability while sources are not paused. Idempotent."""
-        if fd not in self._callbacks:
-            self._callbacks[fd] = callback
+        if fd not in self._source_callbacks:
+            self._source_callbacks[fd] = callback
             self._sources.register(fd, READ)
 
     def unwatch_source(self, fd: int) -> None:
-        if self._callbacks.pop(fd, None) is not None:
+        if self._source_callbacks.pop(fd, None) is not None:
             self._sources.unregister(fd)
 
     def pause_sources(self, *, paused: bool) -> None:
@@ -102,21 +111,17 @@ class Loop:
         self._children.pop(pid, None)
 
     def run_once(self, *, wait: bool) -> None:
-        """One turn: each due timer and ready descriptor gets its callback once. `wait`: until there is at least one."""
+        """One turn: due timers, ready descriptors and some of the ready sources get their callbacks once each. `wait`:
+        until there is at least one.
+        """
         for fd, events in self._main.poll(self._timeout() if wait else 0):
             if fd == self._sources.fileno():
-                for source, source_events in self._sources.poll(0):
-                    self._dispatch(source, source_events)
+                for source, source_events in self._sources.poll(0, _SOURCES_PER_TURN):
+                    _dispatch(self._source_callbacks, source, source_events)
             else:
-                self._dispatch(fd, events)
+                _dispatch(self._callbacks, fd, events)
         if self._timers:
             self._run_timers()
-
-    def _dispatch(self, fd: int, events: int) -> None:
-        # An earlier callback of the same turn may have closed the descriptor.
-        callback = self._callbacks.get(fd)
-        if callback is not None:
-            callback(events)
 
     def _timeout(self) -> float | None:
         pending = [timer.due_ns for timer in self._timers if not timer.cancelled]
@@ -146,3 +151,10 @@ class Loop:
             callback = self._children.pop(pid, None)
             if callback is not None:
                 callback(os.waitstatus_to_exitcode(status))
+
+
+def _dispatch(callbacks: dict[int, Callable[[int], None]], fd: int, events: int) -> None:
+    # An earlier callback of the same turn may have closed the descriptor.
+    callback = callbacks.get(fd)
+    if callback is not None:
+        callback(events)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _MAX_STREAMS = 256
 
+_NOT_COUNTED = ("ping", "prepare", "usage")
+"""The service's own operations: whatever its caller has open, a guest is seen to be alive and its clock is set."""
+
 _OPERATIONS = {
     "start": "processes.Start",
     "signal": "processes.signal",
@@ -53,6 +56,11 @@ _OPERATIONS = {
     "watch": "file_requests.start",
     "read_tree": "file_requests.start",
     "write_tree": "file_requests.start",
+    "connect": "ports.connect",
+    "accept": "ports.accept",
+    "listen": "ports.listen",
+    "wait_port": "ports.wait_port",
+    "usage": "usage.usage",
 }
 """Operations whose modules are loaded when they are first requested, so that a guest that does not use them does not
 pay for them: a module and a function of it, which takes the service, the stream and the request. It returns the job, or
@@ -71,7 +79,7 @@ class Service:
         processes: Processes | None = None,
     ) -> None:
         """An agent that serves one port after another passes its `processes`, with their loop, to each service."""
-        self._system = system
+        self.system = system
         self._preparation_limit_ns = preparation_limit_ns
         self.processes = processes or Processes(Loop())
         self.loop = self.processes.loop
@@ -170,11 +178,12 @@ class Service:
         request = values.unpack(payload)
         if not isinstance(request, dict) or stream in self._streams:
             raise ValueError("a request must be a dict on an unused stream")
-        if len(self._streams) >= _MAX_STREAMS:
-            raise OSError(errno.EBUSY, f"{_MAX_STREAMS} streams are open, the maximum; end some first")
         op = request.get("op")
+        if len(self._streams) >= _MAX_STREAMS and op not in _NOT_COUNTED:
+            message = f"{_MAX_STREAMS} commands, files and connections are open, the maximum; end some first"
+            raise OSError(errno.EBUSY, message)
         if op == "ping":
-            self.channel.send_value(wire.REPLY, stream, {"version": wire.VERSION, "kernel": os.uname().release})
+            self._answer_ping(stream)
         elif op == "prepare":
             self._prepare(stream, request)
         elif op in ("exec", "exec_with"):
@@ -190,11 +199,20 @@ class Service:
         else:
             self.channel.send_error(stream, "UNSUPPORTED", f"this agent (version {wire.VERSION}) does not know {op!r}")
 
+    def _answer_ping(self, stream: int) -> None:
+        reply = {
+            "version": wire.VERSION,
+            "kernel": os.uname().release,
+            "wall_clock_ns": self.system.wall_clock_ns(),
+            "clock_moved_ns": self.system.clock_moved_ns(),
+        }
+        self.channel.send_value(wire.REPLY, stream, reply)
+
     def _prepare(self, stream: int, request: dict[str, Any]) -> None:
         job = self._streams[stream] = Preparation(
             stream,
             request,
-            self._system,
+            self.system,
             self.loop,
             on_done=self._prepared,
             on_failure=self.fail,
@@ -209,6 +227,10 @@ class Service:
     def _prepared(self, stream: int, reply: dict[str, Any]) -> None:
         self.channel.send_value(wire.REPLY, stream, reply)
         self.forget(stream)
+
+    def job(self, stream: Any) -> Job | None:
+        """What a stream is for, if there is such a stream."""
+        return self._streams.get(stream)
 
     def forget(self, stream: int) -> None:
         self._streams.pop(stream, None)

@@ -47,6 +47,8 @@ class System:
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
         self._memory_kib = _memory_kib()
+        self._clock_lead_ns = self._lead_ns()
+        """Of the clock before the monotonic one, when it was last set from here."""
 
     def close(self) -> None:
         """Closes the open files. Idempotent."""
@@ -73,6 +75,18 @@ class System:
 
     def set_clock(self, wall_clock_ns: int) -> None:
         time.clock_settime_ns(time.CLOCK_REALTIME, wall_clock_ns)
+        self._clock_lead_ns = self._lead_ns()
+
+    def wall_clock_ns(self) -> int:
+        return time.time_ns()
+
+    def clock_moved_ns(self) -> int:
+        """By how much the clock was moved by others since it was set from here. A machine that stood still moves none:
+        both clocks stood."""
+        return self._lead_ns() - self._clock_lead_ns
+
+    def _lead_ns(self) -> int:
+        return time.time_ns() - time.monotonic_ns()
 
     def random(self, count: int) -> bytes:
         """Random bytes as a program in the guest gets them. Raises BlockingIOError if the kernel has none yet."""
@@ -142,7 +156,7 @@ class System:
             "hostname": _socket.gethostname(),
             # One system call; the same number from /proc/meminfo costs a clone milliseconds under TCG.
             "memory_mib": _memory_kib() // 1024,
-            "wall_clock_ns": time.time_ns(),
+            "wall_clock_ns": self.wall_clock_ns(),
         }
 
 
