@@ -33,6 +33,7 @@ MAX_MEMORY_MIB = 1024
 """What the machines may be grown to; they start with 1 CPU and 256 MiB."""
 
 _STDIN = "qemu-ga accepts stdin only when it starts a command"
+_CONNECTIONS = "qemu-ga carries no connections"
 _PROCESS = "is about QEMU's process, which is the same whatever agent the guest has"
 
 NOT_OVER_QGA = {
@@ -41,6 +42,14 @@ NOT_OVER_QGA = {
     "test_commands_run_side_by_side": _STDIN,
     "test_a_command_continues_after_a_pause": _STDIN,
     "test_a_flood_of_output_waits_for_its_reader_and_ends_with_its_command": "qemu-ga gives output when a command ends",
+    "test_a_server_in_the_guest_is_reached": _CONNECTIONS,
+    "test_several_connections_do_not_mix": _CONNECTIONS,
+    "test_where_nobody_listens": _CONNECTIONS,
+    "test_a_server_is_waited_for": _CONNECTIONS,
+    "test_a_program_in_the_guest_connects": _CONNECTIONS,
+    "test_what_is_open_when_the_vm_dies": _CONNECTIONS,
+    "test_usage_is_of_the_guest": "qemu-ga has no such request",
+    "test_the_clock_is_set_and_read": "qemu-ga sets the clock, and does not tell it with a ping",
     "test_pausing_and_resuming_twice_is_pausing_and_resuming_once": _PROCESS,
     "test_stop_leaves_nothing_and_may_be_repeated": _PROCESS,
     "test_stop_of_a_paused_vm_by_several_tasks": _PROCESS,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+import attrs
 import trio
 
 from vmm.capacity import Capacity
 from vmm.errors import AgentProtocolError, AgentRequestError
-from vmm.guest.unsupported import NoFiles, NoPorts, NoProcesses
+from vmm.guest.unsupported import NoFiles, NoProcesses
 from vmm.simulated.command import SimulatedCommand
 from vmm.simulated.faults import CommandsFail, FilesFail, Moment, PrepareFails, PrepareIsSlow
 from vmm.simulated.machine import MACHINE_ID, VM_UUID, Machine
+from vmm.simulated.ports import SimulatedPorts
 from vmm.simulated.programs import PROGRAMS
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
-from vmm.words.preparation import GuestInfo, Preparation, PreparationReport
+from vmm.words.preparation import GuestClock, GuestInfo, Preparation, PreparationReport
 from vmm.words.usage import Usage
 
 GUEST_INFO = GuestInfo(agent_version=2, kernel_release="simulated")
@@ -31,11 +33,13 @@ class SimulatedAgent:
         self._machine = machine
         self.processes = NoProcesses(_not_yet)
         self.files = NoFiles(_not_yet)
-        self.ports = NoPorts(_not_yet)
+        self.ports = SimulatedPorts(machine)
 
     async def ping(self) -> GuestInfo:
         await self._machine.guest_runs()
-        return GUEST_INFO
+        machine = self._machine
+        clock = GuestClock(wall_clock_ns=machine.wall_clock_ns, moved_ns=machine.clock_moved_ns)
+        return attrs.evolve(GUEST_INFO, clock=clock)
 
     async def prepare(self, preparation: Preparation) -> PreparationReport:
         machine = self._machine
@@ -124,7 +128,8 @@ class SimulatedAgent:
         self._machine.files[path] = data
 
     async def usage(self) -> Usage:
-        raise _not_yet("usage")
+        await self._machine.guest_runs()
+        return self._machine.usage()
 
     async def set_clock(self, wall_clock_ns: int) -> None:
         await self._machine.guest_runs()

@@ -30,6 +30,7 @@ class SimulatedCommand:
         self._process = GuestProcess(
             attrs.evolve(spec, environment=machine.environment | dict(spec.environment)),
             files=machine.visible_files,
+            network=machine.network,
             stdin=guest_stdin,
             write=self._write,
         )

@@ -17,11 +17,14 @@ from trio_util import AsyncValue
 from vmm.capacity import Capacity
 from vmm.errors import AgentProtocolError, AgentUnreachableError, VmExitedError
 from vmm.simulated.faults import AgentBreaksProtocol, AgentGoesMute, Exits, Fault, Hangs, Moment
+from vmm.simulated.network import Network
 from vmm.spec import MachineSpec
 from vmm.words.preparation import Growth
 from vmm.words.processes import ExitReport, ProcessIdentity
+from vmm.words.usage import Usage
 
 NS = 1_000_000_000
+MIB = 2**20
 EPOCH_NS = 1_700_000_000 * NS
 """The guests' time at the start of trio's clock."""
 
@@ -77,12 +80,16 @@ class Machine:
         self.entropy: list[bytes] = []
         """The entropy that the guest was reseeded with, in order."""
         self.clock_offset_ns = EPOCH_NS
+        self.clock_moved_ns = 0
+        """By how much the clock was moved from within since it was last set from outside."""
+        self._booted_at = trio.current_time()
         self.online = Capacity.of(spec)
         """The part of the plugged-in capacity that the guest uses."""
         self.plugged: AsyncValue[Capacity] = AsyncValue(self.online)
         self.environment: dict[str, str] = {}
         """Variables of commands beside the default."""
         self.files: dict[str, bytes] = {VM_UUID: f"{simulated_uuid(vm_id)}\n".encode()}
+        self.network = Network()
         self.console = b"[    0.000000] Linux version simulated\n"
         """The guest's output to its console."""
         self.hung_at = -math.inf
@@ -100,6 +107,34 @@ class Machine:
 
     def set_wall_clock(self, now_ns: int) -> None:
         self.clock_offset_ns = now_ns - int(trio.current_time() * NS)
+        self.clock_moved_ns = 0
+
+    def move_clock(self, by_ns: int) -> None:
+        """As a program in the guest may, with `date -s`."""
+        self.clock_offset_ns += by_ns
+        self.clock_moved_ns += by_ns
+
+    def lose_time(self, lost_ns: int) -> None:
+        """As a guest does that stands still: all its clocks stand."""
+        self.clock_offset_ns -= lost_ns
+
+    def usage(self) -> Usage:
+        """Of a guest whose programs use nothing."""
+        uptime_ms = int((trio.current_time() - self._booted_at) * 1000)
+        memory, disk = self.mem_total_mib * MIB, self.mem_total_mib * MIB // 2
+        return Usage(
+            cpus_online=self.online.vcpus,
+            cpu_busy_ms=0,
+            cpu_idle_ms=uptime_ms * self.online.vcpus,
+            memory_total_bytes=memory,
+            memory_available_bytes=memory,
+            processes=1,
+            load_1m=0.0,
+            disk_total_bytes=disk,
+            disk_available_bytes=disk,
+            uptime_ms=uptime_ms,
+            wall_clock_ns=self.wall_clock_ns,
+        )
 
     @property
     def mem_total_mib(self) -> int:
@@ -150,6 +185,7 @@ class Machine:
         """Begins a service's session: its tasks live in `nursery`, and the commands of earlier sessions are ended."""
         for scope in self._scopes:
             scope.cancel(reason="another session of the simulated agent has begun")
+        self.network.sever()
         self._nursery = nursery
         self.state.value = attrs.evolve(self.state.value, broken=False)
         for when, report in self._deaths:
@@ -191,6 +227,7 @@ class Machine:
     def _end_tasks(self, reason: str) -> None:
         for scope in self._scopes:
             scope.cancel(reason=reason)
+        self.network.sever()
 
     def check_alive(self) -> None:
         """Raises VmExitedError if the process is dead."""
@@ -209,6 +246,24 @@ class Machine:
         )
         if state.power is Power.DEAD or state.broken:
             raise self.unreachable()
+
+    def check_answers(self) -> None:
+        """Raises AgentUnreachableError if the machine is dead, AgentProtocolError if its guest broke the protocol."""
+        if self.state.value.power is Power.DEAD or self.state.value.broken:
+            raise self.unreachable()
+
+    async def or_its_end(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Waits, unless the machine dies or its guest breaks the protocol: see `check_answers`."""
+        async with trio.open_nursery() as nursery:
+
+            async def until_end() -> None:
+                await self.state.wait_value(lambda state: state.power is Power.DEAD or state.broken)
+                nursery.cancel_scope.cancel(reason="the simulated guest is gone")
+
+            nursery.start_soon(until_end)
+            await wait()
+            nursery.cancel_scope.cancel(reason="it has come")
+        self.check_answers()
 
     async def process_runs(self) -> None:
         """Waits until the process takes requests. Raises VmExitedError if it is dead, or dies."""

@@ -7,7 +7,9 @@ from typing import Final
 
 import trio
 
+from vmm.simulated.network import Network, Peer
 from vmm.words.commands import CommandSpec, OutputStream
+from vmm.words.ports import TcpAddress
 
 _ENVIRONMENT: Final = {
     "HOME": "/root",
@@ -26,6 +28,7 @@ class GuestProcess:
         spec: CommandSpec,
         *,
         files: Mapping[str, bytes],
+        network: Network,
         stdin: trio.MemoryReceiveChannel[bytes],
         write: Callable[[OutputStream, bytes], Awaitable[None]],
     ) -> None:
@@ -33,6 +36,7 @@ class GuestProcess:
         self.environment = {**_ENVIRONMENT, **spec.environment}
         self.working_directory = spec.working_directory or "/"
         self.files = files
+        self.network = network
         self._stdin = stdin
         self._write = write
 
@@ -103,6 +107,55 @@ async def _nproc(process: GuestProcess) -> int:
     return 0
 
 
+async def _nc(process: GuestProcess) -> int:
+    """`nc HOST PORT`, or `nc -ll -p PORT -e cat`, which sends back what it gets."""
+    match process.arguments:
+        case ("-ll", "-p", port, "-e", "cat"):
+            await _serve_echo(process.network, TcpAddress(port=int(port)))
+        case (host, port):
+            try:
+                peer = await process.network.connect(TcpAddress(host=host, port=int(port)))
+            except OSError as error:
+                await process.complain(f"nc: can't connect to remote host ({host}): {error.strerror}")
+                return 1
+            await _carry(process, peer)
+            return 0
+    await process.complain("nc: invalid option")
+    return 1
+
+
+async def _serve_echo(network: Network, address: TcpAddress) -> None:
+    async def echo(peer: Peer) -> None:
+        try:
+            while data := await peer.receive():
+                await peer.send(data)
+        except OSError:
+            return  # the peer is gone
+        finally:
+            peer.close()
+
+    with network.listen(address) as (_, incoming):
+        async with trio.open_nursery() as nursery:
+            async for peer in incoming:
+                nursery.start_soon(echo, peer)
+
+
+async def _carry(process: GuestProcess, peer: Peer) -> None:
+    async def feed() -> None:
+        while data := await process.read_stdin():
+            await peer.send(data)
+        peer.send_eof()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed)
+            while data := await peer.receive():
+                await process.write(data)
+            nursery.cancel_scope.cancel(reason="the peer has ended")
+    finally:
+        peer.close()
+
+
 async def _true(_process: GuestProcess) -> int:
     await trio.lowlevel.checkpoint()
     return 0
@@ -118,6 +171,7 @@ PROGRAMS: Mapping[str, Program] = {
     "echo": _echo,
     "env": _env,
     "false": _false,
+    "nc": _nc,
     "nproc": _nproc,
     "pwd": _pwd,
     "sleep": _sleep,
