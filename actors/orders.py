@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from actors.adoption import Adoption
+from actors.clock import HostClock
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
 from actors.keeping import RecordKeeping
@@ -32,6 +33,8 @@ class VmOrders:
     journal: Journal
     procedure: HandOutProcedure = attrs.field(factory=HandOutProcedure)
     vigil: Vigil = attrs.field(factory=Vigil)
+    host_clock: HostClock = attrs.field(factory=HostClock)
+    """A leased guest's clock is held against it."""
     shells: ShellProducer | None = None
     """Begin as a shell of this producer, and wait for `fill`."""
     adoption: Adoption | None = None

@@ -1,4 +1,4 @@
-"""The watch over a leased VM: whether its guest answers, and whether QEMU does."""
+"""The watch over a leased VM: whether its guest answers, whether QEMU does, and what time it is in the guest."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Final
 import attrs
 import trio
 
+from actors.clock import GuestClockWatch, HostClock
 from actors.turns import Turns
 from vmm.contract import Vm
-from vmm.errors import AgentError, QmpError, VmSilentError
+from vmm.errors import QmpError, VmSilentError
 
 ANSWER_LIMIT_S: Final = 10.0
 """For one answer. A guest that computes on all its CPUs answers in milliseconds; under TCG, on a busy host, it may take
@@ -29,7 +30,7 @@ class Vigil:
     """
 
     interval_s: float = 60.0
-    """Between two checks. Infinity: no checks."""
+    """Between two checks. Infinity: no checks but of the clock, when the host's has jumped."""
     silence_limit_s: float = 300.0
     """Infinity: a VM that does not answer is only reported."""
     answer_limit_s: float = ANSWER_LIMIT_S
@@ -43,18 +44,19 @@ class Vigil:
     def _ends(self) -> bool:
         return math.isfinite(self.interval_s) and math.isfinite(self.silence_limit_s)
 
-    async def keep(self, vm: Vm, *, turns: Turns, tell: Callable[[str], None]) -> None:
+    async def keep(self, vm: Vm, *, turns: Turns, host_clock: HostClock, tell: Callable[[str], None]) -> None:
         """Goes on until cancelled. Each check takes its turn; `tell` gets a description of a silent guest, and the
-        empty string once it answers again.
+        empty string once it answers again. The clock of a guest that answers is set if it is off.
 
         A guest that is busy, has stopped, or was stopped, is for its lease's owner to deal with. Raises VmSilentError
         when QEMU has not answered for the limit either.
         """
+        guest = GuestClockWatch(vm=vm, host=host_clock, answer_limit_s=self.answer_limit_s)
         guest_missed = both_missed = 0
         while True:
-            await trio.sleep(self.interval_s)
+            await self._wait(guest, turns)
             async with turns.turn(vm.id):
-                answers = await self._guest_answers(vm)
+                answers = await guest.ask()
                 state = "" if answers else await self._state(vm)
             if answers:
                 if guest_missed >= TOLD_AFTER:
@@ -69,14 +71,15 @@ class Vigil:
                 says = f"QEMU reports {state}" if state else "QEMU does not answer either"
                 tell(f"its guest has not answered {guest_missed} checks in a row; {says}")
 
-    async def _guest_answers(self, vm: Vm) -> bool:
-        with trio.move_on_after(self.answer_limit_s):
-            try:
-                await vm.agent.ping()
-            except AgentError:
-                return False  # counts as silent, whatever the error
-            return True
-        return False
+    async def _wait(self, guest: GuestClockWatch, turns: Turns) -> None:
+        """Until the next check is due. When the host's clock jumps meanwhile, the guest is asked for its own at once;
+        whether it answers that does not count, since jumps may follow each other quickly.
+        """
+        with trio.move_on_after(self.interval_s):
+            while True:
+                await guest.wait_jump()
+                async with turns.turn(guest.vm.id):
+                    await guest.ask()
 
     async def _state(self, vm: Vm) -> str:
         """Empty if QEMU does not answer."""

@@ -77,7 +77,9 @@ class VmActor(VmOrders):
                     await self._leave_the_pool()
                 if self._state is VmState.LEASED and not self._keeping.offered:
                     assert self._vm is not None
-                    await self.vigil.keep(self._vm, turns=self.restraint.reaching, tell=self._tell_silence)
+                    await self.vigil.keep(
+                        self._vm, turns=self.restraint.reaching, host_clock=self.host_clock, tell=self._tell_silence
+                    )
                 await trio.sleep_forever()
         except* (VmmError, JournalError) as errors:
             self._unverified = errors.subgroup(StopError)

@@ -268,6 +268,7 @@ class _Layers:
         for name, producer in self.producers.items():
             outer.start_soon(self._supervised(f"producer of {name}", producer.run).run)
         outer.start_soon(self._supervised("pressure", self.watcher.run).run)
+        outer.start_soon(self._supervised("clock", self.coordinator.host_clock.run).run)
         async with trio.open_nursery() as inner:
             await inner.start(self._supervised("rpc", self._run_rpc, _RPC_RESTARTS).run)
             premises = Premises(endpoint=self.endpoint, vms=self.vms, moved=self._listen_anew)

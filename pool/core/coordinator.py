@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from actors.adoption import Adoption
+from actors.clock import HostClock
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
 from actors.producer import Producer, ShellProducer
@@ -121,6 +122,8 @@ class Coordinator(Reception):
     make_id: Callable[[str], str] = new_id
     rng: random.Random = attrs.field(factory=random.Random)
     clock_ns: Callable[[], int] = time.time_ns
+    host_clock: HostClock = attrs.field(factory=HostClock)
+    """Whoever runs the coordinator runs this beside it."""
     make_actor: Callable[..., VmActor] = VmActor
     _ledger: Ledger = attrs.field(init=False)
     _watchers: WatchHub = attrs.field(init=False)
@@ -235,6 +238,7 @@ class Coordinator(Reception):
             vigil=self.vigils.get(profile, _USUAL_VIGIL) if own is None else own.vigil,
             shells=self.shell_producers[profile] if as_shell else None,
             restraint=self._restraint,
+            host_clock=self.host_clock,
             adoption=self.adoptions[effect.vm_id] if isinstance(effect, AdoptVm) else None,
         )
         self._actors[effect.vm_id] = actor

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from actors.clock import HostClock
 from actors.turns import Turns
 from actors.vigil import Vigil
 from tests.contract.subjects import BOOT_LIMIT_S
@@ -74,10 +75,10 @@ async def test_a_qemu_that_was_stopped_is_told_from_a_guest_that_was(
             assert await vm.run_state() == "running"
             await vm.pause()
             with trio.move_on_after(5.0):
-                await vigil.keep(vm, turns=Turns(at_once=1), tell=told.append)
+                await vigil.keep(vm, turns=Turns(at_once=1), host_clock=HostClock(), tell=told.append)
             os.kill(vm.pid, signal.SIGSTOP)
             with pytest.raises(VmSilentError, match="neither QEMU nor its guest has answered 3 checks"):
-                await vigil.keep(vm, turns=Turns(at_once=1), tell=told.append)
+                await vigil.keep(vm, turns=Turns(at_once=1), host_clock=HostClock(), tell=told.append)
             os.kill(vm.pid, signal.SIGCONT)
             assert await vm.run_state() == "paused"
             os.kill(vm.pid, signal.SIGSTOP)
