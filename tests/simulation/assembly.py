@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from actors.clock import HostClock
 from actors.direct import DirectBootProducer
 from actors.handout import HandOutProcedure
 from actors.journal import Journal
@@ -120,6 +121,7 @@ class Assembly:
             make_id=self._new_id,
             rng=self.random("ledger"),
             clock_ns=simulation.parts.token_clock or simulation.wall_clock,
+            host_clock=HostClock(now_ns=simulation.wall_clock, monotonic_ns=boottime_ns),
             make_actor=simulation.parts.actor,
             observer=observer,
         )

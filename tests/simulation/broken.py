@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from actors.clock import HostClock
 from actors.journal import Journal
 from actors.record import VmRecord
 from actors.vigil import Vigil
@@ -22,7 +24,7 @@ from pool.ledger.reasons import StopReason
 from pool.ledger.records import Owner, VmEntry
 from tests.properties.ledger.broken import answers, callers
 from tests.properties.ledger.broken.ledger import ledger_with
-from tests.simulation.host import Host
+from tests.simulation.host import Host, boottime_ns
 from tests.simulation.simulation import Parts
 from vmm.contract import Vm
 from vmm.words.facts import VmHandedOut
@@ -71,6 +73,18 @@ class GivesUpSilentGuests(VmActor):
 class _AsksNoQemu(Vigil):
     async def _state(self, vm: Vm) -> str:
         return ""
+
+
+class NeverAsksForTheTime(VmActor):
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self.vigil = Vigil(interval_s=math.inf)
+
+
+class GoesByAnotherClock(VmActor):
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self.host_clock = HostClock(now_ns=boottime_ns, monotonic_ns=boottime_ns)
 
 
 class LeavesIdleVmsRunning(VmActor):
@@ -189,6 +203,10 @@ BROKEN: Final[Mapping[str, tuple[Parts, ...]]] = {
     "nothing_is_left": (Parts(name="sweep_nothing", sweep=sweep_nothing),),
     "no_lease_without_a_vm": (Parts(name="sweep_all", sweep=sweep_all),),
     "vms_in_the_books_are_there": (Parts(name="StopsWhatItMade", actor=StopsWhatItMade),),
+    "guests_tell_the_time": (
+        Parts(name="NeverAsksForTheTime", actor=NeverAsksForTheTime),
+        Parts(name="GoesByAnotherClock", actor=GoesByAnotherClock),
+    ),
     "idle_vms_are_paused": (Parts(name="LeavesIdleVmsRunning", actor=LeavesIdleVmsRunning),),
     "who_may_be_adopted_is_recorded": (Parts(name="RecordsNothing", journal=RecordsNothing),),
     "leases_survive_the_service": (Parts(name="RecordsNothing", journal=RecordsNothing),),

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from actors.clock import TOLERANCE_NS
 from pool.ledger.effects import Confirm, ConfirmRenewal, Effect, Grant, Refuse
 from pool.ledger.events import AdoptionRequested, Event
 from pool.ledger.views import ProfileView
 from tests.properties.ledger.invariants import ViolationError, check_state
 from tests.simulation.incarnation import Incarnation, Phase
-from vmm.simulated.machine import Power
+from vmm.simulated.machine import MachineState, Power
 from vmm.words.facts import VmGone, VmLost
 from vmm.words.life import VmState
 
@@ -26,6 +27,12 @@ EACH: Final = 3
 """After so many events the ledger's own invariants are checked: that takes longer than all else, and what is wrong
 mostly stays wrong. The ledger's own state machine checks them after each."""
 
+
+CLOCK_LIMIT_S: Final = 20.0
+"""Several checks of a leased VM, though some guests that do not answer come first."""
+
+_ROUNDING_NS: Final = 1000
+"""Virtual time is a float."""
 
 MOST_AT_ONCE: Final = 2_000
 """More events than all clients and VMs together have for it at one moment."""
@@ -40,6 +47,8 @@ class Checks:
     _at_once: int = 0
     """Events that were applied without any time passing."""
     _last: float = -1.0
+    _leased_since: dict[tuple[int, str], float] = attrs.field(factory=dict)
+    """By run of the service and VM: since when its guest is asked for the time."""
 
     def before_effect(self, service: Incarnation, effect: Effect) -> None:
         if isinstance(effect, Grant | Refuse | Confirm | ConfirmRenewal):
@@ -66,6 +75,7 @@ class Checks:
             books.check_leases(coordinator.leases())
         self._owners(service)
         self._the_books_match_the_host(service)
+        self._guests_tell_the_time(service)
 
     def _ledger(self, service: Incarnation) -> None:
         """The ledger's own invariants, all of them."""
@@ -105,6 +115,24 @@ class Checks:
             if vm.vm_id not in self.simulation.refused and actor.state is not VmState.ADOPTING:
                 check("who_may_be_adopted_is_recorded", recorded or not adoptable or ending, vm)
                 check("nobody_else_is_recorded", adoptable or actor._letting_go or not recorded, vm)
+
+    def _guests_tell_the_time(self, service: Incarnation) -> None:
+        """Of a leased VM that answers, unless something has just put its clock off."""
+        simulation, now = self.simulation, trio.current_time()
+        for vm_id, actor in service.coordinator._actors.items():
+            machine = service.host.machines.get(vm_id)
+            if machine is None or actor.state is not VmState.LEASED or actor._vm is None:
+                continue
+            since = max(
+                self._leased_since.setdefault((service.number, vm_id), now),
+                simulation.clock_troubles.get(vm_id, -math.inf),
+                simulation.wall_clock.set_at,
+            )
+            was_hung = machine.hung_at > -math.inf
+            if now - since > CLOCK_LIMIT_S and machine.state.value == MachineState() and not was_hung:
+                off_ns = machine.wall_clock_ns - simulation.wall_clock()
+                right = abs(off_ns) <= TOLERANCE_NS + _ROUNDING_NS
+                simulation.findings.check("guests_tell_the_time", right, (vm_id, off_ns))
 
     # -- at rest -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ do, until they are all cancelled, they do to theirs, and nobody sees it.
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -207,6 +208,11 @@ class WallClock:
     """What people, NTP and daylight saving set."""
 
     ahead_s: float = 0.0
+    set_at: float = -math.inf
+
+    def set_ahead(self, by_s: float) -> None:
+        self.ahead_s += by_s
+        self.set_at = trio.current_time()
 
     def __call__(self) -> int:
         return int((1_700_000_000 + self.ahead_s + trio.current_time()) * 1e9)

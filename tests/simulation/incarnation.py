@@ -119,6 +119,7 @@ class Incarnation:
                 policy=simulation.memory_policy, read=assembly.read_memory, report=self._report_memory
             )
             nursery.start_soon(watcher.run)
+            nursery.start_soon(coordinator.host_clock.run)
             self._to(Phase.SERVING)
             await self.stop.wait()
             self._to(Phase.STOPPING)

@@ -75,6 +75,21 @@ async def make_trouble(simulation: Simulation) -> None:
             await _DEEDS[trouble](_Deed(simulation=simulation, service=service, random=random))
 
 
+async def lose_time(simulation: Simulation) -> None:
+    """Of guests, one at a time, while the busy time lasts."""
+    random = simulation.randomness.of("lost time")
+    while True:
+        await trio.sleep(random.expovariate(1 / 5.0))
+        if simulation.weather.quiet:
+            return
+        host = simulation.host if simulation.service is None else simulation.service.host
+        if guests := [vm_id for vm_id in sorted(host.alive) if vm_id in host.machines]:
+            vm_id, lost_s = random.choice(guests), random.choice([0.1, 2.0, 3600.0])
+            simulation.trace.add("trouble", f"{vm_id} loses {lost_s} s")
+            host.machines[vm_id].lose_time(int(lost_s * 1e9))
+            simulation.clock_troubles[vm_id] = trio.current_time()
+
+
 @attrs.frozen(kw_only=True)
 class _Deed:
     simulation: Simulation
@@ -145,7 +160,7 @@ class _Deed:
         self.simulation.machine_numbers[self.random.choice(self.simulation.plan.profiles).name] += 1
 
     async def jump(self) -> None:
-        self.simulation.wall_clock.ahead_s += self.random.choice([0.5, 3600.0])
+        self.simulation.wall_clock.set_ahead(self.random.choice([0.5, 3600.0]))
 
     async def take_memory(self) -> None:
         weather = self.simulation.weather

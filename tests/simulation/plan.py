@@ -99,6 +99,8 @@ class Plan:
     greedy: int
     """Clients of the greedy user, who all ask at the same moments."""
     administrators: int
+    guests_lose_time: bool
+    """Their VMs stand still now and then, which nobody is told."""
     busy_s: float
     """For so long faults happen and clients come."""
 
@@ -118,6 +120,7 @@ def make_plan(randomness: Randomness) -> Plan:
         clients=random.randint(1, 12),
         greedy=greedy,
         administrators=random.choice([0, 0, 1, 1, 2]),
+        guests_lose_time=randomness.of("guests' clocks").random() < 0.3,
         busy_s=busy_s,
     )
 

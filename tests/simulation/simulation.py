@@ -24,7 +24,7 @@ from tests.simulation.clients import run_client, run_greedy_client
 from tests.simulation.findings import Findings, Trace, ViolationError
 from tests.simulation.host import Disk, Host, WallClock, Weather
 from tests.simulation.incarnation import Incarnation, Phase
-from tests.simulation.operators import make_trouble, run_administrator
+from tests.simulation.operators import lose_time, make_trouble, run_administrator
 from tests.simulation.plan import MAX_TTL_S, Ending, Plan, Randomness, make_plan
 from tests.simulation.watchers import run_watcher
 from vmm.simulated.machine import Machine
@@ -78,6 +78,8 @@ class Simulation:
     """By profile: what its VMs are made of. Changes when its kernel, say, is replaced."""
     templates: dict[str, SimulatedTemplate | None] = attrs.field(factory=dict)
     refused: set[str] = attrs.field(factory=set)
+    clock_troubles: dict[str, float] = attrs.field(factory=dict)
+    """When a guest's clock was last put off, by VM."""
     asking: defaultdict[Coordinator, Counter[int]] = attrs.field(factory=lambda: defaultdict(Counter))
     """Acquisitions that are on their way, by run of the service and uid."""
     weather: Weather = attrs.field(init=False)
@@ -117,6 +119,8 @@ class Simulation:
         for number in range(2):
             nursery.start_soon(run_watcher, self, number)
         nursery.start_soon(make_trouble, self)
+        if self.plan.guests_lose_time:
+            nursery.start_soon(lose_time, self)
         await trio.sleep(self.plan.busy_s)
         await runs_over.wait()
         self.weather.quiet = True
