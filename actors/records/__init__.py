@@ -1,5 +1,5 @@
 """A VM's record on disk, in classes of its own: each version is a module, and only the latest is written.
 
-It shares no class with the record in memory, so that fields there may come and go: `v2` converts both ways, `v1` reads
+It shares no class with the record in memory, so that fields there may come and go: `v3` converts both ways, `v2` reads
 the previous version.
 """

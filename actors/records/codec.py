@@ -7,25 +7,25 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from actors.record import VmRecord
-from actors.records import v1, v2
+from actors.records import v2, v3
 from actors.records.strict import RecordError, structure, unstructure
 
 MAX_RECORD_BYTES: Final = 64 * 1024
 """A record has some 1500 bytes; a guest can lengthen it with its hostname."""
 
-_READ: Final[Mapping[int, type[v1.Vm | v2.Vm]]] = {1: v1.Vm, v2.VERSION: v2.Vm}
+_READ: Final[Mapping[int, type[v2.Vm | v3.Vm]]] = {2: v2.Vm, v3.VERSION: v3.Vm}
 
 
 def encode(record: VmRecord) -> bytes:
     """The record as JSON. Raises RecordError for a record that `decode` would refuse."""
-    table = unstructure(v2.written(record))
+    table = unstructure(v3.written(record))
     try:
         data = json.dumps(table, allow_nan=False).encode("ascii")
     except ValueError as error:
         raise RecordError(key="", reason=f"cannot be written as JSON: {error}") from error
     # Checks as `decode` does, but without parsing the JSON again: a caller waits for this.
     _check_size(data)
-    structure(table, v2.Vm)
+    structure(table, v3.Vm)
     return data
 
 

@@ -319,6 +319,14 @@ class Coordinator(Reception):
             found = self._ledger.find_lease(lease_id, owner=owner)
         return found
 
+    def find_lease(self, *, lease_id: str = "", name: str = "", owner: Owner) -> Lease:
+        """The lease of this id if `owner` may use it, or the owner's own of this name. Raises RefusedError."""
+        ledger = self._ledger
+        found = ledger.find_lease_by_name(name, owner=owner) if name else ledger.find_lease(lease_id, owner=owner)
+        if isinstance(found, Refusal):
+            raise RefusedError(found)
+        return found
+
     # -- questions -----------------------------------------------------------------------------------------------
 
     @property

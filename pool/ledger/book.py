@@ -157,6 +157,11 @@ class Ledger:
         """The lease if it lives and `owner` may use it, else the refusal."""
         return self._moves.leases.find(lease_id, owner=owner)
 
+    def find_lease_by_name(self, name: str, *, owner: Owner) -> Lease | Refusal:
+        """The owner's own lease of this name, else the refusal."""
+        lease = self._moves.leases.of_name(owner, name)
+        return refusals.unknown_name(name) if lease is None else lease
+
     def find_vm(self, vm_id: str, *, owner: Owner) -> VmEntry | Refusal:
         """The VM if `owner` may use its lease, or may act for anyone, else the refusal."""
         entry = self._moves.fleet.get(vm_id)

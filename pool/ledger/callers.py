@@ -121,7 +121,7 @@ class Callers:
     def _open_claim(self, event: AcquireRequested, page: ProfilePage, *, now: float) -> None:
         on_empty = event.on_empty or page.policy.on_empty
         hit = self._is_hit(event, page)
-        refusal = self._not_for_this_caller(event.owner, page)
+        refusal = self._not_for_this_caller(event, page)
         if refusal is None and not hit and on_empty is not OnEmpty.FAIL:  # the request would wait
             refusal = self._too_many_wait(event.owner)
         if refusal is not None:  # counts as neither a hit nor a miss, nor as demand
@@ -142,7 +142,10 @@ class Callers:
             round_ = page.waiting.next_round(event.owner, served=claims.round_served)
             page.enqueue(claims.open(event, round_=round_, on_empty=on_empty, found_ready=hit, now=now))
 
-    def _not_for_this_caller(self, owner: Owner, page: ProfilePage) -> Refusal | None:
+    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
+        owner, name = event.owner, event.request.name
+        if name and (self.moves.claims.has_name(owner, name) or self.moves.leases.of_name(owner, name) is not None):
+            return refusals.name_taken(name)
         has = self.moves.claims.claims_of(owner) + self.moves.leases.leases_of(owner)
         if has >= self.moves.service.leases_per_uid:
             return refusals.too_many_leases(owner, has=has)

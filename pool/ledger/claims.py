@@ -22,6 +22,8 @@ class ClaimRegister:
     _of_request: dict[int, int] = attrs.field(factory=dict, init=False)
     _of_key: dict[tuple[int, str], int] = attrs.field(factory=dict, init=False)
     """(uid, idempotency key) to claim id."""
+    _names: set[tuple[int, str]] = attrs.field(factory=set, init=False)
+    """(uid, name) of the claims that have one."""
     _deadlines: Schedule[int] = attrs.field(factory=Schedule, init=False)
     """Of open requests."""
     _claims_of: Counter[int] = attrs.field(factory=Counter, init=False)
@@ -48,6 +50,8 @@ class ClaimRegister:
         _count(self._claims_of, claim.owner.uid, 1)
         if claim.request.key:
             self._of_key[claim.owner.uid, claim.request.key] = claim.claim_id
+        if claim.request.name:
+            self._names.add((claim.owner.uid, claim.request.name))
         self.join(claim, event)
         return claim
 
@@ -86,6 +90,8 @@ class ClaimRegister:
         del self._claims[claim.claim_id]
         if claim.request.key:
             del self._of_key[claim.owner.uid, claim.request.key]
+        if claim.request.name:
+            self._names.remove((claim.owner.uid, claim.request.name))
         for request_id in claim.requests:
             del self._of_request[request_id]
             self._deadlines.drop(request_id)
@@ -105,6 +111,9 @@ class ClaimRegister:
     def of_key(self, owner: Owner, key: str) -> Claim | None:
         claim_id = self._of_key.get((owner.uid, key))
         return None if claim_id is None else self._claims[claim_id]
+
+    def has_name(self, owner: Owner, name: str) -> bool:
+        return (owner.uid, name) in self._names
 
     def claims_of(self, owner: Owner) -> int:
         return self._claims_of[owner.uid]

@@ -22,6 +22,8 @@ class RefusalCode(enum.Enum):
     SHUTTING_DOWN = "shutting_down"
     OVER_MAXIMUM = "over_maximum"
     KEY_REUSED = "key_reused"
+    NAME_TAKEN = "name_taken"
+    UNKNOWN_NAME = "unknown_name"
     UNKNOWN_LEASE = "unknown_lease"
     FOREIGN_LEASE = "foreign_lease"
     LEASE_ENDED = "lease_ended"

@@ -19,13 +19,15 @@ REMEMBERED_LEASES: Final = 4096
 
 @attrs.define(eq=False, kw_only=True)
 class LeaseRegister:
-    """Leases by id and by idempotency key, with the number of their holders."""
+    """Leases by id, idempotency key and name, with the number of their holders."""
 
     _live: dict[str, Lease] = attrs.field(factory=dict, init=False)
     _holders: dict[str, int] = attrs.field(factory=dict, init=False)
     """Lease id to the number of requests that got the lease, without undelivered ones."""
     _of_key: dict[tuple[int, str], str] = attrs.field(factory=dict, init=False)
     """(uid, idempotency key) to lease id."""
+    _of_name: dict[tuple[int, str], str] = attrs.field(factory=dict, init=False)
+    """(uid, name) to lease id."""
     _expiries: Schedule[str] = attrs.field(factory=Schedule, init=False)
     _leases_of: Counter[int] = attrs.field(factory=Counter, init=False)
     """By uid."""
@@ -40,6 +42,8 @@ class LeaseRegister:
         self._leases_of[lease.owner.uid] += 1
         if lease.request.key:
             self._of_key[lease.owner.uid, lease.request.key] = lease.lease_id
+        if lease.request.name:
+            self._of_name[lease.owner.uid, lease.request.name] = lease.lease_id
 
     def renew(self, lease: Lease, *, expires_at: float) -> Lease:
         renewed = attrs.evolve(lease, expires_at=expires_at)
@@ -82,6 +86,8 @@ class LeaseRegister:
             del self._leases_of[lease.owner.uid]
         if lease.request.key:
             del self._of_key[lease.owner.uid, lease.request.key]
+        if lease.request.name:
+            del self._of_name[lease.owner.uid, lease.request.name]
 
     def end(self, lease: Lease, reason: EndReason, *, detail: str) -> None:
         self._forget(lease)
@@ -106,6 +112,10 @@ class LeaseRegister:
 
     def of_key(self, owner: Owner, key: str) -> Lease | None:
         lease_id = self._of_key.get((owner.uid, key))
+        return None if lease_id is None else self._live[lease_id]
+
+    def of_name(self, owner: Owner, name: str) -> Lease | None:
+        lease_id = self._of_name.get((owner.uid, name))
         return None if lease_id is None else self._live[lease_id]
 
     def find(self, lease_id: str, *, owner: Owner) -> Lease | Refusal:

@@ -193,6 +193,21 @@ def key_reused(known: Claim | Lease) -> Refusal:
     )
 
 
+def name_taken(name: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.NAME_TAKEN,
+        message=f"name: a lease of yours, or a request for one, already has the name {name!r}; use another name, or "
+        "release that lease",
+    )
+
+
+def unknown_name(name: str) -> Refusal:
+    return Refusal(
+        code=RefusalCode.UNKNOWN_NAME,
+        message=f"name: none of your leases has the name {name!r}; ListLeases returns them all",
+    )
+
+
 def unknown_lease(lease_id: str) -> Refusal:
     return Refusal(
         code=RefusalCode.UNKNOWN_LEASE,

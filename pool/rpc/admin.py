@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from grpclib.const import Cardinality, Handler
+from grpclib.const import Handler
 
 from pool.core.coordinator import Coordinator
 from pool.ledger.records import Owner
 from pool.rpc.calls import Calls, ServerStream, deliver, receive_only, reply
 from pool.rpc.convert import profile_of
 from pool.rpc.errors import InvalidRequestError, NotAdministratorError
-from pool.rpc.peer import current_caller
+from pool.rpc.peer import current_owner
 from pool.settings.config import MAX_POOL_SIZE
 from vmpool.wire.generated.vmpool import v1 as wire
 
@@ -29,17 +29,15 @@ class AdminService(wire.AdminBase):
     """Starts the shutdown in which the service detaches its VMs for a successor. Does not wait."""
 
     def __mapping__(self) -> dict[str, Handler]:
+        method = self.calls.method
         return {
-            "/vmpool.v1.Admin/Resize": self._method(self.resize_call, wire.ResizeRequest, wire.ResizeReply),
-            "/vmpool.v1.Admin/Drain": self._method(self.drain_call, wire.DrainRequest, wire.DrainReply),
-            "/vmpool.v1.Admin/Undrain": self._method(self.undrain_call, wire.UndrainRequest, wire.UndrainReply),
-            "/vmpool.v1.Admin/Evict": self._method(self.evict_call, wire.EvictRequest, wire.EvictReply),
-            "/vmpool.v1.Admin/Reset": self._method(self.reset_call, wire.ResetRequest, wire.ResetReply),
-            "/vmpool.v1.Admin/HandOver": self._method(self.hand_over_call, wire.HandOverRequest, wire.HandOverReply),
+            "/vmpool.v1.Admin/Resize": method(self.resize_call, wire.ResizeRequest, wire.ResizeReply),
+            "/vmpool.v1.Admin/Drain": method(self.drain_call, wire.DrainRequest, wire.DrainReply),
+            "/vmpool.v1.Admin/Undrain": method(self.undrain_call, wire.UndrainRequest, wire.UndrainReply),
+            "/vmpool.v1.Admin/Evict": method(self.evict_call, wire.EvictRequest, wire.EvictReply),
+            "/vmpool.v1.Admin/Reset": method(self.reset_call, wire.ResetRequest, wire.ResetReply),
+            "/vmpool.v1.Admin/HandOver": method(self.hand_over_call, wire.HandOverRequest, wire.HandOverReply),
         }
-
-    def _method(self, body: Any, request: type[Any], reply: type[Any]) -> Handler:
-        return Handler(self.calls.handler(body), Cardinality.UNARY_UNARY, request, reply)
 
     async def resize_call(self, stream: ServerStream) -> None:
         request = await self._request(stream)
@@ -79,7 +77,7 @@ class AdminService(wire.AdminBase):
         self.begin_hand_over()
 
     async def _request(self, stream: ServerStream) -> Any:
-        owner = Owner(uid=current_caller.get().uid)
+        owner = current_owner()
         if not may_administer(owner, service_uid=self.service_uid):
             raise NotAdministratorError(uid=owner.uid, service_uid=self.service_uid)
         return await receive_only(stream)

@@ -24,18 +24,33 @@ MAX_PATH_BYTES: Final = 4095
 _SHOWN: Final = 64
 
 
-def check_command(argv: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Raises InvalidRequestError unless a program can be started with these."""
+def check_argv(field: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raises InvalidRequestError unless a program can be started with `argv` and `environment` of `field`."""
     if not argv:
-        raise InvalidRequestError(field="start.argv", reason="is empty; name a program and its arguments")
+        raise InvalidRequestError(
+            field=f"{field}.argv", reason="is empty; name a program and its arguments, or set shell"
+        )
     if not argv[0]:
-        raise InvalidRequestError(field="start.argv[0]", reason="is empty; name a program")
-    size = 0
-    for index, word in enumerate(argv):
-        check_no_nul(f"start.argv[{index}]", word)
-        size += _check_string(f"start.argv[{index}]", word)
-    _check_total("start.argv", size)
-    _check_total("start.argv and start.environment", size + _check_variables("start.environment", environment))
+        raise InvalidRequestError(field=f"{field}.argv[0]", reason="is empty; name a program")
+    size = sum(_check_word(f"{field}.argv[{index}]", word) for index, word in enumerate(argv))
+    _check_program(field, "argv", size, environment)
+
+
+def check_shell(field: str, shell: str, environment: Mapping[str, str]) -> None:
+    """Raises InvalidRequestError unless a shell can be started with `shell` and `environment` of `field`."""
+    _check_program(field, "shell", _check_word(f"{field}.shell", shell), environment)
+
+
+def _check_program(field: str, words: str, size: int, environment: Mapping[str, str]) -> None:
+    _check_total(f"{field}.{words}", size)
+    variables = _check_variables(f"{field}.environment", environment)
+    _check_total(f"{field}.{words} and {field}.environment", size + variables)
+
+
+def _check_word(field: str, word: str) -> int:
+    """Returns its size."""
+    check_no_nul(field, word)
+    return _check_string(field, word)
 
 
 def check_environment(field: str, environment: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 import trio
+from grpclib.const import Cardinality, Handler
 from grpclib.events import RecvRequest
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
@@ -42,6 +43,14 @@ class Calls:
     @property
     def stopping(self) -> bool:
         return self._stopping
+
+    def method(
+        self, body: Body, request: type[Any], reply: type[Any], cardinality: Cardinality = Cardinality.UNARY_UNARY
+    ) -> Handler:
+        """A method of a service, for its mapping. In place of the generated ones, which get only messages; `body` gets
+        the call.
+        """
+        return Handler(self.handler(body), cardinality, request, reply)
 
     def handler(self, body: Body) -> Callable[[ServerStream], Awaitable[None]]:
         """The asyncio function that grpclib calls, for a body of trio code.

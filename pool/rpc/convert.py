@@ -11,9 +11,7 @@ import attrs
 
 from actors.producer import ProducerStatistics
 from pool.ledger.views import Counters, ProfileView
-from pool.rpc.arguments import check_command, check_path
 from pool.rpc.errors import InvalidRequestError, sendable, shorten
-from vmm.words.commands import MAX_GIVEN_STDIN, CommandExit, CommandSpec, Output, OutputStream
 from vmm.words.confinement import LayerState
 from vmm.words.machines import AgentKind
 from vmpool.wire.generated.vmpool import v1 as wire
@@ -23,9 +21,6 @@ MAX_NAME_BYTES: Final = 128
 """Of a profile, an idempotency key, a lease id."""
 MAX_TIME_LIMIT_MS: Final = 30 * 24 * 3600 * 1000
 """30 days; a larger value is probably in the wrong unit."""
-MAX_SIGNAL: Final = 64
-PAYLOAD_BYTES: Final = 256 * 1024
-"""Maximum of output in one message, far below the clients' limits."""
 
 
 @attrs.frozen(kw_only=True)
@@ -54,46 +49,6 @@ def vm_id_of(request: wire.ConsoleRequest) -> str:
     return request.vm_id
 
 
-def command_spec(start: wire.ExecStart) -> CommandSpec:
-    check_command(start.argv, start.environment)
-    check_path("start.working_directory", start.working_directory)
-    if start.time_limit_ms > MAX_TIME_LIMIT_MS:
-        raise InvalidRequestError(
-            field="start.time_limit_ms",
-            reason=f"{start.time_limit_ms} is more than 30 days ({MAX_TIME_LIMIT_MS}); use 0 for no limit",
-        )
-    if len(start.stdin) > MAX_GIVEN_STDIN:
-        raise InvalidRequestError(
-            field="start.stdin",
-            reason=f"has {len(start.stdin)} bytes; the maximum is {MAX_GIVEN_STDIN}; send the input in `stdin` "
-            "messages, or put a file",
-        )
-    return CommandSpec(
-        argv=tuple(start.argv),
-        environment=dict(start.environment),
-        working_directory=start.working_directory or None,
-        time_limit_s=start.time_limit_ms / 1000 if start.time_limit_ms else None,
-        stdin=bytes(start.stdin) or None,
-    )
-
-
-def exec_kind(request: wire.ExecRequest) -> str:
-    """The kind of a request."""
-    kinds = [kind for kind in ("start", "stdin", "close_stdin", "signal") if getattr(request, kind) is not None]
-    if len(kinds) != 1:
-        found = " and ".join(kinds) or "nothing"
-        raise InvalidRequestError(
-            field="kind", reason=f"has {found}; set exactly one of start, stdin, close_stdin and signal"
-        )
-    return kinds[0]
-
-
-def signal_number(number: int) -> int:
-    if not 1 <= number <= MAX_SIGNAL:
-        raise InvalidRequestError(field="signal", reason=f"{number} is not a signal number; use 1 to {MAX_SIGNAL}")
-    return number
-
-
 def check_size(field: str, text: str) -> None:
     """Raises InvalidRequestError."""
     size = len(text.encode())
@@ -102,22 +57,6 @@ def check_size(field: str, text: str) -> None:
 
 
 # -- replies -----------------------------------------------------------------------------------------------------------
-
-
-def exec_replies(event: Output | CommandExit) -> Iterable[wire.ExecReply]:
-    match event:
-        case Output(stream=OutputStream.STDOUT, data=data):
-            return (wire.ExecReply(stdout=piece) for piece in _pieces(data))
-        case Output(data=data):
-            return (wire.ExecReply(stderr=piece) for piece in _pieces(data))
-        case CommandExit():
-            ended = wire.ExecExit(
-                status=event.status,
-                signal=event.signal,
-                timed_out=event.timed_out,
-                out_of_memory=event.out_of_memory,
-            )
-            return (wire.ExecReply(exit=ended),)
 
 
 def profile_status(
@@ -192,10 +131,6 @@ def status_reply(
             for layer in confinement
         ],
     )
-
-
-def _pieces(data: bytes) -> Iterable[bytes]:
-    return (data[start : start + PAYLOAD_BYTES] for start in range(0, len(data), PAYLOAD_BYTES))
 
 
 def ms(seconds: float) -> int:

@@ -16,20 +16,28 @@ from pool.core.watch import TooManyWatchersError
 from pool.ledger.effects import Refusal, RefusalCode
 from vmm import errors as vmm
 from vmm.words.facts import Obstacle
+from vmpool.wire.details import GUEST, INVALID_FIELD, POOL, ErrorDetail
 
 _log = structlog.get_logger("vmpool.rpc")
 
 MAX_TEXT_BYTES: Final = 1300
 """Of a status message. It travels as a header, percent-encoded, and clients take 8 KiB of headers."""
 
+MAX_DETAIL_BYTES: Final = 512
+"""Of a text in an error's details, which travel as a header too, in base64."""
+
+MAX_REASON_BYTES: Final = 63
+"""Of the guest's code, as google.rpc.ErrorInfo has it."""
+
 
 class InvalidRequestError(Exception):
-    """A field of a request is not acceptable."""
+    """A field of a request is not acceptable. `refusal` is the guest's, if it was the guest that refused the field."""
 
-    def __init__(self, *, field: str, reason: str) -> None:
+    def __init__(self, *, field: str, reason: str, refusal: vmm.AgentRequestError | None = None) -> None:
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+        self.refusal = refusal
 
 
 class NotAdministratorError(Exception):
@@ -78,6 +86,7 @@ class LeaseLostError(Exception):
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 REFUSALS: Final[Mapping[RefusalCode, Status]] = {
@@ -89,6 +98,8 @@ REFUSALS: Final[Mapping[RefusalCode, Status]] = {
     RefusalCode.SHUTTING_DOWN: Status.UNAVAILABLE,
     RefusalCode.OVER_MAXIMUM: Status.INVALID_ARGUMENT,
     RefusalCode.KEY_REUSED: Status.ALREADY_EXISTS,
+    RefusalCode.NAME_TAKEN: Status.ALREADY_EXISTS,
+    RefusalCode.UNKNOWN_NAME: Status.NOT_FOUND,
     RefusalCode.UNKNOWN_LEASE: Status.NOT_FOUND,
     RefusalCode.FOREIGN_LEASE: Status.PERMISSION_DENIED,
     RefusalCode.LEASE_ENDED: Status.FAILED_PRECONDITION,
@@ -143,16 +154,40 @@ def to_status(error: BaseException) -> GRPCError:
     leaves = list(_leaves(error))
     for leaf in leaves:
         if isinstance(leaf, GRPCError):
-            return GRPCError(leaf.status, shorten(leaf.message or ""))
+            return GRPCError(leaf.status, shorten(leaf.message or ""), leaf.details)
         if isinstance(leaf, RefusedError):
-            return GRPCError(REFUSALS[leaf.refusal.code], shorten(leaf.refusal.message))
+            return GRPCError(REFUSALS[leaf.refusal.code], shorten(leaf.refusal.message), _details_of(leaf))
         if isinstance(leaf, vmm.AgentRequestError):
-            return GRPCError(OBSTACLES[leaf.obstacle], shorten(str(leaf)))
+            return guest_status(leaf, OBSTACLES[leaf.obstacle])
         for kind in type(leaf).__mro__:
             if kind in ERRORS:
-                return GRPCError(ERRORS[kind], shorten(str(leaf)))
+                return GRPCError(ERRORS[kind], shorten(str(leaf)), _details_of(leaf))
     _log.error("a call failed because of a bug in vmpool", exc_info=error)
     return GRPCError(Status.INTERNAL, f"internal error ({type(leaves[0]).__name__}); see the service's log")
+
+
+def guest_status(refusal: vmm.AgentRequestError, status: Status, **about: str) -> GRPCError:
+    """What the guest refused, as an error of this status. `about` goes with its details."""
+    return GRPCError(status, shorten(str(refusal)), (_of_guest(refusal, **about),))
+
+
+def _of_guest(refusal: vmm.AgentRequestError, **about: str) -> ErrorDetail:
+    given = {"part": refusal.part, **about}
+    metadata = {name: shorten(value, limit=MAX_DETAIL_BYTES) for name, value in given.items() if value}
+    return ErrorDetail(reason=shorten(refusal.code, limit=MAX_REASON_BYTES), domain=GUEST, metadata=metadata)
+
+
+def _details_of(error: BaseException) -> tuple[ErrorDetail, ...] | None:
+    match error:
+        case RefusedError() | LeaseLostError():
+            return (ErrorDetail(reason=error.refusal.code.name, domain=POOL),)
+        case InvalidRequestError(refusal=vmm.AgentRequestError() as refusal, field=field):
+            return (_of_guest(refusal, field=field),)
+        case InvalidRequestError(field=field):
+            metadata = {"field": shorten(field, limit=MAX_DETAIL_BYTES)}
+            return (ErrorDetail(reason=INVALID_FIELD, domain=POOL, metadata=metadata),)
+        case _:
+            return None
 
 
 def is_of_the_wire(error: BaseException) -> bool:
@@ -165,12 +200,12 @@ def sendable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def shorten(text: str) -> str:
-    """At most MAX_TEXT_BYTES of `text`, which is made `sendable`."""
+def shorten(text: str, *, limit: int = MAX_TEXT_BYTES) -> str:
+    """At most `limit` bytes of `text`, which is made `sendable`."""
     encoded = text.encode(errors="backslashreplace")
-    if len(encoded) <= MAX_TEXT_BYTES:
+    if len(encoded) <= limit:
         return encoded.decode()
-    return encoded[: MAX_TEXT_BYTES - 3].decode(errors="ignore") + "..."
+    return encoded[: limit - 3].decode(errors="ignore") + "..."
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -23,12 +23,14 @@ from vmm.words.leases import LeaseRequest
 from vmpool.wire.generated.vmpool import v1 as wire
 
 MAX_TTL_MS: Final = MAX_TIME_LIMIT_MS
+MAX_LEASE_NAME: Final = 63
 MAX_LABELS: Final = 32
 """So many labels with keys and values of maximum size fit into a record."""
 MAX_LABEL_KEY: Final = 63
 MAX_LABEL_BYTES: Final = 256
 """Of a value."""
 
+_LEASE_NAME: Final = re.compile(rf"[A-Za-z][A-Za-z0-9._-]{{0,{MAX_LEASE_NAME - 1}}}")
 _LABEL_KEY: Final = re.compile(rf"[A-Za-z0-9._/-]{{1,{MAX_LABEL_KEY}}}")
 
 _ON_EMPTY: Final[Mapping[int, OnEmpty | None]] = {
@@ -64,7 +66,12 @@ def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
         )
     return AcquireArguments(
         profile=profile_of(request.profile),
-        request=LeaseRequest(key=request.idempotency_key, labels=_labels_of(request.labels), wishes=wishes_of(request)),
+        request=LeaseRequest(
+            key=request.idempotency_key,
+            name=lease_name_of(request.name) if request.name else "",
+            labels=labels_of(request.labels),
+            wishes=wishes_of(request),
+        ),
         on_empty=_ON_EMPTY[int(request.on_empty)],
         machine=None if request.config is None else wanted_machine(request.config),
         ttl_s=lease_ttl("lease_ttl_ms", request.lease_ttl_ms) if request.lease_ttl_ms else None,
@@ -72,7 +79,19 @@ def acquire_arguments(request: wire.AcquireRequest) -> AcquireArguments:
     )
 
 
-def _labels_of(labels: Mapping[str, str]) -> Mapping[str, str]:
+def lease_name_of(name: str) -> str:
+    """Raises InvalidRequestError."""
+    if not _LEASE_NAME.fullmatch(name):
+        raise InvalidRequestError(
+            field="name",
+            reason=f"{name[:MAX_LEASE_NAME]!r} is not a name; use 1 to {MAX_LEASE_NAME} letters, digits, '.', '_' and "
+            "'-', the first a letter",
+        )
+    return name
+
+
+def labels_of(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Raises InvalidRequestError."""
     if len(labels) > MAX_LABELS:
         raise InvalidRequestError(field="labels", reason=f"has {len(labels)} entries; at most {MAX_LABELS} are allowed")
     for key, value in labels.items():
@@ -121,11 +140,12 @@ def lease_ttl(field: str, milliseconds: int) -> float:
     return milliseconds / 1000
 
 
-def lease_id_of(request: wire.ReleaseRequest | wire.RenewRequest | wire.ExecStart, *, field: str = "lease_id") -> str:
-    if not request.lease_id:
+def lease_id_of(lease_id: str, *, field: str = "lease_id") -> str:
+    """Raises InvalidRequestError."""
+    if not lease_id:
         raise InvalidRequestError(field=field, reason="is empty; use the lease_id that Acquire returned")
-    check_size(field, request.lease_id)
-    return request.lease_id
+    check_size(field, lease_id)
+    return lease_id
 
 
 # -- replies -----------------------------------------------------------------------------------------------------------
@@ -176,6 +196,7 @@ def lease_message(lease: Lease, *, now: float) -> wire.Lease:
         expires_in_ms=_expires_in_ms(lease, now=now),
         fencing_token=lease.terms.fencing_token,
         labels=dict(lease.request.labels),
+        name=lease.request.name,
     )
 
 
@@ -188,6 +209,7 @@ def lease_status(lease: Lease, *, now: float) -> wire.LeaseStatus:
         age_ms=ms(now - lease.granted_at),
         expires_in_ms=_expires_in_ms(lease, now=now),
         labels=dict(lease.request.labels),
+        name=lease.request.name,
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import struct
 from typing import Final
 
+from pool.ledger.records import Owner
 from pool.settings.permissions import Caller
 
 _UCRED: Final = struct.Struct("iII")
@@ -23,6 +24,11 @@ _GROUPS_BYTES: Final = 1024
 
 current_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("vmpool_caller")
 """The caller of the current call."""
+
+
+def current_owner() -> Owner:
+    """The caller of the current call, as an owner of leases."""
+    return Owner(uid=current_caller.get().uid)
 
 
 def caller_of(connection: socket.socket) -> Caller:

@@ -17,6 +17,10 @@ from pool.rpc.admin import AdminService
 from pool.rpc.calls import Calls
 from pool.rpc.health import HealthBoard, HealthService
 from pool.rpc.listening import GuardedServer, open_server
+from pool.rpc.machine.files import FilesService
+from pool.rpc.machine.guests import Guests
+from pool.rpc.machine.ports import PortsService
+from pool.rpc.machine.processes import ProcessesService
 from pool.rpc.reflection import ReflectionService
 from pool.rpc.service import PoolService, ServiceInfo
 from pool.rpc.users import Users
@@ -138,8 +142,7 @@ async def serve(
     settings: ServerSettings | None = None,
     task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves vmpool.v1.Pool, vmpool.v1.Admin, grpc.health.v1.Health and reflection on `sock`, a listening Unix stream
-    socket.
+    """Serves the services of vmpool.v1, grpc.health.v1.Health and reflection on `sock`, a listening Unix stream socket.
 
     It closes the socket. `hand_over` is called when an administrator requests it, and must not wait.
 
@@ -152,13 +155,24 @@ async def serve(
     async with open_loop() as loop:
         calls = Calls(loop)
         health = HealthBoard(coordinator)
+        guests = Guests(coordinator=coordinator)
         service = PoolService(
-            coordinator=coordinator, info=info, calls=calls, acquire_timeout_s=settings.acquire_timeout_s
+            coordinator=coordinator,
+            info=info,
+            calls=calls,
+            guests=guests,
+            acquire_timeout_s=settings.acquire_timeout_s,
+        )
+        in_vms = (
+            ProcessesService(guests=guests, calls=calls),
+            FilesService(guests=guests, calls=calls),
+            PortsService(guests=guests, calls=calls),
         )
         admin = AdminService(
             coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
         )
-        served = [service, admin, HealthService({service: [health.whole]}, profiles=health.profiles)]
+        whole = {each: [health.whole] for each in (service, *in_vms)}
+        served = [service, admin, *in_vms, HealthService(whole, profiles=health.profiles)]
         reflection = ReflectionService.of(served, calls=calls)
         users = Users(access=Permitted(uids=settings.allowed_uids, gids=settings.allowed_gids), limits=settings.limits)
         server = await loop.run(

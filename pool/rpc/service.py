@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
@@ -28,7 +28,7 @@ from pool.rpc.convert import (
     status_reply,
 )
 from pool.rpc.errors import CustomMachineError, InvalidRequestError
-from pool.rpc.exec import ExecCall
+from pool.rpc.finding import answer_get_lease, answer_list_leases
 from pool.rpc.leases import (
     AcquireArguments,
     acquire_arguments,
@@ -38,7 +38,10 @@ from pool.rpc.leases import (
     lease_status,
     lease_ttl,
 )
-from pool.rpc.peer import current_caller
+from pool.rpc.machine.exec import ExecCall
+from pool.rpc.machine.guests import Guests
+from pool.rpc.machine.usage import UsageCalls
+from pool.rpc.peer import current_caller, current_owner
 from pool.rpc.stream import guarded
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
@@ -82,31 +85,31 @@ class PoolService(wire.PoolBase):
     calls: Calls
     acquire_timeout_s: float
     """For callers without a deadline."""
+    guests: Guests
+    _usage: UsageCalls = attrs.field(
+        default=attrs.Factory(lambda service: UsageCalls(guests=service.guests), takes_self=True), init=False
+    )
 
     def __mapping__(self) -> dict[str, Handler]:
-        """Replaces the generated mapping, whose handlers get only messages; these get the call."""
+        method = self.calls.method
         return {
-            "/vmpool.v1.Pool/Acquire": self._method(self.acquire_call, wire.AcquireRequest, wire.AcquireReply),
-            "/vmpool.v1.Pool/Hold": self._method(
+            "/vmpool.v1.Pool/Acquire": method(self.acquire_call, wire.AcquireRequest, wire.AcquireReply),
+            "/vmpool.v1.Pool/Hold": method(
                 self.hold_call, wire.AcquireRequest, wire.HoldReply, Cardinality.UNARY_STREAM
             ),
-            "/vmpool.v1.Pool/Renew": self._method(self.renew_call, wire.RenewRequest, wire.RenewReply),
-            "/vmpool.v1.Pool/Release": self._method(self.release_call, wire.ReleaseRequest, wire.ReleaseReply),
-            "/vmpool.v1.Pool/Exec": self._method(
-                self.exec_call, wire.ExecRequest, wire.ExecReply, Cardinality.STREAM_STREAM
-            ),
-            "/vmpool.v1.Pool/Console": self._method(self.console_call, wire.ConsoleRequest, wire.ConsoleReply),
-            "/vmpool.v1.Pool/Status": self._method(self.status_call, wire.StatusRequest, wire.StatusReply),
-            "/vmpool.v1.Pool/Watch": self._method(
+            "/vmpool.v1.Pool/Renew": method(self.renew_call, wire.RenewRequest, wire.RenewReply),
+            "/vmpool.v1.Pool/Release": method(self.release_call, wire.ReleaseRequest, wire.ReleaseReply),
+            "/vmpool.v1.Pool/GetLease": method(self.get_lease_call, wire.GetLeaseRequest, wire.GetLeaseReply),
+            "/vmpool.v1.Pool/ListLeases": method(self.list_leases_call, wire.ListLeasesRequest, wire.ListLeasesReply),
+            "/vmpool.v1.Pool/Exec": method(self.exec_call, wire.ExecRequest, wire.ExecReply, Cardinality.STREAM_STREAM),
+            "/vmpool.v1.Pool/Console": method(self.console_call, wire.ConsoleRequest, wire.ConsoleReply),
+            "/vmpool.v1.Pool/VmMetrics": method(self.vm_metrics_call, wire.VmMetricsRequest, wire.VmMetricsReply),
+            "/vmpool.v1.Pool/Status": method(self.status_call, wire.StatusRequest, wire.StatusReply),
+            "/vmpool.v1.Pool/Watch": method(
                 self.watch_call, wire.WatchRequest, wire.WatchReply, Cardinality.UNARY_STREAM
             ),
-            "/vmpool.v1.Pool/Metrics": self._method(self.metrics_call, wire.MetricsRequest, wire.MetricsReply),
+            "/vmpool.v1.Pool/Metrics": method(self.metrics_call, wire.MetricsRequest, wire.MetricsReply),
         }
-
-    def _method(
-        self, body: Any, request: type[Any], reply: type[Any], cardinality: Cardinality = Cardinality.UNARY_UNARY
-    ) -> Handler:
-        return Handler(self.calls.handler(body), cardinality, request, reply)
 
     async def acquire_call(self, stream: ServerStream) -> None:
         """If the caller goes away before it has read the reply, the VM is taken back."""
@@ -142,7 +145,7 @@ class PoolService(wire.PoolBase):
         lease = await self.coordinator.acquire(
             profile=arguments.profile if match is None else match.profile,
             own=own,
-            owner=_owner(),
+            owner=current_owner(),
             request=attrs.evolve(
                 arguments.request,
                 wishes=self._wishes(arguments, match),
@@ -186,7 +189,7 @@ class PoolService(wire.PoolBase):
         caller = current_caller.get()
         if not self.info.may_describe_machines.permits(caller):
             raise CustomMachineError(uid=caller.uid)
-        administers = may_administer(_owner(), service_uid=self.info.service_uid)
+        administers = may_administer(current_owner(), service_uid=self.info.service_uid)
         return await self.info.matcher.match(arguments.machine, arguments.request.wishes, administers=administers)
 
     def _reply_to(self, stream: ServerStream, lease: Lease, match: Match | None) -> wire.AcquireReply:
@@ -210,24 +213,37 @@ class PoolService(wire.PoolBase):
     async def renew_call(self, stream: ServerStream) -> None:
         request = await receive_only(stream)
         renewed = await self.coordinator.renew(
-            lease_id_of(request), owner=_owner(), ttl_s=lease_ttl("ttl_ms", request.ttl_ms)
+            lease_id_of(request.lease_id), owner=current_owner(), ttl_s=lease_ttl("ttl_ms", request.ttl_ms)
         )
         await reply(stream, wire.RenewReply(lease=lease_message(renewed, now=trio.current_time())))
 
     async def release_call(self, stream: ServerStream) -> None:
-        lease_id = lease_id_of(await receive_only(stream))
-        await self.coordinator.release(lease_id, owner=_owner())
+        lease_id = lease_id_of((await receive_only(stream)).lease_id)
+        await self.coordinator.release(lease_id, owner=current_owner())
         await reply(stream, wire.ReleaseReply())
 
+    async def get_lease_call(self, stream: ServerStream) -> None:
+        await answer_get_lease(
+            stream, coordinator=self.coordinator, owner=current_owner(), service_uid=self.info.service_uid
+        )
+
+    async def list_leases_call(self, stream: ServerStream) -> None:
+        await answer_list_leases(stream, coordinator=self.coordinator, owner=current_owner())
+
     async def exec_call(self, stream: ServerStream) -> None:
-        await ExecCall(stream=stream, coordinator=self.coordinator, owner=_owner()).run()
+        await ExecCall(stream=stream, guests=self.guests, owner=current_owner()).run()
 
     async def console_call(self, stream: ServerStream) -> None:
-        await answer_console(stream, coordinator=self.coordinator, owner=_owner(), service_uid=self.info.service_uid)
+        await answer_console(
+            stream, coordinator=self.coordinator, owner=current_owner(), service_uid=self.info.service_uid
+        )
+
+    async def vm_metrics_call(self, stream: ServerStream) -> None:
+        await self._usage.answer(stream)
 
     async def status_call(self, stream: ServerStream) -> None:
         await receive_only(stream)
-        owner = _owner()
+        owner = current_owner()
         now = trio.current_time()
         status = status_reply(
             version=self.info.version,
@@ -245,7 +261,7 @@ class PoolService(wire.PoolBase):
     async def watch_call(self, stream: ServerStream) -> None:
         """Waits for the caller to read; the watcher may fall behind meanwhile."""
         await receive_only(stream)
-        owner = _owner()
+        owner = current_owner()
         messages = WatchMessages(owner=owner, profile_status=partial(self._profile_status, owner=owner))
         with self.coordinator.watchers.watch(uid=owner.uid) as watcher:
             while True:
@@ -283,7 +299,3 @@ def _stages(lease: Lease, *, lasted_s: float) -> tuple[Stage, ...]:
         Stage(name="prepare", begins_s=in_vm_s, lasts_s=timings.prepare_s),
     )
     return tuple(stage for stage in stages if stage.lasts_s)
-
-
-def _owner() -> Owner:
-    return Owner(uid=current_caller.get().uid)

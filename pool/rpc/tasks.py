@@ -16,6 +16,7 @@ from pool.rpc.framing import Codec
 from pool.rpc.peer import current_caller
 from pool.rpc.stream import GuardedStream, Headers
 from pool.settings.permissions import Caller
+from vmpool.wire.details import DetailsCodec
 
 TRACEPARENT: Final = "traceparent"
 
@@ -42,7 +43,7 @@ class GuardedHandler(Handler):
     """Starts the tasks of one connection's calls, and makes sure that each call is ended."""
 
     def __init__(self, server: CallsServer, caller: Caller) -> None:
-        super().__init__(server.mapping, Codec(), None, server.__dispatch__)
+        super().__init__(server.mapping, Codec(), DetailsCodec(), server.__dispatch__)
         self._server = server
         self._caller = caller
 

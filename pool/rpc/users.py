@@ -14,7 +14,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pool.rpc.flood import CONNECT, USER_CAPACITY, USER_REFILL_PER_S, TokenBucket
-from pool.rpc.output import CommandRoom, OutputBudget
+from pool.rpc.output import GuestRoom, OutputBudget
 from pool.settings.limits import EdgeLimits
 from pool.settings.permissions import Caller, Permitted, default_uids
 
@@ -57,7 +57,7 @@ class User:
     output: OutputBudget = attrs.field(
         default=attrs.Factory(
             lambda user: OutputBudget(
-                uid=user.uid, limit=user.limits.output_bytes_per_user, most_commands=user.limits.execs_per_user
+                uid=user.uid, limit=user.limits.output_bytes_per_user, most_streams=user.limits.execs_per_user
             ),
             takes_self=True,
         )
@@ -84,15 +84,15 @@ class User:
         self.calls -= 1
 
     @contextlib.contextmanager
-    def exec(self, *, given: int) -> Iterator[CommandRoom]:
-        """Counts one command while it runs; `given` bytes of stdin come with its start. Raises GRPCError
-        RESOURCE_EXHAUSTED, NoRoomError.
+    def guest_stream(self, *, given: int = 0) -> Iterator[GuestRoom]:
+        """Counts one command, or another call that streams to or from a guest, while it runs; `given` bytes of stdin
+        come with its start. Raises GRPCError RESOURCE_EXHAUSTED, NoRoomError.
         """
-        running = self.output.commands
+        running = self.output.streams
         if running >= self.limits.execs_per_user:
             raise _exhausted(
-                f"uid {self.uid} has {running} commands running, the maximum for one user (limits.execs_per_user); "
-                "wait until one has ended"
+                f"uid {self.uid} has {running} commands and streams of files and ports, the maximum for one user "
+                "(limits.execs_per_user); wait until one has ended"
             )
         room = self.output.begin(given=given)
         try:

@@ -22,6 +22,8 @@ class LeaseRequest:
     """The lease ends with the call that holds it open."""
     bare: bool = False
     """The VM is to be given away as it is: paused, without a connection of the service. No wishes, no key."""
+    name: str = ""
+    """By which its owner finds the lease again; empty for none. Of the leases of one owner, one has it."""
     labels: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     """The caller's own marks, without a meaning to the service."""
     wishes: Wishes = attrs.field(factory=Wishes)

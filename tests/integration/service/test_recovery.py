@@ -60,11 +60,10 @@ def groups_of(service: RunningService, vm_id: str) -> tuple[Path, ...]:
     return VmGroup.recorded_in(record_of(service, vm_id).with_name("cgroups")).directories
 
 
-def rewrite_as_version_1(record: Path) -> None:
-    table = json.loads(record.read_text()) | {"version": 1}
-    del table["backend"]
+def rewrite_as_version_2(record: Path) -> None:
+    table = json.loads(record.read_text()) | {"version": 2}
     if table["lease"]:
-        del table["lease"]["ttl_s"], table["lease"]["labels"]
+        del table["lease"]["name"]
     record.write_text(json.dumps(table))
 
 
@@ -207,7 +206,7 @@ async def test_what_the_release_before_has_recorded_is_adopted_and_recorded_anew
         before = pids(killed)
         killed.crash()
     for vm_id in before:
-        rewrite_as_version_1(record_of(killed, vm_id))
+        rewrite_as_version_2(record_of(killed, vm_id))
 
     service = home.start()
     try:
@@ -216,7 +215,7 @@ async def test_what_the_release_before_has_recorded_is_adopted_and_recorded_anew
             assert pids(service) == before
             assert await works(client, leased.lease_id, "hostname") == f"{leased.vm_id}\n"
             await client.renew(leased.lease_id, ttl_s=300)
-            assert json.loads(record_of(service, leased.vm_id).read_text())["version"] == 2
+            assert json.loads(record_of(service, leased.vm_id).read_text())["version"] == 3
     finally:
         home.end(service)
 

@@ -82,9 +82,9 @@ def test_of_the_memory_that_a_guest_claims_what_was_granted_is_recorded(
 
 WRONG: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("", lambda t: t.update(more=1), "unknown keys: 'more'"),
-    ("version", lambda t: t.pop("version"), "must be 1 or 2, not None"),
-    ("version", lambda t: t.update(version=3), "must be 1 or 2, not 3; another vmpool wrote this record"),
-    ("version", lambda t: t.update(version=True), "must be 1 or 2, not True"),
+    ("version", lambda t: t.pop("version"), "must be 2 or 3, not None"),
+    ("version", lambda t: t.update(version=4), "must be 2 or 3, not 4; another vmpool wrote this record"),
+    ("version", lambda t: t.update(version=True), "must be 2 or 3, not True"),
     ("vm_id", lambda t: t.pop("vm_id"), "is missing"),
     ("vm_id", lambda t: t.update(vm_id=7), "must be a string, not 7"),
     ("made_by", lambda t: t.update(made_by="magic"), "'magic' is not one of"),

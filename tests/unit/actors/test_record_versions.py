@@ -1,7 +1,7 @@
 """What is on disk, version by version: golden files, which no change in memory may touch.
 
 A difference here ends the leases of whoever updates vmpool: see docs/versioning.md before a file is changed. Those of
-version 1 were written by the services that wrote it.
+version 2 were written by the services that wrote it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import attrs
 import pytest
 
 from actors.record import LeaseRecord, VmRecord
-from actors.records import v1, v2
+from actors.records import v2, v3
 from actors.records.codec import decode, encode
 from pool.rpc.convert import MAX_NAME_BYTES
-from pool.rpc.leases import MAX_LABEL_BYTES, MAX_LABEL_KEY, MAX_LABELS
+from pool.rpc.leases import MAX_LABEL_BYTES, MAX_LABEL_KEY, MAX_LABELS, MAX_LEASE_NAME
 from vmm.words.facts import HandOutTimings
 from vmm.words.kinds import BackendKind, ProducerKind
 from vmm.words.leases import LeaseRequest, LeaseTerms
@@ -79,8 +79,11 @@ LABELLED = attrs.evolve(
     LEASED,
     lease=attrs.evolve(LEASE, terms=attrs.evolve(TERMS, request=attrs.evolve(TERMS.request, labels=LABELS))),
 )
-RECORDS = {"idle": IDLE, "leased": LEASED, "held": HELD}
-LATEST = RECORDS | {"labelled": LABELLED}
+NAMED = attrs.evolve(
+    LEASED, lease=attrs.evolve(LEASE, terms=attrs.evolve(TERMS, request=attrs.evolve(TERMS.request, name="builder-1")))
+)
+RECORDS = {"idle": IDLE, "leased": LEASED, "held": HELD, "labelled": LABELLED}
+LATEST = RECORDS | {"named": NAMED}
 
 
 def golden(version: int, name: str) -> bytes:
@@ -88,14 +91,14 @@ def golden(version: int, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_version_1_is_read(name: str) -> None:
-    assert decode(golden(1, name)) == RECORDS[name]
+def test_version_2_is_read(name: str) -> None:
+    assert decode(golden(2, name)) == RECORDS[name]
 
 
 @pytest.mark.parametrize("name", LATEST)
-def test_version_2_is_read_and_written(name: str) -> None:
-    assert decode(golden(2, name)) == LATEST[name]
-    assert encode(LATEST[name]) == golden(2, name).rstrip()
+def test_version_3_is_read_and_written(name: str) -> None:
+    assert decode(golden(3, name)) == LATEST[name]
+    assert encode(LATEST[name]) == golden(3, name).rstrip()
 
 
 @pytest.mark.parametrize("worst", ["\0", "\N{SNOWMAN}", "\N{GRINNING FACE}"])
@@ -103,24 +106,18 @@ def test_the_largest_labels_fit_into_a_record(worst: str) -> None:
     """Whatever is in them: a hand-out that cannot be recorded is lost."""
     value = worst * (MAX_LABEL_BYTES // len(worst.encode()))
     labels = {f"{number:02}".ljust(MAX_LABEL_KEY, "k"): value for number in range(MAX_LABELS)}
-    request = attrs.evolve(TERMS.request, labels=labels, key="\0" * MAX_NAME_BYTES)
+    request = attrs.evolve(TERMS.request, labels=labels, key="\0" * MAX_NAME_BYTES, name="n" * MAX_LEASE_NAME)
     lease = attrs.evolve(LEASE, terms=attrs.evolve(TERMS, request=request))
     assert decode(encode(attrs.evolve(LEASED, lease=lease))).lease == lease
 
 
-def test_a_record_of_version_1_is_of_qemu() -> None:
-    assert decode(golden(1, "idle")).backend is BackendKind.QEMU
+def test_a_lease_of_version_2_has_no_name() -> None:
+    lease = decode(golden(2, "leased")).lease
+    assert lease is not None
+    assert lease.terms.request.name == ""
 
 
-def test_a_renewed_lease_of_version_1_counts_as_asked_for_until_its_end() -> None:
-    table = json.loads(golden(1, "leased"))
-    table["lease"]["expires_at_ns"] += 60 * 10**9
-    renewed = decode(json.dumps(table).encode()).lease
-    assert renewed is not None
-    assert renewed.terms.request.ttl_s == 660.0
-
-
-@pytest.mark.parametrize(("version", "other"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("version", "other"), [(2, 3), (3, 2)])
 def test_a_version_has_its_own_keys_and_no_others(version: int, other: int) -> None:
     """What says that it is one and is the other is neither."""
     table = json.loads(golden(version, "leased")) | {"version": other}
@@ -147,10 +144,10 @@ def longer(record: Any) -> Any:
     ids=["report", "timings", "terms", "request"],
 )
 def test_one_more_field_in_memory_changes_nothing_on_disk(lease: LeaseRecord) -> None:
-    assert encode(attrs.evolve(LEASED, lease=lease)) == golden(2, "leased").rstrip()
+    assert encode(attrs.evolve(LEASED, lease=lease)) == golden(3, "leased").rstrip()
 
 
-@pytest.mark.parametrize("version", [v1, v2])
+@pytest.mark.parametrize("version", [v2, v3])
 def test_what_is_on_disk_shares_no_class_with_what_is_in_memory(version: Any) -> None:
     """One field less in memory is then an error of types, in the conversion."""
     todo, seen = [version.Vm], set()

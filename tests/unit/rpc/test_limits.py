@@ -246,7 +246,7 @@ async def test_commands_end_at_the_limit(vm_home: Path) -> None:
                 async with client.exec(vm.lease_id, ["true"]):
                     pass
             assert refused.value.status == "RESOURCE_EXHAUSTED"
-        await served.until(lambda: user(served).output.commands == 0)
+        await served.until(lambda: user(served).output.streams == 0)
         async with client.exec(vm.lease_id, ["true"]) as command:
             assert (await command.wait()).status == 0
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.rpc.output import LEAST_WINDOW, CommandRoom, OutputBudget, cost
+from pool.rpc.output import LEAST_WINDOW, GuestRoom, OutputBudget, cost
 from pool.settings.limits import EdgeLimits
 from vmm.errors import NoRoomError
 from vmm.guest.agent.wire import WINDOW
@@ -15,8 +15,8 @@ MIB = 1024 * 1024
 KIB = 1024
 
 
-def budget(*, limit: int = 32 * MIB, most_commands: int = 256) -> OutputBudget:
-    return OutputBudget(uid=1000, limit=limit, most_commands=most_commands)
+def budget(*, limit: int = 32 * MIB, most_streams: int = 256) -> OutputBudget:
+    return OutputBudget(uid=1000, limit=limit, most_streams=most_streams)
 
 
 def windows(budget: OutputBudget, count: int) -> list[int]:
@@ -36,7 +36,7 @@ def test_who_runs_many_has_smaller_ones_for_the_later() -> None:
 
 def test_by_default_nobody_is_refused_a_command_that_he_may_run() -> None:
     limits = EdgeLimits()
-    found = budget(limit=limits.output_bytes_per_user, most_commands=limits.execs_per_user)
+    found = budget(limit=limits.output_bytes_per_user, most_streams=limits.execs_per_user)
     assert len(windows(found, limits.execs_per_user)) == limits.execs_per_user
     assert found.taken <= limits.output_bytes_per_user
 
@@ -52,7 +52,7 @@ def test_stdin_that_comes_with_the_start_counts_beyond_its_window() -> None:
     narrow = budget(limit=cost(LEAST_WINDOW) + 100 * KIB)
     with pytest.raises(NoRoomError):
         narrow.begin(given=117 * KIB)
-    assert (narrow.taken, narrow.commands) == (0, 0)
+    assert (narrow.taken, narrow.streams) == (0, 0)
     narrow.begin(given=116 * KIB)
     assert narrow.taken == narrow.limit
 
@@ -65,22 +65,22 @@ def test_what_ends_makes_room() -> None:
     second.end()
     first.take(1)
     first.end()
-    assert (small.taken, small.commands) == (0, 0)
+    assert (small.taken, small.streams) == (0, 0)
 
 
 @given(
     limit=st.integers(1, 64 * MIB),
-    most_commands=st.integers(1, 300),
+    most_streams=st.integers(1, 300),
     steps=st.lists(st.tuples(st.sampled_from(["begin", "take", "end"]), st.integers(0, 512 * KIB)), max_size=80),
 )
 def test_never_more_than_the_limit_and_all_of_it_comes_back(
-    limit: int, most_commands: int, steps: list[tuple[str, int]]
+    limit: int, most_streams: int, steps: list[tuple[str, int]]
 ) -> None:
-    found = budget(limit=limit, most_commands=most_commands)
-    rooms: list[CommandRoom] = []
+    found = budget(limit=limit, most_streams=most_streams)
+    rooms: list[GuestRoom] = []
     for step, number in steps:
         try:
-            if step == "begin" and len(rooms) < most_commands:
+            if step == "begin" and len(rooms) < most_streams:
                 rooms.append(found.begin(given=number))
             elif step == "take" and rooms:
                 rooms[number % len(rooms)].take(number)
@@ -89,8 +89,8 @@ def test_never_more_than_the_limit_and_all_of_it_comes_back(
         except NoRoomError:
             pass
         assert found.taken <= limit
-        assert found.commands == len(rooms)
+        assert found.streams == len(rooms)
         assert found.taken >= sum(cost(room.window) for room in rooms)
     for room in rooms:
         room.end()
-    assert (found.taken, found.commands) == (0, 0)
+    assert (found.taken, found.streams) == (0, 0)

@@ -70,7 +70,10 @@ async def test_both_versions_list_the_services_and_say_what_was_asked(served: Se
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         "vmpool.v1.Admin",
+        "vmpool.v1.Files",
         "vmpool.v1.Pool",
+        "vmpool.v1.Ports",
+        "vmpool.v1.Processes",
     ]
     assert (answer.valid_host, answer.original_request.list_services) == ("here", "*")
 

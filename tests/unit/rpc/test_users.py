@@ -150,11 +150,11 @@ def test_calls_end_at_the_limit_and_those_that_give_something_back_later() -> No
 
 def test_commands_end_at_the_limit() -> None:
     user = alice(execs_per_user=1)
-    with user.exec(given=0):
-        with pytest.raises(GRPCError, match=r"limits\.execs_per_user"), user.exec(given=0):
+    with user.guest_stream():
+        with pytest.raises(GRPCError, match=r"limits\.execs_per_user"), user.guest_stream():
             pass
-        assert user.output.commands == 1
-    with user.exec(given=0):
+        assert user.output.streams == 1
+    with user.guest_stream():
         pass
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pool.ledger.policy import OnEmpty
-from pool.rpc.convert import command_spec, signal_number
+from pool.rpc.machine.commands import command_spec
+from pool.rpc.machine.fields import signal_of
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.leases import acquire_arguments, lease_id_of
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, connected, framed
@@ -21,17 +22,19 @@ INVALID = "3"
 def test_empty_fields_mean_the_defaults() -> None:
     arguments = acquire_arguments(wire.AcquireRequest())
     assert (arguments.profile, arguments.request.key, arguments.on_empty) == ("default", "", None)
-    spec = command_spec(wire.ExecStart(argv=["true"]))
+    spec = command_spec(wire.ExecStart(argv=["true"]), field="start")
     assert (spec.working_directory, spec.time_limit_s, spec.stdin) == (None, None, None)
 
 
 def test_a_command_may_be_given_256_kib() -> None:
-    assert command_spec(wire.ExecStart(argv=["cat"], stdin=bytes(256 * 1024))).stdin == bytes(256 * 1024)
+    assert command_spec(wire.ExecStart(argv=["cat"], stdin=bytes(256 * 1024)), field="start").stdin == bytes(256 * 1024)
 
 
 def test_a_command_may_have_as_much_as_linux_takes() -> None:
     word = "a" * (2**17 - 1)
-    spec = command_spec(wire.ExecStart(argv=[word] * 8, environment={f"A{number}": word[3:] for number in range(7)}))
+    spec = command_spec(
+        wire.ExecStart(argv=[word] * 8, environment={f"A{number}": word[3:] for number in range(7)}), field="start"
+    )
     assert len(spec.argv) == 8
 
 
@@ -114,13 +117,13 @@ _BAD_STARTS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "text"), _BAD_STARTS)
 def test_start_names_the_bad_field(fields: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidRequestError, match=text):
-        command_spec(wire.ExecStart(lease_id="lease-1", **fields))
+        command_spec(wire.ExecStart(lease_id="lease-1", **fields), field="start")
 
 
 @pytest.mark.parametrize("number", [-1, 0, 65, 2**31 - 1])
 def test_a_signal_is_1_to_64(number: int) -> None:
     with pytest.raises(InvalidRequestError, match=f"signal: {number} is not a signal number"):
-        signal_number(number)
+        signal_of(number)
 
 
 def test_a_lease_id_is_needed() -> None:

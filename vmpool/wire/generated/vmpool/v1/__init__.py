@@ -2726,7 +2726,8 @@ class VmMetricsReply(betterproto2.Message):
 
     cpu_share: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
     """
-    Share of all CPUs that was busy since the last such call, or for the first one since the VM was handed out; 0 to 1.
+    Share of all CPUs that was busy since the last such call for the VM, by any caller, or for the first one as the two
+    above; 0 to 1.
     """
 
     memory_total_bytes: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)

@@ -1,0 +1,1 @@
+"""Calls that reach into a leased VM: commands, processes, files, ports, usage."""
