@@ -64,6 +64,7 @@ class SeenRequest:
     profile: str
     owner: Owner
     key: str = ""
+    name: str = ""
     deadline: float = math.inf
     releases: str | None = None
     """The lease that it releases."""
@@ -345,8 +346,9 @@ def answers_fit_their_requests(effect: Effect, record: Record) -> None:
         assert effect.lease.owner == request.owner
         assert effect.lease.request.key == request.key
         assert effect.lease.request.bare == request.bare
-        if not request.key:  # what has a key has the labels of who came first with it
+        if not request.key:  # what has a key has the labels and the name of who came first with it
             assert effect.lease.request.labels == request.labels
+            assert effect.lease.request.name == request.name
         assert record.vms[effect.lease.vm_id].bare == request.bare
     elif isinstance(effect, Confirm):
         request = record.requests[effect.request_id]
@@ -354,6 +356,15 @@ def answers_fit_their_requests(effect: Effect, record: Record) -> None:
     elif isinstance(effect, ConfirmRenewal):
         assert record.requests[effect.request_id].renews == effect.lease.lease_id
         assert effect.lease.expires_at > record.now
+
+
+def names_are_each_users_own(effect: Effect, record: Record) -> None:
+    """What others name their leases is no reason to refuse a name."""
+    if isinstance(effect, Refuse) and effect.refusal.code is RefusalCode.NAME_TAKEN:
+        request = record.requests[effect.request_id]
+        others = [r for r in record.requests.values() if r.told and r is not request]
+        taken = [(r.owner, r.name) for r in others] + [(a.owner, a.request.name) for a in record.restored.values()]
+        assert (request.owner, request.name) in taken
 
 
 def failures_are_of_lost_vms(effect: Effect, record: Record) -> None:
@@ -437,6 +448,7 @@ CONDUCT_CHECKS: tuple[Callable[[Effect, Record], None], ...] = (
     requests_are_answered_once,
     requests_are_not_answered_after_they_were_abandoned,
     answers_fit_their_requests,
+    names_are_each_users_own,
     failures_are_of_lost_vms,
     refused_wishes_are_told_as_such,
     grants_are_not_late,

@@ -301,6 +301,17 @@ def a_key_leads_to_one_thing(ledger: Ledger, _now: float) -> None:
     assert not set(ledger._moves.claims._of_key) & set(ledger._moves.leases._of_key)
 
 
+def a_name_leads_to_one_thing(ledger: Ledger, _now: float) -> None:
+    """Of a user's claims and leases, one has a name; it leads to its lease, and to none that has ended."""
+    claims, leases = ledger._moves.claims, ledger._moves.leases
+    of_claims = [(claim.owner.uid, claim.request.name) for claim in claims.all() if claim.request.name]
+    of_leases = {(lease.owner.uid, lease.request.name): lease.lease_id for lease in leases.all() if lease.request.name}
+    named = sum(bool(lease.request.name) for lease in leases.all())
+    assert len({*of_claims, *of_leases}) == len(of_claims) + named, (of_claims, of_leases)
+    assert claims._names == set(of_claims)
+    assert leases._of_name == of_leases
+
+
 def what_befalls_a_lease_is_not_the_pools_failure(ledger: Ledger, now: float) -> None:
     """Its owner has done it, or knows of it; the pool's last error would show it for ever."""
     for view in ledger.views(now=now):
@@ -354,6 +365,7 @@ STATE_CHECKS: tuple[Callable[[Ledger, float], None], ...] = (
     no_lease_outlives_its_time,
     each_lease_has_a_holder,
     a_key_leads_to_one_thing,
+    a_name_leads_to_one_thing,
     what_befalls_a_lease_is_not_the_pools_failure,
     wakeup_lies_ahead,
     nobody_waits_past_the_deadline,

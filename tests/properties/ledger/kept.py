@@ -157,6 +157,15 @@ KEPT: Final[Mapping[str, History]] = {
         step("open_the_pool", chosen=[PoolPolicy(size=3)], left_leased=1),
         step("somebody_asks", uid=1000, key="k1"),
     ],
+    "a_name_leads_to_one_thing-ForgetsTheNamesOfLeases": [
+        step("open_the_pool", chosen=[PoolPolicy(size=3)], left_leased=1),
+        step("somebody_asks", uid=1000, lease_name="n1"),
+    ],
+    "a_name_leads_to_one_thing-ForgetsTheNamesOfClaims": [
+        step("open_the_pool", chosen=[PoolPolicy(size=3)]),
+        step("somebody_asks", uid=1000, lease_name="n1"),
+        step("somebody_asks", uid=1000, lease_name="n1"),
+    ],
     "what_befalls_a_lease_is_not_the_pools_failure-BlamesThePool": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)], left_leased=1),
         step("vms_break", state=VmState.LEASED),
@@ -201,6 +210,10 @@ KEPT: Final[Mapping[str, History]] = {
     "answers_fit_their_requests-GrantsToSomebodyElse": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)]),
         step("somebody_asks"),
+    ],
+    "names_are_each_users_own-SharesNamesAmongUsers": [
+        step("open_the_pool", chosen=[PoolPolicy(size=3)], left_leased=1),
+        step("somebody_asks", uid=1001, lease_name="n1"),
     ],
     "failures_are_of_lost_vms-TakesARefusedWishForALostVm": [
         step("open_the_pool", chosen=[PoolPolicy(size=1)], full=True),

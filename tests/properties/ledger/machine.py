@@ -94,7 +94,7 @@ def old_lease(number: int) -> Lease:
         terms=LeaseTerms(
             lease_id=f"old-lease-{number}",
             owner_uid=1000,
-            request=LeaseRequest(key=("k1", "k2")[number], bound=not number),
+            request=LeaseRequest(key=("k1", "k2")[number], name=("n1", "n2")[number], bound=not number),
         ),
         granted_at=-1.0,
         expires_at=(5.0, math.inf)[number],
@@ -155,6 +155,7 @@ class LedgerMachine(Historic):
         bound=st.booleans(),
         bare=st.sampled_from([False, False, True]),
         label=st.sampled_from(["", "", "one", "another"]),
+        lease_name=st.sampled_from(["", "", "", "n1", "n1", "n2"]),
         vcpus=st.sampled_from([*[None] * 9, 4]),
         memory_mib=st.sampled_from([*[None] * 6, 512, 1024, 2048]),
         read=reads,
@@ -181,6 +182,7 @@ class LedgerMachine(Historic):
         bound: bool = False,
         bare: bool = False,
         label: str = "",
+        lease_name: str = "",
         vcpus: int | None = None,
         memory_mib: int | None = None,
         read: int = MANY,
@@ -189,12 +191,12 @@ class LedgerMachine(Historic):
     ) -> None:
         """For a VM of a profile, of one that is not there, or of a configuration of his own; once or again and again.
 
-        Nobody wants a bare VM with a key or with wishes. And then what is under way for callers comes to its end, one
-        way or another.
+        Nobody wants a bare VM with a key, a name or wishes. And then what is under way for callers comes to its end,
+        one way or another.
         """
         known = list(self.world.policies)
         own = profile is None and key != "k2"
-        bare = bare and not (own or key or vcpus or memory_mib)
+        bare = bare and not (own or key or lease_name or vcpus or memory_mib)
         name = "no-such-profile" if profile is None else known[profile % len(known)]
         for _ in range(times):
             self.world.acquire(
@@ -207,6 +209,7 @@ class LedgerMachine(Historic):
                 bound=key == "k1" if key else bound,  # a key is for one or the other
                 bare=bare,
                 label=label,
+                lease_name=lease_name,
                 vcpus=vcpus,
                 memory_mib=memory_mib,
                 opens=self._own_policy() if own else None,

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pool.ledger.policy import OnEmpty
-from pool.rpc.machine.commands import command_spec
-from pool.rpc.machine.fields import signal_of
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.leases import acquire_arguments, lease_id_of
+from pool.rpc.machine.commands import command_spec
+from pool.rpc.machine.fields import signal_of
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RELEASE, STATUS, connected, framed
 from tests.unit.rpc.served import Served
 from vmpool.wire.generated.vmpool import v1 as wire
@@ -128,7 +128,7 @@ def test_a_signal_is_1_to_64(number: int) -> None:
 
 def test_a_lease_id_is_needed() -> None:
     with pytest.raises(InvalidRequestError, match="lease_id: is empty"):
-        lease_id_of(wire.ReleaseRequest())
+        lease_id_of("")
 
 
 # -- over the wire -----------------------------------------------------------------------------------------------------

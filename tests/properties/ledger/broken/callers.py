@@ -128,8 +128,34 @@ class CountsOnlyHisOwnRequests(Callers):
 
 
 class CountsNoLeases(Callers):
-    def _not_for_this_caller(self, owner: Owner, page: ProfilePage) -> Refusal | None:
-        return super()._not_for_this_caller(NOBODY, page)
+    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
+        return super()._not_for_this_caller(attrs.evolve(event, owner=NOBODY), page)
+
+
+class ForgetsTheNamesOfLeases(Callers):
+    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
+        if self.moves.claims.has_name(event.owner, event.request.name):
+            return super()._not_for_this_caller(event, page)
+        return super()._not_for_this_caller(_nameless(event), page)
+
+
+class ForgetsTheNamesOfClaims(Callers):
+    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
+        if self.moves.leases.of_name(event.owner, event.request.name) is not None:
+            return super()._not_for_this_caller(event, page)
+        return super()._not_for_this_caller(_nameless(event), page)
+
+
+def _nameless(event: AcquireRequested) -> AcquireRequested:
+    return attrs.evolve(event, request=attrs.evolve(event.request, name=""))
+
+
+class SharesNamesAmongUsers(Callers):
+    def _not_for_this_caller(self, event: AcquireRequested, page: ProfilePage) -> Refusal | None:
+        name = event.request.name
+        if name and any(lease.request.name == name for lease in self.moves.leases.all()):
+            return refusals.name_taken(name)
+        return super()._not_for_this_caller(event, page)
 
 
 # -- those who have a lease ----------------------------------------------------------------------------------------
