@@ -10,10 +10,9 @@ import trio
 
 from pool.ledger.records import Owner
 from vmm.contract import PortListener
-from vmm.errors import AgentError
 
 KEPT_S: Final = 30.0
-"""How long a connection waits to be taken."""
+"""How long a connection waits to be taken. Its guest closes it after the same time."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -52,24 +51,13 @@ class Offers:
         offer.taken.set()
         return offer
 
-    async def keep(self, connection_id: str, room: trio.Semaphore) -> None:
-        """Returns once the connection is taken, and closes it if that is not in time. If cancelled, it is not offered
-        any more, and its listener closes it. `room` is released in any case.
+    async def keep(self, connection_id: str, offer: Offer, room: trio.Semaphore) -> None:
+        """Returns once the connection is taken, or cannot be taken any more; `room` is then released. If cancelled, it
+        is not offered any more.
         """
-        offer = self._waiting[connection_id]
         try:
             with trio.move_on_after(KEPT_S):
                 await offer.taken.wait()
-            if self._waiting.pop(connection_id, None) is not None:
-                await _close(offer)
         finally:
             self._waiting.pop(connection_id, None)
             room.release()
-
-
-async def _close(offer: Offer) -> None:
-    try:
-        connection = await offer.listener.take(offer.number)
-    except AgentError:
-        return  # it has gone, or the guest has, which its Listen call finds out
-    await connection.aclose()

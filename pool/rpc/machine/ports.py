@@ -110,7 +110,7 @@ class PortsService(wire.PortsBase):
             await room.acquire()
             offer = Offer(lease_id=lease_id, owner=owner, listener=listener, number=await listener.accept())
             connection_id = self._offers.make(offer)
-            guest.nursery.start_soon(self._offers.keep, connection_id, room)
+            guest.nursery.start_soon(self._offers.keep, connection_id, offer, room)
             await send(stream, wire.ListenReply(incoming=wire.Incoming(connection_id=connection_id)))
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Final
 
 import attrs
-from grpclib.const import Cardinality, Handler
+from grpclib.const import Cardinality, Handler, Status
 
 from pool.rpc.calls import Calls, ServerStream, receive_only, reply, reply_long
-from pool.rpc.errors import InvalidRequestError
+from pool.rpc.errors import InvalidRequestError, guest_status
 from pool.rpc.leases import lease_id_of
 from pool.rpc.machine.attach import AttachCall
 from pool.rpc.machine.commands import command_spec, exit_message, starting
 from pool.rpc.machine.fields import signal_of, terminal_size_of
-from pool.rpc.machine.guests import Guests
+from pool.rpc.machine.guests import Guest, Guests
 from pool.rpc.machine.process_messages import process_message, process_ref, tag_of
 from pool.rpc.machine.statuses import PROCESSES
 from pool.rpc.peer import current_owner
+from vmm.errors import AgentRequestError
 from vmm.words.commands import MAX_GIVEN_STDIN
-from vmm.words.guest_processes import KEPT_BYTES
+from vmm.words.guest_processes import KEPT_BYTES, ProcessInfo, ProcessRef
 from vmpool.wire.generated.vmpool import v1 as wire
 
 _SERVICE: Final = "/vmpool.v1.Processes"
@@ -82,7 +85,10 @@ class ProcessesService(wire.ProcessesBase):
                 field="data",
                 reason=f"has {len(request.data)} bytes; the maximum is {MAX_GIVEN_STDIN}; send it in parts",
             )
-        async with self.guests.of(lease_id, owner=current_owner(), statuses=PROCESSES) as guest:
+        async with (
+            self.guests.of(lease_id, owner=current_owner(), statuses=PROCESSES) as guest,
+            _while_it_runs(guest, process),
+        ):
             await guest.agent.processes.send_input(process, request.data, close=request.close)
         await reply(stream, wire.SendInputReply())
 
@@ -90,7 +96,10 @@ class ProcessesService(wire.ProcessesBase):
         request: wire.SignalRequest = await receive_only(stream)
         lease_id, process = process_ref("process", request.process)
         number = signal_of(request.signal)
-        async with self.guests.of(lease_id, owner=current_owner(), statuses=PROCESSES) as guest:
+        async with (
+            self.guests.of(lease_id, owner=current_owner(), statuses=PROCESSES) as guest,
+            _while_it_runs(guest, process),
+        ):
             await guest.agent.processes.send_signal(process, number, everything=request.everything)
         await reply(stream, wire.SignalReply())
 
@@ -100,7 +109,10 @@ class ProcessesService(wire.ProcessesBase):
         if request.terminal is None:
             raise InvalidRequestError(field="terminal", reason="is missing; set its rows and columns")
         size = terminal_size_of("terminal", request.terminal)
-        async with self.guests.of(lease_id, owner=current_owner(), statuses=PROCESSES) as guest:
+        async with (
+            self.guests.of(lease_id, owner=current_owner(), statuses=PROCESSES) as guest,
+            _while_it_runs(guest, process),
+        ):
             await guest.agent.processes.resize(process, size)
         await reply(stream, wire.ResizeTerminalReply())
 
@@ -109,6 +121,23 @@ class ProcessesService(wire.ProcessesBase):
         async with self.guests.of(lease_id, owner=current_owner(), statuses=PROCESSES) as guest:
             await guest.agent.processes.forget(process)
         await reply(stream, wire.ForgetReply())
+
+
+@contextlib.asynccontextmanager
+async def _while_it_runs(guest: Guest, process: ProcessRef) -> AsyncIterator[None]:
+    """For what needs a process that runs. A guest refuses one that has ended as one that never was; callers are told
+    which it is.
+    """
+    try:
+        yield
+    except AgentRequestError as refusal:
+        if refusal.code != "ESRCH" or not any(_is(process, info) for info in await guest.agent.processes.list()):
+            raise
+        raise guest_status(refusal, Status.FAILED_PRECONDITION) from refusal
+
+
+def _is(process: ProcessRef, info: ProcessInfo) -> bool:
+    return info.process_id == process.process_id if process.process_id else info.tag == process.tag
 
 
 def _kept_bytes(keep: int) -> int:

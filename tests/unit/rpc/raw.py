@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import trio
+from grpclib.const import Status
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
+
+from vmpool.wire.details import DetailsCodec, ErrorDetail
 
 ACQUIRE = "/vmpool.v1.Pool/Acquire"
 RELEASE = "/vmpool.v1.Pool/Release"
@@ -107,6 +111,20 @@ class RawClient:
                 pass
         got = self.headers.get(call, {})
         return got.get("grpc-status", ""), unquote(got.get("grpc-message", ""))
+
+    async def replies(self, call: int, kind: type[Any]) -> list[Any]:
+        """All replies of a call until it ends."""
+        found = []
+        while (reply := await self.message(call, kind)) is not None:
+            found.append(reply)
+        return found
+
+    async def detail(self, call: int) -> ErrorDetail:
+        """The one detail of the error that a call ended with."""
+        await self.status(call)
+        text = self.headers[call]["grpc-status-details-bin"]
+        (detail,) = DetailsCodec().decode(Status.UNKNOWN, None, b64decode(text + "=" * (-len(text) % 4)))
+        return detail
 
     async def message(self, call: int, kind: type[Any], *, limit_s: float = 20) -> Any | None:
         """The next reply of a call; None if it ends before."""
