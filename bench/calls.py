@@ -12,8 +12,8 @@ import attrs
 from grpclib.const import Cardinality
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from vmpool.client import Client
-from vmpool.client.connection import Connection, open_connection
+from vmpool.client import Client, open_client
+from vmpool.client.from_trio import TrioConnection
 from vmpool.client.methods import Method
 from vmpool.wire.generated.vmpool import v1 as wire
 
@@ -46,7 +46,7 @@ class Caller:
     """The SDK's client, and calls that it does not make, on the same connection."""
 
     client: Client
-    _connection: Connection
+    _connection: TrioConnection
 
     async def empty(self) -> float:
         """Seconds of an empty unary call."""
@@ -68,5 +68,5 @@ class Caller:
 
 @contextlib.asynccontextmanager
 async def open_caller(socket_path: Path) -> AsyncIterator[Caller]:
-    async with open_connection(socket_path) as connection:
-        yield Caller(client=Client(connection), connection=connection)
+    async with open_client(socket_path) as client:
+        yield Caller(client=client, connection=client._connection)  # noqa: SLF001 - calls that the SDK does not have

@@ -1,67 +1,135 @@
-"""The SDK: vmpool from a trio program.
+"""The SDK: VMs that are ready in milliseconds, from a trio program.
 
-    async with open_client("/run/vmpool/vmpool.sock") as client:
-        async with client.lease() as vm, client.exec(vm.lease_id, ["uname", "-a"]) as command:
-            async for event in command.events():
-                print(event)
+    async with vmpool.connect() as pool, pool.vm("default", environment={"TOKEN": token}) as vm:
+        await vm.files.write("/app/a.py", code)
+        print((await vm.run("python3 /app/a.py", timeout=10)).stdout)
+        async with vm.forward(8000) as address:
+            ...
 
-Errors are `ClientError`s. A client is one trio object: use it from any number of tasks of the run that opened it.
+`vmpool.aio` has the same names for asyncio, `vmpool.sync` for plain programs and threads. Errors are `ClientError`s;
+what a guest's kernel refuses is an OSError as well: FileNotFoundError, PermissionError.
+
+A pool is one trio object: use it from any number of tasks of the run that opened it. What is opened is open for the
+length of an `async with` block. `open_client` is an older way, with the service's calls as they are.
 """
 
-from vmpool.client import (
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmpool.client.errors import (
+    CallError,
+    CallTimeoutError,
+    ClientError,
+    CommandError,
+    GuestConnectionRefusedError,
+    GuestError,
+    GuestFileExistsError,
+    GuestFileNotFoundError,
+    GuestIsADirectoryError,
+    GuestNotADirectoryError,
+    GuestPermissionError,
+    GuestProcessNotFoundError,
+    GuestTimeoutError,
+    OutputTooLargeError,
+    ServiceUnavailableError,
+    UnsafeTreeError,
+)
+from vmpool.client.kinds import (
+    CircuitState,
+    EndReason,
+    FileChangeKind,
+    FileKind,
+    LeaseChangeKind,
+    ProducerKind,
+    ProfileChangeKind,
+    StopReason,
+    VmState,
+)
+from vmpool.client.records import (
     AcquiredVm,
     AcquireTimings,
-    CallError,
     Change,
-    CircuitState,
-    Client,
-    ClientError,
     CommandExit,
     CompletedCommand,
     ConfinementLayer,
-    EndReason,
+    FileChange,
+    FileInfo,
     Guest,
-    GuestFile,
+    KeptOutput,
     LeaseChange,
-    LeaseChangeKind,
     LeaseStatus,
     Match,
     Mismatch,
-    OnEmpty,
     Output,
     OutputStream,
     PoolCounters,
-    ProducerKind,
+    ProcessInfo,
+    ProcessOutput,
     ProducerStatus,
     ProfileChange,
-    ProfileChangeKind,
     ProfileStatus,
-    RemoteCommand,
     ServiceStatus,
-    ServiceUnavailableError,
     Snapshot,
-    StopReason,
+    TreeSummary,
     VmChange,
     VmConfig,
-    VmState,
-    Wishes,
-    open_client,
+    VmMetrics,
 )
+from vmpool.client.requests import GuestFile, OnEmpty, Terminal, Wishes, WriteMode
+
+if TYPE_CHECKING:
+    from vmpool.client.on_trio import Client, PoolWatch, Process, RemoteCommand, open_client
+    from vmpool.on_trio import (
+        Attachment,
+        ByteReader,
+        ByteStream,
+        DetachedProcess,
+        Files,
+        FileWatch,
+        Forward,
+        Pool,
+        Vm,
+        connect,
+    )
 
 __all__ = [
     "AcquireTimings",
     "AcquiredVm",
+    "Attachment",
+    "ByteReader",
+    "ByteStream",
     "CallError",
+    "CallTimeoutError",
     "Change",
     "CircuitState",
     "Client",
     "ClientError",
+    "CommandError",
     "CommandExit",
     "CompletedCommand",
     "ConfinementLayer",
+    "DetachedProcess",
     "EndReason",
+    "FileChange",
+    "FileChangeKind",
+    "FileInfo",
+    "FileKind",
+    "FileWatch",
+    "Files",
+    "Forward",
     "Guest",
+    "GuestConnectionRefusedError",
+    "GuestError",
     "GuestFile",
+    "GuestFileExistsError",
+    "GuestFileNotFoundError",
+    "GuestIsADirectoryError",
+    "GuestNotADirectoryError",
+    "GuestPermissionError",
+    "GuestProcessNotFoundError",
+    "GuestTimeoutError",
+    "KeptOutput",
     "LeaseChange",
     "LeaseChangeKind",
     "LeaseStatus",
@@ -70,7 +138,13 @@ __all__ = [
     "OnEmpty",
     "Output",
     "OutputStream",
+    "OutputTooLargeError",
+    "Pool",
     "PoolCounters",
+    "PoolWatch",
+    "Process",
+    "ProcessInfo",
+    "ProcessOutput",
     "ProducerKind",
     "ProducerStatus",
     "ProfileChange",
@@ -81,9 +155,51 @@ __all__ = [
     "ServiceUnavailableError",
     "Snapshot",
     "StopReason",
+    "Terminal",
+    "TreeSummary",
+    "UnsafeTreeError",
+    "Vm",
     "VmChange",
     "VmConfig",
+    "VmMetrics",
     "VmState",
     "Wishes",
+    "WriteMode",
+    "connect",
     "open_client",
 ]
+
+_CALLS = frozenset(["Client", "PoolWatch", "Process", "RemoteCommand", "open_client"])
+_POOL = frozenset(
+    [
+        "Attachment",
+        "ByteReader",
+        "ByteStream",
+        "DetachedProcess",
+        "Files",
+        "FileWatch",
+        "Forward",
+        "Pool",
+        "Vm",
+        "connect",
+    ]
+)
+
+
+if not TYPE_CHECKING:  # or type checkers would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        """What is for trio is imported when it is used: `vmpool.aio` and `vmpool.sync` do without."""
+        if name in _CALLS:
+            from vmpool.client import on_trio as calls
+
+            return getattr(calls, name)
+        if name in _POOL:
+            from vmpool import on_trio as pool
+
+            return getattr(pool, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The SDK: vmpool from a trio program.
+"""What the SDK is made of: records, errors, the asyncio code below all its faces, and `open_client`, for trio.
 
     async with open_client("/run/vmpool/vmpool.sock") as client:
         async with client.lease() as vm, client.exec(vm.lease_id, ["uname", "-a"]) as command:
@@ -8,10 +8,33 @@
 Errors are `ClientError`s. A client is one trio object: use it from any number of tasks of the run that opened it.
 """
 
-from vmpool.client.errors import CallError, ClientError, ServiceUnavailableError
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmpool.client.errors import (
+    CallError,
+    CallTimeoutError,
+    ClientError,
+    CommandError,
+    GuestConnectionRefusedError,
+    GuestError,
+    GuestFileExistsError,
+    GuestFileNotFoundError,
+    GuestIsADirectoryError,
+    GuestNotADirectoryError,
+    GuestPermissionError,
+    GuestProcessNotFoundError,
+    GuestTimeoutError,
+    OutputTooLargeError,
+    ServiceUnavailableError,
+    UnsafeTreeError,
+)
 from vmpool.client.kinds import (
     CircuitState,
     EndReason,
+    FileChangeKind,
+    FileKind,
     LeaseChangeKind,
     ProducerKind,
     ProfileChangeKind,
@@ -25,7 +48,10 @@ from vmpool.client.records import (
     CommandExit,
     CompletedCommand,
     ConfinementLayer,
+    FileChange,
+    FileInfo,
     Guest,
+    KeptOutput,
     LeaseChange,
     LeaseStatus,
     Match,
@@ -33,32 +59,53 @@ from vmpool.client.records import (
     Output,
     OutputStream,
     PoolCounters,
+    ProcessInfo,
+    ProcessOutput,
     ProducerStatus,
     ProfileChange,
     ProfileStatus,
     ServiceStatus,
     Snapshot,
+    TreeSummary,
     VmChange,
     VmConfig,
+    VmMetrics,
 )
-from vmpool.client.remote import RemoteCommand
-from vmpool.client.requests import GuestFile, OnEmpty, Wishes
-from vmpool.client.sdk import Client, open_client
+from vmpool.client.requests import GuestFile, OnEmpty, Terminal, Wishes, WriteMode
+
+if TYPE_CHECKING:
+    from vmpool.client.on_trio import Client, RemoteCommand, open_client
 
 __all__ = [
     "AcquireTimings",
     "AcquiredVm",
     "CallError",
+    "CallTimeoutError",
     "Change",
     "CircuitState",
     "Client",
     "ClientError",
+    "CommandError",
     "CommandExit",
     "CompletedCommand",
     "ConfinementLayer",
     "EndReason",
+    "FileChange",
+    "FileChangeKind",
+    "FileInfo",
+    "FileKind",
     "Guest",
+    "GuestConnectionRefusedError",
+    "GuestError",
     "GuestFile",
+    "GuestFileExistsError",
+    "GuestFileNotFoundError",
+    "GuestIsADirectoryError",
+    "GuestNotADirectoryError",
+    "GuestPermissionError",
+    "GuestProcessNotFoundError",
+    "GuestTimeoutError",
+    "KeptOutput",
     "LeaseChange",
     "LeaseChangeKind",
     "LeaseStatus",
@@ -67,7 +114,10 @@ __all__ = [
     "OnEmpty",
     "Output",
     "OutputStream",
+    "OutputTooLargeError",
     "PoolCounters",
+    "ProcessInfo",
+    "ProcessOutput",
     "ProducerKind",
     "ProducerStatus",
     "ProfileChange",
@@ -78,9 +128,27 @@ __all__ = [
     "ServiceUnavailableError",
     "Snapshot",
     "StopReason",
+    "Terminal",
+    "TreeSummary",
+    "UnsafeTreeError",
     "VmChange",
     "VmConfig",
+    "VmMetrics",
     "VmState",
     "Wishes",
+    "WriteMode",
     "open_client",
 ]
+
+_FOR_TRIO = frozenset(["Client", "RemoteCommand", "open_client"])
+
+
+if not TYPE_CHECKING:  # or type checkers would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        """What is for trio is imported when it is used: asyncio programs do without."""
+        if name not in _FOR_TRIO:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from vmpool.client import on_trio
+
+        return getattr(on_trio, name)

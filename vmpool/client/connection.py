@@ -1,4 +1,4 @@
-"""The SDK's connection to the service: an asyncio loop, and channels on it."""
+"""The SDK's connection to the service: channels of one asyncio loop. No trio: its faces are made around this."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 import attrs
 import h2.exceptions
-import trio
 from grpclib.client import Channel, Handler
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import EventsProcessor, H2Protocol
 
-from vmpool.client.errors import CallError, ServiceUnavailableError
-from vmpool.client.exchange import ClientStream, begin, close, exchange
+from vmpool.client.details import DetailsCodec, error_of
+from vmpool.client.endings import finish
+from vmpool.client.errors import CallError, CallTimeoutError, ServiceUnavailableError
+from vmpool.client.exchange import Call, Exchange, ask, begin, exchange
 from vmpool.client.methods import Method
-from vmpool.wire.crossing import GuestLoop, open_loop
 
 _log = logging.getLogger("vmpool.client")
 
@@ -86,23 +87,32 @@ class LastingProtocol(H2Protocol):
 
 @attrs.define(eq=False, kw_only=True)
 class Connection:
-    """Channels to one socket. A second one is opened when the first one has CALLS_PER_CHANNEL calls."""
+    """Channels to one socket. A second one is opened when the first one has CALLS_PER_CHANNEL calls.
+
+    Belongs to the loop that runs when `connect` is called; `aclose` ends it with all its calls and tasks.
+    """
 
     socket_path: Path
-    loop: GuestLoop
-    tasks: trio.Nursery
-    """For calls that outlast the method that starts them; cancelled with the connection."""
     codec: CodecBase | None = None
     """None: grpclib's, which does not check messages."""
     _channels: dict[_UnixChannel, int] = attrs.field(factory=dict, init=False)
     """Number of open calls by channel."""
+    _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
 
-    async def call(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs an asyncio function, from any task; raises its errors as ClientErrors."""
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task for what outlasts the method that starts it; cancelled with the connection."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """What grpclib and the transport raise leaves the block as a ClientError."""
         try:
-            return await self.loop.run(function, *args, **kwargs)
+            yield
         except GRPCError as error:
-            raise CallError(status=error.status.name, message=error.message or "") from error
+            raise error_of(error) from error
         except UnicodeEncodeError as error:
             raise CallError(
                 status="INVALID_ARGUMENT", message=f"{error.object!r:.200} is not UTF-8; it cannot be sent"
@@ -110,86 +120,118 @@ class Connection:
         except (StreamTerminatedError, h2.exceptions.ProtocolError, ConnectionError) as error:
             raise self._broken(error) from error
 
-    async def ask(self, method: Method, request: Any, *, timeout_s: float, to_the_end: bool = False) -> Any:
-        """One request, one reply; with `to_the_end` as `ask_to_the_end`. Raises ClientError.
+    async def call(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a function of `exchange`; raises its errors as ClientErrors."""
+        with self.errors():
+            return await function(*args, **kwargs)
 
-        Runs as one task of the loop, since each crossing from trio takes several rounds.
+    async def ask(self, method: Method, request: Any, *, timeout_s: float, by: Exchange = ask) -> Any:
+        """One request, one reply, exchanged `by` a function of `exchange`. Raises ClientError.
+
+        The service keeps `timeout_s`; LATE_ANSWER_S after it the client gives up, with CallError DEADLINE_EXCEEDED.
         """
-        async with self._taking_channel(timeout_s) as channel:
-            return await self.call(exchange, channel, method, request, timeout_s, to_the_end)
+        scope = asyncio.timeout(None if timeout_s == math.inf else timeout_s + LATE_ANSWER_S)
+        try:
+            async with scope:
+                channel = await self._take_channel()
+                try:
+                    with self.errors():
+                        return await exchange(channel, method, request, timeout_s, by)
+                finally:
+                    self._give_back(channel)
+        except TimeoutError as error:
+            if not scope.expired() or isinstance(error, CallError):
+                raise
+            raise CallTimeoutError(
+                status="DEADLINE_EXCEEDED", message=f"no answer from {self.socket_path} within {timeout_s:g} s"
+            ) from None
+
+    async def open(self, method: Method, *, timeout_s: float = math.inf) -> Call:
+        """A call of several messages; the service keeps `timeout_s`. The caller closes it, in whatever task."""
+        channel = await self._take_channel()
+        try:
+            with self.errors():
+                stream = await begin(channel, method, timeout_s)
+        except BaseException:
+            self._give_back(channel)
+            raise
+        return Call(stream, errors=self.errors, gone=lambda: self._give_back(channel))
 
     async def connect(self, *, wait_s: float = 0.0) -> None:
         """Retries for `wait_s` while no service listens; may take CONNECT_LIMIT_S longer. Raises
         ServiceUnavailableError.
         """
-        channel = await self._channel()
-        give_up_at = trio.current_time() + wait_s
+        loop = asyncio.get_running_loop()
+        channel = self._channel()
+        give_up_at = loop.time() + wait_s
         for attempt in itertools.count(1):
             try:
                 await self._connect(channel)
             except ServiceUnavailableError as error:
-                if trio.current_time() >= give_up_at or not isinstance(error.__cause__, _NOT_YET):
+                if loop.time() >= give_up_at or not isinstance(error.__cause__, _NOT_YET):
                     raise
             else:
                 return
             pause_s = pause_after(attempt, first_s=_FIRST_PAUSE_S, longest_s=_LONGEST_PAUSE_S)
-            await trio.sleep_until(min(trio.current_time() + pause_s, give_up_at))
+            await asyncio.sleep(min(pause_s, max(give_up_at - loop.time(), 0.0)))
 
-    @contextlib.asynccontextmanager
-    async def open(self, method: Method, *, timeout_s: float) -> AsyncIterator[ClientStream]:
-        """One call, which is reset at the end unless it has ended by itself.
-
-        The service keeps `timeout_s`; LATE_ANSWER_S after it the client gives up, with CallError DEADLINE_EXCEEDED.
-        """
-        async with self._taking_channel(timeout_s) as channel:
-            stream = await self.call(begin, channel, method, timeout_s)
-            try:
-                yield stream
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self.call(close, stream)
-
-    @contextlib.asynccontextmanager
-    async def _taking_channel(self, timeout_s: float) -> AsyncIterator[_UnixChannel]:
-        channel = await self._channel()
-        self._channels[channel] += 1
-        scope = trio.CancelScope(deadline=trio.current_time() + timeout_s + LATE_ANSWER_S)
-        try:
-            with scope:
-                if not channel.connected:
-                    await self._connect(channel)
-                yield channel
-        finally:
-            self._channels[channel] -= 1
-        if scope.cancelled_caught:
-            raise CallError(
-                status="DEADLINE_EXCEEDED", message=f"no answer from {self.socket_path} within {timeout_s:g} s"
-            )
+    async def aclose(self) -> None:
+        """Ends all calls and tasks, then the channels."""
+        await finish(self._end_tasks())
+        self.close()
 
     def close(self) -> None:
+        """Ends the channels, and with them all calls."""
         for channel in self._channels:
             channel.close()
 
-    async def _channel(self) -> _UnixChannel:
+    async def _end_tasks(self) -> None:
+        while tasks := set(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _take_channel(self) -> _UnixChannel:
+        channel = self._channel()
+        self._channels[channel] += 1
+        try:
+            if not channel.connected:
+                await self._connect(channel)
+        except BaseException:
+            self._give_back(channel)
+            raise
+        return channel
+
+    def _give_back(self, channel: _UnixChannel) -> None:
+        self._channels[channel] -= 1
+
+    def _channel(self) -> _UnixChannel:
         for channel, calls in self._channels.items():
             if calls < CALLS_PER_CHANNEL:
                 return channel
-        channel = await self.loop.run(_open_channel, os.fspath(self.socket_path), self.codec)
+        channel = _UnixChannel(path=os.fspath(self.socket_path), codec=self.codec, status_details_codec=DetailsCodec())
         self._channels[channel] = 0
         return channel
 
     async def _connect(self, channel: _UnixChannel) -> None:
-        with trio.move_on_after(CONNECT_LIMIT_S):
-            try:
-                await self.call(channel.__connect__)
-            except OSError as error:
-                raise self._unreachable(error) from error
-            return
-        raise ServiceUnavailableError(
-            socket_path=self.socket_path,
-            reason=f"the service did not accept a connection within {CONNECT_LIMIT_S:g} s",
-            remedy="see its log, and restart it if it hangs",
-        )
+        scope = asyncio.timeout(CONNECT_LIMIT_S)
+        try:
+            async with scope:
+                try:
+                    with self.errors():
+                        await channel.__connect__()
+                except OSError as error:
+                    if scope.expired() or isinstance(error, CallError):
+                        raise
+                    raise self._unreachable(error) from error
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise ServiceUnavailableError(
+                socket_path=self.socket_path,
+                reason=f"the service did not accept a connection within {CONNECT_LIMIT_S:g} s",
+                remedy="see its log, and restart it if it hangs",
+            ) from None
 
     def _unreachable(self, error: OSError) -> ServiceUnavailableError:
         match error:
@@ -247,36 +289,3 @@ class _UnixChannel(Channel):
                 break
         _, protocol = await self._loop.create_unix_connection(self._protocol_factory, sock=sock)
         return protocol
-
-
-async def _open_channel(path: str, codec: CodecBase | None) -> _UnixChannel:
-    """A coroutine, because grpclib needs a running loop."""
-    return _UnixChannel(path=path, codec=codec)
-
-
-@contextlib.asynccontextmanager
-async def open_connection(
-    socket_path: Path | str, *, wait_s: float = 0.0, codec: CodecBase | None = None
-) -> AsyncIterator[Connection]:
-    """A connection, closed at the end with all its open calls. Raises ServiceUnavailableError."""
-    failure = None
-    async with open_loop() as loop:
-        loop.set_exception_handler(_note_loop_error)
-        with contextlib.ExitStack() as cleanup:
-            async with trio.open_nursery() as tasks:
-                connection = Connection(socket_path=Path(socket_path), loop=loop, tasks=tasks, codec=codec)
-                cleanup.callback(connection.close)
-                try:
-                    await connection.connect(wait_s=wait_s)
-                    yield connection
-                except Exception as error:  # noqa: BLE001 - raised below, outside the nurseries, which would wrap it
-                    failure = error
-                finally:
-                    tasks.cancel_scope.cancel(reason="the connection is being closed")
-    if failure is not None:
-        raise failure
-
-
-def _note_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Logs a warning; asyncio's own handler would log an error of the caller's program."""
-    _log.warning("error in the event loop: %s", context.get("message"), exc_info=context.get("exception"))

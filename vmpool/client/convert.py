@@ -55,6 +55,9 @@ ON_EMPTY: Final[Mapping[OnEmpty, wire.OnEmpty]] = {
 }
 
 
+NO_TIMINGS: Final = AcquireTimings(queued_s=0.0, resume_s=0.0, prepare_s=0.0, total_s=0.0, was_ready=False, grow_s=0.0)
+
+
 def acquire_request(
     *,
     profile: str,
@@ -65,6 +68,7 @@ def acquire_request(
     ttl_s: float | None,
     labels: Mapping[str, str] | None,
     wait_s: float = math.inf,
+    name: str = "",
 ) -> wire.AcquireRequest:
     return wire.AcquireRequest(
         profile=profile,
@@ -78,21 +82,41 @@ def acquire_request(
         wait_ms=0 if wait_s == math.inf else math.ceil(wait_s * 1000),
         files=[wire.GuestFile(path=file.path, data=file.data, mode=file.mode) for file in wishes.files],
         labels=dict(labels or {}),
+        name=name,
         config=None if config is None else wire.VmConfig(**attrs.asdict(config)),
     )
 
 
 def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
     """Raises CallError if a part of the reply is missing."""
-    if reply.lease is None or reply.lease.guest is None or reply.timings is None:
+    if reply.lease is None or reply.timings is None:
         raise _incomplete("AcquireReply")
-    lease, guest, timings = reply.lease, reply.lease.guest, reply.timings
+    timings = reply.timings
+    return attrs.evolve(
+        leased_vm(reply.lease),
+        timings=AcquireTimings(
+            queued_s=timings.queued_us / 1e6,
+            resume_s=timings.resume_us / 1e6,
+            prepare_s=timings.prepare_us / 1e6,
+            total_s=timings.total_us / 1e6,
+            was_ready=timings.was_ready,
+            grow_s=timings.grow_us / 1e6,
+        ),
+        match=None if reply.match is None else _match(reply.match),
+    )
+
+
+def leased_vm(lease: wire.Lease) -> AcquiredVm:
+    """A VM that was leased before: nothing is known of how long that took. Raises CallError."""
+    if lease.guest is None:
+        raise _incomplete("Lease")
+    guest = lease.guest
     return AcquiredVm(
         lease_id=lease.lease_id,
         vm_id=lease.vm_id,
         profile=lease.profile,
         pid=lease.pid,
-        made_by=_word(ProducerKind, lease.made_by),
+        made_by=word(ProducerKind, lease.made_by),
         expires_in_s=_seconds_or_never(lease.expires_in_ms),
         fencing_token=lease.fencing_token,
         labels=dict(lease.labels),
@@ -106,15 +130,9 @@ def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:
             machine_id=guest.machine_id,
             vm_uuid=guest.vm_uuid,
         ),
-        timings=AcquireTimings(
-            queued_s=timings.queued_us / 1e6,
-            resume_s=timings.resume_us / 1e6,
-            prepare_s=timings.prepare_us / 1e6,
-            total_s=timings.total_us / 1e6,
-            was_ready=timings.was_ready,
-            grow_s=timings.grow_us / 1e6,
-        ),
-        match=None if reply.match is None else _match(reply.match),
+        timings=NO_TIMINGS,
+        match=None,
+        name=lease.name,
     )
 
 
@@ -135,14 +153,19 @@ def command_event(reply: wire.ExecReply) -> Output | CommandExit | None:
         case wire.ExecReply(stderr=bytes(data)):
             return Output(stream=OutputStream.STDERR, data=data)
         case wire.ExecReply(exit=wire.ExecExit() as ended):
-            return CommandExit(
-                status=ended.status,
-                signal=ended.signal,
-                timed_out=ended.timed_out,
-                out_of_memory=ended.out_of_memory,
-            )
+            return command_exit(ended)
         case _:
             return None
+
+
+def command_exit(ended: wire.ExecExit) -> CommandExit:
+    return CommandExit(
+        status=ended.status, signal=ended.signal, timed_out=ended.timed_out, out_of_memory=ended.out_of_memory
+    )
+
+
+def terminal_size(rows: int, columns: int) -> wire.Terminal:
+    return wire.Terminal(rows=rows, columns=columns)
 
 
 def service_status(reply: wire.StatusReply) -> ServiceStatus:
@@ -152,7 +175,7 @@ def service_status(reply: wire.StatusReply) -> ServiceStatus:
         uptime_s=reply.uptime_ms / 1e3,
         draining=reply.draining,
         profiles=tuple(_profile_status(profile) for profile in reply.profiles),
-        leases=tuple(_lease_status(lease) for lease in reply.leases),
+        leases=tuple(lease_status(lease) for lease in reply.leases),
         fallbacks=reply.fallbacks,
         confinement=tuple(
             ConfinementLayer(name=layer.name, applied=layer.applied, detail=layer.detail) for layer in reply.confinement
@@ -167,7 +190,7 @@ def change(reply: wire.WatchReply) -> Change | None:
             return Snapshot(
                 profiles=tuple(_profile_status(profile) for profile in snapshot.profiles),
                 vms=tuple(_vm_change(vm) for vm in snapshot.vms),
-                leases=tuple(_lease_status(lease) for lease in snapshot.leases),
+                leases=tuple(lease_status(lease) for lease in snapshot.leases),
             )
         case wire.WatchReply(vm=wire.VmChange() as vm):
             return _vm_change(vm)
@@ -176,8 +199,8 @@ def change(reply: wire.WatchReply) -> Change | None:
                 lease_id=lease.lease_id,
                 vm_id=lease.vm_id,
                 profile=lease.profile,
-                change=_word(LeaseChangeKind, lease.change),
-                reason=_word(EndReason, lease.reason) if lease.reason else None,
+                change=word(LeaseChangeKind, lease.change),
+                reason=word(EndReason, lease.reason) if lease.reason else None,
                 detail=lease.detail,
                 labels=dict(lease.labels),
                 took_s=lease.took_us / 1e6,
@@ -185,7 +208,7 @@ def change(reply: wire.WatchReply) -> Change | None:
         case wire.WatchReply(profile=wire.ProfileChange() as profile):
             return ProfileChange(
                 profile=profile.profile,
-                change=_word(ProfileChangeKind, profile.change),
+                change=word(ProfileChangeKind, profile.change),
                 detail=profile.detail,
             )
         case _:
@@ -196,14 +219,14 @@ def _vm_change(vm: wire.VmChange) -> VmChange:
     return VmChange(
         vm_id=vm.vm_id,
         profile=vm.profile,
-        state=_word(VmState, vm.state),
-        reason=_word(StopReason, vm.reason) if vm.reason else None,
+        state=word(VmState, vm.state),
+        reason=word(StopReason, vm.reason) if vm.reason else None,
         detail=vm.detail,
         age_s=vm.age_ms / 1e3,
     )
 
 
-def _lease_status(lease: wire.LeaseStatus) -> LeaseStatus:
+def lease_status(lease: wire.LeaseStatus) -> LeaseStatus:
     return LeaseStatus(
         lease_id=lease.lease_id,
         vm_id=lease.vm_id,
@@ -212,6 +235,7 @@ def _lease_status(lease: wire.LeaseStatus) -> LeaseStatus:
         age_s=lease.age_ms / 1e3,
         expires_in_s=_seconds_or_never(lease.expires_in_ms),
         labels=dict(lease.labels),
+        name=lease.name,
     )
 
 
@@ -241,10 +265,10 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
         max_memory_mib=profile.max_memory_mib,
         max_vms=profile.max_vms or None,
         drained=profile.drained,
-        circuit=_word(CircuitState, profile.circuit),
+        circuit=word(CircuitState, profile.circuit),
         held_back=profile.held_back,
         producer=ProducerStatus(
-            kind=_word(ProducerKind, producer.kind),
+            kind=word(ProducerKind, producer.kind),
             ready=producer.ready,
             accelerator=producer.accelerator,
             detail=producer.detail,
@@ -264,12 +288,12 @@ def _profile_status(profile: wire.ProfileStatus) -> ProfileStatus:
 def _pool_counters(counters: wire.PoolCounters) -> PoolCounters:
     stopped: Counter[StopReason] = Counter()
     for each in counters.stopped:
-        stopped[_word(StopReason, each.reason)] += each.count  # there may be several that this SDK does not know
+        stopped[word(StopReason, each.reason)] += each.count  # there may be several that this SDK does not know
     plain = [field.name for field in attrs.fields(PoolCounters) if field.name != "stopped"]
     return PoolCounters(**{name: getattr(counters, name) for name in plain}, stopped=dict(stopped))
 
 
-def _word(kind: type[Word], said: betterproto2.Enum) -> Word:
+def word(kind: type[Word], said: betterproto2.Enum) -> Word:
     """The enum member of a value; UNKNOWN for a value of a newer service."""
     return kind.__members__.get(said.name, kind["UNKNOWN"])
 

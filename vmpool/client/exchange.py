@@ -1,4 +1,4 @@
-"""Messages over one call. asyncio code; run it with `Connection.call`."""
+"""Messages over one call. They raise grpclib's errors; `Connection.errors` makes ClientErrors of those."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, Generic, TypeVar
 
 import h2.exceptions
@@ -18,6 +19,9 @@ from h2.errors import ErrorCodes
 from vmpool.client.methods import Method
 
 ClientStream = Stream[Any, Any]
+
+Exchange = Callable[[ClientStream, Any], Awaitable[Any]]
+"""`ask`, `ask_to_the_end`, or one made of them."""
 
 T = TypeVar("T")
 
@@ -45,11 +49,11 @@ async def close(stream: ClientStream) -> None:
         await stream.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
 
 
-async def exchange(channel: Channel, method: Method, request: Any, timeout_s: float, to_the_end: bool) -> Any:
-    """A whole call, by `ask` or `ask_to_the_end`."""
+async def exchange(channel: Channel, method: Method, request: Any, timeout_s: float, by: Exchange) -> Any:
+    """A whole call."""
     stream = await begin(channel, method, timeout_s)
     try:
-        return await (ask_to_the_end if to_the_end else ask)(stream, request)
+        return await by(stream, request)
     finally:
         await close(stream)
 
@@ -123,7 +127,7 @@ async def receive(stream: ClientStream) -> Any | None:
         reply = await stream.recv_message()
         if reply is None:
             if not stream._end_done:  # noqa: SLF001 - grpclib requires this side to be ended, once
-                await _end(stream)
+                await end(stream)
             await stream.recv_trailing_metadata()
     except _ENDED:
         stream._maybe_raise()  # noqa: SLF001 - as above
@@ -131,14 +135,60 @@ async def receive(stream: ClientStream) -> Any | None:
     return reply
 
 
-async def _end(stream: ClientStream) -> None:
+async def end(stream: ClientStream) -> None:
     """Ends the client's side of a call. Ignored if the service has sent its status and closed the connection."""
     try:
         await stream.end()
-    except h2.exceptions.ProtocolError:
+    except _ENDED:
         if stream._stream.trailers is None:  # noqa: SLF001 - nowhere public
             raise
         stream._end_done = True  # noqa: SLF001 - idem
+
+
+class Call:
+    """A call of several messages. `aclose` resets it unless it has ended; errors are ClientErrors."""
+
+    def __init__(
+        self,
+        stream: ClientStream,
+        *,
+        errors: Callable[[], AbstractContextManager[None]],
+        gone: Callable[[], None],
+    ) -> None:
+        self.stream = stream
+        self._errors = errors
+        self._gone = gone
+        self._closed = False
+
+    async def send(self, request: Any) -> None:
+        """One of several requests. Waits while the service does not read."""
+        with self._errors():
+            await send(self.stream, request)
+
+    async def send_last(self, request: Any) -> None:
+        """The only request, or the last."""
+        with self._errors():
+            await send_last(self.stream, request)
+
+    async def end(self) -> None:
+        """No more requests."""
+        with self._errors():
+            await end(self.stream)
+
+    async def receive(self) -> Any | None:
+        """One of several replies; None after the last one."""
+        with self._errors():
+            return await receive(self.stream)
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with self._errors():
+                await close(self.stream)
+        finally:
+            self._gone()
 
 
 class Replies(Generic[T]):

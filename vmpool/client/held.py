@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
-import math
 import random
 from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
-import trio
 
 from vmpool.client import methods
 from vmpool.client.connection import ANSWER_LIMIT_S, Connection, pause_after
 from vmpool.client.convert import acquired_vm
+from vmpool.client.endings import finish
 from vmpool.client.errors import CallError, ClientError, ServiceUnavailableError
-from vmpool.client.exchange import receive, send_last
 from vmpool.client.records import AcquiredVm
 from vmpool.wire.generated.vmpool import v1 as wire
 
@@ -43,30 +42,47 @@ class HeldLease:
     """Must have an idempotency key."""
     reconnect_s: float
     _vm: AcquiredVm | None = attrs.field(default=None, init=False)
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _task: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
-    async def run(self, *, task_status: trio.TaskStatus[AcquiredVm]) -> None:
-        """Holds the lease until it ends. Raises ClientError if no lease is granted, and nothing after that."""
-
-        def begin(vm: AcquiredVm) -> None:
-            self._vm = vm
-            task_status.started(vm)
-
+    async def begin(self) -> AcquiredVm:
+        """Returns when the lease is granted; a task of the connection holds it until `end`. Raises ClientError if none
+        is granted. If cancelled, it leaves none.
+        """
+        granted: asyncio.Future[AcquiredVm] = asyncio.get_running_loop().create_future()
+        self._task = self.connection.start(self._run(granted))
         try:
-            with self._scope:
-                broken = await self._hold(begin)
-                while broken is not None:
-                    _log.info("a lease's call broke off; looking for the service", extra={"error": str(broken)})
-                    broken = await self._hold_again(broken)
-        finally:
-            self._over.set()
+            waiting: list[asyncio.Future[Any]] = [granted, self._task]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not granted.done():
+                granted.set_exception(ClientError("the connection was closed"))
+            return granted.result()
+        except BaseException:
+            await self.end()
+            raise
 
     async def end(self) -> None:
         """Ends the call; returns when it has ended."""
-        self._scope.cancel(reason="the lease is over")
-        with trio.CancelScope(shield=True):
-            await self._over.wait()
+        if self._task is not None:
+            self._task.cancel()
+            await finish(_end_of(self._task))
+
+    async def _run(self, granted: asyncio.Future[AcquiredVm]) -> None:
+        """Holds the lease until it ends."""
+
+        def begin(vm: AcquiredVm) -> None:
+            self._vm = vm
+            granted.set_result(vm)
+
+        try:
+            broken = await self._hold(begin)
+        except Exception as error:
+            if granted.done():
+                raise
+            granted.set_exception(error)
+            return
+        while broken is not None:
+            _log.info("a lease's call broke off; looking for the service", extra={"error": str(broken)})
+            broken = await self._hold_again(broken)
 
     async def _hold(self, begin: Callable[[AcquiredVm], None]) -> ClientError | None:
         """Makes one call, and waits for its end. Returns the error that broke it off; None if the lease has ended.
@@ -75,14 +91,17 @@ class HeldLease:
         """
         begun = False
         try:
-            async with self.connection.open(methods.HOLD, timeout_s=math.inf) as stream:
-                await self.connection.call(send_last, stream, self.request)
-                first = await self.connection.call(receive, stream)
+            call = await self.connection.open(methods.HOLD)
+            try:
+                await call.send_last(self.request)
+                first = await call.receive()
                 if first is None or first.acquired is None:
                     raise CallError(status="INTERNAL", message="the service sent no VM in its reply; see its log")
                 begin(acquired_vm(first.acquired))
                 begun = True
-                await self.connection.call(receive, stream)
+                await call.receive()
+            finally:
+                await call.aclose()
         except ClientError as error:
             if not begun:
                 raise
@@ -93,13 +112,14 @@ class HeldLease:
         """Finds the lease in the restarted service, and returns as `_hold` does; None also if the lease is lost."""
         assert self._vm is not None
         lost: ClientError = broken
-        give_up_at = trio.current_time() + self.reconnect_s
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self.reconnect_s
         for attempt in itertools.count(1):
-            if not _may_pass(lost) or trio.current_time() >= give_up_at:
+            if not _may_pass(lost) or loop.time() >= give_up_at:
                 break
             pause_s = pause_after(attempt, first_s=_FIRST_PAUSE_S, longest_s=_LONGEST_PAUSE_S)
             pause_s *= 1 - 0.1 * random.random()  # noqa: S311 - spreads attempts
-            await trio.sleep_until(min(trio.current_time() + pause_s, give_up_at))
+            await asyncio.sleep(min(pause_s, give_up_at - loop.time()))
             try:
                 if not await self._is_known():
                     lost = LeaseLostError("the service does not know the lease")
@@ -133,3 +153,9 @@ def _may_pass(error: ClientError) -> bool:
             return status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
         case _:
             return False
+
+
+async def _end_of(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error

@@ -124,3 +124,28 @@ class ProfileChangeKind(enum.StrEnum):
     """VMs of another generation are produced from now on."""
     CIRCUIT = "circuit"
     HOST_MEMORY = "host_memory"
+
+
+class FileKind(enum.StrEnum):
+    UNKNOWN = "unknown"
+    REGULAR = "regular"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    CHARACTER_DEVICE = "character_device"
+    BLOCK_DEVICE = "block_device"
+
+
+class FileChangeKind(enum.StrEnum):
+    UNKNOWN = "unknown"
+    CREATED = "created"
+    MODIFIED = "modified"
+    WRITTEN = "written"
+    """Closed after it was open for writing."""
+    ATTRIBUTES = "attributes"
+    REMOVED = "removed"
+    MOVED = "moved"
+    """From `path` to `target`, within what is watched. Other moves are CREATED or REMOVED."""
+    OVERFLOW = "overflow"
+    """Changes were lost: the guest made them faster than they were read."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import AnyStr, Generic
 
 import attrs
 
 from vmpool.client.kinds import (
     CircuitState,
     EndReason,
+    FileChangeKind,
+    FileKind,
     LeaseChangeKind,
     ProducerKind,
     ProfileChangeKind,
@@ -40,6 +43,18 @@ class CommandExit:
     out_of_memory: bool = False
     """The guest's kernel killed the command or, if the status is 137, as a shell reports it, a child of the command,
     because the guest ran out of memory. qemu-ga does not report this."""
+
+    @property
+    def ok(self) -> bool:
+        """It ended by itself, with status 0."""
+        return self.status == 0 and not self.timed_out
+
+    def describe(self) -> str:
+        """As the end of a sentence: "ended with status 3"."""
+        if self.timed_out:
+            return "did not end within its time limit"
+        how = f"ended with status {self.status}" if self.signal is None else f"was ended by signal {self.signal}"
+        return f"{how}, because the guest ran out of memory" if self.out_of_memory else how
 
 
 @attrs.frozen(kw_only=True)
@@ -118,13 +133,158 @@ class AcquiredVm:
     timings: AcquireTimings
     match: Match | None
     """None unless the request had a configuration of its own."""
+    name: str = ""
+    """As given when the lease was acquired; of the leases of one user, one has it."""
 
 
 @attrs.frozen(kw_only=True)
-class CompletedCommand:
+class CompletedCommand(Generic[AnyStr]):
+    """How a command ended, and what it wrote."""
+
     exit: CommandExit
+    stdout: AnyStr
+    stderr: AnyStr
+
+    @property
+    def status(self) -> int | None:
+        """None if a signal ended it."""
+        return self.exit.status
+
+    @property
+    def signal(self) -> int | None:
+        return self.exit.signal
+
+    @property
+    def timed_out(self) -> bool:
+        return self.exit.timed_out
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.exit.out_of_memory
+
+    @property
+    def ok(self) -> bool:
+        """It ended by itself, with status 0."""
+        return self.exit.ok
+
+
+@attrs.frozen(kw_only=True)
+class ProcessInfo:
+    process_id: int
+    """Of the VM; never used again."""
+    pid: int
+    """In the guest."""
+    tag: str
+    """As its caller named it; empty for none."""
+    argv: tuple[str, ...]
+    working_directory: str
+    user: str
+    """Empty for root."""
+    terminal: bool
+    attached: bool
+    """It ends with the call that runs it."""
+    started_at: float
+    """By the guest's clock, seconds since 1970."""
+    exit: CommandExit | None
+    """None while it runs."""
+    stdout_end: int
+    """Bytes written so far."""
+    stdout_kept_from: int
+    """Position of the first byte that is kept."""
+    stderr_end: int
+    stderr_kept_from: int
+
+
+@attrs.frozen(kw_only=True)
+class ProcessOutput:
+    """A piece of a detached process's output."""
+
+    stream: OutputStream
+    data: bytes
+    position: int
+    """Of the first byte; the first one ever written has 0."""
+    lost: int
+    """Bytes before it that were not kept until they were read."""
+
+
+@attrs.frozen(kw_only=True)
+class KeptOutput:
+    """The end of what a detached process wrote."""
+
     stdout: bytes
     stderr: bytes
+    stdout_from: int
+    """Position of its first byte: so many bytes before it are not kept any more."""
+    stderr_from: int
+
+
+@attrs.frozen(kw_only=True)
+class FileInfo:
+    path: str
+    """Bytes that are not UTF-8 are surrogates, as `os.fsdecode` has them."""
+    kind: FileKind
+    size: int
+    mode: int
+    """Permission bits, with setuid, setgid and sticky."""
+    uid: int
+    gid: int
+    user: str
+    """Empty if the guest has no name for the number."""
+    group: str
+    modified_ns: int
+    """Since 1970."""
+    target: str
+    """Of a symbolic link."""
+    links: int
+    inode: int
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def is_directory(self) -> bool:
+        return self.kind is FileKind.DIRECTORY
+
+
+@attrs.frozen(kw_only=True)
+class FileChange:
+    """What happened to a watched file, or in a watched directory."""
+
+    kind: FileChangeKind
+    path: str
+    target: str
+    """Where a file was moved to."""
+    directory: bool
+
+
+@attrs.frozen(kw_only=True)
+class TreeSummary:
+    """What was extracted in the guest."""
+
+    members: int
+    bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class VmMetrics:
+    """What a leased VM uses. CPU times and uptime count from its boot, or from that of its template."""
+
+    cpus_online: int
+    cpu_busy_s: float
+    cpu_idle_s: float
+    cpu_share: float
+    """Of all CPUs, since the last time that somebody asked, or since the VM was handed out; 0 to 1."""
+    memory_total_bytes: int
+    memory_available_bytes: int
+    """What programs could still get without swapping."""
+    processes: int
+    load_1m: float
+    disk_total_bytes: int
+    """The root file system's."""
+    disk_available_bytes: int
+    uptime_s: float
+    wall_clock_ns: int
 
 
 @attrs.frozen(kw_only=True)
@@ -209,6 +369,7 @@ class LeaseStatus:
     age_s: float
     expires_in_s: float | None
     labels: Mapping[str, str] = attrs.field(hash=False)
+    name: str = ""
 
 
 @attrs.frozen(kw_only=True)

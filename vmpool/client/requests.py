@@ -42,3 +42,32 @@ class Wishes:
     environment: Mapping[str, str] = attrs.field(factory=dict, repr=False, hash=False)
     """For every command that runs in the VM."""
     files: tuple[GuestFile, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Terminal:
+    """A terminal for a command: its stdin, stdout and stderr at once."""
+
+    rows: int = 24
+    columns: int = 80
+    term: str = ""
+    """TERM in its environment; empty for "xterm-256color"."""
+
+
+Limit = int | tuple[int, int] | None
+"""Of a resource, as setrlimit(2) has it: one number, or soft and hard; None for no limit."""
+
+
+class WriteMode(enum.Enum):
+    """What to do with a file that is there already."""
+
+    REPLACE = "replace"
+    """The file appears whole under its name, or not at all. A symbolic link's target is replaced."""
+    CREATE = "create"
+    """Fail if the path exists."""
+    TRUNCATE = "truncate"
+    """In place, truncated first: for files that are open or mounted elsewhere, and for those of /proc and /sys."""
+    UPDATE = "update"
+    """In place, at `offset`; the rest stays."""
+    APPEND = "append"
+    """In place, at the end."""

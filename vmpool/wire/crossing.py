@@ -150,6 +150,7 @@ class GuestLoop(asyncio.SelectorEventLoop):
         """Cancels all tasks that still run, and waits for their end."""
         await self.run(_cancel_all_others)
         await self.run(self.shutdown_asyncgens)
+        await self.run(self.shutdown_default_executor)
         self._over.set()
         self._watching.cancel(reason="the loop is over")
         self._wake()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,15 +22,13 @@ from grpclib.exceptions import GRPCError
 from pool.kata.cache.wire import CachedVm, config_from_grpc, vm_from_grpc
 from pool.kata.errors import CacheError, KataError
 from pool.kata.records.config import VMConfig
-from vmpool.client.connection import Connection, open_connection
 from vmpool.client.errors import CallError, ClientError, ServiceUnavailableError
-from vmpool.client.exchange import ClientStream, ask, ask_to_the_end
+from vmpool.client.exchange import ClientStream, Exchange, ask, ask_to_the_end
+from vmpool.client.from_trio import TrioConnection, open_connection
 from vmpool.client.methods import Method
 from vmpool.wire.generated.cache import GrpcStatus, GrpcVm, GrpcVmConfig
 from vmpool.wire.generated.google.protobuf import Empty
 from vmpool.wire.wellformed import check_wellformed
-
-Exchange = Callable[[ClientStream, Any], Awaitable[Any]]
 
 
 def _method(name: str, reply: type[Any]) -> Method:
@@ -71,7 +70,7 @@ class CacheStatus:
 class CacheClient:
     """One connection, good for one VM; made by `open_cache_client`."""
 
-    def __init__(self, connection: Connection, config: VMConfig) -> None:
+    def __init__(self, connection: TrioConnection, config: VMConfig) -> None:
         self._connection = connection
         self._closed = False
         self.config = config
@@ -95,7 +94,7 @@ class CacheClient:
         try:
             reply = await _call(self._connection, _GET_BASE_VM, timeout_s=timeout_s, exchange=ask_to_the_end)
         finally:
-            self._connection.close()
+            self._connection.disconnect()
         try:
             return vm_from_grpc(reply, hypervisor_type=self.config.hypervisor_type)
         except KataError as error:
@@ -135,7 +134,7 @@ async def quit_cache(endpoint: Path, *, timeout_s: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _connected(endpoint: Path, method: Method) -> AsyncIterator[Connection]:
+async def _connected(endpoint: Path, method: Method) -> AsyncIterator[TrioConnection]:
     """A connection for `method`, which errors name."""
     if "\0" in os.fspath(endpoint):
         raise CacheError(f"failed to connect {str(endpoint)!r}: a path cannot contain a NUL", call=_name(method))
@@ -147,17 +146,16 @@ async def _connected(endpoint: Path, method: Method) -> AsyncIterator[Connection
         yield connection
 
 
-async def _call(connection: Connection, method: Method, *, timeout_s: float, exchange: Exchange = ask) -> Any:
+async def _call(connection: TrioConnection, method: Method, *, timeout_s: float, exchange: Exchange = ask) -> Any:
     try:
-        async with connection.open(method, timeout_s=timeout_s) as stream:
-            return await connection.call(_exchange, exchange, stream)
+        return await connection.ask(method, Empty(), timeout_s=timeout_s, by=partial(_exchange, exchange))
     except ClientError as error:
         raise _failed(method, error) from error
 
 
-async def _exchange(exchange: Exchange, stream: ClientStream) -> Any:
+async def _exchange(exchange: Exchange, stream: ClientStream, request: Any) -> Any:
     try:
-        return await exchange(stream, Empty())
+        return await exchange(stream, request)
     except (AssertionError, NotImplementedError) as error:  # grpclib's, for a truncated or compressed body
         raise GRPCError(Status.INTERNAL, f"the answer is not a gRPC message: {error}") from error
 
