@@ -210,7 +210,13 @@ class Writer:
         if self.face.blocking:
             for module, names in WORDS.items():
                 self.used |= dict.fromkeys(names, f"vmpool.client.{module}")
-            public = {*self.faced, *(each for names in WORDS.values() for each in names), "Process", "connect"}
+            public = {
+                *self.faced,
+                *(each for names in WORDS.values() for each in names),
+                "Process",
+                "connect",
+                "standalone",
+            }
             text += f"\n\n__all__ = {sorted(public - {'Ports', 'AdminCalls', 'ServiceCalls', 'RemoteCommand'})!r}\n"
         for name in own:
             if re.search(rf"\b{name}\b", text):

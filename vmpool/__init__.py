@@ -91,6 +91,7 @@ if TYPE_CHECKING:
         Pool,
         Vm,
         connect,
+        standalone,
     )
 
 __all__ = [
@@ -167,6 +168,7 @@ __all__ = [
     "WriteMode",
     "connect",
     "open_client",
+    "standalone",
 ]
 
 _CALLS = frozenset(["Client", "PoolWatch", "Process", "RemoteCommand", "open_client"])
@@ -182,6 +184,7 @@ _POOL = frozenset(
         "Pool",
         "Vm",
         "connect",
+        "standalone",
     ]
 )
 

@@ -28,6 +28,8 @@ from vmpool.aio.ports import Forward as AioForward
 from vmpool.aio.ports import Ports as AioPorts
 from vmpool.aio.processes import Attachment as AioAttachment
 from vmpool.aio.processes import DetachedProcess as AioDetachedProcess
+from vmpool.aio.standalone import READY_LIMIT_S
+from vmpool.aio.standalone import standalone as aio_standalone
 from vmpool.aio.vm import MAX_OUTPUT_BYTES, OutputCallback
 from vmpool.aio.vm import Vm as AioVm
 from vmpool.client.admin import AdminCalls as AioAdminCalls
@@ -1092,6 +1094,26 @@ def connect(socket_path: LocalPath | None = None, *, wait_s: float = 0.0) -> Poo
     return connecting(aio_connect(socket_path, wait_s=wait_s), Pool)
 
 
+def standalone(
+    *,
+    size: int = 1,
+    profile: Mapping[str, str | int | float | bool] | None = None,
+    config: LocalPath | None = None,
+    wait_s: float = READY_LIMIT_S,
+) -> Pool:
+    """Starts a service of this program's own, with a pool of `size` VMs, and connects to it, for the length of a block.
+
+    `profile` has further keys of the configuration's `[profiles.default]`: `{"memory_mib": 512}`. `config` is a
+    configuration file in place of all that. The service is in a private directory and ends with the block, or with this
+    program, however that ends; its VMs and files go with it.
+
+    Returns when the service listens, which takes about a second; its first VM is ready when it has booted, and
+    `Pool.vm` waits for it. Raises ServiceUnavailableError with the service's own words if it does not start within
+    `wait_s` seconds: without a guest image, say, which `vmpool image build` makes.
+    """
+    return connecting(aio_standalone(size=size, profile=profile, config=config, wait_s=wait_s), Pool)
+
+
 Process = RemoteCommand
 
 __all__ = [
@@ -1165,4 +1187,5 @@ __all__ = [
     "Wishes",
     "WriteMode",
     "connect",
+    "standalone",
 ]

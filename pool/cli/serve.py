@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 import structlog
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from pool.kata.cache.layer import VmCache
 
 
+STDIN: Final = 0
+
+
 @click.command()
 @configuration_options
 @socket_option
@@ -34,6 +39,11 @@ if TYPE_CHECKING:
     "--takeover",
     is_flag=True,
     help="Replace the service that runs on this socket, and take over its VMs and leases.",
+)
+@click.option(
+    "--until-stdin-closes",
+    is_flag=True,
+    help="End, as after SIGTERM, when stdin ends: with the program that holds the other end of the pipe.",
 )
 @click.option("--verbose", is_flag=True, help="Log more.")
 @click.option(
@@ -45,6 +55,7 @@ def serve(
     kata_config: Path | None,
     socket_path: Path,
     takeover: bool,
+    until_stdin_closes: bool,
     verbose: bool,
     log_json: bool | None,
 ) -> None:
@@ -55,10 +66,21 @@ def serve(
     """
     configure_logs(json=log_json, verbose=verbose)
     say: Callable[[BaseException], str] = str
+    if until_stdin_closes and not _can_be_waited_for(STDIN):
+        raise click.UsageError("--until-stdin-closes: stdin must be a pipe, a socket or a terminal")
     try:
         loaded = load_configuration(config, kata_config)
         say = loaded.spell
-        clock.run(partial(serve_until_signalled, loaded.settings, socket_path, cache=loaded.cache, takeover=takeover))
+        clock.run(
+            partial(
+                serve_until_signalled,
+                loaded.settings,
+                socket_path,
+                cache=loaded.cache,
+                takeover=takeover,
+                until_stdin_closes=until_stdin_closes,
+            )
+        )
     except* (ConfigError, EndpointError, TracingError, VmmError) as errors:
         message = describe(errors, say=say)
     else:
@@ -67,18 +89,49 @@ def serve(
 
 
 async def serve_until_signalled(
-    settings: Settings, socket_path: Path, *, cache: VmCache | None, takeover: bool = False
+    settings: Settings,
+    socket_path: Path,
+    *,
+    cache: VmCache | None,
+    takeover: bool = False,
+    until_stdin_closes: bool = False,
 ) -> None:
     stop = trio.Event()
     # Outermost, or a third signal would kill the process while VMs are being ended.
     with trio.open_signal_receiver(*_signals()) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, received, stop, nursery.cancel_scope)
+            if until_stdin_closes:
+                nursery.start_soon(_watch_stdin, stop)
             async with open_spans(settings.tracing) as spans:
                 await run_service(
                     settings, socket_path=socket_path, stop=stop, takeover=takeover, cache=cache, spans=spans
                 )
             nursery.cancel_scope.cancel(reason="the service has ended")
+
+
+def _can_be_waited_for(descriptor: int) -> bool:
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:  # it is closed
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+
+
+async def _watch_stdin(stop: trio.Event) -> None:
+    """What is written to it is dropped."""
+    while True:
+        await trio.lowlevel.wait_readable(STDIN)
+        try:
+            data = os.read(STDIN, 4096)
+        except BlockingIOError:
+            continue
+        except OSError:  # the terminal is gone
+            data = b""
+        if not data:
+            break
+    structlog.get_logger("vmpool").info("stdin has ended")
+    stop.set()
 
 
 def _signals() -> tuple[signal.Signals, ...]:

@@ -19,6 +19,7 @@ from vmpool.aio.files import ByteReader, Files, FileWatch
 from vmpool.aio.pool import Pool, connect
 from vmpool.aio.ports import ByteStream, Forward
 from vmpool.aio.processes import Attachment, DetachedProcess
+from vmpool.aio.standalone import standalone
 from vmpool.aio.vm import Vm
 from vmpool.client.errors import (
     CallError,
@@ -156,4 +157,5 @@ __all__ = [
     "Wishes",
     "WriteMode",
     "connect",
+    "standalone",
 ]
