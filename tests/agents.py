@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +17,8 @@ import trio
 from vmm.contract import Command
 from vmm.errors import NoRoomError
 from vmm.words.commands import CommandExit, Output, OutputStream
+
+_ROOT = Path(__file__).parents[1]
 
 
 @attrs.frozen(kw_only=True)
@@ -23,6 +30,41 @@ class LocalAgent:
 
     def resident_kib(self, which: str = "VmHWM") -> int:
         return resident_kib(self.process.pid, which)
+
+    def descriptors(self) -> int:
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+
+@asynccontextmanager
+async def agent_process(
+    plugged: Path,
+    *,
+    preparation_limit_ms: int = 60_000,
+    cgroups: Path | None = None,
+    limits: Mapping[str, int] | None = None,
+) -> AsyncIterator[LocalAgent]:
+    """Runs the agent on the host: see `tests/unit/guest/agent_process.py`."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await trio.lowlevel.open_process(
+            [
+                sys.executable,
+                str(_ROOT / "tests/unit/guest/agent_process.py"),
+                str(theirs.fileno()),
+                str(plugged),
+                str(preparation_limit_ms),
+                *([] if cgroups is None else [str(cgroups)]),
+            ],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin", "AGENT_LIMITS": json.dumps(limits or {})},
+        )
+    ours.setblocking(False)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    yield LocalAgent(process=process, stream=stream)
+    await stream.aclose()
+    with trio.fail_after(30):
+        assert await process.wait() == 0, "the agent must survive everything but the end of its channel"
 
 
 @attrs.define(eq=False, kw_only=True)

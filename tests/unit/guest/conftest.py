@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.agents import LocalAgent
+from tests.agents import LocalAgent, agent_process
 from vmm.guest.client import AgentClient
-
-_PROGRAM = Path(__file__).parent / "agent_process.py"
-_ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -49,27 +42,10 @@ def agent_limits(request: pytest.FixtureRequest) -> dict[str, int]:
 async def local_agent(
     plugged: trio.Path, preparation_limit_ms: int, cgroups: Path | None, agent_limits: dict[str, int]
 ) -> AsyncIterator[LocalAgent]:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = await trio.lowlevel.open_process(
-            [
-                sys.executable,
-                str(_PROGRAM),
-                str(theirs.fileno()),
-                str(plugged),
-                str(preparation_limit_ms),
-                *([] if cgroups is None else [str(cgroups)]),
-            ],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin", "AGENT_LIMITS": json.dumps(agent_limits)},
-        )
-    ours.setblocking(False)
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    yield LocalAgent(process=process, stream=stream)
-    await stream.aclose()
-    with trio.fail_after(30):
-        assert await process.wait() == 0, "the agent must survive everything but the end of its channel"
+    async with agent_process(
+        Path(plugged), preparation_limit_ms=preparation_limit_ms, cgroups=cgroups, limits=agent_limits
+    ) as agent:
+        yield agent
 
 
 @pytest.fixture

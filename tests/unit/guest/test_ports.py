@@ -8,16 +8,20 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
 from tests.agents import LocalAgent, Narrow
+from tests.unit.guest.test_session import hello_reply, read_hello
 from vmm.contract.streams import ByteSource, ByteStream
-from vmm.errors import AgentRequestError, AgentUnreachableError
-from vmm.guest.agent import wire
+from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError
+from vmm.guest.agent import values, wire
 from vmm.guest.client import AgentClient
 from vmm.words.commands import CommandSpec
 from vmm.words.ports import GuestAddress, TcpAddress, UnixAddress
@@ -76,10 +80,6 @@ def unused_port() -> int:
 
 def names(directory: Path) -> list[str]:
     return sorted(entry.name for entry in directory.iterdir())
-
-
-def descriptors(agent: LocalAgent) -> int:
-    return sum(1 for _ in Path(f"/proc/{agent.process.pid}/fd").iterdir())
 
 
 async def echo(stream: trio.SocketStream) -> None:
@@ -170,7 +170,7 @@ async def test_a_connection_that_is_closed_early_is_reset(
     client: AgentClient, listener: trio.SocketListener, local_agent: LocalAgent
 ) -> None:
     """Its peer must not take a part for the whole."""
-    before = descriptors(local_agent)
+    before = local_agent.descriptors()
     connection = await client.ports.connect(address_of(listener))
     peer = await listener.accept()
     await connection.send(b"half of it")
@@ -179,7 +179,7 @@ async def test_a_connection_that_is_closed_early_is_reset(
     with pytest.raises(trio.BrokenResourceError):
         await peer.receive_some()
     await peer.aclose()
-    assert descriptors(local_agent) == before
+    assert local_agent.descriptors() == before
     with pytest.raises(trio.ClosedResourceError):
         await connection.send(b"more")
 
@@ -212,12 +212,12 @@ async def test_a_path_where_nobody_listens(client: AgentClient, path: bytes, cod
 
 
 async def test_a_port_where_nobody_listens(client: AgentClient, local_agent: LocalAgent) -> None:
-    before = descriptors(local_agent)
+    before = local_agent.descriptors()
     port = unused_port()
     with pytest.raises(AgentRequestError, match=f"127.0.0.1 port {port}: Connection refused") as caught:
         await client.ports.connect(TcpAddress(port=port))
     assert caught.value.code == "ECONNREFUSED"
-    assert descriptors(local_agent) == before
+    assert local_agent.descriptors() == before
 
 
 async def test_a_backlog_that_is_full_is_waited_for(client: AgentClient, tmp_path: Path, nursery: trio.Nursery) -> None:
@@ -275,7 +275,7 @@ async def test_a_reader_that_pauses_holds_up_only_its_own_connection(
 async def test_there_may_be_two_hundred_at_once_and_an_end(
     client: AgentClient, listener: trio.SocketListener, local_agent: LocalAgent, nursery: trio.Nursery
 ) -> None:
-    before = descriptors(local_agent)
+    before = local_agent.descriptors()
     nursery.start_soon(partial(trio.serve_listeners, echo, [listener]))
 
     async def exchange(number: int) -> None:
@@ -299,7 +299,7 @@ async def test_there_may_be_two_hundred_at_once_and_an_end(
     for connection in open_:
         await connection.aclose()
     await client.ping()
-    assert descriptors(local_agent) == before
+    assert local_agent.descriptors() == before
 
 
 async def test_connections_end_with_the_session(
@@ -359,7 +359,7 @@ async def test_a_program_may_connect_to_the_host(
 async def test_what_was_taken_outlives_the_listener_and_what_was_not_ends_with_it(
     client: AgentClient, local_agent: LocalAgent
 ) -> None:
-    before = descriptors(local_agent)
+    before = local_agent.descriptors()
     listener = await client.ports.listen(TcpAddress(port=0))
     programs = [await connect_to(listener.address) for _ in range(2)]
     taken = await listener.take(await listener.accept())
@@ -374,7 +374,7 @@ async def test_what_was_taken_outlives_the_listener_and_what_was_not_ends_with_i
     for program in programs:
         await program.aclose()
     await client.ping()
-    assert descriptors(local_agent) == before
+    assert local_agent.descriptors() == before
 
 
 async def test_an_address_in_use(client: AgentClient, tmp_path: Path) -> None:
@@ -400,11 +400,11 @@ async def test_a_socket_of_somebody_else_stays(client: AgentClient, tmp_path: Pa
 
 async def test_only_so_many_connections_wait_to_be_taken(client: AgentClient, local_agent: LocalAgent) -> None:
     listener = await client.ports.listen(TcpAddress(port=0))
-    before = descriptors(local_agent)
+    before = local_agent.descriptors()
     programs = [await connect_to(listener.address) for _ in range(100)]
     first = [await listener.accept() for _ in range(64)]
     await client.ping()
-    assert descriptors(local_agent) - before == 64, "the others wait in the kernel"
+    assert local_agent.descriptors() - before == 64, "the others wait in the kernel"
     for number in first:
         await (await listener.take(number)).aclose()
     assert [await listener.accept() for _ in range(36)] == list(range(65, 101))
@@ -454,13 +454,13 @@ async def test_a_server_that_listens_later_is_waited_for(
 
 
 async def test_a_wait_that_is_cancelled_ends_in_the_guest(client: AgentClient, local_agent: LocalAgent) -> None:
-    before = descriptors(local_agent)
+    before = local_agent.descriptors()
     for _ in range(300):  # more than may be open
         with trio.CancelScope() as scope:
             scope.cancel()
             await client.ports.wait(UnixAddress(path=b"/no/such/socket"))
     await client.ping()
-    assert descriptors(local_agent) == before
+    assert local_agent.descriptors() == before
 
 
 async def test_a_wait_for_what_can_never_be_is_refused(client: AgentClient, tmp_path: Path) -> None:
@@ -509,3 +509,118 @@ async def test_an_answer_passes_two_hundred_connections_that_have_much_to_say(
         await connection.aclose()
     for peer in peers:
         await peer.aclose()
+
+
+# -- what guests say -----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def talking_to(
+    answer: Callable[[int, dict[str, Any]], bytes], nursery: trio.Nursery
+) -> AsyncIterator[AgentClient]:
+    """A guest that says this to the request of a stream, and nothing of its own."""
+    ours, theirs = memory_stream_pair()
+
+    async def talk() -> None:
+        await theirs.send_all(hello_reply(await read_hello(theirs)))
+        decoder = wire.Decoder(max_message=wire.MAX_REQUEST)
+        decoder.feed(wire.MARKER)
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await theirs.receive_some():
+                for kind, stream, payload in decoder.feed(bytes(data)):
+                    if kind == wire.REQUEST:
+                        await theirs.send_all(answer(stream, values.unpack(payload)))
+
+    nursery.start_soon(talk)
+    client = await AgentClient.connect(ours, nursery=nursery)
+    yield client
+    await client.aclose()
+
+
+def reply(stream: int, **fields: object) -> bytes:
+    return wire.encode(wire.REPLY, stream, values.pack(fields))
+
+
+def said(stream: int, packed: bytes) -> bytes:
+    return wire.encode_data(wire.STDOUT, stream, wire.COUNT.pack(len(packed)) + packed)
+
+
+def connection_said(stream: int, number: object) -> bytes:
+    return said(stream, values.pack({"connection": number}))
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"window": 1}, {"window": "all"}, {"window": wire.WINDOW + 1}, {"window": None}], ids=str
+)
+async def test_a_window_that_was_not_requested(nursery: trio.Nursery, fields: dict[str, Any]) -> None:
+    async with talking_to(lambda stream, _: reply(stream, **fields), nursery) as client:
+        with pytest.raises(AgentProtocolError, match="window"):
+            await client.ports.connect(TcpAddress(port=80))
+
+
+@pytest.mark.parametrize("port", [None, "80", 0, -1, 65536, True, 8081], ids=str)
+async def test_another_port_than_was_asked_for(nursery: trio.Nursery, port: object) -> None:
+    async with talking_to(lambda stream, _: reply(stream, window=wire.WINDOW, port=port), nursery) as client:
+        with pytest.raises(AgentProtocolError, match="another port"):
+            await client.ports.listen(TcpAddress(port=8080))
+        with pytest.raises(AgentProtocolError):
+            await client.ping()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda stream: connection_said(stream, 0),
+        lambda stream: connection_said(stream, 2),
+        lambda stream: connection_said(stream, -1),
+        lambda stream: connection_said(stream, "1"),
+        lambda stream: connection_said(stream, True),
+        lambda stream: connection_said(stream, 1) * 2,
+        lambda stream: said(stream, values.pack({})),
+        lambda stream: said(stream, values.pack([1])),
+        lambda stream: said(stream, b"?"),
+        lambda stream: wire.encode_data(wire.STDOUT, stream, wire.COUNT.pack(2**32 - 1)),
+        lambda stream: wire.encode_data(wire.STDERR, stream, b"x"),
+        lambda stream: wire.encode(wire.CREDIT + wire.STDIN, stream, wire.COUNT.pack(1)),
+        lambda stream: reply(stream, window=wire.WINDOW, port=8080),
+    ],
+)
+async def test_connections_that_there_are_not(nursery: trio.Nursery, lie: Callable[[int], bytes]) -> None:
+    def answer(stream: int, _request: dict[str, Any]) -> bytes:
+        return reply(stream, window=wire.WINDOW, port=8080) + lie(stream)
+
+    async with talking_to(answer, nursery) as client:
+        with pytest.raises(AgentProtocolError):
+            listener = await client.ports.listen(TcpAddress(port=8080))
+            while True:
+                await listener.accept()
+
+
+async def test_a_listener_that_the_guest_ends(nursery: trio.Nursery) -> None:
+    def answer(stream: int, _request: dict[str, Any]) -> bytes:
+        return reply(stream, window=wire.WINDOW, port=8080) + wire.encode(wire.EOF + wire.STDOUT, stream)
+
+    async with talking_to(answer, nursery) as client:
+        listener = await client.ports.listen(TcpAddress(port=0))
+        with pytest.raises(AgentRequestError, match="closed"):
+            await listener.accept()
+        await listener.aclose()
+
+
+async def test_credit_that_comes_after_both_ends_is_no_breach(nursery: trio.Nursery) -> None:
+    """The guest may give some before it hears of the end of the input. Connections end so again and again."""
+
+    def answer(stream: int, request: dict[str, Any]) -> bytes:
+        if request["op"] == "ping":
+            return reply(stream, version=wire.VERSION, kernel="6.1")
+        credit = wire.encode(wire.CREDIT + wire.STDIN, stream, wire.COUNT.pack(wire.WINDOW // 4))
+        late[stream] = wire.encode(wire.EOF + wire.STDOUT, stream) + 4 * credit
+        earlier = late.pop(stream - 1, b"")
+        return reply(stream, window=wire.WINDOW) + earlier
+
+    late: dict[int, bytes] = {}
+    async with talking_to(answer, nursery) as client:
+        for _ in range(100):
+            connection = await client.ports.connect(TcpAddress(port=80))
+            await send_whole(connection, bytes(wire.WINDOW))
+        await client.ping()
