@@ -18,6 +18,15 @@ _MAX_CONNECTIONS: Final = 2**62
 """That one listener announces: a number for each, in order."""
 
 
+class _OfNumbers:
+    """Room for the numbers of connections: more than a guest announces before they are taken."""
+
+    window: Final = 4096
+
+    def take(self, size: int) -> None:
+        """Never asked: each agent that knows how to listen has windows of any size."""
+
+
 class RemotePorts:
     """Implements `vmm.contract.GuestPorts`."""
 
@@ -30,7 +39,7 @@ class RemotePorts:
 
     async def listen(self, address: GuestAddress) -> RemoteListener:
         """See the contract. If cancelled, the guest does not listen."""
-        stream = await RemoteStream.open(self._connection, "listen", _fields(address))
+        stream = await RemoteStream.open(self._connection, "listen", _fields(address), room=_OfNumbers())
         try:
             with self._connection.judging():
                 listening = _listening(stream.answer, address)

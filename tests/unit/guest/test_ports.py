@@ -560,7 +560,9 @@ async def test_a_window_that_was_not_requested(nursery: trio.Nursery, fields: di
 
 @pytest.mark.parametrize("port", [None, "80", 0, -1, 65536, True, 8081], ids=str)
 async def test_another_port_than_was_asked_for(nursery: trio.Nursery, port: object) -> None:
-    async with talking_to(lambda stream, _: reply(stream, window=wire.WINDOW, port=port), nursery) as client:
+    async with talking_to(
+        lambda stream, request: reply(stream, window=request["window"], port=port), nursery
+    ) as client:
         with pytest.raises(AgentProtocolError, match="another port"):
             await client.ports.listen(TcpAddress(port=8080))
         with pytest.raises(AgentProtocolError):
@@ -582,12 +584,13 @@ async def test_another_port_than_was_asked_for(nursery: trio.Nursery, port: obje
         lambda stream: wire.encode_data(wire.STDOUT, stream, wire.COUNT.pack(2**32 - 1)),
         lambda stream: wire.encode_data(wire.STDERR, stream, b"x"),
         lambda stream: wire.encode(wire.CREDIT + wire.STDIN, stream, wire.COUNT.pack(1)),
-        lambda stream: reply(stream, window=wire.WINDOW, port=8080),
+        lambda stream: reply(stream, window=4096, port=8080),
+        lambda stream: wire.encode_data(wire.STDOUT, stream, bytes(4097)),
     ],
 )
 async def test_connections_that_there_are_not(nursery: trio.Nursery, lie: Callable[[int], bytes]) -> None:
-    def answer(stream: int, _request: dict[str, Any]) -> bytes:
-        return reply(stream, window=wire.WINDOW, port=8080) + lie(stream)
+    def answer(stream: int, request: dict[str, Any]) -> bytes:
+        return reply(stream, window=request["window"], port=8080) + lie(stream)
 
     async with talking_to(answer, nursery) as client:
         with pytest.raises(AgentProtocolError):
@@ -597,8 +600,8 @@ async def test_connections_that_there_are_not(nursery: trio.Nursery, lie: Callab
 
 
 async def test_a_listener_that_the_guest_ends(nursery: trio.Nursery) -> None:
-    def answer(stream: int, _request: dict[str, Any]) -> bytes:
-        return reply(stream, window=wire.WINDOW, port=8080) + wire.encode(wire.EOF + wire.STDOUT, stream)
+    def answer(stream: int, request: dict[str, Any]) -> bytes:
+        return reply(stream, window=request["window"], port=8080) + wire.encode(wire.EOF + wire.STDOUT, stream)
 
     async with talking_to(answer, nursery) as client:
         listener = await client.ports.listen(TcpAddress(port=0))
