@@ -21,7 +21,7 @@ from tests.agents import LocalAgent, Narrow
 from tests.unit.guest.test_session import hello_reply, read_hello
 from vmm.contract.streams import ByteSource, ByteStream
 from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableError
-from vmm.guest.agent import values, wire
+from vmm.guest.agent import sockets, values, wire
 from vmm.guest.client import AgentClient
 from vmm.words.commands import CommandSpec
 from vmm.words.ports import GuestAddress, TcpAddress, UnixAddress
@@ -218,6 +218,14 @@ async def test_a_port_where_nobody_listens(client: AgentClient, local_agent: Loc
         await client.ports.connect(TcpAddress(port=port))
     assert caught.value.code == "ECONNREFUSED"
     assert local_agent.descriptors() == before
+
+
+def test_a_socket_that_the_kernel_connected_to_itself_is_no_connection() -> None:
+    """It may, if it chooses for this end the port at which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        assert sockets._defect(sock) == errno.ECONNREFUSED
 
 
 async def test_a_backlog_that_is_full_is_waited_for(client: AgentClient, tmp_path: Path, nursery: trio.Nursery) -> None:
