@@ -1,6 +1,4 @@
-"""What a guest can do for Processes, Files and Ports, in the hands of a test: it says what is answered, and sees what was
-asked.
-"""
+"""What a guest does for Processes, Files and Ports, in the hands of a test, which says what is answered."""
 
 from __future__ import annotations
 
@@ -55,17 +53,19 @@ def refusal(code: str, *, part: str = "", message: str = "no") -> AgentRequestEr
     return AgentRequestError(request="it", code=code, message=message, part=part)
 
 
-@attrs.define(eq=False)
 class Source(Generic[T]):
     """Gives what it has, one after the other, and then raises, ends, or waits for ever."""
 
-    given: deque[T] = attrs.field(converter=deque)
-    end: T
-    error: Exception | None = None
-    stays: bool = False
-    info: Any = None
-    taken: int = 0
-    closed: bool = False
+    def __init__(
+        self, given: Iterable[T], end: T, *, error: Exception | None = None, stays: bool = False, info: Any = None
+    ) -> None:
+        self.given = deque(given)
+        self.end = end
+        self.error = error
+        self.stays = stays
+        self.info = info
+        self.taken = 0
+        self.closed = False
 
     async def receive(self) -> T:
         await trio.lowlevel.checkpoint()
@@ -206,8 +206,8 @@ class Attached:
 
 
 class Answering:
-    """Stands for GuestProcesses, GuestFiles or GuestPorts: each method notes its arguments, and gives what `answers` has
-    for it, or raises that.
+    """Stands for GuestProcesses, GuestFiles or GuestPorts: each method notes its arguments, and gives, or raises, what
+    `answers` has for it.
     """
 
     def __init__(self, **answers: Any) -> None:

@@ -74,9 +74,20 @@ class RawClient:
         self.http2.send_data(call, data, end_stream=end)
         await self.flush()
 
+    async def send_all(self, call: int, data: bytes) -> None:
+        """Sends data of any size, as the windows allow, and the end."""
+        while data:
+            size = min(self.http2.local_flow_control_window(call), self.http2.max_outbound_frame_size, len(data))
+            if not size:
+                await self.receive()
+                continue
+            await self.send(call, data[:size])
+            data = data[size:]
+        await self.send(call, end=True)
+
     async def request(self, path: str, message: Any, *, headers: dict[str, str] | None = None) -> int:
         call = await self.start(path, headers=headers)
-        await self.send(call, framed(message), end=True)
+        await self.send_all(call, framed(message))
         return call
 
     async def receive(self) -> bool:
@@ -125,6 +136,12 @@ class RawClient:
         text = self.headers[call]["grpc-status-details-bin"]
         (detail,) = DetailsCodec().decode(Status.UNKNOWN, None, b64decode(text + "=" * (-len(text) % 4)))
         return detail
+
+    async def reply(self, call: int, kind: type[Any]) -> Any:
+        """The next reply of a call, which must come."""
+        reply = await self.message(call, kind)
+        assert reply is not None, await self.status(call)
+        return reply
 
     async def message(self, call: int, kind: type[Any], *, limit_s: float = 20) -> Any | None:
         """The next reply of a call; None if it ends before."""

@@ -137,7 +137,9 @@ async def test_a_read_of_all_has_no_length(served: Served) -> None:
 
 
 async def test_a_directory_is_listed(served: Served) -> None:
-    source = Source([(FILE,), (FILE, attrs.evolve(FILE, kind=FileKind.SYMLINK, target=b"x"))], ())
+    source = Source[tuple[files.FileInfo, ...]](
+        [(FILE,), (FILE, attrs.evolve(FILE, kind=FileKind.SYMLINK, target=b"x"))], ()
+    )
     guest = Answering(list=source)
     lease_id = await lease_with(served, files=guest)
     async with connected(served.path) as raw:
@@ -159,7 +161,7 @@ async def test_a_tree_is_read_after_a_reply_without_data(served: Served) -> None
 
 async def test_changes_are_told_until_the_path_is_removed(served: Served) -> None:
     moved = FileChange(kind=FileChangeKind.MOVED, path=b"/a/x", target=b"/a/y", directory=True)
-    source = Source([(moved,)], (), error=refusal("ENOENT"))
+    source = Source[tuple[FileChange, ...]]([(moved,)], (), error=refusal("ENOENT"))
     guest = Answering(watch=source)
     lease_id = await lease_with(served, files=guest)
     async with connected(served.path) as raw:
@@ -178,8 +180,7 @@ async def test_changes_are_told_until_the_path_is_removed(served: Served) -> Non
 
 
 async def test_a_client_that_goes_away_ends_the_stream_in_the_guest(served: Served) -> None:
-    source = Source([()], (), stays=True)
-    source.given = type(source.given)([(FileChange(kind=FileChangeKind.OVERFLOW),)])
+    source = Source[tuple[FileChange, ...]]([(FileChange(kind=FileChangeKind.OVERFLOW),)], (), stays=True)
     lease_id = await lease_with(served, files=Answering(watch=source))
     async with connected(served.path) as raw:
         call = await raw.request(FILES + "Watch", wire.WatchFilesRequest(lease_id=lease_id, path=b"/a"))
