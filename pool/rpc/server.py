@@ -14,7 +14,7 @@ from grpclib.events import RecvRequest, listen
 
 from pool.core.coordinator import Coordinator
 from pool.rpc.admin import AdminService
-from pool.rpc.calls import Calls
+from pool.rpc.calls import Body, Calls
 from pool.rpc.health import HealthBoard, HealthService
 from pool.rpc.listening import GuardedServer, open_server
 from pool.rpc.machine.files import FilesService
@@ -64,9 +64,9 @@ class RpcServer:
     """A running server; `serve` makes it."""
 
     _server: GuardedServer
-    _service: PoolService
-    _reflection: ReflectionService
     _calls: Calls
+    _endless: tuple[Body, ...]
+    """Calls that would not end by themselves, and whose end costs their callers nothing."""
     _health: HealthBoard
     _socks: list[socket.socket] = attrs.field(factory=list, init=False)
     _loop_errors: int = attrs.field(default=0, init=False)
@@ -76,7 +76,7 @@ class RpcServer:
     def stop(self, *, grace_s: float = 0.0) -> None:
         """Begins the shutdown; `serve` returns when it is done. Does not wait. Only the first call counts.
 
-        Health reports NOT_SERVING, and new calls get UNAVAILABLE, as do waiting Acquires, watches and reflection, which
+        Health reports NOT_SERVING, and new calls get UNAVAILABLE, as do those that wait, watch, follow or listen, and
         would not end by themselves. Other calls have `grace_s` seconds to end by themselves before they get UNAVAILABLE
         too; then all connections are closed.
         """
@@ -122,7 +122,7 @@ class RpcServer:
     async def _end(self) -> None:
         self._health.close()
         self._calls.stop()
-        self._calls.end(self._service.acquire_call, self._service.watch_call, self._reflection.info_call)
+        self._calls.end(*self._endless)
         with trio.move_on_after(self._grace_s):
             await self._calls.wait_idle()
         self._calls.end()
@@ -163,11 +163,10 @@ async def serve(
             guests=guests,
             acquire_timeout_s=settings.acquire_timeout_s,
         )
-        in_vms = (
-            ProcessesService(guests=guests, calls=calls),
-            FilesService(guests=guests, calls=calls),
-            PortsService(guests=guests, calls=calls),
-        )
+        processes = ProcessesService(guests=guests, calls=calls)
+        files = FilesService(guests=guests, calls=calls)
+        ports = PortsService(guests=guests, calls=calls)
+        in_vms = (processes, files, ports)
         admin = AdminService(
             coordinator=coordinator, calls=calls, service_uid=info.service_uid, begin_hand_over=hand_over
         )
@@ -179,6 +178,16 @@ async def serve(
             open_server, [*served, reflection], loop=loop, max_message_bytes=settings.max_message_bytes, users=users
         )
         listen(server, RecvRequest, calls.refuse_while_stopping)
-        rpc = RpcServer(server=server, service=service, reflection=reflection, calls=calls, health=health)
+        endless = (
+            service.acquire_call,
+            service.watch_call,
+            processes.attach_call,
+            processes.wait_call,
+            files.watch_call,
+            ports.listen_call,
+            ports.wait_call,
+            reflection.info_call,
+        )
+        rpc = RpcServer(server=server, calls=calls, endless=endless, health=health)
         loop.set_exception_handler(rpc.note_loop_error)
         await rpc.run(sock, task_status=task_status)

@@ -18,7 +18,7 @@ from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
 from pool.ledger.views import ProfileView
 from pool.observe.metrics import Metrics
-from pool.observe.spans import NO_SPANS, Spans, Stage
+from pool.observe.spans import NO_SPANS, Spans
 from pool.rpc.admin import may_administer
 from pool.rpc.calls import Calls, ServerStream, deliver, end, receive_only, reply, reply_long, send
 from pool.rpc.console import answer_console
@@ -43,6 +43,7 @@ from pool.rpc.machine.guests import Guests
 from pool.rpc.machine.usage import UsageCalls
 from pool.rpc.peer import current_caller, current_owner
 from pool.rpc.stream import guarded
+from pool.rpc.tracing import record_hand_out
 from pool.rpc.watching import WatchMessages
 from pool.rpc.wishes import for_silent_guest
 from pool.settings.permissions import Permitted
@@ -155,24 +156,8 @@ class PoolService(wire.PoolBase):
             on_empty=on_empty,
             deadline=self._acquire_deadline(call.arrived_at, call.deadline, wait_s=arguments.wait_s),
         )
-        self._trace(stream, lease, bound=bound)
+        record_hand_out(stream, lease, spans=self.info.spans, method="Hold" if bound else "Acquire")
         return None if match is None else match.fulfilled(), lease
-
-    def _trace(self, stream: ServerStream, lease: Lease, *, bound: bool) -> None:
-        if self.info.spans is NO_SPANS:
-            return
-        lasted_s = trio.current_time() - guarded(stream).arrived_at
-        self.info.spans.record(
-            "Hold" if bound else "Acquire",
-            lasted_s=lasted_s,
-            stages=_stages(lease, lasted_s=lasted_s),
-            parent=_traceparent(stream),
-            source="vmpool",
-            subsystem="pool",
-            profile=lease.profile,
-            vm=lease.vm_id,
-            was_ready=lease.terms.was_ready,
-        )
 
     def _wishes(self, arguments: AcquireArguments, match: Match | None) -> Wishes:
         wishes = arguments.request.wishes if match is None else match.wishes
@@ -279,23 +264,3 @@ class PoolService(wire.PoolBase):
             producer=self.coordinator.producers[view.name].statistics(),
             with_evidence=may_administer(owner, service_uid=self.info.service_uid),
         )
-
-
-def _traceparent(stream: ServerStream) -> str:
-    """The caller's `traceparent` (W3C Trace Context); empty without one."""
-    return "" if stream.metadata is None else str(stream.metadata.get("traceparent", ""))
-
-
-def _stages(lease: Lease, *, lasted_s: float) -> tuple[Stage, ...]:
-    """The stages of the hand-out; empty for a call that joined the lease later, by its key."""
-    timings, queued_s = lease.timings, lease.terms.queued_s
-    in_vm_s = queued_s + timings.grow_s
-    if lease.granted_at < trio.current_time() - lasted_s or queued_s + timings.total_s > lasted_s:
-        return ()
-    stages = (
-        Stage(name="queue", begins_s=0.0, lasts_s=queued_s),
-        Stage(name="grow", begins_s=queued_s, lasts_s=timings.grow_s),
-        Stage(name="resume", begins_s=in_vm_s, lasts_s=timings.resume_s),
-        Stage(name="prepare", begins_s=in_vm_s, lasts_s=timings.prepare_s),
-    )
-    return tuple(stage for stage in stages if stage.lasts_s)

@@ -25,7 +25,16 @@ RESERVED_CALLS: Final = 64
 """Of each user, beyond limits.calls_per_user, for methods that end at once or release something."""
 
 BRIEF_METHODS: Final = frozenset(
-    {"/vmpool.v1.Pool/Status", "/vmpool.v1.Pool/Release", "/vmpool.v1.Pool/Renew", "/grpc.health.v1.Health/Check"}
+    {
+        "/vmpool.v1.Pool/Status",
+        "/vmpool.v1.Pool/Release",
+        "/vmpool.v1.Pool/Renew",
+        "/vmpool.v1.Pool/GetLease",
+        "/vmpool.v1.Pool/ListLeases",
+        "/vmpool.v1.Processes/Signal",
+        "/vmpool.v1.Processes/Forget",
+        "/grpc.health.v1.Health/Check",
+    }
 )
 """These methods, and all of ADMIN, may use RESERVED_CALLS too."""
 

@@ -21,9 +21,9 @@ from pool.ledger import leases
 from pool.ledger.records import Owner
 from pool.rpc import users
 from tests.fuzz.client import LIMIT_S, FindingError, send_calls, send_stream
+from tests.fuzz.drawn import LEASE
 from tests.fuzz.inputs import Call, Input, Stream, make_input
 from tests.fuzz.memory import Growth, MemorySample, growth
-from tests.fuzz.messages import LEASE
 from tests.unit.rpc.served import Served, serving
 from vmpool.client.errors import ClientError
 

@@ -13,9 +13,9 @@ import attrs
 import hpack
 import trio
 
+from tests.fuzz.drawn import LEASE
 from tests.fuzz.http2 import ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame, greeting
 from tests.fuzz.inputs import Call, Leaving, Stream
-from tests.fuzz.messages import LEASE
 
 LIMIT_S: Final = 30.0
 """An answer that takes longer does not come."""

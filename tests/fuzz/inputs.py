@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from tests.fuzz.drawn import DRAWN, DRAWN_STREAMS
 from tests.fuzz.http2 import (
     DATA,
     END_HEADERS,
@@ -102,7 +103,7 @@ def _bytes(rng: random.Random) -> Stream:
                 [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", b"\0"]
             )
         case _:  # a conversation that breaks off somewhere, or has one bit wrong
-            path = rng.choice(PATHS)
+            path = _path(rng)
             data = greeting() + _make_call(rng, path=path).frames(1) + _make_call(rng, path=path).frames(3)
             place = rng.randrange(1, len(data))
             if rng.random() < 0.6:
@@ -121,12 +122,17 @@ def _leaving(rng: random.Random) -> Leaving:
     return rng.choice([Leaving.READ, Leaving.READ, Leaving.CLOSE])
 
 
-_STREAMS: Final = (PATHS[4], *PATHS[9:])
+_STREAMS: Final = frozenset({PATHS[4], *PATHS[9:], *DRAWN_STREAMS})
 """Methods that take any number of requests."""
 
 
 def _call(rng: random.Random) -> Call:
-    return _make_call(rng, path=rng.choice(PATHS))
+    return _make_call(rng, path=_path(rng))
+
+
+def _path(rng: random.Random) -> bytes:
+    """A third are methods whose messages are drawn: there are many."""
+    return rng.choice((*DRAWN,) if rng.randrange(3) == 0 else PATHS)
 
 
 def _make_call(rng: random.Random, *, path: bytes) -> Call:

@@ -9,11 +9,9 @@ from typing import Any, Final
 
 from grpclib.reflection.v1 import reflection_pb2 as reflection
 
+from tests.fuzz.drawn import DRAWN, LEASE, drawn
 from tests.fuzz.http2 import PATHS
 from vmpool.wire.generated.vmpool import v1 as wire
-
-LEASE: Final = "lease-" + "0123456789abcdef" * 2
-"""In the messages for the id of a lease that lives; whoever sends them puts that in its place. It is as long."""
 
 _TEXTS: Final = ("", "default", "none", "a" * 129, "x" * 2000, "\0", "ü\N{SNOWMAN}", "../..", "-", " ")
 _NUMBERS: Final = (0, 1, 2, 3, 100, 1000, 2**31 - 1, 2**32 - 1)
@@ -40,6 +38,7 @@ def _acquire(rng: random.Random) -> wire.AcquireRequest:
         memory_mib=rng.choice([0, 0, 512, rng.choice(_NUMBERS)]),
         hostname=rng.choice(["", "", "host", _text(rng)]),
         environment=_environment(rng),
+        name=rng.choice(["", "", "", "one", "two", _text(rng)]),
         files=[
             wire.GuestFile(path=rng.choice(["/tmp/a", _text(rng)]), data=rng.randbytes(9), mode=rng.choice(_NUMBERS))
             for _ in range(rng.choice([0, 0, 1, 2]))
@@ -51,7 +50,9 @@ def _acquire(rng: random.Random) -> wire.AcquireRequest:
 
 
 def _exec(rng: random.Random) -> wire.ExecRequest:
-    match rng.randrange(7):
+    match rng.randrange(8):
+        case 7:
+            return wire.ExecRequest(resize=wire.Terminal(rows=rng.choice(_NUMBERS), columns=rng.choice(_NUMBERS)))
         case 0:
             return wire.ExecRequest(stdin=rng.randbytes(rng.choice([0, 1, 1000])))
         case 1:
@@ -118,6 +119,8 @@ _BUILDERS: Final[dict[bytes, Callable[[random.Random], Any]]] = {
 def message_for(path: bytes, rng: random.Random) -> bytes:
     """A message that the method takes; for the health service the text field that its message has."""
     builder = _BUILDERS.get(path)
+    if path in DRAWN:
+        return bytes(drawn(DRAWN[path].request_type, rng))
     if builder is None:
         name = rng.choice([b"", b"vmpool.v1.Pool", b"vmpool.v1.Pool", b"nothing"])
         return b"\x0a" + bytes([len(name)]) + name if name else b""

@@ -22,9 +22,9 @@ from pool.rpc.connection import GuardedProtocol
 from tests.fuzz import campaign, client
 from tests.fuzz.campaign import BatchError, command, narrow, run_campaign
 from tests.fuzz.client import FindingError
+from tests.fuzz.drawn import LEASE
 from tests.fuzz.inputs import Call, Leaving, Stream, make_input
 from tests.fuzz.memory import MemorySample, growth
-from tests.fuzz.messages import LEASE
 from tests.unit.rpc.served import Served
 
 SEED = 1
@@ -61,7 +61,7 @@ def test_a_finding_can_be_replayed_alone(vm_home: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(campaign, "_target", no_target)
     monkeypatch.setattr(campaign, "make_input", waited_for)
     with pytest.raises(FindingError, match="an internal error") as found:
-        trio.run(lambda: run_campaign(vm_home, inputs=600, seed=SEED))
+        trio.run(lambda: run_campaign(vm_home, inputs=3000, seed=SEED))
     elsewhere = vm_home / "again"
     elsewhere.mkdir()
     with pytest.raises(FindingError) as again:
