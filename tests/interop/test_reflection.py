@@ -65,7 +65,10 @@ async def test_a_client_without_the_proto_acquires_a_vm(vm_home: Path) -> None:
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         "vmpool.v1.Admin",
+        "vmpool.v1.Files",
         "vmpool.v1.Pool",
+        "vmpool.v1.Ports",
+        "vmpool.v1.Processes",
     ]
     assert answers["vmpool.v1.Pool/Acquire"]["lease"]["lease_id"] == lease.lease_id
     assert answers["vmpool.v1.Pool/Status"]["leases"][0]["vm_id"] == lease.vm_id

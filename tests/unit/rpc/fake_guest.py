@@ -212,12 +212,17 @@ class Answering:
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
+        self.refuses: list[tuple[str, object, Exception]] = []
+        """Methods, their first arguments, and the errors that these raise."""
         self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
     def __getattr__(self, name: str) -> Any:
         async def answer(*arguments: Any, room: Any = None, **named: Any) -> Any:
             await trio.lowlevel.checkpoint()
             self.asked.append((name, arguments, named))
+            for method, argument, error in self.refuses:
+                if method == name and arguments[:1] == (argument,):
+                    raise error
             given = self.answers[name]
             if isinstance(given, Exception):
                 raise given
@@ -242,11 +247,16 @@ USAGE = Usage(
 
 
 async def lease_with(served: Served, **parts: Any) -> str:
-    """A new lease; `parts` are those of its guest's agent that the test has put in place: processes, files, ports."""
+    """A new lease; `parts` as of `replace_in_guest`."""
     async with served.client() as client:
         lease_id = (await client.acquire()).lease_id
+    replace_in_guest(served, lease_id, **parts)
+    return lease_id
+
+
+def replace_in_guest(served: Served, lease_id: str, **parts: Any) -> None:
+    """Puts what the test has made in the place of parts of the agent: processes, files, ports, usage."""
     vm = served.coordinator.vm_of(lease_id, owner=Owner(uid=0))
     assert isinstance(vm, SimulatedVm)
     for name, part in parts.items():
         setattr(vm.agent, name, part)
-    return lease_id
