@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import sys
+from typing import Any
 
 STUBS, SOCKET, LEASE = sys.argv[1:]
 sys.path.insert(0, STUBS)
@@ -23,7 +24,7 @@ pool, processes = pool_pb2_grpc.PoolStub(channel), processes_pb2_grpc.ProcessesS
 files, ports = files_pb2_grpc.FilesStub(channel), ports_pb2_grpc.PortsStub(channel)
 
 
-def refused(method, request):
+def refused(method: Any, request: Any) -> list[str]:
     call = method.future(request, timeout=LIMIT_S)
     error = call.exception()
     status = status_pb2.Status.FromString(dict(call.trailing_metadata())["grpc-status-details-bin"])
@@ -33,17 +34,17 @@ def refused(method, request):
     return [error.code().name, info.reason, info.domain]
 
 
-def done(method, request):
+def done(method: Any, request: Any) -> str:
     method(request, timeout=LIMIT_S)
     return "OK"
 
 
-def edited(method, request):
-    return method(request, timeout=LIMIT_S).file.size
+def edited(method: Any, request: Any) -> int:
+    return int(method(request, timeout=LIMIT_S).file.size)
 
 
-def echoed(method, request_type, start):
-    requests = queue.Queue()
+def echoed(method: Any, request_type: Any, start: Any) -> str:
+    requests: queue.Queue[Any] = queue.Queue()
     requests.put(request_type(start=start))
     replies = method(iter(requests.get, None), timeout=LIMIT_S)
     assert next(replies).WhichOneof("kind") == "connected"
@@ -53,10 +54,10 @@ def echoed(method, request_type, start):
     assert next(replies).WhichOneof("kind") == "end"
     requests.put(None)
     assert list(replies) == []
-    return data.decode()
+    return str(data.decode())
 
 
-def accepted():
+def accepted() -> str:
     listening = ports.Listen(net.ListenRequest(lease_id=LEASE, address=net.PortAddress(tcp_port=0)), timeout=LIMIT_S)
     assert next(listening).listening.tcp_port == 4242
     connection_id = next(listening).incoming.connection_id

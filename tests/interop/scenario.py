@@ -101,7 +101,7 @@ async def _usage() -> Usage:
 
 
 def _processes() -> Answering:
-    output = [
+    output: list[ProcessOutput | CommandExit] = [
         ProcessOutput(stream=OutputStream.STDOUT, position=2**40, data=b"out"),
         ProcessOutput(stream=OutputStream.STDERR, position=0, data=b"err"),
         CommandExit(status=0),

@@ -107,6 +107,9 @@ class Books:
                 key, others = (lease.owner, lease.request.key), (other.lease.owner, other.lease.request.key)
                 same_key = lease.request.key and key == others
                 self.findings.check("a_key_leads_to_one_lease", not (same_key and self.binds(other)), other)
+                name, others = (lease.owner, lease.request.name), (other.lease.owner, other.lease.request.name)
+                same_name = lease.request.name and name == others
+                self.findings.check("a_name_leads_to_one_lease", not (same_name and self.binds(other)), other)
             self.held[lease.lease_id] = Held(lease=lease, expires_at=lease.expires_at, recorded_until=lease.expires_at)
             return
         same = (known.lease.vm_id, known.lease.terms.fencing_token) == (lease.vm_id, lease.terms.fencing_token)
@@ -163,6 +166,10 @@ class Books:
             and trio.current_time() < held.expires_at - ROUNDING_S
             and not _is_faulty(machine)
         )
+
+    def is_binding(self, lease: Lease) -> bool:
+        held = self.held.get(lease.lease_id)
+        return held is not None and self.binds(held)
 
     def check_leases(self, leases: tuple[Lease, ...]) -> None:
         """What a run of the service that is at work says there is."""

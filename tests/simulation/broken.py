@@ -161,6 +161,12 @@ class ForgetsLeasesThatAreRenewed(Callers):
             self.moves.leases.let_go(lease)
 
 
+class ForgetsNamesOfGrantedLeases(Facts):
+    def handed_out(self, entry: VmEntry, fact: VmHandedOut, *, now: float) -> None:
+        super().handed_out(entry, fact, now=now)
+        self.moves.leases._of_name.clear()
+
+
 class RaisesOnRenewals(Callers):
     def renew(self, event: RenewRequested, *, now: float) -> None:
         raise RuntimeError("a bug")
@@ -224,6 +230,8 @@ BROKEN: Final[Mapping[str, tuple[Parts, ...]]] = {
     ),
     "no_lease_is_forgotten": (with_ledger(ForgetsLeasesThatAreRenewed),),
     "a_key_leads_to_one_lease": (with_ledger(callers.ForgetsTheKeysOfLeases),),
+    "a_name_leads_to_one_lease": (with_ledger(callers.ForgetsTheNamesOfLeases),),
+    "a_name_leads_to_its_lease": (with_ledger(ForgetsNamesOfGrantedLeases),),
     "clients_come_to_an_end": (with_ledger(callers.LetsClaimsWait),),
     "in_quiet_times_the_service_comes_to_rest": (with_ledger(answers.ForgetsToRetry),),
     "watchers_see_all_there_is": (with_ledger(answers.SkipsNews),),

@@ -44,7 +44,7 @@ class Request:
     lease: LeaseRequest
 
     @classmethod
-    def draw(cls, simulation: Simulation, random: Random) -> Request:
+    def draw(cls, simulation: Simulation, random: Random, *, name: str) -> Request:
         bound = random.random() < 0.3
         profile = random.choice(simulation.plan.profiles).name
         on_empty = random.choice([None, OnEmpty.WAIT, OnEmpty.WAIT, OnEmpty.BOOT, OnEmpty.BOOT, OnEmpty.FAIL])
@@ -55,6 +55,7 @@ class Request:
             patience_s=random.choice([0.0, 0.5, 3.0, 20.0, 20.0, math.inf]),
             lease=LeaseRequest(
                 key=key,
+                name=name,
                 labels={"key": key},  # the same for all who may have the lease
                 ttl_s=random.choice([math.inf, 20.0]) if bound else random.choice([2.0, 10.0, 30.0, MAX_TTL_S]),
                 bound=bound,
@@ -69,7 +70,9 @@ class Request:
 async def run_client(simulation: Simulation, number: int) -> None:
     """A few visits, one after the other, while the busy time lasts."""
     random = simulation.randomness.of(f"client {number}")
-    client = _Client(simulation=simulation, number=number, random=random, owner=Owner(uid=random.choice(UIDS)))
+    names = simulation.randomness.of(f"names of client {number}")
+    owner = Owner(uid=random.choice(UIDS))
+    client = _Client(simulation=simulation, number=number, random=random, names=names, owner=owner)
     for _ in range(random.randint(1, 6)):
         await trio.sleep(random.choice([0.0, random.expovariate(1 / 6.0)]))
         if simulation.weather.quiet:
@@ -80,7 +83,8 @@ async def run_client(simulation: Simulation, number: int) -> None:
 async def run_greedy_client(simulation: Simulation, number: int) -> None:
     """Visits when all of its user's do."""
     random = simulation.randomness.of(f"greedy client {number}")
-    client = _Client(simulation=simulation, number=number, random=random, owner=Owner(uid=GREEDY_UID))
+    names = simulation.randomness.of(f"names of greedy client {number}")
+    client = _Client(simulation=simulation, number=number, random=random, names=names, owner=Owner(uid=GREEDY_UID))
     for _ in range(6):
         await trio.sleep(GREEDY_EACH_S - trio.current_time() % GREEDY_EACH_S)
         if simulation.weather.quiet:
@@ -93,10 +97,11 @@ class _Client:
     simulation: Simulation
     number: int
     random: Random
+    names: Random
     owner: Owner
 
     async def visit(self) -> None:
-        request = Request.draw(self.simulation, self.random)
+        request = Request.draw(self.simulation, self.random, name=self.names.choice(["", "", "", "one", "two"]))
         leaves = self.random.random() < 0.3
         patience = self.random.choice([0.0, self.random.uniform(0.0, 2.0), self.random.uniform(0.0, 20.0)])
         rounds = self.random.randint(0, 40)
@@ -180,7 +185,22 @@ class _Client:
             raise ServiceGoneError
         self._say(f"has {lease.lease_id}")
         books.granted(lease)
+        if lease.request.name:
+            await self._find(service, lease)
         return lease
+
+    async def _find(self, service: Incarnation, lease: Lease) -> None:
+        """By its name, as another process of the same user would. If it is not found, it has ended."""
+
+        async def find(coordinator: Coordinator) -> Lease:
+            return coordinator.find_lease(name=lease.request.name, owner=self.owner)
+
+        try:
+            found = (await service.call(find)).lease_id
+        except RefusedError:
+            found = ""
+        binds = self.simulation.books.is_binding(lease)
+        self.simulation.findings.check("a_name_leads_to_its_lease", found == lease.lease_id or not binds, found)
 
     async def _ask(self, coordinator: Coordinator, request: Request, *, deadline: float) -> Lease:
         """Whatever others do, who is within his own quotas is not refused."""
