@@ -215,7 +215,7 @@ def _descriptors(settings: Settings, *, limit: int) -> Finding:
     detail = (
         f"about {wanted} file descriptors are needed, the hard limit is {limit}, which leaves room for {room} "
         f"connections; each user may have {limits.connections_per_user} of them, {limits.calls_per_user} calls and "
-        f"{limits.execs_per_user} commands at a time"
+        f"{limits.execs_per_user} commands and streams at a time"
     )
     if limit != resource.RLIM_INFINITY and wanted > limit:
         return Finding(

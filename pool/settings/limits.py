@@ -34,8 +34,9 @@ class EdgeLimits:
     connections_per_user: int = 256
     calls_per_user: int = 1000
     execs_per_user: int = 256
+    """Commands, and other calls that stream to or from a guest."""
     output_bytes_per_user: int = 32 * MIB
-    """Output and stdin of commands that neither the client nor the guest has read yet."""
+    """What these calls have received and not passed on yet."""
     request_bytes_per_user: int = 16 * MIB
     """Requests that are being received, or whose calls are still running; and long replies that are not read yet."""
 
@@ -67,9 +68,9 @@ class LimitSettings:
     calls_per_user: int = attrs.field(default=1000, validator=and_(ge(1), le(1_000_000)))
     """Open at a time, over all connections."""
     execs_per_user: int = attrs.field(default=256, validator=and_(ge(1), le(1_000_000)))
-    """Commands that run at a time."""
+    """Commands, and other calls that stream to or from a guest, at a time."""
     output_mib_per_user: int = attrs.field(default=32, validator=and_(ge(1), le(65536)))
-    """Output and stdin of commands that have not been read yet."""
+    """What these calls have received and not passed on yet."""
     request_mib_per_user: int | None = attrs.field(default=None, validator=optional(and_(ge(1), le(65536))))
     """Requests that are being received, or whose calls are still running. None: four messages of the largest size."""
 

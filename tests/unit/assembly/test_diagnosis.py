@@ -67,7 +67,7 @@ async def test_fewer_descriptors_than_needed_are_a_warning(tmp_path: Path) -> No
     assert finding.verdict is (
         Verdict.WARNING if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 80_512 else Verdict.OK
     )
-    assert "each user may have 256 of them, 1000 calls and 256 commands at a time" in finding.detail
+    assert "each user may have 256 of them, 1000 calls and 256 commands and streams at a time" in finding.detail
 
 
 async def test_what_one_user_can_take_is_told(tmp_path: Path) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from tests.unit.rpc.raw import EXEC, connected, framed
 from tests.unit.rpc.served import Served, serving
+from vmm.contract import Command
 from vmm.simulated import StopIsSlow
+from vmm.simulated.agent import SimulatedAgent
 from vmm.simulated.machine import Power
+from vmm.words.commands import CommandSpec, Terminal, TerminalSize
 from vmm.words.processes import ExitReport
 from vmpool.client import CallError, Client, CommandExit, Output, OutputStream, open_client
 from vmpool.wire.generated.vmpool import v1 as wire
@@ -119,6 +123,34 @@ async def test_time_in_which_the_service_stood_still_is_not_the_guests(
         mock_clock.jump(1000.0)
         mock_clock.autojump_threshold = 0
         assert await command.wait() == CommandExit(signal=signal.SIGKILL, timed_out=True)
+
+
+async def test_a_start_says_all_that_there_is_to_say(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[CommandSpec] = []
+
+    async def start_command(_agent: SimulatedAgent, spec: CommandSpec) -> Command:
+        started.append(spec)
+        return await original(_agent, attrs.evolve(spec, argv=["cat"], user="", terminal=None))
+
+    original = SimulatedAgent.start_command
+    monkeypatch.setattr(SimulatedAgent, "start_command", start_command)
+    async with served.client() as client, client.lease() as vm, connected(served.path) as raw:
+        terminal = wire.Terminal(rows=50, columns=132, term="vt100")
+        start = wire.ExecStart(lease_id=vm.lease_id, shell="cat", user="user", terminal=terminal, leave_children=True)
+        call = await raw.request(EXEC, wire.ExecRequest(start=start))
+        assert (await raw.reply(call, wire.ExecReply)).started is not None
+        assert (await raw.status(call)) == ("0", "")
+    (spec,) = started
+    assert (spec.argv, spec.user, spec.leave_children) == (("/bin/sh", "-c", "cat"), "user", True)
+    assert spec.terminal == Terminal(size=TerminalSize(rows=50, columns=132), term="vt100")
+
+
+async def test_a_new_size_is_for_a_command_with_a_terminal(served: Served) -> None:
+    async with served.client() as client, client.lease() as vm, connected(served.path) as raw:
+        call = await raw.start(EXEC)
+        await raw.send(call, framed(wire.ExecRequest(start=wire.ExecStart(lease_id=vm.lease_id, argv=["cat"]))))
+        await raw.send(call, framed(wire.ExecRequest(resize=wire.Terminal(rows=70000))))
+        assert await raw.status(call) == ("3", "resize.rows: 70000 is out of range; the maximum is 65535")
 
 
 async def test_environment_and_working_directory(served: Served) -> None:
