@@ -9,12 +9,12 @@ import trio
 
 from vmm.capacity import Capacity
 from vmm.errors import AgentProtocolError, AgentRequestError
-from vmm.guest.unsupported import NoFiles, NoProcesses
+from vmm.guest.unsupported import NoFiles
 from vmm.simulated.command import SimulatedCommand
-from vmm.simulated.faults import CommandsFail, FilesFail, Moment, PrepareFails, PrepareIsSlow
+from vmm.simulated.faults import FilesFail, Moment, PrepareFails, PrepareIsSlow
 from vmm.simulated.machine import MACHINE_ID, VM_UUID, Machine
 from vmm.simulated.ports import SimulatedPorts
-from vmm.simulated.programs import PROGRAMS
+from vmm.simulated.processes import SimulatedProcesses
 from vmm.words.commands import MAX_GOT_FILE, CommandSpec
 from vmm.words.preparation import GuestClock, GuestInfo, Preparation, PreparationReport
 from vmm.words.usage import Usage
@@ -31,7 +31,7 @@ class SimulatedAgent:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self.processes = NoProcesses(_not_yet)
+        self.processes = SimulatedProcesses(machine)
         self.files = NoFiles(_not_yet)
         self.ports = SimulatedPorts(machine)
 
@@ -96,25 +96,7 @@ class SimulatedAgent:
 
     async def start_command(self, spec: CommandSpec) -> SimulatedCommand:
         await self._machine.guest_runs()
-        for fault in self._machine.faults:
-            if isinstance(fault, CommandsFail):
-                raise AgentRequestError(request="exec", code=fault.code, message=fault.message, part=fault.part)
-        name = PurePosixPath(spec.argv[0]).name
-        if (program := PROGRAMS.get(name)) is None:
-            raise AgentRequestError(
-                request="exec",
-                code="ENOENT",
-                message=f"{spec.argv[0]}: No such file or directory",
-                part="program",
-            )
-        if spec.working_directory is not None and PurePosixPath(spec.working_directory) not in _DIRECTORIES:
-            raise AgentRequestError(
-                request="exec",
-                code="ENOENT",
-                part="working_directory",
-                message=f"working directory {spec.working_directory}: No such file or directory",
-            )
-        command = SimulatedCommand(self._machine, program, spec)
+        command = SimulatedCommand(self._machine, spec)
         self._machine.start_soon(command.run)
         return command
 

@@ -9,6 +9,7 @@ import math
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 import trio
@@ -88,6 +89,12 @@ class Machine:
         self.plugged: AsyncValue[Capacity] = AsyncValue(self.online)
         self.environment: dict[str, str] = {}
         """Variables of commands beside the default."""
+        self.last_process = 0
+        """Number of the process that was started last."""
+        self.commands: dict[int, Any] = {}
+        """Programs that belong to a request, each a `running.Running`."""
+        self.detached: dict[int, Any] = {}
+        """Programs that belong to the VM, each a `processes.Detached`, in the order of their start."""
         self.files: dict[str, bytes] = {VM_UUID: f"{simulated_uuid(vm_id)}\n".encode()}
         self.network = Network()
         self.console = b"[    0.000000] Linux version simulated\n"
@@ -97,6 +104,7 @@ class Machine:
         self._drawn = 0
         self._nursery = nursery
         self._scopes: set[trio.CancelScope] = set()
+        self._lasting: set[trio.CancelScope] = set()
         self._reached: set[Moment] = set()
         self._deaths: list[tuple[float, ExitReport]] = []
         """Pending deaths: when, and how. They strike in any later session, too."""
@@ -181,6 +189,19 @@ class Machine:
 
         self._nursery.start_soon(until_exit)
 
+    def start_lasting(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs a task that ends with the machine, whatever service it has: it lives in no nursery of theirs."""
+
+        async def until_exit() -> None:
+            with contextlib.suppress(AgentUnreachableError, AgentProtocolError), trio.CancelScope() as scope:
+                self._lasting.add(scope)
+                try:
+                    await task()
+                finally:
+                    self._lasting.discard(scope)
+
+        trio.lowlevel.spawn_system_task(until_exit, name=f"a process of {self.vm_id}")
+
     def begin_session(self, nursery: trio.Nursery) -> None:
         """Begins a service's session: its tasks live in `nursery`, and the commands of earlier sessions are ended."""
         for scope in self._scopes:
@@ -223,6 +244,8 @@ class Machine:
             self.exit_report = report
             self.state.value = attrs.evolve(self.state.value, power=Power.DEAD)
             self._end_tasks("the simulated VM is dead")
+            for scope in self._lasting:
+                scope.cancel(reason="the simulated VM is dead")
 
     def _end_tasks(self, reason: str) -> None:
         for scope in self._scopes:

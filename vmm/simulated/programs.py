@@ -37,6 +37,7 @@ class GuestProcess:
         self.working_directory = spec.working_directory or "/"
         self.files = files
         self.network = network
+        self.terminal_size = None if spec.terminal is None else spec.terminal.size
         self._stdin = stdin
         self._write = write
 
@@ -156,6 +157,14 @@ async def _carry(process: GuestProcess, peer: Peer) -> None:
         peer.close()
 
 
+async def _stty(process: GuestProcess) -> int:
+    if process.terminal_size is None:
+        await process.complain("stty: standard input: Inappropriate ioctl for device")
+        return 1
+    await process.print(f"{process.terminal_size.rows} {process.terminal_size.columns}")
+    return 0
+
+
 async def _true(_process: GuestProcess) -> int:
     await trio.lowlevel.checkpoint()
     return 0
@@ -175,6 +184,7 @@ PROGRAMS: Mapping[str, Program] = {
     "nproc": _nproc,
     "pwd": _pwd,
     "sleep": _sleep,
+    "stty": _stty,
     "true": _true,
     "yes": _yes,
 }
