@@ -20,6 +20,7 @@ MAX_BACKLOG = 16 * 2**20
 """Unread bytes for a guest above which no new request is accepted: 64 streams with a full window each."""
 
 _OUTPUT = (wire.DATA + wire.STDOUT, wire.DATA + wire.STDERR)
+_SKIPS = (wire.SKIPPED + wire.STDOUT, wire.SKIPPED + wire.STDERR)
 _CREDITS = tuple(wire.CREDIT + channel for channel in (wire.STDIN, wire.STDOUT, wire.STDERR))
 _NO_CREDIT = wire.COUNT.pack(0)
 
@@ -252,7 +253,8 @@ class Connection:
             self._receivers[stream].on_frame(kind, payload)
 
     def _discard(self, kind: int, payload: bytes) -> None:
-        if not self._unwanted.take(len(payload) if kind in _OUTPUT else 0):
+        size = len(payload) if kind in _OUTPUT else wire.GAP_COST if kind in _SKIPS else 0
+        if not self._unwanted.take(size):
             raise AgentProtocolError("the guest agent keeps sending frames that were not requested")
 
     def _on_hello_reply(self, payload: bytes) -> None:

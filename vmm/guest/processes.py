@@ -54,8 +54,8 @@ class _Piece:
     data: bytearray
 
 
-class _Followed:
-    """Unread output of one stream, with positions. Fulfils `conversation.Buffer`."""
+class FollowedBuffer:
+    """Unread output of one stream, with positions. Implements `conversation.Buffer`."""
 
     def __init__(self, channel: int, stream: OutputStream) -> None:
         self.channel = channel
@@ -126,8 +126,8 @@ class FollowedProcess(Conversation[ProcessOutput]):
         self._info: ProcessInfo | None = None
         self._wanted = positions
         self._with_output = with_output
-        self._stdout = _Followed(wire.STDOUT, OutputStream.STDOUT)
-        self._stderr = _Followed(wire.STDERR, OutputStream.STDERR)
+        self._stdout = FollowedBuffer(wire.STDOUT, OutputStream.STDOUT)
+        self._stderr = FollowedBuffer(wire.STDERR, OutputStream.STDERR)
         request = {"op": "attach", "window": room.window, "output": with_output, **_ref_fields(process)}
         if positions is not None:
             request |= {"stdout": positions.stdout, "stderr": positions.stderr}

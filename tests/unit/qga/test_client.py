@@ -21,7 +21,7 @@ from vmm.errors import AgentProtocolError, AgentRequestError, AgentUnreachableEr
 from vmm.guest.qga.client import QgaClient
 from vmm.guest.qga.protocol import MAX_LINE
 from vmm.guest.qga.session import ENVIRONMENT_PATH
-from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream
+from vmm.words.commands import CommandExit, CommandSpec, Output, OutputStream, ResourceLimit, Terminal
 from vmm.words.preparation import Preparation
 
 
@@ -286,6 +286,25 @@ async def test_a_program_that_runs_long_is_asked_about_seldom() -> None:
         command = await s.client.start_command(CommandSpec(argv=["sleep", "1000"], time_limit_s=100))
         await collect(command)
         assert s.qga.heard.count("guest-exec-status") < 450
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"user": "user"}, "user"),
+        ({"groups": ("tty",)}, "groups"),
+        ({"limits": (ResourceLimit(name="nofile", soft=1, hard=1),)}, "limits"),
+        ({"terminal": Terminal()}, "terminal"),
+    ],
+)
+@in_virtual_time
+async def test_options_that_qemu_ga_does_not_have_are_refused_by_their_names(
+    options: dict[str, Any], part: str
+) -> None:
+    async with session() as s:
+        with pytest.raises(AgentRequestError, match=part) as caught:
+            await s.client.start_command(CommandSpec(argv=["true"], **options))
+        assert (caught.value.code, caught.value.part) == ("UNSUPPORTED", part)
 
 
 @in_virtual_time

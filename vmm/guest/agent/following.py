@@ -101,7 +101,9 @@ class Follower:
         for number in _OUTPUTS:
             kept, position = self._detached.kept[number], self._positions[number]
             cost = wire.GAP_COST if position < kept.start else 0
-            if kept.end - position > behind and self._credit[number] > cost:
+            # A gap is told with what follows it, or at the end.
+            told = kept.end > kept.start or self._detached.over
+            if told and kept.end - position > behind and self._credit[number] > cost:
                 behind = kept.end - position
                 found = number
         return found

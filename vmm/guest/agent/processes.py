@@ -36,8 +36,8 @@ class Detached:
     def __init__(self, processes: Processes, request: dict[str, Any]) -> None:
         """Raises SpawnError or another OSError, or ValueError for an invalid request."""
         tag, keep, stdin = request.get("tag", ""), request.get("keep", KEPT_BYTES), request.get("stdin")
-        if not (isinstance(tag, str) and isinstance(keep, int) and 0 <= keep <= KEPT_BYTES):
-            raise ValueError(f"tag must be a str and keep an int from 0 to {KEPT_BYTES}")
+        if not (isinstance(tag, str) and isinstance(keep, int) and 0 < keep <= KEPT_BYTES):
+            raise ValueError(f"tag must be a str and keep an int from 1 to {KEPT_BYTES}")
         if not (stdin is None or (isinstance(stdin, bytes) and len(stdin) <= wire.WINDOW)):
             raise ValueError(f"stdin: must be at most {wire.WINDOW} bytes")
         self._processes = processes

@@ -85,7 +85,12 @@ class QgaClient:
         return report
 
     async def start_command(self, spec: CommandSpec) -> QgaCommand:
-        """See the contract, and `QgaCommand` for its limits. If cancelled while waiting, it kills the command."""
+        """See the contract, and `QgaCommand` for its limits. If cancelled while waiting, it kills the command.
+
+        qemu-ga runs programs as root, without limits and terminals: these options are refused by their names. What a
+        program has started it always leaves running.
+        """
+        _refuse_options(spec)
         environment = self._environment | dict(spec.environment)
         argv = list(spec.argv)
         if not argv:
@@ -143,10 +148,23 @@ class QgaClient:
         raise AgentRequestError(request="exec", code=code, message=f"{what}: {said}", part=part)
 
 
-def _unable(request: str) -> AgentRequestError:
+def _refuse_options(spec: CommandSpec) -> None:
+    options = {
+        "user": spec.user,
+        "groups": spec.groups,
+        "limits": spec.limits,
+        "terminal": spec.terminal,
+    }
+    for name, wanted in options.items():
+        if wanted:
+            raise _unable("exec", f"qemu-ga cannot run a program with {name}", part=name)
+
+
+def _unable(request: str, why: str = "qemu-ga has no command for it", *, part: str = "") -> AgentRequestError:
     """The refusal of a request for which qemu-ga has no command."""
     return AgentRequestError(
         request=request,
         code="UNSUPPORTED",
-        message='qemu-ga has no command for it; use a guest image with agent = "builtin"',
+        message=f'{why}; use a guest image with agent = "builtin"',
+        part=part,
     )
