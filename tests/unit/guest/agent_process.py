@@ -99,6 +99,7 @@ if __name__ == "__main__":
     for _name, _value in json.loads(os.environ.get("AGENT_LIMITS", "{}")).items():
         _module, _, _constant = _name.partition(".")
         setattr(importlib.import_module(f"vmm.guest.agent.{_module}"), _constant, _value)
+    os.set_inheritable(int(_fd), False)  # as the guest's is
     _port = socket.socket(fileno=int(_fd))
     if _port.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         serve(_port, RememberingSystem(Path(_plugged)), Processes(Loop()))
