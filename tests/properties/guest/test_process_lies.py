@@ -162,7 +162,8 @@ async def wait(client: AgentClient) -> object:
 
 
 async def send_input(client: AgentClient) -> object:
-    return await client.processes.send_input(ProcessRef(tag="t"), b"x")
+    await client.processes.send_input(ProcessRef(tag="t"), b"x")
+    return True
 
 
 LISTING: Final = reply({"window": WINDOW})
