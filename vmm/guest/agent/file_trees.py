@@ -20,12 +20,8 @@ _AT_ONCE = 64 * 1024 * 1024
 
 
 def allow_depth() -> None:
-    """As deep as descriptors allow: a tree takes one for each level."""
-    import resource  # noqa: PLC0415 - only trees need it
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), 100_000))
+    """As deep as descriptors last, a thousand levels: a tree takes one for each."""
+    sys.setrecursionlimit(10_000)
 
 
 def names_in(directory: int) -> list[bytes]:
@@ -95,6 +91,15 @@ class Attributes:
             status = os.stat(name, dir_fd=parent, follow_symlinks=follow)
             times = (status.st_atime_ns, self.modified_ns)
             os.utime(name, ns=times, dir_fd=parent, follow_symlinks=follow)
+
+    def set_open(self, fd: int) -> None:
+        """Of an open file, or directory."""
+        if (self.uid, self.gid) != (-1, -1):
+            os.fchown(fd, self.uid, self.gid)
+        if self.mode is not None:
+            os.fchmod(fd, self.mode)
+        if self.modified_ns is not None:
+            os.utime(fd, ns=(self.modified_ns, self.modified_ns))
 
 
 def _set_mode(name: bytes, parent: int | None, mode: int) -> None:

@@ -7,6 +7,7 @@ import os
 import select
 import struct
 
+from . import libc
 from .paths import path_of, refuse
 
 TYPE_CHECKING = False
@@ -43,9 +44,6 @@ def watch(request: dict[str, Any], host: Host) -> None:
 
 class _Watcher:
     def __init__(self, path: bytes, host: Host, *, recursive: bool) -> None:
-        from . import libc  # noqa: PLC0415 - in the worker: the agent does without `ctypes`
-
-        self._libc = libc
         self._path = path
         self._host = host
         self._recursive = recursive
@@ -138,7 +136,7 @@ class _Watcher:
                 prefix = path + b"/"
                 for number, watched in list(self._paths.items()):
                     if watched == path or watched.startswith(prefix):
-                        self._libc.unwatch(self._fd, number)
+                        libc.unwatch(self._fd, number)
                         self._paths.pop(number)
         self._leaving.clear()
 
@@ -150,7 +148,7 @@ class _Watcher:
         while waiting:
             directory = waiting.pop()
             try:
-                number = self._libc.watch(self._fd, directory, _WANTED | _ONLY_DIRECTORY)
+                number = libc.watch(self._fd, directory, _WANTED | _ONLY_DIRECTORY)
                 entries = list(os.scandir(directory))
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue  # it is gone, or this user may not look into it

@@ -1,4 +1,4 @@
-"""Headers of tar members in pax format. Python's `tarfile` would round times, and needs three times as long."""
+"""Headers of tar members in pax format."""
 
 from __future__ import annotations
 

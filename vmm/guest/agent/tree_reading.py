@@ -123,6 +123,9 @@ class _Writer:
             pieces = list(extents(file, status.st_size))
             if pieces != [(0, status.st_size)]:
                 member.sparse = [(start, end - start) for start, end in pieces]
+                if not pieces or pieces[-1][1] < status.st_size:
+                    # GNU tar takes the end of the last piece for the size.
+                    member.sparse.append((status.st_size, 0))
         self._put(member.encode())
         size = 0
         for start, end in pieces:

@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 
-from . import accounts, values
+from . import accounts, values, working
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class Worker:
         """Raises OSError."""
         if len(_workers) >= MAX_WORKERS:
             raise OSError(errno.EBUSY, f"{MAX_WORKERS} requests for files are under way, the maximum; end some first")
-        from . import working  # noqa: PLC0415 - not before there is a request
-
-        working.job(op)
+        if op not in working.ONCE:
+            # What the agent has loaded, each new worker has.
+            working.job(op)
         self.key = key
         self._loop = loop
         self._timer: Timer | None = None
@@ -111,10 +111,11 @@ class Worker:
 
 def worker_for(op: str, user: str, loop: Loop) -> Worker:
     """An idle worker of this user, or a new one that is ready for this operation. Raises OSError."""
-    # Whoever is given another group, or another name, gets another worker.
-    key = (user, _stamp(accounts.PASSWD), _stamp(accounts.GROUP))
+    # Another user than root may not be able to load what another operation needs. Whoever is given another group, or
+    # another name, gets another worker.
+    key = (user, op if user else "", _stamp(accounts.PASSWD), _stamp(accounts.GROUP))
     for worker in _idle:
-        if worker.key == key:
+        if worker.key == key and op not in working.ONCE:
             worker.take()
             return worker
     return Worker(op, loop, key)

@@ -29,8 +29,10 @@ _JOBS = {
     "write_tree": "tree_writing.write_tree",
 }
 
-_ONCE = frozenset({"watch"})
-"""It loads what nothing else needs, and mostly ends by being killed: after it a worker ends."""
+ONCE = frozenset({"watch"})
+"""Loads `ctypes`, which nothing else needs, and mostly ends by being killed. So it has a worker of its own, which alone
+loads it.
+"""
 
 _INPUT, _OUTPUT, _REQUESTS, _REPORT = 0, 1, 3, 4
 _MAX_FD = 2**31 - 1
@@ -45,12 +47,29 @@ class Host:
     input = _INPUT
     output = _OUTPUT
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_output: bool) -> None:
+        self._has_output = has_output
         self._records = bytearray()
+        self.reports = bytearray()
+        """Not written yet. Without output all are written at once, so that whoever has an answer finds this worker
+        ready for the next request."""
 
     def answer(self, fields: dict[str, Any]) -> None:
         """The answer to the request. Once; before it, nothing is sent."""
-        _report(fields)
+        self.report(fields)
+        if self._has_output:
+            self.write_reports()
+
+    def report(self, message: dict[str, Any]) -> None:
+        packed = values.pack(message)
+        self.reports += wire.COUNT.pack(len(packed)) + packed
+
+    def write_reports(self) -> None:
+        _write(_REPORT, self.reports)
+        self.reports.clear()
+
+    def fail(self, code: str, message: str, part: str = "") -> None:
+        self.report({"code": code, "message": message[:4096], "part": part})
 
     def receive(self, size: int = 64 * 1024) -> bytes:
         """Some input, none at its end."""
@@ -95,22 +114,26 @@ def serve(requests: _socket.socket) -> NoReturn:
 
 def _work(requests: _socket.socket) -> None:
     new = True
-    while request := _next(requests):
-        done = _do(request, new=new) and request["op"] not in _ONCE
+    while received := _next(requests):
+        request, has_output = received
+        host = Host(has_output=has_output)
+        done = _do(request, host, new=new) and request["op"] not in ONCE
         new = False
         _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
         for fd in (_INPUT, _OUTPUT):
             os.dup2(_REQUESTS, fd, inheritable=False)
         # Whatever the request has left open.
         os.closerange(_REPORT + 1, _MAX_FD)
+        if done:
+            host.report({"done": True})
+        host.write_reports()
         if not done:
             return
-        _report({"done": True})
         os.dup2(_REQUESTS, _REPORT, inheritable=False)
 
 
-def _next(requests: _socket.socket) -> dict[str, Any] | None:
-    """The next request, with its descriptors in their places; None when no more come."""
+def _next(requests: _socket.socket) -> tuple[dict[str, Any], bool] | None:
+    """The next request, with its descriptors in their places, and whether it has output; None when no more come."""
     data, rights, _, _ = requests.recvmsg(_MAX_REQUEST, _socket.CMSG_SPACE(3 * 4))
     if not data:
         return None
@@ -118,35 +141,36 @@ def _next(requests: _socket.socket) -> dict[str, Any] | None:
     for fd, place in zip(fds, (_REPORT, _OUTPUT, _INPUT), strict=False):
         os.dup2(fd, place, inheritable=False)
         os.close(fd)
-    request: dict[str, Any] = values.unpack(data)
-    return request
+    return values.unpack(data), len(fds) > 1
 
 
 def job(op: str) -> Job:
-    """The function for an operation. What the agent has loaded, each new worker has."""
+    """The function for an operation."""
     module, _, name = _JOBS[op].partition(".")
     return getattr(__import__(module, globals(), None, (name,), 1), name)  # type: ignore[no-any-return]
 
 
-def _do(request: dict[str, Any], *, new: bool) -> bool:
+def _do(request: dict[str, Any], host: Host, *, new: bool) -> bool:
     """Returns whether the worker has become its user."""
     ready = not new
     try:
+        # Loaded with the agent's rights.
+        work = job(request["op"])
         if new:
             become(request["user"])
             ready = True
-        job(request["op"])(request, Host())
+        work(request, host)
     except BrokenPipeError:
         raise
     except OSError as error:
         code = errno.errorcode.get(error.errno, "EIO") if error.errno else "EIO"
-        _fail(code, _message_of(error), getattr(error, "part", ""))
+        host.fail(code, _message_of(error), getattr(error, "part", ""))
     except ValueError as error:
-        _fail("BAD_REQUEST", str(error))
+        host.fail("BAD_REQUEST", str(error))
     except MemoryError:
-        _fail("ENOMEM", os.strerror(errno.ENOMEM))
+        host.fail("ENOMEM", os.strerror(errno.ENOMEM))
     except Exception as error:  # noqa: BLE001 - a fault in here is reported, and ends only this request
-        _fail("EIO", f"{type(error).__name__}: {error}")
+        host.fail("EIO", f"{type(error).__name__}: {error}")
     return ready
 
 
@@ -164,15 +188,6 @@ def _message_of(error: OSError) -> str:
     what = error.strerror or str(error)
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, bytes | str)]
     return f"{' -> '.join(names)}: {what}" if names else what
-
-
-def _fail(code: str, message: str, part: str = "") -> None:
-    _report({"code": code, "message": message[:4096], "part": part})
-
-
-def _report(message: dict[str, Any]) -> None:
-    packed = values.pack(message)
-    _write(_REPORT, wire.COUNT.pack(len(packed)) + packed)
 
 
 def _write(fd: int, data: bytes | bytearray | memoryview) -> None:
