@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import posixpath
 
 import attrs
 import trio
 
 from vmm.capacity import Capacity
 from vmm.errors import AgentProtocolError, AgentRequestError
-from vmm.guest.unsupported import NoFiles
 from vmm.simulated.command import SimulatedCommand
 from vmm.simulated.faults import FilesFail, Moment, PrepareFails, PrepareIsSlow
+from vmm.simulated.files import SimulatedFiles
 from vmm.simulated.machine import MACHINE_ID, VM_UUID, Machine
 from vmm.simulated.ports import SimulatedPorts
 from vmm.simulated.processes import SimulatedProcesses
@@ -23,8 +23,6 @@ GUEST_INFO = GuestInfo(agent_version=2, kernel_release="simulated")
 ONLINE_LIMIT_S = 5.0
 """How long the agent waits for CPUs and memory to be plugged in."""
 
-_DIRECTORIES = frozenset(PurePosixPath(path) for path in ("/", "/root", "/tmp", "/run", "/etc"))  # noqa: S108 - a guest's
-
 
 class SimulatedAgent:
     """Answers as the real agent: not while the machine is paused, and not after its death."""
@@ -32,7 +30,7 @@ class SimulatedAgent:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.processes = SimulatedProcesses(machine)
-        self.files = NoFiles(_not_yet)
+        self.files = SimulatedFiles(machine)
         self.ports = SimulatedPorts(machine)
 
     async def ping(self) -> GuestInfo:
@@ -105,7 +103,7 @@ class SimulatedAgent:
         for fault in self._machine.faults:
             if isinstance(fault, FilesFail):
                 raise AgentRequestError(request="put", code=fault.code, message=fault.message)
-        if PurePosixPath(path).parent not in _DIRECTORIES:
+        if not self._machine.files.is_directory(posixpath.dirname(path)):
             raise AgentRequestError(request="put", code="ENOENT", message=f"{path}: No such file or directory")
         self._machine.files[path] = data
 
@@ -122,13 +120,9 @@ class SimulatedAgent:
 
     async def get_file(self, path: str, *, limit: int = MAX_GOT_FILE) -> bytes:
         await self._machine.guest_runs()
-        data = self._machine.files.get(path)
+        data = self._machine.files.contents().get(path)
         if data is None:
             raise AgentRequestError(request="get", code="ENOENT", message=f"{path}: No such file or directory")
         if len(data) > limit:
             raise AgentRequestError(request="get", code="EFBIG", message=f"{path} has more than {limit} bytes")
         return data
-
-
-def _not_yet(request: str) -> AgentRequestError:
-    return AgentRequestError(request=request, code="UNSUPPORTED", message="the agent does not know it yet")

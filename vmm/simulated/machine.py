@@ -18,6 +18,7 @@ from trio_util import AsyncValue
 from vmm.capacity import Capacity
 from vmm.errors import AgentProtocolError, AgentUnreachableError, VmExitedError
 from vmm.simulated.faults import AgentBreaksProtocol, AgentGoesMute, Exits, Fault, Hangs, Moment
+from vmm.simulated.file_system import FileSystem
 from vmm.simulated.network import Network
 from vmm.spec import MachineSpec
 from vmm.words.preparation import Growth
@@ -95,7 +96,8 @@ class Machine:
         """Programs that belong to a request, each a `running.Running`."""
         self.detached: dict[int, Any] = {}
         """Programs that belong to the VM, each a `processes.Detached`, in the order of their start."""
-        self.files: dict[str, bytes] = {VM_UUID: f"{simulated_uuid(vm_id)}\n".encode()}
+        self.files = FileSystem(clock=lambda: self.wall_clock_ns)
+        self.files[VM_UUID] = f"{simulated_uuid(vm_id)}\n".encode()
         self.network = Network()
         self.console = b"[    0.000000] Linux version simulated\n"
         """The guest's output to its console."""
@@ -151,7 +153,7 @@ class Machine:
     @property
     def visible_files(self) -> dict[str, bytes]:
         """The files that a program in the guest can read right now."""
-        return self.files | {
+        return self.files.contents() | {
             "/proc/cpuinfo": b"".join(b"processor\t: %d\n" % number for number in range(self.online.vcpus)),
             "/proc/meminfo": b"MemTotal: %d kB\n" % (self.mem_total_mib * 1024),
         }
