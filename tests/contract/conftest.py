@@ -12,6 +12,7 @@ from tests.contract.subjects import (
     BOOT_LIMIT_S,
     MAX_MEMORY_MIB,
     MAX_VCPUS,
+    MODULES_NOT_OVER_QGA,
     NOT_OVER_QGA,
     QemuSubject,
     SimulatedSubject,
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is named as not for qemu-ga, with the reason."""
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            reason = NOT_OVER_QGA.get(item.originalname)
+            reason = NOT_OVER_QGA.get(item.originalname) or MODULES_NOT_OVER_QGA.get(item.module.__name__)
             if reason is not None and item.callspec.params.get("subject") == "qga":
                 item.add_marker(pytest.mark.skip(reason=reason))
 

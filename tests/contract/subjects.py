@@ -77,6 +77,10 @@ NOT_OVER_QGA = {
 """Tests of the contract that are not for a guest with qemu-ga, and why."""
 
 
+MODULES_NOT_OVER_QGA = {"tests.contract.test_files": "qemu-ga has no such requests"}
+"""As NOT_OVER_QGA, whole modules."""
+
+
 class Subject(Protocol):
     async def launch(self, vm_id: str, nursery: trio.Nursery) -> Vm:
         """A new VM, which the caller stops."""
