@@ -80,7 +80,9 @@ class Attachment(Resource):
         return await self._connection.run(self._core.wait)
 
     async def send_stdin(self, data: bytes) -> None:
-        """Waits while the process does not read."""
+        """Waits while the process does not read. What is still on its way when the block ends may be lost;
+        `DetachedProcess.send_input` returns when the guest has it.
+        """
         await self._connection.run(self._core.send_stdin, data)
 
     async def close_stdin(self) -> None:

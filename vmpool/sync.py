@@ -275,7 +275,9 @@ class Attachment(BlockingResource):
         return self._connection.run(self._core.wait)
 
     def send_stdin(self, data: bytes) -> None:
-        """Waits while the process does not read."""
+        """Waits while the process does not read. What is still on its way when the block ends may be lost;
+        `DetachedProcess.send_input` returns when the guest has it.
+        """
         self._connection.run(self._core.send_stdin, data)
 
     def close_stdin(self) -> None:

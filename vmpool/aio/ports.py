@@ -18,13 +18,15 @@ from vmpool.client.endings import finish
 from vmpool.client.errors import CallError, ClientError
 from vmpool.client.exchange import Call
 from vmpool.client.methods import Method
-from vmpool.client.opening import Opening, Resource
+from vmpool.client.opening import Opening, Resource, internal
 from vmpool.client.places import LocalPath
 from vmpool.wire.generated.vmpool import v1 as wire
 
 WAIT_PORT_S: Final = 30.0
 
 BACKLOG: Final = 128
+
+COMPLETE_LIMIT_S: Final = 5.0
 
 READ_BYTES: Final = 64 * 1024
 
@@ -48,6 +50,7 @@ class ByteStream(Resource):
         if not self._sent_end:
             self._sent_end = True
             await self._call.send(self._request(end=wire.EndOfStream()))
+            await self._call.end()
 
     async def receive(self) -> bytes:
         """The next bytes, as many as came at once; none at the end of this direction."""
@@ -59,6 +62,17 @@ class ByteStream(Resource):
                 data: bytes = reply.data
                 return data
         return b""
+
+    @internal
+    async def complete(self) -> None:
+        """Once both directions have ended, waits until the guest has all that was sent: resetting the call would drop
+        what is still on its way.
+        """
+        if self._sent_end and self._received_end:
+            with contextlib.suppress(ClientError, TimeoutError):
+                async with asyncio.timeout(COMPLETE_LIMIT_S):
+                    while await self._call.receive() is not None:
+                        pass
 
 
 class Forward(Resource):
@@ -222,7 +236,9 @@ class Ports:
         first = await call.receive()
         if first is None or first.connected is None:
             raise CallError(status="INTERNAL", message="the service did not connect; see its log")
-        return ByteStream(call, method.request)
+        stream = ByteStream(call, method.request)
+        ends.push_async_callback(stream.complete)
+        return stream
 
 
 class _Connections:

@@ -67,7 +67,9 @@ class Attachment(Resource):
         raise CallError(status="INTERNAL", message="the service did not report how the process ended; see its log")
 
     async def send_stdin(self, data: bytes) -> None:
-        """Waits while the process does not read."""
+        """Waits while the process does not read. What is still on its way when the block ends may be lost;
+        `DetachedProcess.send_input` returns when the guest has it.
+        """
         if data:
             await self._send(wire.AttachRequest(stdin=data))
 

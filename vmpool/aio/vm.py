@@ -216,18 +216,18 @@ class Vm(Ports, Resource):
                     await told
 
         ended = await self._run_to_the_end(start, input, take, timeout)
-        completed = CompletedCommand(
+        completed: CompletedCommand[Any] = CompletedCommand(
             exit=ended, stdout=bytes(output[OutputStream.STDOUT]), stderr=bytes(output[OutputStream.STDERR])
         )
+        if encoding is not None:
+            completed = CompletedCommand(
+                exit=ended,
+                stdout=completed.stdout.decode(encoding, "replace"),
+                stderr=completed.stderr.decode(encoding, "replace"),
+            )
         if check and not ended.ok:
             raise CommandError(command=spelled(command), completed=completed)
-        if encoding is None:
-            return completed
-        return CompletedCommand(
-            exit=ended,
-            stdout=completed.stdout.decode(encoding, "replace"),
-            stderr=completed.stderr.decode(encoding, "replace"),
-        )
+        return completed
 
     def exec(
         self,

@@ -59,8 +59,7 @@ class ThreadConnection:
             finally:
                 _CALLER.reset(token)
 
-        self._loop.call_soon_threadsafe(call.begin, work)
-        return call.result()
+        return call.result(work)
 
     def open(self, opened: Opening[T], face: Callable[[T], R]) -> R:
         """Opens something, which is closed if this is interrupted."""
@@ -182,14 +181,11 @@ class _Waiting(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._task: asyncio.Task[T] | None = None
-        self._cancelled = False
         self._messages: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
 
-    def begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         """In the loop."""
         self._task = self._loop.create_task(work())
-        if self._cancelled:
-            self._task.cancel()
         self._task.add_done_callback(lambda _: self._messages.put(None))
 
     async def ask(self, function: Callable[[], Any]) -> Any:
@@ -202,9 +198,10 @@ class _Waiting(Generic[T]):
         self._messages.put(_Request(function=function, done=done))
         return await answer
 
-    def result(self) -> T:
+    def result(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """In the caller's thread."""
         try:
+            self._loop.call_soon_threadsafe(self._begin, work)
             self._attend()
         except BaseException:
             self._give_up()
@@ -237,16 +234,15 @@ class _Waiting(Generic[T]):
         if task is not None and not task.cancelled() and task.exception() is None:
             abandon = getattr(task.result(), "abandon", None)
             if abandon is not None:
-                undo = _Waiting[None](self._loop)
-                self._loop.call_soon_threadsafe(undo.begin, abandon)
                 try:
-                    undo.result()
+                    _Waiting[None](self._loop).result(abandon)
                 except ClientError as error:
                     _log.warning("what an interrupted call had begun could not be undone: %s", error)
 
     def _cancel(self) -> None:
-        self._cancelled = True
-        if self._task is not None:
+        if self._task is None:  # interrupted before the loop was told to begin
+            self._messages.put(None)
+        else:
             self._task.cancel()
 
 
@@ -282,7 +278,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+    if threading.current_thread() is not thread:  # garbage is collected in whatever thread
+        thread.join()
 
 
 async def _end_all() -> None:

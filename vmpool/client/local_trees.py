@@ -10,6 +10,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Final
 
@@ -32,7 +33,7 @@ def pack(directory: Path, into: IO[bytes], advance: Advance) -> None:
             info: tarfile.TarInfo | None = tar.gettarinfo(os.fspath(path), arcname=name)
             if info is None:  # a socket
                 continue
-            info.mtime = path.lstat().st_mtime_ns / 1e9
+            _date(info, path.lstat().st_mtime_ns)
             _number(info, path, linked)
             if info.isreg():
                 with path.open("rb") as file:
@@ -70,6 +71,14 @@ def _walk(directory: Path) -> Iterator[tuple[Path, str]]:
         for name in sorted(directories + files):
             path = base / name
             yield path, os.path.relpath(path, directory)
+
+
+def _date(info: tarfile.TarInfo, ns: int) -> None:
+    """To the nanosecond, for which a float has no room."""
+    seconds, rest = divmod(ns, 10**9)
+    info.mtime = seconds
+    if rest and seconds >= 0:
+        info.pax_headers = {**info.pax_headers, "mtime": f"{seconds}.{rest:09}"}
 
 
 def _number(info: tarfile.TarInfo, path: Path, linked: dict[tuple[int, int], str]) -> None:
@@ -169,5 +178,12 @@ def _settle(path: Path, member: tarfile.TarInfo, *, owners: bool) -> None:
         os.chown(path, member.uid, member.gid, follow_symlinks=False)
     if not member.issym():
         path.chmod(member.mode & 0o7777 if owners else member.mode & 0o1777)
-    when = int(member.mtime * 1e9) if isinstance(member.mtime, float) else member.mtime * 10**9
+    when = _time(member)
     os.utime(path, ns=(when, when), follow_symlinks=False)
+
+
+def _time(member: tarfile.TarInfo) -> int:
+    try:
+        return int(Decimal(member.pax_headers.get("mtime", member.mtime)) * 10**9)
+    except ArithmeticError:
+        raise UnsafeTreeError(member=member.name, reason="has a time that is no number") from None
