@@ -51,7 +51,8 @@ class CallError(ClientError):
     """The service, or the client's own deadline, ended a call. `status` is the gRPC status by name ("NOT_FOUND")."""
 
     reason: str = ""
-    """In one word, if the service says so: an errno's name ("ENOENT") in a GuestError, else why it refused."""
+    """In one word, if the service says so: an errno's name in a GuestError ("ENOENT"), else why it refused
+    ("LEASE_ENDED", "UNSUPPORTED")."""
 
     def __init__(self, *, status: str, message: str) -> None:
         super().__init__(message or f"the call ended with {status}")
@@ -135,7 +136,7 @@ def call_error(
     *, status: str, message: str, reason: str = "", domain: str = "", metadata: Mapping[str, str] | None = None
 ) -> CallError:
     """The most specific error for a status and what its ErrorInfo says."""
-    if domain == "guest" and reason:
+    if domain == "guest" and hasattr(numbers, reason or "-"):
         kind = _GUEST_ERRORS.get(reason, GuestError)
         return kind(status=status, message=message, reason=reason, filename=(metadata or {}).get("path"))
     error = (CallTimeoutError if status == "DEADLINE_EXCEEDED" else CallError)(status=status, message=message)

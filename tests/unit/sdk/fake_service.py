@@ -29,6 +29,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from vmpool.client.details import ERROR_INFO
+from vmpool.wire.generated.vmpool import status as status_wire
 from vmpool.wire.generated.vmpool import v1 as wire
 
 LIMIT_S: Final = 20.0
@@ -52,17 +53,9 @@ KINDS: Final = {
 }
 
 
-def field(number: int, data: bytes) -> bytes:
-    """One of a message that has a length, shorter than 128 bytes or 16384."""
-    size = len(data)
-    length = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
-    return bytes([number << 3 | 2]) + length + data
-
-
 def error_info(reason: str, *, domain: str = "guest", **metadata: str) -> bytes:
-    entries = b"".join(field(3, field(1, key.encode()) + field(2, value.encode())) for key, value in metadata.items())
-    info = field(1, reason.encode()) + field(2, domain.encode()) + entries
-    return field(3, field(1, ERROR_INFO.encode()) + field(2, info))
+    info = status_wire.ErrorInfo(reason=reason, domain=domain, metadata=metadata)
+    return bytes(status_wire.Status(details=[status_wire.Detail(type_url=ERROR_INFO, value=bytes(info))]))
 
 
 def refused(reason: str, message: str = "", **metadata: str) -> GRPCError:
@@ -304,6 +297,15 @@ class Pool(wire.PoolBase):
         )
         self.service.leases[lease.lease_id] = lease
         return wire.AcquireReply(lease=lease, timings=wire.AcquireTimings())
+
+    async def _PoolBase__rpc_acquire(self, stream: Any) -> None:  # noqa: N802 - the generated class calls it so
+        """A lease whose caller has gone is taken back."""
+        reply = await self.acquire(await stream.recv_message())
+        try:
+            await stream.send_message(reply)
+        except BaseException:
+            self.service.leases.pop(reply.lease.lease_id, None)
+            raise
 
     @counted
     async def acquire(self, message: wire.AcquireRequest) -> wire.AcquireReply:
