@@ -136,7 +136,7 @@ def call_error(
     *, status: str, message: str, reason: str = "", domain: str = "", metadata: Mapping[str, str] | None = None
 ) -> CallError:
     """The most specific error for a status and what its ErrorInfo says."""
-    if domain == "guest" and hasattr(numbers, reason or "-"):
+    if domain == "guest" and isinstance(getattr(numbers, reason, None), int):
         kind = _GUEST_ERRORS.get(reason, GuestError)
         return kind(status=status, message=message, reason=reason, filename=(metadata or {}).get("path"))
     error = (CallTimeoutError if status == "DEADLINE_EXCEEDED" else CallError)(status=status, message=message)
