@@ -6,6 +6,7 @@ root are not made.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tarfile
@@ -37,7 +38,10 @@ def pack(directory: Path, into: IO[bytes], advance: Advance) -> None:
             _number(info, path, linked)
             if info.isreg():
                 with path.open("rb") as file:
-                    tar.addfile(info, _Told(file, advance))
+                    pieces = _pieces(file, info.size) if path.lstat().st_blocks * 512 < info.size else None
+                    prefix = b"" if pieces is None else _make_sparse(info, pieces)
+                    content = _content(file, [(0, info.size)] if pieces is None else pieces)
+                    tar.addfile(info, _Told(prefix, content, advance))
             else:
                 tar.addfile(info)
 
@@ -94,16 +98,65 @@ def _number(info: tarfile.TarInfo, path: Path, linked: dict[tuple[int, int], str
         linked[key] = info.name
 
 
-class _Told:
-    """A file that tells how much of it was read."""
+def _pieces(file: IO[bytes], size: int) -> list[tuple[int, int]]:
+    """Offset and length of what is data in a file with holes, and an empty piece at its end."""
+    pieces = []
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(file.fileno(), at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # a hole up to the end
+                raise
+            break
+        at = min(os.lseek(file.fileno(), start, os.SEEK_HOLE), size)
+        pieces.append((start, at - start))
+    return [*pieces, (size, 0)]
 
-    def __init__(self, file: IO[bytes], advance: Advance) -> None:
-        self._file = file
+
+def _make_sparse(info: tarfile.TarInfo, pieces: list[tuple[int, int]]) -> bytes:
+    """GNU's form 1.0: the map comes before the data. Returns the map."""
+    numbers = [len(pieces), *(number for piece in pieces for number in piece)]
+    data_map = "".join(f"{number}\n" for number in numbers).encode()
+    data_map += bytes(-len(data_map) % tarfile.BLOCKSIZE)
+    info.pax_headers = {
+        **info.pax_headers,
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": info.name,
+        "GNU.sparse.realsize": str(info.size),
+    }
+    info.name = "GNUSparseFile.0/file"  # short and ASCII: no record of a path, which tarfile would take for the name
+    info.size = len(data_map) + sum(length for _, length in pieces)
+    return data_map
+
+
+def _content(file: IO[bytes], pieces: list[tuple[int, int]]) -> Iterator[bytes]:
+    for start, length in pieces:
+        file.seek(start)
+        left = length
+        while left and (data := file.read(min(left, _COPY_BYTES))):
+            left -= len(data)
+            yield data
+
+
+class _Told:
+    """What tarfile reads: bytes of ours, then content, of which it tells. tarfile raises if a file became shorter."""
+
+    def __init__(self, prefix: bytes, content: Iterator[bytes], advance: Advance) -> None:
+        self._rest = prefix
+        self._content = content
         self._advance = advance
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._advance(len(data))
+        while size < 0 or len(self._rest) < size:
+            piece = next(self._content, b"")
+            if not piece:
+                break
+            self._advance(len(piece))
+            self._rest += piece
+        end = len(self._rest) if size < 0 else size
+        data, self._rest = self._rest[:end], self._rest[end:]
         return data
 
 

@@ -44,7 +44,7 @@ def guest(reason: str) -> wire.ErrorInfo:
 )
 def test_an_errno_of_the_guest(reason: str, kind: type[OSError]) -> None:
     error = raised(Status.NOT_FOUND, guest(reason))
-    assert isinstance(error, kind)
+    assert kind in type(error).__mro__
     assert isinstance(error, vmpool.GuestError)
     assert (error.errno, error.filename, error.reason) == (getattr(errno, reason), "/a", reason)
     assert (str(error), error.status) == ("said", "NOT_FOUND")

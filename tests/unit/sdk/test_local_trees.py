@@ -99,6 +99,24 @@ def test_there_and_back_to_the_nanosecond(tmp_path: Path) -> None:
     back.chmod(0o755)
 
 
+@pytest.mark.parametrize("data_at", [(), (0,), (300_000,), (0, 5_000_000), (9_999_990,)])
+def test_holes_are_not_carried(tmp_path: Path, data_at: tuple[int, ...]) -> None:
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    with (tmp_path / "tree" / "below" / os.fsdecode(b"odd-\xff")).open("wb") as file:
+        file.truncate(10_000_000)
+        for at in data_at:
+            file.seek(at)
+            file.write(b"here")
+    packed = io.BytesIO()
+    pack(tmp_path / "tree", packed, ignored)
+    assert packed.tell() < 100_000
+    packed.seek(0)
+    unpack(packed, tmp_path / "back", ignored)
+    (back,) = (tmp_path / "back" / "below").iterdir()
+    assert back.read_bytes() == (tmp_path / "tree" / "below" / back.name).read_bytes()
+    assert back.stat().st_blocks * 512 < 2_000_000
+
+
 def test_what_it_tells_is_the_content(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "file").write_bytes(b"x" * 1000)
