@@ -22,6 +22,16 @@ USERS: Final = {"root": 0, "user": 1000, "nobody": 65534}
 _NAMES: Final = {number: name for name, number in USERS.items()}
 _MAX_NAME: Final = 255
 _MAX_PATH: Final = 4095
+_DIRECTORIES: Final = (
+    (b"/root", 0o700),
+    (b"/home", 0o755),
+    (b"/home/user", 0o755),
+    (b"/tmp", 0o1777),
+    (b"/run", 0o755),
+    (b"/etc", 0o755),
+)
+"""Of every guest, with their modes."""
+
 _MAX_LINKS: Final = 40
 _READ, _WRITE, _SEARCH = 4, 2, 1
 
@@ -100,7 +110,7 @@ class FileSystem:
         self._inodes = itertools.count(1)
         self._watchers: list[Callable[[FileChange], None]] = []
         self.root = self._node(stat.S_IFDIR | 0o755, 0)
-        for path, mode in ((b"/root", 0o700), (b"/tmp", 0o1777), (b"/run", 0o755), (b"/etc", 0o755)):
+        for path, mode in _DIRECTORIES:
             self.make_directory(path, mode=mode)
 
     # Look
