@@ -6,6 +6,7 @@ from bench.micro import actors, cli, codecs, kata, ledger, rpc
 from bench.registry import Registry
 from bench.system import (
     confinement,
+    files,
     handout,
     idle,
     layers,
@@ -31,6 +32,7 @@ ALL = Registry(
         miss.EXPERIMENT,
         throughput.EXPERIMENT,
         handout.EXEC,
+        files.EXPERIMENT,
         idle.EXPERIMENT,
         memory.EXPERIMENT,
         restart.EXPERIMENT,
