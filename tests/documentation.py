@@ -48,7 +48,8 @@ def of_docstring(module: str, text: str | None) -> Example:
     assert text is not None
     block = text.split("\n\n")[1]
     return Example(
-        module, f"import trio\nfrom {module} import open_client\nasync def main():\n{block}\ntrio.run(main)\n"
+        module,
+        f"import trio\nimport {module}\nfrom {module} import open_client\nasync def main():\n{block}\ntrio.run(main)\n",
     )
 
 

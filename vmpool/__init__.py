@@ -1,5 +1,11 @@
 """The SDK: VMs that are ready in milliseconds, from a trio program.
 
+    async with vmpool.connect("/run/vmpool/vmpool.sock") as pool, pool.vm() as vm, vm.exec(["uname", "-a"]) as command:
+        async for event in command.events():
+            print(event)
+
+Or, with the service where it usually is:
+
     async with vmpool.connect() as pool, pool.vm("default", environment={"TOKEN": token}) as vm:
         await vm.files.write("/app/a.py", code)
         print((await vm.run("python3 /app/a.py", timeout=10)).stdout)

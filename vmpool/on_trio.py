@@ -1,6 +1,6 @@
 """Pool, Vm and what belongs to them, for trio programs; `vmpool` has these names.
 
-Made by scripts/faces.py of the asyncio face, which is where to look, and what to change.
+Made by scripts/faces of the asyncio face, which is where to look, and what to change.
 """
 
 from __future__ import annotations

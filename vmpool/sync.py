@@ -7,7 +7,7 @@ What is opened, a connection, a VM, a forward, is closed at the end of its block
 may use one connection. Callbacks, and the pieces of an iterable that is written, run in the thread that calls. Ctrl-C
 ends the call that waits, and what it had begun.
 
-Made by scripts/faces.py of the asyncio face, which is where to look, and what to change.
+Made by scripts/faces of the asyncio face, which is where to look, and what to change.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The service's calls, and a running command, for trio programs.
 
-Made by scripts/faces.py of the asyncio face, which is where to look, and what to change.
+Made by scripts/faces of the asyncio face, which is where to look, and what to change.
 """
 
 from __future__ import annotations

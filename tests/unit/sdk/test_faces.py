@@ -581,7 +581,7 @@ def test_asyncio_and_threads_do_without_trio() -> None:
 
 def test_the_faces_are_what_is_made_of_the_asyncio_one() -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/faces.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "scripts/faces", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
