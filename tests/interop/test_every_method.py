@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +17,8 @@ HERE = Path(__file__).parent
 PROTO = HERE.parents[1] / "proto"
 FILES = [f"vmpool/v1/{name}.proto" for name in ("pool", "processes", "files", "ports")]
 
-NODE_PACKAGES = ("@grpc/grpc-js@1", "@grpc/proto-loader@0.8")
-INSTALL_LIMIT_S = 120.0
+NODE_MODULES = HERE.parents[1] / "build" / "node" / "node_modules"
+"""As `scripts/setup --dev` installs them, where there is npm."""
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +38,9 @@ async def test_grpcio(stubs: Path, vm_home: Path) -> None:
     assert json.loads(done.stdout) == EXPECTED
 
 
-@pytest.fixture(scope="module")
-def node_modules() -> Iterator[Path]:
-    """Node's packages, in a directory of their own."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed")
-    with tempfile.TemporaryDirectory(prefix="vmpool-node-") as directory:
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", directory]
-        try:
-            subprocess.run([*command, *NODE_PACKAGES], check=True, capture_output=True, timeout=INSTALL_LIMIT_S)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            pytest.skip(f"npm cannot install {' and '.join(NODE_PACKAGES)}: {error}")
-        yield Path(directory) / "node_modules"
-
-
-@pytest.mark.timeout(180)
-async def test_grpc_js(node_modules: Path, vm_home: Path) -> None:
+@pytest.mark.skipif(not NODE_MODULES.is_dir(), reason="Node's gRPC is not installed: scripts/setup --dev, with npm")
+async def test_grpc_js(vm_home: Path) -> None:
     async with scene(vm_home) as where:
-        client = ["node", os.fspath(HERE / "every_method.js"), os.fspath(node_modules), os.fspath(PROTO)]
+        client = ["node", os.fspath(HERE / "node" / "every_method.js"), os.fspath(NODE_MODULES), os.fspath(PROTO)]
         done = await trio.run_process([*client, os.fspath(where.socket), where.lease_id], capture_stdout=True)
     assert json.loads(done.stdout) == EXPECTED
