@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import attrs
+import pytest
 
 from vmm.contract.files import GuestFiles
 from vmm.contract.streams import ByteSource, RecordSource
+from vmm.errors import AgentRequestError
 from vmm.words.files import FileInfo, FileWrite, TreeSummary, TreeWrite
 
 Record = TypeVar("Record")
 
 PIECE = 64 * 1024
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
 async def everything(source: ByteSource) -> bytes:
@@ -111,3 +118,38 @@ def seen(path: Path) -> SeenTree:
         if not stat.S_ISDIR(status.st_mode):
             names.setdefault(status.st_ino, set()).add(name)
     return SeenTree(files=files, linked=frozenset(frozenset(same) for same in names.values() if len(same) > 1))
+
+
+@contextlib.contextmanager
+def refused(code: int, *, part: str = "") -> Iterator[None]:
+    with pytest.raises(AgentRequestError) as refusal:
+        yield
+    assert (refusal.value.code, refusal.value.part) == (errno.errorcode[code], part)
+
+
+def raw(path: Path) -> bytes:
+    return os.fsencode(path)
+
+
+def names_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def grow(top: Path) -> None:
+    """A tree of everything that this user may make."""
+    (top / "directory" / "empty").mkdir(parents=True)
+    (top / "directory" / "file").write_bytes(os.urandom(100_000))
+    os.link(top / "directory" / "file", top / "hard link")
+    (top / "link").symlink_to("nowhere\udcff")
+    os.mkfifo(top / "fifo", 0o640)
+    with (top / "holes").open("wb") as file:
+        file.seek(2**20)
+        file.write(b"data")
+        file.truncate(2**22)
+    (top / "directory").chmod(0o1750)
+    os.utime(top / "holes", ns=(0, 987654321987654321))
+    if os.geteuid() == 0:
+        os.chown(top / "hard link", 1234, 4321)
+        os.mknod(top / "device", 0o20600, os.makedev(1, 3))
+    for path in (top / "directory", top):
+        os.utime(path, ns=(0, 1_000_000_007))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import attrs
 import pytest
 import trio
 
 from tests.agents import Narrow
-from tests.files import all_records, listed, read, read_tree, write, write_tree
+from tests.files import all_records, listed, read, read_tree, refused, write, write_tree
 from vmm.contract import Vm
 from vmm.contract.files import GuestFiles
 from vmm.errors import AgentRequestError
@@ -44,13 +43,6 @@ async def files(vm: Vm) -> AsyncIterator[GuestFiles]:
     await vm.agent.files.edit(MakeDirectory(path=TOP, mode=0o777))
     yield vm.agent.files
     await vm.agent.files.edit(Remove(path=TOP, recursive=True))
-
-
-@contextlib.contextmanager
-def refused(code: int, *, part: str = "") -> Iterator[None]:
-    with pytest.raises(AgentRequestError) as refusal:
-        yield
-    assert (refusal.value.code, refusal.value.part) == (errno.errorcode[code], part)
 
 
 async def put(files: GuestFiles, data: bytes, *, path: bytes = FILE) -> None:

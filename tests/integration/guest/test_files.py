@@ -10,8 +10,7 @@ import pytest
 import trio
 
 from tests.agents import collect
-from tests.files import listed, read, read_tree, write, write_tree
-from tests.unit.guest.test_file_requests import refused
+from tests.files import listed, read, read_tree, refused, write, write_tree
 from vmm.guest.client import AgentClient
 from vmm.words.commands import CommandSpec
 from vmm.words.files import Copy, FileWrite, Move, Remove, TreeWrite, WriteMode

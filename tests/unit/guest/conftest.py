@@ -53,3 +53,11 @@ async def client(local_agent: LocalAgent, nursery: trio.Nursery) -> AsyncIterato
     client = await AgentClient.connect(local_agent.stream, nursery=nursery)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory that everybody may look into."""
+    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        directory.chmod(0o755)
+    return tmp_path

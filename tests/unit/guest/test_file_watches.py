@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.agents import Narrow
-from tests.unit.guest.test_file_requests import raw, refused
+from tests.files import raw, refused
 from vmm.contract.streams import RecordSource
 from vmm.guest.client import AgentClient
 from vmm.words.files import FileChange, FileChangeKind

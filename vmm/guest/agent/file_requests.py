@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from . import values, wire
+from .commands import window_of
 from .loop import READ
-from .pipes import Inlet, Outlet, window_of
+from .pipes import Inlet, Outlet
 from .worker import worker_for
 
 TYPE_CHECKING = False

@@ -10,23 +10,12 @@ from .loop import WRITE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from .channel import Channel
     from .loop import Loop
 
 _READ_SIZE = 32 * 1024 - wire.HEADER.size
 """With its header, one write to a virtio port."""
-
-_LEAST_WINDOW = 1024
-
-
-def window_of(request: dict[str, Any]) -> int:
-    """The request's window. Raises ValueError."""
-    window = request.get("window", wire.WINDOW)
-    if not (isinstance(window, int) and _LEAST_WINDOW <= window <= wire.WINDOW):
-        raise ValueError(f"window: must be an int from {_LEAST_WINDOW} to {wire.WINDOW}")
-    return window
 
 
 class Inlet:
