@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import trio
 
-from tests.agents import LocalAgent
-from tests.files import refused
+from tests.agents import LocalAgent, Narrow
+from tests.files import raw, refused
 from tests.waiting import until
 from vmm.guest.client import AgentClient
 
@@ -58,14 +58,21 @@ async def test_a_worker_has_no_descriptor_of_the_agent(client: AgentClient, loca
     await watch.aclose()
 
 
-async def test_a_worker_that_is_killed_is_an_error_and_the_next_request_has_another(
-    client: AgentClient, local_agent: LocalAgent
+async def test_a_worker_that_is_killed_is_an_error_and_no_end(
+    client: AgentClient, local_agent: LocalAgent, place: Path
 ) -> None:
-    watch = await client.files.watch(b"/tmp")
-    [worker] = workers_of(local_agent)
-    worker.kill()
-    assert await watch.receive() == () or True
-    await watch.aclose()
+    (place / "file").write_bytes(bytes(2**22))
+    for source in (
+        await client.files.watch(raw(place)),
+        await client.files.read(raw(place / "file"), room=Narrow()),
+        await client.files.read_tree(raw(place), room=Narrow()),
+    ):
+        for worker in workers_of(local_agent):
+            worker.kill()
+        with refused(errno.EIO):
+            while await source.receive():
+                pass
+        await source.aclose()
     await client.files.stat(b"/")
 
 

@@ -29,8 +29,8 @@ def start(service: Service, stream: int, request: dict[str, Any]) -> FileRequest
 class FileRequest:
     """A request that a worker does; a stream of the session.
 
-    The worker reports on one pipe: an answer, an error, or both, and whether it can be used again. A request may have
-    output and input, on two more.
+    The worker reports on one pipe: an answer, an error, or both, and at the end whether it can be used again. A request
+    may have output and input, on two more.
     """
 
     def __init__(self, service: Service, stream: int, request: dict[str, Any]) -> None:
@@ -45,6 +45,7 @@ class FileRequest:
         self._outlet: Outlet | None = None
         self._buffer = bytearray()
         self._answered = False
+        self._done = False
         self._failure: dict[str, str] | None = None
         loop, channel = service.loop, service.channel
         self._worker: Worker | None = worker_for(op, user, loop)
@@ -109,9 +110,10 @@ class FileRequest:
             if "code" in message:
                 self._failure = message
             elif "done" in message:
-                assert self._worker is not None
-                self._worker.release()
-                self._worker = None
+                self._done = True
+                if message["done"] and self._worker is not None:
+                    self._worker.release()
+                    self._worker = None
             else:
                 self._answer(message)
         if not data:
@@ -132,7 +134,7 @@ class FileRequest:
         if self._report >= 0:
             return
         channel = self._service.channel
-        if not self._answered and self._failure is None:
+        if not self._done and self._failure is None:
             self._failure = {"code": "EIO", "message": "the process that did this in the guest was killed", "part": ""}
         if self._answered and self._outlet is not None and not self._outlet.closed:
             return

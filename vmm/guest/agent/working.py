@@ -124,8 +124,7 @@ def _work(requests: _socket.socket) -> None:
             os.dup2(_REQUESTS, fd, inheritable=False)
         # Whatever the request has left open.
         os.closerange(_REPORT + 1, _MAX_FD)
-        if done:
-            host.report({"done": True})
+        host.report({"done": done})
         host.write_reports()
         if not done:
             return
