@@ -40,6 +40,7 @@ class ProcessInfo:
     pid: int
     tag: str = ""
     argv: tuple[str, ...] = attrs.field(repr=False)
+    """Cut, with "..." at the end, after 1024 characters."""
     working_directory: str
     user: str = ""
     terminal: bool = False
