@@ -94,8 +94,8 @@ class CommandSpec:
     limits: tuple[ResourceLimit, ...] = ()
     terminal: Terminal | None = None
     leave_children: bool = False
-    """What it has started is left running when it ends, and not killed. Over qemu-ga, and in a guest without cgroups, it
-    always is."""
+    """What it has started is left running when it ends, and not killed. Over qemu-ga, and without cgroups, it always
+    is."""
 
 
 class OutputStream(enum.Enum):
