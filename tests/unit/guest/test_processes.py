@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -38,12 +40,11 @@ async def until_said(attached: AttachedProcess, wanted: bytes) -> None:
             return
 
 
-@pytest.fixture(autouse=True)
-async def _killed_in_the_end(local_agent: LocalAgent) -> Any:
-    """On the host nobody else ends what has left its caller."""
-    yield
-    children = psutil.Process(local_agent.process.pid).children(recursive=True)
-    for child in children:
+@pytest.fixture
+async def client(client: AgentClient, local_agent: LocalAgent) -> AsyncIterator[AgentClient]:
+    """On the host nobody else ends what belongs to no session."""
+    yield client
+    for child in psutil.Process(local_agent.process.pid).children(recursive=True):
         child.kill()
 
 
@@ -108,12 +109,14 @@ async def test_a_process_ends_with_a_start_that_is_given_up(client: AgentClient,
     assert await client.processes.wait(ref(again)) == CommandExit(status=0)
 
 
-async def test_input_waits_until_it_is_read(client: AgentClient) -> None:
-    info = await client.processes.start(shell("read go; cat > /dev/null"))
+async def test_input_waits_until_it_is_read(client: AgentClient, tmp_path: Path) -> None:
+    waiting = f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; cat > /dev/null"
+    info = await client.processes.start(shell(waiting))
     with trio.move_on_after(0.2) as scope:
         await client.processes.send_input(ref(info), b"stop" * 65536)
     assert scope.cancelled_caught, "a pipe holds less"
-    await client.processes.send_input(ref(info), b"\ngo\n", close=True)
+    (tmp_path / "go").touch()
+    await client.processes.send_input(ref(info), b"go" * 65536, close=True)
     assert await client.processes.wait(ref(info)) == CommandExit(status=0)
 
 
