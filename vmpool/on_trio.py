@@ -6,6 +6,7 @@ Made by scripts/faces of the asyncio face, which is where to look, and what to c
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 from vmpool.aio.files import ByteReader as AioByteReader
@@ -791,6 +792,11 @@ class Pool(ServiceCalls):
     def __init__(self, connection: TrioConnection, core: AioPool) -> None:
         self._connection = connection
         self._core = core
+
+    @property
+    def socket_path(self) -> Path:
+        """The service's socket, for others who connect to the same one."""
+        return self._core.socket_path
 
     def vm(
         self,

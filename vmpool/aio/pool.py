@@ -27,6 +27,11 @@ ACQUIRE_TIMEOUT_S: Final = 60.0
 class Pool(ServiceCalls):
     """A connection to a service; `connect` makes it. Every method raises ClientError."""
 
+    @property
+    def socket_path(self) -> Path:
+        """The service's socket, for others who connect to the same one."""
+        return self._connection.socket_path
+
     def vm(
         self,
         profile: str = "",

@@ -453,6 +453,13 @@ class TestPorts:
 
 
 class TestLeases:
+    def test_a_pool_says_where_its_service_is(self, service: FakeService, play: Play[Any]) -> None:
+        async def scenario(face: Any) -> Any:
+            async with face.connect(service.path) as pool:
+                return pool.socket_path
+
+        assert play(scenario) == service.path
+
     def test_by_name_id_and_labels(self, service: FakeService, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with (
