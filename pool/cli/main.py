@@ -43,6 +43,7 @@ _COMMANDS: Final = {
     "image": ("pool.cli.image:image", "Build or show the guest image."),
     "doctor": ("pool.cli.doctor:doctor", "Check this host, and suggest a fix for each problem."),
     "install-unit": ("pool.cli.install_unit:install_unit", "Write a systemd unit that starts this command."),
+    "mcp": ("pool.cli.mcp:mcp", "Serve VMs to a model, by the Model Context Protocol."),
     "demo": ("pool.cli.demo:demo", "Start a service, acquire a VM, run a command, show the times, clean up."),
 }
 
