@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
 from typing import Any
 
 import attrs
 import pytest
 
 from pool.core.coordinator import Coordinator
-from tests.simulation.soak import Sample, SoakReport, soak
+from tests.simulation.soak import NEW_TABLE_KIB, Sample, SoakReport, soak, trace_interned_strings
 
 
 def report(*sizes: float) -> SoakReport:
@@ -35,6 +37,20 @@ def test_descriptors_must_not_change() -> None:
     sound = report(*[1000.0] * 40)
     more = attrs.evolve(sound.samples[-1], descriptors=8)
     assert not attrs.evolve(sound, samples=(*sound.samples, more)).sound
+
+
+def test_strings_that_come_and_go_are_no_growth() -> None:
+    """As many as the paths of a soak have."""
+    tracemalloc.start()
+    try:
+        trace_interned_strings()
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(5_000):
+            sys.intern(f"vm-{number:012}")
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert abs(after - before) < NEW_TABLE_KIB * 1024
 
 
 @attrs.define(eq=False, kw_only=True)
