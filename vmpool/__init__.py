@@ -198,16 +198,15 @@ _POOL = frozenset(
 if not TYPE_CHECKING:  # or type checkers would take any name for one that is there
 
     def __getattr__(name: str) -> Any:
-        """What is for trio is imported when it is used: `vmpool.aio` and `vmpool.sync` do without."""
+        """What is for trio is imported when it is first used: `vmpool.aio` and `vmpool.sync` do without."""
         if name in _CALLS:
-            from vmpool.client import on_trio as calls
-
-            return getattr(calls, name)
-        if name in _POOL:
-            from vmpool import on_trio as pool
-
-            return getattr(pool, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from vmpool.client import on_trio as face
+        elif name in _POOL:
+            from vmpool import on_trio as face
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(face, name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ Made by scripts/faces of the asyncio face, which is where to look, and what to c
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -471,7 +472,7 @@ class Files:
             user=user,
         )
 
-    def list(self, path: GuestPath, *, depth: int = 1, user: str = "") -> list[FileInfo]:
+    def list(self, path: GuestPath, *, depth: int = 1, user: str = "") -> builtins.list[FileInfo]:
         """What is in a directory, in no order; with a `depth` of 2 also what is in its directories, and so on. Symbolic
         links are not followed.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import inspect
 import math
@@ -150,7 +151,7 @@ class Files:
         reply = await self._send(methods.WRITE, wire.WriteRequest(start=start), requests)
         return file_info(reply.file)
 
-    async def list(self, path: GuestPath, *, depth: int = 1, user: str = "") -> list[FileInfo]:
+    async def list(self, path: GuestPath, *, depth: int = 1, user: str = "") -> builtins.list[FileInfo]:
         """What is in a directory, in no order; with a `depth` of 2 also what is in its directories, and so on. Symbolic
         links are not followed.
         """

@@ -9,6 +9,8 @@ import enum
 
 
 class ProducerKind(enum.StrEnum):
+    """How the VMs of a profile are made."""
+
     UNKNOWN = "unknown"
     DIRECT = "direct"
     """Each VM is booted."""
@@ -17,6 +19,8 @@ class ProducerKind(enum.StrEnum):
 
 
 class VmState(enum.StrEnum):
+    """Where a VM is in its life."""
+
     UNKNOWN = "unknown"
     PRODUCING = "producing"
     ADOPTING = "adopting"
@@ -103,6 +107,8 @@ class CircuitState(enum.StrEnum):
 
 
 class LeaseChangeKind(enum.StrEnum):
+    """What happened to a lease."""
+
     UNKNOWN = "unknown"
     GRANTED = "granted"
     RESTORED = "restored"
@@ -116,6 +122,8 @@ class LeaseChangeKind(enum.StrEnum):
 
 
 class ProfileChangeKind(enum.StrEnum):
+    """What happened to a profile."""
+
     UNKNOWN = "unknown"
     RESIZED = "resized"
     DRAINED = "drained"
@@ -127,6 +135,8 @@ class ProfileChangeKind(enum.StrEnum):
 
 
 class FileKind(enum.StrEnum):
+    """What a path in the guest is."""
+
     UNKNOWN = "unknown"
     REGULAR = "regular"
     DIRECTORY = "directory"
@@ -138,6 +148,8 @@ class FileKind(enum.StrEnum):
 
 
 class FileChangeKind(enum.StrEnum):
+    """What happened to a watched file."""
+
     UNKNOWN = "unknown"
     CREATED = "created"
     MODIFIED = "modified"

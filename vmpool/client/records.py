@@ -22,12 +22,16 @@ from vmpool.client.kinds import (
 
 
 class OutputStream(enum.Enum):
+    """Which of a command's two outputs."""
+
     STDOUT = "stdout"
     STDERR = "stderr"
 
 
 @attrs.frozen(kw_only=True)
 class Output:
+    """A piece of a command's output."""
+
     stream: OutputStream
     data: bytes
 
@@ -170,6 +174,8 @@ class CompletedCommand(Generic[AnyStr]):
 
 @attrs.frozen(kw_only=True)
 class ProcessInfo:
+    """A process that the service started in a VM: it runs, or has ended and is kept."""
+
     process_id: int
     """Of the VM; never used again."""
     pid: int
@@ -220,6 +226,8 @@ class KeptOutput:
 
 @attrs.frozen(kw_only=True)
 class FileInfo:
+    """What a path in the guest is, and its attributes."""
+
     path: str
     """Bytes that are not UTF-8 are surrogates, as `os.fsdecode` has them."""
     kind: FileKind
@@ -289,6 +297,8 @@ class VmMetrics:
 
 @attrs.frozen(kw_only=True)
 class ProducerStatus:
+    """What makes the VMs of a profile; the numbers are of VMs since the service started."""
+
     kind: ProducerKind
     ready: bool
     accelerator: str
@@ -326,6 +336,8 @@ class PoolCounters:
 
 @attrs.frozen(kw_only=True)
 class ProfileStatus:
+    """The pool of a profile: how many VMs are in which state, the shape of a VM, and whether production works."""
+
     name: str
     size: int
     ready: int
@@ -362,6 +374,8 @@ class ProfileStatus:
 
 @attrs.frozen(kw_only=True)
 class LeaseStatus:
+    """A lease that has not ended."""
+
     lease_id: str
     vm_id: str
     profile: str
@@ -385,6 +399,8 @@ class ConfinementLayer:
 
 @attrs.frozen(kw_only=True)
 class ServiceStatus:
+    """The service, its pools and its leases."""
+
     version: str
     pid: int
     uptime_s: float
@@ -414,6 +430,8 @@ class VmChange:
 
 @attrs.frozen(kw_only=True)
 class LeaseChange:
+    """What happened to a lease."""
+
     lease_id: str
     """Empty for a lease of another user."""
     vm_id: str
@@ -431,6 +449,8 @@ class LeaseChange:
 
 @attrs.frozen(kw_only=True)
 class ProfileChange:
+    """What happened to a profile."""
+
     profile: str
     """Empty for a change that concerns all profiles."""
     change: ProfileChangeKind
