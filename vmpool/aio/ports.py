@@ -151,6 +151,7 @@ class Ports:
         block. One that the guest refuses is closed. A socket at `path` is for this user only, and is removed at the
         end. OSError if the address cannot be had.
         """
+        port_address(port_or_path, guest_host)  # a wrong one is refused here, not when somebody connects
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             async with self.connect_port(port_or_path, guest_host=guest_host) as stream:

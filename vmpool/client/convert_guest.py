@@ -19,6 +19,8 @@ GuestPath = str | bytes | os.PathLike[str]
 
 NO_LIMIT: Final = 2**64 - 1
 
+MAX_PORT: Final = 2**16 - 1
+
 WRITE_MODES: Final[Mapping[WriteMode, wire.WriteMode]] = {
     WriteMode.REPLACE: wire.WriteMode.REPLACE,
     WriteMode.CREATE: wire.WriteMode.CREATE,
@@ -52,14 +54,18 @@ def exec_start(
     leave_children: bool,
     stdin: bytes = b"",
 ) -> wire.ExecStart:
-    """A str is a line for the guest's shell, a sequence is program and arguments."""
+    """A str is a line for the guest's shell, a sequence is program and arguments. CallError for a time limit of 0 or
+    less, which would be none on the wire.
+    """
+    if timeout is not None and timeout <= 0:
+        raise _invalid(f"timeout: {timeout:g} is not a time limit; set seconds above 0, or None for no limit")
     return wire.ExecStart(
         lease_id=lease_id,
         argv=[] if isinstance(command, str) else list(command),
         shell=command if isinstance(command, str) else "",
         environment=dict(environment or {}),
         working_directory=cwd or "",
-        time_limit_ms=math.ceil((timeout or 0.0) * 1000),
+        time_limit_ms=0 if timeout is None else math.ceil(timeout * 1000),
         stdin=stdin,
         user=user,
         groups=list(groups),
@@ -143,10 +149,21 @@ def file_change(change: wire.FileChange) -> FileChange:
 
 
 def port_address(port_or_path: int | str, host: str = "") -> wire.PortAddress:
-    """A number is a TCP port, a str the path of a Unix socket."""
+    """A number is a TCP port, a str the path of a Unix socket. CallError for what can be neither: `forward` uses the
+    address when somebody connects, and nobody would be told then.
+    """
     if isinstance(port_or_path, int):
+        if not 0 <= port_or_path <= MAX_PORT:
+            raise _invalid(f"port: {port_or_path} is not a TCP port; use 1 to {MAX_PORT}")
         return wire.PortAddress(tcp_port=port_or_path, host=host)
+    if not port_or_path.startswith("/"):
+        raise _invalid(f"port: {port_or_path!r} is not a port, nor the absolute path of a Unix socket")
     return wire.PortAddress(unix_path=to_path(port_or_path))
+
+
+def _invalid(message: str) -> CallError:
+    """As the service would refuse it."""
+    return CallError(status="INVALID_ARGUMENT", message=message)
 
 
 def vm_metrics(reply: wire.VmMetricsReply) -> VmMetrics:
