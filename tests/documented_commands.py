@@ -14,7 +14,16 @@ import click
 from pool.cli.main import main
 
 CHECKOUT: Final = Path(__file__).parents[1]
-PAGES: Final = ("README.md", "docs/guide.md", "docs/templates.md", "docs/security.md", "docs/performance.md")
+PAGES: Final = (
+    "README.md",
+    "docs/guide.md",
+    "docs/templates.md",
+    "docs/security.md",
+    "docs/performance.md",
+    "docs/tasks/README.md",
+    "docs/tasks/untrusted-code.md",
+    "docs/tasks/ci-job.md",
+)
 """Those for users. Kata's annex, which speaks of several programs, has tests of its own."""
 
 _PUNCTUATION: Final = set("();<>|&")

@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.documentation import EXAMPLES
 from tests.running import RunningService
 
+REPORT = """\
+import os, sys
 
-async def test_a_file_and_a_command(service: RunningService) -> None:
-    (line,) = await EXAMPLES["README.md 1"].run(service.socket_path)
-    assert re.fullmatch(r"0 b'42\\n' [0-9.e-]+", line)
+print(os.environ["CI"], len(os.environ["TOKEN"]), flush=True)
+print("1 of 2 failed", file=sys.stderr, flush=True)
+os.mkdir("out")
+open("out/report.txt", "w").write("1 of 2\\n")
+sys.exit(1)
+"""
+"""What somebody's run_tests.py might do."""
+
+
+async def test_the_first_screen(service: RunningService) -> None:
+    length, server = await EXAMPLES["README.md 1"].run(service.socket_path)
+    assert length == str(len("secret"))
+    assert re.fullmatch(r"the guest's server is at http://127\.0\.0\.1:\d+/", server)
+
+
+async def test_untrusted_code(service: RunningService) -> None:
+    lines = await EXAMPLES["docs/tasks/untrusted-code.md 1"].run(service.socket_path)
+    assert lines == ["0 done", '{"sum": 6}']
+
+
+async def test_how_untrusted_code_ends(service: RunningService) -> None:
+    lines = await EXAMPLES["docs/tasks/untrusted-code.md 2"].run(service.socket_path)
+    assert lines == ["3", "11", "True", "MemoryError", r"True b'y\ny\n'", "/etc/passwd"]
+
+
+async def test_a_ci_job(service: RunningService, tmp_path: Path) -> None:
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "run_tests.py").write_text(REPORT)
+    job = EXAMPLES["docs/tasks/ci-job.md 1"]
+    done = await job.end(service.socket_path, directory=tmp_path, environment={"TOKEN": "secret"})
+    assert sorted(done.stdout.decode().splitlines()) == ["1 of 2 failed", "true 6"]
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert (tmp_path / "artefacts" / "report.txt").read_text() == "1 of 2\n"
+
+
+async def test_a_ci_job_that_is_ended_by_a_signal(service: RunningService, tmp_path: Path) -> None:
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "run_tests.py").write_text("import os; os.kill(os.getpid(), 9)")
+    job = EXAMPLES["docs/tasks/ci-job.md 1"]
+    done = await job.end(service.socket_path, directory=tmp_path, environment={"TOKEN": "secret"})
+    assert (done.returncode, done.stderr) == (1, b"the command was ended by signal 9\n")
+
+
+async def test_a_ci_job_that_is_found_again(service: RunningService) -> None:
+    lines = await EXAMPLES["docs/tasks/ci-job.md 2"].run(service.socket_path)
+    assert lines == ["step 1", "step 2", "step 3", "status 3"]
 
 
 @pytest.mark.parametrize(

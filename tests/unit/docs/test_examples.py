@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from types import ModuleType
 
@@ -15,14 +14,6 @@ from tests.unit.rpc.test_own_configuration import matching
 from vmm.simulated import programs
 
 
-async def python(process: programs.GuestProcess) -> int:
-    """Knows one program."""
-    (script,) = process.arguments
-    assert process.files[script] == b"print(6*7)"
-    await process.print("42")
-    return 0
-
-
 async def uname(process: programs.GuestProcess) -> int:
     await process.print("Linux")
     return 0
@@ -31,7 +22,6 @@ async def uname(process: programs.GuestProcess) -> int:
 @pytest.fixture(autouse=True)
 def programs_of_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(programs.PROGRAMS, dict)
-    monkeypatch.setitem(programs.PROGRAMS, "python3", python)
     monkeypatch.setitem(programs.PROGRAMS, "uname", uname)
 
 
@@ -42,11 +32,6 @@ async def said(example: Example, home: Path) -> list[str]:
     return lines
 
 
-async def test_a_file_and_a_command(vm_home: Path) -> None:
-    (line,) = await said(EXAMPLES["README.md 1"], vm_home)
-    assert re.fullmatch(r"0 b'42\\n' [0-9.e-]+", line)
-
-
 async def test_a_machine_of_ones_own_and_the_news(vm_home: Path) -> None:
     lease, snapshot = await said(EXAMPLES["docs/guide.md 1"], vm_home)
     assert lease.startswith("lease-")
@@ -54,8 +39,16 @@ async def test_a_machine_of_ones_own_and_the_news(vm_home: Path) -> None:
     assert snapshot.startswith("Snapshot(")
 
 
+async def test_asyncio(vm_home: Path) -> None:
+    assert await said(EXAMPLES["docs/guide.md 2"], vm_home) == ["hello"]
+
+
+async def test_threads(vm_home: Path) -> None:
+    assert await said(EXAMPLES["docs/guide.md 3"], vm_home) == [f"job {number}" for number in range(4)]
+
+
 async def test_calls_without_the_schema(vm_home: Path) -> None:
-    services, version = await said(EXAMPLES["docs/guide.md 2"], vm_home)
+    services, version = await said(EXAMPLES["docs/guide.md 4"], vm_home)
     assert "'vmpool.v1.Pool'" in services
     assert version
 
@@ -68,4 +61,8 @@ async def test_what_the_packages_show(vm_home: Path, module: ModuleType) -> None
 
 
 def test_all_are_run() -> None:
-    assert set(EXAMPLES) == {"README.md 1", "docs/guide.md 1", "docs/guide.md 2"}
+    here = {f"docs/guide.md {number}" for number in range(1, 5)}
+    in_real_vms = {"README.md 1"} | {
+        f"docs/tasks/{name}.md {n}" for name in ("untrusted-code", "ci-job") for n in (1, 2)
+    }
+    assert set(EXAMPLES) == here | in_real_vms  # the latter in tests/integration/service/test_documentation.py
