@@ -22,6 +22,7 @@ if [ $((total - 49152)) -lt $size ]; then
     size=$((total - 49152))
 fi
 mount -o remount,size=${{size}}k,nr_inodes=$((total / 10)) rootfs /
+chmod 755 / # the kernel makes it for everybody to write to
 mkdir /dev/pts /dev/shm
 mkdir -m 1777 /run/shm
 mount -o bind /run/shm /dev/shm

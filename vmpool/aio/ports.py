@@ -15,7 +15,7 @@ from vmpool.client.chunks import Chunks, pieces
 from vmpool.client.connection import Connection
 from vmpool.client.convert_guest import from_path, port_address
 from vmpool.client.endings import finish
-from vmpool.client.errors import CallError, ClientError
+from vmpool.client.errors import CallError, CallTimeoutError, ClientError
 from vmpool.client.exchange import Call
 from vmpool.client.methods import Method
 from vmpool.client.opening import Opening, Resource, internal
@@ -133,7 +133,12 @@ class Ports:
         does within `timeout` seconds.
         """
         request = wire.WaitPortRequest(lease_id=self._lease_id, address=port_address(port_or_path, guest_host))
-        await self._connection.ask(methods.WAIT_PORT, request, timeout_s=timeout)
+        try:
+            await self._connection.ask(methods.WAIT_PORT, request, timeout_s=timeout)
+        except CallTimeoutError as error:
+            what = f"port {port_or_path}" if isinstance(port_or_path, int) else port_or_path
+            message = f"no server in the guest accepted a connection at {what} within {timeout:g} s"
+            raise CallTimeoutError(status=error.status, message=message) from error
 
     def forward(
         self,

@@ -35,7 +35,14 @@ async def sleepers(guest: AgentClient) -> set[str]:
 async def test_a_user_has_its_home_and_no_rights_of_root(guest: AgentClient) -> None:
     said = await run(guest, "id -un; id -Gn; pwd; umask; echo mine > f && ls -l f; rm f", user="user")
     assert said.split()[:4] == ["user", "user", "/home/user", "0022"]
-    for script in ("ls /root", "echo x > /etc/x", "kill -9 1", "mount -t tmpfs none /tmp", "echo 1 > /dev/kmsg"):
+    for script in (
+        "ls /root",
+        "echo x > /etc/x",
+        "echo x > /x",
+        "kill -9 1",
+        "mount -t tmpfs none /tmp",
+        "echo 1 > /dev/kmsg",
+    ):
         outcome = await collect(await guest.start_command(shell(script, user="user")))
         assert outcome.exit.status != 0, script
     assert await run(guest, "cat /etc/passwd /etc/group > /dev/null; echo x > /tmp/x; rm /tmp/x", user="user") == ""

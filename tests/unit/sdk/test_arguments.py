@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vmpool import CallError
+from vmpool import CallError, CallTimeoutError
 from vmpool.aio.ports import Ports
 from vmpool.client.connection import Connection
 from vmpool.client.convert_guest import exec_start, port_address
@@ -50,3 +52,17 @@ def test_a_forward_to_what_is_no_port_is_refused_before_anybody_connects(wrong: 
     with pytest.raises(CallError, match=r"^port: .*") as raised:
         Ports(Connection(socket_path=Path("/nowhere")), "lease-1").forward(wrong)
     assert raised.value.status == "INVALID_ARGUMENT"
+
+
+class Silent(Connection):
+    """To a service that does not answer in time."""
+
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        raise CallTimeoutError(status="DEADLINE_EXCEEDED", message="the deadline of the call has passed")
+
+
+@pytest.mark.parametrize(("where", "named"), [(80, "port 80"), ("/run/x", "/run/x")])
+def test_waiting_in_vain_says_for_what_and_how_long(where: int | str, named: str) -> None:
+    ports = Ports(Silent(socket_path=Path("/nowhere")), "lease-1")
+    with pytest.raises(TimeoutError, match=f"^no server in the guest accepted a connection at {named} within 2 s$"):
+        asyncio.run(ports.wait_port(where, timeout=2))
