@@ -20,7 +20,7 @@ CLIENT = r"""
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import grpc
-from vmpool.v1 import pool_pb2 as pb, pool_pb2_grpc as rpc
+from vmpool.v1 import pool_pb2 as pb, pool_pb2_grpc as rpc, processes_pb2 as processes
 
 channel = grpc.insecure_channel("unix:" + sys.argv[2])
 pool = rpc.PoolStub(channel)
@@ -35,10 +35,10 @@ def refused(call):
 acquired = pool.Acquire(pb.AcquireRequest(profile="default", idempotency_key="job-7"), timeout=20)
 again = pool.Acquire(pb.AcquireRequest(idempotency_key="job-7"), timeout=20)
 lease_id = acquired.lease.lease_id
-start = pb.ExecRequest(start=pb.ExecStart(lease_id=lease_id, argv=["cat"]))
-replies = list(pool.Exec(iter([start, pb.ExecRequest(stdin=b"from grpcio"),
-                               pb.ExecRequest(close_stdin=pb.CloseStdin())]), timeout=20))
-flood = pool.Exec(iter([pb.ExecRequest(start=pb.ExecStart(lease_id=lease_id, argv=["yes"]))]))
+start = processes.ExecRequest(start=processes.ExecStart(lease_id=lease_id, argv=["cat"]))
+replies = list(pool.Exec(iter([start, processes.ExecRequest(stdin=b"from grpcio"),
+                               processes.ExecRequest(close_stdin=processes.CloseStdin())]), timeout=20))
+flood = pool.Exec(iter([processes.ExecRequest(start=processes.ExecStart(lease_id=lease_id, argv=["yes"]))]))
 flooded = 0
 for reply in flood:
     flooded += len(reply.stdout)
@@ -59,7 +59,7 @@ print(json.dumps({
     "large": refused(lambda: pool.Acquire(pb.AcquireRequest(profile="x" * 5_000_000), timeout=20)),
     "gzip acquire": refused(lambda: pool.Acquire(pb.AcquireRequest(profile="x" * 100), timeout=20,
                                                  compression=grpc.Compression.Gzip)),
-    "not started": refused(lambda: list(pool.Exec(iter([pb.ExecRequest(stdin=b"x")]), timeout=20))),
+    "not started": refused(lambda: list(pool.Exec(iter([processes.ExecRequest(stdin=b"x")]), timeout=20))),
     "release": refused(lambda: pool.Release(pb.ReleaseRequest(lease_id=lease_id), timeout=20)),
     "release again": refused(lambda: pool.Release(pb.ReleaseRequest(lease_id=lease_id), timeout=20)),
 }))
@@ -79,7 +79,7 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"--python_out={out}",
         f"--grpc_python_out={out}",
     ]
-    subprocess.run([*protoc, "vmpool/v1/pool.proto"], check=True)
+    subprocess.run([*protoc, "vmpool/v1/pool.proto", "vmpool/v1/processes.proto"], check=True)
     # Or Python would prefer our own package of that name, which is installed here, to a directory without one.
     (out / "vmpool" / "__init__.py").touch()
     return out
