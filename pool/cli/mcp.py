@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pool.cli.options import EXIT_USAGE, failure, socket_option
+from pool.cli.words import MAX_UINT32, TEXT
 
 _HOW_TO_INSTALL = (
     "the MCP server needs {name}, which is not installed: `.venv/bin/pip install -e '.[mcp]'` in the checkout (for a "
@@ -15,14 +16,18 @@ _HOW_TO_INSTALL = (
 
 
 @click.command()
-@click.option("--profile", default="", help="Of VMs for which the model names none.  [default: default]")
+@click.option("--profile", type=TEXT, help="Of VMs for which the model names none; default: the one named default.")
 @click.option(
-    "--max-vms", type=click.IntRange(min=1), default=4, show_default=True, help="How many VMs there may be at a time."
+    "--max-vms",
+    type=click.IntRange(min=1, max=MAX_UINT32),
+    default=4,
+    show_default=True,
+    help="How many VMs there may be at a time.",
 )
 @click.option("--standalone", is_flag=True, help="Start a service of its own, which ends with it.")
 @click.option("--allow-forward", is_flag=True, help="Let the model open ports of its VMs on this host's loopback.")
 @socket_option
-def mcp(*, profile: str, max_vms: int, standalone: bool, allow_forward: bool, socket_path: Path) -> None:
+def mcp(*, profile: str | None, max_vms: int, standalone: bool, allow_forward: bool, socket_path: Path) -> None:
     """Serve virtual machines to a model, by the Model Context Protocol over stdin and stdout.
 
     An MCP client starts this command. Its VMs end with it.
@@ -35,7 +40,7 @@ def mcp(*, profile: str, max_vms: int, standalone: bool, allow_forward: bool, so
         Settings(
             socket_path=socket_path,
             own_service=standalone,
-            profile=profile,
+            profile=profile or "",
             most_vms=max_vms,
             forward=allow_forward,
         )
