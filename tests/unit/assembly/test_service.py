@@ -124,12 +124,14 @@ async def test_a_service_that_is_to_stop_does_not_wait_for_the_next_one(
             raise OSError("crashed")
 
     monkeypatch.setattr(service_module, "serve", serve)
-    async with without_profiles(vm_home / "run" / "s.sock") as (service, _), trio.open_nursery() as nursery:
+    async with without_profiles(vm_home / "run" / "s.sock") as (service, _), trio.open_nursery() as outer:
         service.vms, service.watcher = cast("Any", Untouched()), cast("Any", Untouched())
-        await nursery.start(partial(service._serve, nursery))
-        crash.set()
-        await trio.testing.wait_all_tasks_blocked()
-        service.stop.set()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(service._serve, outer))
+            crash.set()
+            await trio.testing.wait_all_tasks_blocked()
+            service.stop.set()
+        outer.cancel_scope.cancel()
 
 
 # -- its log ---------------------------------------------------------------------------------------------------------
