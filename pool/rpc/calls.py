@@ -80,6 +80,13 @@ class Calls:
             if guarded(stream).abandoned and is_of_the_wire(error):
                 return None  # sending failed since the client has left
             return to_status(error)
+        except BaseExceptionGroup as errors:
+            # The client has left, and meanwhile something failed, such as its lease: nobody is there to be told.
+            failed, cancelled = errors.split(Exception)
+            if failed is not None and not is_of_the_wire(failed):
+                to_status(failed)  # a bug is logged
+            assert cancelled is not None
+            raise cancelled from None
         finally:
             del self._running[scope]
             if not self._running:

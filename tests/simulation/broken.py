@@ -24,6 +24,7 @@ from pool.ledger.reasons import StopReason
 from pool.ledger.records import Owner, VmEntry
 from tests.properties.ledger.broken import answers, callers
 from tests.properties.ledger.broken.ledger import ledger_with
+from tests.simulation.broken_guests import BROKEN_GUESTS
 from tests.simulation.host import Host, boottime_ns
 from tests.simulation.simulation import Parts
 from vmm.contract import Vm
@@ -235,4 +236,5 @@ BROKEN: Final[Mapping[str, tuple[Parts, ...]]] = {
     "clients_come_to_an_end": (with_ledger(callers.LetsClaimsWait),),
     "in_quiet_times_the_service_comes_to_rest": (with_ledger(answers.ForgetsToRetry),),
     "watchers_see_all_there_is": (with_ledger(answers.SkipsNews),),
+    **BROKEN_GUESTS,
 }

@@ -74,6 +74,7 @@ class Checks:
         if not coordinator.draining:
             books.check_leases(coordinator.leases())
         self._owners(service)
+        self.simulation.guest_books.check_calls(service.edge)
         self._the_books_match_the_host(service)
         self._guests_tell_the_time(service)
 
@@ -153,6 +154,7 @@ class Checks:
         ready = {vm.vm_id for vm in coordinator._ledger._moves.fleet.all() if vm.state is VmState.READY}
         if recorded != ready:
             return f"recorded {sorted(recorded)}, ready {sorted(ready)}"
+        self.nothing_is_counted(service)
         open_requests = coordinator.statistics().open_requests
         return f"{open_requests} requests are open" if open_requests else ""
 
@@ -180,6 +182,11 @@ class Checks:
 
     def _produces(self, service: Incarnation) -> bool:
         return any(view.producing for view in service.coordinator.views())
+
+    def nothing_is_counted(self, service: Incarnation) -> None:
+        """Once all of its calls have ended."""
+        counted = service.edge.counted()
+        self.simulation.findings.check("what_calls_take_is_given_back", not counted, counted)
 
     # -- at the end --------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from pool.core.requests import RefusedError
 from pool.ledger.effects import RefusalCode
 from pool.ledger.policy import OnEmpty
 from pool.ledger.records import Lease, Owner
+from tests.simulation.guest_work import GuestWork
 from tests.simulation.incarnation import Incarnation, ServiceGoneError
 from tests.simulation.plan import GREEDY_UID, MAX_TTL_S, UIDS
 from vmm.words.leases import LeaseRequest
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 LATE_S: Final = 0.001
 """An answer comes at its deadline at the latest, on a clock that stands still while anybody has something to do."""
 
+
+WORKS: Final = 0.3
+"""How often a client does something in its VM."""
+
+GREEDY_NUMBER: Final = 100
+"""Of the first greedy client."""
 
 GREEDY_EACH_S: Final = 5.0
 """The greedy user's clients come at multiples of this."""
@@ -71,8 +78,9 @@ async def run_client(simulation: Simulation, number: int) -> None:
     """A few visits, one after the other, while the busy time lasts."""
     random = simulation.randomness.of(f"client {number}")
     names = simulation.randomness.of(f"names of client {number}")
+    works = simulation.randomness.of(f"work of client {number}")
     owner = Owner(uid=random.choice(UIDS))
-    client = _Client(simulation=simulation, number=number, random=random, names=names, owner=owner)
+    client = _Client(simulation=simulation, number=number, random=random, names=names, works=works, owner=owner)
     for _ in range(random.randint(1, 6)):
         await trio.sleep(random.choice([0.0, random.expovariate(1 / 6.0)]))
         if simulation.weather.quiet:
@@ -84,7 +92,15 @@ async def run_greedy_client(simulation: Simulation, number: int) -> None:
     """Visits when all of its user's do."""
     random = simulation.randomness.of(f"greedy client {number}")
     names = simulation.randomness.of(f"names of greedy client {number}")
-    client = _Client(simulation=simulation, number=number, random=random, names=names, owner=Owner(uid=GREEDY_UID))
+    works = simulation.randomness.of(f"work of greedy client {number}")
+    client = _Client(
+        simulation=simulation,
+        number=GREEDY_NUMBER + number,
+        random=random,
+        names=names,
+        works=works,
+        owner=Owner(uid=GREEDY_UID),
+    )
     for _ in range(6):
         await trio.sleep(GREEDY_EACH_S - trio.current_time() % GREEDY_EACH_S)
         if simulation.weather.quiet:
@@ -98,6 +114,7 @@ class _Client:
     number: int
     random: Random
     names: Random
+    works: Random
     owner: Owner
 
     async def visit(self) -> None:
@@ -109,7 +126,7 @@ class _Client:
             if leaves:
                 nursery.start_soon(self._leave, nursery.cancel_scope, patience, rounds)
             try:
-                await self._use(request)
+                await self._use(request, nursery)
             except RefusedError as refused:
                 self._say(refused.refusal.code.value)
             except (ServiceGoneError, UnansweredError) as error:
@@ -124,9 +141,11 @@ class _Client:
         self._say("goes away")
         scope.cancel(reason="the client went away")
 
-    async def _use(self, request: Request) -> None:
+    async def _use(self, request: Request, nursery: trio.Nursery) -> None:
         """From asking to giving back. Raises RefusedError, ServiceGoneError."""
         lease, service = await self._acquire_again_and_again(request)
+        if self.works.random() < WORKS:
+            nursery.start_soon(self._work(lease).run)
         hold_s = self.random.choice([0.0, self.random.uniform(0.0, 3.0), self.random.uniform(0.0, 30.0)])
         try:
             for _ in range(self.random.choice([0, 0, 1, 2])):
@@ -144,6 +163,11 @@ class _Client:
                 self._hang_up(service, lease)
         if not request.lease.bound and self.random.random() < 0.7:
             await self._release(lease)
+
+    def _work(self, lease: Lease) -> GuestWork:
+        return GuestWork(
+            simulation=self.simulation, lease=lease, owner=self.owner, number=self.number, random=self.works
+        )
 
     async def _acquire_again_and_again(self, request: Request) -> tuple[Lease, Incarnation]:
         """As long as services go away: with the key it is the same lease, without it is another one."""

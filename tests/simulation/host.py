@@ -141,8 +141,16 @@ class Disk(SimulatedDisk):
 class Host(SimulatedHost):
     """What one run of the service has of the host: VMs, and their directories with them."""
 
-    def __init__(self, *, disk: Disk, weather: Weather, machines: dict[str, Machine]) -> None:
+    def __init__(
+        self,
+        *,
+        disk: Disk,
+        weather: Weather,
+        machines: dict[str, Machine],
+        break_guest: Callable[[Machine], None] = lambda _: None,
+    ) -> None:
         super().__init__(faults=weather.of_vm)
+        self._break_guest = break_guest
         self.disk = disk
         self.weather = weather
         self.machines = machines
@@ -155,7 +163,9 @@ class Host(SimulatedHost):
         """The service is killed. Returns what the next run finds."""
         self.dead = True
         self.kill_service()
-        found = Host(disk=self.disk.next_run(), weather=self.weather, machines=self.machines)
+        found = Host(
+            disk=self.disk.next_run(), weather=self.weather, machines=self.machines, break_guest=self._break_guest
+        )
         found._alive, self._alive = self._alive, dict(self._alive)
         found._launched = self._launched
         return found
@@ -175,6 +185,7 @@ class Host(SimulatedHost):
         vm = await super().launch(spec, vm_id=vm_id, directory=directory, nursery=nursery, boot_s=boot_s)
         await self._unless_dead()
         self.machines[vm_id] = vm.machine
+        self._break_guest(vm.machine)
         return vm
 
     async def adopt(self, identity: ProcessIdentity, *, vm_id: str, directory: Path) -> SimulatedSurvivor:

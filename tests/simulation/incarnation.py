@@ -18,6 +18,7 @@ from pool.ledger.effects import ConfirmRenewal, Effect, Grant, HandOutVm, LeaseE
 from pool.ledger.events import Event
 from pool.ledger.records import Lease
 from tests.simulation.assembly import Assembly
+from tests.simulation.edge import Edge
 from tests.simulation.findings import said
 from tests.simulation.host import Host
 from tests.simulation.observed import ObservedCoordinator
@@ -53,6 +54,7 @@ class Incarnation:
     phase: Phase = Phase.STARTING
     assembly: Assembly = attrs.field(init=False)
     coordinator: ObservedCoordinator = attrs.field(init=False)
+    edge: Edge = attrs.field(init=False)
     let_go: set[str] = attrs.field(factory=set)
     """VMs that it has left to the next run."""
     gone: trio.Event = attrs.field(factory=trio.Event)
@@ -105,6 +107,8 @@ class Incarnation:
             announce=self._generation_changed,
             hand_out_began=self._hand_out_began,
         )
+        self.edge = Edge(coordinator=coordinator)
+        simulation.parts.break_edge(self.edge)
         async with trio.open_nursery() as nursery:
             await nursery.start(coordinator.run)
             for name, producer in coordinator.producers.items():
@@ -123,6 +127,9 @@ class Incarnation:
             self._to(Phase.SERVING)
             await self.stop.wait()
             self._to(Phase.STOPPING)
+            self.edge.calls.stop()
+            self.edge.calls.end()
+            await self.edge.calls.wait_idle()
             if self.ending is not None and self.ending.kind is EndKind.HAND_OVER:
                 await coordinator.hand_over()
             else:
@@ -145,6 +152,8 @@ class Incarnation:
         self.simulation.templates = {name: one.template for name, one in self.assembly.templates.items()}
         for call in self._calls.values():
             call.cancel(reason="the service is gone")
+        if (edge := getattr(self, "edge", None)) is not None:
+            edge.break_off()
         self._life.cancel(reason="it was killed" if kill else "it has ended")
         self.gone.set()
 
@@ -217,6 +226,7 @@ class Incarnation:
                 self.simulation.books.told[lease.lease_id] = lease.expires_at
             case LeaseEnded(lease_id=lease_id):
                 self.simulation.books.lease_ended(lease_id)
+                self.simulation.guest_books.lease_ended(lease_id)
             case _:
                 pass
 

@@ -22,6 +22,7 @@ from tests.simulation.books import Books
 from tests.simulation.checks import Checks
 from tests.simulation.clients import run_client, run_greedy_client
 from tests.simulation.findings import Findings, Trace, ViolationError
+from tests.simulation.guest_books import GuestBooks
 from tests.simulation.host import Disk, Host, WallClock, Weather
 from tests.simulation.incarnation import Incarnation, Phase
 from tests.simulation.operators import lose_time, make_trouble, run_administrator
@@ -50,6 +51,8 @@ class Parts:
     sweep: Callable[..., Any] = Host.sweep
     token_clock: Callable[[], int] | None = None
     break_coordinator: Callable[[Any], None] = lambda _: None
+    break_edge: Callable[[Any], None] = lambda _: None
+    break_guest: Callable[[Machine], None] = lambda _: None
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +89,7 @@ class Simulation:
     host: Host = attrs.field(init=False)
     """As the next run of the service finds it."""
     books: Books = attrs.field(init=False)
+    guest_books: GuestBooks = attrs.field(init=False)
     checks: Checks = attrs.field(init=False)
     service: Incarnation | None = None
     _changed: trio.Event = attrs.field(factory=trio.Event)
@@ -94,8 +98,14 @@ class Simulation:
         machines: dict[str, Machine] = {}
         self.machine_numbers.update(dict.fromkeys((profile.name for profile in self.plan.profiles), 1))
         self.weather = Weather(plan=self.plan, randomness=self.randomness)
-        self.host = Host(disk=Disk(weather=self.weather, refused=self.refused), weather=self.weather, machines=machines)
+        self.host = Host(
+            disk=Disk(weather=self.weather, refused=self.refused),
+            weather=self.weather,
+            machines=machines,
+            break_guest=self.parts.break_guest,
+        )
         self.books = Books(findings=self.findings, machines=machines, refused=self.refused)
+        self.guest_books = GuestBooks(findings=self.findings)
         self.checks = Checks(simulation=self)
 
     async def run(self) -> None:

@@ -55,19 +55,20 @@ NEW_TABLE_KIB: Final = 64
 class Sample:
     cycles: int
     traced_kib: float
-    """What Python has allocated; nothing else is as exact."""
+    """What Python has allocated since the beginning; nothing else is as exact."""
     objects: int
     rss_kib: float
     descriptors: int
 
     @classmethod
-    def take(cls, *, cycles: int) -> Sample:
+    def take(cls, *, cycles: int, before: int) -> Sample:
+        """`before`: bytes that were traced at the beginning."""
         GLOBAL_RUN_CONTEXT.runner.deadlines._prune()  # trio keeps some that have passed
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return cls(
             cycles=cycles,
-            traced_kib=tracemalloc.get_traced_memory()[0] / 1024,
+            traced_kib=(tracemalloc.get_traced_memory()[0] - before) / 1024,
             objects=len(gc.get_objects()),
             rss_kib=pages * 4,
             descriptors=len(list(Path("/proc/self/fd").iterdir())),
@@ -124,7 +125,7 @@ def trace_interned_strings() -> None:
     """Has the interpreter make its table of interned strings anew, so that it is traced from the start.
 
     It does so whenever so many strings have come and gone, and pathlib interns the parts of each path. The table of a
-    process that has run many tests has 2 MB, three times what the service takes: made anew in the middle of a soak, it
+    process that has run many tests has 2 MB, four times what the service takes: made anew in the middle of a soak, it
     would pass for growth.
     """
     traced, number = tracemalloc.get_traced_memory()[0], 0
@@ -150,6 +151,7 @@ async def _soak(cycles: int, make_coordinator: Callable[..., Coordinator]) -> So
         rng=random.Random(0),
     )
     done, samples = 0, list[Sample]()
+    traced, _ = tracemalloc.get_traced_memory()
     every = max(1, cycles // SAMPLES)
 
     async def client() -> None:
@@ -161,7 +163,7 @@ async def _soak(cycles: int, make_coordinator: Callable[..., Coordinator]) -> So
             await coordinator.release(lease.lease_id, owner=Owner(uid=1000))
             done += 1
             if done % every == 0:
-                samples.append(Sample.take(cycles=done))
+                samples.append(Sample.take(cycles=done, before=traced))
 
     began = time.monotonic()
     async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""The programs of a simulated guest: enough to behave like a few of busybox's."""
+"""The programs of a simulated guest: enough to behave like a few of busybox's, and one that writes at its leisure."""
 
 from __future__ import annotations
 
@@ -92,6 +92,15 @@ async def _yes(process: GuestProcess) -> int:
         await process.write(b"y\n" * 8192)
 
 
+async def _lines(process: GuestProcess) -> int:
+    """`lines EACH_S`: numbered lines, one each so many seconds, for ever."""
+    number = 0
+    while True:
+        await process.print(f"{number:07}")
+        number += 1
+        await trio.sleep(float(process.arguments[0]))
+
+
 async def _env(process: GuestProcess) -> int:
     for name, value in process.environment.items():
         await process.print(f"{name}={value}")
@@ -180,6 +189,7 @@ PROGRAMS: Mapping[str, Program] = {
     "echo": _echo,
     "env": _env,
     "false": _false,
+    "lines": _lines,
     "nc": _nc,
     "nproc": _nproc,
     "pwd": _pwd,
