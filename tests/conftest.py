@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import attrs
 import pytest
+import structlog
 import trio
 from hypothesis import settings
 
+from pool.observe.tracebacks import write_traceback
 from tests.contract.subjects import qemu_spec
 from tests.leaks import nothing_left
 from tests.logged_errors import pytest_runtest_call  # noqa: F401 - a hook
@@ -38,6 +40,15 @@ if importlib.util.find_spec("inspect_ai") is None:
 
 settings.register_profile("no deadline: machines differ, and are busy", settings.default, deadline=None)
 settings.load_profile("no deadline: machines differ, and are busy")
+
+
+structlog.configure(
+    # Not the default, which shows what all variables have: that takes seconds, and the service under test waits.
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=write_traceback),
+    ]
+)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from functools import partial
-from io import StringIO
 from typing import Any, Final, TextIO, cast
 
 import structlog
 
 from pool.observe.log_output import LogOutput
 from pool.observe.terminal import visible
+from pool.observe.tracebacks import render_traceback, write_traceback
 
 _OURS: Final = "vmpool"
 _STDERR: Final = 2
 
-_render_traceback: Final = structlog.processors.ExceptionRenderer(
-    # Not the local variables, which structlog would add: environments of callers, contents of files.
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
+_render_traceback: Final = structlog.processors.ExceptionRenderer(render_traceback)
 
 
 def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
@@ -40,7 +37,7 @@ def configure_logs(*, json: bool | None = None, verbose: bool = False) -> None:
     renderer: list[Any] = (
         [_render_traceback, _in_order, structlog.processors.JSONRenderer()]
         if as_json
-        else [_make_visible, structlog.dev.ConsoleRenderer(colors=True, exception_formatter=_write_traceback)]
+        else [_make_visible, structlog.dev.ConsoleRenderer(colors=True, exception_formatter=write_traceback)]
     )
     structlog.configure(
         processors=[*shared, *renderer],
@@ -95,9 +92,3 @@ def _make_visible(_logger: Any, _method: str, event: structlog.typing.EventDict)
         if isinstance(value, str):
             event[key] = visible(value, kept="" if key == "event" else "\n\t")
     return event
-
-
-def _write_traceback(out: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
-    plain = StringIO()
-    structlog.dev.plain_traceback(plain, exc_info)
-    out.write(visible(plain.getvalue()))

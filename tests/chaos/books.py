@@ -31,6 +31,8 @@ class Holding:
     """At the earliest, on trio's clock."""
     marked: bool = False
     """Its id was written into the guest for certain."""
+    lines: int | None = None
+    """So many lines of its detached process were seen. None: it was not started for certain."""
     given_back: bool = False
     """Its release was asked for, and may have been done."""
 

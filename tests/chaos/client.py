@@ -12,7 +12,9 @@ from typing import Final
 import attrs
 import trio
 
+import vmpool
 from pool.core.recovery import RECONNECT_S
+from tests.chaos import guest
 from tests.chaos.books import Books, Holding, ViolationError
 from tests.chaos.plan import SHORT_TTL_S, Cycle, Way
 from tests.integration.service.calls import hold
@@ -36,6 +38,11 @@ ANSWER_S: Final = 30.0
 
 PATIENCE_S: Final = 90.0
 """For a service to be there, and for a lease to be usable again, while services are killed one after the other."""
+
+LASTING_USES: Final = 4
+"""Who uses a lease as often as this does more with it than run commands."""
+
+FORWARD_S: Final = 1.0
 
 SLACK_S: Final = 10.0
 """What the SDK may take on top of a deadline, on a host that is busy."""
@@ -210,6 +217,8 @@ class ChaosClient:
             if use:
                 await trio.sleep(cycle.pause_s)
             await self._ask("exec", holding, partial(self._use, holding), on=on)
+            if cycle.uses >= LASTING_USES:
+                await self._reach_into(holding, use)
             if cycle.renews and on is None:
                 await self._ask("renew", holding, partial(self._renew, holding, cycle.ttl_s))
 
@@ -224,6 +233,20 @@ class ChaosClient:
             raise ViolationError(f"{holding.vm_id} of lease {holding.lease_id} has the mark {found!r}")
         holding.marked = True
         self.books.done["commands"] += 1
+
+    async def _reach_into(self, holding: Holding, use: int) -> None:
+        """By connections of their own, as other programs of the same user would."""
+
+        async def reach(_client: Client) -> None:
+            async with vmpool.connect(self.socket_path) as pool:
+                vm = await pool.get(holding.lease_id)
+                await guest.follow(vm, holding, self.books)
+                if use == 1:
+                    await guest.carry_tree(vm, self.books)
+                elif use > 1:
+                    await guest.hold_forward(vm, self.books, seconds=FORWARD_S)
+
+        await self._ask("processes, files and ports", holding, reach)
 
     async def _renew(self, holding: Holding, ttl_s: float, client: Client) -> None:
         began = trio.current_time()
@@ -288,7 +311,7 @@ class ChaosClient:
 def _breaking() -> Iterator[None]:
     try:
         yield
-    except ServiceUnavailableError as error:
+    except (ServiceUnavailableError, guest.CutOffError) as error:
         raise BrokenError from error
 
 
