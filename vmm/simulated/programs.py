@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Final
 
 import trio
@@ -166,6 +168,20 @@ async def _carry(process: GuestProcess, peer: Peer) -> None:
         peer.close()
 
 
+async def _sh(process: GuestProcess) -> int:
+    """`sh -c LINE`, where the line is one command."""
+    match process.arguments:
+        case ("-c", line):
+            name, *arguments = shlex.split(line)
+            if (program := PROGRAMS.get(PurePosixPath(name).name)) is None:
+                await process.complain(f"sh: {name}: not found")
+                return 127
+            process.arguments = tuple(arguments)
+            return await program(process)
+    await process.complain("sh: invalid option")
+    return 2
+
+
 async def _stty(process: GuestProcess) -> int:
     if process.terminal_size is None:
         await process.complain("stty: standard input: Inappropriate ioctl for device")
@@ -193,6 +209,7 @@ PROGRAMS: Mapping[str, Program] = {
     "nc": _nc,
     "nproc": _nproc,
     "pwd": _pwd,
+    "sh": _sh,
     "sleep": _sleep,
     "stty": _stty,
     "true": _true,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from vmpool.client.endings import finish
 
@@ -30,17 +33,21 @@ async def produced(work: Callable[[IO[bytes]], None]) -> AsyncIterator[bytes]:
 
 
 async def consume(work: Callable[[IO[bytes]], None], data: AsyncIterator[bytes]) -> None:
-    """Gives `work` a file from which it reads `data`. Raises what `work` raises, or else what `data` raises."""
+    """Gives `work` a file from which it reads `data`; if that ends early, a read fails. Raises what `work` raises, or
+    else what `data` raises.
+    """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
-    working = asyncio.ensure_future(asyncio.to_thread(_read, work, theirs))
+    source = _Source(theirs)
+    working = asyncio.ensure_future(asyncio.to_thread(_read, work, source))
     try:
-        try:
-            async for piece in data:
+        async for piece in data:
+            try:
                 await loop.sock_sendall(ours, piece)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it reads no more: it has failed, or has all that it needs
+            except (BrokenPipeError, ConnectionResetError):
+                break  # it reads no more: it has failed, or has all that it needs
+        source.is_whole = True
         ours.shutdown(socket.SHUT_WR)
         await asyncio.shield(working)
     finally:
@@ -48,13 +55,34 @@ async def consume(work: Callable[[IO[bytes]], None], data: AsyncIterator[bytes])
         await finish(_end(working))
 
 
+class _Source(io.RawIOBase):
+    """What comes through a socket. A closed socket is the end only when `is_whole`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.is_whole = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._sock.recv_into(buffer)
+        if count == 0 and not self.is_whole:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return count
+
+    def close(self) -> None:
+        self._sock.close()
+        super().close()
+
+
 def _write(work: Callable[[IO[bytes]], None], sock: socket.socket) -> None:
     with sock, sock.makefile("wb") as file:
         work(file)
 
 
-def _read(work: Callable[[IO[bytes]], None], sock: socket.socket) -> None:
-    with sock, sock.makefile("rb") as file:
+def _read(work: Callable[[IO[bytes]], None], source: _Source) -> None:
+    with io.BufferedReader(source, _READ_BYTES) as file:
         work(file)
 
 

@@ -21,18 +21,18 @@ import vmpool
 import vmpool.aio
 import vmpool.sync
 from tests.leaks import nothing_left
+from tests.unit.sdk.beside import Held, ServedBeside, held_of, serving_beside
 from tests.unit.sdk.faces import FACES, Play
-from tests.unit.sdk.fake_service import FakeService, fake_service
 from vmpool import CommandExit, FileChangeKind, FileKind, OutputStream, ProcessOutput, UnsafeTreeError
 
 ROOT = Path(vmpool.__file__).parents[1]
 
 
 @pytest.fixture
-def service(vm_home: Path) -> Iterator[FakeService]:
-    with nothing_left(), fake_service(vm_home) as service:
+def service(vm_home: Path) -> Iterator[ServedBeside]:
+    with nothing_left(), serving_beside(vm_home) as service:
         yield service
-        service.until_nothing_is_left()
+        service.until_held(Held())
 
 
 @pytest.fixture(params=FACES)
@@ -40,18 +40,22 @@ def play(request: pytest.FixtureRequest) -> Play[Any]:
     return FACES[request.param]
 
 
-def echo_server(times: int) -> tuple[threading.Thread, int]:
-    """Sends back what it gets, in capitals, and ends its side when the other side has ended."""
+PORT = 7000
+ECHO = f"nc -ll -p {PORT} -e cat"
+"""A server in the guest: it sends back what it gets, and ends its side when the other side has ended."""
+
+
+def echo_server() -> tuple[threading.Thread, int]:
+    """On this host, for one connection: sends back what it gets, in capitals."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         with server:
-            for _ in range(times):
-                connection, _ = server.accept()
-                with connection:
-                    while data := connection.recv(65536):
-                        connection.sendall(data.upper())
-                    connection.shutdown(socket.SHUT_WR)
+            connection, _ = server.accept()
+            with connection:
+                while data := connection.recv(65536):
+                    connection.sendall(data.upper())
+                connection.shutdown(socket.SHUT_WR)
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -59,13 +63,14 @@ def echo_server(times: int) -> tuple[threading.Thread, int]:
 
 
 class TestCommands:
-    def test_what_a_command_writes(self, service: FakeService, play: Play[Any]) -> None:
+    def test_what_a_command_writes(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 shell = await vm.run("echo one  two")
                 argv = await vm.run(["echo", "one  two"])
-                bytes_ = await vm.run(["raw", "ff"], encoding=None)
-                text = await vm.run(["raw", "ff"])
+                await vm.files.write("/raw", b"\xff")
+                bytes_ = await vm.run(["cat", "/raw"], encoding=None)
+                text = await vm.run(["cat", "/raw"])
                 return shell.stdout, argv.stdout, bytes_.stdout, text.stdout, shell.exit
 
         assert play(scenario) == ("one two\n", "one  two\n", b"\xff", "\ufffd", CommandExit(status=0))
@@ -79,28 +84,28 @@ class TestCommands:
             lambda: iter([b"gr", b"\xc3\xbc", b"n"]),
         ],
     )
-    def test_its_stdin(self, service: FakeService, play: Play[Any], stdin: Any) -> None:
+    def test_its_stdin(self, service: ServedBeside, play: Play[Any], stdin: Any) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 return (await vm.run("cat", input=stdin())).stdout
 
         assert play(scenario) == "grün"
 
-    def test_no_stdin_is_an_empty_one(self, service: FakeService, play: Play[Any]) -> None:
+    def test_no_stdin_is_an_empty_one(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 return (await vm.run("cat")).stdout
 
         assert play(scenario) == ""
 
-    def test_much_goes_in_and_out_at_the_same_time(self, service: FakeService, play: Play[Any]) -> None:
+    def test_much_goes_in_and_out_at_the_same_time(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 return len((await vm.run("cat", input=b"x" * 3_000_000)).stdout)
 
         assert play(scenario) == 3_000_000
 
-    def test_a_callback_gets_output_as_it_comes(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_callback_gets_output_as_it_comes(self, service: ServedBeside, play: Play[Any]) -> None:
         seen: list[bytes] = []
         threads = set()
 
@@ -115,7 +120,7 @@ class TestCommands:
         assert play(scenario) == b"".join(seen).decode()
         assert threads == {threading.current_thread()}
 
-    def test_what_a_callback_raises_ends_the_command(self, service: FakeService, play: Play[Any]) -> None:
+    def test_what_a_callback_raises_ends_the_command(self, service: ServedBeside, play: Play[Any]) -> None:
         def fail(data: bytes) -> None:
             raise LookupError("enough")
 
@@ -126,7 +131,7 @@ class TestCommands:
 
         play(scenario)
 
-    def test_too_much_output_ends_the_command(self, service: FakeService, play: Play[Any]) -> None:
+    def test_too_much_output_ends_the_command(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 with pytest.raises(vmpool.OutputTooLargeError, match="max_output, 10000 bytes") as caught:
@@ -135,17 +140,19 @@ class TestCommands:
 
         assert play(scenario) == b"y\ny\n"
 
-    def test_a_command_that_fails(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_command_that_fails(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 assert (await vm.run("false")).status == 1
-                with pytest.raises(vmpool.CommandError, match=r"^false: ended with status 1: 'it is false'$") as caught:
-                    await vm.run("false", check=True)
+                with pytest.raises(
+                    vmpool.CommandError, match="^cat /none: ended with status 1: .*No such file"
+                ) as caught:
+                    await vm.run("cat /none", check=True)
                 return caught.value.completed.stderr
 
-        assert play(scenario) == "it is false\n"
+        assert play(scenario) == "cat: can't open '/none': No such file or directory\n"
 
-    def test_a_time_limit(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_time_limit(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 with pytest.raises(vmpool.CommandError, match="did not end within its time limit"):
@@ -154,7 +161,7 @@ class TestCommands:
 
         assert play(scenario) == CommandExit(signal=9, timed_out=True)
 
-    def test_a_program_that_is_not_there(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_program_that_is_not_there(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> None:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 with pytest.raises(FileNotFoundError):
@@ -162,7 +169,7 @@ class TestCommands:
 
         play(scenario)
 
-    def test_a_command_to_talk_to(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_command_to_talk_to(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm, vm.exec("cat") as process:
                 await process.send_stdin(b"abc")
@@ -172,26 +179,28 @@ class TestCommands:
         output, ended = play(scenario)
         assert (output.stream, output.data, ended) == (OutputStream.STDOUT, b"abc", CommandExit(status=0))
 
-    def test_a_command_ends_with_its_block(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_command_ends_with_its_block(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> None:
             async with face.connect(service.path) as pool, pool.vm() as vm:
-                async with vm.exec("sleep 1000"):
-                    assert service.left()["processes"] == [["sleep", "1000"]]
-                service.until(lambda: service.left()["processes"] == [])
+                async with vm.exec(["sleep", "1000"]):
+                    assert service.held().processes == (("sleep", "1000"),)
+                service.until_held(Held(leases=(vm.lease_id,), calls=1))
 
         play(scenario)
 
 
 class TestDetachedProcesses:
-    def test_one_outlives_who_started_it(self, service: FakeService, play: Play[Any]) -> None:
+    def test_one_outlives_who_started_it(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool:
                 vm = await pool.acquire(name="build")
-                await vm.start("sleep 1000", tag="server")
+                await vm.start("cat", tag="server")
             async with face.connect(service.path) as pool:
                 vm = await pool.get("build")
                 process = await vm.process("server")
                 await process.send_input(b"hello")
+                async with process.attach() as attachment:
+                    await anext(attachment.events())
                 kept = await process.output()
                 await process.kill()
                 ended = await process.wait()
@@ -202,11 +211,11 @@ class TestDetachedProcesses:
 
         assert play(scenario) == (b"hello", CommandExit(signal=signal.SIGKILL), [])
 
-    def test_following_one_from_a_position(self, service: FakeService, play: Play[Any]) -> None:
+    def test_following_one_from_a_position(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
-                process = await vm.start("echo hello")
-                service.processes[process.process_id].lost = 3
+                process = await vm.start("echo hello", keep_bytes=3)
+                await process.wait()
                 async with process.attach(from_=2) as attachment:
                     return [event async for event in attachment.events()]
 
@@ -214,24 +223,26 @@ class TestDetachedProcesses:
         assert output == ProcessOutput(stream=OutputStream.STDOUT, data=b"lo\n", position=3, lost=1)
         assert ended == CommandExit(status=0)
 
-    def test_following_goes_on_after_the_service_restarts(self, service: FakeService, play: Play[Any]) -> None:
+    def test_following_goes_on_after_the_connection_breaks(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
-            async with face.connect(service.path) as pool, pool.vm(idempotency_key="k") as vm:
-                process = await vm.start("sleep 1000")
+            async with face.connect(service.path) as pool:
+                vm = await pool.acquire()
+                process = await vm.start("cat")
                 await process.send_input(b"before ")
                 async with process.attach() as attachment:
                     events = attachment.events()
                     first = await anext(events)
-                    service.restart()
-                    inner = next(iter(service.processes.values()))
-                    service.in_loop(lambda: inner.write(b"after"))
-                    service.in_loop(lambda: inner.end(status=0))
+                    service.break_connections()
+                    async with face.connect(service.path) as other:
+                        same = await (await other.get(vm.lease_id)).process(process.process_id)
+                        await same.send_input(b"after", close=True)
                     rest = [event async for event in events]
+                await vm.release()
                 return first.data + rest[0].data, rest[-1]
 
         assert play(scenario) == (b"before after", CommandExit(status=0))
 
-    def test_waiting_for_one_that_goes_on(self, service: FakeService, play: Play[Any], monkeypatch: Any) -> None:
+    def test_waiting_for_one_that_goes_on(self, service: ServedBeside, play: Play[Any], monkeypatch: Any) -> None:
         monkeypatch.setattr("vmpool.client.connection.LATE_ANSWER_S", 0.05)
 
         async def scenario(face: Any) -> None:
@@ -242,13 +253,14 @@ class TestDetachedProcesses:
 
         play(scenario)
 
-    def test_one_that_is_not_there(self, service: FakeService, play: Play[Any]) -> None:
+    def test_one_that_is_not_there(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> None:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 with pytest.raises(vmpool.CallError, match="tag 'server'") as caught:
                     await vm.process("server")
                 assert caught.value.status == "NOT_FOUND"
                 process = await vm.start("echo gone")
+                await process.wait()
                 await process.forget()
                 with pytest.raises(ProcessLookupError):
                     await process.wait()
@@ -257,7 +269,7 @@ class TestDetachedProcesses:
 
 
 class TestFiles:
-    def test_what_is_written_is_read(self, service: FakeService, play: Play[Any]) -> None:
+    def test_what_is_written_is_read(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 info = await vm.files.write("/deep/below/a", "grün", mode=0o600)
@@ -270,7 +282,7 @@ class TestFiles:
 
         assert play(scenario) == (0o600, "grün", b"xy", True)
 
-    def test_what_the_guest_refuses_is_what_python_raises(self, service: FakeService, play: Play[Any]) -> None:
+    def test_what_the_guest_refuses_is_what_python_raises(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> None:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 await vm.files.make_directory("/d")
@@ -282,13 +294,13 @@ class TestFiles:
                 with pytest.raises(FileExistsError):
                     await vm.files.write("/a", b"", how=vmpool.WriteMode.CREATE)
                     await vm.files.write("/a", b"", how=vmpool.WriteMode.CREATE)
-                with pytest.raises(vmpool.CallError, match="path: must be absolute"):
+                with pytest.raises(vmpool.CallError, match="path: 'relative' is relative"):
                     await vm.files.stat("relative")
                 assert not await vm.files.exists("/none")
 
         play(scenario)
 
-    def test_a_listing(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_listing(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 await vm.files.write("/d/a", b"123")
@@ -302,18 +314,18 @@ class TestFiles:
         assert b[:2] == ("b", FileKind.DIRECTORY)
         assert not there
 
-    def test_a_watch(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_watch(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 await vm.files.make_directory("/d")
                 async with vm.files.watch("/d") as changes:
-                    (service.root / "d" / "new").touch()
+                    await vm.files.make_directory("/d/new")
                     change = await anext(changes)
                     return change.kind, change.path
 
         assert play(scenario) == (FileChangeKind.CREATED, "/d/new")
 
-    def test_a_tree_there_and_back(self, service: FakeService, play: Play[Any], tmp_path: Path) -> None:
+    def test_a_tree_there_and_back(self, service: ServedBeside, play: Play[Any], tmp_path: Path) -> None:
         tree = tmp_path / "tree"
         (tree / "sub").mkdir(parents=True)
         (tree / "sub" / "script").write_text("#!/bin/sh\n")
@@ -337,7 +349,7 @@ class TestFiles:
         assert told == sorted(told)
         assert told[-1] >= 4
 
-    def test_a_file_there_and_back(self, service: FakeService, play: Play[Any], tmp_path: Path) -> None:
+    def test_a_file_there_and_back(self, service: ServedBeside, play: Play[Any], tmp_path: Path) -> None:
         (tmp_path / "one").write_bytes(b"x" * 1_000_000)
         (tmp_path / "one").chmod(0o640)
 
@@ -355,13 +367,14 @@ class TestFiles:
         assert (tmp_path / "two").stat().st_mode & 0o777 == 0o640
         assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
-    def test_a_tree_that_would_leave_its_directory(self, service: FakeService, play: Play[Any], tmp_path: Path) -> None:
-        (service.root / "t").mkdir()
-        (service.root / "t" / "out").symlink_to("/etc")
-
+    def test_a_tree_that_would_leave_its_directory(
+        self, service: ServedBeside, play: Play[Any], tmp_path: Path
+    ) -> None:
         async def scenario(face: Any) -> None:
             async with face.connect(service.path) as pool, pool.vm() as vm:
-                with pytest.raises(UnsafeTreeError, match=r"'\./out' is a link to '/etc', outside"):
+                await vm.files.make_directory("/t")
+                await vm.files.symlink("/t/out", "/etc")
+                with pytest.raises(UnsafeTreeError, match=r"'out' is a link to '/etc', outside"):
                     await vm.files.download("/t", tmp_path / "back")
 
         play(scenario)
@@ -369,10 +382,8 @@ class TestFiles:
 
 class TestPorts:
     def test_a_forward_carries_many_at_once_and_the_end_of_each_direction(
-        self, service: FakeService, play: Play[Any]
+        self, service: ServedBeside, play: Play[Any]
     ) -> None:
-        server, port = echo_server(3)
-
         def talk(address: Any) -> list[bytes]:
             clients = [socket.create_connection(address) for _ in range(3)]
             answers = []
@@ -385,15 +396,15 @@ class TestPorts:
             return answers
 
         async def scenario(face: Any) -> Any:
-            async with face.connect(service.path) as pool, pool.vm() as vm, vm.forward(port) as forward:
+            async with face.connect(service.path) as pool, pool.vm() as vm, vm.forward(PORT) as forward:
+                await vm.start(ECHO)
+                await vm.wait_port(PORT)
                 return await _in_thread(face, talk, forward.address)
 
-        # One server takes them one after the other: all are connected at once, and none waits for another's end.
-        assert play(scenario) == [b"HELLO 0", b"HELLO 1", b"HELLO 2"]
-        server.join()
+        assert play(scenario) == [b"hello 0", b"hello 1", b"hello 2"]
 
     def test_a_forward_at_a_path_is_this_users_and_goes_with_its_block(
-        self, service: FakeService, play: Play[Any], vm_home: Path
+        self, service: ServedBeside, play: Play[Any], vm_home: Path
     ) -> None:
         path = vm_home / "forward.sock"
 
@@ -404,41 +415,32 @@ class TestPorts:
         assert play(scenario) == (str(path), 0o600)
         assert not path.exists()
 
-    def test_a_port_where_nobody_listens(self, service: FakeService, play: Play[Any]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            port = closed.getsockname()[1]
-
+    def test_a_port_where_nobody_listens(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> None:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 with pytest.raises(ConnectionRefusedError):
-                    async with vm.connect_port(port):
+                    async with vm.connect_port(PORT):
                         pass
 
         play(scenario)
 
-    def test_a_stream_of_ones_own(self, service: FakeService, play: Play[Any]) -> None:
-        server, port = echo_server(1)
-
+    def test_a_stream_of_ones_own(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
-            async with face.connect(service.path) as pool, pool.vm() as vm, vm.connect_port(port) as stream:
-                await stream.send("abc")
-                await stream.send_eof()
-                received = b""
-                while data := await stream.receive():
-                    received += data
-                return received
+            async with face.connect(service.path) as pool, pool.vm() as vm:
+                await vm.start(ECHO)
+                await vm.wait_port(PORT)
+                async with vm.connect_port(PORT) as stream:
+                    await stream.send("abc")
+                    await stream.send_eof()
+                    received = b""
+                    while data := await stream.receive():
+                        received += data
+                    return received
 
-        assert play(scenario) == b"ABC"
-        server.join()
+        assert play(scenario) == b"abc"
 
-    def test_what_the_caller_offers_is_reached_from_the_guest(self, service: FakeService, play: Play[Any]) -> None:
-        server, port = echo_server(1)
-
-        def talk(address: Any) -> bytes:
-            with socket.create_connection(address) as client, client.makefile("rb") as file:
-                client.sendall(b"from inside")
-                client.shutdown(socket.SHUT_WR)
-                return file.read()
+    def test_what_the_caller_offers_is_reached_from_the_guest(self, service: ServedBeside, play: Play[Any]) -> None:
+        server, port = echo_server()
 
         async def scenario(face: Any) -> Any:
             async with (
@@ -446,21 +448,21 @@ class TestPorts:
                 pool.vm() as vm,
                 vm.reverse(0, ("127.0.0.1", port)) as guest,
             ):
-                return await _in_thread(face, talk, guest.address)
+                return (await vm.run(["nc", "127.0.0.1", str(guest.port)], input="from inside")).stdout
 
-        assert play(scenario) == b"FROM INSIDE"
+        assert play(scenario) == "FROM INSIDE"
         server.join()
 
 
 class TestLeases:
-    def test_a_pool_says_where_its_service_is(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_pool_says_where_its_service_is(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool:
                 return pool.socket_path
 
         assert play(scenario) == service.path
 
-    def test_by_name_id_and_labels(self, service: FakeService, play: Play[Any]) -> None:
+    def test_by_name_id_and_labels(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with (
                 face.connect(service.path) as pool,
@@ -476,7 +478,7 @@ class TestLeases:
 
         assert play(scenario) == (True, ["a"])
 
-    def test_a_lease_that_is_released_in_its_block(self, service: FakeService, play: Play[Any]) -> None:
+    def test_a_lease_that_is_released_in_its_block(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> None:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 await vm.release()
@@ -497,7 +499,7 @@ class TestLeases:
 class TestWithoutABlock:
     """As in a notebook."""
 
-    def test_asyncio_awaits_what_it_opens(self, service: FakeService) -> None:
+    def test_asyncio_awaits_what_it_opens(self, service: ServedBeside) -> None:
         async def cells() -> str:
             pool = await vmpool.aio.connect(service.path)
             vm = await pool.vm()
@@ -509,7 +511,7 @@ class TestWithoutABlock:
 
         assert asyncio.run(cells()) == "hello\n"
 
-    def test_threads_close_what_they_open(self, service: FakeService) -> None:
+    def test_threads_close_what_they_open(self, service: ServedBeside) -> None:
         pool = vmpool.sync.connect(service.path)
         vm = pool.vm()
         assert vm.run("echo hello").stdout == "hello\n"
@@ -519,17 +521,17 @@ class TestWithoutABlock:
             vm.run("true")
 
     @pytest.mark.parametrize("end", ["", "del pool, vm"])
-    def test_what_is_never_closed_ends_with_the_program(self, service: FakeService, end: str) -> None:
+    def test_what_is_never_closed_ends_with_the_program(self, service: ServedBeside, end: str) -> None:
         script = (
             f"import sys, vmpool.sync\npool = vmpool.sync.connect(sys.argv[1])\nvm = pool.vm()\n{end}\nprint('end')\n"
         )
         done = _python(script, str(service.path))
         assert (done.stdout, done.stderr) == ("end\n", "")
-        service.until_nothing_is_left()
+        service.until_held(Held())
 
 
 class TestThreads:
-    def test_many_threads_use_one_connection(self, service: FakeService) -> None:
+    def test_many_threads_use_one_connection(self, service: ServedBeside) -> None:
         outputs: list[str] = []
         with vmpool.sync.connect(service.path) as pool:
 
@@ -544,7 +546,7 @@ class TestThreads:
                 thread.join()
         assert sorted(outputs, key=int) == [f"{number}\n" for number in range(20)]
 
-    def test_a_callback_may_call(self, service: FakeService) -> None:
+    def test_a_callback_may_call(self, service: ServedBeside) -> None:
         found: list[str] = []
         with vmpool.sync.connect(service.path) as pool, pool.vm() as vm:
             vm.run("echo outer", on_stdout=lambda _: found.append(vm.run("echo inner").stdout))
@@ -553,7 +555,7 @@ class TestThreads:
     @pytest.mark.parametrize(
         "call", ["vm.run('sleep 1000')", "vm.start('echo x').attach(None).wait(); vm.run('cat', input=slow())"]
     )
-    def test_ctrl_c_ends_the_call_and_what_it_had_begun(self, service: FakeService, call: str) -> None:
+    def test_ctrl_c_ends_the_call_and_what_it_had_begun(self, service: ServedBeside, call: str) -> None:
         script = (
             "import os, signal, sys, threading, time, vmpool.sync\n"
             "def slow():\n"
@@ -574,7 +576,7 @@ class TestThreads:
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            service.until(lambda: bool(service.left()["processes"]))
+            service.until(lambda served: bool(held_of(served).processes))
             process.send_signal(signal.SIGINT)
             assert process.stdout.read() == "interrupted still here\n"
         assert process.returncode == 0
@@ -625,8 +627,7 @@ def _seen(tree: Path) -> dict[str, Any]:
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else None
         target = path.readlink() if path.is_symlink() else None
         size = None if path.is_dir() else status.st_size
-        time = None if path.is_symlink() else round(status.st_mtime, 3)  # the fake service is not that good at links
-        found[str(path.relative_to(tree))] = (oct(status.st_mode), time, size, content, target)
+        found[str(path.relative_to(tree))] = (oct(status.st_mode), status.st_mtime_ns, size, content, target)
     found["same file"] = (tree / "second").samefile(tree / "sub" / "script")
     found["holes"] = (found["holes"], (tree / "holes").stat().st_blocks < 1024)
     return found
