@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePosixPath
@@ -130,8 +131,7 @@ async def _nc(process: GuestProcess) -> int:
             except OSError as error:
                 await process.complain(f"nc: can't connect to remote host ({host}): {error.strerror}")
                 return 1
-            await _carry(process, peer)
-            return 0
+            return await _carry(process, peer)
     await process.complain("nc: invalid option")
     return 1
 
@@ -152,20 +152,30 @@ async def _serve_echo(network: Network, address: TcpAddress) -> None:
                 nursery.start_soon(echo, peer)
 
 
-async def _carry(process: GuestProcess, peer: Peer) -> None:
+async def _carry(process: GuestProcess, peer: Peer) -> int:
     async def feed() -> None:
-        while data := await process.read_stdin():
-            await peer.send(data)
-        peer.send_eof()
+        with contextlib.suppress(OSError):  # of which receiving tells, too
+            while data := await process.read_stdin():
+                await peer.send(data)
+            peer.send_eof()
+
+    async def take() -> int:
+        try:
+            while data := await peer.receive():
+                await process.write(data)
+        except OSError as error:
+            await process.complain(f"nc: {error.strerror}")
+            return 1
+        return 0
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed)
-            while data := await peer.receive():
-                await process.write(data)
+            status = await take()
             nursery.cancel_scope.cancel(reason="the peer has ended")
     finally:
         peer.close()
+    return status
 
 
 async def _sh(process: GuestProcess) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -225,9 +226,9 @@ class Ports:
                 with contextlib.suppress(ClientError):  # the lease or the service has ended: nobody comes any more
                     while (reply := await call.receive()) is not None:
                         if reply.incoming is not None:
-                            connections.start(accept(reply.incoming.connection_id))
+                            connections.start(functools.partial(accept, reply.incoming.connection_id))
 
-            connections.start(listen())
+            connections.start(listen)
             listening: wire.PortAddress = first.listening
             if listening.unix_path is not None:
                 return Forward(host="", port=0, path=from_path(listening.unix_path))
@@ -254,25 +255,22 @@ class _Connections:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def start(self, work: Awaitable[None]) -> None:
+    def start(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(self._contain(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def accepting(
         self, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
-        async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                await serve(reader, writer)
-            finally:
-                writer.transport.abort()
-
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             if self._closed:
                 writer.transport.abort()
-            else:
-                self.start(attend(reader, writer))
+                return
+            # Not left to the task, since a task that is cancelled before its first step runs no code.
+            serving = self.start(functools.partial(serve, reader, writer))
+            serving.add_done_callback(lambda _: writer.transport.abort())
 
         return accept
 
@@ -283,9 +281,9 @@ class _Connections:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def _contain(self, work: Awaitable[None]) -> None:
+    async def _contain(self, work: Callable[[], Awaitable[None]]) -> None:
         with contextlib.suppress(ClientError, OSError):
-            await work
+            await work()
 
 
 async def _splice(stream: ByteStream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,16 +7,20 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import outcome
 import trio
+import trio.testing
 
 from tests.unit.rpc.served import Served, serving
 from vmm.simulated.machine import Machine
 
 T = TypeVar("T")
+
+SETTLED_S: Final = 0.002
+"""A service that has done nothing for so long waits for somebody: what is simulated takes no time."""
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +81,10 @@ class ServedBeside:
     def machine(self, lease_id: str) -> Machine:
         """Belongs to the service's thread."""
         return self.ask(lambda served: served.machine(lease_id))
+
+    def settle(self) -> None:
+        """Waits until the service has done all that it can without its clients."""
+        self._in_service(lambda: trio.testing.wait_all_tasks_blocked(SETTLED_S))
 
     def break_connections(self) -> None:
         """As the end of the service does."""

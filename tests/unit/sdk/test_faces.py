@@ -145,7 +145,7 @@ class TestCommands:
             async with face.connect(service.path) as pool, pool.vm() as vm:
                 assert (await vm.run("false")).status == 1
                 with pytest.raises(
-                    vmpool.CommandError, match="^cat /none: ended with status 1: .*No such file"
+                    vmpool.CommandError, match=r"^cat /none: ended with status 1: .*No such file"
                 ) as caught:
                     await vm.run("cat /none", check=True)
                 return caught.value.completed.stderr
