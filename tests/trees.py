@@ -61,17 +61,18 @@ def _filled(directory: Path, number: int) -> Iterator[Path]:
 
 
 def seen(tree: Path) -> dict[str, Any]:
-    """All that matters of what is below `tree`, by relative path. Hard links have the number of the same file."""
+    """All that matters of what is below `tree`, by relative path. A file is known by the first of its names."""
     found: dict[str, Any] = {}
-    files: dict[int, int] = {}
+    first_names: dict[int, str] = {}
     for path in sorted(tree.rglob("*")):
         status = path.lstat()
+        name = str(path.relative_to(tree))
         what: Any = None
         if path.is_symlink():
             what = path.readlink()
         elif path.is_file():
-            what = (path.read_bytes(), files.setdefault(status.st_ino, len(files)), status.st_blocks < 2048)
-        found[str(path.relative_to(tree))] = (
+            what = (path.read_bytes(), first_names.setdefault(status.st_ino, name), status.st_blocks < 2048)
+        found[name] = (
             *(oct(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns),
             None if path.is_dir() else (status.st_size, status.st_nlink),
             what,

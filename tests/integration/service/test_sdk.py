@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +11,11 @@ import pytest
 import trio
 
 import vmpool
-import vmpool.aio
 import vmpool.sync
 from tests.running import RunningService
 from tests.soak.memory import Peak
 from tests.trees import make_tree, seen
-from tests.unit.sdk.faces import with_asyncio, with_threads, with_trio
+from tests.unit.sdk.faces import AT_ONCE, in_thread
 
 JOBS: Final = 10
 PORT: Final = 7000
@@ -32,43 +29,12 @@ while True:
     connection, _ = server.accept()
     with connection, connection.makefile("rb") as file:
         name = file.readline().decode().strip()
-        with open(name, "rb") as content:
-            connection.sendall(content.read())
-        with open("asked", "w") as asked:
-            asked.write(name)
+        if name:
+            with open("asked", "w") as asked:
+                asked.write(name)
+            with open(name, "rb") as content:
+                connection.sendall(content.read())
 """
-
-
-def run_with_trio(job: Callable[[Any, Any, int], Any], path: Path) -> list[Any]:
-    async def main(face: Any) -> list[Any]:
-        results: dict[int, Any] = {}
-
-        async def one(pool: Any, number: int) -> None:
-            results[number] = await job(face, pool, number)
-
-        async with face.connect(path) as pool, trio.open_nursery() as nursery:
-            for number in range(JOBS):
-                nursery.start_soon(one, pool, number)
-        return [results[number] for number in range(JOBS)]
-
-    return with_trio(main)
-
-
-def run_with_asyncio(job: Callable[[Any, Any, int], Any], path: Path) -> list[Any]:
-    async def main(face: Any) -> list[Any]:
-        async with face.connect(path) as pool:
-            return await asyncio.gather(*(job(face, pool, number) for number in range(JOBS)))
-
-    return with_asyncio(main)
-
-
-def run_with_threads(job: Callable[[Any, Any, int], Any], path: Path) -> list[Any]:
-    async def connected(face: Any) -> list[Any]:
-        async with face.connect(path) as pool:
-            with ThreadPoolExecutor(JOBS) as threads:
-                return list(threads.map(lambda number: with_threads(lambda face: job(face, pool, number)), range(JOBS)))
-
-    return with_threads(connected)
 
 
 def ask(address: Any) -> bytes:
@@ -77,16 +43,8 @@ def ask(address: Any) -> bytes:
         return file.read()
 
 
-async def in_thread(face: Any, function: Callable[[Any], Any], argument: Any) -> Any:
-    if face is vmpool:
-        return await trio.to_thread.run_sync(function, argument)
-    if face is vmpool.aio:
-        return await asyncio.to_thread(function, argument)
-    return function(argument)
-
-
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("run", [run_with_trio, run_with_asyncio, run_with_threads], ids=["trio", "asyncio", "threads"])
+@pytest.mark.parametrize("run", AT_ONCE.values(), ids=AT_ONCE)
 def test_ten_jobs_at_a_time(service: RunningService, tmp_path: Path, run: Any) -> None:
     """Each brings its files, starts a server, asks it through a forward, and takes its files out."""
     for number in range(JOBS):
@@ -102,13 +60,12 @@ def test_ten_jobs_at_a_time(service: RunningService, tmp_path: Path, run: Any) -
             await vm.wait_port(PORT, timeout=WAIT_S)
             async with vm.forward(PORT) as forward:
                 answer = await in_thread(face, ask, forward.address)
-            await vm.run("until [ -s asked ]; do sleep 0.05; done", cwd="/root/job", timeout=60, check=True)
             await process.kill()
             ended = await process.wait()
             await vm.files.download("/root/job", tmp_path / f"out{number}")
             return answer, ended
 
-    assert run(job, service.socket_path) == [
+    assert run(job, service.socket_path, JOBS) == [
         (f"answer {number}".encode(), vmpool.CommandExit(signal=9)) for number in range(JOBS)
     ]
     for number in range(JOBS):

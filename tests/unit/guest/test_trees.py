@@ -201,3 +201,15 @@ async def test_owners_are_kept_on_request_and_for_root_only(client: AgentClient,
         await write_tree(client.files, wanted, stream.getvalue(), user=user)
         status = (path / "file").stat()
         assert ((status.st_uid, status.st_gid), status.st_mode & 0o7777) == (owner, mode), name
+
+
+@pytest.mark.parametrize("name", ["holes", "ü/holes", os.fsdecode(b"holes-\xff"), "l" * 200])
+async def test_python_finds_a_sparse_file_under_its_name(client: AgentClient, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "tree" / name
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        file.truncate(2**20)
+    stream = await read_tree(client.files, raw(tmp_path / "tree"))
+    with tarfile.open(fileobj=io.BytesIO(stream), encoding="utf-8", errors="surrogateescape") as tar:
+        member = tar.getmember(name)
+    assert (member.size, member.issparse()) == (2**20, True)

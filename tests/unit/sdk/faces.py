@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
@@ -42,6 +44,69 @@ def with_threads(scenario: Callable[[Any], Awaitable[T]]) -> T:
 
 
 FACES: dict[str, Play[Any]] = {"trio": with_trio, "asyncio": with_asyncio, "threads": with_threads}
+
+
+Job = Callable[[Any, Any, int], Awaitable[T]]
+"""Gets a face, a Pool of it, and its number."""
+
+
+def at_once_with_trio(job: Job[T], path: Path, jobs: int) -> list[T]:
+    """Runs jobs at the same time on one connection; returns what they return, in order."""
+
+    async def main(face: Any) -> list[T]:
+        results: dict[int, T] = {}
+
+        async def one(pool: Any, number: int) -> None:
+            results[number] = await job(face, pool, number)
+
+        async with face.connect(path) as pool, trio.open_nursery() as nursery:
+            for number in range(jobs):
+                nursery.start_soon(one, pool, number)
+        return [results[number] for number in range(jobs)]
+
+    return with_trio(main)
+
+
+def at_once_with_asyncio(job: Job[T], path: Path, jobs: int) -> list[T]:
+    """As `at_once_with_trio`."""
+
+    async def main(face: Any) -> list[T]:
+        async with face.connect(path) as pool, asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_coroutine(job(face, pool, number))) for number in range(jobs)]
+        return [task.result() for task in tasks]
+
+    return with_asyncio(main)
+
+
+def at_once_with_threads(job: Job[T], path: Path, jobs: int) -> list[T]:
+    """As `at_once_with_trio`."""
+    with vmpool.sync.connect(path) as pool, ThreadPoolExecutor(jobs) as threads:
+        return list(
+            threads.map(
+                lambda number: with_threads(lambda face: job(face, _Spelled(pool), number)),
+                range(jobs),
+            )
+        )
+
+
+AT_ONCE: dict[str, Callable[[Job[Any], Path, int], list[Any]]] = {
+    "trio": at_once_with_trio,
+    "asyncio": at_once_with_asyncio,
+    "threads": at_once_with_threads,
+}
+
+
+async def in_thread(face: Any, function: Callable[[Any], T], argument: Any) -> T:
+    """Blocking code of a test, beside the loop that serves it."""
+    if face is vmpool:
+        return await trio.to_thread.run_sync(function, argument)
+    if face is vmpool.aio:
+        return await asyncio.to_thread(function, argument)
+    return function(argument)
+
+
+async def _coroutine(awaited: Awaitable[T]) -> T:
+    return await awaited
 
 
 class _Spelled:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import signal
 import socket
 import subprocess
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 import vmpool
 import vmpool.aio
 import vmpool.sync
 from tests.leaks import nothing_left
+from tests.trees import make_tree, seen
 from tests.unit.sdk.beside import Held, ServedBeside, held_of, serving_beside
-from tests.unit.sdk.faces import FACES, Play
+from tests.unit.sdk.faces import FACES, Play, in_thread
 from vmpool import CommandExit, FileChangeKind, FileKind, OutputStream, ProcessOutput, UnsafeTreeError
 
 ROOT = Path(vmpool.__file__).parents[1]
@@ -326,26 +325,16 @@ class TestFiles:
         assert play(scenario) == (FileChangeKind.CREATED, "/d/new")
 
     def test_a_tree_there_and_back(self, service: ServedBeside, play: Play[Any], tmp_path: Path) -> None:
-        tree = tmp_path / "tree"
-        (tree / "sub").mkdir(parents=True)
-        (tree / "sub" / "script").write_text("#!/bin/sh\n")
-        (tree / "sub" / "script").chmod(0o755)
-        os.link(tree / "sub" / "script", tree / "second")
-        (tree / "link").symlink_to("sub/script")
-        (tree / os.fsdecode(b"odd-\xff")).write_bytes(b"?")
-        with (tree / "holes").open("wb") as file:
-            file.truncate(1 << 20)
-            file.seek(1 << 19)
-            file.write(b"here")
+        make_tree(tmp_path / "tree", 20)
         told: list[int] = []
 
         async def scenario(face: Any) -> None:
             async with face.connect(service.path) as pool, pool.vm() as vm:
-                await vm.files.upload(tree, "/t", progress=told.append)
+                await vm.files.upload(tmp_path / "tree", "/t", owners=True, progress=told.append)
                 await vm.files.download("/t", tmp_path / "back")
 
         play(scenario)
-        assert _seen(tmp_path / "back") == _seen(tree)
+        assert seen(tmp_path / "back") == seen(tmp_path / "tree")
         assert told == sorted(told)
         assert told[-1] >= 4
 
@@ -399,7 +388,7 @@ class TestPorts:
             async with face.connect(service.path) as pool, pool.vm() as vm, vm.forward(PORT) as forward:
                 await vm.start(ECHO)
                 await vm.wait_port(PORT)
-                return await _in_thread(face, talk, forward.address)
+                return await in_thread(face, talk, forward.address)
 
         assert play(scenario) == [b"hello 0", b"hello 1", b"hello 2"]
 
@@ -609,25 +598,3 @@ def _python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=30,
         env={"PYTHONPATH": str(ROOT)},
     )
-
-
-async def _in_thread(face: Any, function: Any, argument: Any) -> Any:
-    """Blocking code of a test, beside the loop that serves it."""
-    if face is vmpool:
-        return await trio.to_thread.run_sync(function, argument)
-    if face is vmpool.aio:
-        return await asyncio.to_thread(function, argument)
-    return function(argument)
-
-
-def _seen(tree: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for path in sorted(tree.rglob("*")):
-        status = path.lstat()
-        content = path.read_bytes() if path.is_file() and not path.is_symlink() else None
-        target = path.readlink() if path.is_symlink() else None
-        size = None if path.is_dir() else status.st_size
-        found[str(path.relative_to(tree))] = (oct(status.st_mode), status.st_mtime_ns, size, content, target)
-    found["same file"] = (tree / "second").samefile(tree / "sub" / "script")
-    found["holes"] = (found["holes"], (tree / "holes").stat().st_blocks < 1024)
-    return found

@@ -47,9 +47,10 @@ class Member:
                 b"GNU.sparse.name": self.name,
                 b"GNU.sparse.realsize": b"%d" % self.size,
             }
-            name = b"GNUSparseFile.0/" + self.name.rpartition(b"/")[2]
+            # Short and ASCII: a record of a path would be the name for those who take the last one that they read.
+            name = b"GNUSparseFile.0/file"
             size = len(data_map) + sum(length for _, length in self.sparse)
-        if len(name) > _MAX_NAME or not self.name.isascii():
+        if len(name) > _MAX_NAME or not name.isascii():
             records[b"path"] = name
         if len(self.link) > _MAX_NAME or not self.link.isascii():
             records[b"linkpath"] = self.link
