@@ -1,105 +1,121 @@
-"""What a model is told of processes, with a service in memory."""
+"""What a model is told of processes, with the service over simulated VMs."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from tests.unit.sdk.fake_service import FakeService, fake_service
-from vmpool.aio import DetachedProcess, connect
+from tests.unit.sdk.beside import ServedBeside, serving_beside
+from vmpool.aio import DetachedProcess, Vm, connect
 from vmpool.frameworks.mcp_server import processes
 from vmpool.frameworks.mcp_server.processes import OUTPUT_BYTES
 from vmpool.frameworks.mcp_server.results import ProcessOutput, Stopped
 
 T = TypeVar("T")
 
+SERVER = ["cat"]
+"""It runs until it is ended, and writes what it is told to."""
+
 
 @pytest.fixture
-def service(vm_home: Path) -> Iterator[FakeService]:
-    with fake_service(vm_home) as service:
+def service(vm_home: Path) -> Iterator[ServedBeside]:
+    with serving_beside(vm_home) as service:
         yield service
 
 
-def with_process(service: FakeService, command: list[str], do: Callable[[DetachedProcess], Awaitable[T]]) -> T:
+def with_process(
+    service: ServedBeside,
+    command: list[str],
+    do: Callable[[DetachedProcess], Awaitable[T]],
+    *,
+    writes: tuple[bytes, ...] = (),
+    keep_bytes: int | None = None,
+) -> T:
+    """With a process that has written this."""
+
     async def play() -> T:
         async with connect(service.path) as pool, pool.vm() as vm:
-            return await do(await vm.start(command))
+            process = await vm.start(command, keep_bytes=keep_bytes)
+            for data in writes:
+                await process.send_input(data)
+            await _written(vm, sum(map(len, writes)))
+            return await do(process)
 
     return asyncio.run(play())
 
 
+async def _written(vm: Vm, size: int) -> None:
+    while (await vm.processes())[0].stdout_end < size:
+        await asyncio.sleep(0)
+
+
 def output(
-    service: FakeService, command: list[str], *writes: bytes, begin: int = 0, wait_s: float = 0
+    service: ServedBeside,
+    command: list[str],
+    *writes: bytes,
+    begin: int = 0,
+    wait_s: float = 0,
+    keep_bytes: int | None = None,
 ) -> ProcessOutput:
-    """Of a process that has written this, and more while its end is awaited."""
+    """Of a process that has written this."""
 
     async def do(process: DetachedProcess) -> ProcessOutput:
-        ours = service.processes[process.process_id]
-        for data in writes:
-            service.in_loop(partial(ours.write, data))
         return await processes.output(process, stdout_from=begin, stderr_from=0, wait_s=wait_s)
 
-    return with_process(service, command, do)
+    return with_process(service, command, do, writes=writes, keep_bytes=keep_bytes)
 
 
-def test_one_that_runs_and_has_written_nothing(service: FakeService) -> None:
-    found = output(service, ["server"])
+def test_one_that_runs_and_has_written_nothing(service: ServedBeside) -> None:
+    found = output(service, SERVER)
     assert (found.running, found.exit_status, found.stdout, found.next_stdout) == (True, None, "", 0)
 
 
-def test_one_that_runs(service: FakeService) -> None:
-    found = output(service, ["server"], b"one\n", b"two\n")
+def test_one_that_runs(service: ServedBeside) -> None:
+    found = output(service, SERVER, b"one\n", b"two\n")
     assert (found.running, found.stdout, found.next_stdout) == (True, "one\ntwo\n", 8)
 
 
-def test_from_where_the_last_call_ended(service: FakeService) -> None:
-    found = output(service, ["server"], b"one\n", b"two\n", begin=4)
+def test_from_where_the_last_call_ended(service: ServedBeside) -> None:
+    found = output(service, SERVER, b"one\n", b"two\n", begin=4)
     assert (found.stdout, found.next_stdout, found.left_out) == ("two\n", 8, 0)
 
 
 @pytest.mark.parametrize("wait_s", [0, 20.0])
-def test_one_that_has_ended(service: FakeService, wait_s: float) -> None:
-    found = output(service, ["echo", "hello"], wait_s=wait_s)
+def test_one_that_has_ended(service: ServedBeside, wait_s: float) -> None:
+    async def do(process: DetachedProcess) -> ProcessOutput:
+        await process.wait()
+        return await processes.output(process, stdout_from=0, stderr_from=0, wait_s=wait_s)
+
+    found = with_process(service, ["echo", "hello"], do)
     assert (found.running, found.exit_status, found.stdout) == (False, 0, "hello\n")
 
 
-def test_one_that_does_not_end_while_it_is_awaited(service: FakeService) -> None:
-    found = output(service, ["server"], b"one\n", wait_s=0.01)
+def test_one_that_does_not_end_while_it_is_awaited(service: ServedBeside) -> None:
+    found = output(service, SERVER, b"one\n", wait_s=0.01)
     assert (found.running, found.stdout) == (True, "one\n")
 
 
-def test_one_that_ends_while_it_is_awaited(service: FakeService) -> None:
+def test_one_that_ends_while_it_is_awaited(service: ServedBeside) -> None:
     async def do(process: DetachedProcess) -> ProcessOutput:
-        ours = service.processes[process.process_id]
         following = asyncio.ensure_future(processes.output(process, stdout_from=0, stderr_from=0, wait_s=20.0))
-        while "Processes.attach" not in service.calls:
-            await asyncio.sleep(0.001)
-        service.in_loop(lambda: ours.write(b"late\n"))
-        service.in_loop(lambda: ours.end(status=3))
+        await process.send_input(b"late\n", close=True)
         return await following
 
-    found = with_process(service, ["server"], do)
-    assert (found.running, found.exit_status, found.stdout) == (False, 3, "late\n")
+    found = with_process(service, SERVER, do)
+    assert (found.running, found.exit_status, found.stdout) == (False, 0, "late\n")
 
 
-def test_what_is_not_kept_is_counted(service: FakeService) -> None:
-    async def do(process: DetachedProcess) -> ProcessOutput:
-        ours = service.processes[process.process_id]
-        ours.lost = 4
-        service.in_loop(lambda: ours.write(b"one\ntwo\n"))
-        return await processes.output(process, stdout_from=0, stderr_from=0, wait_s=0)
-
-    found = with_process(service, ["server"], do)
+def test_what_is_not_kept_is_counted(service: ServedBeside) -> None:
+    found = output(service, SERVER, b"one\ntwo\n", keep_bytes=4)
     assert (found.stdout, found.left_out, found.next_stdout) == ("two\n", 4, 8)
 
 
-def test_long_output_is_cut(service: FakeService) -> None:
-    found = output(service, ["server"], b"x" * (OUTPUT_BYTES + 7))
+def test_long_output_is_cut(service: ServedBeside) -> None:
+    found = output(service, SERVER, b"x" * (OUTPUT_BYTES + 7))
     assert found.left_out == 7
     assert "[7 bytes left out]" in found.stdout
     assert found.next_stdout == OUTPUT_BYTES + 7
@@ -107,7 +123,7 @@ def test_long_output_is_cut(service: FakeService) -> None:
 
 @pytest.mark.parametrize(
     ("command", "ended"),
-    [(["server"], Stopped(exit_status=None, signal=15)), (["echo", "hello"], Stopped(exit_status=0, signal=None))],
+    [(SERVER, Stopped(exit_status=None, signal=15)), (["echo", "hello"], Stopped(exit_status=0, signal=None))],
 )
-def test_one_is_stopped_whether_or_not_it_still_runs(service: FakeService, command: list[str], ended: Stopped) -> None:
+def test_one_is_stopped_whether_or_not_it_still_runs(service: ServedBeside, command: list[str], ended: Stopped) -> None:
     assert with_process(service, command, processes.stop) == ended
