@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from pool.cli.connection import call
+from pool.cli.names import PROFILE, VM
 from pool.cli.options import socket_option
-from pool.cli.words import MAX_UINT32, TEXT
+from pool.cli.words import MAX_UINT32
 from vmpool.client import Client
 
 
 @click.command()
-@click.argument("profile", type=TEXT)
+@click.argument("profile", type=PROFILE)
 @click.argument("size", type=click.IntRange(min=0, max=MAX_UINT32))
 @socket_option
 def resize(*, profile: str, size: int, socket_path: Path) -> None:
@@ -26,7 +27,7 @@ def resize(*, profile: str, size: int, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("profile", type=TEXT)
+@click.argument("profile", type=PROFILE)
 @socket_option
 def drain(*, profile: str, socket_path: Path) -> None:
     """Stop handing out and producing VMs of a profile. Waiting requests are refused, idle VMs are stopped, and leases
@@ -42,7 +43,7 @@ def drain(*, profile: str, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("profile", type=TEXT)
+@click.argument("profile", type=PROFILE)
 @socket_option
 def undrain(*, profile: str, socket_path: Path) -> None:
     """End a drain; the pool fills again."""
@@ -54,8 +55,8 @@ def undrain(*, profile: str, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("vm_id", required=False, type=TEXT)
-@click.option("--profile", type=TEXT, help="Replace all idle VMs of this profile, a few at a time.")
+@click.argument("vm_id", required=False, type=VM)
+@click.option("--profile", type=PROFILE, help="Replace all idle VMs of this profile, a few at a time.")
 @socket_option
 def evict(*, vm_id: str | None, profile: str | None, socket_path: Path) -> None:
     """Stop one idle VM, or replace all idle VMs of a profile. `vmpool watch` lists the VMs."""
@@ -72,7 +73,7 @@ def evict(*, vm_id: str | None, profile: str | None, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("profile", type=TEXT)
+@click.argument("profile", type=PROFILE)
 @socket_option
 def reset(*, profile: str, socket_path: Path) -> None:
     """Forget a profile's failed productions: the next one starts now, and the circuit is closed."""

@@ -13,6 +13,7 @@ import trio
 from pool.cli.connection import call
 from pool.cli.guest_command import GuestCommand, guest_argv
 from pool.cli.leasing import Asked, acquire_options, tell_match
+from pool.cli.names import LEASE
 from pool.cli.options import EXIT_OWN_FAILURE, socket_option
 from pool.cli.output import PREFIX, OutputError, remark, write_to
 from pool.cli.signals import Signals
@@ -90,7 +91,7 @@ def run(
 
 
 @click.command("exec", cls=GuestCommand)
-@click.argument("lease_id", type=TEXT)
+@click.argument("lease_id", type=LEASE)
 @_exec_options
 @socket_option
 def exec_(

@@ -27,6 +27,9 @@ class GuestCommand(click.Command):
         ctx.allow_interspersed_args = separated
         rest = super().parse_args(ctx, args[:at])
         argv = next(param for param in self.params if param.name == "argv")
+        if ctx.resilient_parsing:  # a shell completes the line
+            ctx.params["argv"] = ()
+            return rest
         if stray := ctx.params["argv"]:
             raise click.UsageError(_misplaced(ctx, stray, separated=separated), ctx)
         words = args[at + 1 :]

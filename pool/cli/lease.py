@@ -11,6 +11,7 @@ import trio
 
 from pool.cli.connection import call
 from pool.cli.leasing import Asked, acquire_options, tell_match
+from pool.cli.names import LEASE
 from pool.cli.options import socket_option
 from pool.cli.output import deliver, remark
 from pool.cli.words import SECONDS, TEXT
@@ -71,7 +72,7 @@ def _kept(vm: AcquiredVm, key: str) -> str:
 
 
 @click.command()
-@click.argument("lease_id", type=TEXT)
+@click.argument("lease_id", type=LEASE)
 @click.option("--ttl", "ttl_s", type=SECONDS, required=True, help="Seconds from now until the lease ends.")
 @socket_option
 def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
@@ -84,7 +85,7 @@ def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("lease_ids", nargs=-1, required=True, type=TEXT, metavar="LEASE_ID...")
+@click.argument("lease_ids", nargs=-1, required=True, type=LEASE, metavar="LEASE_ID...")
 @socket_option
 def release(*, lease_ids: tuple[str, ...], socket_path: Path) -> None:
     """End leases and destroy their VMs. A failure is reported, and the other leases are still ended."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 import click
 
+from pool.cli.names import PROFILE
 from pool.cli.output import PREFIX, remark
 from pool.cli.words import MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING, VARIABLE
 from pool.observe.terminal import visible
@@ -35,7 +36,7 @@ class Asked:
 _COUNT: Final = click.IntRange(min=1, max=MAX_UINT32)
 
 _OPTIONS: Final = (
-    click.option("--profile", type=TEXT, help="Profile of the VM; default: the profile named default."),
+    click.option("--profile", type=PROFILE, help="Profile of the VM; default: the profile named default."),
     click.option(
         "--on-empty",
         type=click.Choice([policy.value for policy in OnEmpty]),
@@ -107,7 +108,7 @@ def acquire_options(command: Any) -> Any:
         return command(asked=asked, **others)
 
     decorated: Any = collected
-    for option in _OPTIONS:
+    for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
 

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from types import ModuleType
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
+from pool.cli.catalogue import COMMANDS, SECTIONS
 from pool.cli.streams import (
     STDOUT,
     NobodyReadsError,
@@ -23,29 +26,8 @@ from pool.cli.streams import (
     reserve_standard_descriptors,
 )
 
-_COMMANDS: Final = {
-    "serve": ("pool.cli.serve:serve", "Keep VMs warm and hand them out; runs until SIGTERM or Ctrl-C."),
-    "run": ("pool.cli.execute:run", "Acquire a VM, run a command in it, release it."),
-    "acquire": ("pool.cli.lease:acquire", "Acquire a VM and print its lease id."),
-    "renew": ("pool.cli.lease:renew", "Extend a lease."),
-    "release": ("pool.cli.lease:release", "End leases and destroy their VMs."),
-    "exec": ("pool.cli.execute:exec_", "Run a command in a leased VM."),
-    "status": ("pool.cli.status:status", "Show the service and its pools."),
-    "watch": ("pool.cli.watch:watch", "Show changes in the pools as they happen."),
-    "metrics": ("pool.cli.metrics:metrics", "Show the service's metrics, in the text format of Prometheus."),
-    "top": ("pool.cli.top:top", "Show pools, VMs, leases and latencies, live."),
-    "resize": ("pool.cli.administration:resize", "Change the size of a pool."),
-    "drain": ("pool.cli.administration:drain", "Stop handing out VMs of a profile, and stop its idle VMs."),
-    "undrain": ("pool.cli.administration:undrain", "End a drain."),
-    "evict": ("pool.cli.administration:evict", "Stop an idle VM, or replace all idle VMs of a profile."),
-    "reset": ("pool.cli.administration:reset", "Forget a profile's failures and retry now."),
-    "factory": ("pool.cli.factory:factory", "Manage vm factory, as kata-runtime does."),
-    "image": ("pool.cli.image:image", "Build or show the guest image."),
-    "doctor": ("pool.cli.doctor:doctor", "Check this host, and suggest a fix for each problem."),
-    "install-unit": ("pool.cli.install_unit:install_unit", "Write a systemd unit that starts this command."),
-    "mcp": ("pool.cli.mcp:mcp", "Serve VMs to a model, by the Model Context Protocol."),
-    "demo": ("pool.cli.demo:demo", "Start a service, acquire a VM, run a command, show the times, clean up."),
-}
+_COMPLETE: Final = "_VMPOOL_COMPLETE"
+"""With it in the environment, as the scripts in pool/cli/completion have it, the command completes a line."""
 
 
 def _import(name: str) -> ModuleType:
@@ -65,9 +47,13 @@ class LazyGroup(click.Group):
         """As click's, but exits with 130 on an interrupt, as in a shell, and reports output that cannot be written."""
         reserve_standard_descriptors()
         prepare_output()
+        if _COMPLETE in os.environ:
+            from pool.cli.completion.shells import register_shells  # noqa: PLC0415
+
+            register_shells()
         atexit.register(gc.freeze)  # the process ends: collecting cycles is a waste
         try:
-            code = super().main(*args, **(extra | {"standalone_mode": False}))
+            code = super().main(*args, **(extra | {"standalone_mode": False, "complete_var": _COMPLETE}))
             sys.stdout.flush()
         except click.ClickException as error:
             with contextlib.suppress(OSError):  # stderr cannot be written to
@@ -96,19 +82,27 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return [*_COMMANDS, *self.commands]
+        return [*COMMANDS, *self.commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - idem
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return self.commands.get(cmd_name)
-        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        module, _, attribute = COMMANDS[cmd_name].target.partition(":")
         command = getattr(_import(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        listed = [(name, entry.summary) for name, entry in COMMANDS.items()]
+        listed += [(name, command.get_short_help_str()) for name, command in self.commands.items()]
+        fitting = [CompletionItem(name, help=summary) for name, summary in listed if name.startswith(incomplete)]
+        return fitting or click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - idem
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        widest = max(map(len, COMMANDS))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), entry.summary) for name, entry in section.items()])
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ MAX_UINT32: Final = 2**32 - 1
 """The largest number on the wire; the service has lower maxima."""
 
 
-class _Text(click.ParamType[str]):
+class Text(click.ParamType[str]):
     """Text that is sent to the service."""
 
     name = "text"
@@ -81,8 +81,8 @@ class _Seconds(click.FloatRange):
         return float(super().convert(known, param, ctx))
 
 
-TEXT: Final = _Text()
-TEXT_OR_NOTHING: Final = _Text(may_be_empty=True)
+TEXT: Final = Text()
+TEXT_OR_NOTHING: Final = Text(may_be_empty=True)
 VARIABLE: Final = _Variable()
 """NAME=VALUE."""
 SERVICE_PATH: Final = _ServicePath()
