@@ -690,6 +690,7 @@ class Vm(Ports, Resource):
         self,
         command: str | Sequence[str],
         *,
+        stdin: bytes | None = None,
         environment: Mapping[str, str] | None = None,
         cwd: str | None = None,
         user: str = "",
@@ -701,11 +702,13 @@ class Vm(Ports, Resource):
     ) -> Opening[RemoteCommand]:
         """A running command, to talk to. Killed at the end of the block if it still runs. Arguments as for `run`.
 
-        With a `terminal`, all output is stdout.
+        `stdin` is all that it can read, at most 256 KiB; it is sent with the start, which all agents support. None:
+        `send_stdin` sends it. With a `terminal`, all output is stdout.
         """
         return self._connection.opening(
             self._core.exec(
                 command,
+                stdin=stdin,
                 environment=environment,
                 cwd=cwd,
                 user=user,

@@ -877,6 +877,7 @@ class Vm(Ports, BlockingResource):
         self,
         command: str | Sequence[str],
         *,
+        stdin: bytes | None = None,
         environment: Mapping[str, str] | None = None,
         cwd: str | None = None,
         user: str = "",
@@ -888,11 +889,13 @@ class Vm(Ports, BlockingResource):
     ) -> RemoteCommand:
         """A running command, to talk to. Killed at the end of the block if it still runs. Arguments as for `run`.
 
-        With a `terminal`, all output is stdout.
+        `stdin` is all that it can read, at most 256 KiB; it is sent with the start, which all agents support. None:
+        `send_stdin` sends it. With a `terminal`, all output is stdout.
         """
         return self._connection.open(
             self._core.exec(
                 command,
+                stdin=stdin,
                 environment=environment,
                 cwd=cwd,
                 user=user,

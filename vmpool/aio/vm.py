@@ -233,6 +233,7 @@ class Vm(Ports, Resource):
         self,
         command: str | Sequence[str],
         *,
+        stdin: bytes | None = None,
         environment: Mapping[str, str] | None = None,
         cwd: str | None = None,
         user: str = "",
@@ -244,7 +245,8 @@ class Vm(Ports, Resource):
     ) -> Opening[RemoteCommand]:
         """A running command, to talk to. Killed at the end of the block if it still runs. Arguments as for `run`.
 
-        With a `terminal`, all output is stdout.
+        `stdin` is all that it can read, at most 256 KiB; it is sent with the start, which all agents support. None:
+        `send_stdin` sends it. With a `terminal`, all output is stdout.
         """
         start = exec_start(
             self.lease_id,
@@ -258,7 +260,7 @@ class Vm(Ports, Resource):
             terminal=terminal,
             leave_children=leave_children,
         )
-        return execute(self._connection, start, time_limit_s=timeout, stdin=None)
+        return execute(self._connection, start, time_limit_s=timeout, stdin=stdin)
 
     async def start(
         self,
