@@ -83,6 +83,7 @@ def blocks(text: str) -> Iterator[dict[int, str]]:
 def commands_in(line: str) -> Iterator[tuple[str, ...]]:
     """What a line of shell gives to `vmpool`."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.wordchars += ":"  # of LEASE:PATH
     command: list[str] = []
     for token in [*lexer, ";"]:
         if not set(token) <= _PUNCTUATION:

@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 import trio
 
-LIMIT_S: Final = 60
+LIMIT_S: Final = 30
 
 
 @attrs.define(eq=False)
@@ -51,14 +51,10 @@ class AtTerminal:
     def resize(self, *, rows: int, columns: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
-    def mode(self) -> int:
-        """The local flags of the terminal: ICANON, ECHO and so on."""
+    def is_raw(self) -> bool:
+        """Whether each key is the program's, Ctrl-C included."""
         flags: int = termios.tcgetattr(self._master)[3]
-        return flags
-
-    @property
-    def raw(self) -> bool:
-        return not self.mode() & (termios.ICANON | termios.ECHO | termios.ISIG)
+        return not flags & (termios.ICANON | termios.ECHO | termios.ISIG)
 
     async def ended(self) -> int:
         """The exit code, once the program has ended and all that it has shown is read."""

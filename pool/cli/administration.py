@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pool.cli.connection import call
+from pool.cli.connection import ask_service
 from pool.cli.names import PROFILE, VM
 from pool.cli.options import socket_option
 from pool.cli.words import MAX_UINT32
-from vmpool.client import Client
+
+if TYPE_CHECKING:
+    from vmpool import Client
 
 
 @click.command()
@@ -23,7 +26,7 @@ def resize(*, profile: str, size: int, socket_path: Path) -> None:
     async def ask(client: Client) -> None:
         await client.resize(profile, size)
 
-    call(socket_path, ask)
+    ask_service(socket_path, ask)
 
 
 @click.command()
@@ -39,7 +42,7 @@ def drain(*, profile: str, socket_path: Path) -> None:
     async def ask(client: Client) -> None:
         await client.drain(profile)
 
-    call(socket_path, ask)
+    ask_service(socket_path, ask)
 
 
 @click.command()
@@ -51,7 +54,7 @@ def undrain(*, profile: str, socket_path: Path) -> None:
     async def ask(client: Client) -> None:
         await client.undrain(profile)
 
-    call(socket_path, ask)
+    ask_service(socket_path, ask)
 
 
 @click.command()
@@ -69,7 +72,7 @@ def evict(*, vm_id: str | None, profile: str | None, socket_path: Path) -> None:
         else:
             await client.evict_all(profile or "")
 
-    call(socket_path, ask)
+    ask_service(socket_path, ask)
 
 
 @click.command()
@@ -81,4 +84,4 @@ def reset(*, profile: str, socket_path: Path) -> None:
     async def ask(client: Client) -> None:
         await client.reset(profile)
 
-    call(socket_path, ask)
+    ask_service(socket_path, ask)

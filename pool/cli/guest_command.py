@@ -10,7 +10,9 @@ import shlex
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
+from pool.cli.names import GUEST_PATH
 from pool.cli.words import TEXT_OR_NOTHING
 
 _DASHES: Final = "--"
@@ -40,7 +42,14 @@ class GuestCommand(click.Command):
 
 
 def guest_argv(command: Any) -> Any:
-    return click.argument("argv", nargs=-1, type=TEXT_OR_NOTHING, metavar="-- CMD...")(command)
+    return click.argument(
+        "argv", nargs=-1, type=TEXT_OR_NOTHING, metavar="-- CMD...", shell_complete=_complete_guest_path
+    )(command)
+
+
+def _complete_guest_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """In a guest that is leased, of which the line has the lease."""
+    return GUEST_PATH.shell_complete(ctx, param, incomplete) if incomplete.startswith("/") else []
 
 
 def _misplaced(ctx: click.Context, stray: tuple[str, ...], *, separated: bool) -> str:

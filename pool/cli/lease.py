@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import click
@@ -15,8 +16,13 @@ from pool.cli.names import LEASE
 from pool.cli.options import socket_option
 from pool.cli.output import deliver, remark
 from pool.cli.words import SECONDS, TEXT
-from vmpool.client import AcquiredVm, CallError, Client, ClientError
-from vmpool.client.sdk import RELEASE_LIMIT_S
+from vmpool import CallError, ClientError
+
+if TYPE_CHECKING:
+    from vmpool import Pool, Vm
+
+GIVE_BACK_LIMIT_S: Final = 5.0
+"""For the release of a lease that nobody knows of; it is not cancelled."""
 
 
 @click.command()
@@ -40,61 +46,61 @@ def acquire(
     A lease whose id cannot be printed is released at once, unless it has a --key: another command may know that key.
     """
 
-    async def take(client: Client) -> None:
-        vm = await client.acquire(
+    async def take(pool: Pool) -> None:
+        vm = await pool.acquire(
             **asked.arguments(),
             idempotency_key=key or "",
-            ttl_s=ttl_s,
+            ttl=ttl_s,
         )
         try:
-            tell_match(vm)
-            await deliver(json_module.dumps(attrs.asdict(vm), indent=2) if as_json else vm.lease_id)
+            tell_match(vm.match)
+            await deliver(json_module.dumps(attrs.asdict(vm.lease), indent=2) if as_json else vm.lease_id)
         except BaseException:
-            remark(f"vmpool: {await _give_back(client, vm) if key is None else _kept(vm, key)}")
+            remark(f"vmpool: {await _give_back(vm) if key is None else _kept(vm, key)}")
             raise
 
     call(socket_path, take)
 
 
-async def _give_back(client: Client, vm: AcquiredVm) -> str:
+async def _give_back(vm: Vm) -> str:
     """Releases a lease whose id could not be printed; returns a remark on it."""
-    with trio.move_on_after(RELEASE_LIMIT_S, shield=True):
+    with trio.move_on_after(GIVE_BACK_LIMIT_S, shield=True):
         try:
-            await client.release(vm.lease_id)
+            await vm.release()
         except ClientError as error:
             return f"{vm.lease_id} could not be printed or released: {error}"
         return f"{vm.lease_id} could not be printed and was released"
-    return f"{vm.lease_id} could not be printed, or released within {RELEASE_LIMIT_S:g} s"
+    return f"{vm.lease_id} could not be printed, or released within {GIVE_BACK_LIMIT_S:g} s"
 
 
-def _kept(vm: AcquiredVm, key: str) -> str:
+def _kept(vm: Vm, key: str) -> str:
     return f"{vm.lease_id} could not be printed; acquire it again with --key {key}, or release it"
 
 
 @click.command()
-@click.argument("lease_id", type=LEASE)
+@click.argument("lease", type=LEASE)
 @click.option("--ttl", "ttl_s", type=SECONDS, required=True, help="Seconds from now until the lease ends.")
 @socket_option
-def renew(*, lease_id: str, ttl_s: float, socket_path: Path) -> None:
+def renew(*, lease: str, ttl_s: float, socket_path: Path) -> None:
     """Set the time to live of a lease, counted from now."""
 
-    async def prolong(client: Client) -> float:
-        return await client.renew(lease_id, ttl_s=ttl_s)
+    async def prolong(pool: Pool) -> None:
+        await (await pool.get(lease)).renew(ttl_s)
 
     call(socket_path, prolong)
 
 
 @click.command()
-@click.argument("lease_ids", nargs=-1, required=True, type=LEASE, metavar="LEASE_ID...")
+@click.argument("leases", nargs=-1, required=True, type=LEASE, metavar="LEASE...")
 @socket_option
-def release(*, lease_ids: tuple[str, ...], socket_path: Path) -> None:
+def release(*, leases: tuple[str, ...], socket_path: Path) -> None:
     """End leases and destroy their VMs. A failure is reported, and the other leases are still ended."""
 
-    async def end(client: Client) -> None:
+    async def end(pool: Pool) -> None:
         errors = []
-        for lease_id in lease_ids:
+        for lease in leases:
             try:
-                await client.release(lease_id)
+                await (await pool.get(lease)).release()
             except CallError as error:
                 errors.append(error)
         if errors:

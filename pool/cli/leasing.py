@@ -15,19 +15,27 @@ from pool.cli.names import PROFILE
 from pool.cli.output import PREFIX, remark
 from pool.cli.words import MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING, VARIABLE
 from pool.observe.terminal import visible
-from vmpool.client import AcquiredVm, LeaseChange, LeaseStatus, OnEmpty, VmConfig, Wishes
+from vmpool import LeaseChange, LeaseStatus, Match, OnEmpty, VmConfig
 
 
 @attrs.frozen(kw_only=True)
 class Asked:
-    """The options of a command that acquires a VM, named as `Client.acquire` and `Client.lease`."""
+    """The options of a command that acquires a VM, named as the arguments of `Pool.acquire` and `Pool.vm`."""
 
-    profile: str
-    on_empty: OnEmpty | None
-    wishes: Wishes
-    config: VmConfig | None
-    labels: Mapping[str, str]
-    timeout_s: float
+    profile: str = ""
+    name: str = ""
+    on_empty: OnEmpty | None = None
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    hostname: str = ""
+    config: VmConfig | None = None
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    timeout: float
+
+    @property
+    def nothing(self) -> bool:
+        """Everything is left to the defaults; but for the wait, which says nothing of the VM."""
+        return self == Asked(timeout=self.timeout)
 
     def arguments(self) -> dict[str, Any]:
         return attrs.asdict(self, recurse=False)
@@ -52,6 +60,7 @@ _OPTIONS: Final = (
         "--append", "kernel_parameters", type=TEXT_OR_NOTHING, help="More kernel parameters; excludes --profile."
     ),
     click.option("--cpu-model", type=TEXT, help="CPU model, as QEMU names it; excludes --profile."),
+    click.option("--name", type=TEXT, help="Name of the lease, which other commands take in place of its id."),
     click.option(
         "--label",
         "labels",
@@ -73,6 +82,7 @@ def acquire_options(command: Any) -> Any:
     def collected(
         *,
         profile: str | None,
+        name: str | None,
         on_empty: OnEmpty | None,
         vcpus: int | None,
         memory_mib: int | None,
@@ -99,11 +109,14 @@ def acquire_options(command: Any) -> Any:
             )
         asked = Asked(
             profile=profile or "",
+            name=name or "",
             on_empty=on_empty,
-            wishes=Wishes(vcpus=vcpus, memory_mib=memory_mib, hostname=hostname or ""),
+            vcpus=vcpus,
+            memory_mib=memory_mib,
+            hostname=hostname or "",
             config=config,
             labels=dict(labels),
-            timeout_s=wait_s,
+            timeout=wait_s,
         )
         return command(asked=asked, **others)
 
@@ -113,20 +126,27 @@ def acquire_options(command: Any) -> Any:
     return decorated
 
 
-def tell_match(vm: AcquiredVm) -> None:
+def tell_match(match: Match | None) -> None:
     """Prints on stderr which pool served a configuration, or why none did."""
-    if vm.match is None:
+    if match is None:
         return
-    if vm.match.profile:
-        remark(f"{PREFIX}served from the pool of profile {vm.match.profile}")
+    if match.profile:
+        remark(f"{PREFIX}served from the pool of profile {match.profile}")
         return
-    reasons = [f"profile {other.profile} differs in {', '.join(other.fields)}" for other in vm.match.mismatches]
+    reasons = [f"profile {other.profile} differs in {', '.join(other.fields)}" for other in match.mismatches]
     remark(f"{PREFIX}booted for this request: {'; '.join(reasons) or 'no pool matches'}")
 
 
 def render_lease(lease: LeaseStatus) -> str:
     rest = "held open" if lease.expires_in_s is None else f"{lease.expires_in_s:.0f} s left"
-    words = (f"lease {lease.lease_id}", lease.vm_id, f"uid {lease.owner_uid}", f"{lease.age_s:.0f} s old, {rest}")
+    named = (lease.name,) if lease.name else ()
+    words = (
+        f"lease {lease.lease_id}",
+        *named,
+        lease.vm_id,
+        f"uid {lease.owner_uid}",
+        f"{lease.age_s:.0f} s old, {rest}",
+    )
     return "  ".join((*words, *(visible(mark, kept="") for mark in _marks(lease.labels))))
 
 

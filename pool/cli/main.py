@@ -11,12 +11,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.shell_completion import CompletionItem
 
-from pool.cli.catalogue import COMMANDS, SECTIONS
+from pool.cli.catalogue import COMMANDS, SECTIONS, WORDS_OF_OTHERS
 from pool.cli.streams import (
     STDOUT,
     NobodyReadsError,
@@ -25,6 +24,9 @@ from pool.cli.streams import (
     prepare_output,
     reserve_standard_descriptors,
 )
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _COMPLETE: Final = "_VMPOOL_COMPLETE"
 """With it in the environment, as the scripts in pool/cli/completion have it, the command completes a line."""
@@ -84,6 +86,18 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [*COMMANDS, *self.commands]
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            if args[0] in WORDS_OF_OTHERS:
+                raise click.UsageError(
+                    f"No such command {args[0]!r}; `vmpool {WORDS_OF_OTHERS[args[0]]}` does that.", ctx
+                ) from error
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx) from error
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - idem
         if cmd_name not in COMMANDS:
             return self.commands.get(cmd_name)
@@ -93,6 +107,8 @@ class LazyGroup(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - click, too, imports it only here
+
         listed = [(name, entry.summary) for name, entry in COMMANDS.items()]
         listed += [(name, command.get_short_help_str()) for name, command in self.commands.items()]
         fitting = [CompletionItem(name, help=summary) for name, summary in listed if name.startswith(incomplete)]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from pool.cli.names import PROFILE
 from pool.cli.options import EXIT_USAGE, failure, socket_option
-from pool.cli.words import MAX_UINT32, TEXT
+from pool.cli.words import MAX_UINT32
 
 _HOW_TO_INSTALL = (
     "the MCP server needs {name}, which is not installed: `.venv/bin/pip install -e '.[mcp]'` in the checkout (for a "
@@ -16,7 +17,7 @@ _HOW_TO_INSTALL = (
 
 
 @click.command()
-@click.option("--profile", type=TEXT, help="Of VMs for which the model names none; default: the one named default.")
+@click.option("--profile", type=PROFILE, help="Of VMs for which the model names none; default: the one named default.")
 @click.option(
     "--max-vms",
     type=click.IntRange(min=1, max=MAX_UINT32),

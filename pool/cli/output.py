@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -58,6 +59,13 @@ def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns, safe for a terminal; the last column is as wide as it likes."""
+    safe = [[visible(text, kept="") for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in list(zip(*safe, strict=True))[:-1]]
+    return ["  ".join((*map(str.ljust, row, widths), row[-1])).rstrip() for row in safe]
 
 
 def quoted(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
@@ -34,6 +34,8 @@ class Signals:
     _first: int | None = None
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _taker: trio.MemorySendChannel[int] | None = None
+    _last: Callable[[], None] | None = None
+    """What is to be done when the process ends at once."""
 
     @property
     def exit_code(self) -> int:
@@ -52,6 +54,8 @@ class Signals:
 
         def take(number: int, _frame: FrameType | None) -> None:
             if self._first is not None:
+                if self._last is not None:
+                    self._last()
                 os._exit(128 + number)
             self._first = number
             token.run_sync_soon(self._tell)
@@ -79,6 +83,15 @@ class Signals:
                 yield received
             finally:
                 self._taker = None
+
+    @contextlib.contextmanager
+    def before_exit(self, do: Callable[[], None]) -> Iterator[None]:
+        """If a second signal ends the process during a block, this is done before."""
+        self._last = do
+        try:
+            yield
+        finally:
+            self._last = None
 
     def _tell(self) -> None:
         assert self._first is not None

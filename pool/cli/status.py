@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 
-from pool.cli.connection import call
+from pool.cli.connection import ask_service
 from pool.cli.leasing import render_lease
 from pool.cli.options import socket_option
-from pool.cli.output import say
+from pool.cli.output import aligned, say
 from pool.observe.terminal import visible
-from vmpool.client import CircuitState, Client, ProfileStatus, ServiceStatus
+from vmpool import CircuitState, ProfileStatus, ServiceStatus
+
+if TYPE_CHECKING:
+    from vmpool import Client
 
 _COLUMNS = ("profile", "size", "ready", "producing", "leased", "waiting", "hits", "misses", "producer", "boot")
 
@@ -27,7 +31,7 @@ def status(*, as_json: bool, socket_path: Path) -> None:
     async def ask(client: Client) -> ServiceStatus:
         return await client.status()
 
-    answer = call(socket_path, ask)
+    answer = ask_service(socket_path, ask)
     say(json_module.dumps(attrs.asdict(answer), indent=2) if as_json else _render(answer))
 
 
@@ -50,9 +54,7 @@ def _confinement(answer: ServiceStatus) -> list[str]:
 
 def render_profiles(profiles: tuple[ProfileStatus, ...]) -> list[str]:
     """A table, and below it the unusual conditions."""
-    rows = [_COLUMNS, *(_row(profile) for profile in profiles)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned([_COLUMNS, *map(_row, profiles)])
     for profile in profiles:
         lines += [visible(f"{profile.name}: {remark}", kept="") for remark in _remarks(profile)]
     return lines

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import AsyncIterator
 from typing import Final
 
 import trio
 
 from pool.cli.output import OutputError
 from vmm.words.commands import MAX_GIVEN_STDIN
-from vmpool.client import RemoteCommand
 
 _STDIN: Final = 0
 _CHUNK: Final = 64 * 1024
@@ -39,11 +39,10 @@ async def known_stdin(*, all_of_it: bool) -> bytes | None:
     return bytes(data)
 
 
-async def forward_stdin(command: RemoteCommand) -> None:
-    """Streams stdin to its end. Raises OutputError."""
+async def stdin_pieces() -> AsyncIterator[bytes]:
+    """Stdin as it comes, to its end. Raises OutputError."""
     while data := await _read(_CHUNK):
-        await command.send_stdin(data)
-    await command.close_stdin()
+        yield data
 
 
 def _length_of_file() -> int | None:

@@ -6,20 +6,23 @@ import json as json_module
 import os
 import stat
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import attrs
 import click
 import trio
 
-from pool.cli.connection import call
+from pool.cli.connection import ask_service
 from pool.cli.leasing import render_lease, words_of_change
 from pool.cli.options import socket_option
 from pool.cli.output import OutputError, deliver
 from pool.cli.status import render_profiles
 from pool.cli.streams import STDOUT, NobodyReadsError
 from pool.observe.terminal import visible
-from vmpool.client import Change, Client, LeaseChange, ProfileChange, Snapshot, VmChange
+from vmpool import Change, LeaseChange, ProfileChange, Snapshot, VmChange
+
+if TYPE_CHECKING:
+    from vmpool import Client
 
 
 @click.command()
@@ -38,7 +41,7 @@ def watch(*, as_json: bool, socket_path: Path) -> None:
                 await deliver(_as_json(change) if as_json else as_text(change))
             raise OutputError("the service ended the watch")
 
-    call(socket_path, show)
+    ask_service(socket_path, show)
 
 
 async def _stop_when_nobody_reads() -> None:

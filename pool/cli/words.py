@@ -19,18 +19,19 @@ MAX_UINT32: Final = 2**32 - 1
 
 
 class Text(click.ParamType[str]):
-    """Text that is sent to the service."""
+    """Text that is sent to the service. Paths of a guest may be any bytes."""
 
     name = "text"
 
-    def __init__(self, *, may_be_empty: bool = False) -> None:
+    def __init__(self, *, may_be_empty: bool = False, any_bytes: bool = False) -> None:
         self._may_be_empty = may_be_empty
+        self.any_bytes = any_bytes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
         if not (text or self._may_be_empty):
             self.fail("must not be empty.", param, ctx)
-        return _utf8(text, param, ctx)
+        return text if self.any_bytes else utf8(text, param, ctx)
 
 
 class _Variable(click.ParamType[tuple[str, str]]):
@@ -39,7 +40,7 @@ class _Variable(click.ParamType[tuple[str, str]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):  # click converts defaults, and converted values again
             return value
-        name, equals, text = _utf8(str(value), param, ctx).partition("=")
+        name, equals, text = utf8(str(value), param, ctx).partition("=")
         if not name or not equals:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
         return name, text
@@ -62,7 +63,7 @@ class _ServicePath(HostPath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx).absolute()
-        _utf8(os.fspath(path), param, ctx)
+        utf8(os.fspath(path), param, ctx)
         return path
 
 
@@ -89,7 +90,7 @@ SERVICE_PATH: Final = _ServicePath()
 SECONDS: Final = _Seconds(min=0.001, max=30 * 24 * 3600)
 
 
-def _utf8(text: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+def utf8(text: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -16,11 +16,13 @@ from pool.cli.manual.page import Page, find, pages
 from pool.cli.manual.plain import plain
 from pool.cli.manual.roff import roff
 from pool.cli.options import failure
-from pool.cli.words import HostPath
+from pool.cli.words import TEXT, HostPath
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[COMMAND...]", shell_complete=lambda _ctx, _param, word: _fitting(word))
+@click.argument(
+    "words", nargs=-1, type=TEXT, metavar="[COMMAND...]", shell_complete=lambda _ctx, _param, word: _fitting(word)
+)
 @click.option(
     "--write", "directory", type=HostPath(file_okay=False), help="Write all pages into this directory, and show none."
 )

@@ -12,7 +12,7 @@ import click
 import trio
 
 from actors.errors import describe
-from pool.cli.connection import call
+from pool.cli.connection import ask_service
 from pool.cli.options import EXIT_USAGE, failure, socket_option
 from pool.cli.output import say
 from pool.cli.signals import SignalledError, Signals
@@ -37,7 +37,7 @@ def top(*, once: bool, socket_path: Path) -> None:
     if once:
         from pool.cli.top.plain import look_once  # noqa: PLC0415 - the live view does not need it
 
-        say(call(socket_path, look_once))
+        say(ask_service(socket_path, look_once))
         return
     if not all(os.isatty(descriptor) for descriptor in (0, 1, 2)):
         raise failure("the live view needs a terminal; `vmpool top --once` prints one view", code=EXIT_USAGE)

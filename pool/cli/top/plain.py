@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pool.cli.top import rows
 from pool.cli.top.board import Board
-from vmpool.client import Client
+from vmpool import Client
 
 
 async def look_once(client: Client) -> str:

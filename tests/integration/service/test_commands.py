@@ -99,7 +99,7 @@ def test_status_shows_pool_and_leases(service: RunningService) -> None:
     ("arguments", "code", "message"),
     [
         (["run", "--profile", "huge", "--", "true"], 125, "profile: there is no profile 'huge'; configured: default"),
-        (["release", "lease-none"], 1, "lease_id: there is no lease 'lease-none'"),
+        (["release", "lease-none"], 1, "lease: there is none with the id or name 'lease-none'"),
         (["run", "--", "no-such-command"], 125, "start.argv[0]: cannot be used"),
         (["run", "-e", "NOVALUE", "--", "true"], 2, "'NOVALUE' is not NAME=VALUE"),
         (["run"], 2, "Missing argument"),

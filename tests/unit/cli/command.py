@@ -21,6 +21,7 @@ _AS_NOBODY: Final = (
     "import os, sys\n"
     "from pool.cli import administration, status, watch\n"
     "from pool.cli.main import main\n"
+    "from vmpool import connect, open_client\n"
     f"os.setuid({NOBODY})\n"  # only now: the checkout may be where this user cannot read
     "main()\n"
 )

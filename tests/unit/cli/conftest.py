@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.scripted import Answer, ScriptedService, held, scripted_service, status
+from tests.unit.cli.scripted import Answer, ScriptedService, found, held, leases, scripted_service, status
 from tests.unit.rpc.served import Served, serving
 from vmpool.wire.generated.vmpool import v1 as wire
 
@@ -26,6 +26,8 @@ async def service(vm_home: Path) -> AsyncIterator[ScriptedService]:
     async with scripted_service(vm_home / "pool.sock") as scripted:
         scripted.answers |= {
             "Hold": lambda _: held(),
+            "GetLease": found,
+            "ListLeases": lambda _: leases("lease-1"),
             "Status": lambda _: status("lease-1"),
             "Release": lambda _: Answer((wire.ReleaseReply(),)),
             "Exec": lambda _: Answer((wire.ExecReply(started=wire.ExecStarted()),), None),

@@ -18,11 +18,14 @@ from tests.unit.rpc.raw import framed
 from vmpool.wire.generated.vmpool import v1 as wire
 
 _HEADER: Final = 5
+_NOT_FOUND: Final = 5
 _REQUESTS: Final[dict[str, Any]] = {
     "Acquire": wire.AcquireRequest,
+    "GetLease": wire.GetLeaseRequest,
     "Hold": wire.AcquireRequest,
     "Release": wire.ReleaseRequest,
     "Exec": wire.ExecRequest,
+    "ListLeases": wire.ListLeasesRequest,
     "Status": wire.StatusRequest,
     "Watch": wire.WatchRequest,
 }
@@ -38,13 +41,27 @@ class Answer:
     """In the same packet."""
 
 
+def lease(lease_id: str) -> wire.Lease:
+    return wire.Lease(lease_id=lease_id, vm_id="vm-1", profile="default", guest=wire.Guest(hostname="vm-1"))
+
+
 def acquired(lease_id: str = "lease-1", *, match: wire.Match | None = None) -> wire.AcquireReply:
-    lease = wire.Lease(lease_id=lease_id, vm_id="vm-1", profile="default", guest=wire.Guest(hostname="vm-1"))
-    return wire.AcquireReply(lease=lease, timings=wire.AcquireTimings(), match=match)
+    return wire.AcquireReply(lease=lease(lease_id), timings=wire.AcquireTimings(), match=match)
 
 
 def held(lease_id: str = "lease-1") -> Answer:
     return Answer((wire.HoldReply(acquired=acquired(lease_id)),), None)
+
+
+def found(request: wire.GetLeaseRequest) -> Answer:
+    """By its id; nothing has a name."""
+    if request.lease_id is None:
+        return Answer(status=_NOT_FOUND)
+    return Answer((wire.GetLeaseReply(lease=lease(request.lease_id)),))
+
+
+def leases(*lease_ids: str) -> Answer:
+    return Answer((wire.ListLeasesReply(leases=[wire.LeaseStatus(lease_id=lease_id) for lease_id in lease_ids]),))
 
 
 def status(*lease_ids: str, draining: bool = False) -> Answer:

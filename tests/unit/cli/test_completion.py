@@ -21,6 +21,8 @@ from tests.running import vmpool_argv
 from tests.terminals import AtTerminal, at_terminal
 from tests.unit.cli.command import environment
 from tests.unit.cli.scripted import Answer, ScriptedService
+from tests.unit.rpc.served import Served
+from vmpool import connect
 
 CHECKOUT: Final = Path(__file__).parents[3]
 
@@ -109,9 +111,9 @@ async def test_a_service_that_is_not_there_has_nothing_to_offer(tmp_path: Path) 
 
 
 async def test_a_service_that_does_not_answer_is_not_waited_for(service: ScriptedService) -> None:
-    service.answers["Status"] = lambda _: Answer((), None)
+    service.answers["ListLeases"] = lambda _: Answer((), None)
     assert await answer("vmpool release ", service.path) == (0, b"\n", b"")
-    await service.given_up("Status")
+    await service.given_up("ListLeases")
 
 
 @pytest.mark.parametrize(
@@ -139,3 +141,30 @@ def test_a_line_is_split_as_the_shell_would(words: list[str]) -> None:
     assert (list(line.words), line.current, line.quote) == (words, "", "")
     line = parse_line(shlex.join(words))
     assert (list(line.words), line.current, line.quote) == (words[:-1], words[-1], "")
+
+
+async def offered(served: Served, line: str) -> list[str]:
+    code, said, complaints = await answer(line, served.path)
+    assert (code, complaints) == (0, b"")
+    return [words.partition("\t")[2] or words for words in said.decode().splitlines() if words]
+
+
+async def test_what_runs_is_offered(served: Served) -> None:
+    async with connect(served.path) as pool, pool.vm(name="work") as vm:
+        await vm.files.write("/data/a file", "x")
+        await vm.files.write("/data/deep/.hidden", "x")
+        process = await vm.start(["sleep", "1000"])
+        await vm.start(["sleep", "1000"], tag="idle")
+        assert await offered(served, "vmpool ps ") == ["work", vm.lease_id]
+        assert await offered(served, "vmpool shell ") == ["work", vm.lease_id, "default"]
+        assert await offered(served, "vmpool run --profile ") == ["default"]
+        assert await offered(served, f"vmpool console {vm.vm_id[:-1]}") == [vm.vm_id]
+        assert await offered(served, "vmpool kill work ") == [str(process.process_id), "idle"]
+        assert await offered(served, "vmpool cp wo") == ["work:", "file"]
+        assert await offered(served, "vmpool cp work:") == ["/", "file"]
+        assert await offered(served, "vmpool cp work:/dat") == ["/data/", "file"]
+        assert await offered(served, "vmpool ls work:/data/") == ["/data/a\\ file", "/data/deep/"]
+        assert await offered(served, "vmpool ls work /data/d") == ["/data/deep/"]
+        assert await offered(served, "vmpool ls work:/data/deep/.") == ["/data/deep/.hidden"]
+        assert await offered(served, "vmpool exec work -- cat /data/a") == ["/data/a\\ file"]
+        assert await offered(served, "vmpool exec work -- cat -") == []

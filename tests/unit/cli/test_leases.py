@@ -14,7 +14,7 @@ async def test_one_that_cannot_be_released_does_not_keep_the_others(served: Serv
     done = await vmpool(served.path, "release", leases[0], "lease-none", "lease-nil", leases[1])
     assert (done.returncode, done.stdout) == (1, "")
     for name in ("lease-none", "lease-nil"):
-        assert f"there is no lease '{name}'" in done.stderr
+        assert f"lease: there is none with the id or name '{name}'" in done.stderr
     assert served.coordinator.leases() == ()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from pool.cli.words import Text
 from tests.unit.cli.command import Done
 from tests.unit.cli.forked import CRASHED, Words, commands, run_all
 from tests.unit.cli.scripted import Answer, ScriptedService, acquired
@@ -36,7 +37,7 @@ def line(path: Words, command: click.Command, parameter: click.Parameter, word: 
     options: list[str] = []
     arguments: list[str] = []
     for each in command.params:
-        value = word if each is parameter else "3" if isinstance(each.type, click.IntRange | click.FloatRange) else "x"
+        value = word if each is parameter else right(each)
         if isinstance(each, click.Option) and (each is parameter or each.required):
             options += [each.opts[0], value]
         elif isinstance(each, click.Argument) and each.name == "argv":
@@ -44,6 +45,13 @@ def line(path: Words, command: click.Command, parameter: click.Parameter, word: 
         elif isinstance(each, click.Argument) and (each is parameter or each.required):
             arguments.append(value)
     return (*path, *HARMLESS.get(path, ()), *options, *arguments)
+
+
+def right(parameter: click.Parameter) -> str:
+    """A word that makes sense."""
+    if isinstance(parameter.type, click.IntRange | click.FloatRange) or parameter.type.name in ("port", "route"):
+        return "3"
+    return "lease-1:/x" if parameter.name == "source" else "x"
 
 
 def lines(word: Callable[[click.Parameter], str | None]) -> dict[Words, click.Parameter]:
@@ -56,6 +64,11 @@ def lines(word: Callable[[click.Parameter], str | None]) -> dict[Words, click.Pa
 
 def is_host_path(parameter: click.Parameter) -> bool:
     return isinstance(parameter.type, click.Path)
+
+
+def is_path(parameter: click.Parameter) -> bool:
+    """Which may be any bytes."""
+    return is_host_path(parameter) or (isinstance(parameter.type, Text) and parameter.type.any_bytes)
 
 
 def refused(done: Done, parameter: click.Parameter) -> bool:
@@ -77,12 +90,17 @@ def generous(service: ScriptedService) -> ScriptedService:
 async def test_one_that_is_not_utf8_is_refused_or_used_as_it_is(generous: ScriptedService, tmp_path: Path) -> None:
     """As a path it leads nowhere, here, so that nothing is begun with it."""
     (tmp_path / "file").touch()
-    asked = lines(lambda parameter: f"{tmp_path}/file/{ODD}" if is_host_path(parameter) else ODD)
+    relative = f"lease-1:{ODD}"
+    asked = lines(
+        lambda parameter: (
+            ODD if not is_path(parameter) else f"{tmp_path}/file/{ODD}" if is_host_path(parameter) else relative
+        )
+    )
     assert len(asked) > 60
     wrong = []
     for words, done in (await run_all(generous.path, list(asked))).items():
         parameter = asked[words]
-        fine = done.returncode in (0, 1, 2, 125) if is_host_path(parameter) else refused(done, parameter)
+        fine = done.returncode in (0, 1, 2, 125) if is_path(parameter) else refused(done, parameter)
         if not fine or "Traceback" in done.stderr:
             wrong.append((words, done))
     assert wrong == []
