@@ -110,7 +110,7 @@ class ChaosClient:
                             profile=cycle.profile,
                             on_empty=cycle.on_empty,
                             idempotency_key=key,
-                            ttl_s=cycle.ttl_s,
+                            ttl_s=SHORT_TTL_S,  # until it is known to have come
                             timeout_s=WAIT_S,
                         )
             except BrokenError:
@@ -120,7 +120,10 @@ class ChaosClient:
             except CallError as error:
                 self._refused("acquire", error)
                 return None
-            return self._granted(vm, expires_at=began + cycle.ttl_s)
+            holding = self._granted(vm, expires_at=began + SHORT_TTL_S)
+            if cycle.ttl_s > SHORT_TTL_S:
+                await self._ask("renew", holding, partial(self._renew, holding, cycle.ttl_s))
+            return holding
         return None
 
     async def _mistaken(self, cycle: Cycle) -> None:
