@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -13,9 +13,11 @@ import trio.testing
 
 from actors.vm import VmActor
 from pool.ledger.records import EndReason, Owner
+from tests.unit.rpc.fake_guest import lease_with, refusal
 from tests.unit.rpc.raw import ACQUIRE, EXEC, RawClient, connected, framed
 from tests.unit.rpc.served import Served, serving
 from vmm.simulated import PrepareIsSlow
+from vmm.words.guest_processes import ProcessRef
 from vmpool.wire.generated.vmpool import v1 as wire
 
 
@@ -165,3 +167,33 @@ async def test_leaving_an_exec_kills_the_command_and_keeps_the_lease(served: Ser
                 await trio.lowlevel.checkpoint()
         await served.until(lambda: served.server.statistics().calls == 1)  # the one that holds the lease
         assert len(served.coordinator.leases()) == 1
+
+
+class FailsWhenLeft:
+    """Fails in the moment in which its caller goes away."""
+
+    def __init__(self) -> None:
+        self.asked, self.left = trio.Event(), trio.Event()
+
+    async def wait(self, _process: ProcessRef) -> NoReturn:
+        self.asked.set()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as cancelled:
+            self.left.set()
+            raise BaseExceptionGroup("both", [refusal("EIO"), cancelled]) from None
+        raise AssertionError("it sleeps")
+
+
+async def test_nobody_is_told_of_what_fails_as_a_caller_goes_away(served: Served) -> None:
+    """No ERROR is logged, which would fail the test."""
+    guest = FailsWhenLeft()
+    lease_id = await lease_with(served, processes=guest)
+    async with connected(served.path) as raw:
+        process = wire.ProcessRef(lease_id=lease_id, process_id=7)
+        call = await raw.request("/vmpool.v1.Processes/Wait", wire.WaitProcessRequest(process=process))
+        await guest.asked.wait()
+        raw.http2.reset_stream(call)
+        await raw.flush()
+        await guest.left.wait()
+        await served.until(lambda: served.server.statistics().calls == 0)
