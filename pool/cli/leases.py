@@ -12,7 +12,7 @@ import click
 from pool.cli.connection import call
 from pool.cli.options import socket_option
 from pool.cli.output import aligned, say
-from pool.cli.words import VARIABLE
+from pool.cli.words import LABEL
 from vmpool import LeaseStatus
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--label",
     "labels",
     multiple=True,
-    type=VARIABLE,
+    type=LABEL,
     metavar="KEY=VALUE",
     help="Only leases with this label; can be repeated.",
 )

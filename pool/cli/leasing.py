@@ -13,7 +13,7 @@ import click
 
 from pool.cli.names import PROFILE
 from pool.cli.output import PREFIX, remark
-from pool.cli.words import MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING, VARIABLE
+from pool.cli.words import LABEL, MAX_UINT32, SECONDS, SERVICE_PATH, TEXT, TEXT_OR_NOTHING
 from pool.observe.terminal import visible
 from vmpool import LeaseChange, LeaseStatus, Match, OnEmpty, VmConfig
 
@@ -65,7 +65,7 @@ _OPTIONS: Final = (
         "--label",
         "labels",
         multiple=True,
-        type=VARIABLE,
+        type=LABEL,
         metavar="KEY=VALUE",
         help="Label of the lease, shown by status and watch; can be repeated.",
     ),

@@ -34,16 +34,29 @@ class Text(click.ParamType[str]):
         return text if self.any_bytes else utf8(text, param, ctx)
 
 
-class _Variable(click.ParamType[tuple[str, str]]):
-    name = "variable"
+class _Pair(click.ParamType[tuple[str, str]]):
+    name = "pair"
+
+    def __init__(self, key: str, *, known_here: bool = False) -> None:
+        self._key = key
+        self._known_here = known_here
+        """Without a value, it is that of this process's environment."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):  # click converts defaults, and converted values again
             return value
         name, equals, text = utf8(str(value), param, ctx).partition("=")
+        if name and not equals and self._known_here:
+            return name, self._from_here(name, param, ctx)
         if not name or not equals:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+            self.fail(f"{value!r} is not {self._key}=VALUE", param, ctx)
         return name, text
+
+    def _from_here(self, name: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = os.environ.get(name)
+        if text is None:
+            self.fail(f"{name!r} is not in this environment; set it, or write {name}=VALUE", param, ctx)
+        return utf8(text, param, ctx)
 
 
 class HostPath(click.Path[Path]):
@@ -84,8 +97,10 @@ class _Seconds(click.FloatRange):
 
 TEXT: Final = Text()
 TEXT_OR_NOTHING: Final = Text(may_be_empty=True)
-VARIABLE: Final = _Variable()
-"""NAME=VALUE."""
+LABEL: Final = _Pair("KEY")
+"""KEY=VALUE."""
+VARIABLE: Final = _Pair("NAME", known_here=True)
+"""NAME=VALUE, or NAME of a variable of this process, so that a secret is on no command line."""
 SERVICE_PATH: Final = _ServicePath()
 SECONDS: Final = _Seconds(min=0.001, max=30 * 24 * 3600)
 

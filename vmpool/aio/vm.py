@@ -259,6 +259,7 @@ class Vm(Ports, Resource):
             limits=limits,
             terminal=terminal,
             leave_children=leave_children,
+            stdin=stdin or b"",
         )
         return execute(self._connection, start, time_limit_s=timeout, stdin=stdin)
 

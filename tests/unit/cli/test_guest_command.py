@@ -104,7 +104,7 @@ OTHERS: list[tuple[Words, str]] = [
     (("serve", "config.toml"), "Got unexpected extra argument (config.toml)"),
     (("bogus",), "No such command 'bogus'."),
     (("rm", "lease-1"), "No such command 'rm'; `vmpool release` does that."),
-    (("rlease", "lease-1"), "No such command 'rlease'. (Did you mean one of: 'release', "),
+    (("releases", "lease-1"), "No such command 'releases'. (Did you mean one of: 'release', "),
     (("factory", "bogus"), "No such command 'bogus'."),
     (("kill", "lease-1"), "Missing argument 'PROCESS'."),
     (("ps",), "Missing argument 'LEASE'."),

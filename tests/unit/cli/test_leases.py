@@ -30,4 +30,4 @@ async def test_labels_are_given_and_shown(served: Served) -> None:
 async def test_a_label_without_a_value_is_named(served: Served) -> None:
     done = await vmpool(served.path, "acquire", "--label", "job")
     assert done.returncode == 2
-    assert "'job' is not NAME=VALUE" in done.stderr
+    assert "'job' is not KEY=VALUE" in done.stderr

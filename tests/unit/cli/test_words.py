@@ -209,3 +209,20 @@ async def test_a_file_that_is_not_utf8_is_named(vm_home: Path) -> None:
 async def test_markup_in_a_name_is_no_markup(vm_home: Path) -> None:
     done = await run_all(vm_home / "none", [("doctor",)], variables={"VMPOOL_IMAGE_DIR": f"{vm_home}/[/bold]"})
     assert "/[/bold]" in "".join(done["doctor",].stdout.split())
+
+
+async def test_a_variable_without_a_value_has_that_of_the_environment(generous: ScriptedService) -> None:
+    """So that a secret stands on no command line."""
+    words = ("exec", "-e", "TOKEN", "lease-1", "--", "true")
+    done = await run_all(generous.path, [words], variables={"TOKEN": "secret"})
+    assert done[words].returncode == 0, done[words].stderr
+    [start] = [message.start for method, message in generous.calls if method == "Exec"]
+    assert start is not None
+    assert start.environment == {"TOKEN": "secret"}
+
+
+async def test_a_variable_that_is_not_there_is_asked_for(generous: ScriptedService) -> None:
+    words = ("exec", "-e", "TOKEN_OF_NOBODY", "lease-1", "--", "true")
+    done = (await run_all(generous.path, [words]))[words]
+    assert done.returncode == 2
+    assert "set it, or write TOKEN_OF_NOBODY=VALUE" in done.stderr

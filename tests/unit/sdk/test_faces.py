@@ -90,6 +90,18 @@ class TestCommands:
 
         assert play(scenario) == "grün"
 
+    @pytest.mark.parametrize("stdin", [b"first", b""])
+    def test_stdin_that_is_known_beforehand(self, service: ServedBeside, play: Play[Any], stdin: bytes) -> None:
+        async def scenario(face: Any) -> Any:
+            async with (
+                face.connect(service.path) as pool,
+                pool.vm() as vm,
+                vm.exec(["cat"], stdin=stdin) as command,
+            ):
+                return (await command.collect()).stdout
+
+        assert play(scenario) == stdin
+
     def test_no_stdin_is_an_empty_one(self, service: ServedBeside, play: Play[Any]) -> None:
         async def scenario(face: Any) -> Any:
             async with face.connect(service.path) as pool, pool.vm() as vm:
