@@ -67,8 +67,8 @@ def cp(*, source: str, destination: str, user: str | None, owners: bool, quiet: 
     slash. A name with a colon on this host: ./a:b.
 
     \b
-      vmpool cp job.py LEASE:/work/
-      vmpool cp LEASE:/work/out ./results
+      vmpool cp job.py LEASE:/app/
+      vmpool cp LEASE:/app/out ./results
       vmpool cp LEASE:/etc - | tar -t
     """
     try:
@@ -96,7 +96,7 @@ def _not_one(source: Place, destination: Place) -> str:
         if source.lease == destination.lease:
             return f"Both are in the guest: use `vmpool exec {source.lease} -- cp -r {source.path} {destination.path}`."
         return "Only one of SRC and DST may be LEASE:PATH; copy to this host first."
-    return "One of SRC and DST must be LEASE:PATH, such as LEASE:/work/."
+    return "One of SRC and DST must be LEASE:PATH, such as LEASE:/app/."
 
 
 async def _transfer(vm: Vm, copy: _Copy, *, shows_progress: bool) -> None:

@@ -173,14 +173,14 @@ async def _written(vm: Vm, data: bytes) -> bool:
 async def test_a_file_goes_in_and_comes_out(served: Served, vm: Vm, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     there.write_bytes(b"\0\xff" * 100_000)
-    await ok(served, "cp", str(there), "work:/work/data")
-    await ok(served, "cp", "work:/work/data", str(back))
+    await ok(served, "cp", str(there), "work:/app/data")
+    await ok(served, "cp", "work:/app/data", str(back))
     assert back.read_bytes() == there.read_bytes()
-    await ok(served, "cp", str(there), "work:/work/")
-    assert await ok(served, "ls", "work:/work") == "data\nthere\n"
+    await ok(served, "cp", str(there), "work:/app/")
+    assert await ok(served, "ls", "work:/app") == "data\nthere\n"
     back.unlink()
     back.mkdir()
-    await ok(served, "cp", "work:/work/data", str(back))
+    await ok(served, "cp", "work:/app/data", str(back))
     assert (back / "data").read_bytes() == there.read_bytes()
 
 
@@ -356,6 +356,16 @@ async def test_options_of_a_command_reach_the_guest(service: ScriptedService) ->
     assert (start.shell, start.argv) == ("ls | wc", [])
     assert (start.user, start.groups, start.leave_children) == ("user", ["a", "7"], True)
     assert start.limits == [wire.ResourceLimit(name="nofile", soft=9, hard=2**64 - 1)]
+
+
+async def test_stdin_that_is_short_is_sent_with_the_start(service: ScriptedService) -> None:
+    ended = wire.ExecReply(exit=wire.ExecExit(status=0))
+    service.answers["Exec"] = lambda _: Answer((wire.ExecReply(started=wire.ExecStarted()), ended))
+    argv = vmpool_argv("exec", "lease-1", "--stdin-first", "--", "cat")
+    await trio.run_process(argv, stdin=b"all of it", env=environment(service.path))
+    (request,) = await service.called("Exec")
+    assert request.start.stdin == b"all of it"
+    assert await service.later("Exec") == [wire.ExecRequest(close_stdin=wire.CloseStdin())]
 
 
 async def test_progress_is_shown_to_somebody_who_watches(served: Served, vm: Vm, tmp_path: Path) -> None:
