@@ -7,6 +7,9 @@ import threading
 from pathlib import Path
 from typing import Final, Self
 
+MOST_GROWTH_MIB: Final = 32
+"""Of the service and of its client, each, while a file of any size is carried."""
+
 _PERIOD_S: Final = 0.02
 
 
