@@ -41,7 +41,7 @@ def test_its_cells_do_what_is_said_beside_them(
     greeting, total, missing, squares, without_await = said
     assert greeting == "hello from Linux"
     assert total == "6"
-    assert "/work/missing" in missing
+    assert "/app/missing" in missing
     assert squares == "['36', '49']"
     assert without_await == "no await"
     assert list(vm_home.iterdir()) == []

@@ -126,8 +126,8 @@ class Model(GenericFakeChatModel):  # type: ignore[misc] # Any where there is no
 
 def script() -> Model:
     """Writes a program, runs it, and is done."""
-    write = {"file_path": "/work/answer.py", "content": "print(6 * 7)\n"}
-    calls = [("write_file", write), ("execute", {"command": "python3 /work/answer.py"})]
+    write = {"file_path": "/app/answer.py", "content": "print(6 * 7)\n"}
+    calls = [("write_file", write), ("execute", {"command": "python3 /app/answer.py"})]
     asked = [
         AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": f"call-{number}"}])
         for number, (name, arguments) in enumerate(calls)
