@@ -6,6 +6,7 @@ Made by scripts/faces of the asyncio face, which is where to look, and what to c
 from __future__ import annotations
 
 import builtins
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -49,7 +50,7 @@ from vmpool.client.records import (
     VmConfig,
     VmMetrics,
 )
-from vmpool.client.requests import GuestFile, Limit, OnEmpty, Terminal, WriteMode
+from vmpool.client.requests import Command, GuestFile, Limit, OnEmpty, Terminal, WriteMode
 from vmpool.client.sdk import RECONNECT_S, connection_of
 
 
@@ -388,7 +389,8 @@ class Files:
         """Copies a file of this host to the file `path`, or what is in a directory of this host into the directory
         `path`, with modes, times, links, hard links and holes. Everything belongs to `user`, unless `owners` are kept.
 
-        OSError for what cannot be read here. If cancelled, a part of a tree may be there.
+        OSError for what cannot be read here, or is neither: `write` takes an open pipe. If cancelled, a part of a tree
+        may be there.
         """
         await self._connection.run(
             self._core.upload, local_path, path, owners=owners, user=user, progress=self._connection.callback(progress)
@@ -597,11 +599,11 @@ class Vm(Ports, Resource):
     @overload
     async def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: Chunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -617,11 +619,11 @@ class Vm(Ports, Resource):
     @overload
     async def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: Chunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -636,11 +638,11 @@ class Vm(Ports, Resource):
 
     async def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: Chunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -665,7 +667,8 @@ class Vm(Ports, Resource):
 
         Raises, beside what all methods raise: with `check`, CommandError unless the status is 0. OutputTooLargeError if
         there is more output than `max_output` bytes, stdout and stderr together; the command is killed.
-        INVALID_ARGUMENT if it cannot be started. If cancelled, the command is killed.
+        INVALID_ARGUMENT if it cannot be started. LookupError for an unknown encoding. If cancelled, the command is
+        killed.
         """
         run: Any = self._core.run  # the types of its overloads are those above
         return await self._connection.run(
@@ -688,11 +691,11 @@ class Vm(Ports, Resource):
 
     def exec(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         stdin: bytes | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -723,12 +726,12 @@ class Vm(Ports, Resource):
 
     async def start(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         tag: str = "",
         keep_bytes: int | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,

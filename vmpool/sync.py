@@ -13,6 +13,7 @@ Made by scripts/faces of the asyncio face, which is where to look, and what to c
 from __future__ import annotations
 
 import builtins
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -99,7 +100,7 @@ from vmpool.client.records import (
     VmMetrics,
 )
 from vmpool.client.remote import RemoteCommand as AioRemoteCommand
-from vmpool.client.requests import GuestFile, Limit, OnEmpty, Terminal, Wishes, WriteMode
+from vmpool.client.requests import Command, GuestFile, Limit, OnEmpty, Terminal, Wishes, WriteMode
 from vmpool.client.sdk import RECONNECT_S
 from vmpool.client.sdk import PoolWatch as AioPoolWatch
 from vmpool.client.sdk import ServiceCalls as AioServiceCalls
@@ -577,7 +578,8 @@ class Files:
         """Copies a file of this host to the file `path`, or what is in a directory of this host into the directory
         `path`, with modes, times, links, hard links and holes. Everything belongs to `user`, unless `owners` are kept.
 
-        OSError for what cannot be read here. If interrupted, a part of a tree may be there.
+        OSError for what cannot be read here, or is neither: `write` takes an open pipe. If interrupted, a part of a tree
+        may be there.
         """
         self._connection.run(
             self._core.upload, local_path, path, owners=owners, user=user, progress=self._connection.callback(progress)
@@ -784,11 +786,11 @@ class Vm(Ports, BlockingResource):
     @overload
     def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: BlockingChunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -804,11 +806,11 @@ class Vm(Ports, BlockingResource):
     @overload
     def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: BlockingChunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -823,11 +825,11 @@ class Vm(Ports, BlockingResource):
 
     def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: BlockingChunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -852,7 +854,8 @@ class Vm(Ports, BlockingResource):
 
         Raises, beside what all methods raise: with `check`, CommandError unless the status is 0. OutputTooLargeError if
         there is more output than `max_output` bytes, stdout and stderr together; the command is killed.
-        INVALID_ARGUMENT if it cannot be started. If interrupted, the command is killed.
+        INVALID_ARGUMENT if it cannot be started. LookupError for an unknown encoding. If interrupted, the command is
+        killed.
         """
         run: Any = self._core.run  # the types of its overloads are those above
         return self._connection.run(
@@ -875,11 +878,11 @@ class Vm(Ports, BlockingResource):
 
     def exec(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         stdin: bytes | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -910,12 +913,12 @@ class Vm(Ports, BlockingResource):
 
     def start(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         tag: str = "",
         keep_bytes: int | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,

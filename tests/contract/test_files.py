@@ -65,6 +65,12 @@ async def test_what_is_written_is_read(files: GuestFiles, size: int) -> None:
     assert await files.stat(FILE) == info
 
 
+async def test_a_path_may_go_back(files: GuestFiles) -> None:
+    await write(files, FileWrite(path=TOP + b"/a/../b", parents=True), b"x")
+    assert await read(files, TOP + b"/b") == b"x"
+    assert sorted(info.path for info in await listed(files, TOP, depth=9)) == [TOP + b"/a", TOP + b"/b"]
+
+
 async def test_commands_and_put_and_get_see_the_same_files(vm: Vm, files: GuestFiles) -> None:
     await vm.agent.put_file(FILE.decode(), b"put")
     assert await read(files, FILE) == b"put"

@@ -134,6 +134,9 @@ class FileSystem:
         above, name = posixpath.split(path.rstrip(b"/"))
         if not name:
             return b"/", b"", self.root
+        if name in {b".", b".."}:
+            at, found = self._find(path, uid, follow=True, left=_MAX_LINKS)
+            return posixpath.dirname(at), posixpath.basename(at), found
         directory, node = self._find(above or b"/", uid, follow=True, left=_MAX_LINKS)
         if not node.is_directory:
             raise refused(errno.ENOTDIR, path)
@@ -182,7 +185,8 @@ class FileSystem:
                 raise refused(errno.ENOTDIR, path)
         except FileNotFoundError:
             self.make_directories(posixpath.dirname(path), uid=uid)
-            self.make_directory(path, uid=uid)
+            if posixpath.basename(path) not in {b"", b".", b".."}:
+                self.make_directory(path, uid=uid)
 
     def new_file(self, *, mode: int = 0o644, uid: int = 0) -> Node:
         """One without a name."""

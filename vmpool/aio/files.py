@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import errno
 import inspect
 import math
+import os
 import secrets
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, Any, Final
@@ -144,7 +147,7 @@ class Files:
             owner=owner,
             group=group,
             parents=parents,
-            how=WRITE_MODES[how],
+            how=WRITE_MODES[WriteMode(how)],
             offset=offset,
         )
         requests = (wire.WriteRequest(data=piece) async for piece in pieces(data))
@@ -296,7 +299,8 @@ class Files:
         """Copies a file of this host to the file `path`, or what is in a directory of this host into the directory
         `path`, with modes, times, links, hard links and holes. Everything belongs to `user`, unless `owners` are kept.
 
-        OSError for what cannot be read here. If cancelled, a part of a tree may be there.
+        OSError for what cannot be read here, or is neither: `write` takes an open pipe. If cancelled, a part of a tree
+        may be there.
         """
         local = Path(local_path)
         carried = _Carried(progress)
@@ -305,7 +309,12 @@ class Files:
             async with contextlib.aclosing(carried.tell(data)) as told:
                 await self.write_tree(path, told, owners=owners, user=user)
         else:
-            mode = (await asyncio.to_thread(local.stat)).st_mode & 0o7777
+            status = await asyncio.to_thread(local.stat)
+            if not stat.S_ISREG(
+                status.st_mode
+            ):  # to open it could wait without end, and its thread cannot be cancelled
+                raise OSError(errno.EINVAL, "neither a regular file nor a directory", os.fspath(local))
+            mode = status.st_mode & 0o7777
             data = produced(lambda file: _copy_out(local, file, carried.advance))
             async with contextlib.aclosing(carried.tell(data)) as told:
                 await self.write(path, told, mode=mode, user=user)

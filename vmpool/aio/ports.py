@@ -14,7 +14,7 @@ from typing import Any, Final
 from vmpool.client import methods
 from vmpool.client.chunks import Chunks, pieces
 from vmpool.client.connection import Connection
-from vmpool.client.convert_guest import from_path, port_address
+from vmpool.client.convert_guest import check_tcp, from_path, port_address
 from vmpool.client.endings import finish
 from vmpool.client.errors import CallError, CallTimeoutError, ClientError
 from vmpool.client.exchange import Call
@@ -157,7 +157,10 @@ class Ports:
         block. One that the guest refuses is closed. A socket at `path` is for this user only, and is removed at the
         end. OSError if the address cannot be had.
         """
-        port_address(port_or_path, guest_host)  # a wrong one is refused here, not when somebody connects
+        # What is wrong is refused here, not when somebody connects.
+        port_address(port_or_path, guest_host)
+        if path is None:
+            check_tcp(host, port)
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             async with self.connect_port(port_or_path, guest_host=guest_host) as stream:
@@ -194,6 +197,11 @@ class Ports:
 
         GuestError EADDRINUSE if it is in use. A connection that is refused on this host is closed.
         """
+        # As above.
+        if isinstance(to, tuple):
+            check_tcp(*to)
+        else:
+            os.fspath(to)
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: ByteStream) -> None:
             await _splice(stream, reader, writer)
@@ -282,7 +290,7 @@ class _Connections:
             await asyncio.wait(tasks)
 
     async def _contain(self, work: Callable[[], Awaitable[None]]) -> None:
-        with contextlib.suppress(ClientError, OSError):
+        with contextlib.suppress(ClientError, OSError, UnicodeError):  # that of a name that no host can have
             await work()
 
 
@@ -324,7 +332,7 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
 
 
 async def _listen_tcp(host: str, port: int) -> socket.socket:
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family, _, _, _, address = infos[0]
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, overload
 
@@ -30,7 +32,7 @@ from vmpool.client.records import (
     VmMetrics,
 )
 from vmpool.client.remote import RemoteCommand, execute
-from vmpool.client.requests import Limit, Terminal
+from vmpool.client.requests import Command, Limit, Terminal
 from vmpool.client.sdk import release, renew
 from vmpool.wire.generated.vmpool import v1 as wire
 
@@ -117,11 +119,11 @@ class Vm(Ports, Resource):
     @overload
     async def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: Chunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -137,11 +139,11 @@ class Vm(Ports, Resource):
     @overload
     async def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: Chunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -156,11 +158,11 @@ class Vm(Ports, Resource):
 
     async def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         input: Chunks | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -185,7 +187,8 @@ class Vm(Ports, Resource):
 
         Raises, beside what all methods raise: with `check`, CommandError unless the status is 0. OutputTooLargeError if
         there is more output than `max_output` bytes, stdout and stderr together; the command is killed.
-        INVALID_ARGUMENT if it cannot be started. If cancelled, the command is killed.
+        INVALID_ARGUMENT if it cannot be started. LookupError for an unknown encoding. If cancelled, the command is
+        killed.
         """
         start = exec_start(
             self.lease_id,
@@ -199,6 +202,8 @@ class Vm(Ports, Resource):
             terminal=None,
             leave_children=leave_children,
         )
+        if encoding is not None:
+            codecs.lookup(encoding)  # an unknown one is refused here, not when the command has run
         output = {stream: bytearray() for stream in OutputStream}
         callbacks = {OutputStream.STDOUT: on_stdout, OutputStream.STDERR: on_stderr}
 
@@ -231,11 +236,11 @@ class Vm(Ports, Resource):
 
     def exec(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         stdin: bytes | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -265,12 +270,12 @@ class Vm(Ports, Resource):
 
     async def start(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         tag: str = "",
         keep_bytes: int | None = None,
         environment: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         user: str = "",
         groups: Sequence[str] = (),
         timeout: float | None = None,
@@ -319,7 +324,8 @@ class Vm(Ports, Resource):
         """
         found: ProcessInfo | None = None
         for process in await self.processes():
-            if process.attached or id_or_tag not in (process.process_id, process.tag):
+            known_as = process.tag if isinstance(id_or_tag, str) else process.process_id
+            if process.attached or not id_or_tag or known_as != id_or_tag:
                 continue
             if found is None or found.exit is not None:
                 found = process

@@ -27,6 +27,8 @@ BlockingChunks = str | bytes | bytearray | memoryview | Readable | Iterable[byte
 async def pieces(data: Chunks) -> AsyncIterator[bytes]:
     """None empty, none longer than CHUNK_BYTES."""
     async for whole in _wholes(data):
+        if not isinstance(whole, bytes | bytearray | memoryview):
+            raise TypeError(f"data: a piece is of type {type(whole).__name__}; send bytes")
         for start in range(0, len(whole), CHUNK_BYTES):
             yield bytes(whole[start : start + CHUNK_BYTES])
 

@@ -21,6 +21,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import EventsProcessor, H2Protocol
 
 from vmpool.client.details import DetailsCodec, error_of
+from vmpool.client.encoding import RequestCodec
 from vmpool.client.endings import finish
 from vmpool.client.errors import CallError, CallTimeoutError, ServiceUnavailableError
 from vmpool.client.exchange import Call, Exchange, ask, begin, exchange
@@ -94,10 +95,11 @@ class Connection:
 
     socket_path: Path
     codec: CodecBase | None = None
-    """None: grpclib's, which does not check messages."""
+    """None: one that does not check what the service sends."""
     _channels: dict[_UnixChannel, int] = attrs.field(factory=dict, init=False)
     """Number of open calls by channel."""
     _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
+    _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task for what outlasts the method that starts it; cancelled with the connection."""
@@ -161,7 +163,7 @@ class Connection:
         """Retries for `wait_s` while no service listens; may take CONNECT_LIMIT_S longer. Raises
         ServiceUnavailableError.
         """
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         channel = self._channel()
         give_up_at = loop.time() + wait_s
         for attempt in itertools.count(1):
@@ -192,6 +194,8 @@ class Connection:
             await asyncio.wait(tasks)
 
     async def _take_channel(self) -> _UnixChannel:
+        if asyncio.get_running_loop() is not self._loop:  # whose answers would never arrive
+            raise RuntimeError("the connection belongs to another event loop; connect in this one")
         channel = self._channel()
         self._channels[channel] += 1
         try:
@@ -209,7 +213,9 @@ class Connection:
         for channel, calls in self._channels.items():
             if calls < CALLS_PER_CHANNEL:
                 return channel
-        channel = _UnixChannel(path=os.fspath(self.socket_path), codec=self.codec, status_details_codec=DetailsCodec())
+        channel = _UnixChannel(
+            path=os.fspath(self.socket_path), codec=self.codec or RequestCodec(), status_details_codec=DetailsCodec()
+        )
         self._channels[channel] = 0
         return channel
 

@@ -73,18 +73,25 @@ def acquire_request(
     return wire.AcquireRequest(
         profile=profile,
         idempotency_key=key,
-        on_empty=wire.OnEmpty.UNSPECIFIED if on_empty is None else ON_EMPTY[on_empty],
+        on_empty=wire.OnEmpty.UNSPECIFIED if on_empty is None else ON_EMPTY[OnEmpty(on_empty)],
         vcpus=wishes.vcpus or 0,
         memory_mib=wishes.memory_mib or 0,
         hostname=wishes.hostname,
         environment=dict(wishes.environment),
-        lease_ttl_ms=0 if ttl_s is None else math.ceil(ttl_s * 1000),
-        wait_ms=0 if wait_s == math.inf else math.ceil(wait_s * 1000),
+        lease_ttl_ms=0 if ttl_s is None else _ttl_ms(ttl_s),
+        wait_ms=0 if wait_s == math.inf else max(math.ceil(wait_s * 1000), 1),  # 0 on the wire is no limit
         files=[wire.GuestFile(path=file.path, data=file.data, mode=file.mode) for file in wishes.files],
         labels=dict(labels or {}),
         name=name,
         config=None if config is None else wire.VmConfig(**attrs.asdict(config)),
     )
+
+
+def _ttl_ms(ttl_s: float) -> int:
+    """CallError for what is no time to live; on the wire, 0 is the profile's default."""
+    if not 0 < ttl_s < math.inf:
+        raise CallError(status="INVALID_ARGUMENT", message=f"ttl: {ttl_s:g} is not a time to live; set seconds above 0")
+    return math.ceil(ttl_s * 1000)
 
 
 def acquired_vm(reply: wire.AcquireReply) -> AcquiredVm:

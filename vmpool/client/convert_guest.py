@@ -11,7 +11,7 @@ from vmpool.client.convert import command_exit, word
 from vmpool.client.errors import CallError
 from vmpool.client.kinds import FileChangeKind, FileKind
 from vmpool.client.records import FileChange, FileInfo, ProcessInfo, VmMetrics
-from vmpool.client.requests import GuestFile, Limit, Terminal, WriteMode
+from vmpool.client.requests import Command, GuestFile, Limit, Terminal, WriteMode
 from vmpool.wire.generated.vmpool import v1 as wire
 
 GuestPath = str | bytes | os.PathLike[str]
@@ -42,10 +42,10 @@ def from_path(path: bytes) -> str:
 
 def exec_start(
     lease_id: str,
-    command: str | Sequence[str],
+    command: Command,
     *,
     environment: Mapping[str, str] | None,
-    cwd: str | None,
+    cwd: str | os.PathLike[str] | None,
     user: str,
     groups: Sequence[str],
     timeout: float | None,
@@ -57,15 +57,15 @@ def exec_start(
     """A str is a line for the guest's shell, a sequence is program and arguments. CallError for a time limit of 0 or
     less, which would be none on the wire.
     """
-    if timeout is not None and timeout <= 0:
+    if timeout is not None and not timeout > 0:
         raise _invalid(f"timeout: {timeout:g} is not a time limit; set seconds above 0, or None for no limit")
     return wire.ExecStart(
         lease_id=lease_id,
-        argv=[] if isinstance(command, str) else list(command),
+        argv=[] if isinstance(command, str) else [os.fsdecode(word) for word in command],
         shell=command if isinstance(command, str) else "",
         environment=dict(environment or {}),
-        working_directory=cwd or "",
-        time_limit_ms=0 if timeout is None else math.ceil(timeout * 1000),
+        working_directory=os.fsdecode(cwd or ""),
+        time_limit_ms=0 if timeout in (None, math.inf) else math.ceil(timeout * 1000),
         stdin=stdin,
         user=user,
         groups=list(groups),
@@ -77,9 +77,9 @@ def exec_start(
     )
 
 
-def spelled(command: str | Sequence[str]) -> str:
+def spelled(command: Command) -> str:
     """A command in a message."""
-    return command if isinstance(command, str) else " ".join(command)
+    return command if isinstance(command, str) else " ".join(map(os.fsdecode, command))
 
 
 def _limit(name: str, limit: Limit) -> wire.ResourceLimit:
@@ -156,9 +156,19 @@ def port_address(port_or_path: int | str, host: str = "") -> wire.PortAddress:
         if not 0 <= port_or_path <= MAX_PORT:
             raise _invalid(f"port: {port_or_path} is not a TCP port; use 1 to {MAX_PORT}")
         return wire.PortAddress(tcp_port=port_or_path, host=host)
-    if not port_or_path.startswith("/"):
+    if not os.fsdecode(port_or_path).startswith("/"):
         raise _invalid(f"port: {port_or_path!r} is not a port, nor the absolute path of a Unix socket")
     return wire.PortAddress(unix_path=to_path(port_or_path))
+
+
+def check_tcp(host: str, port: int) -> None:
+    """An address on this host. CallError for one that the system would take for another: no host for all of them, a
+    port that is too large for what is left of it.
+    """
+    if not host:
+        raise _invalid(f"host: is {host!r}; name an address of this host")
+    if not 0 <= port <= MAX_PORT:
+        raise _invalid(f"port: {port} is not a TCP port; use 0 to {MAX_PORT}")
 
 
 def _invalid(message: str) -> CallError:

@@ -8,8 +8,10 @@ signal handler raises, cancels the task and waits for its end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
+import os
 import queue
 import threading
 import weakref
@@ -31,6 +33,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _CLOSED: Final = "the connection is closed"
+_FORKED: Final = "the connection belongs to the process that this one was forked from; connect here, too"
 
 
 class ThreadConnection:
@@ -42,15 +45,19 @@ class ThreadConnection:
         # A daemon, or a program that never closes its connection would not end: at its end, `_close` does.
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="vmpool", daemon=True)
         self._thread.start()
-        self._over = weakref.finalize(self, _stop, self._loop, self._thread)
+        self._pid = os.getpid()
+        self._way_in = _WayIn(self._loop)
+        self._over = weakref.finalize(self, _stop, self._way_in, self._thread, self._pid)
 
     def run(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs an asyncio function as a task of the loop, and waits for its end."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("a callback of vmpool.sync cannot call vmpool.sync of the same connection")
+        if self._forked:
+            raise ClientError(_FORKED)
         if not self._over.alive:
             raise ClientError(_CLOSED)
-        call = _Waiting[T](self._loop)
+        call = _Waiting[T](self._way_in)
 
         async def work() -> T:
             token = _CALLER.set(call)
@@ -66,19 +73,27 @@ class ThreadConnection:
         try:
             return face(self.run(opened.open))
         except BaseException:
-            if self._over.alive:
+            if self._over.alive and not self._forked:
                 self.run(opened.aclose)
             raise
 
     def close(self, resource: Resource) -> None:
-        """Also ends the thread, if this was opened first."""
-        if not self._over.alive:
+        """Also ends the thread, if this was opened first. Nothing in a forked process: it is the other one's."""
+        if self._forked or not self._over.alive:
             return
         try:
             self.run(resource.aclose)
+        except ClientError:
+            if self._over.alive:
+                raise  # or else another thread has closed everything meanwhile
         finally:
             if resource is self._first:
                 self._over()
+
+    @property
+    def _forked(self) -> bool:
+        """Threads do not come along: nobody would answer."""
+        return os.getpid() != self._pid
 
     def stands_on(self, resource: Resource) -> None:
         """With this resource, all ends."""
@@ -175,11 +190,34 @@ class _Request:
     done: Callable[[Any, BaseException | None], None]
 
 
+class _WayIn:
+    """From other threads into a loop. What came in before it was shut is run; nothing comes in later."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._lock = threading.RLock()  # whoever holds it may be interrupted by a signal handler that closes
+        self._is_shut = False
+
+    def call(self, function: Callable[..., object], *args: Any) -> bool:
+        """Whether the loop will call it."""
+        with self._lock:
+            if not self._is_shut:
+                self.loop.call_soon_threadsafe(function, *args)
+            return not self._is_shut
+
+    def shut(self) -> None:
+        """Stops the loop."""
+        with self._lock:
+            self._is_shut = True
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+
 class _Waiting(Generic[T]):
     """A call, between the task that makes it and the thread that waits."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, way_in: _WayIn) -> None:
+        self._way_in = way_in
+        self._loop = way_in.loop
         self._task: asyncio.Task[T] | None = None
         self._messages: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
 
@@ -193,7 +231,8 @@ class _Waiting(Generic[T]):
         answer: asyncio.Future[Any] = self._loop.create_future()
 
         def done(value: Any, error: BaseException | None) -> None:
-            self._loop.call_soon_threadsafe(_settle, answer, value, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                self._loop.call_soon_threadsafe(_settle, answer, value, error)
 
         self._messages.put(_Request(function=function, done=done))
         return await answer
@@ -201,13 +240,12 @@ class _Waiting(Generic[T]):
     def result(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """In the caller's thread."""
         try:
-            self._loop.call_soon_threadsafe(self._begin, work)
-            self._attend()
+            if self._way_in.call(self._begin, work):
+                self._attend()
         except BaseException:
             self._give_up()
             raise
-        assert self._task is not None
-        if self._task.cancelled():
+        if self._task is None or self._task.cancelled():
             raise ClientError(_CLOSED)
         return self._task.result()
 
@@ -222,7 +260,8 @@ class _Waiting(Generic[T]):
 
     def _give_up(self) -> None:
         """Cancels the task, and waits for its end; interrupted again, it still waits."""
-        self._loop.call_soon_threadsafe(self._cancel)
+        if not self._way_in.call(self._cancel):  # the loop is ending, with all tasks
+            self._messages.put(None)
         while True:
             try:
                 while (request := self._messages.get()) is not None:
@@ -231,11 +270,11 @@ class _Waiting(Generic[T]):
             except KeyboardInterrupt:
                 continue
         task = self._task
-        if task is not None and not task.cancelled() and task.exception() is None:
+        if task is not None and task.done() and not task.cancelled() and task.exception() is None:
             abandon = getattr(task.result(), "abandon", None)
             if abandon is not None:
                 try:
-                    _Waiting[None](self._loop).result(abandon)
+                    _Waiting[None](self._way_in).result(abandon)
                 except ClientError as error:
                     _log.warning("what an interrupted call had begun could not be undone: %s", error)
 
@@ -253,6 +292,9 @@ _CALLER: Final[contextvars.ContextVar[_Waiting[Any]]] = contextvars.ContextVar("
 def _settle(answer: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
     if answer.done():  # cancelled meanwhile
         return
+    if isinstance(error, StopIteration | StopAsyncIteration):  # as of a generator: it would be taken for the end of one
+        wrong, error = error, RuntimeError(f"the caller's code raised {type(error).__name__}")
+        error.__cause__ = wrong
     if error is None:
         answer.set_result(value)
     else:
@@ -276,8 +318,10 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
+def _stop(way_in: _WayIn, thread: threading.Thread, pid: int) -> None:
+    if os.getpid() != pid:  # forked: the loop is the other process's
+        return
+    way_in.shut()
     if threading.current_thread() is not thread:  # garbage is collected in whatever thread
         thread.join()
 

@@ -55,9 +55,13 @@ class Opening(Generic[R_co]):
     def __init__(self, begin: Callable[[contextlib.AsyncExitStack], Awaitable[R_co]]) -> None:
         self._begin = begin
         self._ends = contextlib.AsyncExitStack()
+        self._begun = False
 
     async def open(self) -> R_co:
         """Use `async with` or `await` in place of this."""
+        if self._begun:
+            raise RuntimeError("it was opened before, and is opened once; make another one")
+        self._begun = True
         try:
             opened = await self._begin(self._ends)
         except BaseException:

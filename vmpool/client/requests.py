@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -56,6 +57,10 @@ class Terminal:
 
 Limit = int | tuple[int, int] | None
 """Of a resource, as setrlimit(2) has it: one number, or soft and hard; None for no limit."""
+
+
+Command = str | Sequence[str | os.PathLike[str]]
+"""A str is a line for the guest's shell, a sequence is program and arguments."""
 
 
 class WriteMode(enum.Enum):
