@@ -101,7 +101,11 @@ def test_status_shows_pool_and_leases(service: RunningService) -> None:
         (["run", "--profile", "huge", "--", "true"], 125, "profile: there is no profile 'huge'; configured: default"),
         (["release", "lease-none"], 1, "lease: there is none with the id or name 'lease-none'"),
         (["run", "--", "no-such-command"], 125, "start.argv[0]: cannot be used"),
-        (["run", "-e", "NOVALUE", "--", "true"], 2, "'NOVALUE' is not NAME=VALUE"),
+        (
+            ["run", "-e", "NOVALUE", "--", "true"],
+            2,
+            "'NOVALUE' is not in this environment; set it",
+        ),
         (["run"], 2, "Missing argument"),
         (["exec", "lease-none", "--"], 2, "Missing argument"),
         (["acquire", "--wait", "0"], 2, "--wait"),

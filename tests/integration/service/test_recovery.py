@@ -21,6 +21,7 @@ from tests.templates import place_for_template
 from tests.waiting import until
 from vmm.initramfs.image import GuestImage
 from vmm.qemu.confinement.group import VmGroup
+from vmpool import connect
 from vmpool.client import CallError, Client, OnEmpty, ServiceUnavailableError, open_client
 
 pytestmark = pytest.mark.timeout(180)
@@ -122,7 +123,7 @@ async def test_idle_vms_are_adopted_and_handed_out(make_home: MakeHome, producer
         home.end(service)
 
 
-COUNT = "echo kept >/tmp/kept; setsid sh -c 'while :; do echo count >/dev/console; sleep 0.05; done' >/dev/null 2>&1 &"
+COUNT = "while :; do echo count >/dev/console; sleep 0.05; done"
 
 
 async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> None:
@@ -135,7 +136,9 @@ async def test_leases_go_on_and_their_vms_never_stopped(make_home: MakeHome) -> 
         hold(client, key="is gone") as abandoned,
     ):
         acquired = await client.acquire(ttl_s=600, labels={"job": "7"})
-        await output(client, acquired.lease_id, COUNT)
+        await output(client, acquired.lease_id, "echo kept >/tmp/kept")
+        async with connect(killed.socket_path) as pool:
+            await (await pool.get(acquired.lease_id)).start(COUNT)
         await output(client, returning.lease_id, "echo kept >/tmp/kept")
         expected = {vm.vm_id: vm.pid for vm in (acquired, returning, abandoned)}
         killed.crash()

@@ -18,6 +18,7 @@ DATA = {
     "vmpool/wire/generated/py.typed",
     "vmpool/wire/generated/descriptors.binpb",
     "pool/default.toml",
+    *(f"pool/cli/completion/vmpool.{shell}" for shell in ("bash", "fish", "zsh")),
     "pool/systemd/vmpool.service",
     "pool/systemd/sysusers.conf",
 }
