@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,9 @@ async def client(local_agent: LocalAgent, nursery: trio.Nursery) -> AsyncIterato
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that everybody may look into."""
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        directory.chmod(0o755)
-    return tmp_path
+def place() -> Iterator[Path]:
+    """A directory that everybody may look into, as pytest's are not."""
+    with tempfile.TemporaryDirectory(prefix="vmpool-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path

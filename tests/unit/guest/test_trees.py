@@ -180,23 +180,20 @@ async def test_a_tree_goes_into_a_directory_that_exists(client: AgentClient, tmp
 
 
 @as_root
-async def test_owners_are_kept_on_request_and_for_root_only(client: AgentClient, tmp_path: Path) -> None:
+async def test_owners_are_kept_on_request_and_for_root_only(client: AgentClient, place: Path) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         member = tarfile.TarInfo("file")
         member.uid, member.gid, member.mode = 1234, 4321, 0o4755
         tar.addfile(member)
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o777)
-    wanted = TreeWrite(path=raw(tmp_path / "open" / "t"), parents=True)
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
     for name, owners, user, owner, mode in (
         ("a", True, "", (1234, 4321), 0o4755),
         ("b", False, "", (0, 0), 0o755),
         ("c", True, "nobody", (65534, 65534), 0o755),
     ):
-        path = tmp_path / "open" / name
+        path = place / "open" / name
         wanted = TreeWrite(path=raw(path), parents=True, owners=owners)
         await write_tree(client.files, wanted, stream.getvalue(), user=user)
         status = (path / "file").stat()
