@@ -6,13 +6,11 @@ import trio
 
 from pool.core.coordinator import Coordinator
 from pool.ledger.records import Lease, Owner
-from pool.rpc.admin import may_administer
+from pool.rpc.admin import asker
 from pool.rpc.calls import ServerStream, receive_only, reply, reply_long
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.leases import labels_of, lease_id_of, lease_message, lease_name_of, lease_status
 from vmpool.wire.generated.vmpool import v1 as wire
-
-_ANYONE = Owner(uid=0)
 
 
 async def answer_get_lease(stream: ServerStream, *, coordinator: Coordinator, owner: Owner, service_uid: int) -> None:
@@ -27,8 +25,9 @@ def _find(request: wire.GetLeaseRequest, *, coordinator: Coordinator, owner: Own
         raise InvalidRequestError(field="which", reason=f"{found}; set either lease_id or name")
     if request.name is not None:
         return coordinator.find_lease(name=lease_name_of(request.name), owner=owner)
-    asker = _ANYONE if may_administer(owner, service_uid=service_uid) else owner
-    return coordinator.find_lease(lease_id=lease_id_of(request.lease_id or ""), owner=asker)
+    return coordinator.find_lease(
+        lease_id=lease_id_of(request.lease_id or ""), owner=asker(owner, service_uid=service_uid)
+    )
 
 
 async def answer_list_leases(stream: ServerStream, *, coordinator: Coordinator, owner: Owner) -> None:

@@ -10,13 +10,14 @@ import attrs
 from pool.ledger.records import Owner
 from pool.rpc.calls import ServerStream, receive, send
 from pool.rpc.errors import InvalidRequestError
+from pool.rpc.machine.fields import start_of
 from pool.rpc.machine.guests import Guest, Guests
-from pool.rpc.machine.input import input_kind, pass_on_input
+from pool.rpc.machine.input import INPUT_KINDS, pass_on_input
 from pool.rpc.machine.process_messages import attach_replies, process_message, process_ref
 from pool.rpc.machine.statuses import PROCESSES
 from pool.rpc.stream import guarded
 from vmm.words.commands import Room
-from vmm.words.guest_processes import Positions
+from vmm.words.guest_processes import Positions, ProcessRef
 from vmpool.wire.generated.vmpool import v1 as wire
 
 
@@ -29,15 +30,14 @@ class AttachCall:
     owner: Owner
 
     async def run(self) -> None:
-        start = _read_start(await receive(self.stream))
-        lease_id, _ = process_ref("start.process", start.process)
+        start: wire.AttachStart = start_of(await receive(self.stream), *INPUT_KINDS)
+        lease_id, process = process_ref("start.process", start.process)
         with guarded(self.stream).user.guest_stream() as room:
             async with self.guests.of(lease_id, owner=self.owner, statuses=PROCESSES) as guest:
-                await self._follow(guest, start, room)
+                await self._follow(guest, process, positions=_positions_of(start), room=room)
 
-    async def _follow(self, guest: Guest, start: wire.AttachStart, room: Room) -> None:
-        _, process = process_ref("start.process", start.process)
-        attached = await guest.agent.processes.attach(process, positions=_positions_of(start), room=room)
+    async def _follow(self, guest: Guest, process: ProcessRef, *, positions: Positions | None, room: Room) -> None:
+        attached = await guest.agent.processes.attach(process, positions=positions, room=room)
         async with contextlib.aclosing(attached):
             await send(self.stream, wire.AttachReply(process=process_message(attached.info)))
             guest.nursery.start_soon(pass_on_input, self.stream, attached)
@@ -49,12 +49,6 @@ class AttachCall:
             finally:
                 if isinstance(events, AsyncGenerator):
                     await events.aclose()
-
-
-def _read_start(request: wire.AttachRequest | None) -> wire.AttachStart:
-    if request is None or input_kind(request) != "start" or request.start is None:
-        raise InvalidRequestError(field="start", reason="must be the first message of the call")
-    return request.start
 
 
 def _positions_of(start: wire.AttachStart) -> Positions | None:

@@ -12,11 +12,12 @@ import trio
 
 from pool.ledger.records import Owner
 from pool.rpc.calls import ServerStream, receive, send
-from pool.rpc.errors import InvalidRequestError, TimeLimitError
+from pool.rpc.errors import TimeLimitError
 from pool.rpc.leases import lease_id_of
 from pool.rpc.machine.commands import command_spec, exec_replies, starting
+from pool.rpc.machine.fields import start_of
 from pool.rpc.machine.guests import Guest, Guests
-from pool.rpc.machine.input import input_kind, pass_on_input
+from pool.rpc.machine.input import INPUT_KINDS, pass_on_input
 from pool.rpc.machine.statuses import COMMANDS
 from pool.rpc.stream import guarded
 from vmm.contract import Command
@@ -98,6 +99,5 @@ class ExecCall:
 
 
 def _read_start(request: wire.ExecRequest | None) -> tuple[str, CommandSpec]:
-    if request is None or input_kind(request) != "start" or request.start is None:
-        raise InvalidRequestError(field="start", reason="must be the first message of the call")
-    return lease_id_of(request.start.lease_id, field="start.lease_id"), command_spec(request.start, field="start")
+    start: wire.ExecStart = start_of(request, *INPUT_KINDS)
+    return lease_id_of(start.lease_id, field="start.lease_id"), command_spec(start, field="start")

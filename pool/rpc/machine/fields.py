@@ -40,6 +40,15 @@ def kind_of(message: Any, *kinds: str, field: str = "kind") -> str:
     return found[0]
 
 
+def start_of(request: Any | None, *kinds: str) -> Any:
+    """The `start` of a call's first request, which may be of these kinds too. Raises InvalidRequestError for
+    any other, and for None: there are no requests.
+    """
+    if request is None or kind_of(request, "start", *kinds) != "start":
+        raise InvalidRequestError(field="start", reason="must be the first message of the call")
+    return request.start
+
+
 def path_of(field: str, path: bytes) -> bytes:
     """Raises InvalidRequestError unless it can be the absolute path of something."""
     if not path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import attrs
 from grpclib.const import Cardinality, Handler
@@ -12,7 +12,7 @@ from pool.rpc.calls import Calls, ServerStream, end, receive, receive_only, repl
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.leases import lease_id_of
 from pool.rpc.machine import file_messages as messages
-from pool.rpc.machine.fields import kind_of, path_of, user_of
+from pool.rpc.machine.fields import kind_of, path_of, start_of, user_of
 from pool.rpc.machine.file_messages import change_message, file_message
 from pool.rpc.machine.guests import Guest, Guests
 from pool.rpc.machine.statuses import FILES
@@ -172,7 +172,7 @@ class FilesService(wire.FilesBase):
     # -- streams to the guest ------------------------------------------------------------------------------------------
 
     async def write_call(self, stream: ServerStream) -> None:
-        start: wire.WriteStart = await _receive_start(stream)
+        start: wire.WriteStart = start_of(await receive(stream), "data")
         write = messages.file_write(start)
         with guarded(stream).user.guest_stream() as room:
             async with (
@@ -184,7 +184,7 @@ class FilesService(wire.FilesBase):
         await reply(stream, wire.WriteReply(file=file_message(info)))
 
     async def write_tree_call(self, stream: ServerStream) -> None:
-        start: wire.WriteTreeStart = await _receive_start(stream)
+        start: wire.WriteTreeStart = start_of(await receive(stream), "data")
         write = messages.tree_write(start)
         with guarded(stream).user.guest_stream() as room:
             async with (
@@ -194,13 +194,6 @@ class FilesService(wire.FilesBase):
                 await _pass_on(stream, writer)
                 summary = await writer.finish()
         await reply(stream, wire.WriteTreeReply(members=summary.members, bytes=summary.size))
-
-
-async def _receive_start(stream: ServerStream) -> Any:
-    request = await receive(stream)
-    if request is None or kind_of(request, "start", "data") != "start":
-        raise InvalidRequestError(field="start", reason="must be the first message of the call")
-    return request.start
 
 
 async def _pass_on(stream: ServerStream, writer: FileWriter | TreeWriter) -> None:

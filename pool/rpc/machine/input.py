@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from pool.rpc.calls import ServerStream, receive
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.machine.fields import kind_of, signal_of, terminal_size_of
 from vmm.words.commands import TerminalSize
+
+INPUT_KINDS: Final = ("stdin", "close_stdin", "signal", "resize")
+"""Of an ExecRequest or AttachRequest, beside its start."""
 
 
 class TakesInput(Protocol):
@@ -22,11 +25,6 @@ class TakesInput(Protocol):
     async def resize(self, size: TerminalSize) -> None: ...
 
 
-def input_kind(request: object) -> str:
-    """The kind of an ExecRequest or AttachRequest. Raises InvalidRequestError."""
-    return kind_of(request, "start", "stdin", "close_stdin", "signal", "resize")
-
-
 async def pass_on_input(stream: ServerStream, process: TakesInput, *, given: bool = False) -> None:
     """Passes the requests on, until they end. Waits while the process does not read.
 
@@ -34,7 +32,7 @@ async def pass_on_input(stream: ServerStream, process: TakesInput, *, given: boo
     """
     closed = False
     while (request := await receive(stream)) is not None:
-        match input_kind(request):
+        match kind_of(request, "start", *INPUT_KINDS):
             case "stdin":
                 if given:
                     raise InvalidRequestError(

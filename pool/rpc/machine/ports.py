@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
@@ -15,7 +15,7 @@ from pool.rpc.calls import Calls, ServerStream, end, receive, receive_only, repl
 from pool.rpc.convert import check_size
 from pool.rpc.errors import InvalidRequestError
 from pool.rpc.leases import lease_id_of
-from pool.rpc.machine.fields import address_of, kind_of
+from pool.rpc.machine.fields import address_of, kind_of, start_of
 from pool.rpc.machine.guests import Guest, Guests
 from pool.rpc.machine.offers import KEPT_S, Offer, Offers
 from pool.rpc.machine.statuses import ACCEPTING, PORTS
@@ -60,7 +60,7 @@ class PortsService(wire.PortsBase):
         await reply(stream, wire.WaitPortReply())
 
     async def connect_call(self, stream: ServerStream) -> None:
-        start: wire.ConnectStart = await _receive_start(stream)
+        start: wire.ConnectStart = start_of(await receive(stream), "data", "end")
         address = address_of("start.address", start.address)
         lease_id = lease_id_of(start.lease_id, field="start.lease_id")
         with guarded(stream).user.guest_stream() as room:
@@ -72,7 +72,7 @@ class PortsService(wire.PortsBase):
         await end(stream)
 
     async def accept_call(self, stream: ServerStream) -> None:
-        start: wire.AcceptStart = await _receive_start(stream)
+        start: wire.AcceptStart = start_of(await receive(stream), "data", "end")
         check_size("start.connection_id", start.connection_id)
         owner = current_owner()
         with guarded(stream).user.guest_stream() as room:
@@ -135,13 +135,6 @@ async def _pass_on(stream: ServerStream, connection: ByteStream) -> None:
             case _:
                 raise InvalidRequestError(field="start", reason="was already sent; use one call for each connection")
     await connection.send_eof()
-
-
-async def _receive_start(stream: ServerStream) -> Any:
-    request = await receive(stream)
-    if request is None or kind_of(request, "start", "data", "end") != "start":
-        raise InvalidRequestError(field="start", reason="must be the first message of the call")
-    return request.start
 
 
 def _address_message(address: GuestAddress) -> wire.PortAddress:
