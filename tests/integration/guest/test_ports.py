@@ -188,6 +188,7 @@ async def test_connections_to_a_vm_that_is_killed(guest_image: GuestImage, nurse
                     guest = await AgentClient.connect(await trio.open_unix_socket(path), nursery=nursery)
                 offered = await guest.ports.listen(TcpAddress(port=7003))
                 connection = await guest.ports.connect(TcpAddress(port=7003))
+                assert await offered.accept() == 1
                 process.send_signal(signal.SIGKILL)
                 for attempt in (connection.receive, offered.accept, lambda: guest.ports.wait(TcpAddress(port=1))):
                     with pytest.raises(AgentUnreachableError):
