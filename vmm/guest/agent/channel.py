@@ -27,6 +27,9 @@ _READS_PER_TURN = 32
 _WRITE_SIZE = 32 * 1024
 """The most a virtio port accepts in one write."""
 
+PIECE_SIZE = _WRITE_SIZE - wire.HEADER.size
+"""Of what is read to be sent on: with its header, one write."""
+
 _CONGESTED = 128 * 1024
 """Above this many bytes of pending output, commands and files are not read."""
 

@@ -6,6 +6,7 @@ import errno
 import os
 
 from . import accounts
+from .copying import carry, write_all
 from .ending import end_gently
 from .paths import check_regular, describe, make_parents, path_of, refuse
 
@@ -38,24 +39,19 @@ def read(request: dict[str, Any], host: Host) -> None:
 
 def _send(fd: int, host: Host, length: int | None) -> None:
     """Sends what comes to the end of the file, at most `length` bytes."""
-    splices = True
+    in_kernel = True
     left = length
     while left is None or left > 0:
         size = _AT_ONCE if left is None else min(_AT_ONCE, left)
         try:
-            if splices:
-                sent = os.sendfile(host.output, fd, None, size)  # from where it is
-            else:
+            sent = carry(host.output, fd, size) if in_kernel else None
+            if sent is None:
+                in_kernel = False
                 data = os.read(fd, min(size, 64 * 1024))
                 host.send(data)
                 sent = len(data)
         except BlockingIOError:
             return
-        except OSError as error:
-            if not splices or error.errno not in {errno.EINVAL, errno.ENOSYS}:
-                raise
-            splices = False  # as most files of /proc
-            continue
         if sent == 0:
             return
         if left is not None:
@@ -199,6 +195,4 @@ def _receive(fd: int, host: Host) -> None:
         data = host.receive()
         if not data:
             return
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)

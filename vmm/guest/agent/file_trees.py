@@ -11,6 +11,8 @@ import os
 import stat
 import sys
 
+from .copying import carry, write_all
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,20 +230,12 @@ def _copy_range(source: int, copied: int, start: int, end: int) -> None:
     in_kernel = True
     while start < end:
         size = min(end - start, _AT_ONCE)
-        if in_kernel:
-            try:
-                done = os.sendfile(copied, source, None, size)  # from where it is
-            except OSError as error:
-                if error.errno not in {errno.EINVAL, errno.ENOSYS}:
-                    raise
-                in_kernel = False
-                continue
-        else:
+        done = carry(copied, source, size) if in_kernel else None
+        if done is None:
+            in_kernel = False
             data = os.read(source, min(size, 64 * 1024))
+            write_all(copied, data)
             done = len(data)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(copied, view) :]
         if done == 0:
             return
         start += done

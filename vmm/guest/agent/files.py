@@ -7,6 +7,7 @@ import os
 import stat
 
 from . import wire
+from .channel import PIECE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .channel import Channel
-
-_READ_SIZE = 32 * 1024 - wire.HEADER.size
 
 
 class Upload:
@@ -105,7 +104,7 @@ class Download:
 
     def run(self) -> None:
         """Sends one piece. Raises OSError."""
-        data = os.read(self._fd, min(_READ_SIZE, self._credit))
+        data = os.read(self._fd, min(PIECE_SIZE, self._credit))
         self._sent += len(data)
         if self._limit is not None and self._sent > self._limit:
             raise OSError(errno.EFBIG, f"the file has more than {self._limit} bytes")

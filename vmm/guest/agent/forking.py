@@ -126,7 +126,7 @@ class Terms:
             part, name = WORKING_DIRECTORY, f"working directory {program.directory}"
             os.chdir(program.directory)
             part, name = PROGRAM, program.argv[0]
-            _execute(program)
+            program.start(lambda path: os.execve(path, program.argv, program.environment))  # noqa: S606 - no shell needed
         except OSError as error:
             failure: list[Any] = [part, name[:_NAME], error.errno or errno.EIO, error.strerror or str(error)]
             os.write(report, values.pack(failure))
@@ -180,19 +180,3 @@ def _limit(number: int, pair: tuple[int, int]) -> None:
         resource.setrlimit(number, pair)
     except (ValueError, OverflowError) as error:
         raise OSError(errno.EINVAL, str(error)) from error
-
-
-def _execute(program: Program) -> None:
-    """Never returns. Raises OSError, ValueError."""
-    reason: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in program.paths():
-        try:
-            os.execve(path, program.argv, program.environment)  # noqa: S606 - no shell needed
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            reason = error
-        except OSError as error:
-            reason = error
-            break
-    raise reason

@@ -7,6 +7,7 @@ import os
 import time
 
 from . import wire
+from .channel import PIECE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 GRACE_NS = 200_000_000
 """A daemon left behind by a process may hold the process's output open for ever. The process's own output is always
 delivered in full; output that others write to the same pipes is delivered for this long after the process's end."""
-
-_READ_SIZE = 32 * 1024 - wire.HEADER.size
-"""With its header, one write to a virtio port."""
 
 _FIONREAD = 0x541B
 
@@ -95,7 +93,7 @@ class Outputs:
     def _on_readable(self, number: int) -> None:
         source = self._sources[number]
         try:
-            data = os.read(source.fd, min(_READ_SIZE, source.credit))
+            data = os.read(source.fd, min(PIECE_SIZE, source.credit))
         except BlockingIOError:
             return
         except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from . import wire
+from .channel import PIECE_SIZE
 from .loop import WRITE
 
 TYPE_CHECKING = False
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .loop import Loop
-
-_READ_SIZE = 32 * 1024 - wire.HEADER.size
-"""With its header, one write to a virtio port."""
 
 
 class Inlet:
@@ -115,7 +113,7 @@ class Outlet:
             self._loop.watch_source(self._fd, lambda _events: self._read())
 
     def _read(self) -> None:
-        data = os.read(self._fd, min(_READ_SIZE, self._credit))
+        data = os.read(self._fd, min(PIECE_SIZE, self._credit))
         if not data:
             self.close()
             self._on_end()

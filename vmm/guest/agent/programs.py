@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DEFAULT_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -35,8 +38,25 @@ class Program:
         self.environment = environment
         self.directory = directory
 
-    def paths(self) -> Iterator[str]:
-        """Where to look for it, as execvp does."""
+    def start(self, attempt: Callable[[str], int]) -> int:
+        """The result of `attempt` for the first path at which there is something to execute, as execvp looks for it.
+
+        Raises the OSError that says most of why there is nothing.
+        """
+        reason: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        for path in self._paths():
+            try:
+                return attempt(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError as error:
+                reason = error  # unless a later candidate may be executed
+            except OSError as error:
+                reason = error
+                break
+        raise reason
+
+    def _paths(self) -> Iterator[str]:
         name = self.argv[0]
         if "/" in name:
             yield name

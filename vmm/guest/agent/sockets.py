@@ -9,6 +9,7 @@ import os
 import struct
 
 from . import wire
+from .channel import PIECE_SIZE
 from .commands import window_of
 from .loop import WRITE
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     """As `connect` and `bind` take it."""
 
 STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
-
-_READ_SIZE = 32 * 1024 - wire.HEADER.size
-"""With its header, one write to a virtio port."""
 
 _RETRY_NS = 20_000_000
 """A Unix socket whose backlog is full refuses at once, and does not say when to try again."""
@@ -250,7 +248,7 @@ class Connection:
         peer = self._peer
         assert peer is not None
         try:
-            data = peer.recv(min(_READ_SIZE, self._credit))
+            data = peer.recv(min(PIECE_SIZE, self._credit))
         except BlockingIOError:
             return
         except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import errno
 import os
 
 from .programs import PROGRAM, WORKING_DIRECTORY, Program, SpawnError
@@ -158,16 +157,8 @@ def _spawn_program(program: Program, fds: list[int]) -> int:
     except OSError as error:
         raise SpawnError(WORKING_DIRECTORY, f"working directory {program.directory}", error) from error
     try:
-        return _try_paths(program, fds)
-    finally:
-        os.chdir("/")
-
-
-def _try_paths(program: Program, fds: list[int]) -> int:
-    reason: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in program.paths():
-        try:
-            return os.posix_spawn(
+        return program.start(
+            lambda path: os.posix_spawn(
                 path,
                 program.argv,
                 program.environment,
@@ -177,11 +168,8 @@ def _try_paths(program: Program, fds: list[int]) -> int:
                 # Python ignores these; programs expect the default action.
                 setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ],
             )
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            reason = error  # unless a later candidate may be executed, as in execvp
-        except OSError as error:
-            reason = error
-            break
-    raise SpawnError(PROGRAM, program.argv[0], reason)
+        )
+    except OSError as error:
+        raise SpawnError(PROGRAM, program.argv[0], error) from error
+    finally:
+        os.chdir("/")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from .copying import write_all
 from .tar_headers import BLOCK, DIRECTORY, HARD_LINK, REGULAR
 
 TYPE_CHECKING = False
@@ -278,10 +279,8 @@ class Source:
                 done = os.splice(self._host.input, fd, min(size, _AT_ONCE))
             else:
                 data = self.read(min(size, buffered or size))
+                write_all(fd, data)
                 done = len(data)
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
             if done == 0:
                 raise TarError("it ends within a member")
             size -= done

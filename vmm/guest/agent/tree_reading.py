@@ -7,6 +7,7 @@ import os
 import stat
 
 from . import tar_headers
+from .copying import carry
 from .file_trees import allow_depth, extents, names_in, open_directory
 from .paths import account_names, path_of, refuse
 
@@ -139,15 +140,9 @@ class _Writer:
         if in_kernel:
             self._flush()
         while size:
-            if in_kernel:
-                try:
-                    done = os.sendfile(self._host.output, file, None, min(size, _AT_ONCE))
-                except OSError as error:
-                    if error.errno not in {errno.EINVAL, errno.ENOSYS}:
-                        raise
-                    in_kernel = False
-                    continue
-            else:
+            done = carry(self._host.output, file, min(size, _AT_ONCE)) if in_kernel else None
+            if done is None:
+                in_kernel = False
                 data = os.read(file, min(size, _BUFFER))
                 done = len(data)
                 self._put(data)

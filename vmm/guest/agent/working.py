@@ -10,6 +10,7 @@ import os
 import struct
 
 from . import accounts, values, wire
+from .copying import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Host:
         self.reports += wire.COUNT.pack(len(packed)) + packed
 
     def write_reports(self) -> None:
-        _write(_REPORT, self.reports)
+        write_all(_REPORT, self.reports)
         self.reports.clear()
 
     def fail(self, code: str, message: str, part: str = "") -> None:
@@ -76,7 +77,7 @@ class Host:
         return os.read(_INPUT, size)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
-        _write(_OUTPUT, data)
+        write_all(_OUTPUT, data)
 
     def send_record(self, record: dict[str, Any], *, now: bool = False) -> None:
         """Several are sent in one piece, when they are enough, or `now`."""
@@ -187,9 +188,3 @@ def _message_of(error: OSError) -> str:
     what = error.strerror or str(error)
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, bytes | str)]
     return f"{' -> '.join(names)}: {what}" if names else what
-
-
-def _write(fd: int, data: bytes | bytearray | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
