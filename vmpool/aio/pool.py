@@ -13,7 +13,7 @@ from vmpool.client import methods
 from vmpool.client.connection import ANSWER_LIMIT_S, Connection
 from vmpool.client.convert import acquire_request, lease_status, leased_vm
 from vmpool.client.convert_guest import guest_files
-from vmpool.client.errors import CallError
+from vmpool.client.errors import CallError, service_fault
 from vmpool.client.opening import Opening
 from vmpool.client.places import LocalPath, service_socket
 from vmpool.client.records import LeaseStatus, VmConfig
@@ -137,7 +137,7 @@ class Pool(ServiceCalls):
                     raise
             else:
                 if reply.lease is None:
-                    raise CallError(status="INTERNAL", message="the service sent no lease in its reply; see its log")
+                    raise service_fault("sent no lease in its reply")
                 return Vm(self._connection, leased_vm(reply.lease), reconnect_s=reconnect_s)
         raise CallError(status="NOT_FOUND", message=f"lease: there is none with the id or name {lease_id_or_name!r}")
 

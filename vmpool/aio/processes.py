@@ -15,7 +15,7 @@ from vmpool.client.chunks import Chunks, pieces
 from vmpool.client.connection import ANSWER_LIMIT_S, Connection
 from vmpool.client.convert import command_exit, terminal_size
 from vmpool.client.convert_guest import process_info
-from vmpool.client.errors import CallError, ClientError
+from vmpool.client.errors import CallError, ClientError, service_fault
 from vmpool.client.exchange import Call, Replies
 from vmpool.client.opening import Opening, Resource, internal
 from vmpool.client.records import CommandExit, KeptOutput, OutputStream, ProcessInfo, ProcessOutput
@@ -64,7 +64,7 @@ class Attachment(Resource):
         async for event in self.events():
             if isinstance(event, CommandExit):
                 return event
-        raise CallError(status="INTERNAL", message="the service did not report how the process ended; see its log")
+        raise service_fault("did not report how the process ended")
 
     async def send_stdin(self, data: bytes) -> None:
         """Waits while the process does not read. What is still on its way when the block ends may be lost;
@@ -215,7 +215,7 @@ class DetachedProcess:
                 methods.WAIT_PROCESS, request, timeout_s=math.inf if timeout is None else timeout
             )
             if reply.exit is None:
-                raise CallError(status="INTERNAL", message="the service did not report how the process ended")
+                raise service_fault("did not report how the process ended")
             return command_exit(reply.exit)
 
         try:

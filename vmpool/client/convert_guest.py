@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from vmpool.client.convert import command_exit, word
-from vmpool.client.errors import CallError
+from vmpool.client.errors import CallError, service_fault
 from vmpool.client.kinds import FileChangeKind, FileKind
 from vmpool.client.records import FileChange, FileInfo, ProcessInfo, VmMetrics
 from vmpool.client.requests import Command, GuestFile, Limit, Terminal, WriteMode
@@ -100,7 +100,7 @@ def guest_files(files: Mapping[str, str | bytes] | Sequence[GuestFile] | None) -
 def process_info(info: wire.ProcessInfo | None) -> ProcessInfo:
     """Raises CallError if it is missing."""
     if info is None:
-        raise CallError(status="INTERNAL", message="the service sent no process in its reply; see its log")
+        raise service_fault("sent no process in its reply")
     return ProcessInfo(
         process_id=info.process_id,
         pid=info.pid,
@@ -122,7 +122,7 @@ def process_info(info: wire.ProcessInfo | None) -> ProcessInfo:
 def file_info(info: wire.FileInfo | None) -> FileInfo:
     """Raises CallError if it is missing."""
     if info is None:
-        raise CallError(status="INTERNAL", message="the service sent no file in its reply; see its log")
+        raise service_fault("sent no file in its reply")
     return FileInfo(
         path=from_path(info.path),
         kind=word(FileKind, info.kind),

@@ -63,6 +63,11 @@ class CallError(ClientError):
         return str(self.args[0])  # OSError would look for an errno
 
 
+def service_fault(what: str) -> CallError:
+    """A reply of the service lacks what each must have; `what` says it: "sent no lease in its reply"."""
+    return CallError(status="INTERNAL", message=f"the service {what}; see its log")
+
+
 class CallTimeoutError(CallError, TimeoutError):
     """A call was not answered within its time (DEADLINE_EXCEEDED)."""
 

@@ -15,7 +15,7 @@ from vmpool.client import methods
 from vmpool.client.connection import ANSWER_LIMIT_S, Connection, pause_after
 from vmpool.client.convert import acquired_vm
 from vmpool.client.endings import finish
-from vmpool.client.errors import CallError, ClientError, ServiceUnavailableError
+from vmpool.client.errors import CallError, ClientError, ServiceUnavailableError, service_fault
 from vmpool.client.records import AcquiredVm
 from vmpool.wire.generated.vmpool import v1 as wire
 
@@ -96,7 +96,7 @@ class HeldLease:
                 await call.send_last(self.request)
                 first = await call.receive()
                 if first is None or first.acquired is None:
-                    raise CallError(status="INTERNAL", message="the service sent no VM in its reply; see its log")
+                    raise service_fault("sent no VM in its reply")
                 begin(acquired_vm(first.acquired))
                 begun = True
                 await call.receive()

@@ -11,7 +11,7 @@ from typing import Final
 from vmpool.client import methods
 from vmpool.client.connection import Connection
 from vmpool.client.convert import command_event, terminal_size
-from vmpool.client.errors import CallError, CallTimeoutError, ClientError
+from vmpool.client.errors import CallError, CallTimeoutError, ClientError, service_fault
 from vmpool.client.exchange import Call, Replies
 from vmpool.client.opening import Opening, Resource, internal
 from vmpool.client.records import CommandExit, CompletedCommand, Output, OutputStream
@@ -57,7 +57,7 @@ class RemoteCommand(Resource):
         """Returns when the service reports the start. Raises ClientError."""
         first = await self._receive()
         if first is None or first.started is None:
-            raise CallError(status="INTERNAL", message="the service did not start the command; see its log")
+            raise service_fault("did not start the command")
         self._process_id, self._pid = first.started.process_id, first.started.pid
         self._limit_at = asyncio.get_running_loop().time() + self._time_limit_s
 
@@ -179,5 +179,5 @@ def execute(
 
 def _known(ended: CommandExit | None) -> CommandExit:
     if ended is None:
-        raise CallError(status="INTERNAL", message="the service did not report how the command ended; see its log")
+        raise service_fault("did not report how the command ended")
     return ended

@@ -15,7 +15,7 @@ from vmpool.client.admin import AdminCalls
 from vmpool.client.connection import ANSWER_LIMIT_S, Connection
 from vmpool.client.convert import acquire_request, acquired_vm, change, service_status
 from vmpool.client.endings import finish
-from vmpool.client.errors import CallError, ClientError
+from vmpool.client.errors import ClientError, service_fault
 from vmpool.client.exchange import Call, ask_to_the_end
 from vmpool.client.held import HeldLease
 from vmpool.client.opening import Opening, Resource
@@ -254,7 +254,7 @@ async def renew(connection: Connection, lease_id: str, *, ttl_s: float) -> float
     request = wire.RenewRequest(lease_id=lease_id, ttl_ms=math.ceil(ttl_s * 1000))
     reply = await connection.ask(methods.RENEW, request, timeout_s=ANSWER_LIMIT_S)
     if reply.lease is None:
-        raise CallError(status="INTERNAL", message="the service sent no lease in its reply; see its log")
+        raise service_fault("sent no lease in its reply")
     return float(reply.lease.expires_in_ms / 1e3)
 
 
